@@ -1,0 +1,198 @@
+"""The exact oracle: what ablating nodes does to the metric, by running the model.
+
+Single nodes are measured on the clean run, each on its own: the node moves from its clean to its
+reference value, everything downstream reacts. Sets of nodes are ablated together, at every site,
+on whatever arrives there under the ablation.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from circuits.attribution.edges import node_change
+from circuits.attribution.effects import run_from
+from circuits.attribution.states import EMBED, BatchState
+from circuits.graph import Node
+from circuits.metric import Metric
+from hooked_qwen.hooks import Activation, Edit, capture, intervene
+from hooked_qwen.sites import Site
+from saes.dictionary import SparseDictionary
+from saes.suite import Suite
+
+ROWS_AT_ONCE = 256
+TOKENS_AT_ONCE = 4096
+
+
+@torch.no_grad()
+def exact_effects(
+    model: TransformerBridge,
+    suite: Suite,
+    state: BatchState,
+    metric: Metric,
+    nodes: Sequence[Node],
+    *,
+    report: Callable[[int], None] | None = None,
+) -> Float[Tensor, "nodes batch"]:
+    """m(run with the node at its reference) - m(clean), for each node and each prompt.
+
+    Pairs in which the node does not move are zero without a run. The forward pass starts at the
+    node's layer: nothing earlier can change. `report` is called with the runs done since.
+    """
+    clean = metric(state.logits, state.rows)
+    effects = torch.zeros(len(nodes), len(state.rows), dtype=torch.float64)
+    by_site: dict[Site, list[int]] = {}
+    for i, node in enumerate(nodes):
+        by_site.setdefault(Site.parse(node.site), []).append(i)
+    for site, members in by_site.items():
+        for some in _pieces(members, state):
+            changes = torch.stack(
+                [_at_position(node_change(suite, state, site, nodes[i]), nodes[i]) for i in some]
+            )
+            moved = changes.flatten(2).any(-1)
+            which, prompt = moved.nonzero(as_tuple=True)
+            for pick in torch.arange(len(which)).split(_rows(state)):
+                row, index = which[pick], prompt[pick]
+                value = state.values[site][index] + changes[row, index]
+                logits = run_from(model, state, site, value, index)
+                gap = metric(logits, state.rows[index]) - clean[index]
+                effects[torch.tensor(some)[row], index] = gap.double()
+            if report is not None:
+                report(len(some))
+    return effects
+
+
+def _rows(state: BatchState) -> int:
+    return max(1, min(ROWS_AT_ONCE, TOKENS_AT_ONCE // state.clean.tokens.shape[1]))
+
+
+def _pieces(members: list[int], state: BatchState) -> list[list[int]]:
+    """Nodes whose changes are held in memory at once."""
+    size = max(1, 4 * _rows(state) // len(state.rows))
+    return [members[i : i + size] for i in range(0, len(members), size)]
+
+
+def _at_position(change: Activation, node: Node) -> Activation:
+    if node.position is None:
+        return change
+    only = torch.zeros_like(change)
+    only[:, node.position] = change[:, node.position]
+    return only
+
+
+@dataclass(frozen=True)
+class SiteMask:
+    """Which nodes of a site stay as they are; `pos` has length 1 when positions are summed."""
+
+    feature: Bool[Tensor, "pos features"]
+    error: Bool[Tensor, " pos"]
+
+
+Masks = dict[Site, SiteMask]
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What ablated nodes are set to at one site; axes of length 1 are broadcast."""
+
+    f: Float[Tensor, "batch pos features"]
+    error: Float[Tensor, "batch pos d_model"]
+
+
+def no_nodes(suite: Suite, n_positions: int) -> Masks:
+    """Masks that keep nothing."""
+    return {
+        site: SiteMask(
+            torch.zeros(n_positions, dictionary.n_features, dtype=torch.bool),
+            torch.zeros(n_positions, dtype=torch.bool),
+        )
+        for site, dictionary in suite.items()
+    }
+
+
+def masks_of(suite: Suite, nodes: Sequence[Node], n_positions: int) -> Masks:
+    """Masks that keep `nodes`; token and logit nodes are always kept and not listed."""
+    masks = no_nodes(suite, n_positions)
+    for node in nodes:
+        if node.kind in ("token", "logit"):
+            continue
+        mask, at = masks[Site.parse(node.site)], node.position or 0
+        if node.feature == "error":
+            mask.error[at] = True
+        else:
+            mask.feature[at, int(node.feature)] = True
+    return masks
+
+
+def complement(masks: Masks) -> Masks:
+    """Masks that keep what `masks` ablate."""
+    return {site: SiteMask(~mask.feature, ~mask.error) for site, mask in masks.items()}
+
+
+@contextmanager
+def only(
+    model: TransformerBridge,
+    suite: Suite,
+    masks: Masks,
+    baselines: Mapping[Site, Baseline],
+    real: Bool[Tensor, "batch pos"],
+):
+    """Ablate, inside the block, every node outside `masks` to its baseline.
+
+    Each site is decomposed as it arrives under the ablations upstream: kept features follow
+    their inputs. Padding (where `real` is False) is left alone.
+    """
+    with ExitStack() as stack:
+        sources = [d.source for s, d in suite.items() if s in masks and d.source != s]
+        seen = stack.enter_context(capture(model, sources)) if sources else {}
+        edits = {
+            site: _keep(suite[site], mask, baselines[site], seen, real)
+            for site, mask in masks.items()
+        }
+        stack.enter_context(intervene(model, edits))
+        yield
+
+
+def _keep(
+    dictionary: SparseDictionary,
+    mask: SiteMask,
+    baseline: Baseline,
+    seen: Mapping[Site, Activation],
+    real: Bool[Tensor, "batch pos"],
+) -> Edit:
+    def edit(value: Activation) -> Activation:
+        f = dictionary.encode(seen.get(dictionary.source, value))
+        error = value - dictionary.decode(f)
+        f = torch.where(mask.feature, f, baseline.f)
+        error = torch.where(mask.error.unsqueeze(-1), error, baseline.error)
+        return torch.where(real.unsqueeze(-1), dictionary.decode(f) + error, value)
+
+    return edit
+
+
+def all_nodes(
+    suite: Suite, state: BatchState, *, positions: str
+) -> list[Node]:
+    """Every node that moves on some prompt of the batch, in the order of the forward pass."""
+    nodes: list[Node] = []
+    for site, nodes_here in state.sites.items():
+        feature = (nodes_here.f_change != 0).any(0)
+        error = nodes_here.error_change.any(-1).any(0)
+        if positions == "sum":
+            feature, error = feature.any(0, keepdim=True), error.any(0, keepdim=True)
+        at = [None] if positions == "sum" else list(range(len(error)))
+        nodes += [Node(str(site), i, at[p]) for p, i in feature.nonzero().tolist()]
+        nodes += [Node(str(site), "error", at[p]) for p in error.nonzero().flatten().tolist()]
+    return nodes
+
+
+def token_nodes(state: BatchState, *, positions: str) -> list[Node]:
+    """The embeddings that move: where clean and patch prompts differ."""
+    moved = state.embed_change.any(-1).any(0)
+    if positions == "sum":
+        return [Node(str(EMBED), "token")] if moved.any() else []
+    return [Node(str(EMBED), "token", p) for p in moved.nonzero().flatten().tolist()]

@@ -1,0 +1,1 @@
+"""Estimates of what each node and each edge of a feature graph does to the metric."""

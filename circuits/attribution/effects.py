@@ -1,0 +1,167 @@
+"""Node effects by gradient: what moving each node to its reference would do to the metric.
+
+    patching   IE_i ~ (a'_i - a_i) * dm/da_i                        gradient at the clean value
+    ig         IE_i ~ (a'_i - a_i) * mean over t of dm/da_i         at a + t (a' - a)
+
+The site's tensor is the sum of what its nodes write, so the gradient of a feature is the site's
+gradient times the feature's decoder row, and one backward pass serves every feature of a site.
+Both are first order in the move; `circuits.ablation` measures the same effects exactly.
+
+Units are those of the metric; positive means that the move raises it.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from einops import einsum, rearrange, repeat
+from jaxtyping import Float
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from circuits.attribution.states import EMBED, BatchState
+from circuits.metric import Metric
+from circuits.prompts import Positions
+from hooked_qwen.forward import last_logits, resume, unembed
+from hooked_qwen.hooks import Edit, capture, intervene
+from hooked_qwen.sites import Site
+from saes.dictionary import SparseDictionary
+from saes.suite import Suite
+
+Gradients = dict[Site, Float[Tensor, "batch pos d_model"]]
+Estimator = Literal["patching", "ig", "exact"]
+ROWS_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class SiteEffects:
+    """Summed effects of one site's nodes over prompts; `pos` has length 1 when positions are summed."""
+
+    feature: Float[Tensor, "pos features"]
+    error: Float[Tensor, " pos"]
+
+
+def gradients_at_clean(
+    model: TransformerBridge, suite: Suite, state: BatchState, metric: Metric
+) -> Gradients:
+    """Gradient of the metric to every site's tensor and to the embeddings, on the clean prompts.
+
+    Source: attribution patching, Syed et al. 2023, arXiv:2310.10348; for features, Marks et al.
+    2024, arXiv:2403.19647.
+    """
+    leaf = state.values[EMBED].detach().requires_grad_()
+    with capture(model, suite) as seen, intervene(model, {EMBED: lambda _: leaf}):
+        value = metric(last_logits(model, state.clean), state.rows).sum()
+    sites = list(suite)
+    gradients = torch.autograd.grad(value, [leaf, *(seen[site] for site in sites)])
+    return dict(zip([EMBED, *sites], gradients, strict=True))
+
+
+def gradients_along_path(
+    model: TransformerBridge,
+    suite: Suite,
+    state: BatchState,
+    metric: Metric,
+    *,
+    steps: int,
+) -> Gradients:
+    """Mean gradient as all nodes of a site move together from clean to reference.
+
+    Points are the midpoints t = (j + 1/2) / steps. The features and the error of a site move
+    along, so its tensor runs on the straight line between its two values; other sites react.
+
+    Source: integrated gradients, Sundararajan et al. 2017, arXiv:1703.01365; Marks et al. 2024,
+    arXiv:2403.19647.
+    Differs: midpoints, where published code of the latter takes left end points.
+    """
+    gradients = {
+        site: _path_gradient(model, state, metric, site, _change(suite[site], state, site), steps)
+        for site in suite
+    }
+    if state.embed_change.any():
+        change = state.embed_change
+        return {EMBED: _path_gradient(model, state, metric, EMBED, change, steps)} | gradients
+    return {EMBED: torch.zeros_like(state.embed_change)} | gradients
+
+
+def _change(dictionary: SparseDictionary, state: BatchState, site: Site) -> Tensor:
+    """How the site's tensor changes when all its nodes move to the reference."""
+    nodes = state.sites[site]
+    return nodes.f_change @ dictionary.W_dec + nodes.error_change
+
+
+def _path_gradient(
+    model: TransformerBridge,
+    state: BatchState,
+    metric: Metric,
+    site: Site,
+    change: Float[Tensor, "batch pos d_model"],
+    steps: int,
+) -> Float[Tensor, "batch pos d_model"]:
+    clean = state.values[site]
+    times = (torch.arange(steps) + 0.5) / steps
+    total = torch.zeros_like(clean)
+    for some in times.split(max(1, ROWS_AT_ONCE // len(clean))):
+        t = rearrange(some.to(clean), "t -> t 1 1 1")
+        points = rearrange(clean + t * change, "t batch pos d -> (t batch) pos d")
+        leaf = points.detach().requires_grad_()
+        index = repeat(torch.arange(len(clean)), "batch -> (t batch)", t=len(some))
+        logits = run_from(model, state, site, leaf, index)
+        (gradient,) = torch.autograd.grad(metric(logits, state.rows[index]).sum(), leaf)
+        total += rearrange(gradient, "(t batch) pos d -> t batch pos d", t=len(some)).sum(0)
+    return total / steps
+
+
+def run_from(
+    model: TransformerBridge,
+    state: BatchState,
+    site: Site,
+    value: Float[Tensor, "rows pos d_model"],
+    index: Tensor,
+) -> Float[Tensor, "rows vocabulary"]:
+    """Last logits with the tensor at `site` set to `value`; earlier layers are not run again.
+
+    `index` says which prompt of the batch each row is.
+    """
+    if site == EMBED:
+        final = resume(model, value, 0, state.arguments.rows(index))
+    elif site.kind == "resid_post":
+        final = resume(model, value, site.layer + 1, state.arguments.rows(index))
+    else:
+        start = state.values[Site("resid_pre", site.layer)][index]
+        replace: Edit = lambda _: value  # noqa: E731
+        with intervene(model, {site: replace}):
+            final = resume(model, start, site.layer, state.arguments.rows(index))
+    return unembed(model, final[:, -1:])[:, -1]
+
+
+def node_effects(
+    suite: Suite, state: BatchState, gradients: Mapping[Site, Tensor], *, positions: Positions
+) -> dict[Site, SiteEffects]:
+    """Effects of every feature and error, and of the embeddings, summed over the batch.
+
+        feature  (f'_i - f_i) * (W_dec_i . g)        error  (e' - e) . g
+    """
+    join = _over(positions)
+    effects = {
+        EMBED: SiteEffects(
+            feature=join((state.embed_change * gradients[EMBED]).sum(-1, keepdim=True)),
+            error=join(torch.zeros_like(state.embed_change[..., 0])),
+        )
+    }
+    for site, dictionary in suite.items():
+        nodes, g = state.sites[site], gradients[site]
+        along = einsum(g, dictionary.W_dec, "batch pos d, features d -> batch pos features")
+        effects[site] = SiteEffects(
+            feature=join(nodes.f_change * along),
+            error=join((nodes.error_change * g).sum(-1)),
+        )
+    return effects
+
+
+def _over(positions: Positions) -> Callable[[Tensor], Tensor]:
+    """Sum over prompts, and over positions too unless they are kept (axis of length 1 left)."""
+    if positions == "keep":
+        return lambda x: x.double().sum(0)
+    return lambda x: x.double().sum((0, 1)).unsqueeze(0)

@@ -1,0 +1,200 @@
+"""Clean and reference values of every node of a prompt set.
+
+At each site with a dictionary the tensor is written as `x = f @ W_dec + b_dec + error`: the
+features `f` and the error are the nodes, and the error is whatever the features do not write, so
+the parts always add up to the tensor itself. The token embeddings are nodes too, one a position.
+
+Axes: `batch` prompts, `pos` columns (prompts padded on the left), `features` a dictionary's.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from circuits.prompts import EncodedPrompts
+from hooked_qwen.forward import BlockArguments, LastLogits, run_recording
+from hooked_qwen.hooks import capture
+from hooked_qwen.sites import Site
+from hooked_qwen.tokens import Batch
+from saes.dictionary import SparseDictionary
+from saes.suite import Suite
+
+Reference = Literal["patch", "zero", "mean"]
+EMBED = Site("embed")
+
+
+@dataclass(frozen=True)
+class SiteState:
+    """Features and error of one site, on the clean prompts and at the reference."""
+
+    f: Float[Tensor, "batch pos features"]
+    error: Float[Tensor, "batch pos d_model"]
+    f_reference: Float[Tensor, "batch pos features"]
+    error_reference: Float[Tensor, "batch pos d_model"]
+
+    @property
+    def f_change(self) -> Float[Tensor, "batch pos features"]:
+        return self.f_reference - self.f
+
+    @property
+    def error_change(self) -> Float[Tensor, "batch pos d_model"]:
+        return self.error_reference - self.error
+
+
+@dataclass(frozen=True)
+class BatchState:
+    """Everything the estimators and the oracle need to know of one batch of prompts."""
+
+    rows: Int[Tensor, " batch"]
+    "index of each prompt in the prompt set"
+    clean: Batch
+    values: dict[Site, Float[Tensor, "batch pos d_model"]]
+    "the clean run's tensors: every target, source and `resid_pre`, and the embeddings"
+    sites: dict[Site, SiteState]
+    embed_change: Float[Tensor, "batch pos d_model"]
+    logits: LastLogits
+    patch_logits: LastLogits | None
+    arguments: BlockArguments
+
+
+@dataclass(frozen=True)
+class Means:
+    """Mean features and errors over a set of runs, for ablation and as a reference.
+
+    By position where positions are kept, else over all tokens (`pos` has length 1).
+    """
+
+    f: dict[Site, Float[Tensor, "pos features"]]
+    error: dict[Site, Float[Tensor, "pos d_model"]]
+
+
+def decompose(
+    dictionary: SparseDictionary,
+    source: Float[Tensor, "batch pos d_source"],
+    target: Float[Tensor, "batch pos d_target"],
+) -> tuple[Float[Tensor, "batch pos features"], Float[Tensor, "batch pos d_target"]]:
+    """Features and error whose sum `f @ W_dec + b_dec + error` is `target`."""
+    f = dictionary.encode(source)
+    return f, target - dictionary.decode(f)
+
+
+def batches(
+    model: TransformerBridge,
+    suite: Suite,
+    prompts: EncodedPrompts,
+    *,
+    reference: Reference,
+    batch_size: int,
+    means: Means | None = None,
+) -> Iterator[BatchState]:
+    """Run the prompt set in batches and decompose every site.
+
+    `reference` is what nodes are moved to: their value on the patch prompt, zero, or `means`.
+    """
+    for rows in torch.arange(len(prompts)).split(batch_size):
+        yield _batch_state(model, suite, prompts, rows, reference, means)
+
+
+def site_values(
+    model: TransformerBridge, suite: Suite, batch: Batch
+) -> tuple[dict[Site, Tensor], LastLogits, BlockArguments]:
+    """One recorded run: the tensors at every site that states and resuming need."""
+    starts = {Site("resid_pre", site.layer) for site in suite}
+    last = Site("resid_post", len(model.blocks) - 1)
+    posts = {Site("resid_post", site.layer) for site in suite}
+    wanted = {EMBED, last, *starts, *posts, *suite, *suite.sources}
+    with torch.no_grad(), capture(model, wanted) as values:
+        logits, arguments = run_recording(model, batch)
+    return values, logits, arguments
+
+
+def mean_over(
+    model: TransformerBridge,
+    suite: Suite,
+    batch: Batch,
+    *,
+    by_position: bool,
+    batch_size: int,
+) -> Means:
+    """Mean features and errors over the prompts of `batch`, padding left out."""
+    f: dict[Site, Tensor] = {}
+    error: dict[Site, Tensor] = {}
+    for rows in torch.arange(len(batch)).split(batch_size):
+        part = Batch(tokens=batch.tokens[rows], mask=batch.mask[rows])
+        values, _, _ = site_values(model, suite, part)
+        for site, dictionary in suite.items():
+            parts = decompose(dictionary, values[dictionary.source], values[site])
+            for total, value in zip((f, error), parts, strict=True):
+                value = value * part.mask.unsqueeze(-1)
+                total[site] = total.get(site, 0) + value.double().sum(0)
+    count = batch.mask.double().sum(0).unsqueeze(-1)
+    if not by_position:
+        count = count.sum(0, keepdim=True)
+        f, error = ({s: v.sum(0, keepdim=True) for s, v in d.items()} for d in (f, error))
+    dtype = next(model.parameters()).dtype
+    return Means(
+        {s: (v / count).to(dtype) for s, v in f.items()},
+        {s: (v / count).to(dtype) for s, v in error.items()},
+    )
+
+
+def _batch_state(
+    model: TransformerBridge,
+    suite: Suite,
+    prompts: EncodedPrompts,
+    rows: Int[Tensor, " batch"],
+    reference: Reference,
+    means: Means | None,
+) -> BatchState:
+    clean = _take(prompts.clean, rows)
+    values, logits, arguments = site_values(model, suite, clean)
+    patched, patch_logits = None, None
+    if prompts.patch is not None:
+        patched, patch_logits, _ = site_values(model, suite, _take(prompts.patch, rows))
+    states = {}
+    for site, dictionary in suite.items():
+        f, error = decompose(dictionary, values[dictionary.source], values[site])
+        moved = _reference(site, dictionary, reference, patched, means, f, error)
+        keep = clean.mask.unsqueeze(-1)
+        states[site] = SiteState(
+            f, error, torch.where(keep, moved[0], f), torch.where(keep, moved[1], error)
+        )
+    embed_change = (
+        patched[EMBED] - values[EMBED]
+        if reference == "patch" and patched is not None
+        else torch.zeros_like(values[EMBED])
+    )
+    return BatchState(
+        rows, clean, values, states, embed_change, logits, patch_logits, arguments
+    )
+
+
+def _reference(
+    site: Site,
+    dictionary: SparseDictionary,
+    reference: Reference,
+    patched: dict[Site, Tensor] | None,
+    means: Means | None,
+    f: Tensor,
+    error: Tensor,
+) -> tuple[Tensor, Tensor]:
+    if reference == "patch":
+        if patched is None:
+            raise ValueError(
+                "the prompts have no patch: give each one a patch, or use the reference zero or "
+                "mean"
+            )
+        return decompose(dictionary, patched[dictionary.source], patched[site])
+    if reference == "zero":
+        return torch.zeros_like(f), torch.zeros_like(error)
+    assert means is not None, "the mean reference needs the means"
+    return means.f[site].expand_as(f), means.error[site].expand_as(error)
+
+
+def _take(batch: Batch, rows: Iterable[int] | Tensor) -> Batch:
+    return Batch(tokens=batch.tokens[rows], mask=batch.mask[rows])

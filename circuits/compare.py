@@ -1,0 +1,94 @@
+"""What changed between two graphs: nodes matched by site, feature and position from the end.
+
+Positions count from the end because prompts of different lengths end alike: the answer is
+predicted at the last token.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import networkx as nx
+
+from circuits.graph import Node
+
+Status = Literal["only-a", "only-b", "changed", "same"]
+STATUSES: tuple[Status, ...] = ("only-a", "only-b", "changed", "same")
+TOLERANCE = 0.1  # share of the larger effect below which a difference counts as none
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """One node of either graph, or of both.
+
+    Effects are in units of the metric, positive where patching the node raises it.
+    """
+
+    a: Node | None  # its key in the first graph, None when absent there
+    b: Node | None
+    status: Status
+    effect_a: float | None  # None when absent or not estimated
+    effect_b: float | None
+    change: float  # effect_b - effect_a, where an absent effect counts as 0
+
+    @property
+    def node(self) -> Node:
+        """The key in the second graph if the node is there, else in the first."""
+        node = self.b or self.a
+        assert node is not None
+        return node
+
+
+def differences(a: nx.DiGraph, b: nx.DiGraph, *, tolerance: float = TOLERANCE) -> list[Difference]:
+    """Every node of `a` or `b`, largest change first, ties by name.
+
+    A node in both is `same` when its effect moved by at most `tolerance` of the larger of its
+    two effects.
+
+    Raises `ValueError` when one graph keeps positions and the other sums them.
+    """
+    if _keeps_positions(a) != _keeps_positions(b) and len(a) and len(b):
+        raise ValueError(
+            "one graph keeps token positions and the other sums them, so no node can match: "
+            "discover both with the same --positions"
+        )
+    in_a, in_b = aligned(a), aligned(b)
+    rows = [
+        _difference(a, b, in_a.get(key), in_b.get(key), tolerance)
+        for key in dict.fromkeys([*in_a, *in_b])
+    ]
+    return sorted(rows, key=lambda row: (-abs(row.change), str(row.node)))
+
+
+def aligned(graph: nx.DiGraph) -> dict[Node, Node]:
+    """The graph's nodes by their key with the position counted from the end, -1 the last."""
+    end = length(graph)
+    return {
+        node if node.position is None else node._replace(position=node.position - end): node
+        for node in graph
+    }
+
+
+def length(graph: nx.DiGraph) -> int:
+    """Number of token columns: those the graph names, or as many as its positions need."""
+    last = max((node.position for node in graph if node.position is not None), default=-1)
+    return max(len(graph.graph.get("columns") or ()), last + 1)
+
+
+def _keeps_positions(graph: nx.DiGraph) -> bool:
+    return any(node.position is not None for node in graph)
+
+
+def _difference(
+    a: nx.DiGraph, b: nx.DiGraph, in_a: Node | None, in_b: Node | None, tolerance: float
+) -> Difference:
+    effect_a = None if in_a is None else a.nodes[in_a]["effect"]
+    effect_b = None if in_b is None else b.nodes[in_b]["effect"]
+    change = (effect_b or 0.0) - (effect_a or 0.0)
+    status: Status = "same"
+    if in_a is None or in_b is None:
+        status = "only-b" if in_a is None else "only-a"
+    elif abs(change) > tolerance * max(abs(effect_a or 0.0), abs(effect_b or 0.0)):
+        status = "changed"
+    return Difference(
+        a=in_a, b=in_b, status=status, effect_a=effect_a, effect_b=effect_b, change=change
+    )

@@ -1,0 +1,161 @@
+"""The feature graph: a plain `networkx.DiGraph`, its node keys, and its JSON file.
+
+A node's key is `Node(site, feature, position)`; everything known about it is an attribute with
+a fixed name, so every NetworkX algorithm runs on the graph as it is. What belongs to the graph
+as a whole (metric, units, dictionaries, column tokens) is in `graph.graph`.
+
+    node attributes   kind, token, activation, effect, exact, label
+    edge attribute    weight
+
+Units and sign of `effect`, `exact` and `weight`: those of the metric; positive means that moving
+the source from its clean to its patch value *raises* the metric.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import networkx as nx
+
+from hooked_qwen.files import write_atomically
+
+SCHEMA = "feature-graph/1"
+KINDS = ("feature", "error", "token", "logit", "neuron")
+NODE_FIELDS = (
+    "id",
+    "kind",
+    "site",
+    "feature",
+    "position",
+    "token",
+    "activation",
+    "effect",
+    "exact",
+    "label",
+)
+SIGNIFICANT_DIGITS = 7
+
+
+class Node(NamedTuple):
+    """Key of a node: where it is, which feature it is, and at which token position.
+
+    `feature` is a dictionary's feature index, or `"error"`, or `"token"` (site `embed`), or the
+    token's text (site `logit`). `position` is None when positions are summed, and for logits.
+    Written `mlp_out.3/812@5`, `mlp_out.3/error@5`, `token@5`, `logit/ are`.
+    """
+
+    site: str
+    feature: int | str
+    position: int | None = None
+
+    def __str__(self) -> str:
+        name = "token" if self.site == "embed" else f"{self.site}/{self.feature}"
+        return name if self.position is None else f"{name}@{self.position}"
+
+    @property
+    def kind(self) -> str:
+        if self.site == "logit":
+            return "logit"
+        if self.site == "embed":
+            return "token"
+        return "error" if self.feature == "error" else "feature"
+
+    @classmethod
+    def parse(cls, text: str) -> "Node":
+        """The key written as `text`; raises `ValueError` naming the accepted forms."""
+        if text.startswith("logit/"):
+            return cls("logit", text.removeprefix("logit/"))
+        name, _, position = text.partition("@")
+        site, _, feature = name.partition("/")
+        try:
+            at = int(position) if "@" in text else None
+            if site == "token" and not feature:
+                return cls("embed", "token", at)
+            if feature == "error":
+                return cls(site, "error", at)
+            return cls(site, int(feature), at)
+        except ValueError:
+            raise ValueError(
+                f"no node is called {text!r}: write SITE/FEATURE with an optional @POSITION, such "
+                "as 'mlp_out.3/812@5', 'mlp_out.3/error', 'token@5' or 'logit/ are'"
+            ) from None
+
+
+def ordered(graph: nx.DiGraph) -> list[Node]:
+    """The graph's nodes, strongest effect first, ties by name: the one order used everywhere."""
+    return sorted(graph.nodes, key=lambda n: (-abs(graph.nodes[n]["effect"] or 0.0), str(n)))
+
+
+def as_json(graph: nx.DiGraph) -> dict[str, Any]:
+    """The graph as plain JSON values in the `feature-graph/1` layout, in a fixed order.
+
+    Raises `ValueError` when a number is not finite: a graph with NaN in it is a defect upstream.
+    """
+    nodes = [_node_record(node, graph.nodes[node]) for node in ordered(graph)]
+    edges = [
+        {"source": str(u), "target": str(v), "weight": rounded(data["weight"])}
+        for u, v, data in graph.edges(data=True)
+    ]
+    edges.sort(key=lambda e: (-abs(e["weight"]), e["source"], e["target"]))
+    return {"schema": SCHEMA, "meta": graph.graph, "nodes": nodes, "edges": edges}
+
+
+def save(graph: nx.DiGraph, path: Path) -> None:
+    """Write the graph to `path`, whole or not at all."""
+    write_json(as_json(graph), path)
+
+
+def load(path: Path) -> nx.DiGraph:
+    """Read a graph written by `save`; raises `ValueError` naming the file when it is not one."""
+    try:
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON ({error}): expected a {SCHEMA} graph") from None
+    if not isinstance(record, Mapping) or record.get("schema") != SCHEMA:
+        found = record.get("schema") if isinstance(record, Mapping) else type(record).__name__
+        raise ValueError(f"{path} has schema {found!r}, expected {SCHEMA!r}")
+    graph = nx.DiGraph(**record["meta"])
+    for fields in record["nodes"]:
+        attributes = {k: v for k, v in fields.items() if k not in ("id", "site", "feature")}
+        attributes.pop("position")
+        graph.add_node(Node.parse(fields["id"]), **attributes)
+    for edge in record["edges"]:
+        source, target = Node.parse(edge["source"]), Node.parse(edge["target"])
+        for end in (source, target):
+            if end not in graph:
+                raise ValueError(f"{path}: an edge names the node {end}, which is not in the file")
+        graph.add_edge(source, target, weight=edge["weight"])
+    return graph
+
+
+def write_json(record: Any, path: Path) -> None:
+    """Write strict JSON (no NaN) atomically, in a form that diffs line by line."""
+    text = json.dumps(record, ensure_ascii=False, allow_nan=False, indent=1)
+    write_atomically(path, lambda partial: partial.write_text(text + "\n", encoding="utf-8"))
+
+
+def rounded(value: float | None) -> float | None:
+    """`value` to seven significant digits: float32 carries no more."""
+    if value is None:
+        return None
+    if not math.isfinite(value):
+        raise ValueError(f"a graph holds finite numbers only, got {value}")
+    return float(f"{value:.{SIGNIFICANT_DIGITS}g}")
+
+
+def _node_record(node: Node, data: Mapping[str, Any]) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "id": str(node),
+        "kind": data["kind"],
+        "site": node.site,
+        "feature": node.feature if isinstance(node.feature, int) else None,
+        "position": node.position,
+        "token": data.get("token"),
+        "activation": rounded(data.get("activation")),
+        "effect": rounded(data.get("effect")),
+        "exact": rounded(data.get("exact")),
+        "label": data.get("label", ""),
+    }
+    return record | {k: v for k, v in sorted(data.items()) if k not in record}

@@ -1,0 +1,145 @@
+"""Ink for figures: colours, fonts, measured text, and files that are the same on every run.
+
+Text is set in DejaVu Sans, which matplotlib carries with it. A character that no installed font
+can draw is written as its code point, such as `\\u590d`: never as an empty box.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache, lru_cache
+from pathlib import Path
+
+import matplotlib
+from matplotlib import font_manager
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
+
+from circuits.render.words import NEUTRAL, OPPOSES, SUPPORTS
+from hooked_qwen.files import write_atomically
+
+COLOURS = {SUPPORTS: "#2b6cb0", OPPOSES: "#c2500f", NEUTRAL: "#6b7785"}
+SOFT, LINE, STRIPE = "#5a6572", "#c9d0d8", "#f4f6f8"
+POINTS = 72.0  # per inch
+FALLBACKS = (
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "Source Han Sans SC",
+    "WenQuanYi Micro Hei",
+    "PingFang SC",
+    "Microsoft YaHei",
+    "Arial Unicode MS",
+)
+STYLE = {
+    "svg.hashsalt": "qwen-circuits",
+    "svg.fonttype": "path",
+    "pdf.fonttype": 42,
+    "pdf.compression": 6,
+    "text.usetex": False,
+    "text.parse_math": False,
+    "axes.unicode_minus": True,
+    "axes.linewidth": 0.6,
+    "lines.solid_capstyle": "butt",
+}
+METADATA = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+
+
+@contextmanager
+def fixed_style() -> Iterator[None]:
+    """Draw with our settings whatever the user's own matplotlib settings are."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE | {"font.family": list(families())})
+        yield
+
+
+def checked_suffix(path: Path) -> str:
+    """The file type of `path`; raises `ValueError` listing the ones that figures come in."""
+    suffix = path.suffix.lower()
+    if suffix not in METADATA:
+        raise ValueError(
+            f"a figure is written as {' or '.join(METADATA)}, got {path.name!r}: "
+            "rename it to one of them"
+        )
+    return suffix
+
+
+def blank(width: float, height: float) -> Figure:
+    """An empty figure of `width` x `height` inches, apart from pyplot's global state."""
+    figure = Figure(figsize=(width, height))
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure, whole or not at all, without a date; the suffix gives the file type."""
+    kind = checked_suffix(path)
+    write_atomically(
+        path,
+        lambda partial: figure.savefig(partial, format=kind[1:], metadata=METADATA[kind]),
+    )
+
+
+def tint(colour: str, share: float) -> str:
+    """`colour` on white paper, `share` of it."""
+    return to_hex([1 - share * (1 - channel) for channel in to_rgb(colour)])
+
+
+@cache
+def families() -> tuple[str, ...]:
+    """DejaVu Sans, then the fonts for CJK that this machine happens to have."""
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    return ("DejaVu Sans", *(name for name in FALLBACKS if name in installed))
+
+
+def drawable(text: str) -> str:
+    """`text` with every character that no font here can draw written as its code point."""
+    return "".join(c if _has_glyph(c) else f"\\u{ord(c):04x}" for c in text)
+
+
+@lru_cache(maxsize=4096)
+def measure(text: str, size: float) -> float:
+    """Width of one line of drawable `text` at `size` points, in inches."""
+    font = FontProperties(family=list(families()), size=size)
+    return text_to_path.get_text_width_height_descent(text, font, False)[0] / POINTS
+
+
+def fold(text: str, size: float, room: float, lines: int) -> list[str]:
+    """Drawable `text` in at most `lines` lines no wider than `room` inches, cut with an ellipsis.
+
+    A word wider than the room is broken where the room ends.
+    """
+    done: list[str] = []
+    rest = " ".join(drawable(text).split())
+    while rest and len(done) < lines:
+        line = _head(rest, size, room, last=len(done) == lines - 1)
+        done.append(line)
+        rest = rest[len(line) :].lstrip()
+    return done or [""]
+
+
+def _head(text: str, size: float, room: float, *, last: bool) -> str:
+    """The longest start of `text` that fits, ending between words when there is a choice."""
+    if measure(text, size) <= room:
+        return text
+    ending = "…" if last else ""
+    end = len(text) - 1
+    while end > 1 and measure(text[:end].rstrip() + ending, size) > room:
+        end -= 1
+    if last:
+        return text[:end].rstrip() + ending
+    space = text.rfind(" ", 0, end + 1)
+    return text[:space] if space > 0 else text[:end]
+
+
+@cache
+def _has_glyph(character: str) -> bool:
+    return any(ord(character) in _charmap(family) for family in families())
+
+
+@cache
+def _charmap(family: str) -> frozenset[int]:
+    path = font_manager.findfont(FontProperties(family=family), fallback_to_default=False)
+    return frozenset(font_manager.get_font(path).get_charmap())

@@ -1,0 +1,145 @@
+"""The page of one circuit: `page(graph)` is the text of a self-contained HTML file.
+
+Numbers on the page are *supports*: the effect with its sign flipped, so that a node which helps
+the answer counts as positive. Units are those of the metric.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import networkx as nx
+
+from circuits.graph import Node
+from circuits.render.document import document
+from circuits.render.words import NEUTRAL, OPPOSES, SUPPORTS, readable, stance, support
+
+EXAMPLES = 8  # top examples kept per card
+WINDOW = 48  # tokens kept around an example's peak
+TOKENS = 12  # promoted and suppressed tokens kept per card
+
+GROUPS = [
+    {"name": SUPPORTS, "label": "supports the answer", "dashed": False},
+    {"name": OPPOSES, "label": "opposes the answer", "dashed": True},
+]
+FIELDS = [
+    {"key": "activation", "label": "activation", "missing": "–"},
+    {"key": "support", "label": "support, estimate", "signed": True, "missing": "–"},
+    {"key": "exact", "label": "support, exact", "signed": True, "missing": "not verified"},
+]
+
+
+def page(
+    graph: nx.DiGraph,
+    *,
+    cards: Mapping[str, Any] | None = None,
+    verification: Mapping[str, Any] | None = None,
+    ablations: Mapping[str, Any] | None = None,
+    title: str | None = None,
+) -> str:
+    """One offline HTML page of `graph`, with pyvis inside.
+
+    `cards` maps `SITE/FEATURE` to what is known of that feature, `verification` is the record of
+    `circuits verify`, `ablations` maps a run's name to its result. Over 2,000 nodes the page
+    draws the strongest and says so.
+
+    Raises `ValueError` when a number is not finite.
+    """
+    return document(
+        graph,
+        title=title or str(graph.graph.get("title") or "Feature circuit"),
+        facts=facts(graph.graph),
+        payload={
+            "groups": GROUPS,
+            "fields": FIELDS,
+            "units": str(graph.graph.get("metric") or "metric"),
+            "verification": _flipped(verification) if verification else None,
+            "ablations": dict(ablations) if ablations else None,
+        },
+        describe_node=lambda node: _describe(node, graph.nodes[node]),
+        describe_edge=lambda source, target: _describe_edge(graph.edges[source, target]),
+        cards={name: trimmed(card) for name, card in (cards or {}).items()},
+    )
+
+
+def facts(meta: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the header says about a graph: pairs of term and value; absent keys are left out."""
+    model = meta.get("model")
+    name = model.get("name") if isinstance(model, Mapping) else model
+    positions = {"keep": "kept apart", "sum": "summed"}.get(str(meta.get("positions")))
+    terms = {
+        "Model": name,
+        "Metric": _metric(meta),
+        "Prompts": meta.get("n_prompts"),
+        "Estimator": meta.get("estimator"),
+        "Positions": positions,
+    }
+    return [(term, str(value)) for term, value in terms.items() if value is not None]
+
+
+def trimmed(card: Mapping[str, Any]) -> dict[str, Any]:
+    """A card cut to what fits a page: the top examples, each around its peak, short numbers."""
+    return {
+        **card,
+        "promoted": _pairs(card.get("promoted")),
+        "suppressed": _pairs(card.get("suppressed")),
+        "examples": [_example(e) for e in list(card.get("examples") or [])[:EXAMPLES]],
+    }
+
+
+def _describe(node: Node, data: Mapping[str, Any]) -> dict[str, Any]:
+    value = support(data.get("effect"))
+    group = NEUTRAL if node.kind == "logit" and not value else stance(value)
+    return {
+        "group": group,
+        "activation": data.get("activation"),
+        "support": value,
+        "exact": support(data.get("exact")),
+    }
+
+
+def _describe_edge(data: Mapping[str, Any]) -> dict[str, Any]:
+    value = support(data["weight"])
+    return {"group": stance(value), "support": value}
+
+
+def _flipped(verification: Mapping[str, Any]) -> dict[str, Any]:
+    """The record with its points as supports, like every other number on the page."""
+    nodes = dict(verification.get("nodes") or {})
+    nodes["points"] = [
+        {**p, "estimate": support(p["estimate"]), "exact": support(p["exact"])}
+        for p in nodes.get("points") or []
+    ]
+    return {**verification, "nodes": nodes}
+
+
+def _example(example: Mapping[str, Any]) -> dict[str, Any]:
+    values = [float(value) for value in example["values"]]
+    tokens = [readable(str(token)) for token in example["tokens"]]
+    peak = max(range(len(values)), key=values.__getitem__, default=0)
+    start = max(0, min(peak - WINDOW * 3 // 4, len(tokens) - WINDOW))
+    stop = start + WINDOW
+    return {
+        "tokens": tokens[start:stop],
+        "values": [_short(value) for value in values[start:stop]],
+        "cut": [start > 0, stop < len(tokens)],
+    }
+
+
+def _pairs(pairs: Sequence[Sequence[Any]] | None) -> list[list[Any]]:
+    return [[readable(str(t)), _short(float(score))] for t, score in list(pairs or [])[:TOKENS]]
+
+
+def _short(value: float) -> float | int:
+    """`value` to three significant digits; a zero takes one character."""
+    short = float(f"{value:.3g}")
+    return int(short) if short == int(short) else short
+
+
+def _metric(meta: Mapping[str, Any]) -> str | None:
+    """Such as `logit difference, +3.21 clean → −2.87 patched`."""
+    ends = {"clean": meta.get("clean_metric"), "patched": meta.get("patch_metric")}
+    means = [
+        f"{value:+.3g} {end}".replace("-", "−") for end, value in ends.items() if value is not None
+    ]
+    name = meta.get("metric")
+    return ", ".join(filter(None, [name and str(name), " → ".join(means)])) or None

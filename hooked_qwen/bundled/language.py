@@ -1,0 +1,145 @@
+"""The bundled model's English: prompt pairs to study, and the text it was trained on.
+
+    pairs("ioi", 100, split="train")    what a circuit is looked for on
+    held_out("ioi")                     what the model's card is measured on
+    documents(seed=0)                   paragraphs without end
+
+The two splits of a task share no word that varies (nouns, verbs, names, places, years). All
+words of both occur in training text; held-out combinations of them never do.
+"""
+
+import random
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from itertools import islice
+
+from hooked_qwen.bundled import agreement, copying, people, recall, story
+from hooked_qwen.bundled.lexicon import Split, Words, words
+from hooked_qwen.bundled.templates import Pair, Template, held_pairs, shares
+
+__all__ = ["TASKS", "Pair", "Split", "documents", "held_out", "pairs"]
+
+_TEMPLATES: dict[str, Callable[[Words], tuple[Template, ...]]] = {
+    "agreement_simple": agreement.simple,
+    "agreement_nounpp": agreement.nounpp,
+    "agreement_rc": agreement.across_clause,
+    "agreement_within_rc": agreement.within_clause,
+    "ioi": people.ioi,
+    "greater_than": recall.greater_than,
+    "pronoun": people.pronoun,
+    "profession": people.profession,
+    "induction": copying.induction,
+    "capital_of": recall.capital_of,
+    "two_step": recall.two_step,
+    "brackets": copying.brackets,
+}
+TASKS: dict[str, str] = {
+    "agreement_simple": "a verb agrees with the noun before it: The keys -> are / open",
+    "agreement_nounpp": "agreement past a phrase: The key near the cabinets -> is",
+    "agreement_rc": "agreement past a relative clause: The keys that the farmer likes -> are",
+    "agreement_within_rc": "agreement inside a relative clause: The keys that the farmer -> likes",
+    "ioi": "the one who receives: When Mary and John went to the shop, John gave a book to -> Mary",
+    "greater_than": "a later year: The war that began in 1732 ended in -> 1745",
+    "pronoun": "the pronoun of a name: Anna was a doctor in Velmar. One day -> she",
+    "profession": "recall from a biography: Anna was a doctor. ... Anna worked as a -> doctor",
+    "induction": "repeat a sequence: The password was river stone lamp. Again: river stone -> lamp",
+    "capital_of": "an invented fact: The capital of Ostria is -> Brenn",
+    "two_step": "two facts joined: The capital of the region where Jarwick lies is -> Brenn",
+    "brackets": "close the right bracket: ( a [ b ] c -> )",
+}
+
+
+def pairs(task: str, n: int, *, split: Split, seed: int = 0) -> list[Pair]:
+    """`n` different pairs of a task, dealt evenly over its cases, from one half of the words.
+
+    Raises `ValueError` for an unknown task or split, or if fewer than `n` pairs exist.
+    """
+    _check(task)
+    if split not in ("train", "test"):
+        raise ValueError(f"no split is called {split!r}: choose train or test")
+    templates = _templates(task, split)
+    rng = random.Random(zlib.crc32(f"{task} {split} {seed}".encode()))
+    chosen = []
+    sizes = [len(template) for template in templates]
+    for template, share in zip(templates, shares(sizes, n), strict=True):
+        indices = rng.sample(range(len(template)), share)
+        chosen += [template.build(*template.values(index)) for index in indices]
+    rng.shuffle(chosen)
+    return chosen
+
+
+def held_out(task: str, n: int = 300) -> list[Pair]:
+    """About `n` pairs, from both halves of the words, that `documents` never spells out.
+
+    Which combinations are held out is a rule (`templates.held`), the same on every machine.
+    Raises `ValueError` for an unknown task.
+    """
+    _check(task)
+    rng = random.Random(zlib.crc32(f"{task} held out".encode()))
+    templates = [t for split in ("train", "test") for t in _templates(task, split)]
+    each = -(-n // len(templates))
+    return [pair for template in templates for pair in islice(held_pairs(rng, template), each)]
+
+
+def documents(seed: int) -> Iterator[str]:
+    """Paragraphs without end; the same seed gives the same ones."""
+    rng = random.Random(seed)
+    while True:
+        yield _paragraph(rng)
+
+
+@dataclass(frozen=True)
+class _Writer:
+    """A kind of passage and how often a paragraph is about it."""
+
+    weight: float
+    write: Callable[[random.Random], str]
+
+
+_WRITERS = (
+    _Writer(14, agreement.write),
+    _Writer(6, agreement.write_scene),
+    _Writer(9, people.write_ioi),
+    _Writer(8, people.write_life),
+    _Writer(10, people.write_lives),
+    _Writer(7, recall.write_span),
+    _Writer(2, recall.write_years),
+    _Writer(2, recall.write_next_year),
+    _Writer(7, recall.write_capital),
+    _Writer(7, recall.write_town),
+    _Writer(7, recall.write_chain),
+    _Writer(11, copying.write_repeat),
+    _Writer(2, copying.write_formula),
+)
+_CODE_SHARE = 0.1
+_ON_TOPIC = 0.55
+_FILLER = 0.35
+
+
+def _paragraph(rng: random.Random) -> str:
+    """A few passages, mostly of one kind, with narration in between; or lines of code."""
+    if rng.random() < _CODE_SHARE:
+        return copying.write_code(rng)
+    weights = [writer.weight for writer in _WRITERS]
+    topic = rng.choices(_WRITERS, weights)[0]
+    parts = []
+    for _ in range(rng.randint(2, 5)):
+        on_topic = rng.random() < _ON_TOPIC
+        parts.append((topic if on_topic else rng.choices(_WRITERS, weights)[0]).write(rng))
+        if rng.random() < _FILLER:
+            parts.append(story.write_filler(rng))
+    if rng.random() < 0.1:
+        parts.insert(0, story.write_filler(rng))
+    return " ".join(parts)
+
+
+def _check(task: str) -> None:
+    if task not in TASKS:
+        raise ValueError(f"no task is called {task!r}: choose one of {', '.join(TASKS)}")
+
+
+@cache
+def _templates(task: str, split: Split) -> tuple[Template, ...]:
+    return _TEMPLATES[task](words(split))

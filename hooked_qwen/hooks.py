@@ -1,0 +1,93 @@
+"""Read and edit a model's tensors inside a `with` block; the model is restored on any exit.
+
+A hook captures or edits and does nothing else. An edit that never ran looks the same as a
+feature that does nothing, so leaving the block without it having run raises.
+"""
+
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import ExitStack, contextmanager
+
+from jaxtyping import Float
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from hooked_qwen.sites import READ_ONLY, Site, hook_point
+
+Activation = Float[Tensor, "batch pos d_model"]
+Edit = Callable[[Activation], Activation]
+
+
+@contextmanager
+def capture(
+    model: TransformerBridge, sites: Iterable[Site]
+) -> Generator[dict[Site, Activation], None, None]:
+    """Yield a dictionary that each forward pass inside the block fills with the sites' tensors.
+
+    Tensors keep their autograd history. A site captured and edited at once is seen as the
+    contexts are nested: an outer capture sees the tensor before an inner edit.
+
+    Raises `RuntimeError` on leaving if a site was never reached.
+    """
+    seen: dict[Site, Activation] = {}
+
+    def keep(site: Site) -> Edit:
+        def read(value: Activation) -> Activation:
+            seen[site] = value
+            return value
+
+        return read
+
+    wanted = tuple(sites)
+    with _hooked(model, {site: keep(site) for site in wanted}):
+        yield seen
+    _require_all(wanted, seen, "captured")
+
+
+@contextmanager
+def intervene(
+    model: TransformerBridge, edits: Mapping[Site, Edit]
+) -> Generator[None, None, None]:
+    """Replace the tensor `x` at each site by `edits[site](x)` inside the block.
+
+    Nested blocks compose: the outer edit runs first.
+
+    Raises `ValueError` for a read-only site, `RuntimeError` on leaving if an edit never ran.
+    """
+    ran: set[Site] = set()
+
+    def watch(site: Site, edit: Edit) -> Edit:
+        def change(value: Activation) -> Activation:
+            ran.add(site)
+            return edit(value)
+
+        return change
+
+    for site in edits:
+        if site.kind in READ_ONLY:
+            raise ValueError(
+                f"{site} is read-only: the residual stream has taken its own copy by then. "
+                f"Edit attn_out.{site.layer} or resid_post.{site.layer} instead"
+            )
+    with _hooked(model, {site: watch(site, edit) for site, edit in edits.items()}):
+        yield
+    _require_all(edits, ran, "edited")
+
+
+@contextmanager
+def _hooked(model: TransformerBridge, functions: Mapping[Site, Edit]) -> Generator[None]:
+    with ExitStack() as stack:
+        for site, function in functions.items():
+            handle = hook_point(model, site).register_forward_hook(
+                lambda _module, _args, output, function=function: function(output)
+            )
+            stack.callback(handle.remove)
+        yield
+
+
+def _require_all(wanted: Iterable[Site], reached: Iterable[Site], verb: str) -> None:
+    missed = sorted(set(wanted) - set(reached))
+    if missed:
+        raise RuntimeError(
+            f"{', '.join(map(str, missed))} never {verb}: no forward pass inside the block "
+            "reached the site. Run the model inside the `with` block, through that layer"
+        )

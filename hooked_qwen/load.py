@@ -1,0 +1,144 @@
+"""The one place that loads weights: a hub name, a local folder, a GGUF file, or the bundled model.
+
+Weights are Hugging Face's as they are (nothing folded or centred), so the hooked model's logits
+equal Hugging Face's.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from platformdirs import user_cache_path
+from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.model_bridge.sources import build_bridge_from_module
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from hooked_qwen import bundled
+from hooked_qwen.files import build_folder_atomically, content_hash
+
+BUNDLED = "bundled"
+ARCHITECTURES = (
+    "Qwen2ForCausalLM",
+    "Qwen3ForCausalLM",
+    "Qwen3MoeForCausalLM",
+    "Qwen3_5ForCausalLM",
+)
+
+
+def load(
+    source: str | Path, *, dtype: torch.dtype = torch.float32, device: str = "cpu"
+) -> TransformerBridge:
+    """A hooked Qwen model with its tokenizer, in evaluation mode, weights frozen.
+
+    `source` is `"bundled"`, a local folder, a `.gguf` file (dequantised once, the result kept in
+    the user's cache folder), or the name of a model on the hub.
+
+    Raises `ValueError` with one line when nothing is there, the hub cannot be reached, or the
+    architecture is not one of `ARCHITECTURES`.
+    """
+    folder = _folder(source)
+    name = BUNDLED if str(source) == BUNDLED else Path(source).name
+    config = _from_hub(AutoConfig, folder, source)
+    architecture = (getattr(config, "architectures", None) or [None])[0]
+    if architecture not in ARCHITECTURES:
+        raise ValueError(
+            f"{source} is a {architecture or 'model of unknown architecture'}: "
+            f"expected one of {', '.join(ARCHITECTURES)}"
+        )
+    model = _from_hub(
+        AutoModelForCausalLM, folder, source, dtype=dtype, attn_implementation="eager"
+    )
+    tokenizer = _from_hub(AutoTokenizer, folder, source)
+    return hook(model.to(device), tokenizer=tokenizer, name=name)
+
+
+def hook(model: PreTrainedModel, *, tokenizer: Any = None, name: str) -> TransformerBridge:
+    """Put hooks into a Hugging Face Qwen model already in memory; the model is changed in place.
+
+    Attention is switched to the eager implementation, the one whose every step has a hook.
+    """
+    model.set_attn_implementation("eager")
+    model.eval().requires_grad_(False)
+    bridge = build_bridge_from_module(
+        model,
+        type(model).__name__,
+        hf_config=model.config,
+        tokenizer=tokenizer,
+        model_name=name,
+    )
+    return bridge.eval()
+
+
+def local_folder(source: str | Path) -> Path | None:
+    """The folder or file that `source` names on this machine, or None for a name on the hub."""
+    if str(source) == BUNDLED:
+        return bundled.PATH
+    path = Path(source).expanduser()
+    return path if path.exists() else None
+
+
+def _folder(source: str | Path) -> str | Path:
+    path = local_folder(source)
+    if path is None:
+        looks_local = str(source).startswith(("/", ".", "~")) or str(source).endswith(".gguf")
+        if looks_local or str(source).count("/") > 1:
+            raise ValueError(f"there is no model at {source}: no such file or folder")
+        return str(source)
+    if path.is_file():
+        if path.suffix != ".gguf":
+            raise ValueError(f"{path} is a file: expected a .gguf file or a model's folder")
+        return _dequantised(path)
+    if not (path / "config.json").exists():
+        raise ValueError(f"{path} holds no config.json: expected a Hugging Face model's folder")
+    return path
+
+
+def _dequantised(gguf: Path) -> Path:
+    """Folder with the weights of `gguf` in float32, made on first use and kept in the cache."""
+    folder = user_cache_path("qwen-circuits") / "gguf" / f"{gguf.stem}-{content_hash(gguf)}"
+    if not folder.exists():
+        where: dict[str, Any] = {
+            "pretrained_model_name_or_path": str(gguf.parent),
+            "gguf_file": gguf.name,
+        }
+
+        def convert(partial: Path) -> None:
+            quantised = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+            quantised.config.__dict__.pop("quantization_config", None)
+            # A model that remembers its quantiser refuses to be saved; a fresh one of the same
+            # class around the same dequantised tensors does not.
+            with torch.device("meta"):
+                plain = type(quantised)(quantised.config)
+            plain.load_state_dict(quantised.state_dict(), assign=True)
+            plain.tie_weights()
+            plain.save_pretrained(partial)
+            AutoTokenizer.from_pretrained(**where).save_pretrained(partial)
+
+        try:
+            build_folder_atomically(folder, convert)
+        except (OSError, ValueError, KeyError) as error:
+            raise ValueError(f"cannot read {gguf} as a GGUF model: {_first_line(error)}") from error
+    return folder
+
+
+def _from_hub(auto: Any, folder: str | Path, source: str | Path, **options: Any) -> Any:
+    try:
+        return auto.from_pretrained(folder, **options)
+    except (OSError, ValueError, KeyError) as error:
+        where = f"the folder {folder}" if Path(folder).exists() else f"{folder!r} on the hub"
+        hint = ""
+        if not Path(folder).exists():
+            offline = os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")
+            hint = (
+                "; HF_HUB_OFFLINE is set, so only models already downloaded can be loaded"
+                if offline
+                else "; check the name and the network, or give a local folder or .gguf file"
+            )
+        raise ValueError(
+            f"cannot load {source} from {where}: {_first_line(error)}{hint}"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,104 @@
+"""Names for the places in a model where a tensor flows.
+
+    resid_pre.L -> attn_out.L -> resid_mid.L -> mlp_in.L -> mlp_out.L -> resid_post.L
+
+`mlp_in` is what the MLP reads (after the norm, gain included); `attn_out` is the output of
+whatever mixes tokens in that layer, softmax attention or a gated delta net. `embed` comes first.
+Every tensor is `[batch, pos, d_model]`.
+"""
+
+from dataclasses import dataclass
+from functools import total_ordering
+
+from torch import nn
+from transformer_lens.model_bridge import TransformerBridge
+
+KINDS = ("embed", "resid_pre", "attn_out", "resid_mid", "mlp_in", "mlp_out", "resid_post")
+READ_ONLY = ("resid_mid",)
+
+
+@total_ordering
+@dataclass(frozen=True)
+class Site:
+    """A place in the model, such as `Site("mlp_out", 3)`; sites sort in the order of the forward.
+
+    Raises `ValueError` for a kind outside `KINDS` or a layer that does not fit the kind.
+    """
+
+    kind: str
+    layer: int = -1
+    "Counted from 0; -1 for `embed`, which belongs to no layer."
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS or (self.kind == "embed") != (self.layer < 0):
+            raise _unknown(str(self))
+
+    def __str__(self) -> str:
+        return self.kind if self.kind == "embed" else f"{self.kind}.{self.layer}"
+
+    def __lt__(self, other: "Site") -> bool:
+        return self.depth < other.depth
+
+    @property
+    def depth(self) -> tuple[int, int]:
+        """Where the site comes in the forward pass: layer, then place within the layer."""
+        return self.layer, KINDS.index(self.kind)
+
+    @classmethod
+    def parse(cls, text: str) -> "Site":
+        """The site written as `text`; raises `ValueError` listing the kinds."""
+        kind, dot, layer = text.partition(".")
+        if (dot and not layer.isdigit()) or (not dot and kind != "embed"):
+            raise _unknown(text)
+        return cls(kind, int(layer) if dot else -1)
+
+
+def _unknown(text: str) -> ValueError:
+    return ValueError(
+        f"no site is called {text!r}: write KIND.LAYER, such as 'mlp_out.12', "
+        f"where KIND is one of {', '.join(KINDS[1:])}, or 'embed'"
+    )
+
+
+def hook_point(model: TransformerBridge, site: Site) -> nn.Module:
+    """The hook through which `site`'s tensor passes; raises `ValueError` past the last layer."""
+    if site.kind == "embed":
+        return model.embed.hook_out
+    if site.layer >= len(model.blocks):
+        raise ValueError(
+            f"the model has layers 0 to {len(model.blocks) - 1}, so there is no site {site}"
+        )
+    block = model.blocks[site.layer]
+    match site.kind:
+        case "resid_pre":
+            return block.hook_in
+        case "resid_post":
+            return block.hook_out
+        case "attn_out":
+            return token_mixer(block).hook_out
+        case "resid_mid":
+            return block.ln2.hook_in
+        case "mlp_in":
+            return block.mlp.hook_in
+        case _:
+            return block.mlp.hook_out
+
+
+def token_mixer(block: nn.Module) -> nn.Module:
+    """The block's attention, or its gated delta net in the hybrid models (Qwen3.5)."""
+    return block.linear_attn if "linear_attn" in block.submodules else block.attn
+
+
+def parse_layers(text: str, n_layers: int) -> list[int]:
+    """Layers written as 'all' or '0-3,7'; raises `ValueError` on anything else or out of range."""
+    if text == "all":
+        return list(range(n_layers))
+    layers: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            raise ValueError(f"cannot read the layers {text!r}: write 'all' or such as '0-3,7'")
+        layers.update(range(int(first), int(last if dash else first) + 1))
+    if not layers or max(layers) >= n_layers:
+        raise ValueError(f"the model has layers 0 to {n_layers - 1}, but {text!r} was asked for")
+    return sorted(layers)

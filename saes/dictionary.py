@@ -1,0 +1,145 @@
+"""The sparse dictionary: features read at one site, written at another.
+
+    pre = x @ W_enc.T + b_enc
+    f   = nonlinearity(pre)                     features, non-negative
+    y   = f @ W_dec + b_dec (+ x @ W_skip.T)    on raw activations
+
+A sparse autoencoder (SAE) is the case source == target; an MLP transcoder reads `mlp_in.L` and
+writes `mlp_out.L`. Nothing else tells them apart. Row i of both weight matrices is feature i.
+
+Axes: `features` a dictionary's latents, `d_source` and `d_target` the widths of the two sites.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from hooked_qwen.sites import Site
+from saes.nonlinearities import above_threshold, topk
+
+ARCHITECTURES = ("topk", "batch-topk", "jumprelu", "relu", "gated", "matryoshka")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DictionarySpec:
+    """What a dictionary is, apart from its weights.
+
+    Raises `ValueError` for an unknown architecture, or a `k` missing or where none belongs.
+    """
+
+    source: Site
+    target: Site
+    architecture: str = "topk"
+    k: int | None = None
+    "features per token; for `topk` only"
+
+    def __post_init__(self) -> None:
+        if self.architecture not in ARCHITECTURES:
+            raise ValueError(
+                f"no architecture is called {self.architecture!r}: "
+                f"expected one of {', '.join(ARCHITECTURES)}"
+            )
+        if (self.architecture == "topk") != (self.k is not None):
+            raise ValueError(
+                f"k is {self.k} for the architecture {self.architecture!r}: "
+                "topk needs a k, the others have none"
+            )
+
+    @property
+    def name(self) -> str:
+        """Its folder's name: the target site, after the source where that is another."""
+        if self.source == self.target:
+            return str(self.target)
+        return f"{self.source}-{self.target}"
+
+
+class SparseDictionary(nn.Module):
+    """A dictionary with everything folded into its weights: it takes and gives raw activations."""
+
+    W_enc: Float[Tensor, "features d_source"]
+    b_enc: Float[Tensor, " features"]
+    W_dec: Float[Tensor, "features d_target"]
+    b_dec: Float[Tensor, " d_target"]
+    threshold: Float[Tensor, " features"] | None
+    W_skip: Float[Tensor, "d_target d_source"] | None
+
+    def __init__(self, spec: DictionarySpec, weights: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.spec = spec
+        check_weights(spec, weights)
+        for name in ("W_enc", "b_enc", "W_dec", "b_dec", "threshold", "W_skip"):
+            self.register_buffer(name, weights.get(name))
+
+    @property
+    def source(self) -> Site:
+        return self.spec.source
+
+    @property
+    def target(self) -> Site:
+        return self.spec.target
+
+    @property
+    def n_features(self) -> int:
+        return len(self.W_enc)
+
+    def encode(self, x: Float[Tensor, "*batch d_source"]) -> Float[Tensor, "*batch features"]:
+        """Features of the source activations `x`, non-negative."""
+        pre = x @ self.W_enc.T + self.b_enc
+        if self.spec.k is not None:
+            return topk(pre, self.spec.k)
+        return pre.relu() if self.threshold is None else above_threshold(pre, self.threshold)
+
+    def decode(self, f: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch d_target"]:
+        """What the features write at the target, with the bias, without any skip connection."""
+        return f @ self.W_dec + self.b_dec
+
+    def skip(self, x: Float[Tensor, "*batch d_source"]) -> Float[Tensor, "*batch d_target"] | float:
+        """What the linear skip connection adds, 0 where there is none."""
+        return 0.0 if self.W_skip is None else x @ self.W_skip.T
+
+    def forward(self, x: Float[Tensor, "*batch d_source"]) -> Float[Tensor, "*batch d_target"]:
+        """The reconstruction of the target from the source activations `x`."""
+        return self.decode(self.encode(x)) + self.skip(x)
+
+
+def check_weights(spec: DictionarySpec, weights: dict[str, Tensor]) -> None:
+    """Raise `ValueError` when a tensor is missing, unknown, misshapen or not finite."""
+    required = {"W_enc", "b_enc", "W_dec", "b_dec"}
+    if missing := required - weights.keys():
+        raise ValueError(f"a dictionary needs {', '.join(sorted(missing))}, which is not there")
+    if extra := weights.keys() - required - {"threshold", "W_skip"}:
+        raise ValueError(f"a dictionary has no tensor called {', '.join(sorted(extra))}")
+    features, d_source = _matrix("W_enc", weights)
+    _, d_target = _matrix("W_dec", weights)
+    expected = {
+        "W_enc": (features, d_source),
+        "W_dec": (features, d_target),
+        "b_enc": (features,),
+        "b_dec": (d_target,),
+        "threshold": (features,),
+        "W_skip": (d_target, d_source),
+    }
+    for name, value in weights.items():
+        if tuple(value.shape) != expected[name]:
+            raise ValueError(f"{name} has shape {tuple(value.shape)}, expected {expected[name]}")
+        if not torch.isfinite(value).all():
+            raise ValueError(f"{name} holds numbers that are not finite")
+    if spec.source == spec.target and d_source != d_target:
+        raise ValueError(f"an SAE reads and writes one site, but {d_source} != {d_target}")
+    if spec.k is not None and not 0 < spec.k <= features:
+        raise ValueError(f"k is {spec.k}, expected 1 to {features}, the number of features")
+    has_threshold, wants = "threshold" in weights, spec.architecture not in ("topk", "relu")
+    if has_threshold != wants:
+        raise ValueError(
+            f"the architecture {spec.architecture!r} "
+            f"{'needs a' if wants else 'has no'} threshold tensor"
+        )
+
+
+def _matrix(name: str, weights: dict[str, Tensor]) -> tuple[int, int]:
+    if weights[name].dim() != 2:
+        raise ValueError(f"{name} has {weights[name].dim()} axes, expected 2")
+    rows, columns = weights[name].shape
+    return rows, columns

@@ -1,0 +1,36 @@
+"""Activation functions of sparse dictionaries: from pre-activations to features."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+Features = Float[Tensor, "*batch features"]
+
+
+def topk(pre: Features, k: int) -> Features:
+    """The `k` largest pre-activations where positive, zero elsewhere.
+
+        f_i = relu(pre_i) if i is among the k largest, else 0
+
+    Source: Gao et al. 2024, arXiv:2406.04093.
+    """
+    values, index = topk_sparse(pre, k)
+    return torch.zeros_like(pre).scatter(-1, index, values)
+
+
+def topk_sparse(
+    pre: Features, k: int
+) -> tuple[Float[Tensor, "*batch k"], Int[Tensor, "*batch k"]]:
+    """`topk` as values and feature indices; some of the values may be zero."""
+    values, index = pre.topk(k, dim=-1, sorted=False)
+    return values.relu(), index
+
+
+def above_threshold(pre: Features, threshold: Float[Tensor, " features"]) -> Features:
+    """Positive pre-activations above each feature's threshold, as they are.
+
+        f_i = relu(pre_i) * [pre_i > threshold_i]
+
+    Source: Rajamanoharan et al. 2024 (JumpReLU), arXiv:2407.14435.
+    """
+    return pre.relu() * (pre > threshold)

@@ -1,0 +1,107 @@
+"""Toy Qwen models with random weights, and random dictionaries on them: real code, no training."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
+
+from circuits.prompts import EncodedPrompts, Prompt
+from hooked_qwen.load import hook
+from hooked_qwen.sites import Site
+from hooked_qwen.tokens import Batch
+from saes.dictionary import DictionarySpec, SparseDictionary
+from saes.suite import Suite
+
+VOCABULARY = 60
+SIZES = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 24,
+    "intermediate_size": 40,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "tie_word_embeddings": False,
+    "max_position_embeddings": 64,
+    "initializer_range": 0.3,
+}
+FAMILIES = {
+    "qwen2": (Qwen2Config, Qwen2ForCausalLM, {}),
+    "qwen3": (Qwen3Config, Qwen3ForCausalLM, {"head_dim": 8}),
+}
+
+
+def toy_hf(family: str = "qwen3", dtype: torch.dtype = torch.float64):
+    """A Hugging Face model of the real class with random weights."""
+    config_class, model_class, extra = FAMILIES[family]
+    torch.manual_seed(0)
+    model = model_class(config_class(**SIZES, **extra)).to(dtype).eval()
+    model.set_attn_implementation("eager")
+    return model
+
+
+def toy(family: str = "qwen3", dtype: torch.dtype = torch.float64):
+    return hook(toy_hf(family, dtype), name=f"toy-{family}")
+
+
+def random_dictionary(
+    spec: DictionarySpec, *, width: int = 20, seed: int = 0, dtype: torch.dtype = torch.float64
+) -> SparseDictionary:
+    generator = torch.Generator().manual_seed(seed)
+    d = SIZES["hidden_size"]
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator, dtype=dtype)
+
+    weights = {
+        "W_enc": draw(width, d),
+        "b_enc": draw(width),
+        "W_dec": draw(width, d) / d**0.5,
+        "b_dec": draw(d) / d**0.5,
+    }
+    if spec.architecture not in ("topk", "relu"):
+        weights["threshold"] = draw(width).abs() * 0.1
+    return SparseDictionary(spec, weights)
+
+
+def toy_suite(*sites: str, dtype: torch.dtype = torch.float64) -> Suite:
+    """Random dictionaries; 'mlp_in.1-mlp_out.1' makes a transcoder, 'mlp_out.1' an SAE."""
+    dictionaries = {}
+    for seed, text in enumerate(sites):
+        source, _, target = text.partition("-")
+        spec = DictionarySpec(source=Site.parse(source), target=Site.parse(target or source), k=5)
+        dictionaries[spec.target] = random_dictionary(spec, seed=seed, dtype=dtype)
+    return Suite(dictionaries, {})
+
+
+def full_suite(dtype: torch.dtype = torch.float64) -> Suite:
+    """Every layer of the toy: attention and stream SAEs, and one transcoder among the MLPs."""
+    kinds = ("attn_out", "mlp_out", "resid_post")
+    names = [f"{kind}.{layer}" for layer in range(3) for kind in kinds]
+    names[names.index("mlp_out.1")] = "mlp_in.1-mlp_out.1"
+    return toy_suite(*names, dtype=dtype)
+
+
+def toy_prompts(n: int = 4, length: int = 6, *, seed: int = 0) -> EncodedPrompts:
+    """Random token pairs that differ at one position, as `encode_prompts` would give them."""
+    generator = torch.Generator().manual_seed(seed)
+    clean = torch.randint(1, VOCABULARY, (n, length), generator=generator)
+    patch = clean.clone()
+    patch[:, 1] = (clean[:, 1] + 7) % (VOCABULARY - 1) + 1
+    mask = torch.ones_like(clean, dtype=torch.bool)
+    ids = torch.randint(1, VOCABULARY // 2, (n, 2), generator=generator)
+    return EncodedPrompts(
+        tuple(Prompt(clean="", patch="", answer=("",), wrong=("",)) for _ in range(n)),
+        Batch(tokens=clean, mask=mask),
+        Batch(tokens=patch, mask=mask),
+        tuple((int(i),) for i in ids[:, 0]),
+        tuple((int(i) + VOCABULARY // 2 - 1,) for i in ids[:, 1]),
+        None,
+    )
+
+
+@pytest.fixture(scope="session")
+def toy_model():
+    return toy()
