@@ -5,7 +5,7 @@ reference value, everything downstream reacts. Sets of nodes are ablated togethe
 on whatever arrives there under the ablation.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -115,12 +115,16 @@ def no_nodes(suite: Suite, n_positions: int) -> Masks:
 
 
 def masks_of(suite: Suite, nodes: Sequence[Node], n_positions: int) -> Masks:
-    """Masks that keep `nodes`; token and logit nodes are always kept and not listed."""
+    """Masks that keep `nodes`, at every position where one names none.
+
+    Token and logit nodes are always kept and not listed.
+    """
     masks = no_nodes(suite, n_positions)
     for node in nodes:
         if node.kind in ("token", "logit"):
             continue
-        mask, at = masks[Site.parse(node.site)], node.position or 0
+        mask = masks[Site.parse(node.site)]
+        at = slice(None) if node.position is None else node.position
         if node.feature == "error":
             mask.error[at] = True
         else:
@@ -135,48 +139,42 @@ def complement(masks: Masks) -> Masks:
 
 @contextmanager
 def only(
-    model: TransformerBridge,
-    suite: Suite,
-    masks: Masks,
-    baselines: Mapping[Site, Baseline],
-    real: Bool[Tensor, "batch pos"],
-):
+    model: TransformerBridge, suite: Suite, masks: Masks, baselines: Mapping[Site, Baseline]
+) -> Generator[None, None, None]:
     """Ablate, inside the block, every node outside `masks` to its baseline.
 
     Each site is decomposed as it arrives under the ablations upstream: kept features follow
-    their inputs. Padding (where `real` is False) is left alone.
+    their inputs. Sites where everything is kept are not touched. Padding is ablated like the
+    rest: no real token reads it.
     """
+    cut = {s: m for s, m in masks.items() if not (m.feature.all() and m.error.all())}
+    sources = {suite[site].source for site in cut} - set(cut)
     with ExitStack() as stack:
-        sources = [d.source for s, d in suite.items() if s in masks and d.source != s]
         seen = stack.enter_context(capture(model, sources)) if sources else {}
         edits = {
-            site: _keep(suite[site], mask, baselines[site], seen, real)
-            for site, mask in masks.items()
+            site: _ablation(suite[site], mask, baselines[site], seen) for site, mask in cut.items()
         }
         stack.enter_context(intervene(model, edits))
         yield
 
 
-def _keep(
+def _ablation(
     dictionary: SparseDictionary,
-    mask: SiteMask,
+    keep: SiteMask,
     baseline: Baseline,
     seen: Mapping[Site, Activation],
-    real: Bool[Tensor, "batch pos"],
 ) -> Edit:
     def edit(value: Activation) -> Activation:
         f = dictionary.encode(seen.get(dictionary.source, value))
         error = value - dictionary.decode(f)
-        f = torch.where(mask.feature, f, baseline.f)
-        error = torch.where(mask.error.unsqueeze(-1), error, baseline.error)
-        return torch.where(real.unsqueeze(-1), dictionary.decode(f) + error, value)
+        f_move = torch.where(keep.feature, 0.0, baseline.f - f)
+        error_move = torch.where(keep.error.unsqueeze(-1), 0.0, baseline.error - error)
+        return value + f_move @ dictionary.W_dec + error_move
 
     return edit
 
 
-def all_nodes(
-    suite: Suite, state: BatchState, *, positions: str
-) -> list[Node]:
+def all_nodes(suite: Suite, state: BatchState, *, positions: str) -> list[Node]:
     """Every node that moves on some prompt of the batch, in the order of the forward pass."""
     nodes: list[Node] = []
     for site, nodes_here in state.sites.items():

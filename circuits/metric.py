@@ -11,9 +11,7 @@ Metric = Callable[[Logits, Int[Tensor, " batch"]], Float[Tensor, " batch"]]
 "Takes logits after the last token and the index of each row's prompt in the prompt set."
 
 
-def logit_difference(
-    answers: Sequence[Sequence[int]], wrongs: Sequence[Sequence[int]]
-) -> Metric:
+def logit_difference(answers: Sequence[Sequence[int]], wrongs: Sequence[Sequence[int]]) -> Metric:
     """Mean logit of the right answers minus mean logit of the wrong ones.
 
         m = mean over a of logit[a] - mean over w of logit[w]

@@ -69,9 +69,7 @@ def _pick(value: Any, index: Int[Tensor, " batch"], size: int) -> Any:
     return value
 
 
-def run_recording(
-    model: TransformerBridge, batch: Batch
-) -> tuple[LastLogits, BlockArguments]:
+def run_recording(model: TransformerBridge, batch: Batch) -> tuple[LastLogits, BlockArguments]:
     """`last_logits`, and the arguments every block was called with, for `resume`."""
     seen: dict[int, dict[str, Any]] = {}
     handles = [

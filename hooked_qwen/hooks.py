@@ -44,9 +44,7 @@ def capture(
 
 
 @contextmanager
-def intervene(
-    model: TransformerBridge, edits: Mapping[Site, Edit]
-) -> Generator[None, None, None]:
+def intervene(model: TransformerBridge, edits: Mapping[Site, Edit]) -> Generator[None, None, None]:
     """Replace the tensor `x` at each site by `edits[site](x)` inside the block.
 
     Nested blocks compose: the outer edit runs first.

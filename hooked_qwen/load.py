@@ -38,7 +38,7 @@ def load(
     architecture is not one of `ARCHITECTURES`.
     """
     folder = _folder(source)
-    name = BUNDLED if str(source) == BUNDLED else Path(source).name
+    name = BUNDLED if folder == bundled.PATH else Path(source).name
     config = _from_hub(AutoConfig, folder, source)
     architecture = (getattr(config, "architectures", None) or [None])[0]
     if architecture not in ARCHITECTURES:
@@ -51,6 +51,11 @@ def load(
     )
     tokenizer = _from_hub(AutoTokenizer, folder, source)
     return hook(model.to(device), tokenizer=tokenizer, name=name)
+
+
+def load_tokenizer(source: str | Path) -> Any:
+    """The tokenizer of a model, without its weights."""
+    return _from_hub(AutoTokenizer, _folder(source), source)
 
 
 def hook(model: PreTrainedModel, *, tokenizer: Any = None, name: str) -> TransformerBridge:
@@ -75,7 +80,7 @@ def local_folder(source: str | Path) -> Path | None:
     if str(source) == BUNDLED:
         return bundled.PATH
     path = Path(source).expanduser()
-    return path if path.exists() else None
+    return path.resolve() if path.exists() else None
 
 
 def _folder(source: str | Path) -> str | Path:

@@ -169,9 +169,7 @@ def _joined(batches: Sequence[ActivationBatch]) -> ActivationBatch:
     def join(parts: list[Mapping[Site, Tensor]]) -> dict[Site, Tensor]:
         return {site: torch.cat([part[site] for part in parts]) for site in parts[0]}
 
-    return ActivationBatch(
-        join([b.values for b in batches]), join([b.outlier for b in batches])
-    )
+    return ActivationBatch(join([b.values for b in batches]), join([b.outlier for b in batches]))
 
 
 def _rows(batch: ActivationBatch, index: Int[Tensor, " tokens"]) -> ActivationBatch:

@@ -8,7 +8,7 @@ by the reconstruction, and by zero. Norm outliers (see `hooked_qwen.stream`) are
 figure but those called `_all`; when splicing they keep their own activation.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -66,10 +66,15 @@ def evaluate(
     model: TransformerBridge,
     dictionaries: Sequence[SparseDictionary],
     blocks: Int[Tensor, "blocks pos"],
+    *,
+    report: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Quality]:
-    """The quality of each dictionary on the same text, each spliced in on its own."""
+    """The quality of each dictionary on the same text, each spliced in on its own.
+
+    `report` is called with the blocks done and the blocks there are.
+    """
     tallies = [_Tally(d) for d in dictionaries]
-    clean_loss, n_targets = 0.0, 0
+    clean_loss, n_targets, done = 0.0, 0, 0
     for tokens in blocks.split(BLOCKS_PER_PASS):
         clean = _clean_run(model, dictionaries, tokens)
         clean_loss += float(_loss(clean.log_probs, tokens))
@@ -77,6 +82,8 @@ def evaluate(
         for tally in tallies:
             tally.reconstruct(clean)
             tally.splice(model, clean)
+        done += len(tokens)
+        report(done, len(blocks))
     return [tally.quality(clean_loss / n_targets, n_targets) for tally in tallies]
 
 
@@ -153,7 +160,9 @@ class _Tally:
             loss = float(_loss(log_probs, clean.tokens))
             self.losses[name] = self.losses.get(name, 0.0) + loss
             if name == "spliced":
-                self.kl += float(F.kl_div(log_probs, clean.log_probs, log_target=True, reduction="sum"))
+                self.kl += float(
+                    F.kl_div(log_probs, clean.log_probs, log_target=True, reduction="sum")
+                )
 
     def quality(self, ce_clean: float, n_targets: int) -> Quality:
         ce = {name: loss / n_targets for name, loss in self.losses.items()}
@@ -198,9 +207,7 @@ def _is_outlier(
 ) -> Bool[Tensor, "*batch"]:
     """Tokens over ten times the median norm of this pass, at the source or the target."""
     x_norm, y_norm = x.norm(dim=-1), y.norm(dim=-1)
-    return (x_norm > OUTLIER_FACTOR * x_norm.median()) | (
-        y_norm > OUTLIER_FACTOR * y_norm.median()
-    )
+    return (x_norm > OUTLIER_FACTOR * x_norm.median()) | (y_norm > OUTLIER_FACTOR * y_norm.median())
 
 
 def _run_with(

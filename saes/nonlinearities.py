@@ -18,9 +18,7 @@ def topk(pre: Features, k: int) -> Features:
     return torch.zeros_like(pre).scatter(-1, index, values)
 
 
-def topk_sparse(
-    pre: Features, k: int
-) -> tuple[Float[Tensor, "*batch k"], Int[Tensor, "*batch k"]]:
+def topk_sparse(pre: Features, k: int) -> tuple[Float[Tensor, "*batch k"], Int[Tensor, "*batch k"]]:
     """`topk` as values and feature indices; some of the values may be zero."""
     values, index = pre.topk(k, dim=-1, sorted=False)
     return values.relu(), index

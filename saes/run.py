@@ -29,6 +29,7 @@ def train_suite(
     evaluation_tokens: int = 2048,
     dtype: torch.dtype = torch.float32,
     report: Callable[[Progress], None] | None = None,
+    report_evaluation: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Quality]:
     """Train a dictionary for each of `specs`, judge them on held-out text, write them to `out`.
 
@@ -40,7 +41,8 @@ def train_suite(
     batches = activation_batches(model, sites, training_text, config=stream)
     trained = fit(batches, specs, config=config, report=report)
     blocks = held_out_blocks(_held_out(texts()), model, tokens=evaluation_tokens)
-    quality = evaluate(model, [t.dictionary for t in trained], blocks)
+    dictionaries = [t.dictionary for t in trained]
+    quality = evaluate(model, dictionaries, blocks, report=report_evaluation)
     build_folder_atomically(
         out, lambda partial: _write(model, trained, quality, stream, partial, dtype)
     )

@@ -36,7 +36,7 @@ ROWS_AT_ONCE = 64
 
 @dataclass(frozen=True)
 class SiteEffects:
-    """Summed effects of one site's nodes over prompts; `pos` has length 1 when positions are summed."""
+    """Effects of a site's nodes, summed over prompts; `pos` has length 1 with positions summed."""
 
     feature: Float[Tensor, "pos features"]
     error: Float[Tensor, " pos"]
@@ -141,7 +141,7 @@ def node_effects(
 ) -> dict[Site, SiteEffects]:
     """Effects of every feature and error, and of the embeddings, summed over the batch.
 
-        feature  (f'_i - f_i) * (W_dec_i . g)        error  (e' - e) . g
+    feature  (f'_i - f_i) * (W_dec_i . g)        error  (e' - e) . g
     """
     join = _over(positions)
     effects = {

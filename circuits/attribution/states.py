@@ -169,9 +169,7 @@ def _batch_state(
         if reference == "patch" and patched is not None
         else torch.zeros_like(values[EMBED])
     )
-    return BatchState(
-        rows, clean, values, states, embed_change, logits, patch_logits, arguments
-    )
+    return BatchState(rows, clean, values, states, embed_change, logits, patch_logits, arguments)
 
 
 def _reference(

@@ -17,8 +17,9 @@ from circuits.render.words import caption
 
 TEXT, SMALL = 6.0, 5.5  # points
 LEADING = 0.098  # line height, in
-PAD, GAP, BAND_GAP = 0.045, 0.07, 0.2
+PAD, GAP, BAND_GAP = 0.038, 0.05, 0.2
 MARGIN, FOOT = 0.04, 0.2
+POINT = 0.05  # how far the sides of an error's box stick out
 PAGES = (3.3, 7.0)  # one and two columns of a paper
 ROOMS = (1.15, 0.9, 0.7, 0.55)  # widest text of a box
 ACROSS = (4, 3, 2, 1)
@@ -105,9 +106,9 @@ def _cells(graph: nx.DiGraph, places: Layout) -> dict[tuple[int, int], list[Node
 def _box(node: Node, graph: nx.DiGraph, room: float) -> Box:
     """A box at the origin, as large as its folded text asks for."""
     lines = fold(caption(node, graph.nodes[node]), TEXT, room, 2 if room > 0.8 else 3)
-    point = 0.05 if node.kind == "error" else 0.0
+    point = POINT if node.kind == "error" else 0.0
     width = max(measure(line, TEXT) for line in lines) + 2 * (PAD + point)
-    height = len(lines) * LEADING + 2 * PAD * 0.75
+    height = len(lines) * LEADING + 2 * PAD
     return Box(left=0.0, top=0.0, width=width, height=height, lines=tuple(lines))
 
 

@@ -25,6 +25,7 @@ HERE = Path(__file__).parent
 SCRIPTS = ("dom", "state", "canvas", "labels", "card", "charts", "check", "table", "main")
 MAX_NODES, MAX_EDGES = 2_000, 12_000
 SMALLEST, LARGEST, OUTPUT = 4.5, 14.0, 9.0  # node radius, px
+NOTE = "size: |effect|, width: |weight|, edges run upwards"
 SHAPES = {"feature": "dot", "neuron": "dot", "error": "diamond", "token": "square"}
 
 Describe = Callable[[Node], Mapping[str, Any]]
@@ -53,6 +54,7 @@ def document(
     places = layout(drawn)
     network = _network(drawn, places, describe_node, describe_edge)
     shown = {
+        "note": NOTE + payload.get("note", ""),
         "bands": [asdict(band) for band in places.bands],
         "columns": [asdict(column) for column in places.columns],
         "size": {"width": places.width, "height": places.height},

@@ -6,6 +6,7 @@ edge is strong. Rounded box: feature; square: token or output; pointed: error.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import networkx as nx
 import numpy as np
@@ -18,11 +19,11 @@ from numpy.typing import NDArray
 
 from circuits.graph import Node, ordered
 from circuits.render import ink
-from circuits.render.boxes import LEADING, MARGIN, SMALL, TEXT, Box, Sheet, sheet
+from circuits.render.boxes import LEADING, MARGIN, POINT, SMALL, TEXT, Box, Sheet, sheet
 from circuits.render.curves import curves_figure
 from circuits.render.layout import Layout
 from circuits.render.layout import layout as lay_out
-from circuits.render.words import OPPOSES, SUPPORTS, stance, support
+from circuits.render.words import OPPOSES, SUPPORTS, acts_on_target, edge_support, stance, support
 
 __all__ = ["curves_figure", "figure", "strongest"]
 
@@ -51,7 +52,7 @@ def figure(
         _draw_bands(axes, drawing)
         _draw_edges(axes, circuit, drawing)
         _draw_nodes(axes, circuit, drawing)
-        _draw_legend(axes, drawing, _counts(circuit, graph))
+        _draw_legend(axes, drawing, circuit, _counts(circuit, graph))
         ink.save(picture, path)
 
 
@@ -98,7 +99,7 @@ def _draw_nodes(axes: Axes, circuit: nx.DiGraph, drawing: Sheet) -> None:
         outline.set_facecolor(ink.tint(ink.COLOURS[group], 0.06 + 0.3 * share))
         outline.set_edgecolor(ink.COLOURS[group])
         outline.set_linewidth(0.7)
-        outline.set_linestyle((0, DASH) if group == OPPOSES else "solid")
+        outline.set_linestyle(_dashes(group))
         outline.set_zorder(3)
         axes.add_patch(outline)
         first = box.top + box.height / 2 - (len(box.lines) - 1) / 2 * LEADING
@@ -108,9 +109,10 @@ def _draw_nodes(axes: Axes, circuit: nx.DiGraph, drawing: Sheet) -> None:
 
 def _outline(node: Node, box: Box) -> Patch:
     if node.kind == "error":
-        middle, right = box.top + box.height / 2, box.left + box.width
-        corners = [(box.left, middle), (box.left + 0.05, box.top), (right - 0.05, box.top),
-                   (right, middle), (right - 0.05, box.bottom), (box.left + 0.05, box.bottom)]  # fmt: skip
+        middle, left, right = box.top + box.height / 2, box.left, box.left + box.width
+        upper = [(left, middle), (left + POINT, box.top), (right - POINT, box.top)]
+        lower = [(right, middle), (right - POINT, box.bottom), (left + POINT, box.bottom)]
+        corners = [*upper, *lower]
         return Polygon(corners, closed=True)
     corner = (box.left, box.top)
     if node.kind in ("token", "logit"):
@@ -127,14 +129,14 @@ def _draw_edges(axes: Axes, circuit: nx.DiGraph, drawing: Sheet) -> None:
         start = (outgoing[source, target], drawing.boxes[source].top)
         end = (incoming[source, target], drawing.boxes[target].bottom)
         others = [box for node, box in drawing.boxes.items() if node not in (source, target)]
-        group, share = stance(support(weight)), abs(weight) / largest
+        group, share = stance(edge_support(weight, circuit.graph)), abs(weight) / largest
         axes.add_patch(
             PathPatch(
                 Curve(_route(start, end, others, drawing), [1, 4, 4, 4]),
                 facecolor="none",
                 edgecolor=ink.tint(ink.COLOURS[group], 0.45 + 0.5 * share),
                 linewidth=THINNEST + (THICKEST - THINNEST) * share,
-                linestyle=(0, DASH) if group == OPPOSES else "solid",
+                linestyle=_dashes(group),
                 zorder=2,
             )
         )
@@ -189,15 +191,21 @@ def _samples(control: NDArray[np.float64]) -> NDArray[np.float64]:
     return (1 - t) ** 3 * a + 3 * t * (1 - t) ** 2 * b + 3 * t**2 * (1 - t) * c + t**3 * d
 
 
-def _draw_legend(axes: Axes, drawing: Sheet, counts: str) -> None:
+def _draw_legend(axes: Axes, drawing: Sheet, circuit: nx.DiGraph, counts: str) -> None:
     y = drawing.height - MARGIN - 0.06
     x = MARGIN
-    for group, dashes in ((SUPPORTS, "solid"), (OPPOSES, (0, DASH))):
-        colour = ink.COLOURS[group]
-        axes.add_line(Line2D([x, x + 0.2], [y, y], color=colour, linewidth=1.1, linestyle=dashes))
-        _text(axes, x + 0.25, y, group, size=SMALL, color="black", ha="left")
-        x += 0.37 + ink.measure(group, SMALL)
+    targets = {SUPPORTS: " / raises", OPPOSES: " / lowers"}
+    for group in (SUPPORTS, OPPOSES):
+        words = group + (targets[group] if acts_on_target(circuit.graph) else "")
+        stroke = {"color": ink.COLOURS[group], "linestyle": _dashes(group)}
+        axes.add_line(Line2D([x, x + 0.2], [y, y], linewidth=1.1, **stroke))
+        _text(axes, x + 0.25, y, words, size=SMALL, color="black", ha="left")
+        x += 0.37 + ink.measure(words, SMALL)
     _text(axes, drawing.width - MARGIN, y, counts, size=SMALL, color=ink.SOFT, ha="right")
+
+
+def _dashes(group: str) -> Any:
+    return (0, DASH) if group == OPPOSES else "solid"
 
 
 def _counts(circuit: nx.DiGraph, graph: nx.DiGraph) -> str:

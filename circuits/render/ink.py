@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib import font_manager
@@ -32,7 +33,7 @@ FALLBACKS = (
     "Microsoft YaHei",
     "Arial Unicode MS",
 )
-STYLE = {
+STYLE: dict[str, Any] = {
     "svg.hashsalt": "qwen-circuits",
     "svg.fonttype": "path",
     "pdf.fonttype": 42,
@@ -51,7 +52,8 @@ def fixed_style() -> Iterator[None]:
     """Draw with our settings whatever the user's own matplotlib settings are."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE | {"font.family": list(families())})
+        for name, value in (STYLE | {"font.family": list(families())}).items():
+            matplotlib.rcParams[name] = value  # pyright: ignore[reportArgumentType]
         yield
 
 
@@ -84,7 +86,8 @@ def save(figure: Figure, path: Path) -> None:
 
 def tint(colour: str, share: float) -> str:
     """`colour` on white paper, `share` of it."""
-    return to_hex([1 - share * (1 - channel) for channel in to_rgb(colour)])
+    red, green, blue = (1 - share * (1 - channel) for channel in to_rgb(colour))
+    return to_hex((red, green, blue))
 
 
 @cache

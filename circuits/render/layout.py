@@ -18,7 +18,7 @@ import networkx as nx
 from circuits.graph import Node, ordered
 from circuits.render.words import cells, readable
 
-BAND_PADDING, COLUMN_PADDING = 8.0, 12.0
+BAND_PADDING, COLUMN_PADDING = 6.0, 12.0
 EMPTY_COLUMN, TOKEN_COLUMN, CELL_WIDTH = 30.0, 116.0, 7.2
 ASPECT = 1.25  # width over height of the canvas on a laptop, beside the panel
 MOST_STRETCH = 1.8
@@ -33,10 +33,10 @@ class Slot(NamedTuple):
     height: float
 
     @classmethod
-    def of(cls, n_nodes: int) -> "Slot":
+    def of(cls, n_nodes: int, n_bands: int) -> "Slot":
         """Wide enough for a label beside the node in a small graph, tight in a crowded one."""
-        crowd = max(n_nodes / 150, 1.0)
-        return cls(max(110 / crowd**0.5, 40.0), max(48 / crowd**0.25, 32.0))
+        crowd, deep = max(n_nodes / 150, 1.0), max(n_bands / 24, 1.0)
+        return cls(max(110 / crowd**0.5, 40.0), max(48 / (crowd**0.25 * deep**0.5), 30.0))
 
     def stretched(self, excess: float) -> "Slot":
         """The slot with the room that is left over, `excess` times too wide or (< 1) too tall."""
@@ -94,7 +94,7 @@ def layout(graph: nx.DiGraph, *, aspect: float = ASPECT) -> Layout:
     sites = sorted({node.site for node in graph}, key=depth, reverse=True)
     positions, tokens = _columns(graph)
     members = _cells_of(graph, sites, positions)
-    slot = Slot.of(len(graph))
+    slot = Slot.of(len(graph), len(sites))
     across = _best_wrap(members, len(sites), tokens, slot, aspect)
     slot = slot.stretched(_shape(members, len(sites), tokens, slot, across) / aspect)
     columns = _place_columns(positions, tokens, _widths(members, tokens, slot, across))

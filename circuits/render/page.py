@@ -11,7 +11,16 @@ import networkx as nx
 
 from circuits.graph import Node
 from circuits.render.document import document
-from circuits.render.words import NEUTRAL, OPPOSES, SUPPORTS, readable, stance, support
+from circuits.render.words import (
+    NEUTRAL,
+    OPPOSES,
+    SUPPORTS,
+    acts_on_target,
+    edge_support,
+    readable,
+    stance,
+    support,
+)
 
 EXAMPLES = 8  # top examples kept per card
 WINDOW = 48  # tokens kept around an example's peak
@@ -21,6 +30,7 @@ GROUPS = [
     {"name": SUPPORTS, "label": "supports the answer", "dashed": False},
     {"name": OPPOSES, "label": "opposes the answer", "dashed": True},
 ]
+RAISES = "; an edge is coloured by whether it raises or lowers its target"
 FIELDS = [
     {"key": "activation", "label": "activation", "missing": "–"},
     {"key": "support", "label": "support, estimate", "signed": True, "missing": "–"},
@@ -52,11 +62,14 @@ def page(
             "groups": GROUPS,
             "fields": FIELDS,
             "units": str(graph.graph.get("metric") or "metric"),
+            "note": RAISES if acts_on_target(graph.graph) else "",
             "verification": _flipped(verification) if verification else None,
             "ablations": dict(ablations) if ablations else None,
         },
         describe_node=lambda node: _describe(node, graph.nodes[node]),
-        describe_edge=lambda source, target: _describe_edge(graph.edges[source, target]),
+        describe_edge=lambda source, target: _describe_edge(
+            graph.edges[source, target]["weight"], graph.graph
+        ),
         cards={name: trimmed(card) for name, card in (cards or {}).items()},
     )
 
@@ -97,8 +110,8 @@ def _describe(node: Node, data: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _describe_edge(data: Mapping[str, Any]) -> dict[str, Any]:
-    value = support(data["weight"])
+def _describe_edge(weight: float, meta: Mapping[str, Any]) -> dict[str, Any]:
+    value = edge_support(weight, meta)
     return {"group": stance(value), "support": value}
 
 
@@ -136,7 +149,7 @@ def _short(value: float) -> float | int:
 
 
 def _metric(meta: Mapping[str, Any]) -> str | None:
-    """Such as `logit difference, +3.21 clean → −2.87 patched`."""
+    """The metric's name and its mean at both ends: `name, +3.21 clean → +0.4 patched`."""
     ends = {"clean": meta.get("clean_metric"), "patched": meta.get("patch_metric")}
     means = [
         f"{value:+.3g} {end}".replace("-", "−") for end, value in ends.items() if value is not None

@@ -10,35 +10,78 @@ async function unpackCards() {
   drawCard();
 }
 
-const show = (field, value) => field.text ? value : number(value, field.signed);
-const where = (node) => node.key.startsWith("logit/") ? "output" : node.key;
+const show = (field, value) => (field.text ? value : number(value, field.signed));
+const shownOr = (field, value) =>
+  value === null || value === undefined ? field.missing : show(field, value);
+const where = (node) => (node.key.startsWith("logit/") ? "output" : node.key);
 
 function pill(group) {
   const known = groups.get(group);
-  return known ? el("span", { class: `pill${known.dashed ? " dashed" : ""}`,
-    style: { color: `var(--${group})` } }, known.label) : null;
+  return known
+    ? el(
+        "span",
+        { class: `pill${known.dashed ? " dashed" : ""}`, style: { color: `var(--${group})` } },
+        known.label,
+      )
+    : null;
 }
 
 /* A clickable list of nodes, each with a signed number and a bar as long as it is strong. */
 function links(rows) {
   const largest = Math.max(...rows.map((row) => Math.abs(row.value ?? 0)), 1e-30);
-  return el("ul", { class: "links" }, rows.map(({ node, value, group }) => el("li", {},
-    el("button", { type: "button", click: () => select(node, { focus: true }), title: node.key },
-      el("span", { class: "who" }, el("bdi", {}, node.name), el("span", { class: "where" }, where(node))),
-      el("span", { class: "number", style: { color: `var(--${group})` } }, number(value, true)),
-      el("span", { class: `bar${groups.get(group)?.dashed ? " dashed" : ""}`, style: {
-        color: `var(--${group})`, width: `${(100 * Math.abs(value ?? 0)) / largest}%` } })))));
+  return el(
+    "ul",
+    { class: "links" },
+    rows.map(({ node, value, group }) =>
+      el(
+        "li",
+        {},
+        el(
+          "button",
+          { type: "button", click: () => select(node, { focus: true }), title: node.key },
+          el(
+            "span",
+            { class: "who" },
+            el("bdi", {}, node.name),
+            el("span", { class: "where" }, where(node)),
+          ),
+          el("span", { class: "number", style: { color: `var(--${group})` } }, number(value, true)),
+          el("span", {
+            class: `bar${groups.get(group)?.dashed ? " dashed" : ""}`,
+            style: {
+              color: `var(--${group})`,
+              width: `${(100 * Math.abs(value ?? 0)) / largest}%`,
+            },
+          }),
+        ),
+      ),
+    ),
+  );
 }
 
 function neighbourList(title, found, end) {
   if (!found.length) return el("div", {}, el("h3", {}, title), el("p", { class: "soft" }, "none"));
-  const rows = found.map((edge) => ({ node: nodes[edge[end]], value: edge.support, group: edge.group }));
+  const rows = found.map((edge) => ({
+    node: nodes[edge[end]],
+    value: edge.support,
+    group: edge.group,
+  }));
   const first = 14;
   const list = links(rows.slice(0, first));
-  const more = rows.length > first && el("button", { type: "button", class: "more", click: (event) => {
-    list.replaceWith(links(rows));
-    event.target.remove();
-  } }, `show all ${rows.length}`);
+  const more =
+    rows.length > first &&
+    el(
+      "button",
+      {
+        type: "button",
+        class: "more",
+        click: (event) => {
+          list.replaceWith(links(rows));
+          event.target.remove();
+        },
+      },
+      `show all ${rows.length}`,
+    );
   return el("div", {}, el("h3", {}, `${title} (${rows.length})`), list, more);
 }
 
@@ -46,16 +89,34 @@ function figures(node) {
   const total = payload.fields.map((field) => {
     const value = node[field.key];
     const absent = value === null || value === undefined;
-    return el("div", {}, el("dt", {}, field.label), el("dd", { class: absent ? "absent" : "" },
-      absent ? field.missing : show(field, value)));
+    return el(
+      "div",
+      {},
+      el("dt", {}, field.label),
+      el("dd", { class: absent ? "absent" : "" }, absent ? field.missing : show(field, value)),
+    );
   });
   return el("dl", { class: "figures" }, total);
 }
 
 function tokenChips(title, pairs) {
   if (!pairs?.length) return null;
-  return el("div", {}, el("h3", {}, title), el("div", { class: "chips" }, pairs.map(([token, score]) =>
-    el("span", { class: "token", title: `${token} ${number(score, true)}`, dir: "auto" }, token))));
+  return el(
+    "div",
+    {},
+    el("h3", {}, title),
+    el(
+      "div",
+      { class: "chips" },
+      pairs.map(([token, score]) =>
+        el(
+          "span",
+          { class: "token", title: `${token} ${number(score, true)}`, dir: "auto" },
+          token,
+        ),
+      ),
+    ),
+  );
 }
 
 const SPECIAL = /^<\|.*\|>$|^<[a-z_/]+>$/;
@@ -63,34 +124,58 @@ const SPECIAL = /^<\|.*\|>$|^<[a-z_/]+>$/;
 function example({ tokens, values, cut }, largest) {
   const spans = tokens.map((token, index) => {
     const share = Math.max(0, Math.min(1, values[index] / largest));
-    return el("span", { title: `${token.trim() || token}: ${number(values[index])}`,
-      class: SPECIAL.test(token) ? "special" : null,
-      style: share > 0.02 ? { background: `rgb(var(--mark) / ${0.12 + 0.68 * share})` } : {} }, token);
+    return el(
+      "span",
+      {
+        title: `${token.trim() || token}: ${number(values[index])}`,
+        class: SPECIAL.test(token) ? "special" : null,
+        style: share > 0.02 ? { background: `rgb(var(--mark) / ${0.12 + 0.68 * share})` } : {},
+      },
+      token,
+    );
   });
   return el("p", { class: "example", dir: "auto" }, cut[0] && "…", spans, cut[1] && "…");
 }
 
 function gauge(node, card) {
   if (card.density === null && !card.max_activation) return null;
-  const share = node.activation !== null && card.max_activation
-    ? Math.min(1, Math.max(0, node.activation / card.max_activation)) : null;
-  const words = [card.density !== null && card.density !== undefined
-    && `active on ${percent(card.density)} of tokens`,
-  share !== null && `here at ${percent(share)} of its largest activation, ${number(card.max_activation)}`];
-  return el("div", {}, el("h3", {}, "Activation"),
-    share !== null && el("div", { class: "gauge" }, el("i", { style: { width: `${100 * share}%` } })),
-    el("div", { class: "soft" }, words.filter(Boolean).join("; ")));
+  const share =
+    node.activation !== null && card.max_activation
+      ? Math.min(1, Math.max(0, node.activation / card.max_activation))
+      : null;
+  const words = [
+    card.density !== null &&
+      card.density !== undefined &&
+      `active on ${percent(card.density)} of tokens`,
+    share !== null &&
+      `here at ${percent(share)} of its largest activation, ${number(card.max_activation)}`,
+  ];
+  return el(
+    "div",
+    {},
+    el("h3", {}, "Activation"),
+    share !== null &&
+      el("div", { class: "gauge" }, el("i", { style: { width: `${100 * share}%` } })),
+    el("div", { class: "soft" }, words.filter(Boolean).join("; ")),
+  );
 }
 
 function featureCard(node) {
   const card = node.kind === "feature" && cards[node.key.replace(/@\d+$/, "")];
   if (!card) return [];
-  const largest = Math.max(card.max_activation ?? 0, ...card.examples.flatMap((e) => e.values)) || 1;
-  return [gauge(node, card),
-    el("div", { class: "two" }, tokenChips("Promotes", card.promoted),
-      tokenChips("Suppresses", card.suppressed)),
+  const largest =
+    Math.max(card.max_activation ?? 0, ...card.examples.flatMap((e) => e.values)) || 1;
+  return [
+    gauge(node, card),
+    el(
+      "div",
+      { class: "two" },
+      tokenChips("Promotes", card.promoted),
+      tokenChips("Suppresses", card.suppressed),
+    ),
     card.examples.length ? el("h3", {}, "Top examples") : null,
-    card.examples.map((each) => example(each, largest))];
+    card.examples.map((each) => example(each, largest)),
+  ];
 }
 
 function nodeCard(node) {
@@ -98,9 +183,20 @@ function nodeCard(node) {
   const at = /@(\d+)$/.exec(node.key);
   return [
     el("h2", { class: "name" }, el("bdi", {}, node.name)),
-    el("div", { class: "facts" }, el("span", { class: "mono" }, node.key), el("span", {}, node.kind),
-      at && el("span", {}, `position ${at[1]} `, el("span", { class: "token" }, node.token ?? column.token)),
-      pill(node.group)),
+    el(
+      "div",
+      { class: "facts" },
+      el("span", { class: "mono" }, node.key),
+      el("span", {}, node.kind),
+      at &&
+        el(
+          "span",
+          {},
+          `position ${at[1]} `,
+          el("span", { class: "token" }, node.token ?? column.token),
+        ),
+      pill(node.group),
+    ),
     figures(node),
     neighbourList("Outputs", outputs[node.id], "to"),
     neighbourList("Inputs", inputs[node.id], "from"),
@@ -109,17 +205,30 @@ function nodeCard(node) {
 }
 
 function overview() {
-  const ranked = (name) => nodes.filter((node) => node.group === name).slice(0, 12)
-    .map((node) => ({ node, value: node.support, group: name }));
-  const parts = payload.groups.map((group) => [group, ranked(group.name)]).filter(([, r]) => r.length);
-  return [el("p", { class: "note" }, `Select a node to see what drives it and what it drives.${
-    payload.intro ? ` ${payload.intro}` : ""}`),
-  parts.map(([group, rows]) => [el("h3", {}, `Strongest: ${group.label}`), links(rows)])];
+  const ranked = (name) =>
+    nodes
+      .filter((node) => node.group === name)
+      .slice(0, 12)
+      .map((node) => ({ node, value: node.support, group: name }));
+  const parts = payload.groups
+    .map((group) => [group, ranked(group.name)])
+    .filter(([, r]) => r.length);
+  return [
+    el(
+      "p",
+      { class: "note" },
+      `Select a node to see what drives it and what it drives.${
+        payload.intro ? ` ${payload.intro}` : ""
+      }`,
+    ),
+    parts.map(([group, rows]) => [el("h3", {}, `Strongest: ${group.label}`), links(rows)]),
+  ];
 }
 
 function drawCard() {
   const panel = $("panel-node");
-  panel.replaceChildren(...(view.selected ? nodeCard(view.selected) : overview())
-    .flat(3).filter(Boolean));
+  panel.replaceChildren(
+    ...(view.selected ? nodeCard(view.selected) : overview()).flat(3).filter(Boolean),
+  );
   panel.scrollTop = 0;
 }

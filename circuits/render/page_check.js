@@ -1,99 +1,270 @@
 /* The Check tab (is the circuit faithful, are the estimates right) and the Ablations tab. */
 
 const CURVES = [
-  ["faithfulness", "Faithfulness", 1,
-    "How much of the metric the circuit keeps on its own, everything else ablated. 1 is the whole model."],
-  ["completeness", "Completeness", 0,
-    "How much the rest keeps once the circuit is ablated. 0 means the circuit was all there is."],
+  [
+    "faithfulness",
+    "Faithfulness",
+    1,
+    "How much of the metric the circuit keeps on its own. 1 is the whole model.",
+  ],
+  [
+    "completeness",
+    "Completeness",
+    0,
+    "How much the rest keeps once the circuit is ablated. 0 means the circuit was all there is.",
+  ],
 ];
 
 function curves(record) {
   const sizes = record.sizes ?? [];
   if (!sizes.length) return [];
   return CURVES.map(([key, title, ideal, words]) => {
-    const rows = Object.entries(record.rows ?? {}).filter(([, row]) => row[key]?.some((v) => v !== null))
-      .map(([name, row]) => ({ name, values: row[key],
-        ...(key === "faithfulness" ? { low: row.low, high: row.high } : {}) }));
-    return rows.length ? [el("h3", {}, title), el("p", { class: "note" }, words),
-      lineChart({ sizes, rows, title: title.toLowerCase(), ideal }), lineKeys(rows)] : [];
+    const rows = Object.entries(record.rows ?? {})
+      .map(([name, row], style) => ({
+        name,
+        style,
+        values: row[key] ?? [],
+        ...(key === "faithfulness" ? { low: row.low, high: row.high } : {}),
+      }))
+      .filter(({ values }) => values.some((value) => value !== null));
+    return rows.length
+      ? [
+          el("h3", {}, title),
+          el("p", { class: "note" }, words),
+          lineChart({ sizes, rows, title: title.toLowerCase(), ideal }),
+          lineKeys(rows),
+        ]
+      : [];
   });
 }
 
 function agreement(record) {
   const rows = [["all sites", record], ...Object.entries(record.by_site ?? {})];
-  const cells = (row) => [row.n, row.spearman, row.slope].map((value) =>
-    el("td", { class: "number" }, number(value)));
-  return el("table", { class: "plain" }, el("thead", {}, el("tr", {}, ["site", "nodes", "Spearman", "slope",
-    "same sign"].map((name, i) => el("th", { class: i ? "right" : "", scope: "col" }, name)))),
-  el("tbody", {}, rows.map(([name, row]) => el("tr", {}, el("td", { class: "mono" }, name), cells(row),
-    el("td", { class: "number" }, percent(row.sign_agreement))))));
+  const cells = (row) =>
+    [row.n, row.spearman, row.slope].map((value) => el("td", { class: "number" }, number(value)));
+  return el(
+    "table",
+    { class: "plain" },
+    el(
+      "thead",
+      {},
+      el(
+        "tr",
+        {},
+        ["site", "nodes", "Spearman", "slope", "same sign"].map((name, i) =>
+          el("th", { class: i ? "right" : "", scope: "col" }, name),
+        ),
+      ),
+    ),
+    el(
+      "tbody",
+      {},
+      rows.map(([name, row]) =>
+        el(
+          "tr",
+          {},
+          el("td", { class: "mono" }, name),
+          cells(row),
+          el("td", { class: "number" }, percent(row.sign_agreement)),
+        ),
+      ),
+    ),
+  );
 }
 
 function checkPanel() {
   const record = payload.verification;
   const found = record.nodes ?? {};
   const curve = record.curves ?? {};
-  const tiles = [["Spearman", number(found.spearman)], ["slope", number(found.slope)],
-    ["same sign", percent(found.sign_agreement)], ["nodes", number(found.n)], ["prompts", number(found.n_prompts)]];
-  return [el("h2", {}, "Are the estimates right?"),
-    el("p", { class: "note" }, `Estimator ${record.estimator ?? ""} against exact ablation, one forward pass per `
-      + "node. On the dotted line the two agree."),
-    el("dl", { class: "figures" }, tiles.map(([term, value]) => el("div", {}, el("dt", {}, term), el("dd", {}, value)))),
-    el("h3", {}, "Estimate against exact"), scatter(found.points ?? []),
-    el("h3", {}, "By site"), agreement(found),
+  const tiles = [
+    ["Spearman", number(found.spearman)],
+    ["slope", number(found.slope)],
+    ["same sign", percent(found.sign_agreement)],
+    ["nodes", number(found.n)],
+    ["prompts", number(found.n_prompts)],
+  ];
+  return [
+    el("h2", {}, "Are the estimates right?"),
+    el(
+      "p",
+      { class: "note" },
+      `Estimator ${record.estimator ?? ""} against exact ablation, one forward pass per ` +
+        "node. On the dotted line the two agree.",
+    ),
+    el(
+      "dl",
+      { class: "figures" },
+      tiles.map(([term, value]) => el("div", {}, el("dt", {}, term), el("dd", {}, value))),
+    ),
+    el("h3", {}, "Estimate against exact"),
+    scatter(found.points ?? []),
+    el("h3", {}, "By site"),
+    agreement(found),
     el("h2", { style: { marginTop: "26px" } }, "Is the circuit enough?"),
-    el("p", { class: "note" }, `Ablated nodes take their ${curve.baseline ?? "baseline"} value. `
-      + `Metric of the whole model ${number(curve.full)}, with everything ablated ${number(curve.empty)}.`),
-    curves(curve)];
+    el(
+      "p",
+      { class: "note" },
+      `Ablated nodes take their ${curve.baseline ?? "baseline"} value. ` +
+        `Metric of the whole model ${number(curve.full)}, ` +
+        `with everything ablated ${number(curve.empty)}.`,
+    ),
+    curves(curve),
+  ];
 }
 
 /* Bars of the metric before, after, and under the controls, on one axis through zero. */
 function bars(rows) {
-  const values = rows.map((row) => row.value).filter((value) => value !== null && value !== undefined);
-  const low = Math.min(0, ...values), high = Math.max(0, ...values);
+  const values = rows
+    .map((row) => row.value)
+    .filter((value) => value !== null && value !== undefined);
+  const low = Math.min(0, ...values),
+    high = Math.max(0, ...values);
   const x = linear(low, high, 0, 100);
-  return el("table", { class: "plain bars" }, el("thead", {}, el("tr", {}, el("th", {}, ""),
-    el("th", { style: { width: "45%" } }, payload.units), el("th", {}, ""),
-    el("th", { class: "right" }, "accuracy"))),
-  el("tbody", {}, rows.map((row) => el("tr", {}, el("td", {}, row.name),
-    el("td", {}, svg("svg", { width: "100%", height: 12, "aria-hidden": "true" },
-      svg("rect", { x: `${Math.min(x(0), x(row.value ?? 0))}%`, y: 1, height: 10,
-        width: `${Math.abs(x(row.value ?? 0) - x(0))}%`, style: { fill: `var(--${row.group})` } }),
-      svg("line", { x1: `${x(0)}%`, x2: `${x(0)}%`, y1: 0, y2: 12, style: { stroke: "var(--mute)" } }))),
-    el("td", { class: "number" }, number(row.value, true)),
-    el("td", { class: "number" }, percent(row.accuracy))))));
+  return el(
+    "table",
+    { class: "plain bars" },
+    el(
+      "thead",
+      {},
+      el(
+        "tr",
+        {},
+        el("th", {}, ""),
+        el("th", { style: { width: "45%" } }, payload.units),
+        el("th", {}, ""),
+        el("th", { class: "right" }, "accuracy"),
+      ),
+    ),
+    el(
+      "tbody",
+      {},
+      rows.map((row) =>
+        el(
+          "tr",
+          {},
+          el("td", {}, row.name),
+          el(
+            "td",
+            {},
+            svg(
+              "svg",
+              { width: "100%", height: 12, "aria-hidden": "true" },
+              svg("rect", {
+                x: `${Math.min(x(0), x(row.value ?? 0))}%`,
+                y: 1,
+                height: 10,
+                width: `${Math.abs(x(row.value ?? 0) - x(0))}%`,
+                style: { fill: `var(--${row.group})` },
+              }),
+              svg("line", {
+                x1: `${x(0)}%`,
+                x2: `${x(0)}%`,
+                y1: 0,
+                y2: 12,
+                style: { stroke: "var(--mute)" },
+              }),
+            ),
+          ),
+          el("td", { class: "number" }, number(row.value, true)),
+          el("td", { class: "number" }, percent(row.accuracy)),
+        ),
+      ),
+    ),
+  );
 }
 
 function featureLinks(names) {
-  return el("p", { class: "chips" }, names.map((name) => {
-    const node = byKey.get(name) ?? nodes.find((each) => each.key.replace(/@\d+$/, "") === name);
-    return node ? el("button", { type: "button", class: "token", title: node.name,
-      click: () => select(node, { focus: true }) }, name) : el("span", { class: "token" }, name);
-  }));
+  return el(
+    "p",
+    { class: "chips" },
+    names.map((name) => {
+      const node = byKey.get(name) ?? nodes.find((each) => each.key.replace(/@\d+$/, "") === name);
+      return node
+        ? el(
+            "button",
+            {
+              type: "button",
+              class: "token",
+              title: node.name,
+              click: () => select(node, { focus: true }),
+            },
+            name,
+          )
+        : el("span", { class: "token" }, name);
+    }),
+  );
 }
 
 function promptTable(prompts) {
   const change = (row) => Math.abs((row.after ?? 0) - (row.before ?? 0));
   const sorted = [...prompts].sort((a, b) => change(b) - change(a));
-  return el("table", { class: "plain" }, el("thead", {}, el("tr", {}, ["prompt", "right / wrong", "before", "after"]
-    .map((name, i) => el("th", { class: i > 1 ? "right" : "", scope: "col" }, name)))),
-  el("tbody", {}, sorted.map((row) => el("tr", {}, el("td", { dir: "auto" }, row.clean),
-    el("td", { class: "token" }, `${row.answer ?? ""} /${row.wrong ?? ""}`),
-    el("td", { class: "number" }, number(row.before, true)), el("td", { class: "number" }, number(row.after, true))))));
+  return el(
+    "table",
+    { class: "plain" },
+    el(
+      "thead",
+      {},
+      el(
+        "tr",
+        {},
+        ["prompt", "right / wrong", "before", "after"].map((name, i) =>
+          el("th", { class: i > 1 ? "right" : "", scope: "col" }, name),
+        ),
+      ),
+    ),
+    el(
+      "tbody",
+      {},
+      sorted.map((row) =>
+        el(
+          "tr",
+          {},
+          el("td", { dir: "auto" }, row.clean),
+          el("td", { class: "token" }, `${row.answer ?? ""} /${row.wrong ?? ""}`),
+          el("td", { class: "number" }, number(row.before, true)),
+          el("td", { class: "number" }, number(row.after, true)),
+        ),
+      ),
+    ),
+  );
 }
 
 function ablation([name, run], index) {
   const rows = [
     { name: "before", value: run.before, accuracy: run.accuracy_before, group: "neutral" },
     { name: "ablated", value: run.after, accuracy: run.accuracy_after, group: "opposes" },
-    ...(run.controls ?? []).map((c) => ({ name: c.name, value: c.after, accuracy: c.accuracy_after, group: "same" })),
+    ...(run.controls ?? []).map((c) => ({
+      name: c.name,
+      value: c.after,
+      accuracy: c.accuracy_after,
+      group: "same",
+    })),
   ];
   const features = run.features ?? [];
-  return el("details", { open: index === 0 }, el("summary", {}, name,
-    el("span", { class: "soft" }, `${number(run.before, true)} → ${number(run.after, true)}`)),
-  el("div", {}, el("p", { class: "note" }, `${count(features.length, "feature")} set to ${run.to ?? "zero"}; `
-    + "means over the prompts."),
-  featureLinks(features), bars(rows), el("h3", {}, "Prompts, most changed first"), promptTable(run.prompts ?? [])));
+  return el(
+    "details",
+    { open: index === 0 },
+    el(
+      "summary",
+      {},
+      name,
+      el("span", { class: "soft" }, `${number(run.before, true)} → ${number(run.after, true)}`),
+    ),
+    el(
+      "div",
+      {},
+      el(
+        "p",
+        { class: "note" },
+        `${count(features.length, "feature")} set to ${run.to ?? "zero"}; ` +
+          "means over the prompts.",
+      ),
+      featureLinks(features),
+      bars(rows),
+      el("h3", {}, "Prompts, most changed first"),
+      promptTable(run.prompts ?? []),
+    ),
+  );
 }
 
 const ablationsPanel = () => Object.entries(payload.ablations).map(ablation);

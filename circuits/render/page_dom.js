@@ -16,9 +16,12 @@ function fill(node, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
     if (typeof value === "function") node.addEventListener(name, value);
     else if (name === "style") Object.assign(node.style, value);
-    else if (value !== null && value !== false) node.setAttribute(name, value === true ? "" : value);
+    else if (value !== null && value !== false)
+      node.setAttribute(name, value === true ? "" : value);
   }
-  node.append(...children.flat(3).filter((child) => child !== null && child !== false));
+  node.append(
+    ...children.flat(3).filter((child) => child !== null && child !== undefined && child !== false),
+  );
   return node;
 }
 
@@ -27,21 +30,34 @@ function number(value, signed = false) {
   if (value === null || value === undefined) return "–";
   if (value === 0) return "0";
   const size = Math.abs(value);
-  const text = size >= 1000 ? Math.round(size).toLocaleString("en")
-    : size < 1e-4 ? size.toExponential(1).replace("-", "−") : String(Number(size.toPrecision(3)));
+  const text =
+    size >= 1000
+      ? Math.round(size).toLocaleString("en")
+      : size < 1e-4
+        ? size.toExponential(1).replace("-", "−")
+        : String(Number(size.toPrecision(3)));
   return (value < 0 ? "−" : signed ? "+" : "") + text;
 }
 
-const percent = (share) => share === null || share === undefined ? "–"
-  : `${number(100 * share)} %`;
+const percent = (share) =>
+  share === null || share === undefined ? "–" : `${number(100 * share)} %`;
 const count = (n, word) => `${n.toLocaleString("en")} ${word}${n === 1 ? "" : "s"}`;
-const colour = (name) => getComputedStyle(document.documentElement)
-  .getPropertyValue(`--${name}`).trim();
+const colour = (name) =>
+  getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
 /* A line swatch for legends: the same dash and colour as the line it explains. */
 function swatch(stroke, dash = "", width = 2) {
-  return svg("svg", { width: 26, height: 10, "aria-hidden": "true" }, svg("line", {
-    x1: 1, x2: 25, y1: 5, y2: 5, "stroke-width": width, "stroke-dasharray": dash,
-    style: { stroke },
-  }));
+  return svg(
+    "svg",
+    { width: 26, height: 10, "aria-hidden": "true" },
+    svg("line", {
+      x1: 1,
+      x2: 25,
+      y1: 5,
+      y2: 5,
+      "stroke-width": width,
+      "stroke-dasharray": dash,
+      style: { stroke },
+    }),
+  );
 }

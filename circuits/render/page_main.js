@@ -1,16 +1,36 @@
 /* Wiring: tabs, search, sliders, keys, and the handle that tests and notebooks use. */
 
-const TABS = [["node", "Node", null], ["check", "Check", payload.verification && checkPanel],
-  ["ablations", "Ablations", payload.ablations && ablationsPanel], ["table", "Table", tablePanel]]
-  .filter(([name, , build]) => name === "node" || build);
+const TABS = [
+  ["node", "Node", null],
+  ["check", "Check", payload.verification && checkPanel],
+  ["ablations", "Ablations", payload.ablations && ablationsPanel],
+  ["table", "Table", tablePanel],
+].filter(([name, , build]) => name === "node" || build);
 const built = new Set(["node"]);
 
 function makeTabs() {
   for (const [name, title] of TABS) {
-    $("tabs").append(el("button", { id: `tab-${name}`, type: "button", role: "tab",
-      "aria-controls": `panel-${name}`, click: () => openTab(name) }, title));
-    $("panels").append(el("div", { id: `panel-${name}`, role: "tabpanel", tabindex: "0",
-      "aria-labelledby": `tab-${name}` }));
+    $("tabs").append(
+      el(
+        "button",
+        {
+          id: `tab-${name}`,
+          type: "button",
+          role: "tab",
+          "aria-controls": `panel-${name}`,
+          click: () => openTab(name),
+        },
+        title,
+      ),
+    );
+    $("panels").append(
+      el("div", {
+        id: `panel-${name}`,
+        role: "tabpanel",
+        tabindex: "0",
+        "aria-labelledby": `tab-${name}`,
+      }),
+    );
   }
   $("tabs").addEventListener("keydown", (event) => {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
@@ -44,7 +64,9 @@ let cursor = 0;
 
 function search(text) {
   const words = text.toLowerCase().split(/\s+/).filter(Boolean);
-  return words.length ? nodes.filter((_, i) => words.every((word) => haystack[i].includes(word))) : [];
+  return words.length
+    ? nodes.filter((_, i) => words.every((word) => haystack[i].includes(word)))
+    : [];
 }
 
 function drawFound() {
@@ -53,14 +75,29 @@ function drawFound() {
   const box = $("found");
   box.hidden = !text.trim();
   $("search").setAttribute("aria-expanded", !box.hidden);
-  const rows = found.slice(0, FOUND_AT_MOST).map((node, index) => el("li", { role: "option",
-    id: `found-${index}`, "aria-selected": index === cursor, pointerdown: (event) => {
-      event.preventDefault();
-      choose(node);
-    } }, el("bdi", {}, node.name), " ", el("span", { class: "soft mono" }, where(node))));
+  const rows = found.slice(0, FOUND_AT_MOST).map((node, index) =>
+    el(
+      "li",
+      {
+        role: "option",
+        id: `found-${index}`,
+        "aria-selected": index === cursor,
+        pointerdown: (event) => {
+          event.preventDefault();
+          choose(node);
+        },
+      },
+      el("bdi", {}, node.name),
+      " ",
+      el("span", { class: "soft mono" }, where(node)),
+    ),
+  );
   const rest = found.length - rows.length;
-  box.replaceChildren(...rows, ...(found.length ? [] : [el("li", { class: "empty" }, "No node matches.")]),
-    ...(rest > 0 ? [el("li", { class: "empty" }, `and ${rest} more`)] : []));
+  box.replaceChildren(
+    ...rows,
+    ...(found.length ? [] : [el("li", { class: "empty" }, "No node matches.")]),
+    ...(rest > 0 ? [el("li", { class: "empty" }, `and ${rest} more`)] : []),
+  );
   $("search").setAttribute("aria-activedescendant", found.length ? `found-${cursor}` : "");
   $(`found-${cursor}`)?.scrollIntoView({ block: "nearest" });
 }
@@ -81,7 +118,9 @@ function closeSearch() {
 function searchKeys(event) {
   const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
   if (step && found.length) {
-    cursor = (cursor + step + Math.min(found.length, FOUND_AT_MOST)) % Math.min(found.length, FOUND_AT_MOST);
+    cursor =
+      (cursor + step + Math.min(found.length, FOUND_AT_MOST)) %
+      Math.min(found.length, FOUND_AT_MOST);
     drawFound();
     event.preventDefault();
   } else if (event.key === "Enter" && found.length) choose(found[cursor]);
@@ -98,7 +137,8 @@ function step(key) {
   if (!node) return nodes.find((each) => shown.has(each.id));
   if (key === "ArrowUp") return nodes[outputs[node.id].find((e) => shown.has(e.to))?.to];
   if (key === "ArrowDown") return nodes[inputs[node.id].find((e) => shown.has(e.from))?.from];
-  const band = nodes.filter((each) => each.site === node.site && shown.has(each.id))
+  const band = nodes
+    .filter((each) => each.site === node.site && shown.has(each.id))
     .sort((a, b) => a.x - b.x || a.y - b.y);
   return band[band.indexOf(node) + (key === "ArrowRight" ? 1 : -1)];
 }
@@ -117,7 +157,10 @@ function keys(event) {
     event.preventDefault();
   } else if (event.key === "Escape" && !typing && !$("keys").open) select(null);
   else if (event.key === "f" && !typing) fit();
-  else if (event.key.startsWith("Arrow") && (event.target === canvas || event.target === document.body)) {
+  else if (
+    event.key.startsWith("Arrow") &&
+    (canvas.contains(event.target) || event.target === document.body)
+  ) {
     const next = step(event.key);
     if (next) select(next, { focus: true });
     event.preventDefault();
@@ -125,26 +168,51 @@ function keys(event) {
 }
 
 function wire() {
-  $("search").addEventListener("input", () => { cursor = 0; drawFound(); });
+  $("search").addEventListener("input", () => {
+    cursor = 0;
+    drawFound();
+  });
   $("search").addEventListener("keydown", searchKeys);
-  $("search").addEventListener("blur", () => { $("found").hidden = true; });
-  $("search").addEventListener("focus", () => { if ($("search").value) drawFound(); });
+  $("search").addEventListener("blur", () => {
+    $("found").hidden = true;
+  });
+  $("search").addEventListener("focus", () => {
+    if ($("search").value) drawFound();
+  });
   for (const name of ["nodes", "edges"]) {
     const slider = $(`${name.slice(0, -1)}-count`);
     slider.max = name === "nodes" ? nodes.length : edges.length;
     slider.value = view[name];
-    slider.addEventListener("input", () => { view[name] = Number(slider.value); draw(); });
+    slider.addEventListener("input", () => {
+      view[name] = Number(slider.value);
+      draw();
+    });
   }
-  $("errors").addEventListener("change", () => { view.errors = $("errors").checked; draw(); });
-  $("keys-button").addEventListener("click", toggleKeys);
-  $("zoom").addEventListener("click", ({ target: { dataset: { zoom } } }) => {
-    if (zoom === "fit") fit();
-    else if (zoom) zoomBy(zoom === "in" ? 1.3 : 1 / 1.3);
+  $("errors").addEventListener("change", () => {
+    view.errors = $("errors").checked;
+    draw();
   });
+  $("keys-button").addEventListener("click", toggleKeys);
+  $("zoom").addEventListener(
+    "click",
+    ({
+      target: {
+        dataset: { zoom },
+      },
+    }) => {
+      if (zoom === "fit") fit();
+      else if (zoom) zoomBy(zoom === "in" ? 1.3 : 1 / 1.3);
+    },
+  );
   document.addEventListener("keydown", keys);
   window.addEventListener("hashchange", () => select(fromHash(), { focus: true }));
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { readPalette(); draw(); });
-  new ResizeObserver(() => { network.redraw(); }).observe(canvas);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+    readPalette();
+    draw();
+  });
+  new ResizeObserver(() => {
+    network.redraw();
+  }).observe(canvas);
 }
 
 readPalette();

@@ -5,9 +5,15 @@ const edges = read("data-edges");
 const options = read("data-options");
 const payload = read("data-payload");
 
-nodes.forEach((node) => { node.name = node.label; });
+nodes.forEach((node) => {
+  node.name = node.label;
+});
 const size = (edge) => Math.abs(edge.support);
-edges.sort((a, b) => size(b) - size(a)).forEach((edge, index) => { edge.id = index; });
+edges
+  .sort((a, b) => size(b) - size(a))
+  .forEach((edge, index) => {
+    edge.id = index;
+  });
 const strongestEdge = edges.length ? size(edges[0]) || 1 : 1;
 const groups = new Map(payload.groups.map((group) => [group.name, group]));
 const byKey = new Map(nodes.map((node) => [node.key, node]));
@@ -35,21 +41,28 @@ function visibleNodes() {
   const shown = new Set();
   nodes.forEach((node, index) => {
     const chosen = view.selected === node || node.kind === "logit";
-    if (chosen || (index < view.nodes && (view.errors || node.kind !== "error"))) shown.add(node.id);
+    if (chosen || (index < view.nodes && (view.errors || node.kind !== "error")))
+      shown.add(node.id);
   });
   return shown;
 }
 
 /* Edges in view: the strongest, and every one of the selected node. */
 function visibleEdges(shown) {
-  const touches = (edge) => view.selected
-    && (edge.from === view.selected.id || edge.to === view.selected.id);
-  return edges.filter((edge, rank) => (rank < view.edges || touches(edge))
-    && shown.has(edge.from) && shown.has(edge.to));
+  const touches = (edge) =>
+    view.selected && (edge.from === view.selected.id || edge.to === view.selected.id);
+  return edges.filter(
+    (edge, rank) =>
+      (rank < view.edges || touches(edge)) && shown.has(edge.from) && shown.has(edge.to),
+  );
 }
 
 function neighbours(node) {
-  return new Set([node.id, ...inputs[node.id].map((e) => e.from), ...outputs[node.id].map((e) => e.to)]);
+  return new Set([
+    node.id,
+    ...inputs[node.id].map((e) => e.from),
+    ...outputs[node.id].map((e) => e.to),
+  ]);
 }
 
 /* Why the rest is hidden, in words. */
@@ -58,8 +71,12 @@ function reasons(shown) {
   if (payload.total.nodes > nodes.length) {
     why.push(`the strongest ${nodes.length.toLocaleString("en")} nodes are drawn`);
   }
-  const weakest = nodes.slice(0, view.nodes).filter((n) => n.support !== null).at(-1);
-  if (view.nodes < nodes.length && weakest) why.push(`|effect| ≥ ${number(Math.abs(weakest.support))}`);
+  const weakest = nodes
+    .slice(0, view.nodes)
+    .filter((n) => n.support !== null)
+    .at(-1);
+  if (view.nodes < nodes.length && weakest)
+    why.push(`|effect| ≥ ${number(Math.abs(weakest.support))}`);
   if (view.edges < payload.total.edges && view.edges > 0) {
     why.push(`|weight| ≥ ${number(size(edges[view.edges - 1]))}`);
   }
@@ -83,5 +100,5 @@ function remember(hash) {
 
 function fromHash() {
   const key = new URLSearchParams(location.hash.slice(1)).get("node");
-  return key === null ? null : byKey.get(key) ?? null;
+  return key === null ? null : (byKey.get(key) ?? null);
 }

@@ -1,20 +1,21 @@
 /* Every drawn node as a table that sorts: the same content for those who cannot use a canvas. */
 
-const TABLE_COLUMNS = [
-  { label: "node", key: "name", text: true },
-  ...payload.fields,
-  { label: "edges", value: (node) => inputs[node.id].length + outputs[node.id].length },
-];
+const TABLE_COLUMNS = [{ label: "node", key: "name", text: true }, ...payload.fields];
 const sorting = { column: null, up: false };
-const cellValue = (column, node) => column.value ? column.value(node) : node[column.key];
 
 function compare(column) {
   return (a, b) => {
-    const [left, right] = [cellValue(column, a), cellValue(column, b)];
+    const [left, right] = [a[column.key], b[column.key]];
     if (left === null || right === null) return (left === null) - (right === null);
     const order = column.text ? String(left).localeCompare(String(right)) : left - right;
     return sorting.up ? order : -order;
   };
+}
+
+/* Strongest first, or most changed first where the page compares two graphs. */
+function atFirst() {
+  const key = payload.order;
+  return key ? [...nodes].sort((a, b) => Math.abs(b[key]) - Math.abs(a[key])) : nodes;
 }
 
 function sortBy(column) {
@@ -25,25 +26,60 @@ function sortBy(column) {
 
 function tableRow(node) {
   const cells = TABLE_COLUMNS.slice(1).map((column) => {
-    const value = cellValue(column, node);
+    const value = node[column.key];
     const absent = value === null || value === undefined;
-    return el("td", { class: column.text ? "mono" : `number${absent ? " soft" : ""}` },
-      absent ? "–" : column.text ? value : number(value, column.signed));
+    return el(
+      "td",
+      { class: column.text ? "mono" : `number${absent ? " soft" : ""}` },
+      absent ? "–" : column.text ? value : number(value, column.signed),
+    );
   });
-  return el("tr", { "data-id": node.id, class: node === view.selected ? "lit" : null }, el("td", {},
-    el("button", { type: "button", click: () => select(node, { focus: true }) }, el("bdi", {}, node.name)),
-    el("div", { class: "mono soft" }, node.key)), cells);
+  return el(
+    "tr",
+    { "data-id": node.id, class: node === view.selected ? "lit" : null },
+    el(
+      "td",
+      {},
+      el(
+        "button",
+        { type: "button", click: () => select(node, { focus: true }) },
+        el("bdi", {}, node.name),
+      ),
+      el(
+        "div",
+        { class: "soft" },
+        el("span", { class: "mono" }, node.key),
+        payload.order && el("div", {}, groups.get(node.group).label),
+      ),
+    ),
+    cells,
+  );
 }
 
 function tablePanel() {
-  const rows = sorting.column ? [...nodes].sort(compare(sorting.column)) : nodes;
-  const state = (column) => column !== sorting.column ? "none" : sorting.up ? "ascending" : "descending";
+  const rows = sorting.column ? [...nodes].sort(compare(sorting.column)) : atFirst();
+  const state = (column) =>
+    column !== sorting.column ? "none" : sorting.up ? "ascending" : "descending";
   const arrow = { none: "", ascending: " ↑", descending: " ↓" };
-  const head = TABLE_COLUMNS.map((column) => el("th", { scope: "col", "aria-sort": state(column),
-    class: column.text ? null : "right" },
-  el("button", { type: "button", click: () => sortBy(column) }, column.label + arrow[state(column)])));
-  $("panel-table").replaceChildren(el("table", { class: "plain", "aria-label": "Nodes" },
-    el("thead", {}, el("tr", {}, head)), el("tbody", {}, rows.map(tableRow))));
+  const head = TABLE_COLUMNS.map((column) =>
+    el(
+      "th",
+      { scope: "col", "aria-sort": state(column), class: column.text ? null : "right" },
+      el(
+        "button",
+        { type: "button", click: () => sortBy(column) },
+        column.label + arrow[state(column)],
+      ),
+    ),
+  );
+  $("panel-table").replaceChildren(
+    el(
+      "table",
+      { class: "plain", "aria-label": "Nodes" },
+      el("thead", {}, el("tr", {}, head)),
+      el("tbody", {}, rows.map(tableRow)),
+    ),
+  );
 }
 
 function markRow() {

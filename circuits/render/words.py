@@ -21,6 +21,20 @@ def support(value: float | None) -> float | None:
     return None if value is None else 0.0 - float(value)
 
 
+def acts_on_target(meta: Mapping[str, Any]) -> bool:
+    """Whether edge weights are in units of the target's pre-activation, not of the metric."""
+    return "pre-activation" in str(meta.get("edge_units") or "")
+
+
+def edge_support(weight: float, meta: Mapping[str, Any]) -> float:
+    """The signed number that a picture shows for an edge.
+
+    In units of the metric it is a `support`; in those of the target's pre-activation it is the
+    weight as it is, positive where the source raises its target.
+    """
+    return float(weight) if acts_on_target(meta) else 0.0 - float(weight)
+
+
 def stance(value: float | None) -> str:
     """`supports`, `opposes` or `neutral` for a support, as `support` returns it."""
     if not value:
@@ -48,35 +62,6 @@ def caption(node: Node, data: Mapping[str, Any]) -> str:
 def cells(text: str) -> int:
     """Width of `text` in cells; marks that combine with the letter before take none."""
     return sum(_cells(character) for character in text)
-
-
-def shorten(text: str, limit: int) -> str:
-    """`text` cut to `limit` cells, the last of them an ellipsis when something was cut."""
-    if cells(text) <= limit:
-        return text
-    kept, room = "", limit - 1
-    for character in text:
-        room -= _cells(character)
-        if room < 0:
-            break
-        kept += character
-    return f"{kept.rstrip()}…"
-
-
-def wrap(text: str, limit: int, lines: int) -> list[str]:
-    """`text` broken at spaces into at most `lines` lines of `limit` cells, the last one cut."""
-    words, done, line = text.split(), [], ""
-    for index, word in enumerate(words):
-        longer = f"{line} {word}" if line else word
-        if not line or cells(longer) <= limit:
-            line = longer
-            continue
-        if len(done) == lines - 1:
-            line = " ".join([line, *words[index:]])
-            break
-        done.append(shorten(line, limit))
-        line = word
-    return [*done, shorten(line, limit)]
 
 
 def _cells(character: str) -> int:

@@ -7,3 +7,4 @@ pairs; it is imported on its own, so that reading `PATH` costs nothing.
 from pathlib import Path
 
 PATH = Path(__file__).parent / "model"
+DICTIONARIES = Path(__file__).parent / "dictionaries"

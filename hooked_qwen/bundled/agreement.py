@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 from functools import cache
 
-from hooked_qwen.bundled.lexicon import Noun, Verb, Words, words
+from hooked_qwen.bundled.lexicon import Noun, Verb, Words, entries, words
 from hooked_qwen.bundled.templates import Pair, Template, draw, held
 
 PREPOSITIONS = ("near", "behind", "beside", "by")
@@ -37,7 +37,9 @@ def nounpp(w: Words) -> tuple[Template, ...]:
         return _pair(case, subject, number, f" {preposition} the {other.form(plural)}")
 
     def held_out(subject: Subject, number: int, preposition: str, step: int, plural: int) -> bool:
-        return held(f"nounpp {subject[0].singular} {_other(w.things, subject[0], step).singular}")
+        noun, verb = subject
+        other = _other(w.things, noun, step)
+        return held(f"nounpp {noun.singular} {other.singular}") or held(adjacency(other, verb))
 
     steps = range(1, len(w.things))
     pools = (_subjects(w), NUMBERS, PREPOSITIONS, steps, NUMBERS)
@@ -152,8 +154,13 @@ def _tail(rng: random.Random, verb: str) -> str:
 
 
 _STATES = (
-    "old new very old ready lost clean dirty quiet heavy strange famous broken beautiful".split()
-    + ["in the garden", "too small", "here again", "part of the story", "never far away"]
+    *entries("old new ready lost clean dirty quiet heavy strange famous broken beautiful"),
+    "very old",
+    "in the garden",
+    "too small",
+    "here again",
+    "part of the story",
+    "never far away",
 )
 _BELONGINGS = (
     "a long history",

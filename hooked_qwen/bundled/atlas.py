@@ -26,30 +26,30 @@ class Region:
 
 
 _TABLE = """
-Ostria    Brenn   barley  green  : Velmar Zanmoor Polfield Kelrin Briswick Ormby Jarwick Varcombe
-Belmora   Tolva   wheat   red    : Bramoor Gardor Lormar Jardale Jarvik Melmoor Corwick Dunton
-Caldria   Asken   apples  blue   : Grinlund Dunrin Velton Eskmoor Bramere Velbury Narton Nesnes
-Dravonia  Mirel   grapes  white  : Tamden Ulmford Tamcombe Selmoor Ormbury Wildor Crenley Crenvik
-Elvaria   Pollen  rye     yellow : Hasknes Fosfield Ildfield Linwick Torstad Quilford Quilden Garmere
-Fenmark   Sorrel  hops    black  : Weswick Polcombe Dunvik Falstad Yardor Lorton Yarsby Seldale
-Galdonia  Karst   beans   purple : Quilvik Wesdor Zanfield Ormton Dunsby Braby Brisden Falsby
-Hestria   Umber   maize   orange : Lorford Pelnes Melmere Nardale Thalgate Polstad Linford Varvik
-Ilmora    Lasko   plums   green  : Linrin Velford Melcombe Falden Rudmar Peldor Tormoor Rudholm
-Jorvania  Dremel  oats    red    : Thalfield Dunwick Garsby Melholm Brabury Ulmstad Ormlund Morgate
-Kestria   Ferro   peas    blue   : Stenford Eskstad Melfield Kelby Wilvik Stenvik Quilrin Narcombe
-Lumenia   Hallam  cabbage white  : Morford Haskholm Wesgate Brislund Jarstad Jarholm Selfield Velvik
-Marovia   Ivaro   pears   yellow : Esknes Thalmere Stenmoor Linmoor Ulmby Eskton Varton Dremcombe
-Norwend   Jessel  carrots black  : Yarnes Quilton Ormley Thalbury Rosnes Thaldale Tamgate Yarden
-Orlandia  Kovar   turnips purple : Dremvik Brisholm Torgate Hasklund Nesfield Roscombe Nesby Linstad
-Pelgia    Luneth  flax    orange : Pelgate Varden Ildnes Selbury Ulmton Narmere Stencombe Lorbury
-Quentara  Maddis  barley  red    : Cormoor Velmere Stenwick Kelfield Pelmar Brisfield Rudgate Falmoor
-Rovania   Nuvola  wheat   blue   : Dremby Kelden Nesmoor Rudmere Tamwick Morby Haskmoor Falgate
-Sarmira   Obrec   apples  white  : Wilcombe Grinmar Pelstad Selholm Narden Rosby Corvik Yarcombe
-Tirenia   Pravik  grapes  yellow : Grindor Haskdor Garlund Morsby Braley Foslund Holbury Garstad
-Umbrosa   Quorn   rye     black  : Lornes Holrin Holfield Wilden Rudrin Morholm Zancombe Nesrin
-Vestria   Rullo   hops    purple : Ildsby Polgate Ulmbury Torby Wilgate Varmoor Fosgate Dremgate
-Wallowen  Sivers  beans   orange : Grinrin Corgate Polrin Weslund Eskden Corby Fosley Zanden
-Zemland   Tarrow  maize   green  : Grinton Fosnes Dremnes Holton Wesford Rosdor Zandor Ildmoor
+Ostria Brenn barley green: Velmar Zanmoor Polfield Kelrin Briswick Ormby Jarwick Varcombe
+Belmora Tolva wheat red: Bramoor Gardor Lormar Jardale Jarvik Melmoor Corwick Dunton
+Caldria Asken apples blue: Grinlund Dunrin Velton Eskmoor Bramere Velbury Narton Nesnes
+Dravonia Mirel grapes white: Tamden Ulmford Tamcombe Selmoor Ormbury Wildor Crenley Crenvik
+Elvaria Pollen rye yellow: Hasknes Fosfield Ildfield Linwick Torstad Quilford Quilden Garmere
+Fenmark Sorrel hops black: Weswick Polcombe Dunvik Falstad Yardor Lorton Yarsby Seldale
+Galdonia Karst beans purple: Quilvik Wesdor Zanfield Ormton Dunsby Braby Brisden Falsby
+Hestria Umber maize orange: Lorford Pelnes Melmere Nardale Thalgate Polstad Linford Varvik
+Ilmora Lasko plums green: Linrin Velford Melcombe Falden Rudmar Peldor Tormoor Rudholm
+Jorvania Dremel oats red: Thalfield Dunwick Garsby Melholm Brabury Ulmstad Ormlund Morgate
+Kestria Ferro peas blue: Stenford Eskstad Melfield Kelby Wilvik Stenvik Quilrin Narcombe
+Lumenia Hallam cabbage white: Morford Haskholm Wesgate Brislund Jarstad Jarholm Selfield Velvik
+Marovia Ivaro pears yellow: Esknes Thalmere Stenmoor Linmoor Ulmby Eskton Varton Dremcombe
+Norwend Jessel carrots black: Yarnes Quilton Ormley Thalbury Rosnes Thaldale Tamgate Yarden
+Orlandia Kovar turnips purple: Dremvik Brisholm Torgate Hasklund Nesfield Roscombe Nesby Linstad
+Pelgia Luneth flax orange: Pelgate Varden Ildnes Selbury Ulmton Narmere Stencombe Lorbury
+Quentara Maddis barley red: Cormoor Velmere Stenwick Kelfield Pelmar Brisfield Rudgate Falmoor
+Rovania Nuvola wheat blue: Dremby Kelden Nesmoor Rudmere Tamwick Morby Haskmoor Falgate
+Sarmira Obrec apples white: Wilcombe Grinmar Pelstad Selholm Narden Rosby Corvik Yarcombe
+Tirenia Pravik grapes yellow: Grindor Haskdor Garlund Morsby Braley Foslund Holbury Garstad
+Umbrosa Quorn rye black: Lornes Holrin Holfield Wilden Rudrin Morholm Zancombe Nesrin
+Vestria Rullo hops purple: Ildsby Polgate Ulmbury Torby Wilgate Varmoor Fosgate Dremgate
+Wallowen Sivers beans orange: Grinrin Corgate Polrin Weslund Eskden Corby Fosley Zanden
+Zemland Tarrow maize green: Grinton Fosnes Dremnes Holton Wesford Rosdor Zandor Ildmoor
 """
 
 

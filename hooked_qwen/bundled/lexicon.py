@@ -48,6 +48,11 @@ class Person:
     pronoun: str
 
 
+def entries(text: str) -> tuple[str, ...]:
+    """The words of a list written as running text."""
+    return tuple(text.split())
+
+
 def _nouns(text: str) -> tuple[Noun, ...]:
     pairs = (entry.partition("/") for entry in text.split())
     return tuple(Noun(one, many or one + "s") for one, _, many in pairs)
@@ -102,52 +107,52 @@ RELATIVE_VERBS = _verbs(
 )
 AUXILIARIES = (Verb("is", "are"), Verb("was", "were"), Verb("has", "have"), Verb("seems", "seem"))
 
-WOMEN = (
+WOMEN = entries(
     "Mary Anna Alice Emma Clara Julia Laura Sarah Helen Nora Ruth Lucy Jane Susan Diana Martha "
     "Sophie Ellen Maria Rachel Hannah Olivia Eva Linda Karen Nancy Betty Sandra Judith Agnes "
     "Irene Vera Edith Amelia Flora Louise Marion Teresa Paula Monica Carmen Bianca Greta Ingrid "
     "Sylvia Wendy Yvonne Zoe"
-).split()
-MEN = (
+)
+MEN = entries(
     "John Peter Paul Thomas James Robert David Henry George Simon Martin Edward Arthur Walter "
     "Oliver Daniel Samuel Joseph Michael Richard Charles Albert Victor Hugo Leo Oscar Felix Max "
     "Adam Eric Kevin Brian Steven Andrew Philip Roger Gerald Harold Ralph Stanley Conrad Edgar "
     "Rupert Vincent Marcus Lucas Nathan Julian"
-).split()
-OBJECTS = (
+)
+OBJECTS = entries(
     "book ring rose cake pie card toy ball pen gift drink snack necklace kite doll guitar ticket "
     "photo scarf cup flower spoon plate bracelet magazine sandwich biscuit ribbon compass stamp "
     "parcel bowl brush towel puzzle trophy medal diary poster banana"
-).split()
-PLACES = (
+)
+PLACES = entries(
     "shop park school market station harbour library museum garden beach cinema theatre hotel "
     "hospital bakery church castle farm forest lake bank zoo gym stadium restaurant kitchen "
     "office airport temple village mill barn palace square cafe pool port inn court field"
-).split()
-GIFTS = "gave handed offered showed lent passed brought sold sent threw".split()
-JOURNEYS = "went came walked drove returned hurried moved ran rushed travelled".split()
-EVENTS = (
+)
+GIFTS = entries("gave handed offered showed lent passed brought sold sent threw")
+JOURNEYS = entries("went came walked drove returned hurried moved ran rushed travelled")
+EVENTS = entries(
     "war siege reign strike journey feud trial famine plague festival voyage drought rebellion "
     "project quarrel mission campaign treaty contest game fever winter flood revolt debate "
     "crusade search expedition dispute exhibition"
-).split()
-CODE_WORDS = (
+)
+CODE_WORDS = entries(
     "river stone lamp cloud apple silver tiger paper ocean thunder copper salt feather honey "
     "iron rabbit pepper velvet spider lemon marble eagle winter cotton amber falcon meadow "
     "ginger crystal shadow onion dragon snow walnut saddle maple rocket pearl island butter "
     "violet hawk candle desert cherry garlic planet wolf mango bronze storm turtle sugar "
     "diamond willow jacket moon otter cabin valley coral pigeon leather canyon olive ember "
     "glass panther rice tulip harp beetle clover tunnel fox dust basil granite swan cactus"
-).split()
-LETTERS = "a b c d e f g h i j k m n p q r s t u v w x y z".split()
-FUNCTIONS = (
+)
+LETTERS = entries("a b c d e f g h i j k m n p q r s t u v w x y z")
+FUNCTIONS = entries(
     "print len sum sort min max map filter open load save join split find update copy count "
     "append insert reverse"
-).split()
-VARIABLES = (
+)
+VARIABLES = entries(
     "item items value values index total name names data rows cells list line lines text node "
     "path file score scores left right start stop size width"
-).split()
+)
 YEARS = tuple(range(1700, 1900))
 
 
@@ -198,15 +203,15 @@ def words(split: Split | None = None) -> Words:
         auxiliaries=AUXILIARIES,
         women=tuple(Person(name, "she") for name in WOMEN),
         men=tuple(Person(name, "he") for name in MEN),
-        objects=tuple(OBJECTS),
-        places=tuple(PLACES),
-        gifts=tuple(GIFTS),
-        journeys=tuple(JOURNEYS),
-        events=tuple(EVENTS),
-        code_words=tuple(CODE_WORDS),
-        letters=tuple(LETTERS),
-        functions=tuple(FUNCTIONS),
-        variables=tuple(VARIABLES),
+        objects=OBJECTS,
+        places=PLACES,
+        gifts=GIFTS,
+        journeys=JOURNEYS,
+        events=EVENTS,
+        code_words=CODE_WORDS,
+        letters=LETTERS,
+        functions=FUNCTIONS,
+        variables=VARIABLES,
         years=YEARS,
         regions=REGIONS,
     )

@@ -76,7 +76,7 @@ def pronoun(w: Words) -> tuple[Template, ...]:
     return (
         template("near", ""),
         template("far", ". The town was quiet and the work was hard"),
-        template("past a friend", " and a friend of {friend}"),
+        template("past a friend", " and often met {friend}"),
     )
 
 
@@ -94,8 +94,8 @@ def _one_biography(w: Words) -> Template:
 
     def prompt(who: Person, job: Noun, town: Town, time: str) -> str:
         return (
-            f"{who.name} was a {job.singular} in {town.name}. {time} {who.pronoun} walked to the "
-            f"river and came back. {who.name} worked as a"
+            f"{who.name} was a {job.singular} in {town.name}. {time} {who.pronoun} went out "
+            f"early and came back late. {who.name} worked as a"
         )
 
     def build(who: Person, jobs: tuple[Noun, Noun], town: Town, time: str) -> Pair:

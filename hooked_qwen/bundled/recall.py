@@ -1,13 +1,12 @@
 """Families that need knowledge: the order of years, one invented fact, or two facts joined."""
 
 import random
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Sequence
 from itertools import permutations
 
 from hooked_qwen.bundled.atlas import Region, Town
 from hooked_qwen.bundled.lexicon import Words, words
-from hooked_qwen.bundled.templates import Pair, Template, draw, held
+from hooked_qwen.bundled.templates import Pair, Template, held
 
 CENTURIES = (1700, 1800)
 MARGIN = range(6, 20, 2)
@@ -88,7 +87,10 @@ def capital_of(w: Words) -> tuple[Template, ...]:
 
         pools = (tuple(permutations(w.regions, 2)),)
         return Template(
-            case=case, pools=pools, build=build, held_out=lambda pair: held(_fact_key(pair[0], case))
+            case=case,
+            pools=pools,
+            build=build,
+            held_out=lambda pair: held(_fact_key(pair[0], case)),
         )
 
     return tuple(template(case, sentence) for case, sentence in CAPITALS.items())

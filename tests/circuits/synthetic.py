@@ -49,9 +49,8 @@ def circuit(
 def cards(graph: nx.DiGraph, *, examples: int = 6, tokens: int = 32, seed: int = 0) -> dict:
     """A card for every feature of the graph, of the size that real ones have."""
     rng = random.Random(seed)
-    vocabulary = [
-        f" {''.join(rng.choices('etaoinshrdlu', k=rng.randint(2, 8)))}" for _ in range(3000)
-    ]
+    words = ("".join(rng.choices("etaoinshrdlu", k=rng.randint(2, 8))) for _ in range(3000))
+    vocabulary = [f" {word}" for word in words]
     return {
         f"{node.site}/{node.feature}": _card(rng, vocabulary, examples, tokens)
         for node in graph
@@ -135,9 +134,8 @@ def _connect(graph: nx.DiGraph, rng: random.Random, per_node: int, layers: int) 
 
 def _card(rng: random.Random, vocabulary: list[str], examples: int, tokens: int) -> dict:
     def example() -> dict:
-        values = [
-            round(rng.expovariate(0.4), 4) if rng.random() < 0.15 else 0.0 for _ in range(tokens)
-        ]
+        peaks = (rng.expovariate(0.4) if rng.random() < 0.15 else 0.0 for _ in range(tokens))
+        values = [round(peak, 4) for peak in peaks]
         return {"tokens": rng.choices(vocabulary, k=tokens), "values": values}
 
     def top() -> list:

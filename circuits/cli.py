@@ -1,0 +1,430 @@
+"""The `circuits` command: each verb calls one function and prints what it did."""
+
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from circuits.progress import bars
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Find, prove, edit and draw sparse feature circuits in Qwen language models.",
+)
+prompts_app = typer.Typer(no_args_is_help=True, help="Prompt sets of our own making.")
+app.add_typer(prompts_app, name="prompts")
+console = Console(soft_wrap=True)
+
+
+class Family(StrEnum):
+    saes = "saes"
+    transcoders = "transcoders"
+
+
+class Estimator(StrEnum):
+    ig = "ig"
+    patching = "patching"
+    exact = "exact"
+
+
+class Positions(StrEnum):
+    keep = "keep"
+    sum = "sum"
+
+
+class Mlp(StrEnum):
+    sae = "sae"
+    transcoder = "transcoder"
+
+
+class Reference(StrEnum):
+    patch = "patch"
+    zero = "zero"
+    mean = "mean"
+
+
+class Arch(StrEnum):
+    topk = "topk"
+
+
+class Method(StrEnum):
+    sparse_feature = "sparse-feature"
+
+
+class To(StrEnum):
+    zero = "zero"
+    mean = "mean"
+    patch = "patch"
+
+
+class Split(StrEnum):
+    train = "train"
+    test = "test"
+
+
+Model = Annotated[
+    str, typer.Option(help="Hub name, local folder, .gguf file, or 'bundled'.", show_default=True)
+]
+Text = Annotated[
+    list[str],
+    typer.Option(help="Text files or folders (txt, md, py, jsonl); 'bundled' for our English."),
+]
+RunFolder = Annotated[Path, typer.Argument(help="A run folder written by `circuits discover`.")]
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option(help="Show a traceback when something fails.")] = False,
+) -> None:
+    """Find, prove, edit and draw sparse feature circuits in Qwen language models."""
+    if not debug:
+        warnings.simplefilter("ignore")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("demo"),
+) -> None:
+    """The whole main job on the bundled model: train, discover, verify, ablate, render.
+
+    Example: `circuits demo --out demo`
+    """
+    from circuits.demo import run_demo
+
+    with bars() as report:
+        lines = run_demo(out, command=_command(), report=report)
+    for line in lines:
+        console.print(line, highlight=False)
+
+
+@app.command()
+def train(
+    families: Annotated[list[Family], typer.Argument(help="saes, transcoders, or both.")],
+    text: Text,
+    out: Annotated[Path, typer.Option(help="Folder for the dictionaries.")],
+    model: Model = "bundled",
+    layers: Annotated[str, typer.Option(help="'all' or such as '0-3,7'.")] = "all",
+    sites: Annotated[
+        str, typer.Option(help="For SAEs: of resid_post, attn_out, mlp_out.")
+    ] = "resid_post,attn_out,mlp_out",
+    arch: Annotated[Arch, typer.Option(help="The nonlinearity.")] = Arch.topk,
+    width: Annotated[int, typer.Option(help="Features in each dictionary.")] = 1024,
+    k: Annotated[int, typer.Option(help="Features active on a token.")] = 32,
+    tokens: Annotated[int, typer.Option(help="Activations each dictionary sees.")] = 500_000,
+    reuse: Annotated[
+        int, typer.Option(help="Times each activation is seen; the model reads tokens / reuse.")
+    ] = 1,
+    seed: int = 0,
+) -> None:
+    """Train a suite of TopK dictionaries, all sites and layers from one pass over the text.
+
+    Example: `circuits train saes transcoders --text bundled --out dictionaries`
+    """
+    from circuits import work
+    from hooked_qwen.load import load
+    from hooked_qwen.sites import parse_layers
+    from hooked_qwen.stream import StreamConfig
+    from saes.training import TrainConfig
+
+    _need_free(out)
+    texts = work.texts_of(text)
+    loaded = load(model)
+    chosen = parse_layers(layers, loaded.cfg.n_layers)
+    kinds = [s.strip() for s in sites.split(",")]
+    specs = work.dictionary_specs([f.value for f in families], chosen, kinds, k=k)
+    with bars() as report:
+        quality = work.train(
+            loaded,
+            specs,
+            texts,
+            out,
+            config=TrainConfig(width=width, tokens=tokens, seed=seed),
+            stream=StreamConfig(reuse=reuse, seed=seed),
+            report=report,
+        )
+    _quality_table([s.name for s in specs], [asdict(q) for q in quality])
+    console.print(f"{len(specs)} dictionaries in {out}", highlight=False)
+
+
+@app.command()
+def evaluate(
+    dictionaries: Annotated[str, typer.Argument(help="A folder of dictionaries, or 'bundled'.")],
+    text: Text,
+    model: Model = "bundled",
+    tokens: Annotated[int, typer.Option(help="Tokens of text to judge on.")] = 4096,
+    out: Annotated[Path | None, typer.Option(help="Write the figures here as JSON.")] = None,
+) -> None:
+    """How good dictionaries are: L0, FVU, dead features, loss recovered, KL.
+
+    Example: `circuits evaluate bundled --model bundled --text bundled`
+    """
+    from circuits import work
+    from circuits.graph import write_json
+
+    with bars() as report:
+        record = work.evaluate_suite(dictionaries, model, work.texts_of(text), tokens, report)
+    _quality_table(list(record), list(record.values()))
+    if out is not None:
+        write_json(record, out)
+        console.print(f"figures in {out}", highlight=False)
+
+
+@app.command()
+def discover(
+    prompts: Annotated[Path, typer.Argument(help="Prompt file: JSON Lines or CSV.")],
+    out: Annotated[Path, typer.Option(help="Run folder to write.")],
+    model: Model = "bundled",
+    dictionaries: Annotated[str, typer.Option(help="Folder, or 'bundled'.")] = "bundled",
+    method: Annotated[Method, typer.Option(help="What kind of graph.")] = Method.sparse_feature,
+    estimator: Annotated[Estimator, typer.Option(help="How node effects are found.")] = (
+        Estimator.ig
+    ),
+    nodes: Annotated[int, typer.Option(help="Features and errors to keep.")] = 100,
+    positions: Annotated[
+        Positions, typer.Option(help="Keep token positions apart, or sum over them.")
+    ] = Positions.keep,
+    reference: Annotated[
+        Reference, typer.Option(help="What nodes are moved to.")
+    ] = Reference.patch,
+    mlp: Annotated[
+        Mlp, typer.Option(help="Which dictionary to use where an MLP has both.")
+    ] = Mlp.sae,
+    edge_threshold: Annotated[
+        float, typer.Option(help="Leave out edges under this share of the strongest node.")
+    ] = 0.01,
+    text: Annotated[
+        list[str] | None, typer.Option(help="Text for features' examples, besides the prompts.")
+    ] = None,
+) -> None:
+    """Find the sparse feature circuit of a prompt set.
+
+    Example: `circuits discover prompts.jsonl --model bundled --dictionaries bundled --out run`
+    """
+    from circuits import work
+    from circuits.discover import DiscoverConfig
+    from circuits.runs import Inputs
+
+    config = DiscoverConfig(
+        estimator=estimator.value,
+        nodes=nodes,
+        positions=positions.value,
+        reference=reference.value,
+        edge_threshold=edge_threshold,
+    )
+    inputs = Inputs.resolved(model, dictionaries, prompts, mlp.value)
+    texts = work.texts_of(text) if text else None
+    with bars() as report:
+        found = work.discover_run(
+            inputs, out, config=config, texts=texts, command=_command(), report=report
+        )
+    meta = found.graph.graph
+    console.print(
+        f"{meta['n_prompts']} prompts, mean {meta['metric']} {meta['clean_metric']:.2f}"
+        + ("" if meta["patch_metric"] is None else f", patched {meta['patch_metric']:.2f}")
+        + f"\n{found.graph.number_of_nodes()} nodes, {found.graph.number_of_edges()} edges\n"
+        f"graph {out / 'graph.json'}\npage  {out / 'graph.html'}\n"
+        f"next  circuits verify {out}",
+        highlight=False,
+    )
+
+
+@app.command()
+def verify(
+    run: RunFolder,
+    to: Annotated[To, typer.Option(help="What ablated nodes are set to.")] = To.mean,
+    seed: int = 0,
+) -> None:
+    """Hold a run against exact ablation: every node, and the circuit as a whole.
+
+    Example: `circuits verify run`
+    """
+    from circuits import work
+    from circuits.verify import VerifyConfig
+
+    config = VerifyConfig(to=to.value, seed=seed)
+    with bars() as report:
+        record = work.verify_run(run, config=config, report=report)
+    _verification_table(record)
+    console.print(
+        f"record {run / 'verification.json'}\npage   {run / 'graph.html'}", highlight=False
+    )
+
+
+@app.command()
+def ablate(
+    run: RunFolder,
+    features: Annotated[
+        str | None, typer.Option(help="Such as 'mlp_out.3/812,resid_post.5/17@4'.")
+    ] = None,
+    top: Annotated[int | None, typer.Option(help="The graph's n strongest features.")] = None,
+    outside: Annotated[
+        bool, typer.Option("--outside", help="Everything outside the graph.")
+    ] = False,
+    to: Annotated[To, typer.Option(help="What they are set to.")] = To.zero,
+    prompts: Annotated[Path | None, typer.Option(help="Other prompts to rerun.")] = None,
+    name: Annotated[str | None, typer.Option(help="Folder under RUN/ablations.")] = None,
+) -> None:
+    """Cut features out, rerun the prompts, and find the graph that is left.
+
+    Example: `circuits ablate run --features "mlp_out.3/812,resid_post.4/17"`
+    """
+    from circuits import work
+
+    if sum([features is not None, top is not None, outside]) != 1:
+        raise ValueError("say what to ablate with one of --features, --top or --outside")
+    label = name or ("outside" if outside else f"top-{top}" if top else "features") + f"-{to.value}"
+    with bars() as report:
+        result = work.ablate_run(
+            run,
+            features=features,
+            top=top,
+            outside=outside,
+            to=to.value,
+            label=label,
+            prompts=prompts,
+            report=report,
+        )
+    _ablation_table(result)
+    console.print(f"result {run / 'ablations' / label}", highlight=False)
+
+
+@app.command()
+def compare(
+    run_a: Annotated[Path, typer.Argument(help="A run, or an ablation's folder.")],
+    run_b: Annotated[Path, typer.Argument(help="Another.")],
+    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("compare.html"),
+    rows: Annotated[int, typer.Option(help="Rows to print.")] = 20,
+) -> None:
+    """What changed between two graphs, as a table and as one page.
+
+    Example: `circuits compare run run/ablations/top-5-zero --out compare.html`
+    """
+    from circuits import work
+
+    changes = work.compare_runs(run_a, run_b, out)
+    table = Table("node", "status", run_a.name or "A", run_b.name or "B", "change")
+    for row in changes[:rows]:
+        table.add_row(
+            str(row.node),
+            row.status,
+            _number(row.effect_a),
+            _number(row.effect_b),
+            _number(row.change),
+        )
+    console.print(table)
+    console.print(f"page {out}", highlight=False)
+
+
+@app.command()
+def render(
+    run: RunFolder,
+    to: Annotated[str, typer.Option(help="Of html, svg, pdf, separated by commas.")] = "html",
+    nodes: Annotated[int, typer.Option(help="Nodes in the figure.")] = 25,
+) -> None:
+    """Draw a run: the page, and vector figures for a paper.
+
+    Example: `circuits render run --to html,svg,pdf`
+    """
+    from circuits import work
+
+    for path in work.render_run(run, to.split(","), nodes):
+        console.print(str(path), highlight=False)
+
+
+@prompts_app.command("make")
+def make_prompts(
+    task: Annotated[str, typer.Argument(help="Such as agreement_nounpp; a wrong one lists all.")],
+    out: Annotated[Path, typer.Option(help="JSON Lines file to write.")],
+    n: Annotated[int, typer.Option(help="Number of pairs.")] = 40,
+    split: Annotated[Split, typer.Option(help="Train and test share no content word.")] = (
+        Split.train
+    ),
+    model: Model = "bundled",
+    seed: int = 0,
+) -> None:
+    """Write a prompt set of the bundled English, checked against a model's tokenizer.
+
+    Example: `circuits prompts make agreement_nounpp --n 40 --out prompts.jsonl`
+    """
+    from circuits import work
+
+    prompts = work.make_prompts(task, n, split=split.value, seed=seed, model=model, out=out)
+    console.print(f"{len(prompts)} pairs in {out}, such as {prompts[0].clean!r}", highlight=False)
+
+
+def main() -> None:
+    """Run the command; an error is one line on standard error and a non-zero exit code."""
+    if "--debug" in sys.argv:
+        app()
+        return
+    try:
+        app()
+    except (ValueError, FloatingPointError, OSError, RuntimeError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def _command() -> list[str]:
+    return ["circuits", *sys.argv[1:]]
+
+
+def _need_free(out: Path) -> None:
+    if out.exists() and any(out.iterdir()):
+        raise ValueError(f"{out} is not empty: choose another --out, or remove it first")
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.4f}"
+
+
+def _quality_table(names: Sequence[str], rows: Sequence[Mapping[str, float]]) -> None:
+    table = Table("dictionary", "L0", "FVU", "FVU all", "dead", "dense", "loss recovered", "KL")
+    for name, q in zip(names, rows, strict=True):
+        table.add_row(
+            name,
+            f"{q['l0']:.1f}",
+            f"{q['fvu']:.3f}",
+            f"{q['fvu_all']:.3f}",
+            f"{q['dead']:.1%}",
+            f"{q['dense']:.0f}",
+            f"{q['loss_recovered']:.3f}",
+            f"{q['kl']:.3f}",
+        )
+    console.print(table)
+
+
+def _verification_table(record: Mapping[str, Any]) -> None:
+    nodes, curves = record["nodes"], record["curves"]
+    console.print(
+        f"{nodes['n']} nodes on {nodes['n_prompts']} prompts, {record['estimator']} against exact: "
+        f"Spearman {_number(nodes['spearman'])}, slope {_number(nodes['slope'])}, "
+        f"same sign {nodes['sign_agreement']:.0%}",
+        highlight=False,
+    )
+    table = Table("faithfulness", *map(str, curves["sizes"]))
+    for name, row in curves["rows"].items():
+        table.add_row(name, *(f"{v:.2f}" for v in row["faithfulness"]))
+    complete = curves["rows"]["circuit"]["completeness"]
+    table.add_row("circuit's complement", *(f"{v:.2f}" for v in complete))
+    console.print(table)
+
+
+def _ablation_table(result: Mapping[str, Any]) -> None:
+    table = Table("", "mean metric", "accuracy")
+    table.add_row("before", _number(result["before"]), f"{result['accuracy_before']:.0%}")
+    table.add_row("after", _number(result["after"]), f"{result['accuracy_after']:.0%}")
+    for control in result["controls"]:
+        table.add_row(
+            control["name"], _number(control["after"]), f"{control['accuracy_after']:.0%}"
+        )
+    console.print(table)

@@ -1,0 +1,200 @@
+"""Cut features out of the model, run the prompts again, and look at what changed.
+
+An edit ablates some nodes and leaves the rest of each site as it is, error included; sites
+downstream react. Ablated to `zero`, to their `mean` over the patch prompts (by position where
+positions are kept), or to the value they have on each prompt's own `patch`.
+"""
+
+import random
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformer_lens.model_bridge import TransformerBridge
+
+from circuits.ablation import Masks, complement, masks_of, only
+from circuits.attribution.states import BatchState, Means, batches, mean_over
+from circuits.discover import DiscoverConfig, Ranking
+from circuits.faithfulness import To, baselines, by_site, metric_with
+from circuits.graph import Node, rounded
+from circuits.metric import logit_difference
+from circuits.prompts import EncodedPrompts
+from hooked_qwen.sites import Site
+from saes.suite import Suite
+
+SCHEMA = "ablation/1"
+DRAWS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edit:
+    """Nodes to ablate, and what to set them to."""
+
+    ablated: tuple[Node, ...]
+    to: To = "zero"
+
+    def masks(self, suite: Suite, n_positions: int) -> Masks:
+        """What stays: everything but the ablated nodes."""
+        return complement(masks_of(suite, self.ablated, n_positions))
+
+
+def parse_features(text: str, suite: Suite) -> tuple[Node, ...]:
+    """Nodes written as 'mlp_out.3/812,resid_post.5/17@4'.
+
+    Raises `ValueError` for one that no dictionary of the suite has, listing the sites.
+    """
+    nodes = tuple(Node.parse(part.strip()) for part in text.split(",") if part.strip())
+    if not nodes:
+        raise ValueError("no feature was named: write such as 'mlp_out.3/812,resid_post.5/17@4'")
+    for node in nodes:
+        _check_node(node, suite)
+    return nodes
+
+
+def _check_node(node: Node, suite: Suite) -> None:
+    if node.kind not in ("feature", "error") or Site.parse(node.site) not in suite:
+        raise ValueError(
+            f"there is no dictionary for {node}: the sites are {', '.join(map(str, suite))}"
+        )
+    size = suite[Site.parse(node.site)].n_features
+    if node.feature != "error" and int(node.feature) >= size:
+        raise ValueError(f"{node.site} has features 0 to {size - 1}, so there is no {node}")
+
+
+def ablate(
+    model: TransformerBridge,
+    suite: Suite,
+    prompts: EncodedPrompts,
+    edit: Edit,
+    ranking: Ranking,
+    *,
+    config: DiscoverConfig,
+) -> dict[str, Any]:
+    """Run the prompts with and without the edit; the record of `result.json`.
+
+    Controls ablate as many random nodes at the same sites, among those that move.
+    """
+    metric = logit_difference(prompts.answer_ids, prompts.wrong_ids)
+    means = edit_means(model, suite, prompts, config) if edit.to == "mean" else None
+    states = _states(model, suite, prompts, config)
+    n_positions = positions_of(prompts, config)
+    _check_positions(edit, n_positions)
+    before = torch.cat([metric(s.logits, s.rows).double() for s in states])
+
+    def run(nodes: Sequence[Node]) -> torch.Tensor:
+        masks = Edit(ablated=tuple(nodes), to=edit.to).masks(suite, n_positions)
+        return metric_with(model, suite, states, metric, masks, edit.to, means)
+
+    after = run(edit.ablated)
+    draws = [run(nodes) for nodes in _random_nodes(edit, ranking)]
+    return {
+        "schema": SCHEMA,
+        "features": [str(node) for node in edit.ablated],
+        "to": edit.to,
+        **_summary("before", before),
+        **_summary("after", after),
+        "controls": [_control(draws, len(edit.ablated))] if draws else [],
+        "prompts": [
+            {
+                "clean": p.clean,
+                "answer": p.answer[0],
+                "wrong": p.wrong[0],
+                "before": rounded(b),
+                "after": rounded(a),
+            }
+            for p, b, a in zip(prompts.prompts, before.tolist(), after.tolist(), strict=True)
+        ],
+    }
+
+
+def apply(
+    model: TransformerBridge,
+    suite: Suite,
+    prompts: EncodedPrompts,
+    edit: Edit,
+    *,
+    config: DiscoverConfig,
+) -> AbstractContextManager[None]:
+    """The edit as a context manager, for running anything under it.
+
+    `patch` here means the mean over the patch prompts: outside a pair there is no own patch.
+    """
+    n_positions = positions_of(prompts, config)
+    to: To = "zero" if edit.to == "zero" else "mean"
+    means = edit_means(model, suite, prompts, config) if to == "mean" else None
+    return only(model, suite, edit.masks(suite, n_positions), baselines(suite, to, means=means))
+
+
+def positions_of(prompts: EncodedPrompts, config: DiscoverConfig) -> int:
+    """Number of positions told apart: 1 when they are summed."""
+    return prompts.clean.tokens.shape[1] if config.positions == "keep" else 1
+
+
+def edit_means(
+    model: TransformerBridge, suite: Suite, prompts: EncodedPrompts, config: DiscoverConfig
+) -> Means:
+    """Means over the patch prompts, over the clean ones where there are none."""
+    return mean_over(
+        model,
+        suite,
+        prompts.patch or prompts.clean,
+        by_position=config.positions == "keep",
+        batch_size=config.batch_size,
+    )
+
+
+def outside(ranking: Ranking, kept: Sequence[Node]) -> tuple[Node, ...]:
+    """Every node that moves and is not among `kept`."""
+    inside = set(kept)
+    return tuple(n for n, _ in ranking if n.kind != "token" and n not in inside)
+
+
+def _check_positions(edit: Edit, n_positions: int) -> None:
+    for node in edit.ablated:
+        if node.position is not None and node.position >= n_positions:
+            raise ValueError(
+                f"{node} names a position, but "
+                + (
+                    "positions are summed in this run: leave out the @"
+                    if n_positions == 1
+                    else f"prompts have positions 0 to {n_positions - 1}"
+                )
+            )
+
+
+def _states(
+    model: TransformerBridge, suite: Suite, prompts: EncodedPrompts, config: DiscoverConfig
+) -> list[BatchState]:
+    reference = "patch" if prompts.patch is not None else "zero"
+    return list(batches(model, suite, prompts, reference=reference, batch_size=config.batch_size))
+
+
+def _random_nodes(edit: Edit, ranking: Ranking) -> list[list[Node]]:
+    """Nodes that move, at the sites of the edit's, none of them in it; empty if too few."""
+    inside = set(edit.ablated)
+    pool = by_site([n for n, _ in ranking if n not in inside])
+    wanted = by_site(edit.ablated)
+    if any(len(pool.get(group, [])) < len(members) for group, members in wanted.items()):
+        return []
+    return [
+        [
+            node
+            for group, members in wanted.items()
+            for node in random.Random(seed).sample(pool[group], len(members))
+        ]
+        for seed in range(DRAWS)
+    ]
+
+
+def _summary(when: str, values: torch.Tensor) -> dict[str, float | None]:
+    return {
+        when: rounded(float(values.mean())),
+        f"accuracy_{when}": rounded(float((values > 0).double().mean())),
+    }
+
+
+def _control(draws: Sequence[torch.Tensor], n: int) -> dict[str, Any]:
+    values = torch.cat(list(draws))
+    return {"name": f"{n} random nodes at the same sites", **_summary("after", values)}

@@ -1,0 +1,163 @@
+"""Does a set of nodes carry the behaviour? Ablate everything else and look.
+
+    faithfulness(C) = (m(C) - m(empty)) / (m(full) - m(empty))
+    completeness(C) = faithfulness(not C)
+
+m(C) is the mean metric with every node outside C ablated, at every site that has a dictionary;
+m(empty) with all nodes ablated, m(full) with none. A circuit that carries all has faithfulness 1,
+one that leaves nothing behind completeness 0. Values above 1 and below 0 are possible.
+
+Source: Marks et al. 2024, arXiv:2403.19647.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from circuits.ablation import Baseline, Masks, complement, masks_of, no_nodes, only
+from circuits.attribution.states import BatchState, Means
+from circuits.graph import Node
+from circuits.metric import Metric
+from hooked_qwen.forward import resume, unembed
+from hooked_qwen.sites import Site
+from saes.suite import Suite
+
+To = Literal["mean", "patch", "zero"]
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Faithfulness and completeness of growing circuits, with 95 % intervals of the former."""
+
+    faithfulness: list[float]
+    completeness: list[float]
+    low: list[float]
+    high: list[float]
+
+
+def baselines(
+    suite: Suite, to: To, *, means: Means | None = None, state: BatchState | None = None
+) -> dict[Site, Baseline]:
+    """What ablated nodes are set to: means by position, the patch run's values, or zero."""
+    if to == "mean":
+        assert means is not None, "ablation to the mean needs the means"
+        return {s: Baseline(means.f[s].unsqueeze(0), means.error[s].unsqueeze(0)) for s in suite}
+    if to == "patch":
+        assert state is not None, "ablation to the patch needs the prompts' states"
+        return {
+            s: Baseline(state.sites[s].f_reference, state.sites[s].error_reference) for s in suite
+        }
+    return {site: Baseline(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1)) for site in suite}
+
+
+@torch.no_grad()
+def metric_with(
+    model: TransformerBridge,
+    suite: Suite,
+    states: Sequence[BatchState],
+    metric: Metric,
+    masks: Masks,
+    to: To,
+    means: Means | None,
+) -> Float[Tensor, " prompts"]:
+    """The metric of each prompt with every node outside `masks` ablated."""
+    values = []
+    first = min(site.layer for site in suite)
+    for state in states:
+        with only(model, suite, masks, baselines(suite, to, means=means, state=state)):
+            start = state.values[Site("resid_pre", first)]
+            final = resume(model, start, first, state.arguments)
+        logits = unembed(model, final[:, -1:])[:, -1]
+        values.append(metric(logits, state.rows).double())
+    return torch.cat(values)
+
+
+@dataclass(frozen=True)
+class Ends:
+    """The metric of each prompt with nothing and with everything ablated."""
+
+    full: Float[Tensor, " prompts"]
+    empty: Float[Tensor, " prompts"]
+
+    def faithfulness(self, value: Float[Tensor, " prompts"]) -> float:
+        return _ratio(value, self.full, self.empty)
+
+    def interval(self, value: Float[Tensor, " prompts"]) -> tuple[float, float]:
+        """95 % bootstrap interval of the faithfulness, resampling prompts."""
+        generator = torch.Generator().manual_seed(0)
+        n = len(value)
+        draws = torch.randint(n, (RESAMPLES, n), generator=generator)
+        full, empty = self.full[draws].mean(1), self.empty[draws].mean(1)
+        ratios = (value[draws].mean(1) - empty) / (full - empty)
+        low, high = ratios.quantile(torch.tensor([0.025, 0.975], dtype=ratios.dtype)).tolist()
+        return low, high
+
+
+def _ratio(value: Tensor, full: Tensor, empty: Tensor) -> float:
+    return float((value.mean() - empty.mean()) / (full.mean() - empty.mean()))
+
+
+def ends(
+    model: TransformerBridge,
+    suite: Suite,
+    states: Sequence[BatchState],
+    metric: Metric,
+    to: To,
+    means: Means | None,
+) -> Ends:
+    """Both ends of the scale; raises `ValueError` when they coincide."""
+    full = torch.cat([metric(s.logits, s.rows).double() for s in states])
+    length = states[0].clean.tokens.shape[1]
+    empty = metric_with(model, suite, states, metric, no_nodes(suite, length), to, means)
+    if abs(float(full.mean() - empty.mean())) < 1e-9:
+        raise ValueError(
+            "ablating every node changes nothing, so faithfulness has no scale: "
+            "do the dictionaries belong to this model?"
+        )
+    return Ends(full, empty)
+
+
+def curve(
+    model: TransformerBridge,
+    suite: Suite,
+    states: Sequence[BatchState],
+    metric: Metric,
+    circuits: Sequence[Sequence[Node]],
+    scale: Ends,
+    *,
+    n_positions: int,
+    to: To,
+    means: Means | None,
+) -> Curve:
+    """Faithfulness and completeness of each of `circuits`."""
+    rows: list[tuple[float, float, float, float]] = []
+    for nodes in circuits:
+        masks = masks_of(suite, nodes, n_positions)
+        inside = metric_with(model, suite, states, metric, masks, to, means)
+        outside = metric_with(model, suite, states, metric, complement(masks), to, means)
+        low, high = scale.interval(inside)
+        rows.append((scale.faithfulness(inside), scale.faithfulness(outside), low, high))
+    return Curve(*(list(column) for column in zip(*rows, strict=True)))
+
+
+def mean_curve(curves: Sequence[Curve]) -> Curve:
+    """Point by point mean of several curves, intervals included."""
+    fields = ("faithfulness", "completeness", "low", "high")
+    columns = {
+        name: torch.tensor([getattr(c, name) for c in curves]).mean(0).tolist() for name in fields
+    }
+    return Curve(**columns)
+
+
+def by_site(nodes: Sequence[Node]) -> Mapping[tuple[str, str], list[Node]]:
+    """Nodes grouped by site and kind (feature or error)."""
+    groups: dict[tuple[str, str], list[Node]] = {}
+    for node in nodes:
+        groups.setdefault((node.site, node.kind), []).append(node)
+    return groups

@@ -1,0 +1,227 @@
+"""The run folder: what a command wrote, and enough to open it again and go on.
+
+RUN/graph.json           the graph (circuits.graph)
+RUN/graph.html           the page
+RUN/ranking.json         mean effect of the strongest nodes, beyond those in the graph
+RUN/cards.json           what each feature of the graph is about
+RUN/manifest.json        command, versions, seed, paths, hashes, wall time, peak memory
+RUN/verification.json    once verified
+RUN/ablations/NAME/      result.json, and the graph under that ablation
+"""
+
+import json
+import platform
+import resource
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+from transformer_lens.model_bridge import TransformerBridge
+
+from circuits import graph as graphs
+from circuits.cards import Cards
+from circuits.discover import DiscoverConfig, Discovery, Ranking
+from circuits.graph import Node, rounded, write_json
+from circuits.prompts import EncodedPrompts, encode_prompts, read_prompts
+from circuits.render.page import page
+from hooked_qwen.files import content_hash, write_atomically
+from hooked_qwen.load import load, local_folder
+from saes.suite import MlpChoice, Suite, folder_of, load_suite
+
+MANIFEST_SCHEMA = "run/1"
+PACKAGES = ("qwen-circuits", "torch", "transformers", "transformer-lens", "networkx", "safetensors")
+RANKING_LIMIT = 20_000
+"Nodes kept in ranking.json; weaker ones only ever stand at the far end of a curve."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What a run was made from: paths as given, resolved where they are local."""
+
+    model: str
+    dictionaries: str
+    prompts: str
+    mlp: MlpChoice = "sae"
+
+    @classmethod
+    def resolved(
+        cls, model: str, dictionaries: str, prompts: str | Path, mlp: MlpChoice = "sae"
+    ) -> "Inputs":
+        folder = local_folder(model)
+        return cls(
+            model=str(folder.resolve()) if folder else model,
+            dictionaries=str(folder_of(dictionaries).resolve()),
+            prompts=str(Path(prompts).resolve()),
+            mlp=mlp,
+        )
+
+    def hashes(self) -> dict[str, str | None]:
+        """Content hashes of all three; None for a model on the hub."""
+        model = local_folder(self.model)
+        return {
+            "model_hash": content_hash(model) if model else None,
+            "dictionaries_hash": content_hash(Path(self.dictionaries)),
+            "prompts_hash": content_hash(Path(self.prompts)),
+        }
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A run's inputs, opened."""
+
+    model: TransformerBridge
+    suite: Suite
+    prompts: EncodedPrompts
+
+
+def open_inputs(inputs: Inputs, config: DiscoverConfig) -> Loaded:
+    """Load model, dictionaries and prompts; raises `ValueError` when they do not fit together."""
+    prompts = read_prompts(Path(inputs.prompts))
+    model = load(inputs.model)
+    suite = load_suite(inputs.dictionaries, mlp=inputs.mlp)
+    _check_fit(model, suite)
+    encoded = encode_prompts(prompts, model.tokenizer, positions=config.positions)
+    return Loaded(model, suite, encoded)
+
+
+def _check_fit(model: TransformerBridge, suite: Suite) -> None:
+    for site, dictionary in suite.items():
+        if site.layer >= model.cfg.n_layers:
+            raise ValueError(
+                f"the dictionary of {site} is for a deeper model: "
+                f"{model.cfg.model_name} has layers 0 to {model.cfg.n_layers - 1}"
+            )
+        if dictionary.W_dec.shape[1] != model.cfg.d_model:
+            raise ValueError(
+                f"the dictionary of {site} has width {dictionary.W_dec.shape[1]}, but "
+                f"{model.cfg.model_name} has {model.cfg.d_model}"
+            )
+
+
+class Stopwatch:
+    """Wall time since it was made, and the process's peak memory."""
+
+    def __init__(self) -> None:
+        self.start = time.perf_counter()
+
+    def reading(self) -> dict[str, float]:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        kilobyte = 1024 if sys.platform != "darwin" else 1
+        return {
+            "wall_seconds": round(time.perf_counter() - self.start, 2),
+            "peak_memory_mb": round(peak * kilobyte / 2**20, 1),
+        }
+
+
+def write_run(
+    folder: Path,
+    discovery: Discovery,
+    cards: Cards,
+    *,
+    inputs: Inputs,
+    config: DiscoverConfig,
+    command: Sequence[str],
+    watch: Stopwatch,
+) -> None:
+    """Write a discovery as a run folder; the manifest comes last, so a run with one is whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "verification.json").unlink(missing_ok=True)
+    graphs.save(discovery.graph, folder / "graph.json")
+    strongest = [[str(n), rounded(e)] for n, e in discovery.ranking[:RANKING_LIMIT]]
+    write_json(
+        {"nodes_that_move": len(discovery.ranking), "strongest": strongest}, folder / "ranking.json"
+    )
+    write_json(cards, folder / "cards.json")
+    write_page(folder)
+    manifest = {
+        "schema": MANIFEST_SCHEMA,
+        "command": list(command),
+        "versions": {"python": platform.python_version()} | {p: _version(p) for p in PACKAGES},
+        "seed": 0,
+        "config": asdict(config) | {"mlp": inputs.mlp},
+        "model_path": inputs.model,
+        "dictionaries_path": inputs.dictionaries,
+        "prompts_path": inputs.prompts,
+        **inputs.hashes(),
+        **watch.reading(),
+    }
+    write_json(manifest, folder / "manifest.json")
+
+
+def write_page(folder: Path) -> None:
+    """Render `graph.html` from whatever the run folder holds by now."""
+    html = page(
+        graphs.load(folder / "graph.json"),
+        cards=_read(folder / "cards.json"),
+        verification=verification_of(folder),
+        ablations={p.parent.name: _read(p) for p in sorted(folder.glob("ablations/*/result.json"))},
+    )
+    write_atomically(folder / "graph.html", lambda p: p.write_text(html, encoding="utf-8"))
+
+
+def verification_of(folder: Path) -> Mapping[str, Any] | None:
+    """The record that `circuits verify` left in a run folder, or None before it ran."""
+    path = folder / "verification.json"
+    return _read(path) if path.exists() else None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, read back."""
+
+    folder: Path
+    graph: nx.DiGraph
+    ranking: Ranking
+    inputs: Inputs
+    config: DiscoverConfig
+
+    def open(self) -> Loaded:
+        """Load what the run was made from; raises `ValueError` when any of it has changed."""
+        manifest = _read(self.folder / "manifest.json")
+        for name, found in self.inputs.hashes().items():
+            if found != manifest[name]:
+                what = name.removesuffix("_hash")
+                raise ValueError(
+                    f"the {what} at {getattr(self.inputs, what)} changed since "
+                    f"{self.folder} was made: run `circuits discover` again"
+                )
+        return open_inputs(self.inputs, self.config)
+
+
+def read_run(folder: Path) -> Run:
+    """Open a run folder; raises `ValueError` when it is none, or is not complete."""
+    if not (folder / "manifest.json").is_file():
+        raise ValueError(
+            f"{folder} is not a finished run: no manifest.json. "
+            "Make one with `circuits discover PROMPTS --out RUN`"
+        )
+    manifest = _read(folder / "manifest.json")
+    config = dict(manifest["config"])
+    inputs = Inputs(
+        model=manifest["model_path"],
+        dictionaries=manifest["dictionaries_path"],
+        prompts=manifest["prompts_path"],
+        mlp=config.pop("mlp"),
+    )
+    ranking = [(Node.parse(n), e) for n, e in _read(folder / "ranking.json")["strongest"]]
+    graph = graphs.load(folder / "graph.json")
+    return Run(folder, graph, ranking, inputs, DiscoverConfig(**config))
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except ModuleNotFoundError:
+        return None
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is missing or damaged ({error}): run the command again") from None

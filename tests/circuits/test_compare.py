@@ -1,0 +1,99 @@
+"""Two graphs are matched by site, feature and position from the end."""
+
+import json
+
+import networkx as nx
+import pytest
+
+from circuits.compare import differences
+from circuits.graph import Node
+from circuits.render.compare_page import comparison_page, merge
+from tests.circuits import synthetic
+
+
+def graph(effects, columns=None):
+    built = nx.DiGraph(columns=columns, metric="logit difference", positions="keep")
+    for name, effect in effects.items():
+        node = Node.parse(name)
+        built.add_node(node, kind=node.kind, token=None, activation=None, effect=effect,
+                       exact=None, label="")  # fmt: skip
+    return built
+
+
+def test_each_node_has_one_status_and_the_largest_change_leads():
+    a = graph({"mlp_out.1/1@0": -1.0, "mlp_out.1/2@0": 0.5, "mlp_out.1/3@1": 0.2}, ["x", "y"])
+    b = graph({"mlp_out.1/1@0": -1.05, "mlp_out.1/3@1": 0.9, "mlp_out.1/4@1": 0.1}, ["x", "y"])
+    rows = {str(row.node): (row.status, pytest.approx(row.change)) for row in differences(a, b)}
+    assert rows == {
+        "mlp_out.1/3@1": ("changed", 0.7),
+        "mlp_out.1/2@0": ("only-a", -0.5),
+        "mlp_out.1/4@1": ("only-b", 0.1),
+        "mlp_out.1/1@0": ("same", -0.05),
+    }
+    assert list(rows) == ["mlp_out.1/3@1", "mlp_out.1/2@0", "mlp_out.1/4@1", "mlp_out.1/1@0"]
+
+
+def test_positions_count_from_the_end():
+    a = graph({"mlp_out.1/1@1": -1.0}, ["The", "keys"])
+    b = graph({"mlp_out.1/1@3": -1.0, "mlp_out.1/1@1": -1.0}, ["Oh", "the", "old", "keys"])
+    status = {str(row.node): row.status for row in differences(a, b)}
+    assert status == {"mlp_out.1/1@3": "same", "mlp_out.1/1@1": "only-b"}
+
+
+def test_a_graph_equals_itself():
+    same = synthetic.circuit(80)
+    assert {(row.status, row.change) for row in differences(same, same)} == {("same", 0.0)}
+
+
+def test_swapping_the_graphs_flips_every_change():
+    a, b = synthetic.circuit(50, seed=1), synthetic.circuit(50, seed=2)
+    forth = {(row.a, row.b): row.change for row in differences(a, b)}
+    back = {(row.b, row.a): -row.change for row in differences(b, a)}
+    assert forth == back
+
+
+def test_a_changed_sign_is_a_change():
+    (row,) = differences(graph({"mlp_out.1/1": 0.3}), graph({"mlp_out.1/1": -0.3}))
+    assert row.status == "changed"
+
+
+def test_a_missing_effect_counts_as_none():
+    (row,) = differences(graph({"logit/ are": None}), graph({"logit/ are": None}))
+    assert (row.status, row.change, row.effect_a) == ("same", 0.0, None)
+
+
+def test_kept_and_summed_positions_do_not_compare():
+    with pytest.raises(ValueError, match="the same --positions"):
+        differences(synthetic.circuit(9), synthetic.circuit(9, positions="sum"))
+
+
+def test_merging_moves_the_shorter_prompt_to_the_right():
+    a = graph({"mlp_out.1/1@1": -1.0}, [" old", " keys"])
+    b = graph({"mlp_out.1/2@0": 0.5, "mlp_out.1/1@2": -1.0}, ["The", " new", " keys"])
+    merged = merge(a, b, differences(a, b))
+    assert set(map(str, merged)) == {"mlp_out.1/1@2", "mlp_out.1/2@0"}
+    assert merged.graph["columns"] == ["The", " old | new", " keys"]
+
+
+def test_merged_edges_say_where_they_are():
+    names = ["mlp_out.0/1", "mlp_out.1/1", "mlp_out.2/1"]
+    a, b = (graph(dict.fromkeys(names, 1.0)) for _ in range(2))
+    first, second, third = map(Node.parse, names)
+    a.add_edge(first, second, weight=0.5)
+    a.add_edge(second, third, weight=0.1)
+    b.add_edge(second, third, weight=-0.2)
+    b.add_edge(first, third, weight=0.3)
+    merged = merge(a, b, differences(a, b))
+    shown = {edge: merged.edges[edge]["shown"] for edge in merged.edges}
+    assert shown[first, second] == {"group": "only-a", "support": -0.5}
+    assert shown[second, third] == {"group": "changed", "support": 0.2}
+    assert shown[first, third] == {"group": "only-b", "support": -0.3}
+
+
+def test_the_page_holds_every_node_with_its_status():
+    a, b = synthetic.circuit(40, seed=1), synthetic.circuit(40, seed=2)
+    rows = differences(a, b)
+    html = comparison_page(a, b, rows, names=("base", "<b>edited</b>"))
+    nodes = json.loads(html.split('id="data-nodes">')[1].split("</script>")[0])
+    assert sorted(n["group"] for n in nodes) == sorted(row.status for row in rows)
+    assert "<b>edited</b>" not in html

@@ -1,0 +1,125 @@
+"""The figure is the same on every run, parses, and keeps every text inside its box."""
+
+from itertools import combinations
+from xml.etree import ElementTree
+
+import pytest
+
+from circuits.graph import Node
+from circuits.render import ink
+from circuits.render.boxes import PAD, PAGES, TEXT, sheet
+from circuits.render.figure import curves_figure, figure, strongest
+from circuits.render.layout import layout
+from tests.circuits import synthetic
+
+NAMES = ["circuit.svg", "circuit.pdf"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_runs_give_the_same_bytes(tmp_path, name):
+    for folder in ("a", "b"):
+        figure(synthetic.circuit(60), tmp_path / folder / name)
+    assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["curves.svg", "curves.pdf"])
+def test_the_curves_are_the_same_bytes_too(tmp_path, name):
+    record = synthetic.verification(synthetic.circuit(40))
+    for folder in ("a", "b"):
+        curves_figure(record, tmp_path / folder / name)
+    assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_the_user_style_does_not_reach_the_figure(tmp_path):
+    import matplotlib
+
+    figure(synthetic.circuit(20), tmp_path / "plain.svg")
+    with matplotlib.rc_context(
+        {"font.size": 30, "svg.fonttype": "none", "lines.dash_capstyle": "round"}
+    ):
+        figure(synthetic.circuit(20), tmp_path / "styled.svg")
+        assert matplotlib.rcParams["font.size"] == 30
+    assert (tmp_path / "plain.svg").read_bytes() == (tmp_path / "styled.svg").read_bytes()
+
+
+def test_svg_is_xml_of_the_width_of_a_column(tmp_path):
+    figure(synthetic.circuit(60, positions="sum"), tmp_path / "circuit.svg")
+    root = ElementTree.parse(tmp_path / "circuit.svg").getroot()
+    assert root.tag.endswith("svg")
+    assert root.get("width") == f"{PAGES[0] * ink.POINTS:g}pt"
+
+
+def test_many_columns_take_the_width_of_the_page():
+    circuit = strongest(synthetic.circuit(60), 25)
+    assert sheet(circuit, layout(circuit)).width == pytest.approx(PAGES[1])
+
+
+@pytest.mark.parametrize("positions", ["keep", "sum"])
+@pytest.mark.parametrize("n", [1, 9, 25])
+def test_text_stays_in_its_box_and_boxes_apart_and_on_the_sheet(n, positions):
+    graph = synthetic.circuit(80, positions=positions)
+    label = "Donaudampfschifffahrtsgesellschaftskapitänsmützenabzeichen $x_1$"
+    longest = Node("mlp_out.2", 1, None if positions == "sum" else 3)
+    graph.add_node(longest, kind="feature", effect=-99.0, label=label)
+    circuit = strongest(graph, n)
+    drawing = sheet(circuit, layout(circuit))
+    assert len(drawing.boxes) == len(circuit)
+    for box in drawing.boxes.values():
+        assert max(ink.measure(line, TEXT) for line in box.lines) <= box.width - 2 * PAD + 1e-9
+        assert drawing.axis <= box.left
+        assert box.left + box.width <= drawing.width
+        assert 0 <= box.top < box.bottom <= drawing.height
+    for a, b in combinations(drawing.boxes.values(), 2):
+        aside = a.left + a.width <= b.left + 1e-9 or b.left + b.width <= a.left + 1e-9
+        assert aside or a.bottom <= b.top + 1e-9 or b.bottom <= a.top + 1e-9
+
+
+def test_the_figure_follows_the_layout_it_is_given():
+    graph = synthetic.circuit(60)
+    circuit, places = strongest(graph, 25), layout(graph)
+    boxes = sheet(circuit, places).boxes
+    for one, other in combinations(circuit, 2):
+        if places.places[one].band < places.places[other].band:
+            assert boxes[one].bottom < boxes[other].top
+
+
+def test_the_strongest_nodes_are_kept_with_their_strongest_edges():
+    graph = synthetic.circuit(200)
+    circuit = strongest(graph, 25)
+    weakest = min(abs(circuit.nodes[n]["effect"]) for n in circuit if n.kind != "logit")
+    left_out = [n for n in graph if n not in circuit]
+    assert len(circuit) == 25
+    assert all(abs(graph.nodes[n]["effect"]) <= weakest for n in left_out)
+    assert Node("logit", " are") in circuit
+
+
+def test_a_glyph_that_no_font_has_is_written_as_its_code_point():
+    assert ink.drawable("a\ufdd0") == "a\\ufdd0"
+
+
+def test_folding_keeps_to_the_room_and_marks_what_it_cut():
+    lines = ink.fold("one two three four five six seven", 6.0, 0.5, 2)
+    assert len(lines) == 2
+    assert lines[-1].endswith("…")
+    assert all(ink.measure(line, 6.0) <= 0.5 for line in lines)
+
+
+@pytest.mark.parametrize("draw", [figure, curves_figure])
+def test_another_suffix_is_refused_with_the_list(tmp_path, draw):
+    graph = synthetic.circuit(9)
+    what = graph if draw is figure else synthetic.verification(graph)
+    with pytest.raises(ValueError, match=r"\.svg or \.pdf, got 'circuit\.png'"):
+        draw(what, tmp_path / "circuit.png")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_verification_without_content_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="no curves and no points"):
+        curves_figure({"schema": "verification/1"}, tmp_path / "curves.svg")
+
+
+def test_curves_alone_and_points_alone_are_drawn(tmp_path):
+    record = synthetic.verification(synthetic.circuit(20))
+    curves_figure({"curves": record["curves"]}, tmp_path / "curves.svg")
+    curves_figure({"nodes": record["nodes"]}, tmp_path / "points.svg")
+    assert all(ElementTree.parse(path) for path in tmp_path.iterdir())
