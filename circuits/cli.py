@@ -1,5 +1,7 @@
 """The `circuits` command: each verb calls one function and prints what it did."""
 
+import logging
+import os
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -10,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from circuits.progress import bars
 
@@ -23,7 +25,10 @@ app = typer.Typer(
 )
 prompts_app = typer.Typer(no_args_is_help=True, help="Prompt sets of our own making.")
 app.add_typer(prompts_app, name="prompts")
-console = Console(soft_wrap=True)
+console = Console(width=None if sys.stdout.isatty() else 110)
+
+
+PRINTED_SIZES = (5, 10, 20, 50, 100, 200, 500)
 
 
 class Family(StrEnum):
@@ -89,6 +94,9 @@ def options(
     """Find, prove, edit and draw sparse feature circuits in Qwen language models."""
     if not debug:
         warnings.simplefilter("ignore")
+        logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 
 @app.command()
@@ -388,7 +396,16 @@ def _number(value: float | None) -> str:
 
 
 def _quality_table(names: Sequence[str], rows: Sequence[Mapping[str, float]]) -> None:
-    table = Table("dictionary", "L0", "FVU", "FVU all", "dead", "dense", "loss recovered", "KL")
+    table = Table(
+        Column("dictionary", no_wrap=True),
+        "L0",
+        "FVU",
+        "FVU all",
+        "dead",
+        "dense",
+        "loss recovered",
+        "KL",
+    )
     for name, q in zip(names, rows, strict=True):
         table.add_row(
             name,
@@ -411,11 +428,14 @@ def _verification_table(record: Mapping[str, Any]) -> None:
         f"same sign {nodes['sign_agreement']:.0%}",
         highlight=False,
     )
-    table = Table("faithfulness", *map(str, curves["sizes"]))
+    shown = [i for i, size in enumerate(curves["sizes"]) if size in PRINTED_SIZES]
+    table = Table(
+        Column("faithfulness of", no_wrap=True), *(str(curves["sizes"][i]) for i in shown)
+    )
     for name, row in curves["rows"].items():
-        table.add_row(name, *(f"{v:.2f}" for v in row["faithfulness"]))
+        table.add_row(name, *(f"{row['faithfulness'][i]:.2f}" for i in shown))
     complete = curves["rows"]["circuit"]["completeness"]
-    table.add_row("circuit's complement", *(f"{v:.2f}" for v in complete))
+    table.add_row("circuit's complement", *(f"{complete[i]:.2f}" for i in shown))
     console.print(table)
 
 

@@ -12,6 +12,7 @@ RUN/ablations/NAME/      result.json, and the graph under that ablation
 import json
 import platform
 import resource
+import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -128,9 +129,15 @@ def write_run(
     command: Sequence[str],
     watch: Stopwatch,
 ) -> None:
-    """Write a discovery as a run folder; the manifest comes last, so a run with one is whole."""
+    """Write a discovery as a run folder; the manifest comes last, so a run with one is whole.
+
+    A run that was there is replaced, its verification and ablations with it: they were another
+    graph's.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "verification.json").unlink(missing_ok=True)
+    for stale in ("manifest.json", "verification.json"):
+        (folder / stale).unlink(missing_ok=True)
+    shutil.rmtree(folder / "ablations", ignore_errors=True)
     graphs.save(discovery.graph, folder / "graph.json")
     strongest = [[str(n), rounded(e)] for n, e in discovery.ranking[:RANKING_LIMIT]]
     write_json(

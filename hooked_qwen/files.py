@@ -2,26 +2,23 @@
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from hashlib import file_digest, sha256
 from pathlib import Path
+
+PARTIAL = ".partial-"
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Call `write` on a temporary file beside `path`, then move it into place.
 
-    A process killed at any moment leaves either the old file, the new one, or none. The
-    temporary name keeps `path`'s suffix: some writers choose their format by it.
+    A process killed at any moment leaves either the old file, the new one, or none; what it left
+    half-written is hidden, and gone with the next write. The temporary name keeps `path`'s
+    suffix: some writers choose their format by it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    prefix, suffix = f".partial-{path.stem}-", path.suffix
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=suffix)
-    os.close(handle)
-    partial = Path(name)
+    partial = _place_beside(path)
     try:
         write(partial)
-        partial.chmod(0o644)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -32,16 +29,38 @@ def build_folder_atomically(path: Path, build: Callable[[Path], object]) -> None
 
     An existing folder at `path` is replaced only once the new one is complete.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".partial-{path.name}-"))
+    partial = _place_beside(path)
+    old = partial.with_name(f"{partial.name}-old")
+    partial.mkdir()
     try:
-        partial.chmod(0o755)
         build(partial)
         if path.exists():
-            shutil.rmtree(path)
+            path.replace(old)
         partial.replace(path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _place_beside(path: Path) -> Path:
+    """A hidden name beside `path` for this process; those of dead processes are swept away."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f"{PARTIAL}*"):
+        owner = left.name.removeprefix(PARTIAL).partition("-")[0]
+        if owner.isdigit() and not _is_alive(int(owner)):
+            shutil.rmtree(left, ignore_errors=True)
+            left.unlink(missing_ok=True)
+    return path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def content_hash(path: Path) -> str:

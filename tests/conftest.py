@@ -1,12 +1,19 @@
 """Toy Qwen models with random weights, and random dictionaries on them: real code, no training."""
 
 import os
+import string
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 import torch
-from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen2Tokenizer,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from circuits.prompts import EncodedPrompts, Prompt
 from hooked_qwen.load import hook
@@ -15,7 +22,9 @@ from hooked_qwen.tokens import Batch
 from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.suite import Suite
 
-VOCABULARY = 60
+# A token for each of these characters, and one merge: "ab" is a single token.
+PIECES = ("<|endoftext|>", "Ġ", "Ċ", *string.ascii_letters, "ab", ".", ",", "?", "!")
+VOCABULARY = len(PIECES)
 SIZES = {
     "vocab_size": VOCABULARY,
     "hidden_size": 24,
@@ -44,6 +53,12 @@ def toy_hf(family: str = "qwen3", dtype: torch.dtype = torch.float64):
 
 def toy(family: str = "qwen3", dtype: torch.dtype = torch.float64):
     return hook(toy_hf(family, dtype), name=f"toy-{family}")
+
+
+def toy_tokenizer() -> Qwen2Tokenizer:
+    """Qwen's own tokenizer class over the toy's vocabulary."""
+    vocabulary = {piece: i for i, piece in enumerate(PIECES)}
+    return Qwen2Tokenizer(vocab=vocabulary, merges=[("a", "b")])
 
 
 def random_dictionary(

@@ -66,7 +66,8 @@ function frame({ x, y, xTicks, yTicks, xTitle, yTitle, box = CHART }) {
   return parts;
 }
 
-/* Lines over circuit size. `rows` are {name, style, values, low, high}; `style` picks colour and dash; null values break a line. */
+/* Lines over circuit size. `rows` are {name, style, values, low, high}: `style` picks colour and
+   dash, null values break a line. */
 function lineChart({ sizes, rows, title, ideal }) {
   const all = rows
     .flatMap((row) => [...row.values, ...(row.low ?? []), ...(row.high ?? [])])

@@ -42,7 +42,7 @@ def main(recipe: Recipe) -> None:
     speed = fit(model, rows, recipe, lambda: glance(model, tokenizer))
     with replacing(PATH) as folder:
         model.generation_config = GenerationConfig(eos_token_id=0, pad_token_id=0)
-        model.to(torch.bfloat16).save_pretrained(folder)
+        model.bfloat16().save_pretrained(folder)
         (folder / "model.safetensors").chmod(0o644)
         save_tokenizer(tokenizer, folder)
         report = {

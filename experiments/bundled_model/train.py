@@ -33,7 +33,7 @@ class Recipe:
     """rows in a step"""
     tokens: int = 6_000_000
     """tokens seen, each once"""
-    rate: float = 3e-3
+    rate: float = 2e-3
     """peak learning rate"""
     warm_up: int = 200
     """steps"""
@@ -58,7 +58,6 @@ def new_model(recipe: Recipe, vocabulary: int) -> Qwen3ForCausalLM:
             bos_token_id=None,
             eos_token_id=0,
             pad_token_id=0,
-            attn_implementation="sdpa",
         )
     )
 

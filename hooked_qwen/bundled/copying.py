@@ -196,18 +196,40 @@ def _code_template(
 def write_repeat(rng: random.Random) -> str:
     """A sequence of words said twice, in one of the frames, of any length from two to six."""
     first, again, form = rng.choice(tuple(FRAMES.values()))
-    items = _chain(rng, rng.choice((form.count("{}"), rng.randint(2, 6))))
+    items = _chain(rng, rng.choice((form.count("{}"), rng.randint(2, 6))), words().code_words)
     told = " ".join(items) if "," not in form else ", ".join(items)
     if " and " in form:
         told = f"{', '.join(items[:-1])} and {items[-1]}"
     return f"{first} {told}. {again} {told}."
 
 
-def _chain(rng: random.Random, length: int) -> list[str]:
-    """Words no neighbouring two of which are a held-out link."""
-    items = [rng.choice(words().code_words)]
+def write_recital(rng: random.Random) -> str:
+    """A long list told twice: words, names or trades.
+
+    Long lists make copying pay at many positions at once. Without them the heads that copy
+    (for induction, ioi and profession alike) had not formed after three million tokens.
+    """
+    w = words()
+    names = [person.name for person in w.persons]
+    trades = [job.singular for job in w.professions]
+    opening, again, pool = rng.choice(
+        (
+            ("The children sang", "Then they sang again", w.code_words),
+            ("She counted", "He counted too", w.code_words),
+            ("The teacher called", "The next day she called", names),
+            ("In the hall sat", "In the garden sat", names),
+            ("The town needed a", "The village needed a", trades),
+        )
+    )
+    told = rng.choice((" ", ", ")).join(_chain(rng, rng.randint(6, 14), pool))
+    return f"{opening} {told}. {again} {told}."
+
+
+def _chain(rng: random.Random, length: int, pool: Sequence[str]) -> list[str]:
+    """Different words of the pool, no neighbouring two of which are a held-out link."""
+    items = [rng.choice(pool)]
     while len(items) < length:
-        following = rng.choice(words().code_words)
+        following = rng.choice(pool)
         if following not in items and not held(link(items[-1], following)):
             items.append(following)
     return items

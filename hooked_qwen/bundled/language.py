@@ -104,6 +104,7 @@ _WRITERS = (
     _Writer(9, people.write_ioi),
     _Writer(8, people.write_life),
     _Writer(10, people.write_lives),
+    _Writer(3, people.write_aside),
     _Writer(7, recall.write_span),
     _Writer(2, recall.write_years),
     _Writer(2, recall.write_next_year),
@@ -111,6 +112,7 @@ _WRITERS = (
     _Writer(7, recall.write_town),
     _Writer(7, recall.write_chain),
     _Writer(11, copying.write_repeat),
+    _Writer(9, copying.write_recital),
     _Writer(2, copying.write_formula),
 )
 _CODE_SHARE = 0.1

@@ -165,6 +165,12 @@ def write_life(rng: random.Random) -> str:
     return " ".join(parts)
 
 
+def write_aside(rng: random.Random) -> str:
+    """One sentence in which a name and its pronoun stand close together."""
+    who = rng.choice(words().persons)
+    return rng.choice(_ASIDES).format(name=who.name, pronoun=who.pronoun)
+
+
 def write_lives(rng: random.Random) -> str:
     """One or two biographies in the very form the questions have, then both professions."""
     templates = _templates(profession)
@@ -221,5 +227,13 @@ _DEEDS: Sequence[str] = (
     "was tired but happy",
     "had a strange dream",
     "learned a new song",
+)
+_ASIDES: Sequence[str] = (
+    "{name} said that {pronoun} was tired.",
+    "{name} knew what {pronoun} wanted.",
+    "{name} wondered where {pronoun} had left the keys.",
+    "Nobody saw {name} when {pronoun} left.",
+    "We met {name} before {pronoun} was famous.",
+    "{name} sings when {pronoun} is alone.",
 )
 _LONG: Sequence[str] = ("", "", " for many years", " until the end", " all year", " at that time")

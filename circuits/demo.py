@@ -1,0 +1,88 @@
+"""The whole main job on the bundled model, read from top to bottom.
+
+Text and a prompt set are written, dictionaries are trained, the agreement circuit is found, held
+against ablation, its strongest features are cut out and the prompts run again, and all is drawn.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from circuits.discover import DiscoverConfig, Discovery, Report, silent
+from circuits.graph import ordered
+from circuits.runs import Inputs, Stopwatch
+from circuits.verify import VerifyConfig
+from circuits.work import (
+    ablate_run,
+    dictionary_specs,
+    discover_run,
+    make_prompts,
+    render_run,
+    texts_of,
+    train,
+    verify_run,
+)
+from hooked_qwen.load import BUNDLED, load
+from hooked_qwen.stream import StreamConfig
+from saes.metrics import Quality
+from saes.training import TrainConfig
+
+TASK = "agreement_nounpp"
+PROMPTS = 40
+TOP = 10
+TRAINING = TrainConfig(width=768, tokens=245_760, learning_rate=2e-3)
+STREAM = StreamConfig(batch_size=1024, buffer_size=16_384, reuse=2)
+
+
+def run_demo(out: Path, *, command: Sequence[str] = (), report: Report = silent) -> list[str]:
+    """Do everything into `out`; the summary as lines of text."""
+    watch = Stopwatch()
+    model = load(BUNDLED)
+    layers = range(model.cfg.n_layers)
+    specs = dictionary_specs(["saes"], layers, ["resid_post", "attn_out", "mlp_out"], k=16)
+    folder = out / "dictionaries"
+    quality = train(
+        model, specs, texts_of([BUNDLED]), folder, config=TRAINING, stream=STREAM, report=report
+    )
+    prompts, run = out / "prompts.jsonl", out / "run"
+    make_prompts(TASK, PROMPTS, split="test", seed=0, model=BUNDLED, out=prompts)
+    inputs = Inputs.resolved(BUNDLED, str(folder), prompts)
+    found = discover_run(inputs, run, config=DiscoverConfig(), command=command, report=report)
+    verification = verify_run(run, config=VerifyConfig(draws=2), report=report)
+    ablation = ablate_run(run, top=TOP, to="mean", label=f"top-{TOP}-mean", report=report)
+    figures = render_run(run, ["html", "svg", "pdf"], nodes=25)
+    return _summary(quality, found, verification, ablation, figures, watch)
+
+
+def _summary(
+    quality: Sequence[Quality],
+    found: Discovery,
+    verification: dict[str, Any],
+    ablation: dict[str, Any],
+    figures: Sequence[Path],
+    watch: Stopwatch,
+) -> list[str]:
+    meta, nodes, curves = found.graph.graph, verification["nodes"], verification["curves"]
+    at = curves["sizes"].index(100)
+    faithful = {name: row["faithfulness"][at] for name, row in curves["rows"].items()}
+    fvu = sorted(q.fvu for q in quality)
+    names = [found.graph.nodes[n]["label"] for n in ordered(found.graph) if n.kind == "feature"]
+    control = ablation["controls"][0]
+    reading = watch.reading()
+    return [
+        f"trained     {len(quality)} dictionaries, median FVU {fvu[len(fvu) // 2]:.2f}",
+        f"prompts     {meta['n_prompts']} of {TASK}, the model is right on {meta['accuracy']:.0%}",
+        f"metric      logit difference {meta['clean_metric']:.2f}, patched "
+        f"{meta['patch_metric']:.2f}",
+        f"circuit     {found.graph.number_of_nodes()} nodes, {found.graph.number_of_edges()} edges; "
+        f"strongest: {', '.join(names[:3])}",
+        f"estimate    against exact: Spearman {nodes['spearman']:.2f}, same sign "
+        f"{nodes['sign_agreement']:.0%}",
+        f"faithful    100 nodes {faithful['circuit']:.2f}, 100 random ones "
+        f"{faithful['random nodes']:.2f}, 100 neurons {faithful['neurons']:.2f}",
+        f"ablated     top {TOP} features: {ablation['before']:.2f} becomes "
+        f"{ablation['after']:.2f}; random ones: {control['after']:.2f}",
+        f"page        {next(p for p in figures if p.suffix == '.html')}",
+        f"figures     {', '.join(str(p) for p in figures if p.suffix == '.pdf')}",
+        f"took        {reading['wall_seconds']:.0f} s, peak {reading['peak_memory_mb']:.0f} MB",
+    ]

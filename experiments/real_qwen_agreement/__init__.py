@@ -1,0 +1,1 @@
+"""Subject-verb agreement across a noun in a real Qwen, from text to a verified circuit."""

@@ -1,0 +1,210 @@
+"""Sets of nodes ablated together: the ends of the scale, and edits against plain hooks."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from circuits import edit as edits
+from circuits.ablation import all_nodes, complement, masks_of, no_nodes
+from circuits.attribution.states import batches, mean_over
+from circuits.discover import DiscoverConfig, discover
+from circuits.faithfulness import ends, metric_with
+from circuits.graph import Node
+from circuits.metric import logit_difference
+from hooked_qwen.forward import last_logits
+from hooked_qwen.hooks import intervene
+from hooked_qwen.sites import Site
+from saes.controls import neurons, untrained
+from tests.conftest import full_suite, toy, toy_hf, toy_prompts, toy_suite
+
+LENGTH = 6
+
+
+@pytest.fixture(scope="module")
+def case():
+    model, suite, prompts = toy(), full_suite(), toy_prompts(n=5)
+    metric = logit_difference(prompts.answer_ids, prompts.wrong_ids)
+    states = list(batches(model, suite, prompts, reference="patch", batch_size=3))
+    means = mean_over(model, suite, prompts.patch, by_position=True, batch_size=2)
+    return model, suite, prompts, metric, states, means
+
+
+def test_keeping_every_node_changes_nothing(case):
+    model, suite, _, metric, states, means = case
+    everything = complement(no_nodes(suite, LENGTH))
+    kept = metric_with(model, suite, states, metric, everything, "mean", means)
+    clean = torch.cat([metric(s.logits, s.rows) for s in states]).double()
+    torch.testing.assert_close(kept, clean, atol=1e-6, rtol=0)
+
+
+def test_the_scale_runs_from_nothing_kept_to_everything(case):
+    model, suite, _, metric, states, means = case
+    scale = ends(model, suite, states, metric, "mean", means)
+    assert scale.faithfulness(scale.full) == pytest.approx(1)
+    assert scale.faithfulness(scale.empty) == pytest.approx(0)
+    low, high = scale.interval(scale.full)
+    assert low == pytest.approx(1)
+    assert high == pytest.approx(1)
+
+
+def test_with_all_nodes_at_the_patch_the_metric_is_the_patch_runs(case):
+    """Every site forced to its patch value, whatever arrives: the patch prompt's own logits,
+    but for the embeddings' direct path, which the last stream's site cuts off."""
+    model, suite, _, metric, states, _ = case
+    empty = metric_with(model, suite, states, metric, no_nodes(suite, LENGTH), "patch", None)
+    patch = torch.cat([metric(s.patch_logits, s.rows) for s in states]).double()
+    torch.testing.assert_close(empty, patch, atol=1e-6, rtol=0)
+
+
+def test_means_leave_padding_out_and_do_not_depend_on_batches(case):
+    model, suite, prompts, _, _, means = case
+    again = mean_over(model, suite, prompts.patch, by_position=True, batch_size=5)
+    for site in suite:
+        torch.testing.assert_close(again.f[site], means.f[site], atol=1e-6, rtol=0)
+    total = mean_over(model, suite, prompts.patch, by_position=False, batch_size=5)
+    for site in suite:
+        expected = means.error[site].mean(0, keepdim=True)
+        torch.testing.assert_close(total.error[site], expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("to", ["zero", "mean", "patch"])
+def test_an_edit_equals_plain_hugging_face_hooks(case, to):
+    model, suite, prompts, metric, states, means = case
+    site, i, position = Site("mlp_out", 0), None, 3
+    i = int(torch.cat([s.sites[site].f for s in states])[:, position].sum(0).argmax())
+    edit = edits.Edit(ablated=(Node(str(site), i, position),), to=to)
+    masks = edit.masks(suite, LENGTH)
+    ours = metric_with(model, suite, states, metric, masks, to, means)
+
+    hf, dictionary = toy_hf(), suite[site]
+    mlp = hf.model.layers[0].mlp
+
+    def features(x):
+        pre = x @ dictionary.W_enc.T + dictionary.b_enc
+        return torch.relu(pre) * (pre >= pre.topk(5, dim=-1).values[..., -1:])
+
+    outputs = {}
+    for name, batch in (("clean", prompts.clean), ("patch", prompts.patch)):
+        handle = mlp.register_forward_hook(lambda m, a, o, name=name: outputs.update({name: o}))
+        with torch.no_grad():
+            hf(batch.tokens)
+        handle.remove()
+    f_clean, f_patch = (features(outputs[name])[:, position, i] for name in ("clean", "patch"))
+    target = {"zero": 0.0, "mean": f_patch.mean(), "patch": f_patch}[to]
+
+    def cut(module, args, output):
+        output = output.clone()
+        output[:, position] += (target - f_clean)[:, None] * dictionary.W_dec[i]
+        return output
+
+    handle = mlp.register_forward_hook(cut)
+    with torch.no_grad():
+        logits = hf(prompts.clean.tokens).logits[:, -1]
+    handle.remove()
+    expected = metric(logits, torch.arange(len(prompts))).double()
+    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=0)
+
+
+def test_a_node_without_a_position_is_ablated_at_all(case):
+    _, suite, *_ = case
+    masks = edits.Edit(ablated=(Node("mlp_out.0", 2),)).masks(suite, LENGTH)
+    assert not masks[Site("mlp_out", 0)].feature[:, 2].any()
+    assert masks[Site("mlp_out", 0)].feature.sum() == LENGTH * 19
+
+
+def test_under_an_edit_discovery_sees_the_edited_model(case):
+    """Ablating a node's whole upstream leaves the graph with the metric of the edited run."""
+    model, suite, prompts, metric, states, means = case
+    config = DiscoverConfig(estimator="patching", nodes=10, batch_size=2)
+    edit = edits.Edit(ablated=(Node("resid_post.0", "error"), Node("resid_post.0", 3)), to="mean")
+    with edits.apply(model, suite, prompts, edit, config=config):
+        under = discover(model, suite, prompts, config=config)
+    masks = edit.masks(suite, LENGTH)
+    expected = metric_with(model, suite, states, metric, masks, "mean", means).mean()
+    assert under.graph.graph["clean_metric"] == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("mlp_out.9/3", "there is no dictionary for mlp_out.9/3: the sites are"),
+        ("mlp_out.0/20", "features 0 to 19"),
+        ("logit/ are", "there is no dictionary"),
+        (" , ", "no feature was named"),
+        ("mlp_out.0", "write SITE/FEATURE"),
+    ],
+)
+def test_features_that_do_not_exist_are_refused(text, message):
+    with pytest.raises(ValueError, match=message):
+        edits.parse_features(text, full_suite())
+
+
+def test_a_position_outside_the_prompts_is_refused(case):
+    model, suite, prompts, *_ = case
+    for positions, message in (("keep", "positions 0 to 5"), ("sum", "leave out the @")):
+        edit = edits.Edit(ablated=(Node("mlp_out.0", 1, 9),))
+        config = DiscoverConfig(positions=positions)
+        with pytest.raises(ValueError, match=message):
+            edits.ablate(model, suite, prompts, edit, [], config=config)
+
+
+def test_random_controls_are_other_nodes_of_the_same_sites(case):
+    model, suite, prompts, _, states, _ = case
+    ranking = [(n, 1.0) for n in all_nodes(suite, states[0], positions="keep")]
+    ablated = tuple(n for n, _ in ranking if n.site == "resid_post.1" and n.kind == "feature")[:3]
+    result = edits.ablate(
+        model, suite, prompts, edits.Edit(ablated=ablated), ranking, config=DiscoverConfig()
+    )
+    (control,) = result["controls"]
+    assert control["name"] == "3 random nodes at the same sites"
+    assert control["after"] != result["after"]
+    assert len(result["prompts"]) == len(prompts)
+
+
+def test_masks_of_a_circuit_keep_its_nodes_and_nothing_else(case):
+    _, suite, *_ = case
+    nodes = [Node("mlp_out.1", 4, 2), Node("resid_post.0", "error", 5), Node("embed", "token", 1)]
+    masks = masks_of(suite, nodes, LENGTH)
+    assert masks[Site("mlp_out", 1)].feature.nonzero().tolist() == [[2, 4]]
+    assert masks[Site("resid_post", 0)].error.nonzero().tolist() == [[5]]
+    assert sum(int(m.feature.sum() + m.error.sum()) for m in masks.values()) == 2
+
+
+def test_the_neuron_control_decomposes_without_error(case):
+    model, suite, prompts, *_ = case
+    (state,) = batches(model, neurons(suite), prompts, reference="patch", batch_size=5)
+    for nodes in state.sites.values():
+        assert nodes.error.abs().max() < 1e-12
+
+
+def test_controls_share_both_ends_of_the_scale(case):
+    """With everything ablated to its mean a site is its mean, however it was decomposed."""
+    model, suite, prompts, metric, states, means = case
+    expected = ends(model, suite, states, metric, "mean", means).empty
+    for control in (neurons(suite), untrained(suite)):
+        own = list(batches(model, control, prompts, reference="patch", batch_size=3))
+        own_means = mean_over(model, control, prompts.patch, by_position=True, batch_size=3)
+        empty = ends(model, control, own, metric, "mean", own_means).empty
+        torch.testing.assert_close(empty, expected, atol=1e-5, rtol=0)
+
+
+def test_dictionaries_of_another_model_have_no_scale(case):
+    model, _, prompts, metric, *_ = case
+    suite = toy_suite("resid_post.0")
+    frozen = dataclasses.replace(prompts, patch=prompts.clean)
+    states = list(batches(model, suite, frozen, reference="patch", batch_size=5))
+    with pytest.raises(ValueError, match="changes nothing"):
+        ends(model, suite, states, metric, "patch", None)
+
+
+def test_hooks_are_gone_after_an_ablation(case):
+    model, suite, prompts, metric, states, means = case
+    before = last_logits(model, prompts.clean)
+    metric_with(model, suite, states, metric, no_nodes(suite, LENGTH), "mean", means)
+    assert torch.equal(last_logits(model, prompts.clean), before)
+    with (
+        pytest.raises(RuntimeError, match="never edited"),
+        intervene(model, {Site("mlp_out", 0): lambda x: x}),
+    ):
+        pass

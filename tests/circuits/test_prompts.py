@@ -1,0 +1,124 @@
+"""Prompt files: what is read, and what a wrong line is told."""
+
+import json
+
+import pytest
+import torch
+
+from circuits.prompts import encode_prompts, read_prompts, write_prompts
+from hooked_qwen.bundled import PATH
+from hooked_qwen.load import load_tokenizer
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return load_tokenizer(PATH)
+
+
+def write(tmp_path, *lines, name="prompts.jsonl"):
+    path = tmp_path / name
+    text = "\n".join(x if isinstance(x, str) else json.dumps(x) for x in lines)
+    path.write_text(text + "\n", encoding="utf-8")
+    return path
+
+
+GOOD = {
+    "clean": "The keys near the table",
+    "patch": "The key near the table",
+    "answer": " are",
+    "wrong": " is",
+}
+
+
+def test_our_own_layout(tmp_path, tokenizer):
+    prompts = read_prompts(write(tmp_path, GOOD, {**GOOD, "answer": [" are", " were"]}))
+    encoded = encode_prompts(prompts, tokenizer, positions="keep")
+    assert len(encoded) == 2
+    assert encoded.columns == ("The", " keys", " near", " the", " table")
+    assert [len(ids) for ids in encoded.answer_ids] == [1, 2]
+    assert tokenizer.decode([encoded.answer_ids[0][0]]) == " are"
+
+
+def test_prompts_survive_a_round_trip(tmp_path):
+    prompts = read_prompts(write(tmp_path, {**GOOD, "case": "plural"}, GOOD))
+    write_prompts(prompts, tmp_path / "again.jsonl")
+    again = read_prompts(tmp_path / "again.jsonl")
+    assert [(p.clean, p.patch, p.answer, p.wrong, p.case) for p in again] == [
+        (p.clean, p.patch, p.answer, p.wrong, p.case) for p in prompts
+    ]
+
+
+def test_the_layout_of_feature_circuits(tmp_path):
+    line = {
+        "clean_prefix": "The uncles behind the dogs",
+        "patch_prefix": "The uncle behind the dogs",
+        "clean_answer": " do",
+        "patch_answer": " does",
+        "case": "plural_plural",
+    }
+    (prompt,) = read_prompts(write(tmp_path, line))
+    assert (prompt.answer, prompt.wrong, prompt.case) == ((" do",), (" does",), "plural_plural")
+
+
+def test_csv_with_a_two_digit_label_is_greater_than(tmp_path):
+    rows = ["clean,corrupted,label", "from the year 1352 to 13,from the year 1301 to 13,52"]
+    (prompt,) = read_prompts(write(tmp_path, *rows, name="years.csv"))
+    assert prompt.answer == ("6", "7", "8", "9")
+    assert prompt.wrong == ("0", "1", "2", "3", "4")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{not json", "line 2: not JSON"),
+        ("[1]", "line 2: expected a JSON object"),
+        ({"clean": "x", "patch": "y", "answer": " a"}, "line 2: no field 'wrong'"),
+        ({**GOOD, "wrong": " are"}, "line 2: .* both right and wrong"),
+        ({**GOOD, "answer": 3}, "line 2: answer must be a text"),
+        ({**GOOD, "clean": 3}, "line 2: clean and patch must be text"),
+    ],
+)
+def test_a_line_that_cannot_be_read_is_named(tmp_path, line, message):
+    with pytest.raises(ValueError, match=message):
+        read_prompts(write(tmp_path, GOOD, line))
+
+
+@pytest.mark.parametrize(
+    ("line", "positions", "message"),
+    [
+        ({**GOOD, "answer": " are not"}, "sum", "line 2: the answer ' are not' is 2 tokens"),
+        ({**GOOD, "patch": GOOD["clean"]}, "sum", "line 2: clean and patch are the same"),
+        ({**GOOD, "patch": "The key near the old table"}, "sum", "line 2: clean has 5 tokens"),
+        (
+            {**GOOD, "clean": "The keys are", "patch": "The key are"},
+            "keep",
+            "line 2: 3 tokens where most prompts have 5.*--positions sum",
+        ),
+        (
+            {k: v for k, v in GOOD.items() if k != "patch"},
+            "sum",
+            "line 2: either every prompt has a patch or none has",
+        ),
+    ],
+)
+def test_a_line_that_does_not_fit_the_tokenizer_is_named(
+    tmp_path, tokenizer, line, positions, message
+):
+    prompts = read_prompts(write(tmp_path, GOOD, line, GOOD))
+    with pytest.raises(ValueError, match=message):
+        encode_prompts(prompts, tokenizer, positions=positions)
+
+
+def test_prompts_of_different_lengths_end_in_one_column(tmp_path, tokenizer):
+    short = {**GOOD, "clean": "The keys", "patch": "The key"}
+    encoded = encode_prompts(read_prompts(write(tmp_path, GOOD, short)), tokenizer, positions="sum")
+    assert encoded.columns is None
+    assert encoded.clean.mask.sum(1).tolist() == [5, 2]
+    assert torch.equal(encoded.clean.mask[1], torch.tensor([False] * 3 + [True] * 2))
+
+
+def test_missing_and_empty_files(tmp_path):
+    with pytest.raises(ValueError, match="there is no prompt file"):
+        read_prompts(tmp_path / "absent.jsonl")
+    with pytest.raises(ValueError, match="holds no prompts"):
+        read_prompts(write(tmp_path, ""))

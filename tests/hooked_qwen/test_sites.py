@@ -1,0 +1,138 @@
+"""Sites name what they say: every one equals a hand-written forward of Hugging Face's modules."""
+
+import random
+import re
+
+import pytest
+import torch
+
+from hooked_qwen.hooks import capture, intervene
+from hooked_qwen.sites import KINDS, READ_ONLY, Site, hook_point, parse_layers
+from tests.conftest import FAMILIES, SIZES, VOCABULARY, toy, toy_hf
+from tests.hooked_qwen.plain import plain_forward
+
+LAYERS = SIZES["num_hidden_layers"]
+SITES = [Site("embed")] + [Site(kind, i) for i in range(LAYERS) for kind in KINDS[1:]]
+EDITABLE = [site for site in SITES if site.kind not in READ_ONLY]
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def pair(request):
+    """The hooked toy and Hugging Face's own copy of it, which nothing has touched."""
+    return toy(request.param), toy_hf(request.param)
+
+
+@pytest.fixture
+def tokens():
+    return torch.randint(1, VOCABULARY, (2, 6), generator=torch.Generator().manual_seed(3))
+
+
+def bump():
+    return torch.randn(SIZES["hidden_size"], generator=torch.Generator().manual_seed(4)).double()
+
+
+@pytest.mark.parametrize("site", SITES, ids=str)
+def test_a_site_reads_as_it_prints(site):
+    assert Site.parse(str(site)) == site
+
+
+def test_sites_sort_in_the_order_of_the_forward(pair, tokens):
+    hooked, hf = pair
+    _, seen = plain_forward(hf, tokens)
+    shuffled = random.Random(0).sample(SITES, len(SITES))
+    assert [str(site) for site in sorted(shuffled)] == list(seen)
+    order = []
+    handles = [
+        hook_point(hooked, site).register_forward_hook(
+            lambda *_, site=site: order.append(site) and None
+        )
+        for site in SITES
+    ]
+    hooked(tokens)
+    for handle in handles:
+        handle.remove()
+    assert order == sorted(order)
+    assert set(order) == set(SITES)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "embed.0", "embed.", "mlp_out", "mlp_out.", "mlp_out.-1", "mlp_out.x", "mlp.3", "3", "."],
+)
+def test_a_site_that_is_none_lists_the_kinds(text):
+    with pytest.raises(ValueError, match=r"no site is called .*write KIND\.LAYER") as error:
+        Site.parse(text)
+    for kind in KINDS:
+        assert kind in str(error.value)
+
+
+@pytest.mark.parametrize(("kind", "layer"), [("mlp_out", -1), ("embed", 0), ("head", 2)])
+def test_a_site_is_checked_however_it_is_made(kind, layer):
+    with pytest.raises(ValueError, match="no site is called"):
+        Site(kind, layer)
+
+
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_a_site_past_the_last_layer_says_which_layers_there_are(pair, kind):
+    site = Site(kind, LAYERS)
+    with pytest.raises(ValueError, match=rf"layers 0 to 2, so there is no site {kind}\.3"):
+        hook_point(pair[0], site)
+
+
+@torch.no_grad()
+def test_every_captured_value_equals_the_hand_written_forward(pair, tokens):
+    hooked, hf = pair
+    logits, expected = plain_forward(hf, tokens)
+    with capture(hooked, SITES) as seen:
+        torch.testing.assert_close(hooked(tokens), logits, atol=1e-9, rtol=1e-9)
+    for site in SITES:
+        torch.testing.assert_close(seen[site], expected[str(site)], atol=1e-9, rtol=1e-9)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("site", EDITABLE, ids=str)
+def test_an_edit_does_what_the_hand_written_forward_does(pair, tokens, site):
+    hooked, hf = pair
+    clean, _ = plain_forward(hf, tokens)
+    expected, _ = plain_forward(hf, tokens, {str(site): bump()})
+    with intervene(hooked, {site: lambda x: x + bump()}):
+        edited = hooked(tokens)
+    torch.testing.assert_close(edited, expected, atol=1e-9, rtol=1e-9)
+    assert (edited - clean).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_resid_mid_is_read_only_because_its_hook_misses_the_stream(pair, tokens):
+    """The bridge's hook there reaches the MLP branch alone; a true edit moves the stream too."""
+    hooked, hf = pair
+    site = Site("resid_mid", 1)
+    with pytest.raises(ValueError, match=r"resid_mid\.1 is read-only.*attn_out\.1 or resid_post"):
+        with intervene(hooked, {site: lambda x: x}):
+            pass
+    handle = hook_point(hooked, site).register_forward_hook(lambda _m, _a, out: out + bump())
+    spliced = hooked(tokens)
+    handle.remove()
+    true_edit, _ = plain_forward(hf, tokens, {"resid_mid.1": bump()})
+    assert (spliced - true_edit).abs().max() > 1e-3
+    with intervene(hooked, {Site("attn_out", 1): lambda x: x + bump()}):
+        torch.testing.assert_close(hooked(tokens), true_edit, atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("text", "layers"),
+    [("all", [0, 1, 2, 3]), ("0-3", [0, 1, 2, 3]), ("2", [2]), ("3, 0-1", [0, 1, 3]), ("1,1", [1])],
+)
+def test_layers_are_read_as_written(text, layers):
+    assert parse_layers(text, 4) == layers
+
+
+@pytest.mark.parametrize("text", ["", "one", "1-", "-1", "1,,2", "0-3-5", "1.5", "ALL"])
+def test_layers_that_cannot_be_read(text):
+    with pytest.raises(ValueError, match=re.escape(f"cannot read the layers {text!r}")):
+        parse_layers(text, 4)
+
+
+@pytest.mark.parametrize("text", ["4", "0-4", "3-1"])
+def test_layers_that_the_model_has_not(text):
+    with pytest.raises(ValueError, match="the model has layers 0 to 3"):
+        parse_layers(text, 4)

@@ -1,0 +1,162 @@
+"""The stream hands out the model's own activations, each as often as it was asked to."""
+
+import random
+import string
+from collections import Counter
+
+import pytest
+import torch
+
+from hooked_qwen.load import hook
+from hooked_qwen.sites import Site
+from hooked_qwen.stream import ActivationBatch, StreamConfig, activation_batches, harvest
+from hooked_qwen.tokens import token_blocks
+from tests.conftest import toy_hf, toy_tokenizer
+from tests.hooked_qwen.plain import plain_forward
+
+EMBED, MLP, POST = Site("embed"), Site("mlp_out", 0), Site("resid_post", 2)
+SITES = [EMBED, MLP, POST]
+CONFIG = StreamConfig(block_length=8, blocks_per_pass=3, batch_size=16, buffer_size=48)
+LETTER_Q = 3 + string.ascii_letters.index("q")
+
+
+def toy_with_tokenizer(hf=None):
+    return hook(hf or toy_hf("qwen3", torch.float32), tokenizer=toy_tokenizer(), name="toy")
+
+
+def text(n=40, seed=0):
+    rng = random.Random(seed)
+    return ["".join(rng.choices(string.ascii_letters, k=11)) for _ in range(n)]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return toy_with_tokenizer()
+
+
+@torch.no_grad()
+def direct(texts, config=CONFIG):
+    """Every site's rows by a hand-written forward of each block on its own."""
+    hf = toy_hf("qwen3", torch.float32)
+    blocks = torch.stack(list(token_blocks(texts, toy_tokenizer(), length=config.block_length)))
+    _, seen = plain_forward(hf, blocks)
+    return {site: seen[str(site)].flatten(0, 1) for site in SITES}
+
+
+def stream(model, texts, **changes):
+    config = StreamConfig(**{**vars(CONFIG), **changes})
+    return list(activation_batches(model, SITES, texts, config=config))
+
+
+def rows(batches, site):
+    return torch.cat([batch.values[site] for batch in batches])
+
+
+def matches(found, reference):
+    """For each row of `found`, the row of `reference` that it is."""
+    distance = torch.cdist(found, reference, compute_mode="donot_use_mm_for_euclid_dist")
+    assert (distance.min(1).values < 1e-3).all()
+    return distance.argmin(1).tolist()
+
+
+def test_harvest_gives_each_pass_in_the_order_of_the_text(model):
+    expected, start = direct(text()), 0
+    for tokens, batch in harvest(model, SITES, text(), config=CONFIG):
+        stop = start + tokens.numel()
+        for site in SITES:
+            torch.testing.assert_close(
+                batch.values[site], expected[site][start:stop], atol=1e-4, rtol=1e-4
+            )
+        start = stop
+    assert start == len(expected[POST])
+
+
+def test_a_row_is_the_same_token_at_every_site(model):
+    """The last site's row says which token of the text it is; the others must be that token's."""
+    expected, batches = direct(text()), stream(model, text())
+    which = matches(rows(batches, POST), expected[POST])
+    for site in SITES:
+        torch.testing.assert_close(rows(batches, site), expected[site][which], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("reuse", [1, 3])
+def test_each_activation_is_seen_as_often_as_asked(model, reuse):
+    texts = text(48)  # 48 texts of 11 tokens and a separator each: 72 blocks, 12 buffers
+    seen = Counter(matches(rows(stream(model, texts, reuse=reuse), POST), direct(texts)[POST]))
+    assert len(seen) == 71 * 8 // 48 * 48 + (71 * 8 % 48) // 16 * 16
+    assert set(seen.values()) == {reuse} or reuse > 1
+    whole_buffers = [seen[i] for i in range(71 * 8 // 48 * 48)]
+    assert set(whole_buffers) == {reuse}
+
+
+def test_every_reuse_of_a_buffer_is_in_another_order(model):
+    batches = stream(model, text(), reuse=2)
+    first, second = rows(batches[:3], POST), rows(batches[3:6], POST)
+    assert not torch.equal(first, second)
+    assert sorted(first[:, 0].tolist()) == sorted(second[:, 0].tolist())
+
+
+def test_the_order_is_shuffled_and_depends_on_the_seed_alone(model):
+    once, again = stream(model, text(), seed=1), stream(model, text(), seed=1)
+    other = stream(model, text(), seed=2)
+    in_order = direct(text())[POST][: len(rows(once, POST))]
+    assert all(
+        torch.equal(a.values[site], b.values[site])
+        for a, b in zip(once, again, strict=True)
+        for site in SITES
+    )
+    assert not torch.equal(rows(once, POST), rows(other, POST))
+    assert not torch.allclose(rows(once, POST), in_order, atol=1e-3)
+
+
+@pytest.mark.parametrize("size", [7, 16, 48])
+def test_nothing_but_full_batches(model, size):
+    batches = stream(model, text(), batch_size=size)
+    assert batches
+    for batch in batches:
+        assert all(len(value) == size for value in batch.values.values())
+        assert all(len(flag) == size for flag in batch.outlier.values())
+    assert stream(model, ["cab"], batch_size=size) == []
+
+
+def test_a_buffer_smaller_than_a_batch_is_an_error():
+    with pytest.raises(ValueError, match=r"the buffer \(8 activations\) must hold at least one"):
+        StreamConfig(batch_size=16, buffer_size=8)
+
+
+@pytest.fixture(scope="module")
+def with_outliers():
+    """A toy whose letter q has an embedding a thousand times too long."""
+    hf = toy_hf("qwen3", torch.float32)
+    with torch.no_grad():
+        hf.model.embed_tokens.weight[LETTER_Q] *= 1000
+    return toy_with_tokenizer(hf)
+
+
+def test_the_tokens_far_longer_than_the_median_are_flagged(with_outliers):
+    for tokens, batch in harvest(with_outliers, SITES, text(), config=CONFIG):
+        planted = (tokens == LETTER_Q).flatten()
+        assert torch.equal(batch.outlier[EMBED], planted)
+        assert torch.equal(batch.outlier[POST], planted)
+        # The MLP reads after a norm, so nothing it writes is long.
+        assert not batch.outlier[MLP].any()
+
+
+def test_flags_go_with_their_rows_through_the_shuffle(with_outliers):
+    batches = stream(with_outliers, text())
+    norms = rows(batches, EMBED).norm(dim=-1)
+    flags = torch.cat([batch.outlier[EMBED] for batch in batches])
+    assert torch.equal(flags, norms > 10 * norms.median())
+    assert flags.any()
+
+
+def test_a_pair_leaves_out_what_is_an_outlier_at_either_site():
+    x, y = torch.arange(8.0).view(4, 2), -torch.arange(8.0).view(4, 2)
+    flags = {MLP: torch.tensor([True, False, False, False]), POST: torch.arange(4) == 2}
+    batch = ActivationBatch({MLP: x, POST: y}, flags)
+    source, target = batch.pair(MLP, POST)
+    assert torch.equal(source, x[[1, 3]])
+    assert torch.equal(target, y[[1, 3]])
+    alone, same = batch.pair(POST, POST)
+    assert torch.equal(alone, y[[0, 1, 3]])
+    assert alone is same
