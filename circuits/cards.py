@@ -51,11 +51,7 @@ def make_cards(
 def prompt_texts(prompts: EncodedPrompts, *, batch_size: int = 32) -> list[Batch]:
     """The clean and patch prompts as text to look for examples in."""
     batches = [prompts.clean] + ([prompts.patch] if prompts.patch is not None else [])
-    return [
-        Batch(tokens=b.tokens[rows], mask=b.mask[rows])
-        for b in batches
-        for rows in torch.arange(len(b)).split(batch_size)
-    ]
+    return [b.rows(index) for b in batches for index in torch.arange(len(b)).split(batch_size)]
 
 
 def block_texts(blocks: Iterable[Tensor], *, batch_size: int = 16) -> list[Batch]:

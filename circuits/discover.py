@@ -269,7 +269,7 @@ def _add_output(graph: nx.DiGraph, prompts: EncodedPrompts, summary: _Summary) -
 
 def _add_edges(graph: nx.DiGraph, weights: EdgeWeights, config: DiscoverConfig) -> None:
     output = next(n for n in graph if n.site == "logit")
-    effects = [abs(e) for n, e in graph.nodes(data="effect") if n != output]
+    effects = [abs(graph.nodes[n]["effect"]) for n in graph if n != output]
     floor = config.edge_threshold * max(effects, default=0.0)
     for (source, target), weight in weights.items():
         if abs(weight) >= floor and weight:

@@ -139,7 +139,7 @@ def agreement(
 def _spearman(estimate: Tensor, exact: Tensor) -> float | None:
     if len(estimate) < 3 or estimate.unique().numel() < 2 or exact.unique().numel() < 2:
         return None
-    return rounded(float(stats.spearmanr(estimate.numpy(), exact.numpy()).statistic))
+    return rounded(float(stats.spearmanr(estimate.numpy(), exact.numpy())[0]))
 
 
 def _spearman_interval(

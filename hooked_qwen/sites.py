@@ -9,6 +9,7 @@ Every tensor is `[batch, pos, d_model]`.
 
 from dataclasses import dataclass
 from functools import total_ordering
+from typing import Any
 
 from torch import nn
 from transformer_lens.model_bridge import TransformerBridge
@@ -63,12 +64,12 @@ def _unknown(text: str) -> ValueError:
 def hook_point(model: TransformerBridge, site: Site) -> nn.Module:
     """The hook through which `site`'s tensor passes; raises `ValueError` past the last layer."""
     if site.kind == "embed":
-        return model.embed.hook_out
+        return model.get_submodule("embed.hook_out")
     if site.layer >= len(model.blocks):
         raise ValueError(
             f"the model has layers 0 to {len(model.blocks) - 1}, so there is no site {site}"
         )
-    block = model.blocks[site.layer]
+    block: Any = model.blocks[site.layer]
     match site.kind:
         case "resid_pre":
             return block.hook_in
@@ -84,7 +85,7 @@ def hook_point(model: TransformerBridge, site: Site) -> nn.Module:
             return block.mlp.hook_out
 
 
-def token_mixer(block: nn.Module) -> nn.Module:
+def token_mixer(block: Any) -> nn.Module:
     """The block's attention, or its gated delta net in the hybrid models (Qwen3.5)."""
     return block.linear_attn if "linear_attn" in block.submodules else block.attn
 

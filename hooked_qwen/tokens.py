@@ -29,6 +29,9 @@ class Batch:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    def rows(self, index: Int[Tensor, " chosen"]) -> "Batch":
+        return Batch(tokens=self.tokens[index], mask=self.mask[index])
+
     def to(self, device: torch.device | str) -> "Batch":
         return Batch(tokens=self.tokens.to(device), mask=self.mask.to(device))
 

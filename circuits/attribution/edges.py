@@ -105,11 +105,10 @@ def edge_weights(
             pulled = _pull_back(pieces, suite, state, gradients, site, some, sources)
             _contract(weights, pulled, suite, state, by_site, some)
     sources = [s for s in upstream(suite, None) if s in by_site]
-    direct = torch.autograd.grad(
-        pieces.metric, [pieces.leaves[s] for s in sources], allow_unused=True
-    )
-    pulled = {s: g.unsqueeze(0) for s, g in zip(sources, direct, strict=True) if g is not None}
-    _contract(weights, pulled, suite, state, by_site, [Node(LOGIT, LOGIT)])
+    if sources:
+        direct = torch.autograd.grad(pieces.metric, [pieces.leaves[s] for s in sources])
+        pulled = {s: g.unsqueeze(0) for s, g in zip(sources, direct, strict=True)}
+        _contract(weights, pulled, suite, state, by_site, [Node(LOGIT, LOGIT)])
     return weights
 
 

@@ -7,7 +7,7 @@ the parts always add up to the tensor itself. The token embeddings are nodes too
 Axes: `batch` prompts, `pos` columns (prompts padded on the left), `features` a dictionary's.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -125,7 +125,7 @@ def mean_over(
     f: dict[Site, Tensor] = {}
     error: dict[Site, Tensor] = {}
     for rows in torch.arange(len(batch)).split(batch_size):
-        part = Batch(tokens=batch.tokens[rows], mask=batch.mask[rows])
+        part = batch.rows(rows)
         values, _, _ = site_values(model, suite, part)
         for site, dictionary in suite.items():
             parts = decompose(dictionary, values[dictionary.source], values[site])
@@ -151,11 +151,11 @@ def _batch_state(
     reference: Reference,
     means: Means | None,
 ) -> BatchState:
-    clean = _take(prompts.clean, rows)
+    clean = prompts.clean.rows(rows)
     values, logits, arguments = site_values(model, suite, clean)
     patched, patch_logits = None, None
     if prompts.patch is not None:
-        patched, patch_logits, _ = site_values(model, suite, _take(prompts.patch, rows))
+        patched, patch_logits, _ = site_values(model, suite, prompts.patch.rows(rows))
     states = {}
     for site, dictionary in suite.items():
         f, error = decompose(dictionary, values[dictionary.source], values[site])
@@ -192,7 +192,3 @@ def _reference(
         return torch.zeros_like(f), torch.zeros_like(error)
     assert means is not None, "the mean reference needs the means"
     return means.f[site].expand_as(f), means.error[site].expand_as(error)
-
-
-def _take(batch: Batch, rows: Iterable[int] | Tensor) -> Batch:
-    return Batch(tokens=batch.tokens[rows], mask=batch.mask[rows])

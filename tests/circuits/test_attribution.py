@@ -51,7 +51,7 @@ def test_resuming_from_a_site_equals_the_whole_run(case, site):
 
 
 def test_moving_every_node_of_a_stream_site_gives_the_patch_run(case):
-    model, suite, prompts, metric, state = case
+    model, suite, _prompts, _metric, state = case
     site = Site("resid_post", 2)
     nodes = state.sites[site]
     value = suite[site].decode(nodes.f + nodes.f_change) + nodes.error + nodes.error_change
@@ -124,7 +124,7 @@ def test_exact_effects_equal_plain_hugging_face_hooks(case):
 
 def test_first_order_error_is_second_order_in_the_move(case):
     """Halving every move quarters the gap between estimate and exact effect."""
-    model, suite, prompts, metric, state = case
+    model, suite, _prompts, metric, state = case
     gradients = gradients_at_clean(model, suite, state, metric)
     nodes = [n for n in all_nodes(suite, state, positions="sum") if n.site == "resid_post.0"]
 
@@ -152,7 +152,7 @@ def test_first_order_error_is_second_order_in_the_move(case):
 
 def test_integrated_gradients_are_complete(case):
     """All nodes of a site together explain m(site at patch) - m(clean), to quadrature error."""
-    model, suite, prompts, metric, state = case
+    model, suite, _prompts, metric, state = case
     gradients = gradients_along_path(model, suite, state, metric, steps=200)
     effects = node_effects(suite, state, gradients, positions="keep")
     for site, dictionary in suite.items():
@@ -167,7 +167,7 @@ def test_integrated_gradients_are_complete(case):
 
 def test_patching_is_exact_where_the_rest_is_linear(case):
     """A metric linear in the last stream's tensor leaves no first-order error."""
-    model, suite, prompts, _, state = case
+    _model, suite, _prompts, _, state = case
     site = Site("resid_post", 2)
     direction = torch.randn(24, dtype=torch.float64)
     nodes = state.sites[site]
@@ -216,7 +216,7 @@ def _effects(model, suite, state, metric, estimator) -> torch.Tensor:
 
 
 def test_zero_reference_moves_everything_to_nothing(case):
-    model, suite, prompts, metric, _ = case
+    model, suite, prompts, _metric, _ = case
     state = one_batch(model, suite, dataclasses.replace(prompts, patch=None), "zero")
     for nodes in state.sites.values():
         assert torch.equal(nodes.f_change, -nodes.f)

@@ -70,8 +70,7 @@ def test_incoming_edges_sum_to_the_change_of_the_node_held_by_everything_else(si
         wanted = [dictionary.source]
         with torch.no_grad(), intervene(model, edits), capture(model, wanted) as seen:
             last_logits(model, state.clean)
-        pre = seen[dictionary.source][0, 4] @ dictionary.W_enc[feature] + dictionary.b_enc[feature]
-        return pre
+        return seen[dictionary.source][0, 4] @ dictionary.W_enc[feature] + dictionary.b_enc[feature]
 
     step = 1e-2
     slope = (value_of(step) - value_of(-step)) / (2 * step)

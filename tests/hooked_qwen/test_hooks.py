@@ -62,58 +62,79 @@ def test_the_model_is_restored_when_something_raises(model, fails_in):
 def test_a_site_that_is_not_there_leaves_no_hook_behind(model):
     hooks = hooks_in(model)
     missing = Site("mlp_out", 9)
-    with pytest.raises(ValueError, match="there is no site mlp_out.9"):
-        with capture(model, [MLP, missing]):
-            pass
-    with pytest.raises(ValueError, match="there is no site mlp_out.9"):
-        with intervene(model, {MLP: lambda x: x, missing: lambda x: x}):
-            pass
+    with (
+        pytest.raises(ValueError, match=r"there is no site mlp_out\.9"),
+        capture(model, [MLP, missing]),
+    ):
+        pass
+    with (
+        pytest.raises(ValueError, match=r"there is no site mlp_out\.9"),
+        intervene(model, {MLP: lambda x: x, missing: lambda x: x}),
+    ):
+        pass
     assert hooks_in(model) == hooks
 
 
 def test_an_edit_that_never_ran_raises(model):
-    with pytest.raises(RuntimeError, match=r"mlp_out\.1 never edited: no forward pass inside"):
-        with intervene(model, {MLP: lambda x: x}):
-            pass
-    with pytest.raises(RuntimeError, match=r"mlp_out\.1, resid_post\.1 never edited"):
-        with intervene(model, {Site("embed"): lambda x: x, POST: lambda x: x, MLP: lambda x: x}):
-            model(TOKENS, stop_at_layer=1)
+    with (
+        pytest.raises(RuntimeError, match=r"mlp_out\.1 never edited: no forward pass inside"),
+        intervene(model, {MLP: lambda x: x}),
+    ):
+        pass
+    with (
+        pytest.raises(RuntimeError, match=r"mlp_out\.1, resid_post\.1 never edited"),
+        intervene(model, {Site("embed"): lambda x: x, POST: lambda x: x, MLP: lambda x: x}),
+    ):
+        model(TOKENS, stop_at_layer=1)
 
 
 def test_a_capture_that_saw_nothing_raises(model):
-    with pytest.raises(RuntimeError, match=r"mlp_out\.1 never captured: no forward pass inside"):
-        with capture(model, [MLP]):
-            pass
+    with (
+        pytest.raises(RuntimeError, match=r"mlp_out\.1 never captured: no forward pass inside"),
+        capture(model, [MLP]),
+    ):
+        pass
 
 
 def test_an_error_in_the_block_is_not_hidden_by_the_edit_that_never_ran(model):
-    with pytest.raises(ZeroDivisionError):
-        with intervene(model, {MLP: lambda x: x}), capture(model, [POST]):
-            raise ZeroDivisionError
+    with (
+        pytest.raises(ZeroDivisionError),
+        intervene(model, {MLP: lambda x: x}),
+        capture(model, [POST]),
+    ):
+        raise ZeroDivisionError
 
 
 def test_nested_edits_compose_from_the_outside_in(model):
     with capture(model, [MLP]) as clean:
         model(TOKENS)
-    with intervene(model, {MLP: lambda x: x + 1}), intervene(model, {MLP: lambda x: 3 * x}):
-        with capture(model, [MLP]) as seen:
-            model(TOKENS)
+    with (
+        intervene(model, {MLP: lambda x: x + 1}),
+        intervene(model, {MLP: lambda x: 3 * x}),
+        capture(model, [MLP]) as seen,
+    ):
+        model(TOKENS)
     assert torch.equal(seen[MLP], 3 * (clean[MLP] + 1))
 
 
 def test_edits_of_several_sites_run_in_one_forward(model):
-    with intervene(model, {MLP: torch.ones_like, POST: lambda x: x - 1}):
-        with capture(model, [MLP, POST, Site("resid_mid", 1)]) as seen:
-            model(TOKENS)
+    with (
+        intervene(model, {MLP: torch.ones_like, POST: lambda x: x - 1}),
+        capture(model, [MLP, POST, Site("resid_mid", 1)]) as seen,
+    ):
+        model(TOKENS)
     assert torch.equal(seen[MLP], torch.ones_like(seen[MLP]))
     expected = seen[Site("resid_mid", 1)] + 1 - 1
     torch.testing.assert_close(seen[POST], expected, atol=1e-12, rtol=0)
 
 
 def test_a_capture_outside_an_edit_sees_the_tensor_before_it(model):
-    with capture(model, [MLP]) as outer, intervene(model, {MLP: torch.zeros_like}):
-        with capture(model, [MLP]) as inner:
-            model(TOKENS)
+    with (
+        capture(model, [MLP]) as outer,
+        intervene(model, {MLP: torch.zeros_like}),
+        capture(model, [MLP]) as inner,
+    ):
+        model(TOKENS)
     with capture(model, [MLP]) as clean:
         model(TOKENS)
     assert torch.equal(outer[MLP], clean[MLP])
@@ -131,8 +152,10 @@ def test_the_last_forward_of_the_block_is_kept(model):
 
 def test_captured_tensors_keep_their_history(model):
     shift = torch.zeros(24, dtype=torch.float64, requires_grad=True)
-    with intervene(model, {Site("resid_post", 0): lambda x: x + shift}):
-        with capture(model, [POST]) as seen:
-            model(TOKENS)
+    with (
+        intervene(model, {Site("resid_post", 0): lambda x: x + shift}),
+        capture(model, [POST]) as seen,
+    ):
+        model(TOKENS)
     (gradient,) = torch.autograd.grad(seen[POST].sum(), shift)
     assert gradient.abs().max() > 0

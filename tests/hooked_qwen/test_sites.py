@@ -106,9 +106,11 @@ def test_resid_mid_is_read_only_because_its_hook_misses_the_stream(pair, tokens)
     """The bridge's hook there reaches the MLP branch alone; a true edit moves the stream too."""
     hooked, hf = pair
     site = Site("resid_mid", 1)
-    with pytest.raises(ValueError, match=r"resid_mid\.1 is read-only.*attn_out\.1 or resid_post"):
-        with intervene(hooked, {site: lambda x: x}):
-            pass
+    with (
+        pytest.raises(ValueError, match=r"resid_mid\.1 is read-only.*attn_out\.1 or resid_post"),
+        intervene(hooked, {site: lambda x: x}),
+    ):
+        pass
     handle = hook_point(hooked, site).register_forward_hook(lambda _m, _a, out: out + bump())
     spliced = hooked(tokens)
     handle.remove()

@@ -22,8 +22,8 @@ def test_the_last_token_of_every_prompt_is_the_last_column():
     batch = pad_left(rows, pad=0)
     assert len(batch) == 3
     assert batch.tokens.tolist() == [[5, 6, 7], [0, 0, 8], [0, 9, 3]]
-    for row, tokens, mask in zip(rows, batch.tokens, batch.mask, strict=True):
-        assert tokens[mask].tolist() == row
+    for row, padded, mask in zip(rows, batch.tokens, batch.mask, strict=True):
+        assert padded[mask].tolist() == row
         assert mask.tolist() == sorted(mask.tolist())
 
 
@@ -57,7 +57,7 @@ def test_blocks_are_the_texts_end_to_end_with_eos_between(tokenizer, length):
         stream += [*encode(tokenizer, text), tokenizer.eos_token_id]
     blocks = [b.tolist() for b in token_blocks(TEXTS, tokenizer, length=length)]
     assert all(len(block) == length for block in blocks)
-    joined = sum(blocks, [])
+    joined = [token for block in blocks for token in block]
     assert joined == stream[: len(joined)]
     # A full block is cut when text comes in, so the last separator may wait for a next text.
     assert len(stream) - 1 - len(joined) < length
@@ -143,5 +143,5 @@ def test_a_folder_without_text_is_an_error(tmp_path):
 
 
 def test_a_path_that_is_not_there_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match="there is no text at .*nowhere"):
+    with pytest.raises(ValueError, match=r"there is no text at .*nowhere"):
         list(read_texts([tmp_path / "nowhere"]))

@@ -1,0 +1,253 @@
+"""The commands as a user meets them: what they write, and what they say when something is off."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from circuits.cli import app
+from circuits.runs import read_run
+from circuits.work import make_prompts
+from hooked_qwen.bundled import DICTIONARIES, PATH
+from hooked_qwen.sites import Site
+from saes.suite import load_suite
+
+
+def call(*arguments: str):
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def fails(*arguments: str) -> str:
+    """The one line that a failing command prints, run as a process."""
+    done = subprocess.run(
+        [sys.executable, "-c", "from circuits.cli import main; main()", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    (line,) = [x for x in done.stderr.splitlines() if x.startswith("error: ")]
+    return line
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """One discovered and verified run on the bundled model, shared by the tests."""
+    folder = tmp_path_factory.mktemp("cli")
+    prompts = folder / "prompts.jsonl"
+    make_prompts("agreement_nounpp", 32, split="test", seed=0, model="bundled", out=prompts)
+    done = call("discover", prompts, "--out", folder / "run")
+    assert done.exit_code == 0, done.output
+    done = call("verify", folder / "run")
+    assert done.exit_code == 0, done.output
+    return folder
+
+
+def test_a_run_folder_holds_what_the_contract_says(folder):
+    run = folder / "run"
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert manifest["model_path"] == str(PATH)
+    assert manifest["dictionaries_path"] == str(DICTIONARIES)
+    assert manifest["prompts_path"] == str(folder / "prompts.jsonl")
+    for name in ("model_hash", "dictionaries_hash", "prompts_hash"):
+        assert len(manifest[name]) == 16
+    assert manifest["wall_seconds"] > 0
+    assert manifest["peak_memory_mb"] > 0
+    graph = json.loads((run / "graph.json").read_text())
+    assert graph["schema"] == "feature-graph/1"
+    assert sum(n["kind"] in ("feature", "error") for n in graph["nodes"]) == 100
+    assert all(n["exact"] is not None for n in graph["nodes"])
+
+
+def test_estimates_agree_with_the_oracle_on_the_bundled_model(folder):
+    """The strongest hundred nodes: same sign for at least nine in ten, by either estimator."""
+    verification = json.loads((folder / "run" / "verification.json").read_text())
+    assert verification["nodes"]["n"] >= 100
+    assert verification["nodes"]["n_prompts"] >= 30
+    assert verification["nodes"]["sign_agreement"] >= 0.9
+    out = folder / "patching"
+    assert (
+        call(
+            "discover", folder / "prompts.jsonl", "--estimator", "patching", "--out", out
+        ).exit_code
+        == 0
+    )
+    assert call("verify", out).exit_code == 0
+    verification = json.loads((out / "verification.json").read_text())
+    assert verification["nodes"]["sign_agreement"] >= 0.9
+
+
+def test_the_circuit_is_more_faithful_than_random_nodes_by_a_wide_margin(folder):
+    curves = json.loads((folder / "run" / "verification.json").read_text())["curves"]
+    at = curves["sizes"].index(100)
+    circuit = curves["rows"]["circuit"]
+    assert circuit["low"][at] > curves["rows"]["random nodes"]["faithfulness"][at] + 0.3
+    assert circuit["completeness"][at] < 0.5
+
+
+def test_exact_effects_of_the_graph_equal_plain_hugging_face_hooks(folder):
+    """`--estimator exact` recomputed with transformers alone: 1e-4 logits."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    out = folder / "exact"
+    assert (
+        call("discover", folder / "prompts.jsonl", "--estimator", "exact", "--out", out).exit_code
+        == 0
+    )
+    graph = json.loads((out / "graph.json").read_text())
+    hf = AutoModelForCausalLM.from_pretrained(PATH, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(PATH)
+    suite = load_suite("bundled")
+    lines = [json.loads(x) for x in (folder / "prompts.jsonl").read_text().splitlines()]
+    tokens = {
+        name: torch.tensor([tokenizer(x[name])["input_ids"] for x in lines])
+        for name in ("clean", "patch")
+    }
+    right, wrong = (
+        torch.tensor([tokenizer(x[name])["input_ids"][0] for x in lines])
+        for name in ("answer", "wrong")
+    )
+    rows = torch.arange(len(lines))
+
+    def module(site):
+        layer = hf.model.layers[site.layer]
+        return {"resid_post": layer, "attn_out": layer.self_attn, "mlp_out": layer.mlp}[site.kind]
+
+    def run(site, ids, edit=None):
+        seen = {}
+
+        def hook(_module, _args, output):
+            value = output[0] if isinstance(output, tuple) else output
+            seen["x"] = value
+            new = value if edit is None else value + edit
+            return (new, *output[1:]) if isinstance(output, tuple) else new
+
+        handle = module(site).register_forward_hook(hook)
+        with torch.no_grad():
+            logits = hf(ids).logits[:, -1]
+        handle.remove()
+        return logits[rows, right] - logits[rows, wrong], seen["x"]
+
+    nodes = [n for n in graph["nodes"] if n["kind"] in ("feature", "error")][::5]
+    for node in nodes:
+        site = Site.parse(node["site"])
+        dictionary = suite[site]
+        before, clean = run(site, tokens["clean"])
+        _, patch = run(site, tokens["patch"])
+        f_clean, f_patch = dictionary.encode(clean), dictionary.encode(patch)
+        if node["kind"] == "error":
+            change = (patch - f_patch @ dictionary.W_dec) - (clean - f_clean @ dictionary.W_dec)
+        else:
+            i = node["feature"]
+            change = (f_patch - f_clean)[..., i, None] * dictionary.W_dec[i]
+        only = torch.zeros_like(change)
+        only[:, node["position"]] = change[:, node["position"]]
+        after, _ = run(site, tokens["clean"], only)
+        assert float((after - before).mean()) == pytest.approx(node["effect"], abs=1e-4), node["id"]
+
+
+def test_the_same_command_writes_the_same_bytes(folder):
+    out = folder / "again"
+    arguments = ("discover", folder / "prompts.jsonl", "--estimator", "patching", "--out", out)
+    assert call(*arguments).exit_code == 0
+    first = (out / "graph.json").read_bytes()
+    assert call(*arguments).exit_code == 0
+    assert (out / "graph.json").read_bytes() == first
+    assert b"NaN" not in first
+
+
+def test_ablating_outside_the_circuit_and_comparing(folder):
+    run = folder / "run"
+    assert call("ablate", run, "--outside", "--to", "mean", "--name", "only").exit_code == 0
+    result = json.loads((run / "ablations" / "only" / "result.json").read_text())
+    assert len(result["features"]) > 100
+    assert len(result["prompts"]) == 32
+    page = folder / "compare.html"
+    done = call("compare", run, run / "ablations" / "only", "--out", page)
+    assert done.exit_code == 0
+    assert page.stat().st_size > 100_000
+
+
+def test_training_writes_a_suite_that_discovery_takes(folder):
+    out = folder / "trained"
+    done = call(
+        "train", "saes", "transcoders", "--text", "bundled", "--out", out, "--layers", "1,3",
+        "--sites", "resid_post", "--width", 128, "--k", 8, "--tokens", 16384,
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert sorted(p.name for p in out.iterdir() if p.is_dir()) == [
+        "mlp_in.1-mlp_out.1",
+        "mlp_in.3-mlp_out.3",
+        "resid_post.1",
+        "resid_post.3",
+    ]
+    done = call(
+        "discover", folder / "prompts.jsonl", "--dictionaries", out, "--mlp", "transcoder",
+        "--positions", "sum", "--out", folder / "small",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    meta = read_run(folder / "small").graph.graph
+    assert meta["dictionaries"]["mlp_out.1"]["source"] == "mlp_in.1"
+    done = call("evaluate", out, "--text", "bundled", "--tokens", 512, "--out", folder / "q.json")
+    assert done.exit_code == 0, done.output
+    assert json.loads((folder / "q.json").read_text())["resid_post.1"]["l0"] <= 8
+    assert "not empty" in fails("train", "saes", "--text", "bundled", "--out", out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("discover", "absent.jsonl", "--out", "x"), "there is no prompt file at"),
+        (("verify", "absent"), "absent is not a finished run"),
+        (("ablate", "absent", "--top", "3"), "absent is not a finished run"),
+        (("ablate", "absent"), "one of --features, --top or --outside"),
+        (("prompts", "make", "poetry", "--out", "x.jsonl"), "agreement_nounpp"),
+        (("train", "saes", "--text", "absent.txt", "--out", "x"), "there is no text at"),
+        (("evaluate", "absent", "--text", "bundled"), "there are no dictionaries at absent"),
+    ],
+)
+def test_bad_input_is_one_clear_line(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert message in fails(*arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_whose_prompts_changed_is_refused(folder, tmp_path):
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_bytes((folder / "prompts.jsonl").read_bytes())
+    call("discover", prompts, "--estimator", "patching", "--nodes", 5, "--out", tmp_path / "run")
+    with prompts.open("a") as file:
+        file.write("\n")
+    assert "the prompts at" in fails("verify", tmp_path / "run")
+
+
+@pytest.mark.parametrize("verb", ["train", "discover"])
+def test_a_killed_command_leaves_nothing_half_written(verb, folder, tmp_path):
+    """SIGKILL at several moments: what is there is whole, and a rerun succeeds."""
+    out = tmp_path / "out"
+    arguments = {
+        "train": ["train", "saes", "--text", "bundled", "--layers", "0", "--sites", "mlp_out",
+                  "--width", "64", "--k", "4", "--tokens", "32768", "--out", str(out)],
+        "discover": ["discover", str(folder / "prompts.jsonl"), "--estimator", "patching",
+                     "--nodes", "20", "--out", str(out)],
+    }[verb]  # fmt: skip
+    command = [sys.executable, "-c", "from circuits.cli import main; main()", *arguments]
+    for seconds in (5, 8):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(seconds)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        for path in out.rglob("*.json") if out.exists() else ():
+            json.loads(path.read_text())
+    if out.exists() and verb == "train":
+        load_suite(out)
+    else:
+        assert subprocess.run(command, capture_output=True).returncode == 0
+    assert not list(tmp_path.rglob(".partial-*"))

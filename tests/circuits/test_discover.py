@@ -1,0 +1,197 @@
+"""Discovery and verification as wholes, on toys: what must not change the result, and what must."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from circuits.discover import DiscoverConfig, discover
+from circuits.faithfulness import by_site
+from circuits.graph import Node, as_json
+from circuits.prompts import EncodedPrompts
+from circuits.verify import VerifyConfig, agreement, verify
+from hooked_qwen.tokens import Batch
+from tests.conftest import full_suite, toy, toy_prompts, toy_suite
+
+
+@pytest.fixture(scope="module")
+def case():
+    return toy(), full_suite(), toy_prompts(n=5)
+
+
+def shuffled(prompts: EncodedPrompts, order: list[int]) -> EncodedPrompts:
+    assert prompts.patch is not None
+
+    def take(batch: Batch) -> Batch:
+        return Batch(tokens=batch.tokens[order], mask=batch.mask[order])
+
+    return EncodedPrompts(
+        tuple(prompts.prompts[i] for i in order),
+        take(prompts.clean),
+        take(prompts.patch),
+        tuple(prompts.answer_ids[i] for i in order),
+        tuple(prompts.wrong_ids[i] for i in order),
+        prompts.columns,
+    )
+
+
+@pytest.mark.parametrize("estimator", ["patching", "ig", "exact"])
+def test_batch_size_and_prompt_order_change_nothing(case, estimator):
+    model, suite, prompts = case
+    config = DiscoverConfig(estimator=estimator, nodes=25, batch_size=5, steps=3)
+    first = discover(model, suite, prompts, config=config).graph
+    other = discover(
+        model,
+        suite,
+        shuffled(prompts, [3, 1, 4, 0, 2]),
+        config=dataclasses.replace(config, batch_size=2),
+    ).graph
+    assert set(first) == set(other)
+    for node in first:
+        assert first.nodes[node]["effect"] == pytest.approx(other.nodes[node]["effect"], abs=1e-5)
+    for u, v in set(first.edges) & set(other.edges):
+        assert first[u][v]["weight"] == pytest.approx(other[u][v]["weight"], abs=1e-5)
+
+
+def test_the_same_call_gives_the_same_file(case):
+    model, suite, prompts = case
+    config = DiscoverConfig(nodes=20, steps=2)
+    first, second = (discover(model, suite, prompts, config=config) for _ in range(2))
+    assert as_json(first.graph) == as_json(second.graph)
+
+
+def test_the_strongest_nodes_are_kept_beside_the_inputs_and_the_output(case):
+    model, suite, prompts = case
+    found = discover(model, suite, prompts, config=DiscoverConfig(nodes=7, steps=2))
+    kinds = [data["kind"] for _, data in found.graph.nodes(data=True)]
+    assert sum(k in ("feature", "error") for k in kinds) == 7
+    assert kinds.count("token") == 1
+    assert kinds.count("logit") == 1
+    strongest = [n for n, _ in found.ranking if n.kind != "token"][:7]
+    assert set(strongest) <= set(found.graph)
+
+
+def test_edges_run_upward_and_weak_ones_are_left_out(case):
+    model, suite, prompts = case
+    loose = DiscoverConfig(nodes=30, steps=2, edge_threshold=0.0)
+    all_edges = discover(model, suite, prompts, config=loose).graph
+    tight = dataclasses.replace(loose, edge_threshold=0.3)
+    few = discover(model, suite, prompts, config=tight).graph
+    assert 0 < few.number_of_edges() < all_edges.number_of_edges()
+    strongest = max(abs(e) for n, e in few.nodes(data="effect") if n.kind not in ("logit",))
+    assert all(abs(w) >= 0.3 * strongest for _, _, w in few.edges(data="weight"))
+    import networkx as nx
+
+    assert nx.is_directed_acyclic_graph(all_edges)
+
+
+def test_without_a_patch_the_reference_is_zero_or_the_mean(case):
+    model, suite, prompts = case
+    unpaired = dataclasses.replace(prompts, patch=None)
+    for reference in ("zero", "mean"):
+        config = DiscoverConfig(estimator="patching", reference=reference, nodes=5)
+        graph = discover(model, suite, unpaired, config=config).graph
+        assert graph.graph["patch_metric"] is None
+        assert sum(n.kind in ("feature", "error") for n in graph) == 5
+
+
+def test_an_exact_graph_agrees_with_its_own_verification(case):
+    model, suite, prompts = case
+    config = DiscoverConfig(estimator="exact", nodes=20)
+    found = discover(model, suite, prompts, config=config)
+    record = verify(
+        model,
+        suite,
+        prompts,
+        found.graph,
+        found.ranking,
+        discovered=config,
+        config=VerifyConfig(draws=1),
+    )
+    assert record["nodes"]["spearman"] == pytest.approx(1)
+    assert record["nodes"]["slope"] == pytest.approx(1, abs=1e-6)
+    assert record["nodes"]["sign_agreement"] == 1
+    for node, data in found.graph.nodes(data=True):
+        if node.kind != "logit":
+            assert data["exact"] == pytest.approx(data["effect"], abs=1e-9)
+
+
+def test_verification_compares_with_every_control(case):
+    model, suite, prompts = case
+    config = DiscoverConfig(estimator="patching", nodes=20)
+    found = discover(model, suite, prompts, config=config)
+    record = verify(
+        model,
+        suite,
+        prompts,
+        found.graph,
+        found.ranking,
+        discovered=config,
+        config=VerifyConfig(draws=1),
+    )
+    curves = record["curves"]
+    assert set(curves["rows"]) == {
+        "circuit",
+        "circuit without errors",
+        "random nodes, same sites",
+        "random nodes",
+        "random features",
+        "neurons",
+        "untrained dictionaries",
+    }
+    for row in curves["rows"].values():
+        assert {len(v) for v in row.values()} == {len(curves["sizes"])}
+    assert curves["rows"]["circuit"]["faithfulness"] != curves["rows"]["neurons"]["faithfulness"]
+
+
+def test_summed_positions_give_nodes_without_positions(case):
+    model, suite, prompts = case
+    config = DiscoverConfig(estimator="patching", positions="sum", nodes=10)
+    graph = discover(model, suite, prompts, config=config).graph
+    assert all(node.position is None for node in graph)
+    assert Node("embed", "token") in graph
+
+
+def test_summed_effects_are_the_sum_over_kept_positions():
+    model, suite, prompts = toy(), toy_suite("mlp_out.1", "resid_post.1"), toy_prompts(n=3)
+    kept, summed = (
+        discover(
+            model,
+            suite,
+            prompts,
+            config=DiscoverConfig(estimator="patching", positions=positions, nodes=1000),
+        )
+        for positions in ("keep", "sum")
+    )
+    totals: dict[Node, float] = {}
+    for node, effect in kept.ranking:
+        key = node._replace(position=None)
+        totals[key] = totals.get(key, 0.0) + effect
+    assert totals.keys() == dict(summed.ranking).keys()
+    for node, effect in summed.ranking:
+        assert effect == pytest.approx(totals[node], abs=1e-9)
+
+
+def test_agreement_of_known_numbers():
+    estimate = torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64)
+    exact = torch.tensor([2.0, -1.0, 6.0], dtype=torch.float64)
+    figures = agreement(estimate, exact)
+    assert figures["spearman"] == pytest.approx(1)
+    assert figures["slope"] == pytest.approx((2 + 2 + 18) / 14, rel=1e-6)
+    assert figures["sign_agreement"] == 1
+    assert agreement(estimate[:2], exact[:2])["spearman"] is None
+    assert agreement(estimate, -exact)["sign_agreement"] == 0
+
+
+def test_nodes_group_by_site_and_kind():
+    nodes = [Node("a.0", 1, 0), Node("a.0", "error", 0), Node("a.0", 2, 1)]
+    assert by_site(nodes) == {
+        ("a.0", "feature"): [nodes[0], nodes[2]],
+        ("a.0", "error"): [nodes[1]],
+    }
+
+
+@pytest.mark.parametrize("field", ["nodes", "steps", "batch_size"])
+def test_configuration_out_of_range_is_refused(field):
+    with pytest.raises(ValueError, match=f"{field} is 0: expected at least 1"):
+        DiscoverConfig(**{field: 0})

@@ -1,0 +1,347 @@
+"""A loaded model is Hugging Face's model, and what cannot be loaded says why in one line."""
+
+import random
+from contextlib import suppress
+
+import gguf
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    Qwen3_5ForCausalLM,
+    Qwen3_5TextConfig,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+)
+
+from hooked_qwen import bundled
+from hooked_qwen import load as loading
+from hooked_qwen.hooks import capture, intervene
+from hooked_qwen.load import ARCHITECTURES, BUNDLED, hook, load, load_tokenizer
+from hooked_qwen.sites import KINDS, Site
+from hooked_qwen.tokens import encode
+from tests.conftest import FAMILIES, PIECES, SIZES, VOCABULARY, toy_hf, toy_tokenizer
+
+TOKENS = torch.randint(1, VOCABULARY, (2, 7), generator=torch.Generator().manual_seed(0))
+TEXT = "cab ab, Hello!\n"
+
+MOE = {"head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+DELTA_NET = {f"linear_num_{part}_heads": 2 for part in ("key", "value")} | {
+    f"linear_{part}_head_dim": 8 for part in ("key", "value")
+}
+HYBRID = SIZES | DELTA_NET | {"head_dim": 8, "num_hidden_layers": 4}
+
+
+@pytest.fixture(autouse=True)
+def _no_grad():
+    with torch.no_grad():
+        yield
+
+
+def save_toy(family, folder):
+    model = toy_hf(family, torch.float32)
+    model.save_pretrained(folder)
+    toy_tokenizer().save_pretrained(folder)
+    return model
+
+
+def refuse(source, match):
+    """`load` raises ValueError, one line long."""
+    with pytest.raises(ValueError, match=match) as error:
+        load(source)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_saved_model_gives_hugging_faces_logits_bit_for_bit(family, dtype, tmp_path):
+    save_toy(family, tmp_path)
+    reference = AutoModelForCausalLM.from_pretrained(
+        tmp_path, dtype=dtype, attn_implementation="eager"
+    )
+    model = load(tmp_path, dtype=dtype)
+    assert torch.equal(model(TOKENS), reference(TOKENS).logits)
+    assert model.cfg.dtype == dtype
+    assert not model.training
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+def toy_moe():
+    torch.manual_seed(0)
+    return Qwen3MoeForCausalLM(Qwen3MoeConfig(**SIZES, **MOE)).eval()
+
+
+def toy_hybrid():
+    torch.manual_seed(0)
+    return Qwen3_5ForCausalLM(Qwen3_5TextConfig(**HYBRID)).eval()
+
+
+@pytest.mark.parametrize("make", [toy_moe, toy_hybrid])
+def test_a_model_in_memory_gives_hugging_faces_logits_bit_for_bit(make):
+    reference = make()
+    reference.set_attn_implementation("eager")
+    assert type(reference).__name__ in ARCHITECTURES
+    assert torch.equal(hook(make(), name="toy")(TOKENS), reference(TOKENS).logits)
+
+
+@pytest.mark.parametrize("make", [toy_moe, toy_hybrid])
+def test_every_site_of_every_family_adds_up(make):
+    """resid_post = resid_pre + attn_out + mlp_out, whatever mixes the tokens."""
+    model = hook(make(), name="toy")
+    n_layers = len(model.blocks)
+    sites = {(kind, i): Site(kind, i) for kind in KINDS[1:] for i in range(n_layers)}
+    with capture(model, sites.values()) as seen:
+        model(TOKENS)
+    value = {key: seen[site] for key, site in sites.items()}
+    for i in range(n_layers):
+        middle = value["resid_pre", i] + value["attn_out", i]
+        torch.testing.assert_close(value["resid_mid", i], middle)
+        torch.testing.assert_close(value["resid_post", i], middle + value["mlp_out", i])
+
+
+def test_the_token_mixer_of_a_hybrid_layer_is_its_delta_net():
+    model = hook(toy_hybrid(), name="toy")
+    assert {"linear_attn" in block.submodules for block in model.blocks} == {True, False}
+    clean = model(TOKENS)
+    for layer in range(4):
+        mixed, start = Site("attn_out", layer), Site("resid_pre", layer)
+        with (
+            capture(model, [start, Site("resid_mid", layer)]) as seen,
+            intervene(model, {mixed: torch.zeros_like}),
+        ):
+            edited = model(TOKENS)
+        assert torch.equal(seen[Site("resid_mid", layer)], seen[start])
+        assert not torch.equal(edited, clean)
+
+
+def test_the_tokenizer_comes_with_the_model(tmp_path):
+    save_toy("qwen3", tmp_path)
+    expected = toy_tokenizer()(TEXT)["input_ids"]
+    assert load(tmp_path).tokenizer(TEXT)["input_ids"] == expected
+    assert load_tokenizer(tmp_path)(TEXT)["input_ids"] == expected
+    assert load_tokenizer(str(tmp_path)).eos_token_id == 0
+
+
+def test_the_bundled_model_is_hugging_faces():
+    model = load(BUNDLED)
+    reference = AutoModelForCausalLM.from_pretrained(
+        bundled.PATH, dtype=torch.float32, attn_implementation="eager"
+    )
+    text = "The keys of the cabinet are in Oslo, 12 ñ é.\n\n  x"
+    tokens = model.tokenizer(text, return_tensors="pt")["input_ids"]
+    assert torch.equal(model(tokens), reference(tokens).logits)
+    assert model.cfg.model_name == BUNDLED
+    own = Tokenizer.from_file(str(bundled.PATH / "tokenizer.json"))
+    assert tokens[0].tolist() == own.encode(text).ids
+
+
+@pytest.mark.parametrize("source", ["/nowhere/model", "./nowhere", "~/nowhere", "x.gguf", "a/b/c"])
+def test_a_path_that_is_not_there(source):
+    refuse(source, f"there is no model at {source}: no such file or folder")
+
+
+def test_a_folder_without_a_model(tmp_path):
+    refuse(tmp_path, "holds no config.json: expected a Hugging Face model's folder")
+
+
+def test_a_file_that_is_no_gguf(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    refuse(tmp_path / "model.safetensors", r"is a file: expected a \.gguf file or a model's folder")
+
+
+def test_an_architecture_that_is_not_qwen_lists_those_that_are(tmp_path):
+    LlamaConfig(**SIZES, architectures=["LlamaForCausalLM"]).save_pretrained(tmp_path)
+    message = refuse(tmp_path, "is a LlamaForCausalLM: expected one of")
+    assert all(name in message for name in ARCHITECTURES)
+
+
+@pytest.mark.parametrize(
+    ("config", "match"),
+    [
+        ("{", "not a valid JSON"),
+        ("[]", "Unrecognized model"),
+        ('{"model_type": "nope"}', "does not recognize this architecture"),
+        ('{"model_type": "qwen2"}', "is a model of unknown architecture"),
+        pytest.param(
+            '{"model_type": "qwen2", "hidden_size": "x"}',
+            "hidden_size",
+            marks=pytest.mark.xfail(
+                strict=True, reason="huggingface_hub's validation error is none of those caught"
+            ),
+        ),
+    ],
+)
+def test_a_config_that_is_none(tmp_path, config, match):
+    (tmp_path / "config.json").write_text(config)
+    refuse(tmp_path, match)
+
+
+@pytest.mark.parametrize("name", ["Qwen/Qwen2.5-0.5B-nowhere", "nowhere"])
+def test_a_hub_name_while_offline_says_so(monkeypatch, name):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    refuse(name, f"cannot load {name} from '{name}' on the hub: .*HF_HUB_OFFLINE is set")
+
+
+def test_a_name_that_no_hub_could_have():
+    refuse("a b", "cannot load a b from 'a b' on the hub")
+
+
+def test_a_folder_without_weights(tmp_path):
+    save_toy("qwen2", tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    refuse(tmp_path, f"cannot load .* from the folder {tmp_path}: .*model.safetensors")
+
+
+@pytest.mark.xfail(strict=True, reason="SafetensorError is none of the errors caught")
+def test_weights_cut_short(tmp_path):
+    save_toy("qwen2", tmp_path)
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:5000])
+    refuse(tmp_path, "cannot load")
+
+
+@pytest.mark.xfail(strict=True, reason="transformers fills what is missing with random numbers")
+def test_a_tensor_that_is_missing(tmp_path):
+    save_toy("qwen2", tmp_path)
+    file, name = tmp_path / "model.safetensors", "model.layers.1.mlp.up_proj.weight"
+    weights = load_file(file)
+    del weights[name]
+    save_file(weights, file, metadata={"format": "pt"})
+    refuse(tmp_path, name)
+
+
+def test_a_tokenizer_that_is_damaged(tmp_path):
+    save_toy("qwen2", tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{")
+    refuse(tmp_path, "cannot load")
+
+
+# GGUF: a whole model with its tokenizer in one file.
+
+
+def write_gguf(path, model):
+    """The toy as llama.cpp would write it, in float32."""
+    config = model.config
+    writer = gguf.GGUFWriter(path, "qwen2")
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_vocab_size(VOCABULARY)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("qwen2")
+    writer.add_token_list(list(PIECES))
+    writer.add_token_types([gguf.TokenType.CONTROL] + [gguf.TokenType.NORMAL] * (VOCABULARY - 1))
+    writer.add_token_merges(["a b"])
+    for add in (writer.add_eos_token_id, writer.add_bos_token_id, writer.add_pad_token_id):
+        add(0)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.QWEN2, config.num_hidden_layers)
+    for name, tensor in model.state_dict().items():
+        writer.add_tensor(names.get_name(name, try_suffixes=(".weight", ".bias")), tensor.numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def toy_gguf(tmp_path):
+    model = toy_hf("qwen2", torch.float32)
+    write_gguf(tmp_path / "toy.gguf", model)
+    return tmp_path / "toy.gguf", model
+
+
+def files_under(folder):
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def test_a_gguf_file_gives_the_models_own_logits(toy_gguf, cache):
+    path, reference = toy_gguf
+    model = load(path)
+    assert torch.equal(model(TOKENS), reference(TOKENS).logits)
+    assert encode(model.tokenizer, TEXT) == encode(toy_tokenizer(), TEXT)
+    assert model.tokenizer.eos_token_id == 0
+
+
+def test_a_gguf_file_is_converted_once(toy_gguf, cache, monkeypatch):
+    path, _ = toy_gguf
+    first = load(path)
+    kept = files_under(cache)
+    monkeypatch.setattr(loading, "build_folder_atomically", None)
+    again = load(path)
+    assert torch.equal(first(TOKENS), again(TOKENS))
+    assert files_under(cache) == kept
+
+
+def test_another_file_of_the_same_name_is_another_model(toy_gguf, cache):
+    path, model = toy_gguf
+    before = load(path)(TOKENS)
+    model.lm_head.weight.neg_()
+    write_gguf(path, model)
+    assert torch.equal(load(path)(TOKENS), -before)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError("no space left on device")])
+def test_a_conversion_that_dies_half_way_leaves_nothing(toy_gguf, cache, monkeypatch, error):
+    path, reference = toy_gguf
+
+    def die(**_):
+        assert files_under(cache), "the weights are written by now"
+        raise error
+
+    with monkeypatch.context() as broken:
+        broken.setattr(loading.AutoTokenizer, "from_pretrained", die)
+        with pytest.raises((KeyboardInterrupt, ValueError)):
+            load(path)
+    assert files_under(cache) == []
+    assert torch.equal(load(path)(TOKENS), reference(TOKENS).logits)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a gguf file at all, but long enough to be one"])
+def test_a_file_that_is_gguf_by_name_alone(tmp_path, cache, content):
+    (tmp_path / "bad.gguf").write_bytes(content)
+    refuse(tmp_path / "bad.gguf", r"cannot read .*bad\.gguf as a GGUF model")
+    assert files_under(cache) == []
+
+
+@pytest.mark.xfail(strict=True, reason="the reader's struct.error is none of those caught")
+@pytest.mark.parametrize("share", [0.005, 0.02])
+def test_a_gguf_file_cut_in_its_header(toy_gguf, cache, share):
+    path, _ = toy_gguf
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * share)])
+    refuse(path, "cannot read .* as a GGUF model")
+
+
+def test_a_gguf_file_cut_in_its_tensors(toy_gguf, cache):
+    path, _ = toy_gguf
+    path.write_bytes(path.read_bytes()[:-1000])
+    refuse(path, "cannot read .* as a GGUF model")
+    assert files_under(cache) == []
+
+
+@pytest.mark.xfail(strict=True, reason="the reader raises struct.error, OverflowError and others")
+def test_a_damaged_gguf_file_is_a_value_error_or_loads(toy_gguf, cache):
+    path, _ = toy_gguf
+    whole, rng = path.read_bytes(), random.Random(0)
+    for _ in range(12):
+        damaged = bytearray(whole)
+        for _ in range(5):
+            damaged[rng.randrange(2000)] = rng.randrange(256)
+        path.write_bytes(damaged)
+        with suppress(ValueError):
+            load(path)
