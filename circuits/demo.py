@@ -74,7 +74,7 @@ def _summary(
         f"prompts     {meta['n_prompts']} of {TASK}, the model is right on {meta['accuracy']:.0%}",
         f"metric      logit difference {meta['clean_metric']:.2f}, patched "
         f"{meta['patch_metric']:.2f}",
-        f"circuit     {found.graph.number_of_nodes()} nodes, {found.graph.number_of_edges()} edges; "
+        f"circuit     {len(found.graph)} nodes, {found.graph.number_of_edges()} edges; "
         f"strongest: {', '.join(names[:3])}",
         f"estimate    against exact: Spearman {nodes['spearman']:.2f}, same sign "
         f"{nodes['sign_agreement']:.0%}",

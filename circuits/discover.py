@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import networkx as nx
 from transformer_lens.model_bridge import TransformerBridge
@@ -31,6 +31,7 @@ from hooked_qwen.sites import Site
 from saes.suite import Suite
 
 
+@runtime_checkable
 class Report(Protocol):
     """Told what is being done, how much of it is done, how much there is, and how it goes."""
 

@@ -22,6 +22,8 @@ from hooked_qwen.tokens import Batch
 from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.suite import Suite
 
+# Two test workers share two cores.
+torch.set_num_threads(1)
 # A token for each of these characters, and one merge: "ab" is a single token.
 PIECES = ("<|endoftext|>", "Ġ", "Ċ", *string.ascii_letters, "ab", ".", ",", "?", "!")
 VOCABULARY = len(PIECES)

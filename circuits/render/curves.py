@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from circuits.render import ink
 from circuits.render.words import OPPOSES, SUPPORTS, support
 
 PANEL = 2.2  # in, width of one panel
-HEIGHT = 2.0
+HEIGHT, LEGEND = 2.0, 0.32  # in, of the panels and of the legend over them
 TICK, WORD = 5.5, 6.5  # points
 STROKES = (
     (ink.COLOURS[SUPPORTS], "solid", "o"),
@@ -21,14 +22,18 @@ STROKES = (
     ("#8a4fae", (0, (5, 1.5, 1, 1.5)), "D"),
     ("#14796b", (0, (2.5, 1.2)), "v"),
     ("#b7791f", (0, (6, 2)), "P"),
+    ("#a03565", (0, (1, 2.5)), "X"),
+    ("#3c4650", (0, (8, 2, 1, 2)), "p"),
 )
+OUTSIDE = (-0.6, 1.6)
+"Curves are drawn within these values: a control far off the scale must not flatten the rest."
 CURVES = (("faithfulness", 1.0), ("completeness", 0.0))
 
 
 def curves_figure(verification: Mapping[str, Any], path: Path) -> None:
     """Write what `circuits verify` found as `.svg` or `.pdf`: curves that exist, and the scatter.
 
-    The shaded band is the record's 95 % interval; the dotted line is the ideal.
+    The shaded band is the first row's 95 % interval; the dotted line is the ideal.
 
     Raises `ValueError` for another suffix, and for a record with neither curves nor points.
     """
@@ -42,19 +47,33 @@ def curves_figure(verification: Mapping[str, Any], path: Path) -> None:
             "the verification holds no curves and no points: run `circuits verify` first"
         )
     with ink.fixed_style():
-        picture = ink.blank(PANEL * count, HEIGHT)
+        picture = ink.blank(PANEL * count, HEIGHT + LEGEND)
         panels = picture.subplots(1, count, squeeze=False)[0]
         picture.subplots_adjust(
-            left=0.42 / (PANEL * count), right=1 - 0.06 / (PANEL * count), top=0.96, bottom=0.19,
+            left=0.42 / (PANEL * count), right=1 - 0.06 / (PANEL * count), top=0.83, bottom=0.165,
             wspace=0.36,
         )  # fmt: skip
         for axes, (name, ideal) in zip(panels, shown, strict=False):
             _draw_curves(axes, curves, name, ideal)
         if shown:
-            panels[0].legend(fontsize=TICK, framealpha=0.85, edgecolor="none", handlelength=2.2)
+            _draw_legend(picture, panels[0])
         if len(points):
             _draw_scatter(panels[-1], points, verification)
         ink.save(picture, path)
+
+
+def _draw_legend(picture: Figure, panel: Axes) -> None:
+    """One legend for all panels, over them."""
+    picture.legend(
+        *panel.get_legend_handles_labels(),
+        loc="upper left",
+        bbox_to_anchor=(0.01, 1.0),
+        ncols=4,
+        fontsize=TICK,
+        frameon=False,
+        handlelength=2.6,
+        columnspacing=1.4,
+    )
 
 
 def _known(curves: Mapping[str, Any], name: str) -> dict[str, NDArray[np.float64]]:
@@ -79,13 +98,18 @@ def _draw_curves(axes: Axes, curves: Mapping[str, Any], name: str, ideal: float)
         colour, dashes, marker = STROKES[names.index(row) % len(STROKES)]
         axes.plot(sizes, values, color=colour, linestyle=dashes, marker=marker, markersize=2.2,
                   linewidth=1.1, label=ink.drawable(row))  # fmt: skip
-        if name == "faithfulness":
+        if name == "faithfulness" and row == names[0]:
             low, high = (_array(curves["rows"][row].get(end) or []) for end in ("low", "high"))
             if len(low) == len(high) == len(sizes):
                 axes.fill_between(sizes, low, high, color=colour, alpha=0.13, linewidth=0)
     axes.set_xscale("log")
-    axes.set_xticks(sizes, [f"{size:g}" for size in sizes])
+    powers = 10.0 ** np.arange(np.ceil(np.log10(sizes.min())), np.log10(sizes.max()) + 1e-9)
+    axes.set_xticks(powers, [f"{power:,.0f}" for power in powers])
     axes.minorticks_off()
+    shown = np.concatenate([values for values in _known(curves, name).values()])
+    low, high = np.nanmin(shown), np.nanmax(shown)
+    room = 0.06 * (high - low)
+    axes.set_ylim(max(low - room, OUTSIDE[0]), min(high + room, OUTSIDE[1]))
     _dress(axes, "nodes in the circuit", name)
 
 

@@ -3,7 +3,6 @@
 import json
 
 import pytest
-import torch
 
 from hooked_qwen import tokens
 from hooked_qwen.tokens import encode, pad_left, read_texts, token_blocks, token_strings
@@ -45,7 +44,7 @@ def test_an_empty_prompt_is_an_error(rows):
 
 def test_token_strings_put_together_are_the_text(tokenizer):
     text = "cab a, ab b!\n"
-    strings = token_strings(tokenizer, torch.tensor(encode(tokenizer, text)))
+    strings = token_strings(tokenizer, encode(tokenizer, text))
     assert "".join(strings) == text
     assert strings[:4] == ["c", "ab", " ", "a"]
 

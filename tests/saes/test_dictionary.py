@@ -1,0 +1,197 @@
+"""A dictionary computes the formulas of its architecture, and refuses weights that are none."""
+
+import pytest
+import torch
+
+from hooked_qwen.sites import Site
+from saes.dictionary import ARCHITECTURES, DictionarySpec, SparseDictionary, check_weights
+from saes.nonlinearities import above_threshold, topk, topk_sparse
+from saes.sae import sae
+
+HERE, THERE = Site("mlp_out", 1), Site("mlp_in", 1)
+FEATURES, D_SOURCE, D_TARGET = 9, 4, 5
+
+
+def spec(architecture="topk", source=THERE):
+    k = 3 if architecture == "topk" else None
+    return DictionarySpec(source=source, target=HERE, architecture=architecture, k=k)
+
+
+def weights(architecture="topk", d_source=D_SOURCE, **changes):
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    tensors = {
+        "W_enc": draw(FEATURES, d_source),
+        "b_enc": draw(FEATURES),
+        "W_dec": draw(FEATURES, D_TARGET),
+        "b_dec": draw(D_TARGET),
+    }
+    if architecture not in ("topk", "relu"):
+        # Of both signs: a negative threshold must let nothing negative through.
+        tensors["threshold"] = draw(FEATURES)
+    return tensors | changes
+
+
+def plain_features(architecture, w, x):
+    """The formula, one token and one feature at a time."""
+    f = torch.zeros(len(x), FEATURES, dtype=x.dtype)
+    for n, token in enumerate(x):
+        pre = [float(token @ w["W_enc"][i] + w["b_enc"][i]) for i in range(FEATURES)]
+        largest = sorted(range(FEATURES), key=lambda i: -pre[i])[:3]
+        for i, value in enumerate(pre):
+            if architecture == "topk":
+                kept = i in largest
+            else:
+                kept = architecture == "relu" or value > float(w["threshold"][i])
+            f[n, i] = max(value, 0.0) if kept else 0.0
+    return f
+
+
+def inputs():
+    return torch.randn(7, D_SOURCE, generator=torch.Generator().manual_seed(1)).double()
+
+
+@pytest.mark.parametrize("with_skip", [False, True], ids=["plain", "skip"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_arithmetic_of_each_architecture(architecture, with_skip):
+    w, x = weights(architecture), inputs()
+    skip = torch.randn(D_TARGET, D_SOURCE, dtype=torch.float64)
+    dictionary = SparseDictionary(spec(architecture), w | ({"W_skip": skip} if with_skip else {}))
+    f = plain_features(architecture, w, x)
+    y = f @ w["W_dec"] + w["b_dec"] + (x @ skip.T if with_skip else 0)
+    torch.testing.assert_close(dictionary.encode(x), f, atol=1e-12, rtol=1e-12)
+    torch.testing.assert_close(dictionary(x), y, atol=1e-12, rtol=1e-12)
+    torch.testing.assert_close(dictionary.decode(f) + dictionary.skip(x), y)
+    assert (f > 0).any()
+    assert (f >= 0).all()
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_leading_axes_are_kept(architecture):
+    dictionary = SparseDictionary(spec(architecture), weights(architecture))
+    x = inputs()[:6]
+    folded = dictionary(x.view(2, 3, D_SOURCE))
+    torch.testing.assert_close(folded, dictionary(x).view(2, 3, D_TARGET))
+
+
+def test_topk_keeps_fewer_where_fewer_are_positive():
+    pre = torch.tensor([[3.0, -1.0, 2.0, -5.0], [-1.0, -2.0, -3.0, -4.0], [1.0, 4.0, 2.0, 3.0]])
+    expected = torch.tensor([[3.0, 0, 2, 0], [0, 0, 0, 0], [0.0, 4, 2, 3]])
+    assert torch.equal(topk(pre, 3), expected)
+    values, index = topk_sparse(pre, 3)
+    assert values.shape == index.shape == (3, 3)
+    assert torch.equal(torch.zeros(3, 4).scatter(-1, index, values), expected)
+
+
+def test_a_pre_activation_at_its_threshold_is_off():
+    pre, threshold = torch.tensor([[1.0, 2.0, 3.0, -1.0]]), torch.tensor([2.0, 2.0, 2.0, -3.0])
+    assert torch.equal(above_threshold(pre, threshold), torch.tensor([[0.0, 0.0, 3.0, 0.0]]))
+
+
+def test_a_dictionary_has_buffers_and_no_parameters():
+    dictionary = SparseDictionary(spec("jumprelu"), weights("jumprelu"))
+    assert list(dictionary.parameters()) == []
+    assert set(dictionary.state_dict()) == set(weights("jumprelu"))
+    assert dictionary.n_features == FEATURES
+    assert (dictionary.source, dictionary.target) == (THERE, HERE)
+
+
+def test_a_dictionary_is_named_by_its_sites():
+    assert spec(source=HERE).name == "mlp_out.1"
+    assert spec(source=THERE).name == "mlp_in.1-mlp_out.1"
+
+
+def test_an_sae_reads_what_it_writes():
+    made = sae(Site("attn_out", 2), k=4)
+    assert made == DictionarySpec(source=made.target, target=Site("attn_out", 2), k=4)
+    with pytest.raises(ValueError, match=r"no SAE is trained at mlp_in\.1: expected one of resid"):
+        sae(THERE, k=4)
+
+
+def test_an_unknown_architecture_lists_the_known():
+    with pytest.raises(ValueError, match=r"no architecture is called 'l1'") as error:
+        DictionarySpec(source=HERE, target=HERE, architecture="l1")
+    assert all(name in str(error.value) for name in ARCHITECTURES)
+
+
+@pytest.mark.parametrize(("architecture", "k"), [("topk", None), ("relu", 3), ("batch-topk", 3)])
+def test_k_belongs_to_topk_alone(architecture, k):
+    message = f"k is {k} for the architecture '{architecture}': topk needs a k"
+    with pytest.raises(ValueError, match=message):
+        DictionarySpec(source=HERE, target=HERE, architecture=architecture, k=k)
+
+
+@pytest.mark.parametrize("name", ["W_enc", "b_enc", "W_dec", "b_dec"])
+def test_a_missing_tensor_is_named(name):
+    w = weights()
+    del w[name]
+    with pytest.raises(ValueError, match=f"a dictionary needs {name}, which is not there"):
+        SparseDictionary(spec(), w)
+
+
+def test_an_unknown_tensor_is_named():
+    with pytest.raises(ValueError, match="a dictionary has no tensor called W_gate"):
+        check_weights(spec(), weights(W_gate=torch.zeros(2)))
+
+
+@pytest.mark.parametrize("name", ["W_enc", "W_dec"])
+@pytest.mark.parametrize("axes", [0, 1, 3])
+def test_a_matrix_has_two_axes(name, axes):
+    with pytest.raises(ValueError, match=f"{name} has {axes} axes, expected 2"):
+        check_weights(spec(), weights(**{name: torch.zeros((2,) * axes)}))
+
+
+@pytest.mark.parametrize(
+    ("name", "found", "expected"),
+    [
+        ("b_enc", (5,), "(9,)"),
+        ("b_dec", (9,), "(5,)"),
+        ("W_dec", (8, 5), "(9, 5)"),
+        ("threshold", (), "(9,)"),
+        ("threshold", (1,), "(9,)"),
+        ("W_skip", (4, 5), "(5, 4)"),
+    ],
+)
+def test_a_wrong_shape_is_told_with_the_right_one(name, found, expected):
+    w = weights("jumprelu", **{name: torch.zeros(found)})
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        check_weights(spec("jumprelu"), w)
+    assert str(error.value) == f"{name} has shape {found}, expected {expected}"
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", ["W_enc", "b_enc", "W_dec", "b_dec", "threshold", "W_skip"])
+def test_numbers_are_finite(name, bad):
+    w = weights("jumprelu", W_skip=torch.zeros(D_TARGET, D_SOURCE))
+    w[name].view(-1)[1] = bad
+    with pytest.raises(ValueError, match=f"{name} holds numbers that are not finite"):
+        check_weights(spec("jumprelu"), w)
+
+
+def test_an_sae_has_one_width():
+    with pytest.raises(ValueError, match="an SAE reads and writes one site, but 4 != 5"):
+        check_weights(spec(source=HERE), weights())
+    check_weights(spec(source=HERE), weights(d_source=D_TARGET))
+
+
+@pytest.mark.parametrize("k", [0, -1, FEATURES + 1])
+def test_k_is_one_to_the_number_of_features(k):
+    wrong = DictionarySpec(source=THERE, target=HERE, k=k)
+    with pytest.raises(ValueError, match=f"k is {k}, expected 1 to 9, the number of features"):
+        check_weights(wrong, weights())
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_threshold_is_there_exactly_where_it_is_used(architecture):
+    w = weights(architecture)
+    if "threshold" in w:
+        del w["threshold"]
+        match = f"'{architecture}' needs a threshold tensor"
+    else:
+        w["threshold"] = torch.zeros(FEATURES)
+        match = f"'{architecture}' has no threshold tensor"
+    with pytest.raises(ValueError, match=match):
+        check_weights(spec(architecture), w)
