@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from hooked_qwen import tokens
 from hooked_qwen.tokens import encode, pad_left, read_texts, token_blocks, token_strings
@@ -28,6 +29,13 @@ def test_the_last_token_of_every_prompt_is_the_last_column():
 
 def test_a_real_token_that_equals_the_pad_is_no_padding():
     assert pad_left([[0, 0], [4]], pad=0).mask.tolist() == [[True, True], [False, True]]
+
+
+def test_rows_of_a_batch_keep_their_mask():
+    batch = pad_left([[5, 6, 7], [8], [9, 3]], pad=0)
+    picked = batch.rows(torch.tensor([2, 0, 2]))
+    assert picked.tokens.tolist() == [[0, 9, 3], [5, 6, 7], [0, 9, 3]]
+    assert picked.mask.sum(1).tolist() == [2, 3, 2]
 
 
 def test_a_batch_moves_whole():

@@ -265,8 +265,14 @@ def test_a_loss_that_is_not_finite_names_the_step_and_the_dictionary(bad):
 
 @pytest.mark.parametrize(
     "number",
-    [{"width": 0}, {"tokens": -1}, {"dead_after": 0}, {"learning_rate": 0.0}]
-    + [{"learning_rate": -1.0}, {"gradient_norm": 0.0}],
+    [
+        {"width": 0},
+        {"tokens": -1},
+        {"dead_after": 0},
+        {"learning_rate": 0.0},
+        {"learning_rate": -1.0},
+        {"gradient_norm": 0.0},
+    ],
 )
 def test_a_number_out_of_range_is_named(number):
     ((name, value),) = number.items()
