@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import networkx as nx
+import numpy as np
 import torch
 from jaxtyping import Float
 from scipy import stats
@@ -139,7 +140,7 @@ def agreement(
 def _spearman(estimate: Tensor, exact: Tensor) -> float | None:
     if len(estimate) < 3 or estimate.unique().numel() < 2 or exact.unique().numel() < 2:
         return None
-    return rounded(float(stats.spearmanr(estimate.numpy(), exact.numpy())[0]))
+    return rounded(float(np.corrcoef(stats.rankdata(estimate), stats.rankdata(exact))[0, 1]))
 
 
 def _spearman_interval(

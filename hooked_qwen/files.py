@@ -37,6 +37,10 @@ def build_folder_atomically(path: Path, build: Callable[[Path], object]) -> None
         if path.exists():
             path.replace(old)
         partial.replace(path)
+    except BaseException:
+        if old.exists() and not path.exists():
+            old.replace(path)
+        raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
@@ -45,12 +49,19 @@ def build_folder_atomically(path: Path, build: Callable[[Path], object]) -> None
 def _place_beside(path: Path) -> Path:
     """A hidden name beside `path` for this process; those of dead processes are swept away."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    own = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
     for left in path.parent.glob(f"{PARTIAL}*"):
         owner = left.name.removeprefix(PARTIAL).partition("-")[0]
-        if owner.isdigit() and not _is_alive(int(owner)):
-            shutil.rmtree(left, ignore_errors=True)
-            left.unlink(missing_ok=True)
-    return path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
+        if left == own or (owner.isdecimal() and not _is_alive(int(owner))):
+            _remove(left)
+    return own
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _is_alive(pid: int) -> bool:

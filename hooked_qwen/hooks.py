@@ -56,7 +56,14 @@ def intervene(model: TransformerBridge, edits: Mapping[Site, Edit]) -> Generator
     def watch(site: Site, edit: Edit) -> Edit:
         def change(value: Activation) -> Activation:
             ran.add(site)
-            return edit(value)
+            edited = edit(value)
+            if not isinstance(edited, Tensor) or edited.shape != value.shape:
+                found = tuple(edited.shape) if isinstance(edited, Tensor) else edited
+                raise ValueError(
+                    f"the edit at {site} gave {found}, expected a tensor of shape "
+                    f"{tuple(value.shape)}"
+                )
+            return edited
 
         return change
 

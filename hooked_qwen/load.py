@@ -46,9 +46,15 @@ def load(
             f"{source} is a {architecture or 'model of unknown architecture'}: "
             f"expected one of {', '.join(ARCHITECTURES)}"
         )
-    model = _from_hub(
-        AutoModelForCausalLM, folder, source, dtype=dtype, attn_implementation="eager"
+    model, loading = _from_hub(
+        AutoModelForCausalLM,
+        folder,
+        source,
+        dtype=dtype,
+        attn_implementation="eager",
+        output_loading_info=True,
     )
+    _require_all_weights(loading, source)
     tokenizer = _from_hub(AutoTokenizer, folder, source)
     return hook(model.to(device), tokenizer=tokenizer, name=name)
 
@@ -122,7 +128,7 @@ def _dequantised(gguf: Path) -> Path:
 
         try:
             build_folder_atomically(folder, convert)
-        except (OSError, ValueError, KeyError) as error:
+        except Exception as error:  # damaged files fail in as many ways as there are parsers
             raise ValueError(f"cannot read {gguf} as a GGUF model: {_first_line(error)}") from error
     return folder
 
@@ -130,7 +136,7 @@ def _dequantised(gguf: Path) -> Path:
 def _from_hub(auto: Any, folder: str | Path, source: str | Path, **options: Any) -> Any:
     try:
         return auto.from_pretrained(folder, **options)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # damaged files fail in as many ways as there are parsers
         where = f"the folder {folder}" if Path(folder).exists() else f"{folder!r} on the hub"
         hint = ""
         if not Path(folder).exists():
@@ -143,6 +149,18 @@ def _from_hub(auto: Any, folder: str | Path, source: str | Path, **options: Any)
         raise ValueError(
             f"cannot load {source} from {where}: {_first_line(error)}{hint}"
         ) from error
+
+
+def _require_all_weights(loading: dict[str, Any], source: str | Path) -> None:
+    """Raise `ValueError` naming the tensors that the files lack: they would be random numbers."""
+    missing = sorted(loading["missing_keys"])
+    missing += sorted(key for key, *_ in loading["mismatched_keys"])
+    if missing:
+        raise ValueError(
+            f"the weights of {source} are not complete: {', '.join(missing[:3])}"
+            + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+            + " missing or of another shape"
+        )
 
 
 def _first_line(error: BaseException) -> str:

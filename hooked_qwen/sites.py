@@ -9,7 +9,7 @@ Every tensor is `[batch, pos, d_model]`.
 
 from dataclasses import dataclass
 from functools import total_ordering
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 from transformer_lens.model_bridge import TransformerBridge
@@ -32,7 +32,7 @@ class Site:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS or (self.kind == "embed") != (self.layer < 0):
-            raise _unknown(str(self))
+            raise _unknown(f"{self.kind}.{self.layer}")
 
     def __str__(self) -> str:
         return self.kind if self.kind == "embed" else f"{self.kind}.{self.layer}"
@@ -49,7 +49,7 @@ class Site:
     def parse(cls, text: str) -> "Site":
         """The site written as `text`; raises `ValueError` listing the kinds."""
         kind, dot, layer = text.partition(".")
-        if (dot and not layer.isdigit()) or (not dot and kind != "embed"):
+        if (dot and not layer.isdecimal()) or (not dot and kind != "embed"):
             raise _unknown(text)
         return cls(kind, int(layer) if dot else -1)
 
@@ -69,14 +69,14 @@ def hook_point(model: TransformerBridge, site: Site) -> nn.Module:
         raise ValueError(
             f"the model has layers 0 to {len(model.blocks) - 1}, so there is no site {site}"
         )
-    block: Any = model.blocks[site.layer]
+    block = cast(Any, model.blocks[site.layer])
     match site.kind:
         case "resid_pre":
             return block.hook_in
         case "resid_post":
             return block.hook_out
         case "attn_out":
-            return token_mixer(block).hook_out
+            return token_mixer(block).get_submodule("hook_out")
         case "resid_mid":
             return block.ln2.hook_in
         case "mlp_in":
@@ -97,9 +97,14 @@ def parse_layers(text: str, n_layers: int) -> list[int]:
     layers: set[int] = set()
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
+        if not first.isdecimal() or (dash and not last.isdecimal()):
             raise ValueError(f"cannot read the layers {text!r}: write 'all' or such as '0-3,7'")
-        layers.update(range(int(first), int(last if dash else first) + 1))
+        span = range(int(first), int(last if dash else first) + 1)
+        if not span:
+            raise ValueError(
+                f"the layers {part.strip()!r} run backwards: write the lower one first"
+            )
+        layers.update(span)
     if not layers or max(layers) >= n_layers:
         raise ValueError(f"the model has layers 0 to {n_layers - 1}, but {text!r} was asked for")
     return sorted(layers)

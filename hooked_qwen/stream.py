@@ -38,6 +38,9 @@ class StreamConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("block_length", "blocks_per_pass", "batch_size", "buffer_size", "reuse"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: expected at least 1")
         if self.buffer_size < self.batch_size:
             raise ValueError(
                 f"the buffer ({self.buffer_size} activations) must hold at least one batch "

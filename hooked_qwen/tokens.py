@@ -84,16 +84,19 @@ def _files_under(folder: Path) -> list[Path]:
 
 
 def _jsonl_texts(file: Path) -> Iterator[str]:
-    with file.open(encoding="utf-8") as lines:
+    with file.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             try:
-                yield json.loads(line)["text"]
-            except (json.JSONDecodeError, KeyError, TypeError):
+                text = json.loads(line)["text"]
+            except (ValueError, KeyError, TypeError):
+                text = None
+            if not isinstance(text, str):
                 raise ValueError(
-                    f'{file}, line {number}: expected a JSON object with a "text" field'
-                ) from None
+                    f'{file}, line {number}: expected a JSON object with a "text" field, in UTF-8'
+                )
+            yield text
 
 
 def token_blocks(

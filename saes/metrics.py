@@ -55,6 +55,10 @@ def held_out_blocks(
     texts: Iterable[str], model: TransformerBridge, *, tokens: int, length: int = 128
 ) -> Int[Tensor, "blocks pos"]:
     """The first `tokens` tokens of `texts` in blocks; raises `ValueError` when there are none."""
+    if tokens < length:
+        raise ValueError(
+            f"cannot judge on {tokens} tokens: at least one block of {length} is needed"
+        )
     blocks = list(islice(token_blocks(texts, model.tokenizer, length=length), tokens // length))
     if not blocks:
         raise ValueError(f"the text is shorter than one block of {length} tokens")
@@ -91,7 +95,7 @@ def evaluate(
 class _CleanRun:
     tokens: Int[Tensor, "batch pos"]
     values: dict[Site, Float[Tensor, "batch pos d_model"]]
-    log_probs: Float[Tensor, "batch pos vocabulary"]
+    log_probs: Float[Tensor, "batch predicted vocabulary"]
     arguments: BlockArguments
 
 
@@ -110,7 +114,7 @@ def _clean_run(
     return _CleanRun(tokens, values, log_probs, arguments)
 
 
-def _loss(log_probs: Float[Tensor, "batch pos vocabulary"], tokens: Tensor) -> Tensor:
+def _loss(log_probs: Float[Tensor, "batch predicted vocabulary"], tokens: Tensor) -> Tensor:
     """Summed cross-entropy of the next tokens, in nats."""
     return F.nll_loss(log_probs.flatten(0, 1), tokens[:, 1:].flatten(), reduction="sum")
 
@@ -178,8 +182,8 @@ class _Tally:
             ce_clean=ce_clean,
             ce_spliced=ce["spliced"],
             ce_zero=ce["zero"],
-            loss_recovered=(ce["zero"] - ce["spliced"]) / harm,
-            loss_recovered_all=(ce["zero"] - ce["spliced_all"]) / harm,
+            loss_recovered=(ce["zero"] - ce["spliced"]) / harm if harm else 0.0,
+            loss_recovered_all=(ce["zero"] - ce["spliced_all"]) / harm if harm else 0.0,
             kl=self.kl / n_targets,
         )
 
@@ -212,7 +216,7 @@ def _is_outlier(
 
 def _run_with(
     model: TransformerBridge, clean: _CleanRun, site: Site, value: Tensor
-) -> Float[Tensor, "batch pos vocabulary"]:
+) -> Float[Tensor, "batch predicted vocabulary"]:
     """Log-probabilities of the next tokens with the tensor at `site` replaced by `value`."""
     replace: Edit = lambda _: value  # noqa: E731
     with intervene(model, {site: replace}):

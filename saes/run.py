@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from itertools import chain
 from pathlib import Path
 
 import torch
@@ -37,10 +36,9 @@ def train_suite(
     is read as often as `config.tokens` needs. `out` appears only when everything is in it.
     """
     sites = sorted({site for spec in specs for site in (spec.source, spec.target)})
-    training_text = chain.from_iterable(iter(lambda: _after_held_out(texts()), None))
-    batches = activation_batches(model, sites, training_text, config=stream)
-    trained = fit(batches, specs, config=config, report=report)
     blocks = held_out_blocks(_held_out(texts()), model, tokens=evaluation_tokens)
+    batches = activation_batches(model, sites, _training_text(texts), config=stream)
+    trained = fit(batches, specs, config=config, report=report)
     dictionaries = [t.dictionary for t in trained]
     quality = evaluate(model, dictionaries, blocks, report=report_evaluation)
     build_folder_atomically(
@@ -67,6 +65,20 @@ def _write(
         spec = one.dictionary.spec
         ours.save_dictionary(one.dictionary, folder / spec.name, card=card, dtype=dtype)
     ours.save_suite_index(folder, [t.dictionary.spec.name for t in trained])
+
+
+def _training_text(texts: Callable[[], Iterator[str]]) -> Iterator[str]:
+    """What is not held out, again and again; raises `ValueError` when that is nothing."""
+    while True:
+        rest = _after_held_out(texts())
+        first = next(rest, None)
+        if first is None:
+            raise ValueError(
+                f"the text has at most {HELD_OUT_CHARACTERS:,} characters, which are held out "
+                "for judging: give more text to train on"
+            )
+        yield first
+        yield from rest
 
 
 def _held_out(texts: Iterator[str]) -> Iterator[str]:

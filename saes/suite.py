@@ -67,10 +67,9 @@ def load_suite(source: str | Path, *, mlp: MlpChoice = "sae") -> Suite:
     chosen: dict[Site, SparseDictionary] = {}
     folders: dict[Site, Path] = {}
     for folder in ours.suite_folders(folder_of(source)):
-        record = ours.read_record(folder)
-        is_preferred = (record["source"] != record["target"]) == (mlp == "transcoder")
-        target = Site.parse(record["target"])
-        if target not in chosen or is_preferred:
-            chosen[target] = ours.load_dictionary(folder)
-            folders[target] = folder
+        spec = ours.read_spec(folder)
+        is_preferred = (spec.source != spec.target) == (mlp == "transcoder")
+        if spec.target not in chosen or is_preferred:
+            chosen[spec.target] = ours.load_dictionary(folder)
+            folders[spec.target] = folder
     return Suite(chosen, folders)

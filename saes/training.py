@@ -93,6 +93,8 @@ def fit(
     first = list(islice(stream, BATCHES_FOR_MEAN))
     if not first:
         raise ValueError("no activations to train on: the text is shorter than one batch")
+    for spec in specs:
+        _check_trainable(spec, config)
     size = len(next(iter(first[0].values.values())))
     steps = max(1, config.tokens // size)
     trainees = [_Trainee(spec, first, config, seed) for seed, spec in enumerate(specs)]
@@ -104,6 +106,13 @@ def fit(
         if report is not None:
             report(_progress(trainees, step + 1, steps, size))
     return [trainee.finish(steps * size) for trainee in trainees]
+
+
+def _check_trainable(spec: DictionarySpec, config: TrainConfig) -> None:
+    if spec.architecture != "topk" or spec.k is None:
+        raise ValueError(f"{spec.name} is {spec.architecture}: only topk dictionaries are trained")
+    if spec.k > config.width:
+        raise ValueError(f"{spec.name}: k is {spec.k}, expected 1 to {config.width}, the width")
 
 
 def _next(
@@ -167,11 +176,11 @@ class _Trainee:
         seed: int,
     ) -> None:
         pairs = [batch.pair(spec.source, spec.target) for batch in first]
-        self.spec, self.config = spec, config
+        self.spec, self.config, self.seed = spec, config, config.seed + seed
         self.source = _Normalisation.of(torch.cat([x for x, _ in pairs]))
         self.target = _Normalisation.of(torch.cat([y for _, y in pairs]))
         self.weights = _initial_weights(
-            spec, config.width, len(self.source.mean), len(self.target.mean), config.seed + seed
+            spec, config.width, len(self.source.mean), len(self.target.mean), self.seed
         )
         self.parameters = [torch.nn.Parameter(w) for w in self.weights.tensors()]
         self.optimiser = torch.optim.Adam(self.parameters, fused=True, eps=1e-9)
@@ -228,6 +237,7 @@ class _Trainee:
         dictionary = SparseDictionary(self.spec, self._folded())
         record = asdict(self.config) | {
             "tokens": tokens,
+            "seed": self.seed,
             "norm_outliers_left_out": self.outliers,
             "dead_at_end": int(self.is_dead().sum()),
             "loss": "mean squared error of the normalised target",

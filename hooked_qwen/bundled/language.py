@@ -94,7 +94,7 @@ def documents(seed: int) -> Iterator[str]:
 class _Writer:
     """A kind of passage and how often a paragraph is about it."""
 
-    weight: float
+    weight: int | float
     write: Callable[[random.Random], str]
 
 

@@ -57,7 +57,10 @@ def save_dictionary(
         "training": dict(card.training),
         "metrics": dict(card.metrics),
     }
-    tensors = {k: v.to(dtype).contiguous() for k, v in dictionary.state_dict().items()}
+    tensors = {k: v.to(dtype).clone() for k, v in dictionary.state_dict().items()}
+    for name, value in tensors.items():
+        if not torch.isfinite(value).all():
+            raise ValueError(f"{name} of {spec.name} does not fit into {dtype}")
 
     def build(partial: Path) -> None:
         save_file(tensors, partial / TENSORS)
@@ -72,26 +75,40 @@ def load_dictionary(folder: Path) -> SparseDictionary:
 
     Raises `ValueError` naming the file and what was expected when anything is off.
     """
-    record = read_record(folder)
+    spec, path = read_spec(folder), folder / TENSORS
     try:
-        spec = DictionarySpec(
+        tensors = load_file(path)
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing") from None
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is not a readable safetensors file: {error}") from None
+    for name, value in tensors.items():
+        if not value.is_floating_point():
+            raise ValueError(f"{path}: {name} is of type {value.dtype}, expected real numbers")
+    try:
+        return SparseDictionary(spec, {name: value.float() for name, value in tensors.items()})
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def read_spec(folder: Path) -> DictionarySpec:
+    """What the dictionary in `folder` is; raises `ValueError` naming the file and the field."""
+    record, path = read_record(folder), folder / RECORD
+    for name in ("source", "target", "architecture"):
+        if name not in record:
+            raise ValueError(f"{path} has no field {name!r}")
+        if not isinstance(record.get(name), str):
+            raise ValueError(f"{path} has {record.get(name)!r} for {name}, expected a text")
+    k = record.get("k")
+    if k is not None and type(k) is not int:
+        raise ValueError(f"{path} has {k!r} for k, expected a whole number or null")
+    try:
+        return DictionarySpec(
             source=Site.parse(record["source"]),
             target=Site.parse(record["target"]),
             architecture=record["architecture"],
-            k=record.get("k"),
+            k=k,
         )
-    except KeyError as error:
-        raise ValueError(f"{folder / RECORD} has no field {error}") from None
-    except ValueError as error:
-        raise ValueError(f"{folder / RECORD}: {error}") from None
-    path = folder / TENSORS
-    try:
-        weights = {name: value.float() for name, value in load_file(path).items()}
-        return SparseDictionary(spec, weights)
-    except FileNotFoundError:
-        raise ValueError(f"{path} is missing") from None
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a readable safetensors file: {error}") from None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
@@ -120,8 +137,14 @@ def suite_folders(folder: Path) -> list[Path]:
             f"{folder} holds no dictionaries: expected a {SUITE} (a suite) or a {RECORD} "
             "(one dictionary)"
         )
-    names = _read_json(folder / SUITE, SUITE_SCHEMA)["dictionaries"]
+    names = _read_json(folder / SUITE, SUITE_SCHEMA).get("dictionaries")
+    if not isinstance(names, list) or not all(_is_plain_name(name) for name in names):
+        raise ValueError(f"{folder / SUITE}: expected a list of folder names in 'dictionaries'")
     return [folder / name for name in names]
+
+
+def _is_plain_name(name: Any) -> bool:
+    return isinstance(name, str) and name not in ("", ".", "..") and Path(name).name == name
 
 
 def _read_json(path: Path, schema: str) -> dict[str, Any]:
@@ -129,7 +152,7 @@ def _read_json(path: Path, schema: str) -> dict[str, Any]:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"{path} is missing") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
     found = record.get("schema") if isinstance(record, dict) else None
     if found != schema:

@@ -161,7 +161,6 @@ def test_captured_tensors_keep_their_history(model):
     assert gradient.abs().max() > 0
 
 
-@pytest.mark.xfail(strict=True, reason="torch takes None from a hook as no change")
 @pytest.mark.parametrize("result", [None, torch.zeros(1)])
 def test_an_edit_that_gives_no_tensor_of_the_same_shape_raises(model, result):
     with (

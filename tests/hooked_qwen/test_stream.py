@@ -126,7 +126,6 @@ def test_a_buffer_smaller_than_a_batch_is_an_error():
         StreamConfig(batch_size=16, buffer_size=8)
 
 
-@pytest.mark.xfail(strict=True, reason="a block of no tokens is cut from the text for ever")
 @pytest.mark.parametrize("name", ["block_length", "blocks_per_pass", "batch_size", "reuse"])
 def test_every_number_of_the_stream_is_positive(name):
     with pytest.raises(ValueError, match=f"{name} is 0"):

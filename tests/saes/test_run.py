@@ -113,7 +113,6 @@ def test_a_run_that_fails_leaves_the_old_folder(model, tmp_path, monkeypatch, fa
     assert list(tmp_path.iterdir()) == [out]
 
 
-@pytest.mark.xfail(strict=True, reason="the corpus is opened again for ever")
 def test_a_corpus_with_nothing_left_to_train_on(model, tmp_path):
     opened = []
 
@@ -126,7 +125,6 @@ def test_a_corpus_with_nothing_left_to_train_on(model, tmp_path):
         train(model, tmp_path / "suite", texts=short)
 
 
-@pytest.mark.xfail(strict=True, reason="the held-out text is first read when all is trained")
 def test_a_run_that_cannot_be_judged_says_so_before_it_trains(model, tmp_path, monkeypatch):
     monkeypatch.setattr(run, "fit", lambda *_, **__: pytest.fail("trained first"))
     with pytest.raises(ValueError, match="tokens"):

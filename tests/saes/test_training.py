@@ -285,13 +285,11 @@ def test_warm_up_and_decay_fit_into_the_steps():
         TrainConfig(warmup=0.5, decay=0.6)
 
 
-@pytest.mark.xfail(strict=True, reason="torch's RuntimeError: k is not checked against the width")
 def test_more_features_a_token_than_there_are():
     with pytest.raises(ValueError, match="k is 21"):
         fit(planted(100), [sae(OUT, k=21)], config=CONFIG)
 
 
-@pytest.mark.xfail(strict=True, reason="an assertion, not an error that says what to do")
 def test_an_architecture_that_is_not_trained():
     with pytest.raises(ValueError, match="relu"):
         fit(planted(100), [replace(SAE, architecture="relu", k=None)], config=CONFIG)
