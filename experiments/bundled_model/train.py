@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-WATCH_EVERY = 250
+WATCH_EVERY = 600
 """steps"""
 
 
@@ -31,12 +31,10 @@ class Recipe:
     """tokens in a row"""
     batch: int = 8
     """rows in a step"""
-    tokens: int = 6_000_000
+    tokens: int = 12_000_000
     """tokens seen, each once"""
-    rate: float = 2e-3
-    """peak learning rate of AdamW"""
-    muon_rate: float = 0.02
-    """peak learning rate of Muon"""
+    rate: float = 3e-3
+    """peak learning rate"""
     warm_up: int = 200
     """steps"""
     weight_decay: float = 0.1
@@ -75,20 +73,20 @@ def fit(
     Calls `watch` every `WATCH_EVERY` steps, to look at the model half-way. The forward pass is
     in bfloat16, the weights and the optimizer in float32.
     """
-    optimizers = _optimizers(model, recipe)
+    optimizer = torch.optim.AdamW(
+        _groups(model, recipe.weight_decay), lr=recipe.rate, betas=(0.9, 0.95), fused=True
+    )
     steps = len(rows) // recipe.batch
     start = time.perf_counter()
     model.train()
     for step, batch in enumerate(rows[: steps * recipe.batch].split(recipe.batch)):
-        share = schedule(step, steps, recipe.warm_up)
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.rate * schedule(step, steps, recipe.warm_up)
         loss = language_loss(model, batch.long())
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * share
-            optimizer.step()
-            optimizer.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
         if step % WATCH_EVERY == WATCH_EVERY - 1:
             watch()
         if step % 50 == 0 or step == steps - 1:
@@ -111,20 +109,8 @@ def schedule(step: int, steps: int, warm_up: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(steps - warm_up, 1)))
 
 
-def _optimizers(model: Qwen3ForCausalLM, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices between the layers, AdamW for embeddings and norm scales."""
-    hidden = [p for p in model.model.layers.parameters() if p.ndim == 2]
+def _groups(model: Qwen3ForCausalLM, decay: float) -> list[dict]:
+    """Matrices decay towards nought, norm scales do not."""
+    matrices = [p for p in model.parameters() if p.ndim > 1]
     scales = [p for p in model.parameters() if p.ndim == 1]
-    embedding = model.get_input_embeddings().weight
-    muon = torch.optim.Muon(hidden, lr=recipe.muon_rate, weight_decay=recipe.weight_decay)
-    adam = torch.optim.AdamW(
-        [{"params": [embedding, *scales]}],
-        lr=recipe.rate,
-        betas=(0.9, 0.95),
-        weight_decay=0.0,
-        fused=True,
-    )
-    for optimizer in (muon, adam):
-        for group in optimizer.param_groups:
-            group["peak"] = group["lr"]
-    return [muon, adam]
+    return [{"params": matrices, "weight_decay": decay}, {"params": scales, "weight_decay": 0.0}]

@@ -1,0 +1,1 @@
+"""The dictionaries that ship with the bundled model."""
