@@ -4,17 +4,21 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Column, Table
 
 from circuits.progress import bars
+from circuits.tables import (
+    ablation_table,
+    comparison_table,
+    console,
+    quality_table,
+    verification_table,
+)
 
 app = typer.Typer(
     add_completion=False,
@@ -25,10 +29,6 @@ app = typer.Typer(
 )
 prompts_app = typer.Typer(no_args_is_help=True, help="Prompt sets of our own making.")
 app.add_typer(prompts_app, name="prompts")
-console = Console(width=None if sys.stdout.isatty() else 110)
-
-
-PRINTED_SIZES = (5, 10, 20, 50, 100, 200, 500)
 
 
 class Family(StrEnum):
@@ -160,7 +160,7 @@ def train(
             stream=StreamConfig(reuse=reuse, seed=seed),
             report=report,
         )
-    _quality_table([s.name for s in specs], [asdict(q) for q in quality])
+    quality_table([s.name for s in specs], [asdict(q) for q in quality])
     console.print(f"{len(specs)} dictionaries in {out}", highlight=False)
 
 
@@ -181,7 +181,7 @@ def evaluate(
 
     with bars() as report:
         record = work.evaluate_suite(dictionaries, model, work.texts_of(text), tokens, report)
-    _quality_table(list(record), list(record.values()))
+    quality_table(list(record), list(record.values()))
     if out is not None:
         write_json(record, out)
         console.print(f"figures in {out}", highlight=False)
@@ -262,7 +262,7 @@ def verify(
     config = VerifyConfig(to=to.value, seed=seed)
     with bars() as report:
         record = work.verify_run(run, config=config, report=report)
-    _verification_table(record)
+    verification_table(record)
     console.print(
         f"record {run / 'verification.json'}\npage   {run / 'graph.html'}", highlight=False
     )
@@ -302,7 +302,7 @@ def ablate(
             prompts=prompts,
             report=report,
         )
-    _ablation_table(result)
+    ablation_table(result)
     console.print(f"result {run / 'ablations' / label}", highlight=False)
 
 
@@ -320,16 +320,7 @@ def compare(
     from circuits import work
 
     changes = work.compare_runs(run_a, run_b, out)
-    table = Table("node", "status", run_a.name or "A", run_b.name or "B", "change")
-    for row in changes[:rows]:
-        table.add_row(
-            str(row.node),
-            row.status,
-            _number(row.effect_a),
-            _number(row.effect_b),
-            _number(row.change),
-        )
-    console.print(table)
+    comparison_table(changes[:rows], (run_a.name or "A", run_b.name or "B"))
     console.print(f"page {out}", highlight=False)
 
 
@@ -389,62 +380,3 @@ def _command() -> list[str]:
 def _need_free(out: Path) -> None:
     if out.exists() and any(out.iterdir()):
         raise ValueError(f"{out} is not empty: choose another --out, or remove it first")
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.4f}"
-
-
-def _quality_table(names: Sequence[str], rows: Sequence[Mapping[str, float]]) -> None:
-    table = Table(
-        Column("dictionary", no_wrap=True),
-        "L0",
-        "FVU",
-        "FVU all",
-        "dead",
-        "dense",
-        "loss recovered",
-        "KL",
-    )
-    for name, q in zip(names, rows, strict=True):
-        table.add_row(
-            name,
-            f"{q['l0']:.1f}",
-            f"{q['fvu']:.3f}",
-            f"{q['fvu_all']:.3f}",
-            f"{q['dead']:.1%}",
-            f"{q['dense']:.0f}",
-            f"{q['loss_recovered']:.3f}",
-            f"{q['kl']:.3f}",
-        )
-    console.print(table)
-
-
-def _verification_table(record: Mapping[str, Any]) -> None:
-    nodes, curves = record["nodes"], record["curves"]
-    console.print(
-        f"{nodes['n']} nodes on {nodes['n_prompts']} prompts, {record['estimator']} against exact: "
-        f"Spearman {_number(nodes['spearman'])}, slope {_number(nodes['slope'])}, "
-        f"same sign {nodes['sign_agreement']:.0%}",
-        highlight=False,
-    )
-    shown = [i for i, size in enumerate(curves["sizes"]) if size in PRINTED_SIZES]
-    table = Table(
-        Column("faithfulness of", no_wrap=True), *(str(curves["sizes"][i]) for i in shown)
-    )
-    for name, row in curves["rows"].items():
-        table.add_row(name, *(f"{row['faithfulness'][i]:.2f}" for i in shown))
-    complete = curves["rows"]["circuit"]["completeness"]
-    table.add_row("circuit's complement", *(f"{complete[i]:.2f}" for i in shown))
-    console.print(table)
-
-
-def _ablation_table(result: Mapping[str, Any]) -> None:
-    table = Table("", "mean metric", "accuracy")
-    table.add_row("before", _number(result["before"]), f"{result['accuracy_before']:.0%}")
-    table.add_row("after", _number(result["after"]), f"{result['accuracy_after']:.0%}")
-    for control in result["controls"]:
-        table.add_row(
-            control["name"], _number(control["after"]), f"{control['accuracy_after']:.0%}"
-        )
-    console.print(table)

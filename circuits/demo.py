@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from circuits.discover import DiscoverConfig, Discovery, Report, silent
+from circuits.discover import DiscoverConfig, Discovery
 from circuits.graph import ordered
+from circuits.report import Report, silent
 from circuits.runs import Inputs, Stopwatch
 from circuits.verify import VerifyConfig
 from circuits.work import (
@@ -28,9 +29,11 @@ from saes.metrics import Quality
 from saes.training import TrainConfig
 
 TASK = "agreement_nounpp"
+SITES = ("resid_post", "attn_out", "mlp_out")
 PROMPTS = 40
 TOP = 10
-TRAINING = TrainConfig(width=768, tokens=245_760, learning_rate=2e-3)
+FEATURES, FEATURES_PER_TOKEN = 512, 4
+TRAINING = TrainConfig(width=FEATURES, tokens=245_760, learning_rate=2e-3)
 STREAM = StreamConfig(batch_size=1024, buffer_size=16_384, reuse=2)
 
 
@@ -39,7 +42,7 @@ def run_demo(out: Path, *, command: Sequence[str] = (), report: Report = silent)
     watch = Stopwatch()
     model = load(BUNDLED)
     layers = range(model.cfg.n_layers)
-    specs = dictionary_specs(["saes"], layers, ["resid_post", "attn_out", "mlp_out"], k=16)
+    specs = dictionary_specs(["saes"], layers, SITES, k=FEATURES_PER_TOKEN)
     folder = out / "dictionaries"
     quality = train(
         model, specs, texts_of([BUNDLED]), folder, config=TRAINING, stream=STREAM, report=report

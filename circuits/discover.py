@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import networkx as nx
 from transformer_lens.model_bridge import TransformerBridge
@@ -27,19 +27,9 @@ from circuits.attribution.states import (
 from circuits.graph import Node, rounded
 from circuits.metric import Metric, logit_difference
 from circuits.prompts import EncodedPrompts, Positions
+from circuits.report import Report, silent
 from hooked_qwen.sites import Site
 from saes.suite import Suite
-
-
-@runtime_checkable
-class Report(Protocol):
-    """Told what is being done, how much of it is done, how much there is, and how it goes."""
-
-    def __call__(self, what: str, done: int, total: int, note: str = "") -> None: ...
-
-
-def silent(what: str, done: int, total: int, note: str = "") -> None:
-    """A report that nobody reads."""
 
 
 @dataclass(frozen=True, kw_only=True)

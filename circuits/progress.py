@@ -14,7 +14,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from circuits.discover import Report
+from circuits.report import Report
 
 
 @contextmanager

@@ -13,13 +13,14 @@ from circuits import edit as edits
 from circuits import graph as graphs
 from circuits.cards import block_texts, make_cards, name, prompt_texts
 from circuits.compare import Difference, differences
-from circuits.discover import DiscoverConfig, Discovery, Report, discover, silent
+from circuits.discover import DiscoverConfig, Discovery, discover
 from circuits.faithfulness import To
 from circuits.graph import ordered, write_json
 from circuits.prompts import EncodedPrompts, Prompt, encode_prompts, read_prompts, write_prompts
 from circuits.render.compare_page import comparison_page
 from circuits.render.curves import curves_figure
 from circuits.render.figure import figure
+from circuits.report import Report, silent
 from circuits.runs import (
     Inputs,
     Loaded,
