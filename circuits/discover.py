@@ -44,7 +44,7 @@ class DiscoverConfig:
     steps: int = 10
     "points on the path of integrated gradients"
     edge_threshold: float = 0.01
-    "edges weaker than this share of the strongest node's effect are left out"
+    "edges weaker than this share of the strongest feature's or error's effect are left out"
     batch_size: int = 32
     "prompts run together; changes no result beyond rounding"
 
@@ -260,7 +260,7 @@ def _add_output(graph: nx.DiGraph, prompts: EncodedPrompts, summary: _Summary) -
 
 def _add_edges(graph: nx.DiGraph, weights: EdgeWeights, config: DiscoverConfig) -> None:
     output = next(n for n in graph if n.site == "logit")
-    effects = [abs(graph.nodes[n]["effect"]) for n in graph if n != output]
+    effects = [abs(graph.nodes[n]["effect"]) for n in graph if n.kind in ("feature", "error")]
     floor = config.edge_threshold * max(effects, default=0.0)
     for (source, target), weight in weights.items():
         if abs(weight) >= floor and weight:

@@ -78,7 +78,7 @@ def test_edges_run_upward_and_weak_ones_are_left_out(case):
     tight = dataclasses.replace(loose, edge_threshold=0.3)
     few = discover(model, suite, prompts, config=tight).graph
     assert 0 < few.number_of_edges() < all_edges.number_of_edges()
-    strongest = max(abs(e) for n, e in few.nodes(data="effect") if n.kind not in ("logit",))
+    strongest = max(abs(e) for n, e in few.nodes(data="effect") if n.kind in ("feature", "error"))
     assert all(abs(w) >= 0.3 * strongest for _, _, w in few.edges(data="weight"))
     import networkx as nx
 
@@ -116,9 +116,10 @@ def test_an_exact_graph_agrees_with_its_own_verification(case):
             assert data["exact"] == pytest.approx(data["effect"], abs=1e-9)
 
 
-def test_verification_compares_with_every_control(case):
+@pytest.mark.parametrize("positions", ["keep", "sum"])
+def test_verification_compares_with_every_control(case, positions):
     model, suite, prompts = case
-    config = DiscoverConfig(estimator="patching", nodes=20)
+    config = DiscoverConfig(estimator="patching", nodes=20, positions=positions)
     found = discover(model, suite, prompts, config=config)
     record = verify(
         model,
@@ -141,6 +142,8 @@ def test_verification_compares_with_every_control(case):
     }
     for row in curves["rows"].values():
         assert {len(v) for v in row.values()} == {len(curves["sizes"])}
+    at = curves["sizes"].index(curves["margin"]["size"])
+    assert curves["margin"]["circuit"] == curves["rows"]["circuit"]["faithfulness"][at]
     assert curves["rows"]["circuit"]["faithfulness"] != curves["rows"]["neurons"]["faithfulness"]
 
 
