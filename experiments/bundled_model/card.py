@@ -39,9 +39,9 @@ any token before them (there is no BOS); `<|endoftext|>` separates, ends and pad
 
 ## How it was made
 
-{tokens:,} tokens, each seen once, packed {length} to a row; AdamW, peak rate {rate}, cosine; the
-forward pass in bfloat16. {minutes:.0f} minutes at {tokens_per_second:,} tokens per second on a
-two-core machine. `python -m experiments.bundled_model.run` makes it again.
+{tokens:,} tokens, each seen once, packed {length} to a row; AdamW, peak rate {rate}, {cycles}
+cosine cycles; the forward pass in bfloat16. {minutes:.0f} minutes at {speed:,} tokens per second on
+a two-core machine. `python -m experiments.bundled_model.run` makes it again.
 
 All text is generated from word lists written for this project: no data of others, no personal
 data. Licence: MIT, as the project.
@@ -54,5 +54,14 @@ def card(report: dict[str, Any]) -> str:
         f"| {task} | {score['accuracy']:.1%} | {score['top_1']:.1%} | {score['n']} |"
         for task, score in report["families"].items()
     )
-    facts = {**report, **report["recipe"], "rows": rows, "minutes": report["seconds"] / 60}
+    stages, seconds = report["recipe"]["stages"], report["seconds"]
+    facts = {
+        **report,
+        **report["recipe"],
+        "rows": rows,
+        "tokens": sum(stages),
+        "cycles": len(stages),
+        "minutes": seconds / 60,
+        "speed": round(sum(stages) / seconds),
+    }
     return _CARD.format(**facts)

@@ -31,8 +31,10 @@ class Recipe:
     """tokens in a row"""
     batch: int = 8
     """rows in a step"""
-    tokens: int = 12_000_000
-    """tokens seen, each once"""
+    stages: tuple[int, ...] = (12_000_000, 6_000_000)
+    """tokens of each stage, each seen once; a stage has a learning-rate cycle of its own"""
+    copying_weights: tuple[float, ...] = (1.0, 5.0)
+    """in each stage, how much oftener than usual text repeats itself"""
     rate: float = 3e-3
     """peak learning rate"""
     warm_up: int = 200

@@ -41,7 +41,7 @@ SPECS = [sae(Site("resid_post", layer), k=32) for layer in LAYERS] + [
 ]
 TRAINING = TrainConfig(width=4096, tokens=880_000, dead_after=50_000)
 STREAM = StreamConfig(reuse=4, buffer_size=40_960)
-PAIRS = 40
+PAIRS = 32
 TOP = 20
 NOUNS = (
     "key keys, door doors, book books, table tables, picture pictures, letter letters, "
@@ -70,11 +70,10 @@ def main() -> None:
     run = work / "run"
     with bars() as report:
         discover_run(
-            inputs, run, config=DiscoverConfig(), texts=texts, command=command, report=report
+            inputs, run, config=DiscoverConfig(steps=5), texts=texts, command=command, report=report
         )
-        verify_run(run, config=VerifyConfig(), report=report)
-        for to in ("mean", "zero"):
-            ablate_run(run, top=TOP, to=to, label=f"top-{TOP}-{to}", report=report)
+        verify_run(run, config=VerifyConfig(draws=2), report=report)
+        ablate_run(run, top=TOP, to="mean", label=f"top-{TOP}-mean", report=report)
         render_run(run, ["html", "svg", "pdf"], nodes=20)
     keep_results(work)
 
