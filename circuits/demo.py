@@ -32,7 +32,7 @@ TASK = "agreement_nounpp"
 SITES = ("resid_post", "attn_out", "mlp_out")
 PROMPTS = 40
 TOP = 10
-FEATURES, FEATURES_PER_TOKEN = 512, 4
+FEATURES, FEATURES_PER_TOKEN = 512, 3
 TRAINING = TrainConfig(width=FEATURES, tokens=245_760, learning_rate=2e-3)
 STREAM = StreamConfig(batch_size=1024, buffer_size=16_384, reuse=2)
 

@@ -20,8 +20,8 @@ from saes.training import TrainConfig
 
 RESULTS = Path(__file__).parent / "results"
 KINDS = ("resid_post", "attn_out", "mlp_out")
-FEATURES_PER_TOKEN = 4
-TRAINING = TrainConfig(width=512, tokens=1_200_000, learning_rate=2e-3, dead_after=40_000)
+FEATURES_PER_TOKEN = 3
+TRAINING = TrainConfig(width=512, tokens=800_000, learning_rate=2e-3, dead_after=40_000)
 STREAM = StreamConfig(reuse=2)
 
 

@@ -13,7 +13,7 @@ BATCH = 2_000
 
 
 def token_rows(
-    tokenizer: Tokenizer, *, tokens: int, length: int, seed: int, copying_weight: float
+    tokenizer: Tokenizer, *, tokens: int, length: int, seed: int
 ) -> Int[Tensor, "rows length"]:
     """`tokens` training tokens as rows of `length`: documents end to end, a separator after each.
 
@@ -21,7 +21,7 @@ def token_rows(
     Prompts are read without any token before them, so the model must meet documents at
     position 0, not only after a separator.
     """
-    source, wanted = documents(seed, copying_weight=copying_weight), tokens // length
+    source, wanted = documents(seed), tokens // length
     rows: list[list[int]] = []
     row: list[int] = []
     while len(rows) < wanted:

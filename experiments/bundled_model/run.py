@@ -36,19 +36,10 @@ def main(recipe: Recipe) -> None:
     """Train with the recipe and put the result in place of the bundled model."""
     start = time.perf_counter()
     tokenizer = train_tokenizer()
+    rows = token_rows(tokenizer, tokens=recipe.tokens, length=recipe.length, seed=TEXT_SEED)
+    print(f"{rows.numel():,} tokens in {time.perf_counter() - start:.0f} s", flush=True)
     model = new_model(recipe, tokenizer.get_vocab_size())
-    speeds = [train_stage(model, tokenizer, recipe, stage) for stage in range(len(recipe.stages))]
-    publish(model, tokenizer, recipe, speeds, time.perf_counter() - start)
-
-
-def publish(
-    model: Qwen3ForCausalLM,
-    tokenizer: Tokenizer,
-    recipe: Recipe,
-    speeds: list[float],
-    seconds: float,
-) -> None:
-    """Score the model as it is saved, write its card, and put it in place of the bundled one."""
+    speed = fit(model, rows, recipe, lambda: glance(model, tokenizer))
     with replacing(PATH) as folder:
         model.generation_config = GenerationConfig(eos_token_id=0, pad_token_id=0)
         model.bfloat16().save_pretrained(folder)
@@ -58,31 +49,13 @@ def publish(
             "recipe": asdict(recipe),
             "text_seed": TEXT_SEED,
             "parameters": model.num_parameters(),
-            "tokens_per_second": [round(speed) for speed in speeds],
-            "seconds": round(seconds),
+            "tokens_per_second": round(speed),
+            "seconds": round(time.perf_counter() - start),
             "families": evaluate(folder),
         }
         (folder / "README.md").write_text(card(report))
     RESULTS.mkdir(exist_ok=True)
     write_whole(RESULTS / "accuracy.json", json.dumps(report, indent=2) + "\n")
-
-
-def train_stage(model: Qwen3ForCausalLM, tokenizer: Tokenizer, recipe: Recipe, stage: int) -> float:
-    """One learning-rate cycle on fresh text, then weights rounded to bfloat16; tokens per second.
-
-    A later stage starts from the rounded weights with a new optimizer, so that it can be run
-    from the saved model as well.
-    """
-    rows = token_rows(
-        tokenizer,
-        tokens=recipe.stages[stage],
-        length=recipe.length,
-        seed=TEXT_SEED + stage,
-        copying_weight=recipe.copying_weights[stage],
-    )
-    speed = fit(model, rows, recipe, lambda: glance(model, tokenizer))
-    model.bfloat16().float()
-    return speed
 
 
 def glance(model: Qwen3ForCausalLM, tokenizer: Tokenizer) -> None:

@@ -31,10 +31,8 @@ class Recipe:
     """tokens in a row"""
     batch: int = 8
     """rows in a step"""
-    stages: tuple[int, ...] = (12_000_000, 6_000_000)
-    """tokens of each stage, each seen once; a stage has a learning-rate cycle of its own"""
-    copying_weights: tuple[float, ...] = (1.0, 5.0)
-    """in each stage, how much oftener than usual text repeats itself"""
+    tokens: int = 12_000_000
+    """tokens seen, each once"""
     rate: float = 3e-3
     """peak learning rate"""
     warm_up: int = 200

@@ -83,18 +83,11 @@ def held_out(task: str, n: int = 300) -> list[Pair]:
     return [pair for template in templates for pair in islice(held_pairs(rng, template), each)]
 
 
-def documents(seed: int, *, copying_weight: float = 1.0) -> Iterator[str]:
-    """Paragraphs of training text without end, the same for the same arguments.
-
-    `copying_weight` multiplies how often a passage repeats what stands before it (lists told
-    twice, lives told and asked about); held-out combinations never occur.
-    """
+def documents(seed: int) -> Iterator[str]:
+    """Paragraphs without end; the same seed gives the same ones."""
     rng = random.Random(seed)
-    weights = [
-        writer.weight * (copying_weight if writer.write in _COPYING else 1) for writer in _WRITERS
-    ]
     while True:
-        yield _paragraph(rng, weights)
+        yield _paragraph(rng)
 
 
 @dataclass(frozen=True)
@@ -122,16 +115,16 @@ _WRITERS = (
     _Writer(9, copying.write_recital),
     _Writer(2, copying.write_formula),
 )
-_COPYING = (people.write_life, people.write_lives, copying.write_repeat, copying.write_recital)
 _CODE_SHARE = 0.1
 _ON_TOPIC = 0.55
 _FILLER = 0.35
 
 
-def _paragraph(rng: random.Random, weights: list[float]) -> str:
+def _paragraph(rng: random.Random) -> str:
     """A few passages, mostly of one kind, with narration in between; or lines of code."""
     if rng.random() < _CODE_SHARE:
         return copying.write_code(rng)
+    weights = [writer.weight for writer in _WRITERS]
     topic = rng.choices(_WRITERS, weights)[0]
     parts = []
     for _ in range(rng.randint(2, 5)):
