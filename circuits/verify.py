@@ -190,16 +190,14 @@ def _curves(
     sizes = [s for s in SIZES if s < len(nodes)] + [len(nodes)]
     plans = _plans(nodes, sizes, config)
     rows: dict[str, Curve] = {}
-    total = len(plans) + 2
+    total = len(plans) + 3
     for name, draws in plans.items():
         curves = [_curve(setting, suite, states, circuits, scale, means) for circuits in draws]
         rows[name] = mean_curve(curves)
         report("faithfulness", len(rows), total)
-    for name, control in (
-        ("neurons", neurons(suite)),
-        ("untrained dictionaries", untrained(suite)),
-    ):
-        rows[name] = _control(setting, control, sizes, scale)
+    controls = {"neurons": neurons(suite), "untrained dictionaries": untrained(suite)}
+    for name, control in controls.items():
+        rows |= _control(setting, name, control, sizes, scale)
         report("faithfulness", len(rows), total)
     return {
         "baseline": config.to,
@@ -294,8 +292,13 @@ def _curve(
     )
 
 
-def _control(setting: _Setting, suite: Suite, sizes: Sequence[int], scale: Ends) -> Curve:
-    """The curve of another set of dictionaries at the same sites, found the same way.
+def _control(
+    setting: _Setting, name: str, suite: Suite, sizes: Sequence[int], scale: Ends
+) -> dict[str, Curve]:
+    """Curves of another set of dictionaries at the same sites, found the same way.
+
+    Where they have errors a second row leaves those out: dictionaries that explain nothing have
+    errors that carry everything.
 
     Both ends of the scale are the same: with everything ablated a site holds its mean whatever
     it was decomposed into.
@@ -314,5 +317,12 @@ def _control(setting: _Setting, suite: Suite, sizes: Sequence[int], scale: Ends)
         )
     )
     nodes = [n for n, _ in ranking if n.kind != "token"]
-    circuits = [nodes[:size] for size in sizes]
-    return _curve(setting, suite, states, circuits, scale, _ablation_means(setting, suite))
+    features = [n for n in nodes if n.kind == "feature"]
+    pools = {name: nodes}
+    if len(features) < len(nodes):
+        pools[f"{name}, no errors"] = features
+    ablated = _ablation_means(setting, suite)
+    return {
+        row: _curve(setting, suite, states, [pool[:size] for size in sizes], scale, ablated)
+        for row, pool in pools.items()
+    }

@@ -139,6 +139,7 @@ def test_verification_compares_with_every_control(case, positions):
         "random features",
         "neurons",
         "untrained dictionaries",
+        "untrained dictionaries, no errors",
     }
     for row in curves["rows"].values():
         assert {len(v) for v in row.values()} == {len(curves["sizes"])}
