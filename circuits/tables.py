@@ -17,7 +17,7 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:+.4f}"
 
 
-def quality_table(names: Sequence[str], rows: Sequence[Mapping[str, float]]) -> None:
+def quality_table(names: Sequence[str], rows: Sequence[Mapping[str, int | float]]) -> None:
     """One line for each dictionary; `docs/dictionaries.md` says what the columns mean."""
     table = Table(
         Column("dictionary", no_wrap=True),

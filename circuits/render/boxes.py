@@ -4,7 +4,7 @@ Units are inches, x to the right and y downwards from the sheet's top left corne
 bands, columns and nodes is the layout's; only the distances are those of print.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -21,6 +21,7 @@ PAD, GAP, BAND_GAP = 0.038, 0.05, 0.2
 MARGIN, FOOT = 0.04, 0.2
 POINT = 0.05  # how far the sides of an error's box stick out
 PAGES = (3.3, 7.0)  # one and two columns of a paper
+TALLEST = 4.5  # in, for a figure of one column
 ROOMS = (1.15, 0.9, 0.7, 0.55)  # widest text of a box
 ACROSS = (4, 3, 2, 1)
 TOKEN_ROOM = 0.42
@@ -71,8 +72,8 @@ class Sheet:
 def sheet(graph: nx.DiGraph, places: Layout) -> Sheet:
     """Boxes for every node of `graph`, on the narrowest page that holds them.
 
-    Tries a paper's single column first, then two, folding text more and more tightly; a circuit
-    that fits neither gets the width that it needs.
+    A paper's single column comes first, unless the figure would be taller than a page wants;
+    then two columns. A circuit that fits neither gets the width that it needs.
     """
     cells = _cells(graph, places)
     bands = sorted({band for band, _ in cells})
@@ -80,18 +81,22 @@ def sheet(graph: nx.DiGraph, places: Layout) -> Sheet:
     tokens = [fold(column.token, SMALL, TOKEN_ROOM, 1)[0] for column in places.columns]
     if len(tokens) == 1:
         tokens = [places.columns[0].token]
-    for page, room, across in _choices():
-        boxes = {node: _box(node, graph, room) for node in graph}
-        widths = _column_widths(cells, boxes, tokens, across)
-        spare = page - axis - MARGIN - sum(widths)
-        if spare >= 0:
+    fitted = None
+    for page in PAGES:
+        for room, across in product(ROOMS, ACROSS):
+            boxes = {node: _box(node, graph, room) for node in graph}
+            widths = _column_widths(cells, boxes, tokens, across)
+            spare = page - axis - MARGIN - sum(widths)
+            if spare >= 0:
+                break
+        if spare < 0 and page != PAGES[-1]:
+            continue
+        widths = [width + max(spare, 0.0) / len(widths) for width in widths]
+        fitted = _placed(cells, places, bands, boxes, widths, across, axis, tokens)
+        if fitted.height <= TALLEST:
             break
-    widths = [width + max(spare, 0.0) / len(widths) for width in widths]
-    return _placed(cells, places, bands, boxes, widths, across, axis, tokens)
-
-
-def _choices() -> Iterator[tuple[float, float, int]]:
-    return product(PAGES, ROOMS, ACROSS)
+    assert fitted is not None
+    return fitted
 
 
 def _cells(graph: nx.DiGraph, places: Layout) -> dict[tuple[int, int], list[Node]]:

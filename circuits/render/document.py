@@ -116,7 +116,7 @@ def _network(
             index,
             label=caption(node, data) or " ",
             shape=SHAPES.get(data["kind"], "square"),
-            size=OUTPUT if node.kind == "logit" else round(_radius(share), 2),
+            size=OUTPUT if node.kind == "logit" else round(_radius(float(share)), 2),
             x=round(place.x, 1),
             y=round(place.y, 1),
             key=str(node),

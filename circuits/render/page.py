@@ -5,7 +5,7 @@ the answer counts as positive. Units are those of the metric.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, SupportsFloat
 
 import networkx as nx
 
@@ -110,7 +110,7 @@ def _describe(node: Node, data: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _describe_edge(weight: float, meta: Mapping[str, Any]) -> dict[str, Any]:
+def _describe_edge(weight: SupportsFloat, meta: Mapping[str, Any]) -> dict[str, Any]:
     value = edge_support(weight, meta)
     return {"group": stance(value), "support": value}
 

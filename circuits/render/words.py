@@ -5,7 +5,7 @@ Width is counted in cells, as in a terminal: a Latin letter takes one, a CJK cha
 
 import unicodedata
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, SupportsFloat
 
 from circuits.graph import Node
 
@@ -13,7 +13,7 @@ SUPPORTS, OPPOSES, NEUTRAL = "supports", "opposes", "neutral"
 VISIBLE = str.maketrans({"\n": "⏎", "\t": "⇥", "\r": "␍"})
 
 
-def support(value: float | None) -> float | None:
+def support(value: SupportsFloat | None) -> float | None:
     """How much a node or edge helps the answer: the effect of patching it, sign flipped.
 
     Units of the metric; positive means that patching it away lowers the metric.
@@ -26,7 +26,7 @@ def acts_on_target(meta: Mapping[str, Any]) -> bool:
     return "pre-activation" in str(meta.get("edge_units") or "")
 
 
-def edge_support(weight: float, meta: Mapping[str, Any]) -> float:
+def edge_support(weight: SupportsFloat, meta: Mapping[str, Any]) -> float:
     """The signed number that a picture shows for an edge.
 
     In units of the metric it is a `support`; in those of the target's pre-activation it is the

@@ -43,10 +43,17 @@ def test_the_user_style_does_not_reach_the_figure(tmp_path):
 
 
 def test_svg_is_xml_of_the_width_of_a_column(tmp_path):
-    figure(synthetic.circuit(60, positions="sum"), tmp_path / "circuit.svg")
+    figure(synthetic.circuit(60, positions="sum"), tmp_path / "circuit.svg", max_nodes=6)
     root = ElementTree.parse(tmp_path / "circuit.svg").getroot()
     assert root.tag.endswith("svg")
     assert root.get("width") == f"{PAGES[0] * ink.POINTS:g}pt"
+
+
+def test_what_would_be_a_tower_in_one_column_takes_two():
+    circuit = strongest(synthetic.circuit(60, positions="sum"), 25)
+    drawn = sheet(circuit, layout(circuit))
+    assert drawn.width == pytest.approx(PAGES[1])
+    assert drawn.height < drawn.width
 
 
 def test_many_columns_take_the_width_of_the_page():

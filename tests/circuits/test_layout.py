@@ -70,7 +70,7 @@ def test_the_strongest_of_a_cell_comes_first():
     graph = nx.DiGraph()
     for feature, effect in enumerate([0.1, -0.9, 0.5]):
         graph.add_node(Node("mlp_out.0", feature), kind="feature", effect=effect, label="")
-    places = layout(graph, aspect=10).places
+    places = layout(graph, aspect=10.0).places
     assert sorted(places, key=lambda n: places[n].x) == [Node("mlp_out.0", i) for i in (1, 2, 0)]
 
 
