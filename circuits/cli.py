@@ -107,8 +107,12 @@ def demo(
 
     Example: `circuits demo --out demo`
     """
+    import torch
+
     from circuits.demo import run_demo
 
+    # The bundled model's matrices are too small to share: a second thread only waits.
+    torch.set_num_threads(1)
     with bars() as report:
         lines = run_demo(out, command=_command(), report=report)
     for line in lines:
