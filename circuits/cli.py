@@ -1,7 +1,9 @@
 """The `circuits` command: each verb calls one function and prints what it did."""
 
+import hashlib
 import logging
 import os
+import re
 import sys
 import warnings
 from dataclasses import asdict
@@ -294,7 +296,7 @@ def ablate(
 
     if sum([features is not None, top is not None, outside]) != 1:
         raise ValueError("say what to ablate with one of --features, --top or --outside")
-    label = name or ("outside" if outside else f"top-{top}" if top else "features") + f"-{to.value}"
+    label = name or f"{_ablation_name(features, top)}-{to.value}"
     with bars() as report:
         result = work.ablate_run(
             run,
@@ -363,6 +365,14 @@ def make_prompts(
 
     prompts = work.make_prompts(task, n, split=split.value, seed=seed, model=model, out=out)
     console.print(f"{len(prompts)} pairs in {out}, such as {prompts[0].clean!r}", highlight=False)
+
+
+def _ablation_name(features: str | None, top: int | None) -> str:
+    """A folder name that differs where the ablated nodes do."""
+    if features is None:
+        return "outside" if top is None else f"top-{top}"
+    readable = re.sub(r"[^A-Za-z0-9_.@-]+", "-", features).strip("-")[:40]
+    return f"{readable}-{hashlib.sha256(features.encode()).hexdigest()[:6]}"
 
 
 def main() -> None:

@@ -90,7 +90,7 @@ def discover(
         graph.add_node(node, kind=node.kind, effect=effect, exact=None, activation=0.0, label="")
     done = 0
     summary = _Summary()
-    for state, g in zip(_states(model, suite, prompts, config, means), gradients, strict=True):
+    for state, g in zip(states_of(model, suite, prompts, config, means), gradients, strict=True):
         summary.add(state, metric)
         _add_activations(graph, state, len(prompts))
         found = edge_weights(model, suite, state, g, metric, [n for n, _ in [*kept, *inputs]])
@@ -119,7 +119,7 @@ def rank_nodes(
     totals: dict[Node, float] = {}
     gradients: list[Gradients] = []
     done = 0
-    for state in _states(model, suite, prompts, config, means):
+    for state in states_of(model, suite, prompts, config, means):
         if config.estimator == "ig":
             g = gradients_along_path(model, suite, state, metric, steps=config.steps)
         else:
@@ -155,13 +155,14 @@ def reference_means(
     )
 
 
-def _states(
+def states_of(
     model: TransformerBridge,
     suite: Suite,
     prompts: EncodedPrompts,
     config: DiscoverConfig,
     means: Means | None,
 ) -> Iterator[BatchState]:
+    """The prompt set in batches, decomposed with the references that `config` names."""
     return batches(
         model,
         suite,

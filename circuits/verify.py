@@ -19,8 +19,8 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.ablation import exact_effects
-from circuits.attribution.states import BatchState, Means, batches, mean_over
-from circuits.discover import DiscoverConfig, Ranking, rank_nodes, reference_means
+from circuits.attribution.states import BatchState, Means, mean_over
+from circuits.discover import DiscoverConfig, Ranking, rank_nodes, reference_means, states_of
 from circuits.faithfulness import Curve, Ends, To, by_site, curve, ends, mean_curve
 from circuits.graph import Node, ordered, rounded
 from circuits.metric import Metric, logit_difference
@@ -59,16 +59,7 @@ def verify(
     """Write each node's exact effect into `graph` and return the record of `verification.json`."""
     metric = logit_difference(prompts.answer_ids, prompts.wrong_ids)
     means = reference_means(model, suite, prompts, discovered)
-    states = list(
-        batches(
-            model,
-            suite,
-            prompts,
-            reference=discovered.reference,
-            batch_size=discovered.batch_size,
-            means=means,
-        )
-    )
+    states = list(states_of(model, suite, prompts, discovered, means))
     nodes = [n for n in ordered(graph) if n.kind != "logit"]
     exact = _exact(model, suite, states, metric, nodes, report)
     for node, effects in zip(nodes, exact, strict=True):
@@ -306,16 +297,7 @@ def _control(
     d, prompts = setting.discovered, setting.prompts
     means = reference_means(setting.model, suite, prompts, d)
     ranking, _ = rank_nodes(setting.model, suite, prompts, setting.metric, config=d, means=means)
-    states = list(
-        batches(
-            setting.model,
-            suite,
-            prompts,
-            reference=d.reference,
-            batch_size=d.batch_size,
-            means=means,
-        )
-    )
+    states = list(states_of(setting.model, suite, prompts, d, means))
     nodes = [n for n, _ in ranking if n.kind != "token"]
     features = [n for n in nodes if n.kind == "feature"]
     pools = {name: nodes}

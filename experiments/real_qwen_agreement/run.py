@@ -72,7 +72,7 @@ def main() -> None:
         discover_run(
             inputs, run, config=DiscoverConfig(steps=5), texts=texts, command=command, report=report
         )
-        verify_run(run, config=VerifyConfig(draws=2), report=report)
+        verify_run(run, config=VerifyConfig(), report=report)
         ablate_run(run, top=TOP, to="mean", label=f"top-{TOP}-mean", report=report)
         render_run(run, ["html", "svg", "pdf"], nodes=20)
     keep_results(work)

@@ -175,6 +175,14 @@ def test_ablating_outside_the_circuit_and_comparing(folder):
     assert page.stat().st_size > 100_000
 
 
+def test_ablations_of_different_features_lie_side_by_side(folder):
+    run = folder / "run"
+    before = set((run / "ablations").glob("*")) if (run / "ablations").exists() else set()
+    for feature in ("resid_post.3/5", "resid_post.3/6"):
+        assert call("ablate", run, "--features", feature).exit_code == 0
+    assert len(set((run / "ablations").glob("*")) - before) == 2
+
+
 def test_training_writes_a_suite_that_discovery_takes(folder):
     out = folder / "trained"
     done = call(
