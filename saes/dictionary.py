@@ -1,7 +1,7 @@
 """The sparse dictionary: features read at one site, written at another.
 
     pre = x @ W_enc.T + b_enc
-    f   = nonlinearity(pre)                     features, non-negative
+    f   = nonlinearity(pre)                     features, non-negative unless the spec is `signed`
     y   = f @ W_dec + b_dec (+ x @ W_skip.T)    on raw activations
 
 A sparse autoencoder (SAE) is the case source == target; an MLP transcoder reads `mlp_in.L` and
@@ -10,7 +10,7 @@ writes `mlp_out.L`. Nothing else tells them apart. Row i of both weight matrices
 Axes: `features` a dictionary's latents, `d_source` and `d_target` the widths of the two sites.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -26,14 +26,19 @@ ARCHITECTURES = ("topk", "batch-topk", "jumprelu", "relu", "gated", "matryoshka"
 class DictionarySpec:
     """What a dictionary is, apart from its weights.
 
-    Raises `ValueError` for an unknown architecture, or a `k` missing or where none belongs.
+    Raises `ValueError` for an unknown architecture, for `topk` without a `k`, and for negative
+    features of any architecture but `topk`.
     """
 
     source: Site
     target: Site
     architecture: str = "topk"
     k: int | None = None
-    "features per token; for `topk` only"
+    "features per token: that many at most for `topk`; for the others the average trained for"
+    skip: bool = False
+    "whether a linear map of the source adds to the features' output"
+    signed: bool = False
+    "whether the k largest pre-activations are kept where negative, as Qwen-Scope's are"
 
     def __post_init__(self) -> None:
         if self.architecture not in ARCHITECTURES:
@@ -41,11 +46,10 @@ class DictionarySpec:
                 f"no architecture is called {self.architecture!r}: "
                 f"expected one of {', '.join(ARCHITECTURES)}"
             )
-        if (self.architecture == "topk") != (self.k is not None):
-            raise ValueError(
-                f"k is {self.k} for the architecture {self.architecture!r}: "
-                "topk needs a k, the others have none"
-            )
+        if self.architecture == "topk" and self.k is None:
+            raise ValueError("topk needs a k, the number of features per token")
+        if self.signed and self.architecture != "topk":
+            raise ValueError(f"only topk keeps negative features, not {self.architecture}")
 
     @property
     def name(self) -> str:
@@ -67,7 +71,7 @@ class SparseDictionary(nn.Module):
 
     def __init__(self, spec: DictionarySpec, weights: dict[str, Tensor]) -> None:
         super().__init__()
-        self.spec = spec
+        self.spec = replace(spec, skip="W_skip" in weights)
         check_weights(spec, weights)
         for name in ("W_enc", "b_enc", "W_dec", "b_dec", "threshold", "W_skip"):
             self.register_buffer(name, weights.get(name))
@@ -85,10 +89,11 @@ class SparseDictionary(nn.Module):
         return len(self.W_enc)
 
     def encode(self, x: Float[Tensor, "*batch d_source"]) -> Float[Tensor, "*batch features"]:
-        """Features of the source activations `x`, non-negative."""
+        """Features of the source activations `x`; zero where a feature is off."""
         pre = x @ self.W_enc.T + self.b_enc
-        if self.spec.k is not None:
-            return topk(pre, self.spec.k)
+        if self.spec.architecture == "topk":
+            assert self.spec.k is not None
+            return topk(pre, self.spec.k, signed=self.spec.signed)
         return pre.relu() if self.threshold is None else above_threshold(pre, self.threshold)
 
     def decode(self, f: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch d_target"]:

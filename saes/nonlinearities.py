@@ -7,14 +7,15 @@ from torch import Tensor
 Features = Float[Tensor, "*batch features"]
 
 
-def topk(pre: Features, k: int) -> Features:
+def topk(pre: Features, k: int, *, signed: bool = False) -> Features:
     """The `k` largest pre-activations where positive, zero elsewhere.
 
-        f_i = relu(pre_i) if i is among the k largest, else 0
+        f_i = relu(pre_i) if i is among the k largest, else 0        signed: pre_i, no relu
 
     Source: Gao et al. 2024, arXiv:2406.04093.
     """
-    values, index = topk_sparse(pre, k)
+    values, index = pre.topk(k, dim=-1, sorted=False)
+    values = values if signed else values.relu()
     return torch.zeros_like(pre).scatter(-1, index, values)
 
 

@@ -80,6 +80,8 @@ def random_dictionary(
     }
     if spec.architecture not in ("topk", "relu"):
         weights["threshold"] = draw(width).abs() * 0.1
+    if spec.skip:
+        weights["W_skip"] = draw(d, d) / d
     return SparseDictionary(spec, weights)
 
 

@@ -51,6 +51,7 @@ def save_dictionary(
         "schema": DICTIONARY_SCHEMA,
         "architecture": spec.architecture,
         "k": spec.k,
+        **({"signed": True} if spec.signed else {}),
         "source": str(spec.source),
         "target": str(spec.target),
         "model": dict(card.model),
@@ -102,12 +103,16 @@ def read_spec(folder: Path) -> DictionarySpec:
     k = record.get("k")
     if k is not None and type(k) is not int:
         raise ValueError(f"{path} has {k!r} for k, expected a whole number or null")
+    signed = record.get("signed", False)
+    if not isinstance(signed, bool):
+        raise ValueError(f"{path} has {signed!r} for signed, expected true or false")
     try:
         return DictionarySpec(
             source=Site.parse(record["source"]),
             target=Site.parse(record["target"]),
             architecture=record["architecture"],
             k=k,
+            signed=signed,
         )
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None

@@ -1,5 +1,7 @@
 """A dictionary computes the formulas of its architecture, and refuses weights that are none."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -117,11 +119,23 @@ def test_an_unknown_architecture_lists_the_known():
     assert all(name in str(error.value) for name in ARCHITECTURES)
 
 
-@pytest.mark.parametrize(("architecture", "k"), [("topk", None), ("relu", 3), ("batch-topk", 3)])
-def test_k_belongs_to_topk_alone(architecture, k):
-    message = f"k is {k} for the architecture '{architecture}': topk needs a k"
-    with pytest.raises(ValueError, match=message):
-        DictionarySpec(source=HERE, target=HERE, architecture=architecture, k=k)
+def test_topk_needs_a_k():
+    with pytest.raises(ValueError, match="topk needs a k"):
+        DictionarySpec(source=HERE, target=HERE)
+
+
+def test_only_topk_keeps_negative_features():
+    with pytest.raises(ValueError, match="only topk keeps negative features, not relu"):
+        DictionarySpec(source=HERE, target=HERE, architecture="relu", signed=True)
+
+
+def test_signed_topk_keeps_the_largest_as_they_are():
+    pre = torch.tensor([[3.0, -1.0, -2.0, -5.0]])
+    assert torch.equal(topk(pre, 2, signed=True), torch.tensor([[3.0, -1.0, 0, 0]]))
+    w = weights(b_enc=torch.full((FEATURES,), -50.0, dtype=torch.float64))
+    dictionary = SparseDictionary(replace(spec(), signed=True), w)
+    f = dictionary.encode(inputs())
+    assert ((f < 0).sum(-1) == 3).all()
 
 
 @pytest.mark.parametrize("name", ["W_enc", "b_enc", "W_dec", "b_dec"])

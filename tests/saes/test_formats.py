@@ -25,9 +25,9 @@ REPOSITORY = Path(__file__).parents[2]
 CARD = ours.Card(model={"name": "toy ñ"}, training={"tokens": 3}, metrics={"fvu": 0.25})
 
 
-def dictionary(source=HERE, target=HERE, architecture="topk", seed=0):
+def dictionary(source=HERE, target=HERE, architecture="topk", seed=0, skip=False):
     k = 5 if architecture == "topk" else None
-    spec = DictionarySpec(source=source, target=target, architecture=architecture, k=k)
+    spec = DictionarySpec(source=source, target=target, architecture=architecture, k=k, skip=skip)
     return random_dictionary(spec, seed=seed, dtype=torch.float32)
 
 
@@ -71,8 +71,7 @@ def change_tensors(folder, **tensors):
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("source", [HERE, THERE], ids=["sae", "transcoder"])
 def test_what_is_saved_is_loaded_exactly(tmp_path, architecture, source):
-    made = dictionary(source, architecture=architecture)
-    made.W_skip = torch.randn(24, 24)
+    made = dictionary(source, architecture=architecture, skip=True)
     folder = tmp_path / made.spec.name
     ours.save_dictionary(made, folder, card=CARD)
     loaded = ours.load_dictionary(folder)
