@@ -4,48 +4,69 @@ A card is plain JSON: `promoted` and `suppressed` tokens with scores, `examples`
 token, `density` and `max_activation` over the text looked at.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.graph import Node, rounded
 from circuits.prompts import EncodedPrompts
-from hooked_qwen.forward import run_through
-from hooked_qwen.hooks import capture
 from hooked_qwen.sites import Site
 from hooked_qwen.tokens import Batch, token_strings
 from saes.dictionary import SparseDictionary
+from saes.examples import Example, Examples, find_examples
 from saes.suite import Suite
 
 Cards = dict[str, dict[str, Any]]
 TOKENS = 8
 EXAMPLES = 6
-WINDOW = 16
-"Tokens shown on either side of an example's strongest one."
+FEATURES_AT_ONCE = 256
+"Rows unembedded together: 160 MB of scores over Qwen's vocabulary."
+
+
+@dataclass(frozen=True)
+class LogitTokens:
+    """Tokens that features promote and suppress most, strongest first."""
+
+    promoted: Int[Tensor, "features tokens"]
+    promoted_scores: Float[Tensor, "features tokens"]
+    suppressed: Int[Tensor, "features tokens"]
+    suppressed_scores: Float[Tensor, "features tokens"]
+
+    def fields(self, i: int, tokenizer: Any) -> dict[str, list[list[Any]]]:
+        """Both lists of the `i`-th feature, as a card has them."""
+
+        def pairs(ids: Tensor, scores: Tensor) -> list[list[Any]]:
+            names = token_strings(tokenizer, ids[i].tolist())
+            return [[n, rounded(v)] for n, v in zip(names, scores[i].tolist(), strict=True)]
+
+        return {
+            "promoted": pairs(self.promoted, self.promoted_scores),
+            "suppressed": pairs(self.suppressed, self.suppressed_scores),
+        }
 
 
 def make_cards(
     model: TransformerBridge, suite: Suite, nodes: Iterable[Node], texts: Sequence[Batch]
 ) -> Cards:
     """A card for every feature among `nodes`, its examples taken from `texts`."""
-    by_site: dict[Site, list[int]] = {}
+    by_site: dict[Site, set[int]] = {}
     for node in nodes:
         if node.kind == "feature":
-            by_site.setdefault(Site.parse(node.site), []).append(int(node.feature))
-    seen = {site: _Examples(sorted(set(f))) for site, f in by_site.items()}
-    for batch in texts:
-        _collect(model, suite, seen, batch)
-    return {
-        f"{site}/{feature}": _logit_tokens(model, suite[site], feature)
-        | found.card(i, model.tokenizer)
-        for site, found in seen.items()
-        for i, feature in enumerate(found.features)
-    }
+            by_site.setdefault(Site.parse(node.site), set()).add(int(node.feature))
+    wanted = [(suite[site], sorted(features)) for site, features in by_site.items()]
+    found = find_examples(model, wanted, texts, top=EXAMPLES)
+    cards: Cards = {}
+    for site, (dictionary, features), examples in zip(by_site, wanted, found, strict=True):
+        tokens = logit_tokens(model, dictionary, features)
+        for i, feature in enumerate(features):
+            said = tokens.fields(i, model.tokenizer)
+            cards[f"{site}/{feature}"] = said | example_fields(examples, i, model.tokenizer)
+    return cards
 
 
 def prompt_texts(prompts: EncodedPrompts, *, batch_size: int = 32) -> list[Batch]:
@@ -73,86 +94,45 @@ def name(card: Mapping[str, Any]) -> str:
     return f"{read} → {said}" if said else read
 
 
-def _logit_tokens(
-    model: TransformerBridge, dictionary: SparseDictionary, feature: int
-) -> dict[str, Any]:
-    """Tokens whose logits the feature's decoder row raises and lowers most, by the direct path.
-
-    score_v = sum over d of W_dec[i, d] * gain[d] * W_U[d, v]        gain of the final norm
-    """
-    gain = model.ln_final.weight
-    scores = (dictionary.W_dec[feature].to(gain) * gain) @ model.W_U
-    scores = scores - scores.mean()
-
-    def strongest(values: Float[Tensor, " vocabulary"], sign: int) -> list[list[Any]]:
-        top = values.topk(TOKENS)
-        names = token_strings(model.tokenizer, top.indices.tolist())
-        return [[n, rounded(sign * float(v))] for n, v in zip(names, top.values, strict=True)]
-
-    return {"promoted": strongest(scores, 1), "suppressed": strongest(-scores, -1)}
-
-
-@dataclass
-class _Examples:
-    """The strongest contexts of some features of one site."""
-
-    features: list[int]
-    contexts: list[list[tuple[float, list[int], list[float], int]]] = field(init=False)
-    fired: Tensor = field(init=False)
-    tokens: int = 0
-
-    def __post_init__(self) -> None:
-        self.contexts = [[] for _ in self.features]
-        self.fired = torch.zeros(len(self.features))
-
-    def add(self, f: Float[Tensor, "batch pos features"], batch: Batch) -> None:
-        values = f[..., self.features] * batch.mask.unsqueeze(-1)
-        self.fired += (values > 0).sum((0, 1))
-        self.tokens += int(batch.mask.sum())
-        peaks, at = values.max(1)
-        for row, (peak, position) in enumerate(zip(peaks.tolist(), at.tolist(), strict=True)):
-            for i, value in enumerate(peak):
-                if value > 0:
-                    self._keep(i, value, values[row, :, i], batch, row, position[i])
-
-    def _keep(self, i: int, value: float, along: Tensor, batch: Batch, row: int, peak: int) -> None:
-        kept = self.contexts[i]
-        if len(kept) == EXAMPLES and value <= kept[-1][0]:
-            return
-        first = max(peak - WINDOW, int((~batch.mask[row]).sum()))
-        window = slice(first, peak + WINDOW + 1)
-        tokens = batch.tokens[row, window].tolist()
-        if any(tokens == other for _, other, _, _ in kept):
-            return
-        kept.append((value, tokens, along[window].tolist(), peak - first))
-        kept.sort(key=lambda context: -context[0])
-        del kept[EXAMPLES:]
-
-    def card(self, i: int, tokenizer: Any) -> dict[str, Any]:
-        contexts = self.contexts[i]
-        return {
-            "density": rounded(float(self.fired[i]) / max(1, self.tokens)),
-            "tokens_seen": self.tokens,
-            "max_activation": rounded(contexts[0][0]) if contexts else None,
-            "examples": [
-                {
-                    "tokens": token_strings(tokenizer, tokens),
-                    "values": [float(f"{v:.3g}") for v in values],
-                    "peak": peak,
-                }
-                for _, tokens, values, peak in contexts
-            ],
-        }
-
-
 @torch.no_grad()
-def _collect(
-    model: TransformerBridge, suite: Suite, seen: Mapping[Site, _Examples], batch: Batch
-) -> None:
-    sources = {suite[site].source for site in seen}
-    if not sources:
-        return
-    with capture(model, sources) as values:
-        run_through(model, batch, max(site.layer for site in sources))
-    for site, found in seen.items():
-        found.add(suite[site].encode(values[suite[site].source]), batch)
+def logit_tokens(
+    model: TransformerBridge, dictionary: SparseDictionary, features: Sequence[int]
+) -> LogitTokens:
+    """Tokens whose logits decoder rows raise and lower most, by the direct path.
+
+        score_v = sum over d of W_dec[i, d] * gain[d] * W_U[d, v], minus its mean over v
+
+    Units are logits per unit of activation where the final norm divides by 1. The gain is what
+    the final norm makes of a vector of ones, as families differ in how they store it.
+    """
+    W_U = model.W_U
+    gain = model.ln_final(torch.ones(1, 1, len(W_U), dtype=W_U.dtype, device=W_U.device))[0, 0]
+    size = min(TOKENS, W_U.shape[1])
+
+    def scored() -> Iterator[tuple[Tensor, ...]]:
+        for chosen in torch.tensor(list(features), dtype=torch.int64).split(FEATURES_AT_ONCE):
+            scores = ((dictionary.W_dec[chosen].to(gain) * gain) @ W_U).float()
+            scores = scores - scores.mean(-1, keepdim=True)
+            high, low = scores.topk(size), scores.topk(size, largest=False)
+            yield high.indices, high.values, low.indices, low.values
+
+    return LogitTokens(*(torch.cat(parts).cpu() for parts in zip(*scored(), strict=True)))
+
+
+def example_fields(examples: Examples, i: int, tokenizer: Any) -> dict[str, Any]:
+    """What a card says of where the `i`-th feature of `examples` fires."""
+    return {
+        "density": rounded(examples.density(i)),
+        "tokens_seen": examples.tokens,
+        "max_activation": rounded(examples.largest(i)),
+        "examples": [as_record(e, tokenizer) for e in examples.of(i, examples.top)],
+    }
+
+
+def as_record(example: Example, tokenizer: Any) -> dict[str, Any]:
+    """One example as a card holds it: a text and a value for each token, three digits each."""
+    return {
+        "tokens": token_strings(tokenizer, example.tokens),
+        "values": [float(f"{value:.3g}") for value in example.values],
+        "peak": example.peak,
+    }

@@ -18,6 +18,7 @@ from circuits.tables import (
     ablation_table,
     comparison_table,
     console,
+    probe_table,
     quality_table,
     verification_table,
 )
@@ -62,6 +63,22 @@ class Reference(StrEnum):
 
 class Arch(StrEnum):
     topk = "topk"
+    batch_topk = "batch-topk"
+    jumprelu = "jumprelu"
+    relu = "relu"
+    gated = "gated"
+    matryoshka = "matryoshka"
+
+
+class Precision(StrEnum):
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+class Layout(StrEnum):
+    saelens = "saelens"
+    sparsify = "sparsify"
+    circuit_tracer = "circuit-tracer"
 
 
 class Method(StrEnum):
@@ -131,16 +148,43 @@ def train(
     sites: Annotated[
         str, typer.Option(help="For SAEs: of resid_post, attn_out, mlp_out.")
     ] = "resid_post,attn_out,mlp_out",
-    arch: Annotated[Arch, typer.Option(help="The nonlinearity.")] = Arch.topk,
-    width: Annotated[int, typer.Option(help="Features in each dictionary.")] = 1024,
-    k: Annotated[int, typer.Option(help="Features active on a token.")] = 32,
+    arch: Annotated[Arch, typer.Option(help="How features are kept few.")] = Arch.topk,
+    skip: Annotated[
+        bool, typer.Option("--skip", help="Transcoders get a linear skip connection.")
+    ] = False,
+    width: Annotated[
+        int | None, typer.Option(help="Features in each dictionary; by default 8 x d_model.")
+    ] = None,
+    k: Annotated[int, typer.Option(help="Features on a token; 0 leaves it to --sparsity.")] = 32,
+    sparsity: Annotated[
+        float, typer.Option(help="Penalty of relu, gated and jumprelu; its start where k is given.")
+    ] = 1.0,
     tokens: Annotated[int, typer.Option(help="Activations each dictionary sees.")] = 500_000,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="By default 2e-4 x sqrt(16384 / width).")
+    ] = None,
     reuse: Annotated[
         int, typer.Option(help="Times each activation is seen; the model reads tokens / reuse.")
     ] = 1,
+    precision: Annotated[
+        Precision, typer.Option(help="Of the product that chooses features.")
+    ] = Precision.float32,
+    average: Annotated[
+        float, typer.Option(help="Save a running average of the weights with this decay.")
+    ] = 0.0,
+    cache: Annotated[
+        Path | None, typer.Option(help="Read activations from here (`circuits cache`).")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoint in --out.")
+    ] = False,
+    checkpoint_every: Annotated[float, typer.Option(help="Seconds.")] = 60.0,
+    log: Annotated[
+        list[str] | None, typer.Option(help="Besides log.jsonl: tensorboard, wandb.")
+    ] = None,
     seed: int = 0,
 ) -> None:
-    """Train a suite of TopK dictionaries, all sites and layers from one pass over the text.
+    """Train a suite of dictionaries, all sites and layers from one pass over the text.
 
     Example: `circuits train saes transcoders --text bundled --out dictionaries`
     """
@@ -148,26 +192,90 @@ def train(
     from hooked_qwen.load import load
     from hooked_qwen.sites import parse_layers
     from hooked_qwen.stream import StreamConfig
-    from saes.training import TrainConfig
+    from saes.run import RunOptions, check_place
+    from saes.train_config import TrainConfig
 
-    _need_free(out)
+    check_place(out, resume=resume)
     texts = work.texts_of(text)
     loaded = load(model)
     chosen = parse_layers(layers, loaded.cfg.n_layers)
     kinds = [s.strip() for s in sites.split(",")]
-    specs = work.dictionary_specs([f.value for f in families], chosen, kinds, k=k)
+    specs = work.dictionary_specs(
+        [f.value for f in families],
+        chosen,
+        kinds,
+        k=k or None,
+        architecture=arch.value,
+        skip=skip,
+    )
+    config = TrainConfig(
+        width=width or 8 * loaded.cfg.d_model,
+        tokens=tokens,
+        learning_rate=learning_rate,
+        sparsity=sparsity,
+        average=average,
+        precision=precision.value,
+        seed=seed,
+    )
     with bars() as report:
         quality = work.train(
             loaded,
             specs,
             texts,
             out,
-            config=TrainConfig(width=width, tokens=tokens, seed=seed),
+            config=config,
             stream=StreamConfig(reuse=reuse, seed=seed),
+            options=RunOptions(
+                resume=resume, checkpoint_every=checkpoint_every, logs=tuple(log or ())
+            ),
+            cache=cache,
             report=report,
         )
     quality_table([s.name for s in specs], [asdict(q) for q in quality])
     console.print(f"{len(specs)} dictionaries in {out}", highlight=False)
+
+
+@app.command()
+def cache(
+    text: Text,
+    out: Annotated[
+        Path, typer.Option(help="Folder for the activations; goes on where it stopped.")
+    ],
+    model: Model = "bundled",
+    layers: Annotated[str, typer.Option(help="'all' or such as '0-3,7'.")] = "all",
+    sites: Annotated[
+        str, typer.Option(help="Of resid_post, attn_out, mlp_in, mlp_out.")
+    ] = "resid_post,attn_out,mlp_in,mlp_out",
+    tokens: Annotated[int, typer.Option(help="Activations of each site.")] = 500_000,
+    half: Annotated[bool, typer.Option("--half", help="Store bfloat16, half the size.")] = False,
+) -> None:
+    """Write activations to disk, for several trainings on one pass of the model.
+
+    Example: `circuits cache --text bundled --layers 2 --tokens 100000 --out activations`
+    """
+    from circuits import work
+    from hooked_qwen.load import load
+    from hooked_qwen.sites import Site, parse_layers
+    from hooked_qwen.stream import StreamConfig
+
+    texts = work.texts_of(text)
+    loaded = load(model)
+    kinds = [s.strip() for s in sites.split(",")]
+    chosen = [Site(k, n) for n in parse_layers(layers, loaded.cfg.n_layers) for k in kinds]
+    with bars() as report:
+        written = work.cache_activations(
+            loaded,
+            chosen,
+            texts,
+            out,
+            tokens=tokens,
+            stream=StreamConfig(),
+            half=half,
+            report=report,
+        )
+    console.print(
+        f"{written.tokens:,} activations of {len(chosen)} sites in {out}", highlight=False
+    )
 
 
 @app.command()
@@ -176,21 +284,59 @@ def evaluate(
     text: Text,
     model: Model = "bundled",
     tokens: Annotated[int, typer.Option(help="Tokens of text to judge on.")] = 4096,
-    out: Annotated[Path | None, typer.Option(help="Write the figures here as JSON.")] = None,
+    mlp: Annotated[
+        Mlp, typer.Option(help="Which to splice with all the others, where an MLP has both.")
+    ] = Mlp.sae,
+    labelled: Annotated[
+        Path | None, typer.Option(help="JSONL with text and label: probe single features for it.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the figures here as JSON, and beside it an SVG.")
+    ] = None,
 ) -> None:
-    """How good dictionaries are: L0, FVU, dead features, loss recovered, KL.
+    """How good dictionaries are, beside untrained ones and the best linear map of the same rank.
 
     Example: `circuits evaluate bundled --model bundled --text bundled`
     """
     from circuits import work
     from circuits.graph import write_json
+    from circuits.render.quality import quality_figure
 
     with bars() as report:
-        record = work.evaluate_suite(dictionaries, model, work.texts_of(text), tokens, report)
-    quality_table(list(record), list(record.values()))
+        record = work.evaluate_suite(
+            dictionaries,
+            model,
+            work.texts_of(text),
+            tokens,
+            mlp=mlp.value,
+            labelled=labelled,
+            report=report,
+        )
+    found = record["dictionaries"]
+    quality_table(list(found), list(found.values()), record["joint"])
+    if "probes" in record:
+        probe_table(record["probes"])
     if out is not None:
         write_json(record, out)
-        console.print(f"figures in {out}", highlight=False)
+        quality_figure(found, out.with_suffix(".svg"))
+        console.print(f"figures in {out} and {out.with_suffix('.svg')}", highlight=False)
+
+
+@app.command()
+def convert(
+    dictionaries: Annotated[str, typer.Argument(help="Dictionaries of any layout that is read.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write.")],
+    to: Annotated[Layout, typer.Option(help="The layout to write.")],
+) -> None:
+    """Write dictionaries in the layout of another library.
+
+    Example: `circuits convert bundled for-saelens --to saelens`
+    """
+    from saes.formats.convert import convert as convert_dictionaries
+
+    _need_free(out)
+    written = convert_dictionaries(dictionaries, out, to.value)
+    console.print(f"{len(written)} dictionaries in {out}", highlight=False)
 
 
 @app.command()

@@ -32,7 +32,7 @@ from circuits.prompts import EncodedPrompts, encode_prompts, read_prompts
 from circuits.render.page import page
 from hooked_qwen.files import content_hash, write_atomically
 from hooked_qwen.load import load, local_folder
-from saes.suite import MlpChoice, Suite, folder_of, load_suite
+from saes.suite import MlpChoice, Suite, hash_of, load_suite, pinned
 
 MANIFEST_SCHEMA = "run/1"
 PACKAGES = ("qwen-circuits", "torch", "transformers", "transformer-lens", "networkx", "safetensors")
@@ -56,7 +56,7 @@ class Inputs:
         folder = local_folder(model)
         return cls(
             model=str(folder.resolve()) if folder else model,
-            dictionaries=str(folder_of(dictionaries).resolve()),
+            dictionaries=pinned(dictionaries),
             prompts=str(Path(prompts).resolve()),
             mlp=mlp,
         )
@@ -66,7 +66,7 @@ class Inputs:
         model = local_folder(self.model)
         return {
             "model_hash": content_hash(model) if model else None,
-            "dictionaries_hash": content_hash(Path(self.dictionaries)),
+            "dictionaries_hash": hash_of(self.dictionaries),
             "prompts_hash": content_hash(Path(self.prompts)),
         }
 

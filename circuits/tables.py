@@ -4,6 +4,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Column, Table
 
@@ -17,30 +18,88 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:+.4f}"
 
 
-def quality_table(names: Sequence[str], rows: Sequence[Mapping[str, int | float]]) -> None:
-    """One line for each dictionary; `docs/dictionaries.md` says what the columns mean."""
+def quality_table(
+    names: Sequence[str],
+    rows: Sequence[Mapping[str, Any]],
+    joint: Mapping[str, Any] | None = None,
+) -> None:
+    """One line for each dictionary, a dim one for each of its `controls`, one for all at once.
+
+    `docs/dictionaries.md` says what the columns mean.
+    """
+    columns = ("L0", "FVU", "95 %", "all", "cosine", "dead", "dense", "recovered", "95 %", "KL")
     table = Table(
         Column("dictionary", no_wrap=True),
-        "L0",
-        "FVU",
-        "FVU all",
-        "dead",
-        "dense",
-        "loss recovered",
-        "KL",
+        *(Column(name, justify="right", no_wrap=True) for name in columns),
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        collapse_padding=True,
     )
     for name, q in zip(names, rows, strict=True):
-        table.add_row(
-            name,
-            f"{q['l0']:.1f}",
-            f"{q['fvu']:.3f}",
-            f"{q['fvu_all']:.3f}",
-            f"{q['dead']:.1%}",
-            f"{q['dense']:.0f}",
-            f"{q['loss_recovered']:.3f}",
-            f"{q['kl']:.3f}",
-        )
+        table.add_row(name, *_quality_cells(q))
+        for control, figures in q.get("controls", {}).items():
+            table.add_row(f"  {control}", *_quality_cells(figures), style="dim")
     console.print(table)
+    if joint is not None:
+        console.print(
+            f"{joint['dictionaries']} at once: recovered {_share(joint['loss_recovered'])} "
+            f"({_ends(joint['intervals']['loss_recovered'])}), KL {joint['kl']:.3f}, "
+            f"CE {joint['ce_clean']:.3f}; spliced {joint['ce_spliced']:.3f}, "
+            f"zero {joint['ce_zero']:.3f}, mean {joint['ce_mean']:.3f}",
+            highlight=False,
+            markup=False,
+        )
+
+
+def probe_table(probings: Mapping[str, Mapping[str, Any]]) -> None:
+    """For each dictionary, how well one and five features tell the labels, beside the controls."""
+    first = next(iter(probings.values()))
+    table = Table(
+        "dictionary", "reads", "n", "accuracy", "95 %", "which", box=SIMPLE_HEAD, show_edge=False
+    )
+    for name, probing in probings.items():
+        for row in probing["probes"]:
+            chosen = row["chosen"]
+            table.add_row(
+                name if row is probing["probes"][0] else "",
+                row["reads"],
+                "all" if chosen is None else str(len(chosen)),
+                _share(row["accuracy"]),
+                _ends(row["interval"]),
+                "" if chosen is None or len(chosen) > 5 else ", ".join(map(str, chosen)),
+                style="" if row["reads"] == "features" else "dim",
+            )
+    console.print(table)
+    console.print(
+        f"{' or '.join(first['labels'])}: {first['test']} texts, always the more frequent "
+        f"{_share(first['majority'])}",
+        highlight=False,
+        markup=False,
+    )
+
+
+def _quality_cells(q: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{q['l0']:.1f}",
+        f"{q['fvu']:.3f}",
+        _ends(q["intervals"]["fvu"]),
+        f"{q['fvu_all']:.3f}",
+        f"{q['cosine']:.3f}",
+        f"{q['dead']:.0%}",
+        f"{q['dense']:.0f}",
+        _share(q["loss_recovered"]),
+        _ends(q["intervals"]["loss_recovered"]),
+        f"{q['kl']:.3f}",
+    ]
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _ends(interval: Sequence[float] | None) -> str:
+    return "–" if interval is None else f"{interval[0]:.2f}..{interval[1]:.2f}"
 
 
 def verification_table(record: Mapping[str, Any]) -> None:

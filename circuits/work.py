@@ -35,16 +35,19 @@ from circuits.verify import VerifyConfig, verify
 from hooked_qwen.bundled import language
 from hooked_qwen.files import write_atomically
 from hooked_qwen.load import BUNDLED, load, load_tokenizer, local_folder
+from hooked_qwen.shards import Cache, write_cache
 from hooked_qwen.sites import Site
-from hooked_qwen.stream import StreamConfig
+from hooked_qwen.stream import ActivationBatch, StreamConfig
 from hooked_qwen.tokens import read_texts, token_blocks
+from saes.controls import judge
 from saes.dictionary import DictionarySpec
-from saes.formats import ours
-from saes.metrics import Quality, evaluate, held_out_blocks
-from saes.run import train_suite
+from saes.metrics import Quality, evaluate_jointly, held_out_blocks
+from saes.probing import probe, read_labelled
+from saes.run import RunOptions, from_cache, train_suite, training_text
 from saes.sae import sae
-from saes.suite import folder_of
-from saes.training import Progress, TrainConfig
+from saes.suite import MlpChoice, find, load_suite
+from saes.train_config import TrainConfig
+from saes.training import Progress
 from transcoders.transcoder import transcoder
 
 Family = Literal["saes", "transcoders"]
@@ -66,15 +69,21 @@ def texts_of(sources: Sequence[str | Path]) -> Texts:
 
 
 def dictionary_specs(
-    families: Sequence[Family], layers: Sequence[int], kinds: Sequence[str], *, k: int
+    families: Sequence[Family],
+    layers: Sequence[int],
+    kinds: Sequence[str],
+    *,
+    k: int | None,
+    architecture: str = "topk",
+    skip: bool = False,
 ) -> list[DictionarySpec]:
     """The dictionaries to train: SAEs of `kinds` at each layer, a transcoder of each layer."""
     specs = []
     for layer in layers:
         if "saes" in families:
-            specs += [sae(Site(kind, layer), k=k) for kind in kinds]
+            specs += [sae(Site(kind, layer), k=k, architecture=architecture) for kind in kinds]
         if "transcoders" in families:
-            specs.append(transcoder(layer, k=k))
+            specs.append(transcoder(layer, k=k, architecture=architecture, skip=skip))
     return specs
 
 
@@ -86,13 +95,21 @@ def train(
     *,
     config: TrainConfig,
     stream: StreamConfig,
+    options: RunOptions | None = None,
+    cache: Path | None = None,
     report: Report = silent,
     dtype: torch.dtype = torch.float32,
 ) -> list[Quality]:
     """Train a suite into `out` and judge it on held-out text."""
+    opened = None if cache is None else Cache.open(cache)
 
     def step(now: Progress) -> None:
-        report("training", now.step, now.steps, f"FVU {now.fvu:.3f}, dead {now.dead:.1%}")
+        told = f"FVU {now.fvu:.3f}, dead {now.dead:.1%}, {now.tokens_per_second:,.0f} tokens/s"
+        report("training", now.step, now.steps, told)
+
+    def batches(sites: list[Site], start: int) -> Iterator[ActivationBatch]:
+        assert opened is not None
+        return from_cache(opened, sites, model.cfg.model_name, stream, start)
 
     return train_suite(
         model,
@@ -101,24 +118,85 @@ def train(
         out,
         config=config,
         stream=stream,
+        options=options,
+        batches=None if opened is None else batches,
         report=step,
         report_evaluation=lambda done, total: report("evaluating", done, total),
         dtype=dtype,
     )
 
 
-def evaluate_suite(
-    dictionaries: str, model: str, texts: Texts, tokens: int, report: Report = silent
-) -> dict[str, dict[str, Any]]:
-    """The quality of every dictionary in a folder, by its name."""
-    folders = ours.suite_folders(folder_of(dictionaries))
-    loaded = load(model)
-    blocks = held_out_blocks(texts(), loaded, tokens=tokens)
-    opened = [ours.load_dictionary(folder) for folder in folders]
-    quality = evaluate(
-        loaded, opened, blocks, report=lambda done, total: report("evaluating", done, total)
+def cache_activations(
+    model: TransformerBridge,
+    sites: Sequence[Site],
+    texts: Texts,
+    out: Path,
+    *,
+    tokens: int,
+    stream: StreamConfig,
+    half: bool = False,
+    report: Report = silent,
+) -> Cache:
+    """Write activations of the text that dictionaries are trained on; the held-out part is not."""
+    return write_cache(
+        model,
+        sites,
+        training_text(texts),
+        out,
+        config=stream,
+        tokens=tokens,
+        dtype=torch.bfloat16 if half else torch.float32,
+        report=lambda done, total: report("caching", done, total),
     )
-    return {d.spec.name: asdict(q) for d, q in zip(opened, quality, strict=True)}
+
+
+def evaluate_suite(
+    dictionaries: str,
+    model: str,
+    texts: Texts,
+    tokens: int,
+    *,
+    mlp: MlpChoice = "sae",
+    labelled: Path | None = None,
+    report: Report = silent,
+) -> dict[str, Any]:
+    """The quality of every dictionary of a suite with its controls, and of all spliced at once.
+
+    The linear control is fitted on text that follows the text judged on. With `labelled`, how
+    well single features tell the labels (`saes.probing`).
+    """
+    suite = load_suite(dictionaries, mlp=mlp)
+    found = find(dictionaries)
+    opened = [found.load(entry) for entry in found.entries]
+    loaded = load(model)
+    fitted = max(tokens, 4 * loaded.cfg.d_model)
+    blocks = held_out_blocks(texts(), loaded, tokens=tokens)
+    more = held_out_blocks(texts(), loaded, tokens=tokens + fitted)
+    judged = judge(
+        loaded,
+        opened,
+        blocks,
+        fitted_on=more[len(blocks) :],
+        report=lambda done, total: report("evaluating", done, total),
+    )
+    joint = evaluate_jointly(
+        loaded,
+        list(suite.values()),
+        blocks,
+        report=lambda done, total: report("all at once", done, total),
+    )
+    record: dict[str, Any] = {
+        "dictionaries": {
+            d.spec.name: asdict(j.quality)
+            | {"controls": {name: asdict(c) for name, c in j.controls.items()}}
+            for d, j in zip(opened, judged, strict=True)
+        },
+        "joint": asdict(joint),
+    }
+    if labelled is not None:
+        data = read_labelled(labelled)
+        record["probes"] = {d.spec.name: asdict(probe(loaded, d, data)) for d in opened}
+    return record
 
 
 def make_prompts(

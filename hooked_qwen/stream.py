@@ -4,8 +4,9 @@ Every dictionary of every layer trains on the same pass, so the model, which is 
 runs once whatever the number of sites.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from einops import rearrange
@@ -47,14 +48,24 @@ class StreamConfig:
                 f"({self.batch_size})"
             )
 
+    @property
+    def passes(self) -> int:
+        """Forward passes that fill a buffer."""
+        return -(-self.buffer_size // (self.block_length * self.blocks_per_pass))
+
+    @property
+    def batches_per_buffer(self) -> int:
+        size = self.passes * self.block_length * self.blocks_per_pass
+        return self.reuse * (size // self.batch_size)
+
 
 @dataclass(frozen=True)
 class ActivationBatch:
     """Activations of the same tokens at several sites.
 
-    `outlier` marks tokens whose norm is over ten times the running median norm of the site: in
-    Qwen mostly the first token of a text, a hundred times longer than the rest, which would
-    decide a mean squared error alone.
+    `outlier` marks tokens whose norm is over ten times the median norm of the site in the same
+    buffer: in Qwen mostly the first token of a text, a hundred times longer than the rest. It
+    would decide a mean squared error alone.
     """
 
     values: dict[Site, Float[Tensor, "tokens d_model"]]
@@ -69,35 +80,31 @@ class ActivationBatch:
         return x, x if source == target else self.values[target][keep]
 
 
-@dataclass
-class RunningMedian:
-    """Median norm of each site over the text so far, for telling outliers.
-
-    The median of each pass, averaged with weights that forget slowly.
-    """
-
-    decay: float = 0.9
-    value: dict[Site, float] = field(default_factory=dict)
-
-    def update(self, site: Site, norms: Float[Tensor, " tokens"]) -> float:
-        median = float(norms.median())
-        previous = self.value.get(site, median)
-        self.value[site] = self.decay * previous + (1 - self.decay) * median
-        return self.value[site]
-
-
-def harvest(
+def buffers(
     model: TransformerBridge,
     sites: Sequence[Site],
     texts: Iterable[str],
     *,
     config: StreamConfig,
-) -> Iterator[tuple[Int[Tensor, "batch pos"], ActivationBatch]]:
-    """Run the model over packed text; yield each pass's tokens and its activations in order."""
-    median = RunningMedian()
+    start: int = 0,
+) -> Iterator[ActivationBatch]:
+    """Activations of the text in order, `config.passes` forward passes at a time.
+
+    Buffer number `start` is the first that is given; the text before it is only tokenised.
+    """
     blocks = token_blocks(texts, model.tokenizer, length=config.block_length)
-    for tokens in _stacked(blocks, config.blocks_per_pass):
-        yield tokens, _run(model, sites, tokens, median)
+    size = config.passes * config.blocks_per_pass
+    blocks = islice(blocks, start * size, None)
+    while chosen := list(islice(blocks, size)):
+        parts = [_run(model, sites, b) for b in torch.stack(chosen).split(config.blocks_per_pass)]
+        values = {site: torch.cat([part[site] for part in parts]) for site in sites}
+        yield ActivationBatch(values, {site: is_outlier(value) for site, value in values.items()})
+
+
+def is_outlier(value: Float[Tensor, "tokens d_model"]) -> Bool[Tensor, " tokens"]:
+    """Tokens over ten times the median norm of these."""
+    norms = value.float().norm(dim=-1)
+    return norms > OUTLIER_FACTOR * norms.median()
 
 
 def activation_batches(
@@ -106,73 +113,54 @@ def activation_batches(
     texts: Iterable[str],
     *,
     config: StreamConfig,
+    start: int = 0,
 ) -> Iterator[ActivationBatch]:
-    """Shuffled batches of `config.batch_size` activations, the same tokens at every site.
+    """`shuffled` buffers of one pass over the text, from batch number `start` on."""
+    first = start // config.batches_per_buffer
+    return shuffled(
+        buffers(model, sites, texts, config=config, start=first), config=config, start=start
+    )
 
-    A buffer is filled, shuffled, and handed out whole, `config.reuse` times over in different
-    orders. The order depends on the seed alone. What does not fill a last batch is dropped.
+
+def shuffled(
+    ordered: Iterator[ActivationBatch], *, config: StreamConfig, start: int = 0
+) -> Iterator[ActivationBatch]:
+    """Batches of `config.batch_size` activations, the same tokens at every site.
+
+    Each buffer is shuffled and handed out whole, `config.reuse` times over in different orders.
+    What a batch holds depends on its number and the seed alone, not on the batches before, so
+    training can be taken up at any batch: `ordered` begins with the buffer that batch `start`
+    lies in. What does not fill a last batch is dropped.
     """
-    generator = torch.Generator().manual_seed(config.seed)
-    passes = (batch for _, batch in harvest(model, sites, texts, config=config))
-    for buffer in _filled(passes, config.buffer_size):
+    first, skip = divmod(start, config.batches_per_buffer)
+    for number, buffer in enumerate(ordered, first):
+        generator = torch.Generator().manual_seed(_mixed(config.seed, number))
         size = len(next(iter(buffer.values.values())))
         for _ in range(config.reuse):
             order = torch.randperm(size, generator=generator)
             for chunk in order.split(config.batch_size):
-                if len(chunk) == config.batch_size:
-                    yield _rows(buffer, chunk)
+                if len(chunk) < config.batch_size:
+                    continue
+                if skip:
+                    skip -= 1
+                    continue
+                yield _rows(buffer, chunk)
+
+
+def _mixed(seed: int, number: int) -> int:
+    """A seed for each buffer, far from those of its neighbours."""
+    return (seed * 1_000_003 + number * 7_919 + 12_345) % (1 << 62)
 
 
 @torch.no_grad()
 def _run(
-    model: TransformerBridge,
-    sites: Sequence[Site],
-    tokens: Int[Tensor, "batch pos"],
-    median: RunningMedian,
-) -> ActivationBatch:
+    model: TransformerBridge, sites: Sequence[Site], tokens: Int[Tensor, "batch pos"]
+) -> dict[Site, Float[Tensor, "tokens d_model"]]:
     device = next(model.parameters()).device
     batch = Batch(tokens=tokens, mask=torch.ones_like(tokens, dtype=torch.bool)).to(device)
     with capture(model, sites) as seen:
         run_through(model, batch, max(site.layer for site in sites))
-    values = {s: rearrange(seen[s], "batch pos d_model -> (batch pos) d_model") for s in sites}
-    outlier = {}
-    for site, value in values.items():
-        norms = value.float().norm(dim=-1)
-        outlier[site] = norms > OUTLIER_FACTOR * median.update(site, norms)
-    return ActivationBatch(values, outlier)
-
-
-def _stacked(
-    blocks: Iterator[Int[Tensor, " pos"]], size: int
-) -> Iterator[Int[Tensor, "batch pos"]]:
-    waiting: list[Tensor] = []
-    for block in blocks:
-        waiting.append(block)
-        if len(waiting) == size:
-            yield torch.stack(waiting)
-            waiting = []
-    if waiting:
-        yield torch.stack(waiting)
-
-
-def _filled(passes: Iterator[ActivationBatch], size: int) -> Iterator[ActivationBatch]:
-    waiting: list[ActivationBatch] = []
-    held = 0
-    for batch in passes:
-        waiting.append(batch)
-        held += len(next(iter(batch.values.values())))
-        if held >= size:
-            yield _joined(waiting)
-            waiting, held = [], 0
-    if waiting:
-        yield _joined(waiting)
-
-
-def _joined(batches: Sequence[ActivationBatch]) -> ActivationBatch:
-    def join(parts: list[Mapping[Site, Tensor]]) -> dict[Site, Tensor]:
-        return {site: torch.cat([part[site] for part in parts]) for site in parts[0]}
-
-    return ActivationBatch(join([b.values for b in batches]), join([b.outlier for b in batches]))
+    return {s: rearrange(seen[s], "batch pos d_model -> (batch pos) d_model") for s in sites}
 
 
 def _rows(batch: ActivationBatch, index: Int[Tensor, " tokens"]) -> ActivationBatch:

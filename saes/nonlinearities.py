@@ -1,7 +1,7 @@
 """Activation functions of sparse dictionaries: from pre-activations to features."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 Features = Float[Tensor, "*batch features"]
@@ -17,12 +17,6 @@ def topk(pre: Features, k: int, *, signed: bool = False) -> Features:
     values, index = pre.topk(k, dim=-1, sorted=False)
     values = values if signed else values.relu()
     return torch.zeros_like(pre).scatter(-1, index, values)
-
-
-def topk_sparse(pre: Features, k: int) -> tuple[Float[Tensor, "*batch k"], Int[Tensor, "*batch k"]]:
-    """`topk` as values and feature indices; some of the values may be zero."""
-    values, index = pre.topk(k, dim=-1, sorted=False)
-    return values.relu(), index
 
 
 def above_threshold(pre: Features, threshold: Float[Tensor, " features"]) -> Features:

@@ -1,20 +1,49 @@
-"""A whole training run: text in, a folder of dictionaries with their quality out."""
+"""A whole training run: text in, a folder of dictionaries with their quality out.
 
+OUT/training/checkpoint.safetensors     while it trains: what a resumed run goes on from
+OUT/training/log.jsonl                  one line every 50 steps
+OUT/suite.json, OUT/NAME/...            the dictionaries, all at once when all is done
+"""
+
+import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 
 from hooked_qwen.files import build_folder_atomically
-from hooked_qwen.stream import StreamConfig, activation_batches
+from hooked_qwen.shards import Cache
+from hooked_qwen.sites import Site
+from hooked_qwen.stream import ActivationBatch, StreamConfig, activation_batches, shuffled
+from saes.checkpoint import Keeper, read_snapshot
 from saes.dictionary import DictionarySpec
 from saes.formats import ours
+from saes.log import LOG, open_log
 from saes.metrics import Quality, evaluate, held_out_blocks
-from saes.training import Progress, TrainConfig, Trained, fit
+from saes.train_config import TrainConfig, record_of
+from saes.training import Progress, Trained, fit
 
 HELD_OUT_CHARACTERS = 40_000
+TRAINING = "training"
+CHECKPOINT = "checkpoint.safetensors"
+
+Batches = Callable[[list[Site], int], Iterator[ActivationBatch]]
+"Activations of some sites from a batch number on."
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What does not change the result of a run."""
+
+    resume: bool = False
+    "go on from the checkpoint in the folder, if there is one"
+    checkpoint_every: float = 60.0
+    "seconds"
+    logs: tuple[str, ...] = ()
+    "besides log.jsonl: tensorboard, wandb"
 
 
 def train_suite(
@@ -25,6 +54,8 @@ def train_suite(
     *,
     config: TrainConfig,
     stream: StreamConfig,
+    options: RunOptions | None = None,
+    batches: Batches | None = None,
     evaluation_tokens: int = 2048,
     dtype: torch.dtype = torch.float32,
     report: Callable[[Progress], None] | None = None,
@@ -33,18 +64,92 @@ def train_suite(
     """Train a dictionary for each of `specs`, judge them on held-out text, write them to `out`.
 
     `texts` opens the corpus from its start. Its first 40,000 characters are held out; the rest
-    is read as often as `config.tokens` needs. `out` appears only when everything is in it.
+    is read as often as `config.tokens` needs. Activations come from the model as it reads, or
+    from `batches`, such as shards on disk. A run that was cut off goes on from its last
+    checkpoint with `options.resume`, to the same weights, bit for bit. Dictionaries that are in
+    `out` already stay until the new ones take their place.
+
+    Raises `ValueError` when the checkpoint is of a run with other settings.
     """
+    options = options or RunOptions()
     sites = sorted({site for spec in specs for site in (spec.source, spec.target)})
     blocks = held_out_blocks(_held_out(texts()), model, tokens=evaluation_tokens)
-    batches = activation_batches(model, sites, _training_text(texts), config=stream)
-    trained = fit(batches, specs, config=config, report=report)
+    identity = _identity(model, specs, config, stream)
+    place = out / TRAINING / CHECKPOINT
+    after = read_snapshot(place, identity) if options.resume and place.exists() else None
+    place.parent.mkdir(parents=True, exist_ok=True)
+    start = after.step if after else 0
+    log = open_log(place.parent, options.logs, after_step=start)
+
+    def tell(now: Progress) -> None:
+        log(now)
+        if report is not None:
+            report(now)
+
+    if batches is None:
+        source = activation_batches(model, sites, training_text(texts), config=stream, start=start)
+    else:
+        source = batches(sites, start)
+    trained = fit(
+        source,
+        specs,
+        config=config,
+        report=tell,
+        keep=Keeper(place, options.checkpoint_every, identity),
+        after=after,
+    )
     dictionaries = [t.dictionary for t in trained]
     quality = evaluate(model, dictionaries, blocks, report=report_evaluation)
     build_folder_atomically(
-        out, lambda partial: _write(model, trained, quality, stream, partial, dtype)
+        out,
+        lambda partial: _write(
+            model, trained, quality, stream, partial, dtype, log=place.with_name(LOG)
+        ),
     )
     return quality
+
+
+def from_cache(
+    cache: Cache, sites: list[Site], model: str, stream: StreamConfig, start: int
+) -> Iterator[ActivationBatch]:
+    """Batches from number `start` on, of activations on disk."""
+    first = start // stream.batches_per_buffer
+    ordered = cache.buffers(sites, model=model, config=stream, start=first)
+    return shuffled(ordered, config=stream, start=start)
+
+
+def check_place(out: Path, *, resume: bool) -> None:
+    """Raise `ValueError` when a run that a user starts would lose what is in `out`."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise ValueError(f"{out} is a file: give a folder to write the dictionaries to")
+    if (out / ours.SUITE).exists():
+        raise ValueError(f"{out} holds finished dictionaries: choose another folder")
+    if (out / TRAINING / CHECKPOINT).exists() and not resume:
+        raise ValueError(
+            f"{out} holds a run that was cut off: go on with --resume, or remove the folder"
+        )
+    strangers = [p for p in out.iterdir() if p.name != TRAINING and not p.name.startswith(".")]
+    if strangers and not resume:
+        raise ValueError(f"{out} is not empty: choose another folder, or remove it first")
+
+
+def _identity(
+    model: TransformerBridge,
+    specs: Sequence[DictionarySpec],
+    config: TrainConfig,
+    stream: StreamConfig,
+) -> dict[str, Any]:
+    """What makes two runs the same run."""
+    of_specs = [f"{s.name} {s.architecture} k={s.k} skip={s.skip}" for s in specs]
+    about = {"model": model.cfg.model_name, "dictionaries": of_specs, "threads": _threads()}
+    return about | record_of(config) | {f"stream {k}": v for k, v in asdict(stream).items()}
+
+
+def _threads() -> int:
+    # Sums are added up in another order on another number of threads.
+    return torch.get_num_threads()
 
 
 def _write(
@@ -54,6 +159,8 @@ def _write(
     stream: StreamConfig,
     folder: Path,
     dtype: torch.dtype,
+    *,
+    log: Path,
 ) -> None:
     about_model = {"name": model.cfg.model_name, "d_model": model.cfg.d_model}
     for one, figures in zip(trained, quality, strict=True):
@@ -65,9 +172,11 @@ def _write(
         spec = one.dictionary.spec
         ours.save_dictionary(one.dictionary, folder / spec.name, card=card, dtype=dtype)
     ours.save_suite_index(folder, [t.dictionary.spec.name for t in trained])
+    (folder / TRAINING).mkdir()
+    shutil.copyfile(log, folder / TRAINING / LOG)
 
 
-def _training_text(texts: Callable[[], Iterator[str]]) -> Iterator[str]:
+def training_text(texts: Callable[[], Iterator[str]]) -> Iterator[str]:
     """What is not held out, again and again; raises `ValueError` when that is nothing."""
     while True:
         rest = _after_held_out(texts())

@@ -1,40 +1,59 @@
-"""Gradients of the TopK loss by hand: one dense product to encode, everything else sparse.
+"""Gradients of the TopK losses by hand: one dense product to encode, everything else sparse.
 
-Of `features` pre-activations a token keeps only k, so decoding and all four gradients touch k rows
-a token. Autograd through the dense formula does six dense products for the same numbers.
+Of `features` pre-activations a token keeps about k, so decoding and all gradients touch k rows a
+token. Autograd through the dense formula does six dense products for the same numbers.
 
-    loss = |f @ W_dec + b_dec - y|^2 / (tokens * d_target)  +  aux * |e - f_dead @ W_dec|^2 / |e|^2
+    y_p  = sum over i < p of f_i W_dec_i + b_dec (+ x W_skip^T)    for each of the nested prefixes p
+    loss = mean over p of |y_p - y|^2 / (tokens * d_target)  +  aux * |e - f_dead W_dec|^2 / |e|^2
 
-where e = y - (f @ W_dec + b_dec), held constant, and f_dead are the k_aux largest of the dead
-features' pre-activations, where positive: it gives features that no token chooses a gradient.
+where f is TopK or BatchTopK of all pre-activations, e = y - y_m of the whole width m, held
+constant, and f_dead are the k_aux largest of the dead features' pre-activations, where positive:
+it gives features that no token chooses a gradient. One prefix, the whole width, is the plain loss.
 
-Source: Gao et al. 2024 (TopK, AuxK), arXiv:2406.04093.
-Differs: the auxiliary residual is the target's, which for a transcoder is not the input's.
+Source: Gao et al. 2024 (TopK, AuxK), arXiv:2406.04093; Bussmann et al. 2024 (BatchTopK),
+arXiv:2412.06410; Bussmann et al. 2025 (Matryoshka), arXiv:2503.17547.
+Differs: the auxiliary residual is the target's, which for a transcoder is not the input's; the
+prefixes' losses are averaged, not added.
 
-Axes: `tokens` activations in a batch, `k` features kept for each.
+Axes: `tokens` activations in a batch, `pairs` the (token, feature) pairs that are on, `bags` the
+pairs of one token within one step of the prefixes.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from saes.nonlinearities import topk, topk_sparse
+from saes.nonlinearities import topk
+from saes.selection import Pairs, prefix_of, select_batch_topk, select_topk
+
+Precision = Literal["float32", "bfloat16"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Weights:
-    """A dictionary's weights while it trains, or their gradients."""
+    """What a dictionary learns, or the gradients of it; the last three not by all architectures."""
 
     W_enc: Float[Tensor, "features d_source"]
     b_enc: Float[Tensor, " features"]
     W_dec: Float[Tensor, "features d_target"]
     b_dec: Float[Tensor, " d_target"]
+    W_skip: Float[Tensor, "d_target d_source"] | None = None
+    log_threshold: Float[Tensor, " features"] | None = None
+    "JumpReLU: logarithm of the threshold"
+    r_mag: Float[Tensor, " features"] | None = None
+    "Gated: logarithm of the magnitude's scale over the gate's; `b_enc` is the gate's bias"
+    b_mag: Float[Tensor, " features"] | None = None
 
-    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return self.W_enc, self.b_enc, self.W_dec, self.b_dec
+    def named(self) -> dict[str, Tensor]:
+        """The tensors that are there."""
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in found.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -42,103 +61,208 @@ class StepResult:
     """Gradients of one batch and what the log shows of it."""
 
     gradients: Weights
+    along: Float[Tensor, " features"]
+    "product of each decoder row with its gradient: the part that only changes the row's length"
+    loss: float
     squared_error: float
-    "sum over the batch"
-    active: Int[Tensor, "tokens k"]
-    values: Float[Tensor, "tokens k"]
+    "of the whole reconstruction, summed over the batch"
+    fired: Int[Tensor, " fired"]
+    "features that were on, repeats allowed"
+    l0: float
+    smallest: float
+    "the smallest feature that was on"
 
 
-def topk_step(
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """How many features are kept, and for which nested prefixes the loss is counted."""
+
+    k: int
+    of_batch: bool
+    "the largest of the batch together, not of each token"
+    prefixes: tuple[int, ...]
+    "widths, rising; the last is the whole"
+    guess: float = 0.0
+    "about the smallest feature kept in the batch before"
+    precision: Precision = "float32"
+    "of the encoder's product when it chooses features; their values are float32 in any case"
+
+    def select(self, pre: Float[Tensor, "tokens features"]) -> Pairs:
+        if self.of_batch:
+            return select_batch_topk(pre, self.k, guess=self.guess)
+        return select_topk(pre, self.k)
+
+
+def sparse_step(
     weights: Weights,
     x: Float[Tensor, "tokens d_source"],
     y: Float[Tensor, "tokens d_target"],
     *,
-    k: int,
+    choice: Choice,
     dead: Int[Tensor, " dead"],
     aux_coefficient: float,
 ) -> StepResult:
     """Loss and exact gradients of one batch; `dead` lists the features that AuxK revives."""
-    W_enc, b_enc, W_dec, b_dec = weights.tensors()
-    pre = torch.addmm(b_enc, x, W_enc.T)
-    values, active = topk_sparse(pre, k)
-    error = y - F.embedding_bag(active, W_dec, per_sample_weights=values, mode="sum") - b_dec
+    pre, pairs = _encode(weights, x, choice)
+    bags = _Bags.of(pairs, choice.prefixes)
+    values = pairs.values[bags.order] if bags.order is not None else pairs.values
+    partial = F.embedding_bag(
+        bags.features, weights.W_dec, bags.starts, per_sample_weights=values, mode="sum"
+    )
+    partial = rearrange(partial, "(tokens p) d -> tokens p d", p=bags.prefixes)
+    rest = y - weights.b_dec
+    if weights.W_skip is not None:
+        rest = rest - x @ weights.W_skip.T
+    error = rest.unsqueeze(1) - (partial if bags.prefixes == 1 else partial.cumsum(1))
 
     d_output = error * (-2 / error.numel())
-    d_values = _row_products(d_output, W_dec, active) * (values > 0)
-    by_feature = _transpose(active, len(W_enc))
+    if bags.prefixes > 1:
+        # A feature adds to every prefix from its own on.
+        d_output = d_output.flip(1).cumsum(1).flip(1)
+    d_total = d_output[:, 0]
+    d_rows = rearrange(d_output, "tokens p d -> (tokens p) d")
+    along = _row_products(d_rows, weights.W_dec, bags)
+    d_values = along * (values > 0)
+    by_feature = _transpose(bags.features, len(weights.W_enc))
+    tokens = bags.ids // bags.prefixes
     gradients = Weights(
-        W_enc=_scatter_rows(by_feature, d_values, x),
-        b_enc=torch.zeros_like(b_enc).index_add_(0, active.flatten(), d_values.flatten()),
-        W_dec=_scatter_rows(by_feature, values, d_output),
-        b_dec=d_output.sum(0),
+        W_enc=by_feature.scatter(d_values, x, tokens),
+        b_enc=_sums(d_values, bags.features, len(weights.W_enc)),
+        W_dec=by_feature.scatter(values, d_rows, bags.ids),
+        b_dec=d_total.sum(0),
+        W_skip=None if weights.W_skip is None else d_total.T @ x,
     )
-    squared_error = float(error.square().sum())
+    along = _sums(along * values, bags.features, len(weights.W_enc))
+    final = error[:, -1]
+    squared_error = float(final.square().sum())
+    loss = float(error.square().mean()) if bags.prefixes > 1 else squared_error / final.numel()
     if len(dead) and aux_coefficient and squared_error > 0:
-        _add_aux(gradients, weights, x, error, pre, dead, aux_coefficient / squared_error)
-    return StepResult(gradients, squared_error, active, values)
+        loss += _add_aux(
+            gradients, along, weights, x, final, pre, dead, aux_coefficient / squared_error
+        )
+    on = values > 0
+    return StepResult(
+        gradients,
+        along,
+        loss,
+        squared_error,
+        fired=bags.features[on],
+        l0=float(on.sum()) / len(x),
+        smallest=float(values[on].min()) if bool(on.any()) else 0.0,
+    )
+
+
+def _encode(
+    weights: Weights, x: Float[Tensor, "tokens d_source"], choice: Choice
+) -> tuple[Float[Tensor, "tokens features"], Pairs]:
+    """Pre-activations as they were computed, and the chosen features in full precision."""
+    if choice.precision == "float32":
+        pre = torch.addmm(weights.b_enc, x, weights.W_enc.T)
+        return pre, choice.select(pre)
+    half = torch.bfloat16
+    pre = torch.addmm(weights.b_enc.to(half), x.to(half), weights.W_enc.to(half).T)
+    rough = choice.select(pre)
+    values = _row_products(x, weights.W_enc, _Bags.of(rough, (len(weights.W_enc),)))
+    values = (values + weights.b_enc[rough.features]).relu()
+    return pre, Pairs(rough.features, values, rough.counts)
+
+
+@dataclass(frozen=True)
+class _Bags:
+    """The pairs ordered by token and prefix step, for `embedding_bag`."""
+
+    features: Int[Tensor, " pairs"]
+    ids: Int[Tensor, " pairs"]
+    "the bag of each pair: token * prefixes + step"
+    starts: Int[Tensor, " bags"]
+    prefixes: int
+    order: Int[Tensor, " pairs"] | None
+    "where each pair stood before; None where nothing moved"
+
+    @classmethod
+    def of(cls, pairs: Pairs, prefixes: Sequence[int]) -> "_Bags":
+        n = len(prefixes)
+        ids, order, features = pairs.tokens, None, pairs.features
+        counts = pairs.counts
+        if n > 1:
+            ids, order = (ids * n + prefix_of(features, prefixes)).sort(stable=True)
+            features = features[order]
+            counts = torch.bincount(ids, minlength=n * len(pairs.counts))
+        return cls(features, ids, counts.cumsum(0) - counts, n, order)
 
 
 def _add_aux(
     gradients: Weights,
+    along: Float[Tensor, " features"],
     weights: Weights,
     x: Float[Tensor, "tokens d_source"],
     error: Float[Tensor, "tokens d_target"],
     pre: Float[Tensor, "tokens features"],
     dead: Int[Tensor, " dead"],
     coefficient: float,
-) -> None:
+) -> float:
     """Add the gradients of AuxK; products over the dead features only are small enough dense."""
     k_aux = min(max(1, error.shape[-1] // 2), len(dead))
-    f = topk(pre[:, dead], k_aux)
+    f = topk(pre[:, dead].to(x.dtype), k_aux)
     W_dead = weights.W_dec[dead]
-    d_output = (f @ W_dead - error) * (2 * coefficient)
+    miss = f @ W_dead - error
+    d_output = miss * (2 * coefficient)
     d_pre = (d_output @ W_dead.T) * (f > 0)
-    gradients.W_dec.index_add_(0, dead, f.T @ d_output)
+    d_dead = f.T @ d_output
+    gradients.W_dec.index_add_(0, dead, d_dead)
     gradients.W_enc.index_add_(0, dead, d_pre.T @ x)
     gradients.b_enc.index_add_(0, dead, d_pre.sum(0))
+    along.index_add_(0, dead, (d_dead * W_dead).sum(-1))
+    return coefficient * float(miss.square().sum())
 
 
 def _row_products(
-    d_output: Float[Tensor, "tokens d"],
-    rows: Float[Tensor, "features d"],
-    active: Int[Tensor, "tokens k"],
-) -> Float[Tensor, "tokens k"]:
-    """For each token, the products of its `d_output` with the rows of its active features.
+    bag_rows: Float[Tensor, "bags d"], rows: Float[Tensor, "features d"], bags: _Bags
+) -> Float[Tensor, " pairs"]:
+    """For each pair, the product of its bag's row with its feature's row.
 
     This is the gradient of an embedding bag to its weights, which never forms the
-    `[tokens, k, d]` gather.
+    `[pairs, d]` gather.
     """
-    n, k = active.shape
-    bag = torch.arange(n, device=active.device)
     return torch.ops.aten._embedding_bag_per_sample_weights_backward(
-        d_output, rows, active.flatten(), bag * k, bag.repeat_interleave(k), 0
-    ).view(n, k)
+        bag_rows, rows, bags.features, bags.starts, bags.ids, 0
+    )
 
 
 @dataclass(frozen=True)
 class _ByFeature:
-    """The active (token, feature) pairs grouped by feature."""
+    """The pairs grouped by feature."""
 
     order: Int[Tensor, " pairs"]
-    tokens: Int[Tensor, " pairs"]
     starts: Int[Tensor, " features"]
 
+    def scatter(
+        self,
+        values: Float[Tensor, " pairs"],
+        rows: Float[Tensor, "rows d"],
+        row_of: Int[Tensor, " pairs"],
+    ) -> Float[Tensor, "features d"]:
+        """Row i: the sum over pairs of feature i of the value times the pair's row."""
+        return F.embedding_bag(
+            row_of[self.order],
+            rows,
+            self.starts,
+            per_sample_weights=values[self.order],
+            mode="sum",
+        )
 
-def _transpose(active: Int[Tensor, "tokens k"], features: int) -> _ByFeature:
-    flat = active.flatten()
-    order = flat.sort(stable=True).indices
-    counts = torch.bincount(flat, minlength=features)
-    return _ByFeature(order, order // active.shape[1], counts.cumsum(0) - counts)
+
+def _transpose(features: Int[Tensor, " pairs"], width: int) -> _ByFeature:
+    # 32-bit keys sort in a third of the time.
+    order = features.int().sort(stable=True).indices
+    counts = torch.bincount(features, minlength=width)
+    return _ByFeature(order, counts.cumsum(0) - counts)
 
 
-def _scatter_rows(
-    by_feature: _ByFeature, values: Float[Tensor, "tokens k"], rows: Float[Tensor, "tokens d"]
-) -> Float[Tensor, "features d"]:
-    """Row i: the sum over tokens n with feature i active of `values[n, i] * rows[n]`."""
-    return F.embedding_bag(
-        by_feature.tokens,
-        rows,
-        by_feature.starts,
-        per_sample_weights=values.flatten()[by_feature.order],
-        mode="sum",
+def _sums(
+    values: Float[Tensor, " pairs"], features: Int[Tensor, " pairs"], width: int
+) -> Float[Tensor, " features"]:
+    """The sum of each feature's values."""
+    return torch.zeros(width, dtype=values.dtype, device=values.device).index_add_(
+        0, features, values
     )

@@ -1,53 +1,110 @@
 """A suite: the dictionaries that a graph is made of, one for each target site."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from hashlib import sha256
+from itertools import groupby
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from hooked_qwen import bundled
-from hooked_qwen.files import content_hash
 from hooked_qwen.load import BUNDLED
 from hooked_qwen.sites import Site
 from saes.dictionary import SparseDictionary
-from saes.formats import ours
+from saes.formats.hub import hub_place, is_hub_name
+from saes.formats.place import Entry, Place, local_place
+from saes.formats.table import Found, recognise
 
 MlpChoice = Literal["sae", "transcoder"]
+if TYPE_CHECKING:
+    Dictionaries = Mapping[Site, SparseDictionary]
+else:
+    # A checker of types at run time looks into what says what it maps to, and so would read it.
+    Dictionaries = Mapping
 
 
-class Suite(Mapping[Site, SparseDictionary]):
-    """Dictionaries by target site, in the order of the forward pass."""
+class Suite(Dictionaries):
+    """Dictionaries by target site, in the order of the forward pass.
+
+    Those that were found in files are read when they are first asked for, and then kept.
+    """
 
     def __init__(
-        self, dictionaries: Mapping[Site, SparseDictionary], folders: Mapping[Site, Path]
+        self,
+        dictionaries: Mapping[Site, SparseDictionary],
+        entries: Mapping[Site, Entry],
+        found: Found | None = None,
     ) -> None:
-        self._dictionaries = dict(sorted(dictionaries.items()))
-        self._folders = dict(folders)
+        self._dictionaries = dict(dictionaries)
+        self._entries = dict(sorted(entries.items()))
+        self._found = found
+        self._sites = sorted({*dictionaries, *entries})
 
     def __getitem__(self, site: Site) -> SparseDictionary:
+        if site not in self._dictionaries:
+            entry = self._entries[site]
+            assert self._found, "a suite with entries says where they were found"
+            self._dictionaries[site] = self._found.load(entry)
         return self._dictionaries[site]
 
+    def __contains__(self, site: object) -> bool:
+        # Mapping's own would read the dictionary.
+        return site in self._dictionaries or site in self._entries
+
     def __iter__(self) -> Iterator[Site]:
-        return iter(self._dictionaries)
+        return iter(self._sites)
 
     def __len__(self) -> int:
-        return len(self._dictionaries)
+        return len(self._sites)
+
+    @property
+    def layout(self) -> str:
+        """The layout of its files, such as 'saelens'; 'memory' where it has none."""
+        return self._found.layout.name if self._found else "memory"
 
     @property
     def sources(self) -> list[Site]:
         """Every site that some dictionary reads, in order."""
-        return sorted({d.source for d in self.values()})
+        return sorted({self._source(site) for site in self})
 
     def describe(self) -> dict[str, dict[str, str]]:
         """For each target site, where its dictionary reads and the hash of its files."""
         return {
             str(site): {
-                "source": str(dictionary.source),
-                "folder": self._folders[site].name,
-                "hash": content_hash(self._folders[site]),
+                "source": str(entry.source),
+                "folder": entry.name,
+                "hash": entry.hash(),
             }
-            for site, dictionary in self.items()
-            if site in self._folders
+            for site, entry in self._entries.items()
         }
+
+    def summary(self) -> str:
+        """What was found, in one line."""
+        parts = defaultdict(list)
+        for site in self:
+            kind = (
+                site.kind
+                if self._source(site) == site
+                else f"{self._source(site).kind}-{site.kind}"
+            )
+            parts[kind].append(site.layer)
+        sites = ", ".join(f"{kind} {_spans(layers)}".strip() for kind, layers in parts.items())
+        where = f" at {self._found.place.label}" if self._found else ""
+        noun = "dictionary" if len(self) == 1 else "dictionaries"
+        return f"{len(self)} {noun} ({self.layout}){where}: {sites}"
+
+    def _source(self, site: Site) -> Site:
+        entry = self._entries.get(site)
+        return entry.source if entry else self._dictionaries[site].source
+
+
+def _spans(layers: list[int]) -> str:
+    """Layers as `parse_layers` reads them: 0-3,7; nothing for `embed`."""
+    runs = [
+        [layer for _, layer in run] for _, run in groupby(enumerate(layers), lambda p: p[1] - p[0])
+    ]
+    texts = [str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs]
+    return ",".join(texts) if layers[0] >= 0 else ""
 
 
 def folder_of(source: str | Path) -> Path:
@@ -58,18 +115,53 @@ def folder_of(source: str | Path) -> Path:
     return path
 
 
-def load_suite(source: str | Path, *, mlp: MlpChoice = "sae") -> Suite:
-    """Load a suite from a folder or the bundled one.
+def find(source: str | Path) -> Found:
+    """Every dictionary at `source`, which is a folder, a name on the hub, or `bundled`."""
+    return recognise(_place(source))
 
-    Where an SAE and a transcoder both write `mlp_out.L`, `mlp` picks; a site with only one of
-    them keeps that one.
+
+def pinned(source: str | Path) -> str:
+    """`source` so that it names the same files elsewhere and later.
+
+    A folder's full path, or hf:org/name@commit.
     """
-    chosen: dict[Site, SparseDictionary] = {}
-    folders: dict[Site, Path] = {}
-    for folder in ours.suite_folders(folder_of(source)):
-        spec = ours.read_spec(folder)
-        is_preferred = (spec.source != spec.target) == (mlp == "transcoder")
-        if spec.target not in chosen or is_preferred:
-            chosen[spec.target] = ours.load_dictionary(folder)
-            folders[spec.target] = folder
-    return Suite(chosen, folders)
+    return _place(source).label
+
+
+def hash_of(source: str | Path) -> str:
+    """A hash of every dictionary at `source`, by name and content; of nothing else there."""
+    parts = sorted(f"{entry.name} {entry.hash()}" for entry in find(source).entries)
+    return sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _place(source: str | Path) -> Place:
+    text = str(source)
+    is_here = text == BUNDLED or Path(source).expanduser().is_dir()
+    if not is_here and is_hub_name(text):
+        return hub_place(text)
+    return local_place(folder_of(source))
+
+
+def load_suite(source: str | Path, *, mlp: MlpChoice = "sae") -> Suite:
+    """The suite in a folder of any layout that is known, on the hub, or the bundled one.
+
+    Weights are read when they are asked for. Where an SAE and a transcoder both write
+    `mlp_out.L`, `mlp` picks; a site with only one of them keeps that one.
+
+    Raises `ValueError` when a site is left with several dictionaries, such as several widths.
+    """
+    found = find(source)
+    by_target: dict[Site, list[Entry]] = defaultdict(list)
+    for entry in found.entries:
+        by_target[entry.target].append(entry)
+    chosen: dict[Site, Entry] = {}
+    for site, entries in by_target.items():
+        preferred = [e for e in entries if (e.source != e.target) == (mlp == "transcoder")]
+        chosen[site], *others = preferred or entries
+        if others:
+            names = ", ".join(e.name for e in (chosen[site], *others[:3]))
+            raise ValueError(
+                f"{found.place.label} has {1 + len(others)} dictionaries of {site}: "
+                f"name the folder of one of them, such as {names}"
+            )
+    return Suite({}, chosen, found)

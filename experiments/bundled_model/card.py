@@ -37,14 +37,15 @@ in which region they lie.
 
 It knows about two thousand words and twelve kinds of sentence; other English is noise to it. The
 tokenizer takes any text and loses none of it, but words outside the lexicon fall into pieces the
-model has hardly seen. It was trained on {length} positions and no further. Prompts start without
+model has hardly seen. It was trained on {text[length]} positions and no further. Prompts start without
 any token before them (there is no BOS); `<|endoftext|>` separates, ends and pads.
 
 ## How it was made
 
-{tokens:,} tokens, each seen once, packed {length} to a row; AdamW, peak rate {rate}, cosine; the
-forward pass in bfloat16. {minutes:.0f} minutes at {tokens_per_second:,} tokens per second on a
-two-core machine. `python -m experiments.bundled_model.run` makes it again.
+First {rounds[tokens]:,} tokens of words said over and over, so that the heads that copy form,
+then {text[tokens]:,} tokens of everything, {text[length]} to a row, each seen once. AdamW, peak
+rates {rounds[rate]} and {text[rate]}; the forward pass in bfloat16; {minutes:.0f} minutes on one
+thread. `python -m experiments.bundled_model.run` makes it again.
 
 All text is generated from word lists written for this project: no data of others, no personal
 data. Licence: MIT, as the project.

@@ -1,5 +1,6 @@
 """Token rows to train on, made in advance so that the training loop only slices."""
 
+from collections.abc import Iterator
 from itertools import islice
 
 import torch
@@ -7,13 +8,11 @@ from jaxtyping import Int
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from hooked_qwen.bundled.language import documents
-
 BATCH = 2_000
 
 
 def token_rows(
-    tokenizer: Tokenizer, *, tokens: int, length: int, seed: int
+    tokenizer: Tokenizer, documents: Iterator[str], *, tokens: int, length: int
 ) -> Int[Tensor, "rows length"]:
     """`tokens` training tokens as rows of `length`: documents end to end, a separator after each.
 
@@ -21,11 +20,11 @@ def token_rows(
     Prompts are read without any token before them, so the model must meet documents at
     position 0, not only after a separator.
     """
-    source, wanted = documents(seed), tokens // length
+    wanted = tokens // length
     rows: list[list[int]] = []
     row: list[int] = []
     while len(rows) < wanted:
-        for encoding in tokenizer.encode_batch(list(islice(source, BATCH))):
+        for encoding in tokenizer.encode_batch(list(islice(documents, BATCH))):
             row += [*encoding.ids, 0]
             if len(row) >= length:
                 rows.append(row[:length])

@@ -27,6 +27,7 @@ from experiments.bundled_model.score import score_tasks
 from experiments.bundled_model.tokenizer import save_tokenizer, train_tokenizer
 from experiments.bundled_model.train import Recipe, fit, new_model
 from hooked_qwen.bundled import PATH
+from hooked_qwen.bundled.language import documents, rounds
 
 RESULTS = Path(__file__).parent / "results"
 TEXT_SEED = 2026
@@ -35,11 +36,12 @@ TEXT_SEED = 2026
 def main(recipe: Recipe) -> None:
     """Train with the recipe and put the result in place of the bundled model."""
     start = time.perf_counter()
+    torch.set_num_threads(recipe.threads)
     tokenizer = train_tokenizer()
-    rows = token_rows(tokenizer, tokens=recipe.tokens, length=recipe.length, seed=TEXT_SEED)
-    print(f"{rows.numel():,} tokens in {time.perf_counter() - start:.0f} s", flush=True)
     model = new_model(recipe, tokenizer.get_vocab_size())
-    speed = fit(model, rows, recipe, lambda: glance(model, tokenizer))
+    for stage, source in ((recipe.rounds, rounds), (recipe.text, documents)):
+        rows = token_rows(tokenizer, source(TEXT_SEED), tokens=stage.tokens, length=stage.length)
+        fit(model, rows, stage, recipe, lambda: glance(model, tokenizer))
     with replacing(PATH) as folder:
         model.generation_config = GenerationConfig(eos_token_id=0, pad_token_id=0)
         model.bfloat16().save_pretrained(folder)
@@ -49,7 +51,6 @@ def main(recipe: Recipe) -> None:
             "recipe": asdict(recipe),
             "text_seed": TEXT_SEED,
             "parameters": model.num_parameters(),
-            "tokens_per_second": round(speed),
             "seconds": round(time.perf_counter() - start),
             "families": evaluate(folder),
         }

@@ -16,6 +16,20 @@ WATCH_EVERY = 600
 
 
 @dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One pass over rows of one kind of text."""
+
+    tokens: int
+    """seen, each once"""
+    length: int
+    """tokens in a row"""
+    rate: float
+    """peak learning rate"""
+    end: float
+    """share of the peak rate that is left at the end"""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Everything that decides the weights, together with the code and the torch build."""
 
@@ -27,18 +41,20 @@ class Recipe:
     head_dim: int = 32
     mlp: int = 512
     """d_mlp"""
-    length: int = 256
-    """tokens in a row"""
-    batch: int = 8
-    """rows in a step"""
-    tokens: int = 12_000_000
-    """tokens seen, each once"""
-    rate: float = 3e-3
-    """peak learning rate"""
+    rope_theta: float = 100.0
+    """of the rotary positions: at 10,000 half of a head's 32 dimensions stand still over a row"""
+    rounds: Stage = Stage(tokens=3_000_000, length=64, rate=1e-3, end=1.0)
+    """words over and over, until the heads that copy have formed"""
+    text: Stage = Stage(tokens=9_000_000, length=256, rate=2e-3, end=0.0)
+    """then everything"""
+    batch: int = 2048
+    """tokens in a step"""
     warm_up: int = 200
-    """steps"""
+    """steps at the start of each stage"""
     weight_decay: float = 0.1
     seed: int = 0
+    threads: int = 1
+    """the matrices are too small to share"""
 
 
 def new_model(recipe: Recipe, vocabulary: int) -> Qwen3ForCausalLM:
@@ -53,7 +69,8 @@ def new_model(recipe: Recipe, vocabulary: int) -> Qwen3ForCausalLM:
             num_attention_heads=recipe.heads,
             num_key_value_heads=recipe.kv_heads,
             head_dim=recipe.head_dim,
-            max_position_embeddings=recipe.length,
+            max_position_embeddings=recipe.text.length,
+            rope_parameters={"rope_theta": recipe.rope_theta, "rope_type": "default"},
             tie_word_embeddings=True,
             bos_token_id=None,
             eos_token_id=0,
@@ -65,23 +82,25 @@ def new_model(recipe: Recipe, vocabulary: int) -> Qwen3ForCausalLM:
 def fit(
     model: Qwen3ForCausalLM,
     rows: Int[Tensor, "rows length"],
+    stage: Stage,
     recipe: Recipe,
     watch: Callable[[], None],
-) -> float:
-    """Train in place, one pass over `rows`; returns tokens per second.
+) -> None:
+    """Train in place, one pass over `rows`.
 
     Calls `watch` every `WATCH_EVERY` steps, to look at the model half-way. The forward pass is
     in bfloat16, the weights and the optimizer in float32.
     """
     optimizer = torch.optim.AdamW(
-        _groups(model, recipe.weight_decay), lr=recipe.rate, betas=(0.9, 0.95), fused=True
+        _groups(model, recipe.weight_decay), lr=stage.rate, betas=(0.9, 0.95), fused=True
     )
-    steps = len(rows) // recipe.batch
+    size = recipe.batch // stage.length
+    steps = len(rows) // size
     start = time.perf_counter()
     model.train()
-    for step, batch in enumerate(rows[: steps * recipe.batch].split(recipe.batch)):
+    for step, batch in enumerate(rows[: steps * size].split(size)):
         for group in optimizer.param_groups:
-            group["lr"] = recipe.rate * schedule(step, steps, recipe.warm_up)
+            group["lr"] = stage.rate * schedule(step, steps, recipe.warm_up, stage.end)
         loss = language_loss(model, batch.long())
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -92,7 +111,6 @@ def fit(
         if step % 50 == 0 or step == steps - 1:
             speed = (step + 1) * batch.numel() / (time.perf_counter() - start)
             print(f"step {step}/{steps}  loss {loss.item():.3f}  {speed:,.0f} tokens/s", flush=True)
-    return steps * recipe.batch * recipe.length / (time.perf_counter() - start)
 
 
 def language_loss(model: Qwen3ForCausalLM, batch: Int[Tensor, "batch pos"]) -> Tensor:
@@ -102,11 +120,12 @@ def language_loss(model: Qwen3ForCausalLM, batch: Int[Tensor, "batch pos"]) -> T
         return cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
 
 
-def schedule(step: int, steps: int, warm_up: int) -> float:
-    """Share of the peak rate: straight up over `warm_up` steps, then a half cosine to nought."""
+def schedule(step: int, steps: int, warm_up: int, end: float) -> float:
+    """Share of the peak rate: straight up over `warm_up` steps, then a half cosine to `end`."""
     if step < warm_up:
         return (step + 1) / warm_up
-    return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(steps - warm_up, 1)))
+    fall = 0.5 * (1 - math.cos(math.pi * (step - warm_up) / max(steps - warm_up, 1)))
+    return 1 - (1 - end) * fall
 
 
 def _groups(model: Qwen3ForCausalLM, decay: float) -> list[dict]:

@@ -225,6 +225,18 @@ def write_recital(rng: random.Random) -> str:
     return f"{opening} {told}. {again} {told}."
 
 
+def write_round(rng: random.Random) -> str:
+    """Two to thirty-two words said over and over: names, trades and others mixed.
+
+    Short rounds teach to look back and copy, longer ones can only be followed by finding the
+    same word further up.
+    """
+    w = words()
+    pool = [*w.code_words, *(p.name for p in w.persons), *(j.singular for j in w.professions)]
+    told = _chain(rng, int(2 ** rng.uniform(1, 5)), pool)
+    return " ".join(told * max(2, 24 // len(told)))
+
+
 def _chain(rng: random.Random, length: int, pool: Sequence[str]) -> list[str]:
     """Different words of the pool, no neighbouring two of which are a held-out link."""
     items = [rng.choice(pool)]

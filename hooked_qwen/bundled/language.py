@@ -3,6 +3,7 @@
     pairs("ioi", 100, split="train")    what a circuit is looked for on
     held_out("ioi")                     what the model's card is measured on
     documents(seed=0)                   paragraphs without end
+    rounds(seed=0)                      words over and over, which the model met first
 
 The two splits of a task share no word that varies (nouns, verbs, names, places, years). All
 words of both occur in training text; held-out combinations of them never do.
@@ -19,7 +20,7 @@ from hooked_qwen.bundled import agreement, copying, people, recall, story
 from hooked_qwen.bundled.lexicon import Split, Words, words
 from hooked_qwen.bundled.templates import Pair, Template, held_pairs, shares
 
-__all__ = ["TASKS", "Pair", "Split", "documents", "held_out", "pairs"]
+__all__ = ["TASKS", "Pair", "Split", "documents", "held_out", "pairs", "rounds"]
 
 _TEMPLATES: dict[str, Callable[[Words], tuple[Template, ...]]] = {
     "agreement_simple": agreement.simple,
@@ -90,6 +91,13 @@ def documents(seed: int) -> Iterator[str]:
         yield _paragraph(rng)
 
 
+def rounds(seed: int) -> Iterator[str]:
+    """Rounds of words without end (`copying.write_round`); the same seed gives the same ones."""
+    rng = random.Random(seed)
+    while True:
+        yield copying.write_round(rng)
+
+
 @dataclass(frozen=True)
 class _Writer:
     """A kind of passage and how often a paragraph is about it."""
@@ -103,7 +111,8 @@ _WRITERS = (
     _Writer(6, agreement.write_scene),
     _Writer(9, people.write_ioi),
     _Writer(8, people.write_life),
-    _Writer(10, people.write_lives),
+    _Writer(8, people.write_lives),
+    _Writer(10, people.write_roster),
     _Writer(3, people.write_aside),
     _Writer(7, recall.write_span),
     _Writer(2, recall.write_years),
@@ -112,7 +121,8 @@ _WRITERS = (
     _Writer(7, recall.write_town),
     _Writer(7, recall.write_chain),
     _Writer(11, copying.write_repeat),
-    _Writer(9, copying.write_recital),
+    _Writer(12, copying.write_recital),
+    _Writer(3, copying.write_round),
     _Writer(2, copying.write_formula),
 )
 _CODE_SHARE = 0.1

@@ -182,6 +182,25 @@ def write_lives(rng: random.Random) -> str:
     return text
 
 
+def write_roster(rng: random.Random) -> str:
+    """Three to five people of a town with their professions, then the same again in any order.
+
+    Whose profession is whose must be looked up as often as there are people: with two
+    biographies at a time alone, the model only learnt which professions were named.
+    """
+    w = words()
+    people = rng.sample(w.persons, rng.randint(3, 5))
+    jobs = rng.sample(w.professions, len(people))
+    while any(held(biography(who, job)) for who, job in zip(people, jobs, strict=True)):
+        jobs = rng.sample(w.professions, len(people))
+    town = rng.choice(w.towns).name
+    lives = list(zip(people, jobs, strict=True))
+    told = [f"{who.name} was a {job.singular} in {town}." for who, job in lives]
+    rng.shuffle(lives)
+    asked = [f"{who.name} worked as a {job.singular}{rng.choice(_LONG)}." for who, job in lives]
+    return " ".join(told + asked)
+
+
 @cache
 def _templates(family: Callable[[Words], tuple[Template, ...]]) -> tuple[Template, ...]:
     return family(words())

@@ -1,1 +1,1 @@
-"""Dictionary files: one module per published layout."""
+"""Dictionary files: one module per published layout, listed in `table`."""

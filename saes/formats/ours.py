@@ -5,37 +5,44 @@
     SUITE/mlp_out.3/dictionary.safetensors  W_enc [m, d_source], W_dec [m, d_target], b_enc, b_dec,
                                             optional threshold [m], W_skip [d_target, d_source]
 
+    SUITE/README.md                         its card: what is in it and how good it is
+
 Everything is folded: the tensors take and give raw activations (see `saes.dictionary`).
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from hooked_qwen.files import build_folder_atomically, write_atomically
 from hooked_qwen.sites import Site
 from saes.dictionary import DictionarySpec, SparseDictionary
+from saes.formats.card import card_text
+from saes.formats.layout import Layout
+from saes.formats.place import Entry, Place, inside
+from saes.formats.reading import check_real, field, read_json, read_safetensors
 
 DICTIONARY_SCHEMA = "sparse-dictionary/1"
 SUITE_SCHEMA = "dictionary-suite/1"
 RECORD = "dictionary.json"
 TENSORS = "dictionary.safetensors"
 SUITE = "suite.json"
+CARD = "README.md"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
     """What is recorded beside a dictionary's weights."""
 
-    model: Mapping[str, Any] = field(default_factory=dict)
-    training: Mapping[str, Any] = field(default_factory=dict)
-    metrics: Mapping[str, Any] = field(default_factory=dict)
+    model: Mapping[str, Any] = dataclass_field(default_factory=dict)
+    training: Mapping[str, Any] = dataclass_field(default_factory=dict)
+    metrics: Mapping[str, Any] = dataclass_field(default_factory=dict)
 
 
 def save_dictionary(
@@ -77,15 +84,8 @@ def load_dictionary(folder: Path) -> SparseDictionary:
     Raises `ValueError` naming the file and what was expected when anything is off.
     """
     spec, path = read_spec(folder), folder / TENSORS
-    try:
-        tensors = load_file(path)
-    except FileNotFoundError:
-        raise ValueError(f"{path} is missing") from None
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is not a readable safetensors file: {error}") from None
-    for name, value in tensors.items():
-        if not value.is_floating_point():
-            raise ValueError(f"{path}: {name} is of type {value.dtype}, expected real numbers")
+    tensors = read_safetensors(path)
+    check_real(path, tensors)
     try:
         return SparseDictionary(spec, {name: value.float() for name, value in tensors.items()})
     except ValueError as error:
@@ -95,22 +95,15 @@ def load_dictionary(folder: Path) -> SparseDictionary:
 def read_spec(folder: Path) -> DictionarySpec:
     """What the dictionary in `folder` is; raises `ValueError` naming the file and the field."""
     record, path = read_record(folder), folder / RECORD
-    for name in ("source", "target", "architecture"):
-        if name not in record:
-            raise ValueError(f"{path} has no field {name!r}")
-        if not isinstance(record.get(name), str):
-            raise ValueError(f"{path} has {record.get(name)!r} for {name}, expected a text")
-    k = record.get("k")
-    if k is not None and type(k) is not int:
-        raise ValueError(f"{path} has {k!r} for k, expected a whole number or null")
-    signed = record.get("signed", False)
-    if not isinstance(signed, bool):
-        raise ValueError(f"{path} has {signed!r} for signed, expected true or false")
+    source, target, architecture = (
+        field(record, path, name, str) for name in ("source", "target", "architecture")
+    )
+    k, signed = field(record, path, "k", int, None), field(record, path, "signed", bool, False)
     try:
         return DictionarySpec(
-            source=Site.parse(record["source"]),
-            target=Site.parse(record["target"]),
-            architecture=record["architecture"],
+            source=Site.parse(source),
+            target=Site.parse(target),
+            architecture=architecture,
             k=k,
             signed=signed,
         )
@@ -120,14 +113,27 @@ def read_spec(folder: Path) -> DictionarySpec:
 
 def read_record(folder: Path) -> dict[str, Any]:
     """The JSON beside a dictionary's weights; raises `ValueError` when it is not one."""
-    return _read_json(folder / RECORD, DICTIONARY_SCHEMA)
+    return _read(folder / RECORD, DICTIONARY_SCHEMA)
 
 
 def save_suite_index(folder: Path, names: list[str]) -> None:
-    """Write the list of a suite's dictionaries; folders that are not listed do not belong to it."""
+    """Write the list of a suite's dictionaries and its card.
+
+    Folders that are not listed do not belong to the suite; raises `ValueError` for a name in the
+    list that is no dictionary.
+    """
     record = {"schema": SUITE_SCHEMA, "dictionaries": sorted(names)}
-    text = json.dumps(record, indent=1) + "\n"
-    write_atomically(folder / SUITE, lambda partial: partial.write_text(text, encoding="utf-8"))
+    texts = {
+        SUITE: json.dumps(record, indent=1) + "\n",
+        CARD: card_text({name: read_record(folder / name) for name in sorted(names)}),
+    }
+    for name, text in texts.items():
+        write_atomically(folder / name, lambda p, text=text: p.write_text(text, encoding="utf-8"))
+
+
+def suite_card(folder: Path) -> str:
+    """The text of a suite's README: a model card with the metrics of each dictionary."""
+    return card_text({one.name: read_record(one) for one in suite_folders(folder)})
 
 
 def suite_folders(folder: Path) -> list[Path]:
@@ -142,24 +148,64 @@ def suite_folders(folder: Path) -> list[Path]:
             f"{folder} holds no dictionaries: expected a {SUITE} (a suite) or a {RECORD} "
             "(one dictionary)"
         )
-    names = _read_json(folder / SUITE, SUITE_SCHEMA).get("dictionaries")
+    return [folder / name for name in _listed(folder / SUITE)]
+
+
+def matches(place: Place) -> bool:
+    return RECORD in place.names or SUITE in place.names
+
+
+def find(place: Place) -> list[Entry]:
+    """The dictionaries of a suite, or the one that the place itself is."""
+    folders = [""] if RECORD in place.names else _listed(place.fetch(SUITE))
+    return [_entry(place, folder) for folder in folders]
+
+
+def _entry(place: Place, folder: str) -> Entry:
+    spec = read_spec(place.fetch(inside(folder, RECORD)).parent)
+    return Entry(
+        source=spec.source,
+        target=spec.target,
+        name=place.name_of(folder),
+        place=place,
+        files=(inside(folder, TENSORS), inside(folder, RECORD)),
+    )
+
+
+def load(entry: Entry) -> SparseDictionary:
+    path, _ = entry.fetch()
+    return load_dictionary(path.parent)
+
+
+def save(dictionaries: Iterable[SparseDictionary], folder: Path) -> None:
+    """Write dictionaries that were not trained here: nothing is recorded beside the weights."""
+    names: list[str] = []
+    for one in dictionaries:
+        if one.spec.name in names:
+            raise ValueError(
+                f"two dictionaries are {one.spec.name}: convert the folder of one of them"
+            )
+        save_dictionary(one, folder / one.spec.name, card=Card())
+        names.append(one.spec.name)
+    save_suite_index(folder, names)
+
+
+def _listed(path: Path) -> list[str]:
+    names = _read(path, SUITE_SCHEMA).get("dictionaries")
     if not isinstance(names, list) or not all(_is_plain_name(name) for name in names):
-        raise ValueError(f"{folder / SUITE}: expected a list of folder names in 'dictionaries'")
-    return [folder / name for name in names]
+        raise ValueError(f"{path}: expected a list of folder names in 'dictionaries'")
+    return names
 
 
 def _is_plain_name(name: Any) -> bool:
     return isinstance(name, str) and name not in ("", ".", "..") and Path(name).name == name
 
 
-def _read_json(path: Path, schema: str) -> dict[str, Any]:
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{path} is missing") from None
-    except (ValueError, RecursionError, OSError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
-    found = record.get("schema") if isinstance(record, dict) else None
-    if found != schema:
-        raise ValueError(f"{path} has schema {found!r}, expected {schema!r}")
+def _read(path: Path, schema: str) -> dict[str, Any]:
+    record = read_json(path)
+    if record.get("schema") != schema:
+        raise ValueError(f"{path} has schema {record.get('schema')!r}, expected {schema!r}")
     return record
+
+
+LAYOUT = Layout(name="ours", matches=matches, find=find, load=load, save=save)

@@ -9,7 +9,7 @@ import torch
 
 from hooked_qwen.load import hook
 from hooked_qwen.sites import Site
-from hooked_qwen.stream import ActivationBatch, StreamConfig, activation_batches, harvest
+from hooked_qwen.stream import ActivationBatch, StreamConfig, activation_batches, buffers
 from hooked_qwen.tokens import token_blocks
 from tests.conftest import toy_hf, toy_tokenizer
 from tests.hooked_qwen.plain import plain_forward
@@ -59,16 +59,28 @@ def matches(found, reference):
     return distance.argmin(1).tolist()
 
 
-def test_harvest_gives_each_pass_in_the_order_of_the_text(model):
-    expected, start = direct(text()), 0
-    for tokens, batch in harvest(model, SITES, text(), config=CONFIG):
-        stop = start + tokens.numel()
-        for site in SITES:
-            torch.testing.assert_close(
-                batch.values[site], expected[site][start:stop], atol=1e-4, rtol=1e-4
-            )
-        start = stop
-    assert start == len(expected[POST])
+def test_buffers_give_the_text_in_order_from_any_of_them(model):
+    expected = direct(text())
+    for first in (0, 2):
+        start = first * 48
+        for batch in buffers(model, SITES, text(), config=CONFIG, start=first):
+            stop = start + len(batch.values[POST])
+            for site in SITES:
+                torch.testing.assert_close(
+                    batch.values[site], expected[site][start:stop], atol=1e-4, rtol=1e-4
+                )
+            start = stop
+        assert start == len(expected[POST])
+
+
+@pytest.mark.parametrize("start", [1, 3, 7, 20])
+def test_batches_can_be_taken_up_at_any_number(model, start):
+    whole = stream(model, text(), reuse=2)
+    config = StreamConfig(**{**vars(CONFIG), "reuse": 2})
+    rest = list(activation_batches(model, SITES, text(), config=config, start=start))
+    assert len(rest) == len(whole) - start
+    for late, early in zip(rest, whole[start:], strict=True):
+        assert all(torch.equal(late.values[site], early.values[site]) for site in SITES)
 
 
 def test_a_row_is_the_same_token_at_every_site(model):
@@ -142,12 +154,13 @@ def with_outliers():
 
 
 def test_the_tokens_far_longer_than_the_median_are_flagged(with_outliers):
-    for tokens, batch in harvest(with_outliers, SITES, text(), config=CONFIG):
-        planted = (tokens == LETTER_Q).flatten()
-        assert torch.equal(batch.outlier[EMBED], planted)
-        assert torch.equal(batch.outlier[POST], planted)
+    blocks = torch.stack(list(token_blocks(text(), toy_tokenizer(), length=CONFIG.block_length)))
+    ordered = list(buffers(with_outliers, SITES, text(), config=CONFIG))
+    planted = (blocks == LETTER_Q).flatten()
+    for site in SITES:
+        flagged = torch.cat([buffer.outlier[site] for buffer in ordered])
         # The MLP reads after a norm, so nothing it writes is long.
-        assert not batch.outlier[MLP].any()
+        assert torch.equal(flagged, planted if site != MLP else torch.zeros_like(planted))
 
 
 def test_flags_go_with_their_rows_through_the_shuffle(with_outliers):

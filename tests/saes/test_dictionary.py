@@ -7,7 +7,7 @@ import torch
 
 from hooked_qwen.sites import Site
 from saes.dictionary import ARCHITECTURES, DictionarySpec, SparseDictionary, check_weights
-from saes.nonlinearities import above_threshold, topk, topk_sparse
+from saes.nonlinearities import above_threshold, topk
 from saes.sae import sae
 
 HERE, THERE = Site("mlp_out", 1), Site("mlp_in", 1)
@@ -83,9 +83,6 @@ def test_topk_keeps_fewer_where_fewer_are_positive():
     pre = torch.tensor([[3.0, -1.0, 2.0, -5.0], [-1.0, -2.0, -3.0, -4.0], [1.0, 4.0, 2.0, 3.0]])
     expected = torch.tensor([[3.0, 0, 2, 0], [0, 0, 0, 0], [0.0, 4, 2, 3]])
     assert torch.equal(topk(pre, 3), expected)
-    values, index = topk_sparse(pre, 3)
-    assert values.shape == index.shape == (3, 3)
-    assert torch.equal(torch.zeros(3, 4).scatter(-1, index, values), expected)
 
 
 def test_a_pre_activation_at_its_threshold_is_off():

@@ -1,6 +1,9 @@
 """The figures of a dictionary's quality, against their formulas computed plainly."""
 
+import json
 import string
+from dataclasses import asdict
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,7 +14,7 @@ from hooked_qwen.load import hook
 from hooked_qwen.sites import Site
 from saes import controls
 from saes.dictionary import DictionarySpec, SparseDictionary
-from saes.metrics import evaluate, held_out_blocks
+from saes.metrics import evaluate, evaluate_jointly, held_out_blocks
 from tests.conftest import (
     SIZES,
     VOCABULARY,
@@ -112,6 +115,10 @@ def test_every_figure_equals_its_formula(model, name):
     assert quality.l0 == pytest.approx(float(fires.sum(-1).double().mean()))
     assert quality.dead == pytest.approx(float((~fires.any(0)).double().mean()))
     assert quality.dense == int((fires.double().mean(0) > 0.1).sum())
+    assert quality.explained_variance == 1 - quality.fvu
+    cosine = (y * y_hat).sum(-1) / y.norm(dim=-1) / y_hat.norm(dim=-1)
+    assert quality.cosine == pytest.approx(float(cosine.mean()), rel=1e-9)
+    assert (quality.outliers, quality.kl_all) == (0, quality.kl)
 
     def splice(_):
         return y_hat.view(*BLOCKS.shape, -1)
@@ -122,6 +129,8 @@ def test_every_figure_equals_its_formula(model, name):
     assert quality.ce_clean == pytest.approx(clean, rel=1e-5)
     assert quality.ce_spliced == pytest.approx(spliced, rel=1e-5)
     assert quality.ce_zero == pytest.approx(zero, rel=1e-5)
+    mean, _ = cross_entropy(model, BLOCKS, {target: lambda v: y.mean(0).expand_as(v)})
+    assert quality.ce_mean == pytest.approx(mean, rel=1e-5)
     recovered = (zero - spliced) / (zero - clean)
     assert quality.loss_recovered == pytest.approx(recovered, rel=1e-3)
     kl = float((p.exp() * (p - q)).sum(-1).mean())
@@ -144,6 +153,7 @@ def test_norm_outliers_count_in_the_figures_called_all_and_in_no_other(with_outl
     (y,) = plain_values(model, blocks, POST)
     y_hat, inlier = dictionary(y), (blocks != PLANTED).flatten()
     assert quality.tokens == blocks.numel() - 2
+    assert quality.outliers == 2
     assert quality.fvu == pytest.approx(fvu(y[inlier], y_hat[inlier]), rel=1e-6)
     assert quality.fvu_all == pytest.approx(fvu(y, y_hat), rel=1e-6)
     assert quality.fvu != pytest.approx(quality.fvu_all, rel=0.1)
@@ -151,23 +161,33 @@ def test_norm_outliers_count_in_the_figures_called_all_and_in_no_other(with_outl
     assert quality.l0 == pytest.approx(float(fires.sum(-1).double().mean()))
 
 
-def test_norm_outliers_keep_their_own_activation_when_splicing(with_outlier):
+def test_norm_outliers_keep_their_own_activation_in_every_replacement(with_outlier):
     model, blocks = with_outlier
     dictionary = random_dictionary(DictionarySpec(source=POST, target=POST, k=5))
     (quality,) = evaluate(model, [dictionary], blocks)
     (y,) = plain_values(model, blocks, POST)
     planted = (blocks == PLANTED)[..., None]
-    all_spliced = dictionary(y).view(*blocks.shape, -1)
-    clean, _ = cross_entropy(model, blocks)
-    zero, _ = cross_entropy(model, blocks, {POST: torch.zeros_like})
-    spliced, _ = cross_entropy(
-        model, blocks, {POST: lambda x: torch.where(planted, x, all_spliced)}
-    )
-    spliced_all, _ = cross_entropy(model, blocks, {POST: lambda _: all_spliced})
-    assert quality.ce_spliced == pytest.approx(spliced, rel=1e-5)
-    expected = (zero - spliced) / (zero - clean), (zero - spliced_all) / (zero - clean)
-    assert (quality.loss_recovered, quality.loss_recovered_all) == pytest.approx(expected, rel=1e-3)
-    assert quality.loss_recovered != pytest.approx(quality.loss_recovered_all, rel=1e-3)
+    mean = y[~planted.flatten()].mean(0)
+    replacements = {
+        "spliced": dictionary(y).view(*blocks.shape, -1),
+        "zero": torch.zeros_like(mean),
+        "mean": mean,
+    }
+    ce = {"clean": cross_entropy(model, blocks)[0]}
+    for name, value in replacements.items():
+        kept = {POST: lambda x, value=value: torch.where(planted, x, value)}
+        everywhere = {POST: lambda x, value=value: value.expand_as(x)}
+        ce[name], _ = cross_entropy(model, blocks, kept)
+        ce[f"{name}_all"], _ = cross_entropy(model, blocks, everywhere)
+    for name in ("clean", "spliced", "spliced_all", "zero", "zero_all", "mean"):
+        assert getattr(quality, f"ce_{name}") == pytest.approx(ce[name], rel=1e-5), name
+    for suffix, reference in (("", "zero"), ("_mean", "mean")):
+        recovered = (ce[reference] - ce["spliced"]) / (ce[reference] - ce["clean"])
+        assert getattr(quality, f"loss_recovered{suffix}") == pytest.approx(recovered, rel=1e-3)
+    recovered = (ce["zero_all"] - ce["spliced_all"]) / (ce["zero_all"] - ce["clean"])
+    assert quality.loss_recovered_all == pytest.approx(recovered, rel=1e-3)
+    assert quality.ce_zero != pytest.approx(quality.ce_zero_all, rel=1e-3)
+    assert quality.kl != pytest.approx(quality.kl_all, rel=1e-3)
 
 
 def test_a_skip_connection_counts_in_the_reconstruction(model):
@@ -191,7 +211,7 @@ def test_the_model_is_as_before_and_progress_is_told(model):
         report=lambda done, total: reports.append((done, total)),
     )
     assert torch.equal(model(BLOCKS), before)
-    assert reports == [(4, 6), (6, 6)]
+    assert reports == [(0, 6), (4, 6), (6, 6)]
 
 
 def test_held_out_blocks_are_the_first_tokens_of_the_text():
@@ -203,18 +223,142 @@ def test_held_out_blocks_are_the_first_tokens_of_the_text():
         held_out_blocks(iter(["cc"]), model, tokens=25, length=10)
 
 
-def test_untrained_dictionaries_have_the_shape_of_the_trained(model):
+def test_negative_features_of_a_signed_dictionary_count_as_active(model):
+    spec = DictionarySpec(source=MLP, target=MLP, k=5, signed=True)
+    dictionary = random_dictionary(spec, width=6)
+    (y,) = plain_values(model, BLOCKS, MLP)
+    assert (dictionary.encode(y) < 0).any()
+    (quality,) = evaluate(model, [dictionary], BLOCKS)
+    assert quality.l0 == 5
+
+
+def test_the_histogram_of_densities_counts_every_feature_that_fired(model):
+    (dictionary,) = toy_suite("mlp_out.1").values()
+    dictionary.b_enc[:2] = -1e6
+    (quality,) = evaluate(model, [dictionary], BLOCKS)
+    (y,) = plain_values(model, BLOCKS, MLP)
+    density = (dictionary.encode(y) > 0).double().mean(0).numpy()
+    ends = np.array([0, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1])
+    expected = [int(((density > a) & (density <= b)).sum()) for a, b in pairwise(ends)]
+    assert list(quality.density.values()) == expected
+    assert list(quality.density) == ["1e-5", "1e-4", "1e-3", "1e-2", "1e-1", "1"]
+    assert quality.dense == quality.density["1"]
+    assert sum(expected) == round(20 * (1 - quality.dead)) == 18
+
+
+def test_a_quality_is_strict_json(model):
+    record = [asdict(q) for q in evaluate(model, list(full_suite().values()), BLOCKS[:1])]
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+
+
+def test_loss_recovered_is_null_where_ablating_costs_nothing(model):
+    zero = controls.neurons(toy_suite("mlp_out.1"))[MLP]
+    weight = model.blocks[1].mlp.original_component.down_proj.weight
+    before = weight.detach().clone()
+    with torch.no_grad():
+        weight.mul_(0).add_(0)
+    try:
+        with pytest.raises(ValueError, match="mlp_out.1 is the same on every token"):
+            evaluate(model, [zero], BLOCKS)
+        joint = evaluate_jointly(model, [zero], BLOCKS)
+    finally:
+        with torch.no_grad():
+            weight.copy_(before)
+    assert joint.loss_recovered is None
+    assert joint.intervals["loss_recovered"] is None
+    assert joint.ce_zero == joint.ce_spliced
+
+
+def test_intervals_are_those_of_a_plain_bootstrap_over_blocks(model):
+    """Whole blocks are drawn; draws of its own, so equal up to their scatter."""
+    blocks = torch.randint(1, VOCABULARY, (24, 9), generator=torch.Generator().manual_seed(3))
+    (dictionary,) = toy_suite("mlp_out.1").values()
+    (quality,) = evaluate(model, [dictionary], blocks)
+    (y,) = plain_values(model, blocks, MLP)
+    error = (y - dictionary(y)).square().sum(-1).view(24, 9).sum(-1).numpy()
+    spread = (y - y.mean(0)).square().sum(-1).view(24, 9).sum(-1).numpy()
+    draws = np.random.default_rng(0).integers(24, size=(4000, 24))
+    expected = np.quantile(error[draws].sum(1) / spread[draws].sum(1), [0.025, 0.975])
+    low, high = quality.intervals["fvu"]
+    assert [low, high] == pytest.approx(expected.tolist(), abs=0.1 * (high - low))
+    for name, (low, high) in quality.intervals.items():
+        assert low <= getattr(quality, name) <= high, name
+
+
+def test_one_block_has_no_interval(model):
+    (quality,) = evaluate(model, list(toy_suite("mlp_out.1").values()), BLOCKS[:1])
+    assert set(quality.intervals.values()) == {None}
+
+
+@pytest.mark.parametrize("names", [("mlp_out.1",), ("mlp_in.1-mlp_out.1",)])
+def test_one_dictionary_together_is_the_one_alone(model, names):
+    suite = list(toy_suite(*names).values())
+    joint, (alone,) = evaluate_jointly(model, suite, BLOCKS), evaluate(model, suite, BLOCKS)
+    for name in ("ce_spliced", "ce_zero", "ce_mean", "kl", "kl_all", "loss_recovered"):
+        assert getattr(joint, name) == getattr(alone, name)
+    assert joint.intervals["kl"] == alone.intervals["kl"]
+    assert joint.dictionaries == 1
+
+
+def test_dictionaries_spliced_together_each_read_what_those_before_left(model):
+    """Against one pass of the model with an edit at every target, the transcoder's source live."""
     suite = full_suite()
-    control = controls.untrained(suite, seed=3)
-    assert list(control) == list(suite)
-    for site, dictionary in control.items():
-        assert (dictionary.source, dictionary.target) == (site, site)
-        assert dictionary.W_dec.shape == suite[site].W_dec.shape
-        torch.testing.assert_close(
-            dictionary.W_dec.norm(dim=-1), torch.ones(20, dtype=torch.float64)
-        )
-        at_the_mean = dictionary.encode(suite[site].b_dec)
-        torch.testing.assert_close(at_the_mean, torch.zeros_like(at_the_mean), atol=1e-12, rtol=0)
-    again, other = controls.untrained(suite, seed=3), controls.untrained(suite, seed=90)
-    assert torch.equal(control[MLP].W_dec, again[MLP].W_dec)
-    assert not torch.equal(control[MLP].W_dec, other[MLP].W_dec)
+    joint = evaluate_jointly(model, list(suite.values()), BLOCKS)
+    read = {}
+
+    def keep(value):
+        read["source"] = value
+        return value
+
+    transcoder, source = suite[MLP], Site("mlp_in", 1)
+    edits = {**suite, source: keep}
+    edits[MLP] = lambda _: transcoder(read["source"])
+    clean, p = cross_entropy(model, BLOCKS)
+    spliced, q = cross_entropy(model, BLOCKS, edits)
+    zero, _ = cross_entropy(model, BLOCKS, dict.fromkeys(suite, torch.zeros_like))
+    means = dict(zip(suite, (y.mean(0) for y in plain_values(model, BLOCKS, *suite)), strict=True))
+    fill = {site: lambda y, site=site: means[site].expand_as(y) for site in suite}
+    mean, _ = cross_entropy(model, BLOCKS, fill)
+    found = (joint.ce_clean, joint.ce_spliced, joint.ce_zero, joint.ce_mean)
+    assert found == pytest.approx((clean, spliced, zero, mean), rel=1e-5)
+    assert joint.kl == pytest.approx(float((p.exp() * (p - q)).sum(-1).mean()), rel=1e-5)
+    assert joint.loss_recovered == pytest.approx((zero - spliced) / (zero - clean), rel=1e-3)
+    assert joint.dictionaries == 9
+    alone = evaluate(model, list(suite.values()), BLOCKS)
+    assert all(abs(joint.ce_spliced - q.ce_spliced) > 1e-3 for q in alone)
+
+
+def test_a_source_that_another_dictionary_writes_is_read_after_it(model):
+    """As in the stream: what `resid_post.0` writes is what a map from it to `mlp_out.1` reads."""
+    below = random_dictionary(DictionarySpec(source=POST, target=POST, k=5))
+    above = random_dictionary(DictionarySpec(source=POST, target=MLP, k=5), seed=1)
+    joint = evaluate_jointly(model, [above, below], BLOCKS)
+    (y,) = plain_values(model, BLOCKS, POST)
+    edits = {POST: below, MLP: lambda _: above(below(y)).view(*BLOCKS.shape, -1)}
+    assert joint.ce_spliced == pytest.approx(cross_entropy(model, BLOCKS, edits)[0], rel=1e-5)
+
+
+def test_perfect_dictionaries_together_cost_nothing(model):
+    joint = evaluate_jointly(model, list(controls.neurons(full_suite()).values()), BLOCKS)
+    assert joint.ce_spliced == pytest.approx(joint.ce_clean, abs=1e-6)
+    assert joint.loss_recovered == pytest.approx(1, abs=1e-6)
+    assert joint.loss_recovered_mean == pytest.approx(1, abs=1e-6)
+
+
+def test_splicing_together_needs_one_dictionary_for_each_target(model):
+    both = [*toy_suite("mlp_out.1").values(), *toy_suite("mlp_in.1-mlp_out.1").values()]
+    with pytest.raises(ValueError, match="several dictionaries write mlp_out.1: expected one"):
+        evaluate_jointly(model, both, BLOCKS)
+    with pytest.raises(ValueError, match="no dictionaries to splice together"):
+        evaluate_jointly(model, [], BLOCKS)
+
+
+def test_progress_of_a_joint_splice_is_told(model):
+    reports = []
+    evaluate_jointly(
+        model,
+        list(toy_suite("mlp_out.1").values()),
+        BLOCKS,
+        report=lambda done, total: reports.append((done, total)),
+    )
+    assert reports == [(0, 6), (4, 6), (6, 6)]

@@ -2,18 +2,22 @@
 
 import json
 import string
-from dataclasses import asdict
+import sys
+import types
+from dataclasses import asdict, replace
 from functools import partial
 
 import pytest
 import torch
 
 from hooked_qwen.load import hook
+from hooked_qwen.shards import write_cache
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import StreamConfig
 from saes import run
+from saes.log import open_log
 from saes.metrics import evaluate, held_out_blocks
-from saes.run import train_suite
+from saes.run import RunOptions, check_place, from_cache, train_suite
 from saes.sae import sae
 from saes.suite import load_suite
 from saes.training import TrainConfig
@@ -46,7 +50,8 @@ def texts():
 
 def train(model, out, **changes):
     options = {"config": CONFIG, "stream": STREAM, "evaluation_tokens": 64} | changes
-    return train_suite(model, SPECS, options.pop("texts", texts), out, **options)
+    specs, source = options.pop("specs", SPECS), options.pop("texts", texts)
+    return train_suite(model, specs, source, out, **options)
 
 
 def test_a_run_writes_a_suite_that_loads_with_its_quality(model, tmp_path):
@@ -67,13 +72,13 @@ def seen_tokens(model, monkeypatch):
     seen = []
     whole = run.activation_batches
 
-    def spy(model, sites, texts, *, config):
+    def spy(model, sites, texts, **options):
         def watched():
             for text in texts:
                 seen.append(text)
                 yield text
 
-        return whole(model, sites, watched(), config=config)
+        return whole(model, sites, watched(), **options)
 
     monkeypatch.setattr(run, "activation_batches", spy)
     return seen
@@ -97,11 +102,16 @@ def test_quality_is_of_the_held_out_text(model, tmp_path, monkeypatch):
     assert judged[0].flatten().tolist() == stream[:64]
 
 
+def dictionaries_in(out):
+    files = [path for path in out.rglob("*") if path.is_file() and "training" not in path.parts]
+    return {path.relative_to(out): path.read_bytes() for path in files}
+
+
 @pytest.mark.parametrize("fails", ["fit", "evaluate", "_write"])
 def test_a_run_that_fails_leaves_the_old_folder(model, tmp_path, monkeypatch, fails):
     out = tmp_path / "suite"
     train(model, out)
-    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    before = dictionaries_in(out)
 
     def fail(*_, **__):
         raise OSError("the disk is full")
@@ -109,8 +119,147 @@ def test_a_run_that_fails_leaves_the_old_folder(model, tmp_path, monkeypatch, fa
     monkeypatch.setattr(run, fails, fail)
     with pytest.raises(OSError, match="the disk is full"):
         train(model, out)
-    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    assert dictionaries_in(out) == before
     assert list(tmp_path.iterdir()) == [out]
+
+
+class Killed(Exception):
+    pass
+
+
+def killed_at(step):
+    """A report that ends the run after some step, when its checkpoint is written."""
+
+    def report(now):
+        if now.step == step + 1:
+            raise Killed
+
+    return report
+
+
+EACH_STEP = RunOptions(checkpoint_every=0.0)
+GO_ON = RunOptions(checkpoint_every=0.0, resume=True)
+MIXED = [
+    transcoder(1, k=3, skip=True),
+    sae(Site("mlp_out", 1), k=3, architecture="batch-topk"),
+    sae(Site("attn_out", 0), k=2, architecture="jumprelu"),
+    sae(Site("resid_post", 0), k=2, architecture="gated"),
+    sae(Site("resid_post", 1), k=2, architecture="matryoshka"),
+]
+
+
+@pytest.mark.parametrize("step", [3, 8, 9, 15, 28])
+def test_a_run_that_goes_on_ends_with_the_same_weights(model, tmp_path, step):
+    config = TrainConfig(width=10, tokens=16 * 30, dead_after=40, average=0.5)
+    changes = {"specs": MIXED, "config": config, "stream": replace(STREAM, reuse=2)}
+    train(model, tmp_path / "whole", **changes)
+    with pytest.raises(Killed):
+        train(model, tmp_path / "cut", options=EACH_STEP, report=killed_at(step), **changes)
+    assert not (tmp_path / "cut/suite.json").exists()
+    steps = []
+    train(
+        model,
+        tmp_path / "cut",
+        options=GO_ON,
+        report=lambda now: steps.append(now.step),
+        **changes,
+    )
+    # Before the eighth step there is nothing to go on from.
+    assert steps[0] == (step + 1 if step >= 8 else 1)
+    whole, cut = dictionaries_in(tmp_path / "whole"), dictionaries_in(tmp_path / "cut")
+    assert whole == cut
+    assert [p.name for p in (tmp_path / "cut/training").iterdir()] == ["log.jsonl"]
+
+
+def test_the_log_of_a_run_that_went_on_has_each_line_once(model, tmp_path, monkeypatch):
+    monkeypatch.setattr("saes.log.LOG_EVERY", 4)
+    with pytest.raises(Killed):
+        train(model, tmp_path / "cut", options=EACH_STEP, report=killed_at(9))
+    with (tmp_path / "cut/training/log.jsonl").open("a") as log:
+        log.write('{"step": 99}\n{"ste')
+    train(model, tmp_path / "cut", options=GO_ON)
+    lines = [json.loads(x) for x in (tmp_path / "cut/training/log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [4, 8, 12]
+    assert set(lines[0]["dictionaries"]) == {s.name for s in SPECS}
+    assert set(lines[0]["dictionaries"]["mlp_out.1"]) == {"loss", "fvu", "l0", "dead"}
+    assert 0 <= lines[0]["model_share"] <= 1
+    assert lines[0]["tokens_per_second"] > 0
+
+
+def test_another_run_does_not_go_on_from_a_checkpoint(model, tmp_path):
+    with pytest.raises(Killed):
+        train(model, tmp_path / "cut", options=EACH_STEP, report=killed_at(9))
+    other = replace(CONFIG, width=11)
+    with pytest.raises(ValueError, match="is of another training run: width was 10, is 11"):
+        train(model, tmp_path / "cut", options=GO_ON, config=other)
+
+
+def test_a_broken_checkpoint_is_named(model, tmp_path):
+    place = tmp_path / "cut/training/checkpoint.safetensors"
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b"no safetensors")
+    with pytest.raises(ValueError, match=r"checkpoint\.safetensors is not a readable checkpoint"):
+        train(model, tmp_path / "cut", options=GO_ON)
+
+
+def test_training_from_a_cache_gives_the_same_dictionaries(model, tmp_path):
+    sites = sorted({site for spec in SPECS for site in (spec.source, spec.target)})
+    read = run.training_text(texts)
+    cache = write_cache(model, sites, read, tmp_path / "cache", config=STREAM, tokens=16 * 12)
+    train(model, tmp_path / "live")
+    train(
+        model,
+        tmp_path / "cached",
+        batches=lambda s, start: from_cache(cache, s, "toy", STREAM, start),
+    )
+    assert dictionaries_in(tmp_path / "live") == dictionaries_in(tmp_path / "cached")
+
+
+def test_where_a_run_may_write(model, tmp_path):
+    check_place(tmp_path / "new", resume=False)
+    train(model, tmp_path / "done")
+    with pytest.raises(ValueError, match="holds finished dictionaries: choose another folder"):
+        check_place(tmp_path / "done", resume=True)
+    with pytest.raises(Killed):
+        train(model, tmp_path / "cut", options=EACH_STEP, report=killed_at(9))
+    with pytest.raises(ValueError, match="a run that was cut off: go on with --resume"):
+        check_place(tmp_path / "cut", resume=False)
+    check_place(tmp_path / "cut", resume=True)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="file is a file"):
+        check_place(tmp_path / "file", resume=False)
+    with pytest.raises(ValueError, match="is not empty"):
+        check_place(tmp_path, resume=False)
+
+
+def test_an_unknown_log_lists_the_known(tmp_path):
+    with pytest.raises(ValueError, match="no log is called 'mlflow': expected one of tensorboard"):
+        open_log(tmp_path, ["mlflow"], after_step=0)
+
+
+def test_a_log_whose_package_is_missing_says_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ValueError, match=r"pip install 'qwen-circuits\[wandb\]'"):
+        open_log(tmp_path, ["wandb"], after_step=0)
+
+
+def test_other_logs_get_one_number_a_name(model, tmp_path, monkeypatch):
+    logged = []
+
+    class Writer:
+        def __init__(self, folder):
+            assert folder.endswith("tensorboard")
+
+        def add_scalar(self, key, value, step):
+            logged.append((key, value, step))
+
+        def flush(self):
+            pass
+
+    package = types.SimpleNamespace(SummaryWriter=Writer)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", package)
+    train(model, tmp_path / "suite", options=RunOptions(logs=("tensorboard",)))
+    assert {(key, step) for key, _, step in logged} >= {("mlp_out.1/fvu", 12), ("tokens", 12)}
 
 
 def test_a_corpus_with_nothing_left_to_train_on(model, tmp_path):

@@ -1,55 +1,112 @@
-"""The hand-written TopK step equals autograd of the plain formula."""
+"""The hand-written step equals autograd of the plain formula."""
+
+from dataclasses import replace
 
 import pytest
 import torch
 
 from saes.nonlinearities import topk
-from saes.step import Weights, topk_step
+from saes.step import Choice, Weights, sparse_step
+
+FEATURES, TOKENS = 12, 9
+NONE = torch.zeros(0, dtype=torch.long)
+PLAIN = Choice(k=3, of_batch=False, prefixes=(FEATURES,))
 
 
-def problem(seed: int, d_source: int = 6, d_target: int = 5) -> tuple:
-    torch.manual_seed(seed)
+def problem(seed=0, d_source=6, d_target=5, *, skip=False):
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
     weights = Weights(
-        *(torch.randn(*shape, dtype=torch.float64) for shape in [(12, d_source), (12,)]),
-        *(torch.randn(*shape, dtype=torch.float64) for shape in [(12, d_target), (d_target,)]),
+        W_enc=draw(FEATURES, d_source),
+        b_enc=draw(FEATURES),
+        W_dec=draw(FEATURES, d_target),
+        b_dec=draw(d_target),
+        W_skip=draw(d_target, d_source) if skip else None,
     )
-    x, y = (torch.randn(9, d, dtype=torch.float64) for d in (d_source, d_target))
-    return weights, x, y
+    return weights, draw(TOKENS, d_source), draw(TOKENS, d_target)
 
 
-def dense_loss(weights: Weights, x, y, k: int, dead, coefficient: float) -> torch.Tensor:
+def features(pre, choice):
+    if not choice.of_batch:
+        return topk(pre, choice.k)
+    smallest = pre.relu().flatten().sort(descending=True).values[choice.k * len(pre) - 1]
+    return torch.where(pre >= smallest, pre.relu(), 0.0)
+
+
+def dense_loss(weights, x, y, choice, dead, coefficient):
     """The formula of the module's docstring, with nothing sparse about it."""
     pre = x @ weights.W_enc.T + weights.b_enc
-    error = y - topk(pre, k) @ weights.W_dec - weights.b_dec
-    loss = error.square().mean()
+    f = features(pre, choice)
+    rest = y - weights.b_dec - (0 if weights.W_skip is None else x @ weights.W_skip.T)
+    errors = [rest - f[:, :p] @ weights.W_dec[:p] for p in choice.prefixes]
+    loss = sum(e.square().mean() for e in errors) / len(errors)
     if len(dead):
         k_aux = min(y.shape[-1] // 2, len(dead))
-        e = error.detach()
+        e = errors[-1].detach()
         revived = topk(pre[:, dead], k_aux) @ weights.W_dec[dead]
         loss = loss + coefficient * (e - revived).square().sum() / e.square().sum()
     return loss
 
 
-@pytest.mark.parametrize("dead", [[], [1, 4, 7], [0]])
-@pytest.mark.parametrize("widths", [(6, 5), (5, 5)])
-def test_gradients_equal_autograd_of_the_dense_formula(dead, widths):
-    weights, x, y = problem(0, *widths)
+@pytest.mark.parametrize("dead", [[], [1, 4, 7], [0]], ids=["alive", "three", "one"])
+@pytest.mark.parametrize("widths", [(6, 5), (5, 5)], ids=["transcoder", "sae"])
+@pytest.mark.parametrize("skip", [False, True], ids=["plain", "skip"])
+@pytest.mark.parametrize("prefixes", [(12,), (3, 12), (1, 2, 6, 12)], ids=len)
+@pytest.mark.parametrize("of_batch", [False, True], ids=["topk", "batch-topk"])
+def test_gradients_equal_autograd_of_the_dense_formula(of_batch, prefixes, skip, widths, dead):
+    weights, x, y = problem(0, *widths, skip=skip)
     dead = torch.tensor(dead, dtype=torch.long)
-    result = topk_step(weights, x, y, k=3, dead=dead, aux_coefficient=0.5)
-    leaves = [w.clone().requires_grad_() for w in weights.tensors()]
-    dense_loss(Weights(*leaves), x, y, 3, dead, 0.5).backward()
-    for name, leaf, gradient in zip(
-        ("W_enc", "b_enc", "W_dec", "b_dec"), leaves, result.gradients.tensors(), strict=True
-    ):
-        torch.testing.assert_close(gradient, leaf.grad, atol=1e-12, rtol=1e-10, msg=name)
+    choice = Choice(k=3, of_batch=of_batch, prefixes=prefixes)
+    result = sparse_step(weights, x, y, choice=choice, dead=dead, aux_coefficient=0.5)
+    leaves = {n: w.clone().requires_grad_() for n, w in weights.named().items()}
+    loss = dense_loss(Weights(**leaves), x, y, choice, dead, 0.5)
+    loss.backward()
+    assert result.loss == pytest.approx(loss.item(), rel=1e-10)
+    for name, gradient in result.gradients.named().items():
+        torch.testing.assert_close(gradient, leaves[name].grad, atol=1e-12, rtol=1e-10, msg=name)
+    along = (leaves["W_dec"].grad * weights.W_dec).sum(-1)
+    torch.testing.assert_close(result.along, along, atol=1e-12, rtol=1e-10)
+
+
+def test_what_the_log_shows():
+    weights, x, y = problem(3)
+    result = sparse_step(weights, x, y, choice=PLAIN, dead=NONE, aux_coefficient=0.0)
+    f = topk(x @ weights.W_enc.T + weights.b_enc, 3)
+    error = y - f @ weights.W_dec - weights.b_dec
+    assert result.squared_error == pytest.approx(float(error.square().sum()))
+    assert result.l0 == pytest.approx(float((f > 0).sum()) / TOKENS)
+    assert result.smallest == pytest.approx(float(f[f > 0].min()))
+    assert set(result.fired.tolist()) == set((f > 0).any(0).nonzero().flatten().tolist())
+
+
+def test_a_rough_encoder_keeps_exact_values():
+    """In bfloat16 the choice may differ where two features are nearly equal; values may not."""
+    weights, x, y = problem(4)
+    weights = Weights(**{n: w.float() for n, w in weights.named().items()})
+    x, y = x.float(), y.float()
+    rough = replace(PLAIN, precision="bfloat16", k=FEATURES)
+    exact = replace(PLAIN, k=FEATURES)
+    results = [
+        sparse_step(weights, x, y, choice=choice, dead=NONE, aux_coefficient=0.0)
+        for choice in (rough, exact)
+    ]
+    # With every feature chosen, nothing is left to choose, and the gradients must agree.
+    for name, gradient in results[0].gradients.named().items():
+        torch.testing.assert_close(
+            gradient, results[1].gradients.named()[name], atol=1e-6, rtol=1e-4
+        )
 
 
 def test_auxk_gives_dead_features_an_encoder_gradient():
     weights, x, y = problem(1)
-    weights.b_enc[2] = -3.0
-    without = topk_step(weights, x, y, k=2, dead=torch.tensor([], dtype=int), aux_coefficient=1.0)
-    assert not without.gradients.W_enc[2].any()
     weights.b_enc[2] = 0.1
-    revived = topk_step(weights, x, y, k=1, dead=torch.tensor([2]), aux_coefficient=1.0)
-    plain = topk_step(weights, x, y, k=1, dead=torch.tensor([], dtype=int), aux_coefficient=1.0)
-    assert (revived.gradients.W_enc[2] - plain.gradients.W_enc[2]).abs().max() > 1e-6
+
+    def gradient(dead):
+        choice = replace(PLAIN, k=1)
+        result = sparse_step(weights, x, y, choice=choice, dead=dead, aux_coefficient=1.0)
+        return result.gradients.W_enc[2]
+
+    assert (gradient(torch.tensor([2])) - gradient(NONE)).abs().max() > 1e-6

@@ -290,6 +290,52 @@ def test_more_features_a_token_than_there_are():
         fit(planted(100), [sae(OUT, k=21)], config=CONFIG)
 
 
-def test_an_architecture_that_is_not_trained():
-    with pytest.raises(ValueError, match="relu"):
-        fit(planted(100), [replace(SAE, architecture="relu", k=None)], config=CONFIG)
+@pytest.mark.parametrize(
+    ("spec", "changes", "message"),
+    [
+        (replace(SAE, signed=True), {}, "dictionaries with negative features are not trained"),
+        (replace(SAE, architecture="batch-topk", k=None), {}, "batch-topk is trained with a k"),
+        (replace(SAE, architecture="relu"), {"prefixes": (4,)}, "relu has no prefixes"),
+    ],
+)
+def test_what_cannot_be_trained(spec, changes, message):
+    with pytest.raises(ValueError, match=message):
+        fit(planted(100), [spec], config=replace(CONFIG, **changes))
+
+
+@pytest.mark.parametrize("prefixes", [(3, 2), (0, 5), (4, 4), (21,)])
+def test_prefixes_rise_within_the_width(prefixes):
+    with pytest.raises(ValueError, match="expected rising widths from 1 to 20"):
+        TrainConfig(width=20, prefixes=prefixes)
+
+
+def test_an_average_is_a_decay():
+    with pytest.raises(ValueError, match=r"average is 1\.0: expected a decay"):
+        TrainConfig(average=1.0)
+
+
+def test_the_default_learning_rate_falls_with_the_root_of_the_width():
+    rates = [TrainConfig(width=width).peak_rate for width in (16384, 4096, 1024)]
+    assert rates == pytest.approx([2e-4, 4e-4, 8e-4])
+
+
+def test_memory_that_runs_out_names_the_step_and_what_to_do():
+    def greedy():
+        for step, batch in enumerate(planted(100)):
+            if step == 12:
+                raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+            yield batch
+
+    with pytest.raises(RuntimeError, match="out of memory at step 12: train fewer layers at once"):
+        fit(greedy(), [SAE], config=CONFIG)
+
+
+def test_averaged_weights_lie_between_those_of_the_steps():
+    """With a long memory the average stays nearer to where training began."""
+    last, averaged = (
+        fit(planted(100), [SAE], config=replace(CONFIG, average=a))[0].dictionary
+        for a in (0.0, 0.99)
+    )
+    start = unit_rows(CONFIG.width, D, CONFIG.seed)
+    assert (averaged.W_dec - start).norm() < 0.9 * (last.W_dec - start).norm()
+    torch.testing.assert_close(averaged.W_dec.norm(dim=-1), torch.ones(CONFIG.width))

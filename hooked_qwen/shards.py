@@ -1,0 +1,173 @@
+"""Activations on disk: the buffers of a stream, one file each, written once and read many times.
+
+    CACHE/manifest.json                 what was read, by which model, and the files with their sums
+    CACHE/buffer-00000.safetensors      {site: [tokens, d_model]}, tokens in the order of the text
+
+A cache that was cut off is taken up where it stopped. Buffers are those of `stream.buffers`, so
+training from a float32 cache sees the same batches as training from the model itself.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import file_digest
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from hooked_qwen.files import write_atomically
+from hooked_qwen.sites import Site
+from hooked_qwen.stream import ActivationBatch, StreamConfig, buffers, is_outlier
+
+SCHEMA = "activation-cache/1"
+MANIFEST = "manifest.json"
+SHAPES = ("block_length", "blocks_per_pass", "buffer_size")
+"Fields of the stream that decide what a buffer holds."
+
+
+def write_cache(
+    model: TransformerBridge,
+    sites: Sequence[Site],
+    texts: Iterable[str],
+    out: Path,
+    *,
+    config: StreamConfig,
+    tokens: int,
+    dtype: torch.dtype = torch.float32,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> "Cache":
+    """Write at least `tokens` activations of each of `sites` to `out`, from where it stopped.
+
+    Raises `ValueError` when `out` holds a cache of something else, or the text ends too early.
+    """
+    about = {
+        "schema": SCHEMA,
+        "model": model.cfg.model_name,
+        "sites": sorted(map(str, sites)),
+        "dtype": str(dtype).removeprefix("torch."),
+        **{name: getattr(config, name) for name in SHAPES},
+    }
+    shards = _written(out, about)
+    done = sum(shard["tokens"] for shard in shards)
+    source = buffers(model, sites, texts, config=config, start=len(shards))
+    while done < tokens:
+        report(done, tokens)
+        buffer = next(source, None)
+        if buffer is None:
+            raise ValueError(f"the text gave {done} activations, but {tokens} were asked for")
+        shards.append(_write_shard(out, len(shards), buffer, dtype))
+        done += shards[-1]["tokens"]
+        _write_manifest(out, about | {"shards": shards})
+    report(tokens, tokens)
+    return Cache.open(out)
+
+
+@dataclass(frozen=True)
+class Cache:
+    """A cache on disk."""
+
+    folder: Path
+    manifest: dict[str, Any]
+
+    @classmethod
+    def open(cls, folder: Path) -> "Cache":
+        """Raises `ValueError` naming the file when `folder` is no cache."""
+        return cls(folder, _read_manifest(folder))
+
+    @property
+    def tokens(self) -> int:
+        return sum(shard["tokens"] for shard in self.manifest["shards"])
+
+    def buffers(
+        self, sites: Sequence[Site], *, model: str, config: StreamConfig, start: int = 0
+    ) -> Iterator[ActivationBatch]:
+        """Its buffers from number `start` on, again and again from the first after the last.
+
+        Raises `ValueError` when the cache is of another model, lacks a site, was cut into other
+        buffers than `config` asks for, or a file is not what was written.
+        """
+        self._check(sites, model, config)
+        shards = self.manifest["shards"]
+        while True:
+            yield self._read(shards[start % len(shards)], sites)
+            start += 1
+
+    def _check(self, sites: Sequence[Site], model: str, config: StreamConfig) -> None:
+        if self.manifest["model"] != model:
+            raise ValueError(
+                f"{self.folder} holds activations of {self.manifest['model']}, not of {model}"
+            )
+        if missing := {str(s) for s in sites} - set(self.manifest["sites"]):
+            raise ValueError(
+                f"{self.folder} has no {', '.join(sorted(missing))}: "
+                f"it holds {', '.join(self.manifest['sites'])}"
+            )
+        for name in SHAPES:
+            if self.manifest[name] != getattr(config, name):
+                raise ValueError(
+                    f"{self.folder} was written with {name} {self.manifest[name]}, "
+                    f"not {getattr(config, name)}"
+                )
+
+    def _read(self, shard: dict[str, Any], sites: Sequence[Site]) -> ActivationBatch:
+        path = self.folder / shard["file"]
+        if not path.is_file() or _sum_of(path) != shard["sha256"]:
+            raise ValueError(f"{path} is not what was written: remove {self.folder}, cache again")
+        try:
+            tensors = load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"{path} is not a readable safetensors file: {error}") from None
+        values: dict[Site, Tensor] = {site: tensors[str(site)].float() for site in sites}
+        return ActivationBatch(values, {site: is_outlier(value) for site, value in values.items()})
+
+
+def _written(out: Path, about: dict[str, Any]) -> list[dict[str, Any]]:
+    """The shards that `out` has already."""
+    if not (out / MANIFEST).exists():
+        return []
+    found = _read_manifest(out)
+    differing = [name for name, value in about.items() if found.get(name) != value]
+    if differing:
+        told = "; ".join(f"{n} is {found.get(n)!r} there, {about[n]!r} here" for n in differing)
+        raise ValueError(f"{out} is another cache: {told}")
+    return found["shards"]
+
+
+def _write_shard(
+    out: Path, number: int, buffer: ActivationBatch, dtype: torch.dtype
+) -> dict[str, Any]:
+    path = out / f"buffer-{number:05d}.safetensors"
+    tensors = {str(s): value.to(dtype).contiguous() for s, value in buffer.values.items()}
+    write_atomically(path, lambda partial: save_file(tensors, partial))
+    tokens = len(next(iter(tensors.values())))
+    return {"file": path.name, "tokens": tokens, "sha256": _sum_of(path)}
+
+
+def _sum_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
+
+
+def _write_manifest(out: Path, manifest: dict[str, Any]) -> None:
+    text = json.dumps(manifest, indent=1) + "\n"
+    write_atomically(out / MANIFEST, lambda partial: partial.write_text(text))
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ValueError(f"{folder} is no activation cache: it has no {MANIFEST}") from None
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
+        raise ValueError(f"{path} has no schema {SCHEMA!r}")
+    if not manifest.get("shards"):
+        raise ValueError(f"{path} lists no shards")
+    return manifest

@@ -1,0 +1,55 @@
+"""Checkpoints of training: one file, whole or not there, that a later process goes on from."""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from hooked_qwen.files import write_atomically
+from saes.training import Snapshot
+
+
+@dataclass
+class Keeper:
+    """Writes a snapshot to `path` when the last one is older than `every` seconds."""
+
+    path: Path
+    every: float
+    identity: Mapping[str, Any]
+    "what the run is; a run that is anything else must not go on from it"
+    last: float = field(default_factory=time.monotonic)
+
+    def __call__(self, snapshot: Callable[[], Snapshot]) -> None:
+        if time.monotonic() - self.last < self.every:
+            return
+        taken = snapshot()
+        about = {"step": str(taken.step), "identity": json.dumps(self.identity, sort_keys=True)}
+        write_atomically(
+            self.path, lambda partial: save_file(taken.tensors, partial, metadata=about)
+        )
+        self.last = time.monotonic()
+
+
+def read_snapshot(path: Path, identity: Mapping[str, Any]) -> Snapshot:
+    """The snapshot in `path`.
+
+    Raises `ValueError` when the file is broken, or was written by a run with another `identity`,
+    naming what differs.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is not a readable checkpoint: {error}") from None
+    was, now = json.loads(about["identity"]), json.loads(json.dumps(identity))
+    differing = [name for name in now if was.get(name) != now[name]]
+    if differing:
+        told = "; ".join(f"{n} was {was.get(n)!r}, is {now[n]!r}" for n in differing)
+        raise ValueError(f"{path} is of another training run: {told}")
+    return Snapshot(int(about["step"]), tensors)

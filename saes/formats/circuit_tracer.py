@@ -1,0 +1,131 @@
+"""circuit-tracer: a transcoder for each layer, and `config.yaml`.
+
+    layer_{i}.safetensors    W_enc [m, s], W_dec [m, t], b_enc [m], b_dec [t];
+                             optional activation_function.threshold [m], W_skip [t, s]
+
+    p = x @ W_enc.T + b_enc;   y = f @ W_dec + b_dec (+ x @ W_skip.T)
+    f = relu(p) | p * [p > threshold] | the k largest of p, negative ones too (`activation: topk`)
+
+`feature_input_hook` and `feature_output_hook` name the sites within a block. A threshold below
+zero would let negative features through: refused, as are cross-layer transcoders.
+
+Written: every layer from 0 on, of one shape, with ReLU or thresholds. The library's own loader
+knows no TopK and would read one as ReLU, so that is refused.
+"""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import yaml
+
+from saes.dictionary import SparseDictionary
+from saes.formats.layout import Layout, save_weights
+from saes.formats.names import to_site, transformer_lens
+from saes.formats.place import Entry, Place
+from saes.formats.reading import (
+    assemble,
+    check_tensors,
+    choice,
+    field,
+    read_safetensors,
+    read_yaml,
+)
+
+CONFIG = "config.yaml"
+FILE = re.compile(r"layer_(\d{1,4})\.safetensors")
+AXES = {"W_enc": "ms", "W_dec": "mt", "b_enc": "m", "b_dec": "t"}
+THRESHOLD = "activation_function.threshold"
+
+
+def matches(place: Place) -> bool:
+    return CONFIG in place.names or any(
+        re.fullmatch(r"W_(enc|dec)_\d+\.safetensors", name) for name in place.names
+    )
+
+
+def find(place: Place) -> list[Entry]:
+    if CONFIG not in place.names:
+        raise ValueError(f"{place.label}: cross-layer transcoders are not read yet")
+    path = place.fetch(CONFIG)
+    config = read_yaml(path)
+    if config.get("model_kind") == "cross_layer_transcoder":
+        raise ValueError(f"{path}: cross-layer transcoders are not read yet")
+    choice(config, path, "model_kind", {"transcoder_set": ""}, None)
+    if config.get("transcoders") is not None:
+        raise ValueError(
+            f"{path} names transcoders that lie elsewhere: give the place where they are"
+        )
+    hooks = [field(config, path, f"feature_{end}_hook", str) for end in ("input", "output")]
+    entries = []
+    for name in filter(FILE.fullmatch, place.names):
+        layer = re.sub(r"\D", "", name)
+        try:
+            source, target = (to_site(f"blocks.{int(layer)}.{hook}") for hook in hooks)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+        files = (name, CONFIG)
+        entries.append(Entry(source=source, target=target, name=name, place=place, files=files))
+    return entries
+
+
+def load(entry: Entry) -> SparseDictionary:
+    path, about = entry.fetch()
+    config, tensors = read_yaml(about), read_safetensors(path)
+    choice(config, about, "activation", {None: "", "relu": "", "jumprelu": "", "topk": ""}, None)
+    topk = config.get("activation") == "topk"
+    check_tensors(path, tensors, AXES, {"W_skip": "ts"} | ({} if topk else {THRESHOLD: "m"}))
+    threshold = tensors.pop(THRESHOLD, None)
+    if threshold is not None:
+        if bool((threshold < 0).any()):
+            raise ValueError(f"{path}: a threshold below zero lets negative features through")
+        tensors["threshold"] = threshold
+    return assemble(
+        path,
+        tensors,
+        source=entry.source,
+        target=entry.target,
+        architecture="topk" if topk else "relu" if threshold is None else "jumprelu",
+        k=field(config, about, "k", int) if topk else None,
+        signed=topk,
+    )
+
+
+def save(dictionaries: Iterable[SparseDictionary], folder: Path) -> None:
+    """Write a set of transcoders, one for each layer from 0 on.
+
+    Raises `ValueError` for TopK, for a layer that is missing, and where layers differ in shape
+    or in the sites they join.
+    """
+    layers: set[int] = set()
+    kinds: dict[tuple[object, ...], dict[str, str]] = {}
+    for one in dictionaries:
+        hooks = _hooks(one)
+        tensors = dict(one.state_dict())
+        if "threshold" in tensors:
+            tensors[THRESHOLD] = tensors.pop("threshold").relu()
+        layer = one.target.layer
+        save_weights(tensors, folder / f"layer_{layer}.safetensors")
+        layers.add(layer)
+        kinds[(*hooks.values(), tuple(one.W_enc.shape), one.spec.skip)] = hooks
+    if layers != set(range(len(layers))) or len(kinds) != 1:
+        raise ValueError(
+            "circuit-tracer needs every layer from 0 on, of one shape and between the same sites: "
+            f"got the layers {sorted(layers)} and {len(kinds)} kinds"
+        )
+    config = {"model_kind": "transcoder_set", **next(iter(kinds.values()))}
+    (folder / CONFIG).write_text(yaml.safe_dump(config), encoding="utf-8")
+
+
+def _hooks(one: SparseDictionary) -> dict[str, str]:
+    """The sites' names within a block."""
+    spec, layer = one.spec, one.target.layer
+    if spec.architecture == "topk":
+        raise ValueError(f"circuit-tracer reads no TopK: {spec.name} keeps the {spec.k} largest")
+    if spec.source.layer != layer or layer < 0:
+        raise ValueError(f"circuit-tracer holds one layer in a file: {spec.name} is not of one")
+    ends = {"feature_input_hook": spec.source, "feature_output_hook": spec.target}
+    return {k: transformer_lens(site).removeprefix(f"blocks.{layer}.") for k, site in ends.items()}
+
+
+LAYOUT = Layout(name="circuit-tracer", matches=matches, find=find, load=load, save=save)

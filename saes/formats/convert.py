@@ -1,0 +1,43 @@
+"""Dictionaries from one layout to another."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from hooked_qwen.files import build_folder_atomically
+from saes.dictionary import SparseDictionary
+from saes.formats.place import Entry
+from saes.formats.table import WRITTEN
+from saes.suite import MlpChoice, find
+
+
+def convert(source: str | Path, out: Path, to: str, *, only: MlpChoice | None = None) -> list[str]:
+    """Read the dictionaries at `source`, write them to the new folder `out` in the layout `to`.
+
+    `source` is what `load_suite` takes; `only` leaves out the transcoders or the SAEs. Returns
+    the names of what was read, in order; one dictionary is in memory at a time, and `out`
+    appears only when everything is in it.
+
+    Raises `ValueError` for a layout that is not written, one that cannot hold a dictionary
+    exactly, an `out` that is there already, and when nothing is left to write.
+    """
+    if to not in WRITTEN:
+        raise ValueError(f"no layout {to!r} is written: expected one of {', '.join(WRITTEN)}")
+    if out.exists() and (out.is_file() or any(out.iterdir())):
+        raise ValueError(f"{out} is there already: name a new folder")
+    found = find(source)
+    entries = [e for e in found.entries if only is None or _kind(e) == only]
+    if not entries:
+        raise ValueError(f"{found.place.label} holds no {only or 'dictionary'}")
+    names: list[str] = []
+
+    def dictionaries() -> Iterator[SparseDictionary]:
+        for entry in entries:
+            names.append(entry.name)
+            yield found.load(entry)
+
+    build_folder_atomically(out, lambda partial: WRITTEN[to](dictionaries(), partial))
+    return names
+
+
+def _kind(entry: Entry) -> MlpChoice:
+    return "sae" if entry.source == entry.target else "transcoder"

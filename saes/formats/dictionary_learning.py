@@ -1,0 +1,146 @@
+"""dictionary_learning: `ae.pt` and `config.json` of one trainer a folder.
+
+    AutoEncoder         encoder.weight [m, d], encoder.bias, decoder.weight [d, m], bias [d]
+    AutoEncoderNew      the same with decoder.bias; its input is not centred
+    AutoEncoderTopK     the first with b_dec, k, and a threshold that inference does not use
+    BatchTopKSAE        the first with b_dec, k, threshold (one number; -1 while unset)
+    MatryoshkaBatchTopKSAE  W_enc [d, m], W_dec [m, d], b_enc, b_dec, k, threshold, group_sizes
+    JumpReluAutoEncoder W_enc [d, m], W_dec [m, d], b_enc, b_dec, threshold [m]; not centred
+    GatedAutoEncoder    encoder.weight, decoder.weight, decoder_bias, r_mag, gate_bias, mag_bias
+
+    p = (x - b_dec) @ W_enc + b_enc;   y = f @ W_dec + b_dec
+    f = relu(p) | the k largest of relu(p) | relu(p) * [p > threshold]
+
+Differs: a batch TopK whose threshold is unset is read as TopK with its k, and says so in a
+warning; the library itself would compare with -1, which lets every positive feature through.
+"""
+
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hooked_qwen.sites import Site
+from saes.dictionary import SparseDictionary
+from saes.formats.folding import centred, gated
+from saes.formats.layout import Layout
+from saes.formats.names import to_site
+from saes.formats.place import Entry, Place, inside
+from saes.formats.reading import assemble, check_tensors, choice, field, read_json, read_pt
+
+WEIGHTS, CONFIG = "ae.pt", "config.json"
+LINEAR = {"encoder.weight": "md", "decoder.weight": "dm"}
+FLAT = {"W_enc": "dm", "W_dec": "md", "b_enc": "m", "b_dec": "d"}
+CLASSES = {
+    "AutoEncoder": LINEAR | {"encoder.bias": "m", "bias": "d"},
+    "AutoEncoderNew": LINEAR | {"encoder.bias": "m", "decoder.bias": "d"},
+    "AutoEncoderTopK": LINEAR | {"encoder.bias": "m", "b_dec": "d"},
+    "BatchTopKSAE": LINEAR | {"encoder.bias": "m", "b_dec": "d"},
+    "MatryoshkaBatchTopKSAE": FLAT,
+    "JumpReluAutoEncoder": FLAT | {"threshold": "m"},
+    "GatedAutoEncoder": LINEAR
+    | {"decoder_bias": "d", "r_mag": "m", "gate_bias": "m", "mag_bias": "m"},
+}
+ARCHITECTURES = {
+    "AutoEncoderTopK": "topk",
+    "BatchTopKSAE": "batch-topk",
+    "MatryoshkaBatchTopKSAE": "matryoshka",
+    "JumpReluAutoEncoder": "jumprelu",
+    "GatedAutoEncoder": "gated",
+}
+RENAMED = {
+    "encoder.weight": "W_enc",
+    "encoder.bias": "b_enc",
+    "decoder.weight": "W_dec",
+    "bias": "b_dec",
+    "decoder.bias": "b_dec",
+    "decoder_bias": "b_dec",
+}
+
+
+def matches(place: Place) -> bool:
+    return bool(place.folders_with(WEIGHTS, CONFIG))
+
+
+def find(place: Place) -> list[Entry]:
+    return [_entry(place, folder) for folder in place.folders_with(WEIGHTS, CONFIG)]
+
+
+def _entry(place: Place, folder: str) -> Entry:
+    path = place.fetch(inside(folder, CONFIG))
+    site = _site(path, read_json(path))
+    return Entry(
+        source=site,
+        target=site,
+        name=folder or place.name,
+        place=place,
+        files=(inside(folder, WEIGHTS), inside(folder, CONFIG)),
+    )
+
+
+def _site(path: Path, config: Mapping[str, Any]) -> Site:
+    trainer = field(config, path, "trainer", dict)
+    buffer = field(config, path, "buffer", dict, {})
+    choice(buffer, path, "io", {"out": "", "in": "an input", "in_and_out": "a transcoder"}, "out")
+    choice(trainer, path, "dict_class", dict.fromkeys(CLASSES, ""), None)
+    name, layer = field(trainer, path, "submodule_name", str), field(trainer, path, "layer", int)
+    named = re.fullmatch(r"(resid_pre|resid_post|attn_out|mlp_out)(_layer_\d+)?", name)
+    try:
+        return to_site(f"{named[1]}.{layer}" if named else name)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def load(entry: Entry) -> SparseDictionary:
+    path, about = entry.fetch()
+    kind = field(read_json(about), about, "trainer", dict)["dict_class"]
+    tensors = read_pt(path)
+    k, threshold = _scalar(path, tensors, "k"), None
+    if kind != "JumpReluAutoEncoder":
+        threshold = _scalar(path, tensors, "threshold")
+    tensors.pop("group_sizes", None)
+    check_tensors(path, tensors, CLASSES[kind])
+    architecture = ARCHITECTURES.get(kind, "relu")
+    if architecture in ("batch-topk", "matryoshka") and (threshold is None or threshold < 0):
+        warnings.warn(f"{path} has no threshold yet: read as TopK with k = {k}", stacklevel=2)
+        architecture = "topk"
+    return assemble(
+        path,
+        _fold(kind, tensors, threshold if architecture in ("batch-topk", "matryoshka") else None),
+        source=entry.source,
+        target=entry.target,
+        architecture=architecture,
+        k=None if k is None else int(k),
+    )
+
+
+def _fold(kind: str, tensors: Mapping[str, Tensor], threshold: float | None) -> dict[str, Tensor]:
+    w = {RENAMED.get(name, name): value for name, value in tensors.items()}
+    if kind in ("MatryoshkaBatchTopKSAE", "JumpReluAutoEncoder"):
+        w["W_enc"] = w["W_enc"].T
+    else:
+        w["W_dec"] = w["W_dec"].T
+    if kind == "GatedAutoEncoder":
+        bias = w.pop("gate_bias"), w.pop("r_mag"), w.pop("mag_bias")
+        w["W_enc"], w["b_enc"], w["threshold"] = gated(w["W_enc"], *bias, w["b_dec"])
+    elif kind not in ("AutoEncoderNew", "JumpReluAutoEncoder"):
+        w["b_enc"] = centred(w["W_enc"], w["b_enc"], w["b_dec"])
+    if threshold is not None:
+        w["threshold"] = torch.full((len(w["W_enc"]),), threshold)
+    return w
+
+
+def _scalar(path: Path, tensors: dict[str, Tensor], name: str) -> float | None:
+    value = tensors.pop(name, None)
+    if value is None:
+        return None
+    if value.numel() != 1 or value.is_complex() or not bool(torch.isfinite(value).all()):
+        raise ValueError(f"{path}: {name} has shape {tuple(value.shape)}, expected one number")
+    return float(value)
+
+
+LAYOUT = Layout(name="dictionary-learning", matches=matches, find=find, load=load)

@@ -1,0 +1,43 @@
+"""Published arithmetic carried into the weights, so that a dictionary takes raw activations."""
+
+import torch
+from torch import Tensor
+
+
+def centred(W_enc: Tensor, b_enc: Tensor, centre: Tensor) -> Tensor:
+    """The encoder bias that does what subtracting `centre` from the input does.
+
+    (x - c) @ W_enc.T + b_enc = x @ W_enc.T + (b_enc - W_enc @ c)
+    """
+    # In float64: the two terms are often large and nearly equal.
+    return (b_enc.double() - W_enc.double() @ centre.double()).float()
+
+
+def gated(
+    W_gate: Tensor, b_gate: Tensor, r_mag: Tensor, b_mag: Tensor, centre: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`W_enc`, `b_enc` and `threshold` of a gated encoder.
+
+        u = W_gate @ (x - c);  f = relu(exp(r) * u + b_mag) * [u + b_gate > 0]
+
+    With pre = exp(r) * u + b_mag the gate opens where pre > b_mag - exp(r) * b_gate.
+
+    Source: Rajamanoharan et al. 2024, arXiv:2404.16014.
+    """
+    scale = r_mag.double().exp()
+    W_enc = (scale[:, None] * W_gate).float()
+    b_enc = (b_mag.double() - scale * (W_gate.double() @ centre.double())).float()
+    return W_enc, b_enc, (b_mag.double() - scale * b_gate.double()).float()
+
+
+def unit_rows(W_enc: Tensor, b_enc: Tensor, W_dec: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The same dictionary with decoder rows of length one: features carry the length instead.
+
+    pre_i -> ||W_dec_i|| * pre_i, which the k largest are chosen by where a library says so.
+    """
+    norm = torch.linalg.vector_norm(W_dec.double(), dim=-1)
+    return (
+        (W_enc * norm[:, None]).float(),
+        (b_enc * norm).float(),
+        (W_dec / norm[:, None]).float(),
+    )

@@ -1,0 +1,96 @@
+"""Where dictionaries lie: a folder whose files are known by name and fetched when asked for.
+
+A folder on this machine and a repository on the hub look the same from here, so every layout is
+read one way, and of a suite on the hub only the files that are used are downloaded.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import file_digest, sha256
+from pathlib import Path, PurePosixPath
+
+from hooked_qwen.sites import Site
+
+DEPTH = 6
+"Levels of folders that are searched; no published layout has more."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A folder of files, here or on the hub."""
+
+    label: str
+    "how the user would name it: the folder's path, or hf:org/name@revision"
+    name: str
+    "its own name, without what lies above it"
+    names: tuple[str, ...]
+    "its files, relative, sorted, with '/' between folders; hidden ones do not count"
+    fetch: Callable[[str], Path]
+    "the local path of a file, downloaded first where it is not here"
+
+    def folders_with(self, *files: str) -> list[str]:
+        """Folders that hold a file of each of these names; '' is the place itself."""
+        known = set(self.names)
+        folders = [str(PurePosixPath(n).parent) for n in self.names if _own_name(n) == files[0]]
+        found = ["" if folder == "." else folder for folder in folders]
+        return [folder for folder in found if all(inside(folder, f) in known for f in files)]
+
+    def name_of(self, folder: str) -> str:
+        """A folder's own name; the place's where the folder is the place itself."""
+        return _own_name(folder) if folder else self.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One dictionary that was found: where it reads and writes, and its files, not yet read."""
+
+    source: Site
+    target: Site
+    name: str
+    "its folder, or its file where it has no folder of its own"
+    place: Place
+    files: tuple[str, ...]
+    "its weights first"
+
+    def fetch(self) -> list[Path]:
+        """The local paths of its files, downloaded where they are not here."""
+        return [self.place.fetch(file) for file in self.files]
+
+    def hash(self) -> str:
+        """First 16 hex digits of the SHA-256 of its files by name and content.
+
+        The same as `hooked_qwen.files.content_hash` of a folder that holds nothing else.
+        """
+        folder, digest = PurePosixPath(self.files[0]).parent, sha256()
+        for file, path in sorted(zip(self.files, self.fetch(), strict=True)):
+            name = os.path.relpath(file, folder)
+            with path.open("rb") as stream:
+                digest.update(name.encode() + file_digest(stream, "sha256").digest())
+        return digest.hexdigest()[:16]
+
+
+def inside(folder: str, file: str) -> str:
+    """The name of `file` in `folder`, '' being the place itself."""
+    return f"{folder}/{file}" if folder else file
+
+
+def local_place(folder: Path) -> Place:
+    """A folder on this machine."""
+    root = folder.resolve()
+    return Place(label=str(root), name=root.name, names=_files(root), fetch=folder.joinpath)
+
+
+def _own_name(name: str) -> str:
+    return PurePosixPath(name).name
+
+
+def _files(root: Path) -> tuple[str, ...]:
+    found: list[str] = []
+    for folder, folders, files in os.walk(root):
+        here = Path(folder).relative_to(root)
+        if len(here.parts) >= DEPTH:
+            folders.clear()
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [(here / name).as_posix() for name in files if not name.startswith(".")]
+    return tuple(sorted(found))

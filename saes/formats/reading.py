@@ -1,0 +1,220 @@
+"""Files that may be damaged or hostile: read without running anything, or refused by name.
+
+Every function raises `ValueError` that starts with the file's path. Nothing in a file can make
+it allocate more than the file's own size suggests.
+"""
+
+import json
+import math
+import re
+import reprlib
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from safetensors.torch import load_file
+from torch import Tensor
+
+from hooked_qwen.sites import Site
+from saes.dictionary import DictionarySpec, SparseDictionary
+from saes.formats.names import to_site
+
+REQUIRED = object()
+KINDS = {
+    str: "a text",
+    int: "a whole number",
+    bool: "true or false",
+    dict: "an object",
+    list: "a list",
+}
+EXPANSION = 100
+"How many times larger than its file an archive's content may be; weights hardly compress."
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object."""
+    return _record(path, "JSON", lambda: json.loads(path.read_text(encoding="utf-8")))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping of plain values."""
+    return _record(path, "YAML", lambda: yaml.safe_load(path.read_text(encoding="utf-8")))
+
+
+def _record(path: Path, language: str, read: Callable[[], Any]) -> dict[str, Any]:
+    try:
+        record = read()
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing") from None
+    except Exception as error:  # damaged files fail in as many ways as there are parsers
+        raise ValueError(f"{path} is not {language}: {_first_line(error)}") from None
+    if not isinstance(record, dict):
+        raise ValueError(f"{path} holds {reprlib.repr(record)}, expected an object with fields")
+    return record
+
+
+def field(
+    record: Mapping[str, Any], path: Path, name: str, kind: type, default: Any = REQUIRED
+) -> Any:
+    """The value of a field, of the right type; `default` where it is absent or null."""
+    value = record.get(name)
+    if value is None:
+        if default is REQUIRED:
+            raise ValueError(f"{path} has no field {name!r}: expected {KINDS[kind]}")
+        return default
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise ValueError(f"{path} has {reprlib.repr(value)} for {name}, expected {KINDS[kind]}")
+    return value
+
+
+def site_field(record: Mapping[str, Any], path: Path, name: str) -> Site:
+    """The site that a field names, in whatever spelling."""
+    text = field(record, path, name, str)
+    try:
+        return to_site(text)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def choice(
+    record: Mapping[str, Any], path: Path, name: str, options: Mapping[Any, str], default: Any
+) -> None:
+    """Raise unless a field holds one of the values whose arithmetic is ours.
+
+    `options` maps each value that is known and not ours to the reason, and each that is to ''.
+    """
+    value = record.get(name, default)
+    known = isinstance(value, str | bool | type(None)) and value in options
+    if not known or options[value]:
+        why = options[value] if known else "that is not known here"
+        fine = ", ".join(repr(option) for option, reason in options.items() if not reason)
+        raise ValueError(
+            f"{path} has {reprlib.repr(value)} for {name}: {why}; what is read here is {fine}"
+        )
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file."""
+    return _tensors(path, "safetensors", lambda: load_file(path))
+
+
+def read_pt(path: Path) -> dict[str, Tensor]:
+    """The tensors that `torch.save` wrote by name; anything that would run code is refused."""
+    return _tensors(path, "PyTorch", lambda: _checkpoint(path))
+
+
+def read_npz(path: Path) -> dict[str, Tensor]:
+    """The arrays of a NumPy archive."""
+    return _tensors(path, "NumPy", lambda: _arrays(path))
+
+
+def _tensors(path: Path, kind: str, read: Callable[[], Any]) -> dict[str, Tensor]:
+    try:
+        tensors = read()
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing") from None
+    except Exception as error:  # damaged files fail in as many ways as there are parsers
+        if named := re.search(r"GLOBAL ([\w.]+)", str(error)):
+            raise ValueError(
+                f"{path} holds Python objects ({named[1]}) that only running code could read: "
+                "load it where it was made and save its tensors alone, as safetensors"
+            ) from None
+        raise ValueError(f"{path} is not a readable {kind} file: {_first_line(error)}") from None
+    if not isinstance(tensors, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in tensors.items()
+    ):
+        raise ValueError(f"{path} holds {type(tensors).__name__}, expected tensors by name")
+    size = EXPANSION * path.stat().st_size
+    for name, value in tensors.items():
+        if value.layout != torch.strided or value.numel() * value.element_size() > size:
+            raise ValueError(f"{path}: {name} is not a plain tensor that the file could hold")
+    return tensors
+
+
+def _checkpoint(path: Path) -> Any:
+    with path.open("rb") as stream:
+        if not zipfile.is_zipfile(stream):
+            raise ValueError("no zip archive, which is what PyTorch writes since version 1.6")
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _arrays(path: Path) -> dict[str, Tensor]:
+    # NumPy allocates what a header claims before it looks whether the data is there.
+    arrays: dict[str, Tensor] = {}
+    with zipfile.ZipFile(path) as archive:
+        if sum(m.file_size for m in archive.infolist()) > EXPANSION * path.stat().st_size:
+            raise ValueError(f"its content is over {EXPANSION} times its size")
+        for member in archive.infolist():
+            with archive.open(member) as stream:
+                version = np.lib.format.read_magic(stream)
+                header = np.lib.format.read_array_header_1_0
+                if version != (1, 0):
+                    header = np.lib.format.read_array_header_2_0
+                shape, fortran, dtype = header(stream)
+                size = math.prod(shape) * dtype.itemsize
+                if dtype.kind not in "fi" or size != member.file_size - stream.tell():
+                    raise ValueError(f"{member.filename} claims {shape} of {dtype}")
+                flat = np.frombuffer(stream.read(), dtype)
+            array = flat.reshape(shape, order="F" if fortran else "C")
+            arrays[member.filename.removesuffix(".npy")] = torch.from_numpy(
+                array.astype(np.float32 if dtype.kind == "f" else np.int64)
+            )
+    return arrays
+
+
+def check_tensors(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    required: Mapping[str, str],
+    optional: Mapping[str, str] | None = None,
+) -> None:
+    """Raise unless the tensors are those named, their axes agreeing.
+
+    Each tensor's shape is written with a letter for each axis, such as 'md'; a letter has one
+    size throughout: m features, d the site's width (s and t where source and target may differ).
+    """
+    named = {**required, **(optional or {})}
+    if missing := required.keys() - tensors.keys():
+        raise ValueError(f"{path} lacks the tensors {', '.join(sorted(missing))}")
+    if extra := tensors.keys() - named.keys():
+        raise ValueError(
+            f"{path} has tensors that are not read here: {', '.join(sorted(extra)[:3])}; "
+            f"expected {', '.join(named)}"
+        )
+    check_real(path, tensors)
+    sizes: dict[str, int] = {}
+    for name, axes in named.items():
+        if (value := tensors.get(name)) is None:
+            continue
+        if value.dim() == len(axes):
+            sizes = dict(zip(axes, value.shape, strict=True)) | sizes
+        expected = tuple(sizes.get(axis, axis) for axis in axes)
+        if tuple(value.shape) != expected:
+            shape = ", ".join(map(str, expected))
+            raise ValueError(f"{path}: {name} has shape {tuple(value.shape)}, expected ({shape})")
+        if not torch.isfinite(value).all():
+            raise ValueError(f"{path}: {name} holds numbers that are not finite")
+
+
+def check_real(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Raise for a tensor of anything but real numbers."""
+    for name, value in tensors.items():
+        if not value.is_floating_point():
+            raise ValueError(f"{path}: {name} is of type {value.dtype}, expected real numbers")
+
+
+def assemble(path: Path, weights: Mapping[str, Tensor], **spec: Any) -> SparseDictionary:
+    """The dictionary of folded `weights`, in float32; `path` is named when they are none."""
+    plain = {name: value.float().contiguous() for name, value in weights.items()}
+    try:
+        return SparseDictionary(DictionarySpec(**spec), plain)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,62 @@
+"""The layouts that are known, and finding out which one a place has."""
+
+from dataclasses import dataclass
+
+from saes.dictionary import SparseDictionary
+from saes.formats import (
+    circuit_tracer,
+    dictionary_learning,
+    dunefsky,
+    gemma_scope,
+    gemma_scope_2,
+    openmoss,
+    ours,
+    qwen_scope,
+    saelens,
+    sparsify,
+)
+from saes.formats.layout import Layout
+from saes.formats.place import Entry, Place
+
+# In this order: the first that matches is taken, so what matches least comes first.
+LAYOUTS: tuple[Layout, ...] = (
+    ours.LAYOUT,
+    qwen_scope.LAYOUT,
+    gemma_scope.LAYOUT,
+    gemma_scope_2.LAYOUT,
+    saelens.LAYOUT,
+    sparsify.LAYOUT,
+    dictionary_learning.LAYOUT,
+    openmoss.LAYOUT,
+    circuit_tracer.LAYOUT,
+    dunefsky.LAYOUT,
+)
+WRITTEN = {layout.name: layout.save for layout in LAYOUTS if layout.save}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a place holds: a layout, and the dictionaries in it, none of them read yet."""
+
+    layout: Layout
+    place: Place
+    entries: tuple[Entry, ...]
+
+    def load(self, entry: Entry) -> SparseDictionary:
+        """One of the dictionaries; raises `ValueError` naming the file that is wrong."""
+        return self.layout.load(entry)
+
+
+def recognise(place: Place) -> Found:
+    """The layout of `place` and the dictionaries in it.
+
+    Raises `ValueError` when no layout matches, or a configuration is not as published.
+    """
+    for layout in LAYOUTS:
+        if layout.matches(place):
+            return Found(layout, place, tuple(layout.find(place)))
+    published = ", ".join(layout.name for layout in LAYOUTS[1:-1])
+    raise ValueError(
+        f"{place.label} holds no dictionaries: expected a {ours.SUITE} (a suite), a {ours.RECORD} "
+        f"(one dictionary), or files as published by {published}"
+    )

@@ -1,0 +1,199 @@
+"""Run the model with tensors replaced, and sum what it then predicts of the next tokens.
+
+One clean run of a few blocks of text serves every dictionary: an edited run starts from it at
+the first layer that the edit concerns.
+
+Axes: `batch` blocks of one pass, `pos` their tokens, `predicted` the tokens after the first.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from hooked_qwen.forward import BlockArguments, resume, run_recording, run_through, unembed
+from hooked_qwen.hooks import Activation, Edit, capture, intervene
+from hooked_qwen.sites import Site
+from hooked_qwen.stream import OUTLIER_FACTOR
+from hooked_qwen.tokens import Batch
+from saes.dictionary import SparseDictionary
+
+Mask = Bool[Tensor, "batch pos"]
+Means = Mapping[tuple[Site, Site], Float[Tensor, "2 d_target"]]
+"By source and target, the target's mean: without norm outliers, and with them."
+Sums = dict[str, Float[Tensor, " _"]]
+"Sums over the tokens of each block, by name."
+
+
+@dataclass(frozen=True)
+class CleanRun:
+    """The model as it is on a few blocks: tensors at the sites, and what it predicts."""
+
+    tokens: Int[Tensor, "batch pos"]
+    values: dict[Site, Activation]
+    log_probs: Float[Tensor, "batch predicted vocabulary"]
+    arguments: BlockArguments
+
+    def outlier(self, source: Site, target: Site) -> Mask:
+        return is_outlier(self.values[source], self.values[target])
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What an edited run predicts, summed over the tokens of each block, in nats."""
+
+    ce: Float[Tensor, " batch"]
+    kl: Float[Tensor, " batch"]
+    "from the clean to the edited distribution"
+
+
+def is_outlier(
+    x: Float[Tensor, "*tokens d_source"], y: Float[Tensor, "*tokens d_target"]
+) -> Bool[Tensor, "*tokens"]:
+    """Tokens over ten times the median norm of these tokens, at the source or the target."""
+    x_norm, y_norm = x.norm(dim=-1), y.norm(dim=-1)
+    return (x_norm > OUTLIER_FACTOR * x_norm.median()) | (y_norm > OUTLIER_FACTOR * y_norm.median())
+
+
+def unpadded(tokens: Int[Tensor, "batch pos"]) -> Batch:
+    """Rows of running text of one length as a batch."""
+    return Batch(tokens=tokens, mask=torch.ones_like(tokens, dtype=torch.bool))
+
+
+def sites_of(dictionaries: Sequence[SparseDictionary]) -> set[Site]:
+    """Every site that the dictionaries read or write."""
+    return {site for d in dictionaries for site in (d.source, d.target)}
+
+
+def site_means(
+    model: TransformerBridge,
+    dictionaries: Sequence[SparseDictionary],
+    passes: Iterable[Int[Tensor, "_ pos"]],
+) -> Means:
+    """Means of the targets over the whole text, in a round of their own."""
+    sites = sites_of(dictionaries)
+    totals: dict[tuple[Site, Site], Tensor] = {}
+    counts: dict[tuple[Site, Site], Tensor] = {}
+    for tokens in passes if sites else ():
+        with capture(model, sites) as values:
+            run_through(model, unpadded(tokens), max(site.layer for site in sites))
+        for source, target in {(d.source, d.target) for d in dictionaries}:
+            key, inlier = (source, target), ~is_outlier(values[source], values[target])
+            keep = torch.stack([inlier, torch.ones_like(inlier)]).double()
+            total = torch.einsum("cbp,bpd->cd", keep, values[target].double())
+            totals[key] = totals.get(key, 0) + total
+            counts[key] = counts.get(key, 0) + keep.sum((1, 2))
+    return {key: totals[key] / counts[key].unsqueeze(-1) for key in totals}
+
+
+def clean_run(
+    model: TransformerBridge, sites: Iterable[Site], tokens: Int[Tensor, "batch pos"]
+) -> CleanRun:
+    """One pass that keeps `sites`, and all that an edited run from any layer starts from."""
+    layers = range(len(model.blocks))
+    last = Site("resid_post", layers[-1])
+    with capture(model, {*sites, last, *(Site("resid_pre", i) for i in layers)}) as values:
+        _, arguments = run_recording(model, unpadded(tokens))
+    log_probs = unembed(model, values[last][:, :-1]).log_softmax(-1)
+    return CleanRun(tokens, values, log_probs, arguments)
+
+
+def reference_sums(model: TransformerBridge, clean: CleanRun, means: Means) -> Sums:
+    """Cross-entropies to hold a splice against: clean, and all targets at zero or at their mean."""
+    outliers = {target: clean.outlier(source, target) for source, target in means}
+    mean = {target: value[0] for (_, target), value in means.items()}
+    zero = {target: torch.zeros_like(value) for target, value in mean.items()}
+    kept, replaced = _with_and_without(lambda keep: _ablate(model, clean, zero, keep), outliers)
+    picked = clean.log_probs.gather(-1, clean.tokens[:, 1:, None])
+    return {
+        "predicted": picked.new_ones(picked.shape).double().sum((1, 2)),
+        "clean": -picked.double().sum((1, 2)),
+        "zero": kept.ce,
+        "zero_all": replaced.ce,
+        "mean": _ablate(model, clean, mean, outliers).ce,
+    }
+
+
+def spliced_sums(
+    model: TransformerBridge, clean: CleanRun, dictionaries: Sequence[SparseDictionary]
+) -> Sums:
+    """Cross-entropy and KL with the target of every dictionary replaced by its reconstruction.
+
+    Each dictionary reads its source as the dictionaries before it left it.
+    """
+    outliers = {d.target: clean.outlier(d.source, d.target) for d in dictionaries}
+    kept, replaced = _with_and_without(
+        lambda keep: _splice(model, clean, dictionaries, keep), outliers
+    )
+    return {
+        "spliced": kept.ce,
+        "kl": kept.kl,
+        "spliced_all": replaced.ce,
+        "kl_all": replaced.kl,
+    }
+
+
+def _with_and_without(
+    run: Callable[[Mapping[Site, Mask]], Effect], outliers: Mapping[Site, Mask]
+) -> tuple[Effect, Effect]:
+    """The run that keeps the outliers, and the one that keeps nothing: often the same."""
+    kept = run(outliers)
+    if not any(bool(mask.any()) for mask in outliers.values()):
+        return kept, kept
+    return kept, run({site: torch.zeros_like(mask) for site, mask in outliers.items()})
+
+
+def _ablate(
+    model: TransformerBridge,
+    clean: CleanRun,
+    to: Mapping[Site, Float[Tensor, " d"]],
+    keep: Mapping[Site, Mask],
+) -> Effect:
+    def replace(site: Site) -> Edit:
+        return lambda y: torch.where(keep[site].unsqueeze(-1), y, to[site].to(y.dtype))
+
+    with intervene(model, {site: replace(site) for site in to}):
+        return _run_from(model, clean, min(site.layer for site in to))
+
+
+def _splice(
+    model: TransformerBridge,
+    clean: CleanRun,
+    dictionaries: Sequence[SparseDictionary],
+    keep: Mapping[Site, Mask],
+) -> Effect:
+    elsewhere = {d.source for d in dictionaries if d.source != d.target}
+
+    def replace(dictionary: SparseDictionary) -> Edit:
+        source, target = dictionary.source, dictionary.target
+
+        def edit(y: Activation) -> Activation:
+            x = y if source == target else seen[source]
+            return torch.where(keep[target].unsqueeze(-1), y, dictionary(x))
+
+        return edit
+
+    edits = {d.target: replace(d) for d in dictionaries}
+    # The capture is the inner one: a source that is also a target is read after its own edit.
+    with intervene(model, edits), capture(model, elsewhere) as seen:
+        return _run_from(model, clean, min(site.layer for site in {*edits, *elsewhere}))
+
+
+def _run_from(model: TransformerBridge, clean: CleanRun, layer: int) -> Effect:
+    """The model run again from block `layer` on, with the edits that are in place.
+
+    One block of text is unembedded at a time: with a large vocabulary, logits are what fills
+    the memory.
+    """
+    start = clean.values[Site("resid_pre", layer)]
+    resid = resume(model, start, layer, clean.arguments)[:, :-1]
+    ce, kl = [], []
+    for row, following, expected in zip(resid, clean.tokens[:, 1:], clean.log_probs, strict=True):
+        log_probs = unembed(model, row.unsqueeze(0))[0].log_softmax(-1)
+        ce.append(F.nll_loss(log_probs, following, reduction="sum"))
+        kl.append(F.kl_div(log_probs, expected, log_target=True, reduction="sum"))
+    return Effect(torch.stack(ce).double(), torch.stack(kl).double())

@@ -1,0 +1,316 @@
+"""One dictionary while it trains: weights, optimiser, and when each feature last fired."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from hooked_qwen.stream import ActivationBatch
+from saes.dictionary import DictionarySpec, SparseDictionary
+from saes.penalised import Penalty, penalised_step
+from saes.step import Choice, StepResult, Weights, sparse_step
+from saes.train_config import TrainConfig, record_of
+
+SPARSE = ("topk", "batch-topk", "matryoshka")
+"Architectures that keep a chosen number of features, and train by the sparse step."
+PREFIX_SHARES = (16, 8, 4, 2)
+"A matryoshka's nested dictionaries are the width divided by these."
+THRESHOLD_MEMORY = 0.99
+"Decay of the running mean that becomes the threshold of batch-topk and matryoshka."
+BANDWIDTH = 0.5
+"Width of JumpReLU's kernel, as a share of the standard deviation of the first pre-activations."
+THRESHOLD_RATE = 10.0
+"Learning rate of JumpReLU's log-thresholds over that of the weights: they have far to go."
+TARGET_COEFFICIENT = 3.0
+"Weight of JumpReLU's quadratic penalty, at which L0 ends within a few percent of its target."
+CONTROL_RATE = 0.02
+"Largest relative change of the L1 coefficient in a step, where L0 is to reach a k."
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Centre and scale that make a site's activations zero-mean with mean squared norm d."""
+
+    mean: Float[Tensor, " d"]
+    scale: float
+
+    @classmethod
+    def of(cls, x: Float[Tensor, "tokens d"]) -> "Normalisation":
+        mean = x.mean(0)
+        return cls(mean, float((x.shape[-1] / (x - mean).square().sum(-1).mean()).sqrt()))
+
+    def apply(self, x: Float[Tensor, "tokens d"]) -> Float[Tensor, "tokens d"]:
+        return (x - self.mean) * self.scale
+
+
+class Trainee:
+    """One dictionary while it trains; `learn` takes one batch, `finish` folds the weights."""
+
+    def __init__(
+        self,
+        spec: DictionarySpec,
+        config: TrainConfig,
+        source: Normalisation,
+        target: Normalisation,
+        weights: Weights,
+        *,
+        rate: float,
+        seed: int,
+        bandwidth: float,
+    ) -> None:
+        self.spec, self.config, self.seed = spec, config, seed
+        self.source, self.target, self.weights = source, target, weights
+        self.bandwidth = bandwidth
+        self.parameters = {n: torch.nn.Parameter(w) for n, w in weights.named().items()}
+        slow = [p for n, p in self.parameters.items() if n != "log_threshold"]
+        groups = [{"params": slow, "lr": rate, "relative": 1.0}]
+        if weights.log_threshold is not None:
+            fast = [self.parameters["log_threshold"]]
+            groups.append({"params": fast, "lr": rate, "relative": THRESHOLD_RATE})
+        self.optimiser = torch.optim.Adam(groups, fused=True, eps=1e-9)
+        self.averages = {n: w.clone() for n, w in weights.named().items()} if config.average else {}
+        self.silent = torch.zeros(config.width, dtype=torch.long, device=weights.W_dec.device)
+        self.fvu, self.l0, self.loss = 1.0, 0.0, 0.0
+        self.threshold = 0.0
+        self.coefficient = config.sparsity
+        self.outliers = 0
+        self.prefixes = _prefixes(spec, config)
+
+    @classmethod
+    def begin(
+        cls,
+        spec: DictionarySpec,
+        first: Sequence[ActivationBatch],
+        config: TrainConfig,
+        rate: float,
+        seed: int,
+    ) -> "Trainee":
+        """A dictionary before its first step; `first` sets the normalisation."""
+        pairs = [batch.pair(spec.source, spec.target) for batch in first]
+        x, y = torch.cat([x for x, _ in pairs]), torch.cat([y for _, y in pairs])
+        source, target = Normalisation.of(x), Normalisation.of(y)
+        weights, spread = _initial_weights(spec, config.width, source.apply(x), y.shape[1], seed)
+        return cls(
+            spec,
+            config,
+            source,
+            target,
+            weights,
+            rate=rate,
+            seed=seed,
+            bandwidth=BANDWIDTH * spread,
+        )
+
+    def is_dead(self) -> Bool[Tensor, " features"]:
+        return self.silent > self.config.dead_after
+
+    def figures(self) -> dict[str, float]:
+        """What the log shows of the last step."""
+        return {
+            "loss": self.loss,
+            "fvu": self.fvu,
+            "l0": self.l0,
+            "dead": float(self.is_dead().float().mean()),
+        }
+
+    @torch.no_grad()
+    def learn(self, batch: ActivationBatch, rate: float, step: int) -> None:
+        """Take one step at learning rate `rate`; raises `FloatingPointError` on a loss of NaN."""
+        x, y = batch.pair(self.spec.source, self.spec.target)
+        self.outliers += len(batch.values[self.spec.source]) - len(x)
+        if not len(x):
+            return
+        x, y = self.source.apply(x), self.target.apply(y)
+        result = self._step(x, y)
+        self._note(result, y, step)
+        self._update(result, rate)
+
+    def _step(self, x: Float[Tensor, "tokens s"], y: Float[Tensor, "tokens t"]) -> StepResult:
+        if self.spec.architecture in SPARSE:
+            assert self.spec.k is not None
+            choice = Choice(
+                k=self.spec.k,
+                of_batch=self.spec.architecture != "topk",
+                prefixes=self.prefixes,
+                guess=0.9 * self.threshold,
+                precision=self.config.precision,
+            )
+            return sparse_step(
+                self.weights,
+                x,
+                y,
+                choice=choice,
+                dead=self.is_dead().nonzero().flatten(),
+                aux_coefficient=self.config.aux_coefficient,
+            )
+        quadratic = self.spec.architecture == "jumprelu" and self.spec.k is not None
+        penalty = Penalty(
+            architecture=self.spec.architecture,
+            coefficient=TARGET_COEFFICIENT if quadratic else self.coefficient,
+            target=self.spec.k if quadratic else None,
+            bandwidth=self.bandwidth,
+        )
+        return penalised_step(self.weights, x, y, penalty=penalty)
+
+    def _note(self, result: StepResult, y: Float[Tensor, "tokens d"], step: int) -> None:
+        fvu = result.squared_error / float(y.square().sum())
+        if not fvu < float("inf"):
+            raise FloatingPointError(
+                f"the loss of {self.spec.name} is {fvu} at step {step}: "
+                "lower the learning rate; the last checkpoint is kept"
+            )
+        self.fvu = 0.95 * self.fvu + 0.05 * fvu if step else fvu
+        self.l0, self.loss = result.l0, result.loss
+        self.silent += len(y)
+        self.silent[result.fired] = 0
+        memory = THRESHOLD_MEMORY if step else 0.0
+        self.threshold = memory * self.threshold + (1 - memory) * result.smallest
+        if self.spec.architecture in ("relu", "gated") and self.spec.k is not None:
+            excess = math.log(max(result.l0, 1e-3) / self.spec.k)
+            self.coefficient *= math.exp(CONTROL_RATE * max(-1.0, min(1.0, excess)))
+
+    def _update(self, result: StepResult, rate: float) -> None:
+        gradients, W_dec = result.gradients, self.weights.W_dec
+        # The part of the gradient along a unit row only changes its length.
+        gradients.W_dec.addcmul_(result.along.unsqueeze(-1), W_dec, value=-1)
+        found = gradients.named()
+        norm = math.sqrt(sum(float(g.norm()) ** 2 for g in found.values()))
+        for name, parameter in self.parameters.items():
+            parameter.grad = found[name]
+            if norm > self.config.gradient_norm:
+                parameter.grad.mul_(self.config.gradient_norm / norm)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate * group["relative"]
+        self.optimiser.step()
+        W_dec.div_(W_dec.norm(dim=-1, keepdim=True))
+        for name, average in self.averages.items():
+            average.lerp_(self.parameters[name].detach(), 1 - self.config.average)
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that the next step depends on."""
+        tensors = dict(self.weights.named())
+        tensors |= {f"average {n}": value for n, value in self.averages.items()}
+        for name, parameter in self.parameters.items():
+            for key, value in self.optimiser.state[parameter].items():
+                tensors[f"{key} {name}"] = value
+        tensors |= {"silent": self.silent}
+        for side, norm in (("source", self.source), ("target", self.target)):
+            tensors |= {f"mean {side}": norm.mean, f"scale {side}": _number(norm.scale)}
+        for name in _NUMBERS:
+            tensors[name] = _number(getattr(self, name))
+        return {name: value.detach().cpu().clone() for name, value in tensors.items()}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from `state`, of a trainee of the same spec and configuration."""
+        for name, parameter in self.parameters.items():
+            parameter.data.copy_(state[name])
+            prefix = f" {name}"
+            self.optimiser.state[parameter] = {
+                key.removesuffix(prefix): value.to(parameter.device).clone()
+                for key, value in state.items()
+                if key in (f"step{prefix}", f"exp_avg{prefix}", f"exp_avg_sq{prefix}")
+            }
+        for name, average in self.averages.items():
+            average.copy_(state[f"average {name}"])
+        self.silent.copy_(state["silent"])
+        device = self.silent.device
+        self.source, self.target = (
+            Normalisation(state[f"mean {side}"].to(device), float(state[f"scale {side}"]))
+            for side in ("source", "target")
+        )
+        for name in _NUMBERS:
+            setattr(self, name, type(getattr(self, name))(state[name].item()))
+
+    def record(self) -> dict[str, Any]:
+        """How it was trained, for the card."""
+        return record_of(self.config) | {
+            "seed": self.seed,
+            "prefixes": list(self.prefixes[:-1]),
+            "norm_outliers_left_out": self.outliers,
+            "dead_at_end": int(self.is_dead().sum()),
+            "loss": "mean squared error of the normalised target",
+            "sparsity": None if self.spec.architecture in SPARSE else self.coefficient,
+        }
+
+    def finish(self) -> SparseDictionary:
+        """The dictionary on raw activations, decoder rows of unit norm.
+
+        Features are measured in the target's raw units: dividing all pre-activations by the
+        target's scale changes neither which are largest nor which are positive.
+        """
+        learnt = Weights(**(self.averages or self.weights.named()))
+        norms = learnt.W_dec.norm(dim=-1)
+        unit = norms / self.target.scale
+        gain = learnt.r_mag.exp() if learnt.r_mag is not None else torch.ones_like(norms)
+        bias = learnt.b_mag if learnt.b_mag is not None else learnt.b_enc
+        encoder = learnt.W_enc * (gain * unit * self.source.scale).unsqueeze(-1)
+        weights = {
+            "W_enc": encoder,
+            "b_enc": bias * unit - encoder @ self.source.mean,
+            "W_dec": learnt.W_dec / norms.unsqueeze(-1),
+            "b_dec": learnt.b_dec / self.target.scale + self.target.mean,
+        }
+        if learnt.W_skip is not None:
+            weights["W_skip"] = learnt.W_skip * (self.source.scale / self.target.scale)
+            weights["b_dec"] = weights["b_dec"] - weights["W_skip"] @ self.source.mean
+        if learnt.log_threshold is not None:
+            weights["threshold"] = learnt.log_threshold.exp() * unit
+        elif learnt.b_mag is not None:
+            # The gate x W + b_gate > 0, said of the magnitude's pre-activation.
+            weights["threshold"] = (learnt.b_mag - gain * learnt.b_enc) * unit
+        elif self.spec.architecture in SPARSE[1:]:
+            weights["threshold"] = self.threshold * unit
+        return SparseDictionary(self.spec, {n: w.clone() for n, w in weights.items()})
+
+
+_NUMBERS = ("fvu", "l0", "loss", "threshold", "coefficient", "outliers", "bandwidth")
+
+
+def _number(value: int | float) -> Tensor:
+    return torch.tensor(value, dtype=torch.float64)
+
+
+def _prefixes(spec: DictionarySpec, config: TrainConfig) -> tuple[int, ...]:
+    shorter = config.prefixes
+    if spec.architecture == "matryoshka" and not shorter:
+        shorter = tuple(sorted({config.width // n for n in PREFIX_SHARES} - {0}))
+    return (*(p for p in shorter if p < config.width), config.width)
+
+
+def _initial_weights(
+    spec: DictionarySpec, width: int, x: Float[Tensor, "tokens d_source"], d_target: int, seed: int
+) -> tuple[Weights, float]:
+    """Random unit rows, and how far the pre-activations of `x` spread.
+
+    An SAE's encoder starts as its decoder's transpose. JumpReLU's thresholds start where the
+    average token has its k features.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def unit_rows(d: int) -> Tensor:
+        rows = torch.randn(width, d, generator=generator).to(x)
+        return rows / rows.norm(dim=-1, keepdim=True)
+
+    W_dec = unit_rows(d_target)
+    W_enc = W_dec.clone() if spec.source == spec.target else unit_rows(x.shape[1])
+    zeros = torch.zeros(width).to(x)
+    weights = Weights(
+        W_enc=W_enc,
+        b_enc=zeros,
+        W_dec=W_dec,
+        b_dec=torch.zeros(d_target).to(x),
+        W_skip=torch.zeros(d_target, x.shape[1]).to(x) if spec.skip else None,
+        r_mag=zeros.clone() if spec.architecture == "gated" else None,
+        b_mag=zeros.clone() if spec.architecture == "gated" else None,
+    )
+    if spec.architecture != "jumprelu":
+        return weights, 0.0
+    pre = x[:1024] @ W_enc.T
+    share = (spec.k or 32) / width
+    start = float(pre.float().flatten().sort().values[int((1 - share) * (pre.numel() - 1))])
+    log_threshold = torch.full_like(zeros, max(start, 1e-3)).log()
+    return Weights(**weights.named(), log_threshold=log_threshold), float(pre.std())

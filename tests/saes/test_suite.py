@@ -1,0 +1,138 @@
+"""A suite says what was found, and reads no more than it is asked for."""
+
+import pytest
+import torch
+
+from hooked_qwen.files import content_hash
+from hooked_qwen.sites import Site
+from saes import suite as suites
+from saes.dictionary import DictionarySpec
+from saes.formats import ours
+from saes.suite import Suite, find, load_suite, pinned
+from tests.conftest import random_dictionary, toy_suite
+from tests.saes import published
+from tests.saes.published import CASES, ONE_OF_EACH
+
+NAMES = [f"{kind}.{layer}" for kind in ("attn_out", "resid_post") for layer in (0, 1, 2, 5)]
+
+
+def spec(text):
+    source, _, target = text.partition("-")
+    return DictionarySpec(source=Site.parse(source), target=Site.parse(target or source), k=5)
+
+
+def save(folder, *texts):
+    for seed, text in enumerate(texts):
+        made = random_dictionary(spec(text), seed=seed, dtype=torch.float32)
+        ours.save_dictionary(made, folder / text, card=ours.Card())
+    ours.save_suite_index(folder, list(texts))
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return save(tmp_path / "suite", *NAMES, "mlp_out.1", "mlp_in.1-mlp_out.1")
+
+
+def break_weights(folder, *but):
+    for path in folder.glob(f"*/{ours.TENSORS}"):
+        if path.parent.name not in but:
+            path.write_bytes(b"broken")
+
+
+def test_only_what_is_asked_for_is_read(folder):
+    break_weights(folder, "resid_post.5")
+    suite = load_suite(folder)
+    assert suite[Site("resid_post", 5)].spec.name == "resid_post.5"
+    assert suite[Site("resid_post", 5)] is suite[Site("resid_post", 5)]
+    assert len(suite) == len(NAMES) + 1
+    assert list(suite) == sorted(suite)
+    assert Site("resid_post", 0) in suite
+    assert Site("resid_post", 3) not in suite
+    assert Site("mlp_in", 1) not in suite.sources
+    assert suite.describe()["attn_out.0"]["hash"] == content_hash(folder / "attn_out.0")
+    assert "resid_post 0-2,5" in suite.summary()
+    with pytest.raises(ValueError, match=r"attn_out\.0/dictionary\.safetensors is not a readable"):
+        suite[Site("attn_out", 0)]
+    with pytest.raises(KeyError):
+        suite[Site("resid_post", 3)]
+
+
+def test_a_summary_says_what_was_found_in_one_line(folder):
+    sites = "attn_out 0-2,5, resid_post 0-2,5, mlp_in-mlp_out 1"
+    line = load_suite(folder, mlp="transcoder").summary()
+    assert line == f"9 dictionaries (ours) at {folder}: {sites}"
+
+
+def test_a_suite_in_memory_says_so():
+    made = toy_suite("embed", "mlp_in.1-mlp_out.1")
+    assert made.layout == "memory"
+    assert made.summary() == "2 dictionaries (memory): embed, mlp_in-mlp_out 1"
+    assert made.describe() == {}
+    assert made.sources == [Site("embed"), Site("mlp_in", 1)]
+    assert Suite({}, {}).summary() == "0 dictionaries (memory): "
+
+
+@pytest.mark.parametrize("name", ONE_OF_EACH)
+def test_a_suite_names_its_layout_and_hashes_its_files(tmp_path, name):
+    folder, _ = published.write(name, tmp_path)
+    suite = load_suite(folder)
+    assert suite.layout == CASES[name].layout
+    source, target = CASES[name].sites()
+    before = suite.describe()
+    assert list(before) == [str(target)]
+    assert before[str(target)]["source"] == str(source)
+    assert suite.describe() == load_suite(folder).describe()
+    file = folder / CASES[name].weights
+    file.write_bytes(file.read_bytes() + b" ")
+    assert load_suite(folder).describe()[str(target)]["hash"] != before[str(target)]["hash"]
+
+
+def test_several_of_one_site_are_not_chosen_between(tmp_path):
+    folder, _ = published.write("saelens", tmp_path)
+    (folder / "one").rename(folder / "two")
+    published.CASES["saelens"].write(folder)
+    with pytest.raises(ValueError, match=r"has 2 dictionaries of mlp_out\.1: .* as one, two"):
+        load_suite(folder)
+    assert list(load_suite(folder / "two")) == [Site("mlp_out", 1)]
+
+
+def test_every_dictionary_is_found_also_those_that_a_suite_leaves_out(folder):
+    found = find(folder)
+    assert len(found.entries) == len(NAMES) + 2
+    names = sorted(found.load(entry).spec.name for entry in found.entries)
+    assert names == sorted([*NAMES, "mlp_out.1", "mlp_in.1-mlp_out.1"])
+
+
+def test_a_place_is_pinned(folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    assert pinned("suite") == str(folder)
+    assert pinned("bundled").endswith("dictionaries")
+    assert find("bundled").layout.name == "ours"
+
+
+def test_what_is_nowhere(tmp_path):
+    for source in (tmp_path / "no", "./no", "~/no/such", tmp_path / "a" / "b"):
+        with pytest.raises(ValueError, match="there are no dictionaries at .*: no such folder"):
+            load_suite(source)
+
+
+def test_hidden_and_deep_files_are_not_searched(tmp_path):
+    folder, _ = published.write("saelens", tmp_path)
+    (folder / "one").rename(folder / ".one")
+    with pytest.raises(ValueError, match="holds no dictionaries: .* files as published by qwen-sc"):
+        load_suite(folder)
+    deep = folder / "a/b/c/d/e/f/g"
+    deep.mkdir(parents=True)
+    (folder / ".one").rename(deep / "one")
+    with pytest.raises(ValueError, match="holds no dictionaries"):
+        load_suite(folder)
+    assert len(load_suite(folder / "a/b/c")) == 1
+
+
+def test_looking_at_a_large_folder_reads_none_of_it(tmp_path, monkeypatch):
+    folder, _ = published.write("circuit-tracer", tmp_path)
+    for layer in (0, 2, 3):
+        (folder / f"layer_{layer}.safetensors").write_bytes(b"broken")
+    monkeypatch.setattr(suites.Found, "load", None)
+    assert len(load_suite(folder)) == 4
