@@ -1,87 +1,292 @@
-"""How much a TopK training step costs beside the one dense product it cannot avoid.
+"""Whole TopK training steps of four libraries on the same weights and data.
 
-    python -m benchmarks.training_step
+    python -m benchmarks.training_step [--shapes quick|all] [--rounds N] [--threads N]
+                                       [--environments DIR]
 
-Forward and backward of one batch at float32, no optimiser, both forms on the same data; their
-gradients are compared before anything is timed.
+Each library trains in a process of its own (`training_step_peer.py`), in an environment that is
+made with pip unless DIR holds it already. Their first losses are compared, then the processes take
+steps in turn, only one at a time. A step is all that happens to a batch of activations: forward,
+backward, clipping and the decoder's projection as the library does them, Adam, bookkeeping.
 """
 
+import argparse
 import json
 import platform
 import statistics
-import time
-from collections.abc import Callable, Mapping
+import subprocess
+import sys
+import venv
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from itertools import count, cycle
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import IO, Any, cast
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
+from benchmarks.training_step_peer import RATE, Step, serve
+from hooked_qwen.sites import Site
+from hooked_qwen.stream import ActivationBatch
 from saes.nonlinearities import topk
-from saes.step import Weights, topk_step
+from saes.sae import sae
+from saes.step import Precision, Weights
+from saes.train_config import TrainConfig
+from saes.trainee import Normalisation, Trainee
 
-RESULTS = Path(__file__).parent / "results" / "training_step.json"
-SHAPES = ((512, 4096, 32), (896, 4096, 32), (512, 8192, 32))
-BATCH = 2048
-ROUNDS = 7
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "training_step.json"
+PEERS = {
+    "sae-lens": "sae-lens==6.54.*",
+    "dictionary-learning": "dictionary-learning==0.1.*",
+    "eai-sparsify": "eai-sparsify==1.3.*",
+}
+OWN_LOSSES = {
+    "sae-lens": "losses['mse_loss']: squared error summed over d, mean over tokens",
+    "dictionary-learning": "l2_loss: squared error summed over d, mean over tokens",
+    "eai-sparsify": "fvu: squared error over the batch's total variance",
+    "qwen-circuits": "loss: squared error, mean over d and tokens",
+}
+Shape = tuple[int, int, int, int]
+SHAPES: tuple[Shape, ...] = (
+    (512, 8192, 32, 2048),
+    (896, 4096, 32, 2048),
+    (512, 4096, 32, 2048),
+    (1024, 16384, 64, 2048),
+    (2048, 32768, 100, 1024),
+)
+"d, features, k, tokens in a batch"
+QUICK: tuple[Shape, ...] = ((256, 2048, 16, 512),)
+BATCHES, WARM_UP = 4, 2
+OURS: dict[str, Precision] = {"ours": "float32", "ours, bfloat16 encoder": "bfloat16"}
+GEMMS = {"product": torch.float32, "product in bfloat16": torch.bfloat16}
+AUTOGRAD = "autograd of the dense formula"
+TOLERANCE = 1e-4
+"Of the first loss, relative."
 
 
 def main() -> None:
-    """Time every shape, print a table, write the results."""
-    rows = [measure(*shape) for shape in SHAPES]
+    """Measure every shape, write the results, print the table."""
+    parser = argparse.ArgumentParser("python -m benchmarks.training_step")
+    parser.add_argument("--shapes", choices=("quick", "all"), default="all")
+    parser.add_argument("--rounds", type=int, default=9, help="timed steps of each")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--environments", type=Path, help="kept there; default: made and removed")
+    chosen = parser.parse_args()
+    with TemporaryDirectory() as temporary:
+        folder = chosen.environments or Path(temporary)
+        pythons = {name: _environment(folder / name, name) for name in PEERS}
+        shapes = QUICK if chosen.shapes == "quick" else SHAPES
+        rows = [_measure(shape, pythons, chosen.threads, chosen.rounds) for shape in shapes]
+    print(table(rows))
+    if chosen.shapes == "quick":
+        return
     record = {
-        "machine": f"{torch.get_num_threads()} threads, {platform.processor() or 'x86-64'} CPU",
+        "machine": f"{platform.machine()}, {chosen.threads} threads",
         "torch": torch.__version__,
-        "batch": BATCH,
-        "rounds": ROUNDS,
+        "own_losses": OWN_LOSSES,
+        "rounds": chosen.rounds,
         "rows": rows,
     }
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Times of the others as multiples of ours, and ours as multiples of the bare product."""
+    others = [name for name in rows[0]["ms"] if name not in (*OURS, *GEMMS)]
+    lines = [
+        f"| d, features, k, batch | encoder | {' | '.join(others)} | ours / product |",
+        "|" + "---|" * (len(others) + 3),
+    ]
     for row in rows:
-        print(row)
+        shape = ", ".join(str(row[name]) for name in ("d", "features", "k", "batch"))
+        for name, precision in OURS.items():
+            ratios = [row["ms"][other] / row["ms"][name] for other in others]
+            floor = row["ms"][name] / row["ms"]["product"]
+            cells = [shape, precision, *(f"{r:.1f}" for r in ratios), f"{floor:.2f}"]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
-def measure(d: int, features: int, k: int) -> dict[str, float]:
-    """Median times of one shape, as multiples of the encoder's matrix product."""
-    torch.manual_seed(0)
-    W_dec = torch.nn.functional.normalize(torch.randn(features, d), dim=-1)
-    weights = Weights(W_dec.clone(), torch.zeros(features), W_dec, torch.zeros(d))
-    x = torch.randn(BATCH, d)
-    none = torch.zeros(0, dtype=torch.long)
+def _environment(folder: Path, library: str) -> Path:
+    """The Python of an environment with `library` and the release of torch that we run."""
+    python = folder / "bin" / "python"
+    if not python.exists():
+        print(f"installing {PEERS[library]}", file=sys.stderr)
+        venv.create(folder, with_pip=True)
+        release = f"torch=={torch.__version__.partition('+')[0]}"
+        pip = [str(python), "-m", "pip"]
+        subprocess.run([*pip, "install", "-q", release], check=True)
+        subprocess.run([*pip, "install", "-q", release, PEERS[library]], check=True)
+        # It comes along for another build of torch, cannot be imported, and nothing needs it.
+        subprocess.run([*pip, "uninstall", "-qy", "torchvision"], check=True)
+    return python
 
-    def ours() -> tuple[Tensor, ...]:
-        result = topk_step(weights, x, x, k=k, dead=none, aux_coefficient=0.0)
-        return result.gradients.tensors()
 
-    def autograd() -> tuple[Tensor, ...]:
-        leaves = Weights(*(w.detach().requires_grad_() for w in weights.tensors()))
-        f = topk(x @ leaves.W_enc.T + leaves.b_enc, k)
-        (f @ leaves.W_dec + leaves.b_dec - x).square().mean().backward()
-        return tuple(w.grad for w in leaves.tensors())  # pyright: ignore[reportReturnType]
-
-    for a, b in zip(ours(), autograd(), strict=True):
-        torch.testing.assert_close(a, b, atol=1e-7, rtol=1e-3)
-    times = _alternate({"gemm": lambda: x @ weights.W_enc.T, "ours": ours, "autograd": autograd})
-    gemm = times["gemm"]
+def _measure(
+    shape: Shape, pythons: Mapping[str, Path], threads: int, rounds: int
+) -> dict[str, Any]:
+    d, features, k, tokens = shape
+    print(f"d {d}, features {features}, k {k}, batch {tokens}", file=sys.stderr)
+    with TemporaryDirectory() as temporary, ExitStack() as stack:
+        file = Path(temporary) / "problem.safetensors"
+        save_file(_problem(d, features, tokens), file)
+        arguments = [str(file), str(k), str(threads)]
+        commands = [
+            [str(python), str(HERE / "training_step_peer.py"), library]
+            for library, python in pythons.items()
+        ]
+        own = f"from {__spec__.name} import work; work()"
+        commands.append([sys.executable, "-c", own, "qwen-circuits"])
+        workers = [stack.enter_context(_worker([*c, *arguments])) for c in commands]
+        steps = {name: worker for worker in workers for name in worker.steps}
+        answers: dict[str, list[dict[str, float]]] = {name: [] for name in steps}
+        for _ in range(WARM_UP + rounds):
+            for name, worker in steps.items():
+                answers[name].append(worker.take(name))
+    losses = {name: taken[0]["loss"] for name, taken in answers.items() if name not in GEMMS}
+    _check(losses)
+    seconds = {n: [a["seconds"] for a in taken[WARM_UP:]] for n, taken in answers.items()}
     return {
         "d": d,
         "features": features,
         "k": k,
-        "gemm_ms": round(gemm * 1e3, 1),
-        "ours_x_gemm": round(times["ours"] / gemm, 2),
-        "autograd_x_gemm": round(times["autograd"] / gemm, 2),
-        "autograd_x_ours": round(times["autograd"] / times["ours"], 2),
+        "batch": tokens,
+        "libraries": {worker.library: worker.version for worker in workers},
+        "first_loss": losses,
+        "ms": {name: round(statistics.median(s) * 1e3, 2) for name, s in seconds.items()},
+        "fastest_ms": {name: round(min(s) * 1e3, 2) for name, s in seconds.items()},
     }
 
 
-def _alternate(functions: Mapping[str, Callable[[], object]]) -> dict[str, float]:
-    samples: dict[str, list[float]] = {name: [] for name in functions}
-    for _ in range(ROUNDS):
-        for name, function in functions.items():
-            start = time.perf_counter()
-            function()
-            samples[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in samples.items()}
+def _problem(d: int, features: int, tokens: int) -> dict[str, Tensor]:
+    """Unit decoder rows, the encoder their transpose, no biases; centred normal activations."""
+    torch.manual_seed(0)
+    rows = torch.nn.functional.normalize(torch.randn(features, d), dim=-1)
+    return {"W_enc": rows, "W_dec": rows.clone(), "x": torch.randn(BATCHES, tokens, d)}
+
+
+def _check(losses: Mapping[str, float]) -> None:
+    expected = losses["ours"]
+    if wrong := [n for n, loss in losses.items() if abs(loss / expected - 1) > TOLERANCE]:
+        raise SystemExit(f"first losses differ, so steps cannot be compared: {wrong} in {losses}")
+
+
+class _Worker:
+    """A process that takes one library's steps."""
+
+    def __init__(self, requests: IO[str], replies: IO[str]) -> None:
+        self.requests, self.replies = requests, replies
+        about = self._reply()
+        self.library: str = about["library"]
+        self.version: str = about["version"]
+        self.steps: list[str] = about["steps"]
+
+    def take(self, name: str) -> dict[str, float]:
+        print(name, file=self.requests, flush=True)
+        return self._reply()
+
+    def _reply(self) -> Any:
+        line = self.replies.readline()
+        if not line:
+            raise SystemExit("a library's process ended early; what it said is above")
+        return json.loads(line)
+
+
+@contextmanager
+def _worker(command: list[str]) -> Iterator[_Worker]:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+        yield _Worker(cast(IO[str], process.stdin), cast(IO[str], process.stdout))
+
+
+def work() -> None:
+    """Our own process."""
+    library, *rest = sys.argv[1:]
+    serve(library, our_steps, *rest)
+
+
+def our_steps(problem: Mapping[str, Tensor], k: int) -> dict[str, Step]:
+    """Our step at both precisions, the plain formula, and the bare encoder product."""
+    steps = {name: _trainee(problem, k, precision) for name, precision in OURS.items()}
+    steps[AUTOGRAD] = _autograd(problem, k)
+    return steps | {name: _product(problem, dtype) for name, dtype in GEMMS.items()}
+
+
+def _weights(problem: Mapping[str, Tensor]) -> Weights:
+    features, d = problem["W_enc"].shape
+    return Weights(
+        W_enc=problem["W_enc"].clone(),
+        b_enc=torch.zeros(features),
+        W_dec=problem["W_dec"].clone(),
+        b_dec=torch.zeros(d),
+    )
+
+
+def _trainee(problem: Mapping[str, Tensor], k: int, precision: Precision) -> Step:
+    """`Trainee.learn`, what `saes.training.fit` does to a batch."""
+    features, d = problem["W_enc"].shape
+    site, plain = Site("mlp_out", 0), Normalisation(torch.zeros(d), 1.0)
+    config = TrainConfig(width=features, precision=precision, dead_after=10**9)
+    trainee = Trainee(
+        sae(site, k=k),
+        config,
+        plain,
+        plain,
+        _weights(problem),
+        rate=RATE,
+        seed=0,
+        bandwidth=0.0,
+    )
+    numbers, batches = count(), cycle(problem["x"])
+
+    def step() -> float:
+        x = next(batches)
+        batch = ActivationBatch({site: x}, {site: torch.zeros(len(x), dtype=torch.bool)})
+        trainee.learn(batch, RATE, next(numbers))
+        return trainee.loss * d
+
+    return step
+
+
+def _autograd(problem: Mapping[str, Tensor], k: int) -> Step:
+    """The same step with the loss written plainly and differentiated by torch."""
+    W_enc, b_enc, W_dec, b_dec = (torch.nn.Parameter(w) for w in _weights(problem).named().values())
+    leaves = [W_enc, b_enc, W_dec, b_dec]
+    adam = torch.optim.Adam(leaves, lr=RATE, fused=True)
+    batches = cycle(problem["x"])
+
+    def step() -> float:
+        x = next(batches)
+        f = topk(x @ W_enc.T + b_enc, k)
+        loss = (f @ W_dec + b_dec - x).square().mean()
+        loss.backward()
+        with torch.no_grad():
+            assert W_dec.grad is not None
+            along = (W_dec.grad * W_dec).sum(-1, keepdim=True)
+            W_dec.grad.addcmul_(along, W_dec, value=-1)
+            torch.nn.utils.clip_grad_norm_(leaves, 1.0)
+            adam.step()
+            adam.zero_grad()
+            W_dec.div_(W_dec.norm(dim=-1, keepdim=True))
+        return loss.item() * x.shape[-1]
+
+    return step
+
+
+def _product(problem: Mapping[str, Tensor], dtype: torch.dtype) -> Step:
+    """The product that no step can avoid, into memory that is there already."""
+    x, W_enc = problem["x"][0].to(dtype), problem["W_enc"].to(dtype)
+    pre = x.new_empty(len(x), len(W_enc))
+
+    def step() -> float:
+        torch.mm(x, W_enc.T, out=pre)
+        return 0.0
+
+    return step
 
 
 if __name__ == "__main__":

@@ -180,7 +180,7 @@ def train(
     ] = False,
     checkpoint_every: Annotated[float, typer.Option(help="Seconds.")] = 60.0,
     log: Annotated[
-        list[str] | None, typer.Option(help="Besides log.jsonl: tensorboard, wandb.")
+        list[str] | None, typer.Option(help="Besides training.jsonl: tensorboard, wandb.")
     ] = None,
     seed: int = 0,
 ) -> None:
@@ -192,10 +192,12 @@ def train(
     from hooked_qwen.load import load
     from hooked_qwen.sites import parse_layers
     from hooked_qwen.stream import StreamConfig
-    from saes.run import RunOptions, check_place
+    from saes.run import RunOptions, check_place, cut_off
     from saes.train_config import TrainConfig
 
-    check_place(out, resume=resume)
+    check_place(out)
+    if cut_off(out) and not resume:
+        console.print(f"starting over: --resume would go on from the checkpoint in {out}")
     texts = work.texts_of(text)
     loaded = load(model)
     chosen = parse_layers(layers, loaded.cfg.n_layers)
@@ -323,19 +325,81 @@ def evaluate(
 
 
 @app.command()
+def feature(
+    dictionaries: Annotated[str, typer.Argument(help="Folder, hub name, or 'bundled'.")],
+    which: Annotated[str, typer.Argument(help="SITE/INDEX, such as mlp_out.3/812.")],
+    text: Text,
+    model: Model = "bundled",
+    tokens: Annotated[int, typer.Option(help="Tokens of text to look for examples in.")] = 262_144,
+    out: Annotated[
+        Path, typer.Option(help="Folder for the examples of all features, made once, and cards.")
+    ] = Path("features"),
+) -> None:
+    """What a feature is about: its strongest examples, density, promoted tokens, neighbours.
+
+    Example: `circuits feature bundled resid_post.2/17 --text bundled`
+    """
+    from circuits import work
+    from circuits.feature_view import card_view
+
+    with bars() as report:
+        card, paths = work.feature(
+            dictionaries, which, model, work.texts_of(text), out, tokens=tokens, report=report
+        )
+    console.print(card_view(card))
+    for path in paths:
+        console.print(str(path), highlight=False)
+
+
+@app.command()
+def suite(
+    dictionaries: Annotated[str, typer.Argument(help="Folder, hub name, or 'bundled'.")],
+    text: Text,
+    model: Model = "bundled",
+    tokens: Annotated[int, typer.Option(help="Tokens of text to look for examples in.")] = 262_144,
+    mlp: Annotated[
+        Mlp, typer.Option(help="Which dictionary to show where an MLP has both.")
+    ] = Mlp.sae,
+    out: Annotated[
+        Path, typer.Option(help="Folder for the examples of all features, made once, and the page.")
+    ] = Path("features"),
+) -> None:
+    """One page with every dictionary and a search over all features.
+
+    Example: `circuits suite bundled --text bundled`
+    """
+    from circuits import work
+
+    with bars() as report:
+        page = work.suite_overview(
+            dictionaries,
+            model,
+            work.texts_of(text),
+            out,
+            tokens=tokens,
+            mlp=mlp.value,
+            report=report,
+        )
+    console.print(f"page {page}", highlight=False)
+
+
+@app.command()
 def convert(
     dictionaries: Annotated[str, typer.Argument(help="Dictionaries of any layout that is read.")],
     out: Annotated[Path, typer.Argument(help="Folder to write.")],
     to: Annotated[Layout, typer.Option(help="The layout to write.")],
+    only: Annotated[
+        Mlp | None, typer.Option(help="Leave out the others: some layouts cannot hold both.")
+    ] = None,
 ) -> None:
     """Write dictionaries in the layout of another library.
 
-    Example: `circuits convert bundled for-saelens --to saelens`
+    Example: `circuits convert bundled for-saelens --to saelens --only sae`
     """
     from saes.formats.convert import convert as convert_dictionaries
 
     _need_free(out)
-    written = convert_dictionaries(dictionaries, out, to.value)
+    written = convert_dictionaries(dictionaries, out, to.value, only=only.value if only else None)
     console.print(f"{len(written)} dictionaries in {out}", highlight=False)
 
 

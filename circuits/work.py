@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -15,11 +16,14 @@ from circuits.cards import block_texts, make_cards, name, prompt_texts
 from circuits.compare import Difference, differences
 from circuits.discover import DiscoverConfig, Discovery, discover
 from circuits.faithfulness import To
+from circuits.features import feature_card, find_feature
 from circuits.graph import ordered, write_json
 from circuits.prompts import EncodedPrompts, Prompt, encode_prompts, read_prompts, write_prompts
 from circuits.render.compare_page import comparison_page
 from circuits.render.curves import curves_figure
+from circuits.render.feature_page import feature_page
 from circuits.render.figure import figure
+from circuits.render.suite_page import suite_page
 from circuits.report import Report, silent
 from circuits.runs import (
     Inputs,
@@ -31,6 +35,7 @@ from circuits.runs import (
     write_page,
     write_run,
 )
+from circuits.suite_record import suite_record
 from circuits.verify import VerifyConfig, verify
 from hooked_qwen.bundled import language
 from hooked_qwen.files import write_atomically
@@ -40,11 +45,12 @@ from hooked_qwen.sites import Site
 from hooked_qwen.stream import ActivationBatch, StreamConfig
 from hooked_qwen.tokens import read_texts, token_blocks
 from saes.controls import judge
-from saes.dictionary import DictionarySpec
+from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.metrics import Quality, evaluate_jointly, held_out_blocks
 from saes.probing import probe, read_labelled
 from saes.run import RunOptions, from_cache, train_suite, training_text
 from saes.sae import sae
+from saes.store import Store, StoreConfig, build_store
 from saes.suite import MlpChoice, find, load_suite
 from saes.train_config import TrainConfig
 from saes.training import Progress
@@ -197,6 +203,72 @@ def evaluate_suite(
         data = read_labelled(labelled)
         record["probes"] = {d.spec.name: asdict(probe(loaded, d, data)) for d in opened}
     return record
+
+
+def feature(
+    dictionaries: str,
+    which: str,
+    model: str,
+    texts: Texts,
+    out: Path,
+    *,
+    tokens: int,
+    report: Report = silent,
+) -> tuple[dict[str, Any], list[Path]]:
+    """The card of one feature, as a record and as files; examples of all are kept in `out`."""
+    found = find(dictionaries)
+    opened = [found.load(entry) for entry in found.entries]
+    find_feature(which, opened)
+    loaded = load(model)
+    store = _store(loaded, opened, texts, out, tokens, report)
+    card = feature_card(loaded, opened, store, which)
+    paths = [out / f"{which.replace('/', '-')}.{suffix}" for suffix in ("json", "html")]
+    write_json(card, paths[0])
+    page = feature_page(card)
+    write_atomically(paths[1], lambda partial: partial.write_text(page, encoding="utf-8"))
+    return card, paths
+
+
+def suite_overview(
+    dictionaries: str,
+    model: str,
+    texts: Texts,
+    out: Path,
+    *,
+    tokens: int,
+    mlp: MlpChoice = "sae",
+    report: Report = silent,
+) -> Path:
+    """The page of a whole suite; examples are kept in `out`."""
+    suite = load_suite(dictionaries, mlp=mlp)
+    loaded, opened = load(model), list(suite.values())
+    store = _store(loaded, opened, texts, out, tokens, report)
+    record = suite_record(loaded, opened, store, suite.metrics(), report=report)
+    page = suite_page(record, title=f"{Path(dictionaries).name} on {loaded.cfg.model_name}")
+    path = out / "suite.html"
+    write_atomically(path, lambda partial: partial.write_text(page, encoding="utf-8"))
+    return path
+
+
+def _store(
+    model: TransformerBridge,
+    dictionaries: Sequence[SparseDictionary],
+    texts: Texts,
+    out: Path,
+    tokens: int,
+    report: Report,
+) -> Store:
+    """Examples of every feature, in a folder named for the dictionaries they are of."""
+    names = " ".join(sorted(d.spec.name for d in dictionaries))
+    folder = out / f"examples-{sha256(f'{names} {tokens}'.encode()).hexdigest()[:8]}"
+    return build_store(
+        model,
+        dictionaries,
+        texts(),
+        folder,
+        config=StoreConfig(tokens=tokens),
+        report=lambda done, total: report("examples", done, total),
+    )
 
 
 def make_prompts(

@@ -8,7 +8,7 @@ from typing import Any
 
 from saes.training import Progress
 
-LOG = "log.jsonl"
+LOG = "training.jsonl"
 LOG_EVERY = 50
 "steps"
 LOGS = ("tensorboard", "wandb")
@@ -16,7 +16,7 @@ Log = Callable[[Progress], None]
 
 
 def open_log(folder: Path, others: Sequence[str], *, after_step: int) -> Log:
-    """A function that logs every 50th step to `folder/log.jsonl` and to the `others`.
+    """A function that logs every 50th step to `folder/training.jsonl` and to the `others`.
 
     Lines later than `after_step`, of a run that was cut off, are dropped. Raises `ValueError` for
     a log that is unknown or whose package is not installed.
@@ -74,7 +74,7 @@ def _sink(name: str, folder: Path) -> Callable[[int, dict[str, Any]], None]:
             f"logging to {name} needs its package: pip install 'qwen-circuits[{name}]'"
         ) from None
     if name == "wandb":
-        run = package.init(project="qwen-circuits", dir=str(folder), name=folder.parent.name)
+        run = package.init(project="qwen-circuits", dir=str(folder), name=folder.name)
         return lambda step, record: run.log(_flat(record), step=step)
     writer = package.SummaryWriter(str(folder / "tensorboard"))
 

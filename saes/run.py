@@ -27,7 +27,6 @@ from saes.train_config import TrainConfig, record_of
 from saes.training import Progress, Trained, fit
 
 HELD_OUT_CHARACTERS = 40_000
-TRAINING = "training"
 CHECKPOINT = "checkpoint.safetensors"
 
 Batches = Callable[[list[Site], int], Iterator[ActivationBatch]]
@@ -43,7 +42,7 @@ class RunOptions:
     checkpoint_every: float = 60.0
     "seconds"
     logs: tuple[str, ...] = ()
-    "besides log.jsonl: tensorboard, wandb"
+    "besides training.jsonl: tensorboard, wandb"
 
 
 def train_suite(
@@ -75,11 +74,11 @@ def train_suite(
     sites = sorted({site for spec in specs for site in (spec.source, spec.target)})
     blocks = held_out_blocks(_held_out(texts()), model, tokens=evaluation_tokens)
     identity = _identity(model, specs, config, stream)
-    place = out / TRAINING / CHECKPOINT
+    place = out / CHECKPOINT
     after = read_snapshot(place, identity) if options.resume and place.exists() else None
-    place.parent.mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
     start = after.step if after else 0
-    log = open_log(place.parent, options.logs, after_step=start)
+    log = open_log(out, options.logs, after_step=start)
 
     def tell(now: Progress) -> None:
         log(now)
@@ -102,9 +101,7 @@ def train_suite(
     quality = evaluate(model, dictionaries, blocks, report=report_evaluation)
     build_folder_atomically(
         out,
-        lambda partial: _write(
-            model, trained, quality, stream, partial, dtype, log=place.with_name(LOG)
-        ),
+        lambda partial: _write(model, trained, quality, stream, partial, dtype, log=out / LOG),
     )
     return quality
 
@@ -118,21 +115,22 @@ def from_cache(
     return shuffled(ordered, config=stream, start=start)
 
 
-def check_place(out: Path, *, resume: bool) -> None:
+def check_place(out: Path) -> None:
     """Raise `ValueError` when a run that a user starts would lose what is in `out`."""
     if not out.exists():
         return
     if not out.is_dir():
         raise ValueError(f"{out} is a file: give a folder to write the dictionaries to")
     if (out / ours.SUITE).exists():
-        raise ValueError(f"{out} holds finished dictionaries: choose another folder")
-    if (out / TRAINING / CHECKPOINT).exists() and not resume:
-        raise ValueError(
-            f"{out} holds a run that was cut off: go on with --resume, or remove the folder"
-        )
-    strangers = [p for p in out.iterdir() if p.name != TRAINING and not p.name.startswith(".")]
-    if strangers and not resume:
+        raise ValueError(f"{out} is not empty, it holds dictionaries: choose another folder")
+    strangers = [p.name for p in out.iterdir() if not p.name.startswith(".")]
+    if any(name not in (LOG, CHECKPOINT) for name in strangers):
         raise ValueError(f"{out} is not empty: choose another folder, or remove it first")
+
+
+def cut_off(out: Path) -> bool:
+    """Whether `out` holds a checkpoint of a run that did not end."""
+    return (out / CHECKPOINT).exists()
 
 
 def _identity(
@@ -172,8 +170,7 @@ def _write(
         spec = one.dictionary.spec
         ours.save_dictionary(one.dictionary, folder / spec.name, card=card, dtype=dtype)
     ours.save_suite_index(folder, [t.dictionary.spec.name for t in trained])
-    (folder / TRAINING).mkdir()
-    shutil.copyfile(log, folder / TRAINING / LOG)
+    shutil.copyfile(log, folder / LOG)
 
 
 def training_text(texts: Callable[[], Iterator[str]]) -> Iterator[str]:

@@ -23,6 +23,15 @@ class Pairs:
     counts: Int[Tensor, " tokens"]
     "pairs of each token"
 
+    @classmethod
+    def concatenate(cls, parts: Sequence["Pairs"]) -> "Pairs":
+        """The pairs of several batches, one after the other."""
+        return cls(
+            torch.cat([part.features for part in parts]),
+            torch.cat([part.values for part in parts]),
+            torch.cat([part.counts for part in parts]),
+        )
+
     @property
     def tokens(self) -> Int[Tensor, " pairs"]:
         """The token of each pair."""

@@ -34,6 +34,9 @@ from saes.selection import Pairs, prefix_of, select_batch_topk, select_topk
 
 Precision = Literal["float32", "bfloat16"]
 
+ENCODED_AT_ONCE = 512
+"Tokens whose pre-activations are in memory together; of 128 to 2048, it cost the least time."
+
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
@@ -103,7 +106,7 @@ def sparse_step(
     aux_coefficient: float,
 ) -> StepResult:
     """Loss and exact gradients of one batch; `dead` lists the features that AuxK revives."""
-    pre, pairs = _encode(weights, x, choice)
+    pairs = _encode(weights, x, choice)
     bags = _Bags.of(pairs, choice.prefixes)
     values = pairs.values[bags.order] if bags.order is not None else pairs.values
     partial = F.embedding_bag(
@@ -137,9 +140,7 @@ def sparse_step(
     squared_error = float(final.square().sum())
     loss = float(error.square().mean()) if bags.prefixes > 1 else squared_error / final.numel()
     if len(dead) and aux_coefficient and squared_error > 0:
-        loss += _add_aux(
-            gradients, along, weights, x, final, pre, dead, aux_coefficient / squared_error
-        )
+        loss += _add_aux(gradients, along, weights, x, final, dead, aux_coefficient / squared_error)
     on = values > 0
     return StepResult(
         gradients,
@@ -152,19 +153,32 @@ def sparse_step(
     )
 
 
-def _encode(
-    weights: Weights, x: Float[Tensor, "tokens d_source"], choice: Choice
-) -> tuple[Float[Tensor, "tokens features"], Pairs]:
-    """Pre-activations as they were computed, and the chosen features in full precision."""
+def _encode(weights: Weights, x: Float[Tensor, "tokens d_source"], choice: Choice) -> Pairs:
+    """The chosen features, their values in full precision."""
     if choice.precision == "float32":
-        pre = torch.addmm(weights.b_enc, x, weights.W_enc.T)
-        return pre, choice.select(pre)
+        return _choose(weights.W_enc, weights.b_enc, x, choice)
     half = torch.bfloat16
-    pre = torch.addmm(weights.b_enc.to(half), x.to(half), weights.W_enc.to(half).T)
-    rough = choice.select(pre)
+    rough = _choose(weights.W_enc.to(half), weights.b_enc.to(half), x.to(half), choice)
     values = _row_products(x, weights.W_enc, _Bags.of(rough, (len(weights.W_enc),)))
     values = (values + weights.b_enc[rough.features]).relu()
-    return pre, Pairs(rough.features, values, rough.counts)
+    return Pairs(rough.features, values, rough.counts)
+
+
+def _choose(
+    W_enc: Float[Tensor, "features d_source"],
+    b_enc: Float[Tensor, " features"],
+    x: Float[Tensor, "tokens d_source"],
+    choice: Choice,
+) -> Pairs:
+    # BatchTopK compares all tokens; a GPU wants one large product.
+    size = len(x) if choice.of_batch or x.is_cuda else ENCODED_AT_ONCE
+    # Writing to memory that is there already saves a fifth of the product's time.
+    pre = x.new_empty(min(size, len(x)), len(W_enc))
+    parts = [
+        choice.select(torch.addmm(b_enc, part, W_enc.T, out=pre[: len(part)]))
+        for part in x.split(size)
+    ]
+    return parts[0] if len(parts) == 1 else Pairs.concatenate(parts)
 
 
 @dataclass(frozen=True)
@@ -197,13 +211,12 @@ def _add_aux(
     weights: Weights,
     x: Float[Tensor, "tokens d_source"],
     error: Float[Tensor, "tokens d_target"],
-    pre: Float[Tensor, "tokens features"],
     dead: Int[Tensor, " dead"],
     coefficient: float,
 ) -> float:
     """Add the gradients of AuxK; products over the dead features only are small enough dense."""
     k_aux = min(max(1, error.shape[-1] // 2), len(dead))
-    f = topk(pre[:, dead].to(x.dtype), k_aux)
+    f = topk(torch.addmm(weights.b_enc[dead], x, weights.W_enc[dead].T), k_aux)
     W_dead = weights.W_dec[dead]
     miss = f @ W_dead - error
     d_output = miss * (2 * coefficient)

@@ -5,12 +5,13 @@ from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from hooked_qwen import bundled
 from hooked_qwen.load import BUNDLED
 from hooked_qwen.sites import Site
 from saes.dictionary import SparseDictionary
+from saes.formats import ours
 from saes.formats.hub import hub_place, is_hub_name
 from saes.formats.place import Entry, Place, local_place
 from saes.formats.table import Found, recognise
@@ -77,6 +78,13 @@ class Suite(Dictionaries):
             }
             for site, entry in self._entries.items()
         }
+
+    def metrics(self) -> dict[str, dict[str, Any]]:
+        """What our own files record of each dictionary's quality; other layouts record nothing."""
+        if self.layout != "ours":
+            return {}
+        folders = [entry.fetch()[0].parent for entry in self._entries.values()]
+        return {folder.name: ours.read_record(folder)["metrics"] for folder in folders}
 
     def summary(self) -> str:
         """What was found, in one line."""

@@ -186,6 +186,7 @@ class Trainee:
         for group in self.optimiser.param_groups:
             group["lr"] = rate * group["relative"]
         self.optimiser.step()
+        self.optimiser.zero_grad()
         W_dec.div_(W_dec.norm(dim=-1, keepdim=True))
         for name, average in self.averages.items():
             average.lerp_(self.parameters[name].detach(), 1 - self.config.average)

@@ -37,8 +37,8 @@ in which region they lie.
 
 It knows about two thousand words and twelve kinds of sentence; other English is noise to it. The
 tokenizer takes any text and loses none of it, but words outside the lexicon fall into pieces the
-model has hardly seen. It was trained on {text[length]} positions and no further. Prompts start without
-any token before them (there is no BOS); `<|endoftext|>` separates, ends and pads.
+model has hardly seen. It was trained on {text[length]} positions and no further. Prompts start
+without any token before them (there is no BOS); `<|endoftext|>` separates, ends and pads.
 
 ## How it was made
 

@@ -205,13 +205,93 @@ def test_training_writes_a_suite_that_discovery_takes(folder):
     assert meta["dictionaries"]["mlp_out.1"]["source"] == "mlp_in.1"
     done = call("evaluate", out, "--text", "bundled", "--tokens", 512, "--out", folder / "q.json")
     assert done.exit_code == 0, done.output
-    assert json.loads((folder / "q.json").read_text())["resid_post.1"]["l0"] <= 8
+    record = json.loads((folder / "q.json").read_text())
+    assert record["dictionaries"]["resid_post.1"]["l0"] <= 8
+    assert set(record["dictionaries"]["resid_post.1"]["controls"]) == {"untrained", "PCA"}
+    assert record["joint"]["dictionaries"] == 4
+    assert (folder / "q.svg").read_text().startswith("<?xml")
     assert "not empty" in fails("train", "saes", "--text", "bundled", "--out", out)
+
+
+@pytest.mark.parametrize("arch", ["batch-topk", "jumprelu", "relu", "gated", "matryoshka"])
+def test_every_architecture_trains_loads_and_is_converted(arch, tmp_path):
+    out = tmp_path / "suite"
+    done = call(
+        "train", "saes", "transcoders", "--arch", arch, "--skip", "--text", "bundled",
+        "--out", out, "--layers", "1", "--sites", "mlp_out", "--width", 64, "--k", 4,
+        "--tokens", 16384,
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    chosen = load_suite(out, mlp="transcoder")[Site("mlp_out", 1)]
+    assert (chosen.spec.architecture, chosen.spec.skip) == (arch, True)
+    done = call("convert", out, tmp_path / "theirs", "--to", "saelens")
+    assert done.exit_code == 0, done.output
+    again = load_suite(tmp_path / "theirs", mlp="transcoder")[Site("mlp_out", 1)]
+    x = torch.randn(5, chosen.W_enc.shape[1])
+    torch.testing.assert_close(again(x), chosen(x))
+
+
+def test_activations_from_disk_train_the_same_dictionaries(tmp_path):
+    shared = ["--text", "bundled", "--layers", "1", "--sites", "mlp_out"]
+    small = ["--width", 64, "--k", 4, "--tokens", 16384]
+    done = call("cache", *shared, "--tokens", 16384, "--out", tmp_path / "cache")
+    assert done.exit_code == 0, done.output
+    for name, source in (("live", []), ("cached", ["--cache", tmp_path / "cache"])):
+        done = call("train", "saes", *shared, *small, *source, "--out", tmp_path / name)
+        assert done.exit_code == 0, done.output
+    live, cached = (
+        (tmp_path / name / "mlp_out.1/dictionary.safetensors").read_bytes()
+        for name in ("live", "cached")
+    )
+    assert live == cached
+
+
+def test_a_killed_training_goes_on_to_the_same_weights(tmp_path):
+    """SIGKILL once a checkpoint is there; --resume ends as a run that was never cut off."""
+    arguments = ["train", "saes", "--text", "bundled", "--layers", "0,1", "--sites", "mlp_out",
+                 "--width", "64", "--k", "4", "--tokens", "98304", "--checkpoint-every", "0.2",
+                 "--out"]  # fmt: skip
+    command = [sys.executable, "-c", "from circuits.cli import main; main()", *arguments]
+    cut, whole = tmp_path / "cut", tmp_path / "whole"
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen([*command, str(cut)], **quiet)
+    while not (cut / "checkpoint.safetensors").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (cut / "suite.json").exists()
+    assert subprocess.run([*command, str(cut), "--resume"], **quiet).returncode == 0
+    assert subprocess.run([*command, str(whole)], **quiet).returncode == 0
+    for name in ("mlp_out.0", "mlp_out.1"):
+        tensors = (folder / name / "dictionary.safetensors" for folder in (cut, whole))
+        one, other = (path.read_bytes() for path in tensors)
+        assert one == other
+    assert not list(tmp_path.rglob(".partial-*"))
+
+
+def test_a_feature_and_a_suite_share_their_examples(tmp_path):
+    out = tmp_path / "features"
+    common = ("--text", "bundled", "--tokens", 4096, "--out", out)
+    done = call("feature", "bundled", "resid_post.2/17", *common)
+    assert done.exit_code == 0, done.output
+    assert "promotes" in done.output
+    card = json.loads((out / "resid_post.2-17.json").read_text())
+    assert card["feature"] == "resid_post.2/17"
+    assert "<html" in (out / "resid_post.2-17.html").read_text()
+    done = call("feature", "bundled", "resid_post.2/18", *common)
+    assert done.exit_code == 0, done.output
+    assert len(list(out.glob("examples-*"))) == 1
+    done = call("suite", "bundled", *common)
+    assert done.exit_code == 0, done.output
+    assert "<html" in (out / "suite.html").read_text()
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("feature", "bundled", "mlp_out.9/1", "--text", "bundled"), "no feature is called"),
+        (("convert", "bundled", "x", "--to", "sparsify"), "convert one of them at a time"),
         (("discover", "absent.jsonl", "--out", "x"), "there is no prompt file at"),
         (("verify", "absent"), "absent is not a finished run"),
         (("ablate", "absent", "--top", "3"), "absent is not a finished run"),
@@ -254,7 +334,7 @@ def test_a_killed_command_leaves_nothing_half_written(verb, folder, tmp_path):
         process.wait()
         for path in out.rglob("*.json") if out.exists() else ():
             json.loads(path.read_text())
-    if out.exists() and verb == "train":
+    if (out / "suite.json").exists():
         load_suite(out)
     else:
         assert subprocess.run(command, capture_output=True).returncode == 0

@@ -17,7 +17,7 @@ from hooked_qwen.stream import StreamConfig
 from saes import run
 from saes.log import open_log
 from saes.metrics import evaluate, held_out_blocks
-from saes.run import RunOptions, check_place, from_cache, train_suite
+from saes.run import RunOptions, check_place, cut_off, from_cache, train_suite
 from saes.sae import sae
 from saes.suite import load_suite
 from saes.training import TrainConfig
@@ -103,7 +103,7 @@ def test_quality_is_of_the_held_out_text(model, tmp_path, monkeypatch):
 
 
 def dictionaries_in(out):
-    files = [path for path in out.rglob("*") if path.is_file() and "training" not in path.parts]
+    files = [path for path in out.rglob("*") if path.is_file() and path.name != "training.jsonl"]
     return {path.relative_to(out): path.read_bytes() for path in files}
 
 
@@ -168,17 +168,17 @@ def test_a_run_that_goes_on_ends_with_the_same_weights(model, tmp_path, step):
     assert steps[0] == (step + 1 if step >= 8 else 1)
     whole, cut = dictionaries_in(tmp_path / "whole"), dictionaries_in(tmp_path / "cut")
     assert whole == cut
-    assert [p.name for p in (tmp_path / "cut/training").iterdir()] == ["log.jsonl"]
+    assert not (tmp_path / "cut/checkpoint.safetensors").exists()
 
 
 def test_the_log_of_a_run_that_went_on_has_each_line_once(model, tmp_path, monkeypatch):
     monkeypatch.setattr("saes.log.LOG_EVERY", 4)
     with pytest.raises(Killed):
         train(model, tmp_path / "cut", options=EACH_STEP, report=killed_at(9))
-    with (tmp_path / "cut/training/log.jsonl").open("a") as log:
+    with (tmp_path / "cut/training.jsonl").open("a") as log:
         log.write('{"step": 99}\n{"ste')
     train(model, tmp_path / "cut", options=GO_ON)
-    lines = [json.loads(x) for x in (tmp_path / "cut/training/log.jsonl").read_text().splitlines()]
+    lines = [json.loads(x) for x in (tmp_path / "cut/training.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [4, 8, 12]
     assert set(lines[0]["dictionaries"]) == {s.name for s in SPECS}
     assert set(lines[0]["dictionaries"]["mlp_out.1"]) == {"loss", "fvu", "l0", "dead"}
@@ -195,7 +195,7 @@ def test_another_run_does_not_go_on_from_a_checkpoint(model, tmp_path):
 
 
 def test_a_broken_checkpoint_is_named(model, tmp_path):
-    place = tmp_path / "cut/training/checkpoint.safetensors"
+    place = tmp_path / "cut/checkpoint.safetensors"
     place.parent.mkdir(parents=True)
     place.write_bytes(b"no safetensors")
     with pytest.raises(ValueError, match=r"checkpoint\.safetensors is not a readable checkpoint"):
@@ -216,20 +216,28 @@ def test_training_from_a_cache_gives_the_same_dictionaries(model, tmp_path):
 
 
 def test_where_a_run_may_write(model, tmp_path):
-    check_place(tmp_path / "new", resume=False)
+    check_place(tmp_path / "new")
     train(model, tmp_path / "done")
-    with pytest.raises(ValueError, match="holds finished dictionaries: choose another folder"):
-        check_place(tmp_path / "done", resume=True)
+    with pytest.raises(ValueError, match="it holds dictionaries: choose another folder"):
+        check_place(tmp_path / "done")
     with pytest.raises(Killed):
         train(model, tmp_path / "cut", options=EACH_STEP, report=killed_at(9))
-    with pytest.raises(ValueError, match="a run that was cut off: go on with --resume"):
-        check_place(tmp_path / "cut", resume=False)
-    check_place(tmp_path / "cut", resume=True)
+    assert cut_off(tmp_path / "cut")
+    assert not cut_off(tmp_path / "done")
+    check_place(tmp_path / "cut")
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="file is a file"):
-        check_place(tmp_path / "file", resume=False)
-    with pytest.raises(ValueError, match="is not empty"):
-        check_place(tmp_path, resume=False)
+        check_place(tmp_path / "file")
+    with pytest.raises(ValueError, match="is not empty: choose another folder, or remove it"):
+        check_place(tmp_path)
+
+
+def test_a_run_that_is_started_over_forgets_the_checkpoint(model, tmp_path):
+    with pytest.raises(Killed):
+        train(model, tmp_path / "cut", options=EACH_STEP, report=killed_at(9))
+    train(model, tmp_path / "cut")
+    train(model, tmp_path / "whole")
+    assert dictionaries_in(tmp_path / "cut") == dictionaries_in(tmp_path / "whole")
 
 
 def test_an_unknown_log_lists_the_known(tmp_path):
