@@ -63,8 +63,8 @@ BATCHES, WARM_UP = 4, 2
 OURS: dict[str, Precision] = {"ours": "float32", "ours, bfloat16 encoder": "bfloat16"}
 GEMMS = {"product": torch.float32, "product in bfloat16": torch.bfloat16}
 AUTOGRAD = "autograd of the dense formula"
-TOLERANCE = 1e-4
-"Of the first loss, relative."
+TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-3}
+"Of the first loss, relative: where features are nearly equal, rounding decides which is chosen."
 
 
 def main() -> None:
@@ -170,9 +170,9 @@ def _problem(d: int, features: int, tokens: int) -> dict[str, Tensor]:
 
 
 def _check(losses: Mapping[str, float]) -> None:
-    expected = losses["ours"]
-    if wrong := [n for n, loss in losses.items() if abs(loss / expected - 1) > TOLERANCE]:
-        raise SystemExit(f"first losses differ, so steps cannot be compared: {wrong} in {losses}")
+    for name, loss in losses.items():
+        if abs(loss / losses["ours"] - 1) > TOLERANCE[OURS.get(name, "float32")]:
+            raise SystemExit(f"first losses differ, so steps cannot be compared: {losses}")
 
 
 class _Worker:

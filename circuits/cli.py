@@ -192,6 +192,7 @@ def train(
     from hooked_qwen.load import load
     from hooked_qwen.sites import parse_layers
     from hooked_qwen.stream import StreamConfig
+    from saes.log import last_line
     from saes.run import RunOptions, check_place, cut_off
     from saes.train_config import TrainConfig
 
@@ -234,7 +235,13 @@ def train(
             report=report,
         )
     quality_table([s.name for s in specs], [asdict(q) for q in quality])
-    console.print(f"{len(specs)} dictionaries in {out}", highlight=False)
+    last = last_line(out)
+    console.print(
+        f"{len(specs)} dictionaries in {out}\n"
+        f"{last['tokens_per_second']:,.0f} activations a second, "
+        f"{last['model_share']:.0%} of the time waiting for them",
+        highlight=False,
+    )
 
 
 @app.command()

@@ -175,7 +175,7 @@ def evaluate_suite(
     found = find(dictionaries)
     opened = [found.load(entry) for entry in found.entries]
     loaded = load(model)
-    fitted = max(tokens, 4 * loaded.cfg.d_model)
+    fitted = max(tokens, 10 * loaded.cfg.d_model)
     blocks = held_out_blocks(texts(), loaded, tokens=tokens)
     more = held_out_blocks(texts(), loaded, tokens=tokens + fitted)
     judged = judge(

@@ -36,6 +36,11 @@ def open_log(folder: Path, others: Sequence[str], *, after_step: int) -> Log:
     return log
 
 
+def last_line(folder: Path) -> dict[str, Any]:
+    """What the log of a finished run in `folder` ends with."""
+    return json.loads((folder / LOG).read_text().splitlines()[-1])
+
+
 def _record(now: Progress) -> dict[str, Any]:
     return {
         "step": now.step,

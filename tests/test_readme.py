@@ -10,10 +10,11 @@ from typer.testing import CliRunner
 from circuits.cli import app
 
 README = Path(__file__).parents[1] / "README.md"
+DOCS = sorted((README.parent / "docs").glob("*.md"))
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README.read_text(), re.DOTALL | re.MULTILINE)
+def blocks(language: str, page: Path = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,17 @@ def test_the_python_runs_after_them(folder, monkeypatch):
     assert (folder / "circuit.pdf").exists()
 
 
-def test_the_files_it_links_to_are_there():
-    links = re.findall(r"\]\(([^)#:]+)\)", README.read_text())
-    missing = [link for link in links if not (README.parent / link).exists()]
+def test_the_python_of_the_dictionaries_page_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    for block in blocks("python", README.parent / "docs" / "dictionaries.md"):
+        exec(compile(block, "dictionaries.md", "exec"), names)
+    assert names["quality"][0].fvu < 1
+    assert len(names["suite"]) == 15
+
+
+@pytest.mark.parametrize("page", [README, *DOCS], ids=lambda page: page.stem)
+def test_the_files_it_links_to_are_there(page):
+    links = re.findall(r"\]\(([^)#:]+)\)", page.read_text())
+    missing = [link for link in links if not (page.parent / link).exists()]
     assert not missing

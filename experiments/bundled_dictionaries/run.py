@@ -16,7 +16,8 @@ from circuits.work import dictionary_specs, texts_of, train
 from hooked_qwen.bundled import DICTIONARIES
 from hooked_qwen.load import BUNDLED, load
 from hooked_qwen.stream import StreamConfig
-from saes.training import TrainConfig
+from saes.log import LOG
+from saes.train_config import TrainConfig
 
 RESULTS = Path(__file__).parent / "results"
 KINDS = ("resid_post", "attn_out", "mlp_out")
@@ -42,6 +43,7 @@ def main() -> None:
             report=report,
             dtype=torch.bfloat16,
         )
+    (DICTIONARIES / LOG).unlink()
     record = {spec.name: asdict(q) for spec, q in zip(specs, quality, strict=True)}
     RESULTS.mkdir(exist_ok=True)
     write_json(record, RESULTS / "quality.json")

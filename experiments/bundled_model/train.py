@@ -43,9 +43,9 @@ class Recipe:
     """d_mlp"""
     rope_theta: float = 100.0
     """of the rotary positions: at 10,000 half of a head's 32 dimensions stand still over a row"""
-    rounds: Stage = Stage(tokens=3_000_000, length=64, rate=1e-3, end=1.0)
+    rounds: Stage = Stage(tokens=2_500_000, length=64, rate=1e-3, end=1.0)
     """words over and over, until the heads that copy have formed"""
-    text: Stage = Stage(tokens=8_000_000, length=256, rate=2e-3, end=0.0)
+    text: Stage = Stage(tokens=6_000_000, length=256, rate=2e-3, end=0.0)
     """then everything"""
     batch: int = 2048
     """tokens in a step"""

@@ -39,7 +39,7 @@ LAYERS = (2, 6, 10, 14, 18, 22)
 SPECS = [sae(Site("resid_post", layer), k=32) for layer in LAYERS] + [
     transcoder(layer, k=32) for layer in LAYERS
 ]
-TRAINING = TrainConfig(width=4096, tokens=880_000, dead_after=50_000)
+TRAINING = TrainConfig(width=4096, tokens=880_000, learning_rate=1e-3, dead_after=50_000)
 STREAM = StreamConfig(reuse=4, buffer_size=40_960)
 PAIRS = 32
 TOP = 20

@@ -234,6 +234,8 @@ def write_round(rng: random.Random) -> str:
     w = words()
     pool = [*w.code_words, *(p.name for p in w.persons), *(j.singular for j in w.professions)]
     told = _chain(rng, int(2 ** rng.uniform(1, 5)), pool)
+    while held(link(told[-1], told[0])):
+        told = _chain(rng, len(told), pool)
     return " ".join(told * max(2, 24 // len(told)))
 
 
