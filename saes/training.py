@@ -58,6 +58,11 @@ class Snapshot:
     tensors: dict[str, Tensor]
     "of every dictionary, as `NUMBER/NAME`"
 
+    def of(self, number: int) -> dict[str, Tensor]:
+        """The tensors of one dictionary."""
+        start = f"{number}/"
+        return {k.removeprefix(start): v for k, v in self.tensors.items() if k.startswith(start)}
+
 
 def fit(
     batches: Iterable[ActivationBatch],
@@ -79,8 +84,9 @@ def fit(
     """
     for spec in specs:
         _check_trainable(spec, config)
-    stream = iter(batches)
-    first = list(islice(stream, 1 if after else BATCHES_FOR_MEAN))
+    stream, clock = iter(batches), _Clock()
+    with clock.waiting():
+        first = list(islice(stream, 1 if after else BATCHES_FOR_MEAN))
     if not first:
         raise ValueError("no activations to train on: the text is shorter than one batch")
     size = len(next(iter(first[0].values.values())))
@@ -92,14 +98,7 @@ def fit(
     begin = after.step if after else 0
     if after:
         for n, trainee in enumerate(trainees):
-            trainee.restore(
-                {
-                    k.partition("/")[2]: v
-                    for k, v in after.tensors.items()
-                    if k.partition("/")[0] == str(n)
-                }
-            )
-    clock = _Clock()
+            trainee.restore(after.of(n))
     stream = chain(first, stream)
     for step in range(begin, steps):
         with _saying(step):

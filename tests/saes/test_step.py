@@ -110,3 +110,14 @@ def test_auxk_gives_dead_features_an_encoder_gradient():
         return result.gradients.W_enc[2]
 
     assert (gradient(torch.tensor([2])) - gradient(NONE)).abs().max() > 1e-6
+
+
+@pytest.mark.parametrize("size", [1, 4, TOKENS, 100])
+def test_encoding_a_few_tokens_at_a_time_changes_nothing(monkeypatch, size):
+    weights, x, y = problem(5)
+    whole = sparse_step(weights, x, y, choice=PLAIN, dead=NONE, aux_coefficient=0.0)
+    monkeypatch.setattr("saes.step.ENCODED_AT_ONCE", size)
+    parts = sparse_step(weights, x, y, choice=PLAIN, dead=NONE, aux_coefficient=0.0)
+    assert parts.loss == pytest.approx(whole.loss, rel=1e-12)
+    for name, gradient in parts.gradients.named().items():
+        torch.testing.assert_close(gradient, whole.gradients.named()[name], msg=name)
