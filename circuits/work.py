@@ -244,7 +244,7 @@ def suite_overview(
     loaded, opened = load(model), list(suite.values())
     store = _store(loaded, opened, texts, out, tokens, report)
     record = suite_record(loaded, opened, store, suite.metrics(), report=report)
-    page = suite_page(record, title=f"{Path(dictionaries).name} on {loaded.cfg.model_name}")
+    page = suite_page(record, title=f"Features of {loaded.cfg.model_name}")
     path = out / "suite.html"
     write_atomically(path, lambda partial: partial.write_text(page, encoding="utf-8"))
     return path
