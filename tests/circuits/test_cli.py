@@ -291,7 +291,10 @@ def test_a_feature_and_a_suite_share_their_examples(tmp_path):
     ("arguments", "message"),
     [
         (("feature", "bundled", "mlp_out.9/1", "--text", "bundled"), "no feature is called"),
-        (("convert", "bundled", "x", "--to", "sparsify"), "convert only the SAEs or only the transcoders"),
+        (
+            ("convert", "bundled", "x", "--to", "sparsify"),
+            "convert only the SAEs or only the transcoders",
+        ),
         (("discover", "absent.jsonl", "--out", "x"), "there is no prompt file at"),
         (("verify", "absent"), "absent is not a finished run"),
         (("ablate", "absent", "--top", "3"), "absent is not a finished run"),
