@@ -1,5 +1,6 @@
 """Progress bars on standard error, one line for each thing being done."""
 
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 
@@ -13,6 +14,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 
 from circuits.report import Report
 
@@ -22,13 +24,19 @@ def bars() -> Generator[Report, None, None]:
     """Yield a report that draws one bar for each thing being done, with the time left."""
     columns = (
         TextColumn("{task.description:<14}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=12),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        # On a narrow terminal the note is cut, not the numbers before it.
+        TextColumn(
+            "{task.fields[note]}",
+            table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"),
+        ),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=False) as progress:
+    width = None if sys.stderr.isatty() else 110
+    console = Console(stderr=True, width=width)
+    with Progress(*columns, console=console, expand=True) as progress:
         tasks: dict[str, TaskID] = {}
 
         def report(what: str, done: int, total: int, note: str = "") -> None:

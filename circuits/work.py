@@ -110,8 +110,8 @@ def train(
     opened = None if cache is None else Cache.open(cache)
 
     def step(now: Progress) -> None:
-        told = f"FVU {now.fvu:.3f}, dead {now.dead:.1%}, {now.tokens_per_second:,.0f} tokens/s"
-        report("training", now.step, now.steps, told)
+        told = f"loss {now.loss:.3f}, L0 {now.l0:.0f}, FVU {now.fvu:.3f}, dead {now.dead:.0%}"
+        report("training", now.step, now.steps, f"{told}, {now.tokens_per_second:,.0f}/s")
 
     def batches(sites: list[Site], start: int) -> Iterator[ActivationBatch]:
         assert opened is not None

@@ -30,7 +30,9 @@ class Progress:
     step: int
     steps: int
     tokens: int
+    loss: float
     fvu: float
+    l0: float
     dead: float
     rate: float
     "the learning rate of this step"
@@ -184,13 +186,16 @@ def _progress(
     begin: int,
 ) -> Progress:
     figures = {trainee.spec.name: trainee.figures() for trainee in trainees}
+    means = {
+        name: sum(f[name] for f in figures.values()) / len(figures)
+        for name in ("loss", "fvu", "l0", "dead")
+    }
     seconds = max(clock.seconds(), 1e-9)
     return Progress(
         step,
         steps,
         step * size,
-        fvu=sum(f["fvu"] for f in figures.values()) / len(figures),
-        dead=sum(f["dead"] for f in figures.values()) / len(figures),
+        **means,
         rate=rate,
         tokens_per_second=(step - begin) * size / seconds,
         model_share=clock.waited / seconds,
