@@ -101,7 +101,7 @@ def buffers(
         yield ActivationBatch(values, {site: is_outlier(value) for site, value in values.items()})
 
 
-def is_outlier(value: Float[Tensor, "tokens d_model"]) -> Bool[Tensor, " tokens"]:
+def is_outlier(value: Float[Tensor, "*tokens d_model"]) -> Bool[Tensor, "*tokens"]:
     """Tokens over ten times the median norm of these."""
     norms = value.float().norm(dim=-1)
     return norms > OUTLIER_FACTOR * norms.median()

@@ -12,7 +12,7 @@ from hooked_qwen.forward import run_through
 from hooked_qwen.hooks import capture
 from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.metrics import BLOCKS_PER_PASS, Quality, evaluate
-from saes.splice import is_outlier, sites_of, unpadded
+from saes.splice import is_outlier_pair, sites_of, unpadded
 from saes.suite import Suite
 
 UNTRAINED, PCA, LINEAR = "untrained", "PCA", "linear"
@@ -161,7 +161,7 @@ def _fits(
             run_through(model, unpadded(tokens), max(site.layer for site in sites))
         for fit in fits:
             x, y = values[fit.dictionary.source], values[fit.dictionary.target]
-            inlier = ~is_outlier(x, y)
+            inlier = ~is_outlier_pair(x, y)
             fit.add(x[inlier], y[inlier])
     for fit in fits:
         if fit.n <= len(fit.x):

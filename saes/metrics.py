@@ -44,7 +44,7 @@ from saes.splice import (
     CleanRun,
     Sums,
     clean_run,
-    is_outlier,
+    is_outlier_pair,
     reference_sums,
     site_means,
     sites_of,
@@ -231,7 +231,7 @@ class _Tally:
 
     def add(self, clean: CleanRun, splice: Sums) -> None:
         x, y = clean.values[self.dictionary.source], clean.values[self.dictionary.target]
-        inlier = ~is_outlier(x, y)
+        inlier = ~is_outlier_pair(x, y)
         f = self.dictionary.encode(x)
         y_hat = self.dictionary.decode(f) + self.dictionary.skip(x)
         fires = (f != 0) & inlier.unsqueeze(-1)

@@ -39,7 +39,7 @@ from hooked_qwen.tokens import encode
 from saes.controls import untrained
 from saes.dictionary import SparseDictionary
 from saes.intervals import Interval, ratio_interval
-from saes.splice import is_outlier, unpadded
+from saes.splice import is_outlier_pair, unpadded
 from saes.suite import Suite
 
 Pool = Literal["mean", "max"]
@@ -192,7 +192,7 @@ def _pooled(
         with capture(model, {source, target, stream}) as values:
             run_through(model, unpadded(tokens), max(source.layer, stream.layer))
         x, y = values[source], values[target]
-        keep = ~is_outlier(x, y)
+        keep = ~is_outlier_pair(x, y)
         keep |= ~keep.any(1, keepdim=True)
         read = {
             "features": dictionary.encode(x),

@@ -18,7 +18,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from hooked_qwen.forward import BlockArguments, resume, run_recording, run_through, unembed
 from hooked_qwen.hooks import Activation, Edit, capture, intervene
 from hooked_qwen.sites import Site
-from hooked_qwen.stream import OUTLIER_FACTOR
+from hooked_qwen.stream import is_outlier
 from hooked_qwen.tokens import Batch
 from saes.dictionary import SparseDictionary
 
@@ -39,7 +39,7 @@ class CleanRun:
     arguments: BlockArguments
 
     def outlier(self, source: Site, target: Site) -> Mask:
-        return is_outlier(self.values[source], self.values[target])
+        return is_outlier_pair(self.values[source], self.values[target])
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,11 @@ class Effect:
     "from the clean to the edited distribution"
 
 
-def is_outlier(
+def is_outlier_pair(
     x: Float[Tensor, "*tokens d_source"], y: Float[Tensor, "*tokens d_target"]
 ) -> Bool[Tensor, "*tokens"]:
     """Tokens over ten times the median norm of these tokens, at the source or the target."""
-    x_norm, y_norm = x.norm(dim=-1), y.norm(dim=-1)
-    return (x_norm > OUTLIER_FACTOR * x_norm.median()) | (y_norm > OUTLIER_FACTOR * y_norm.median())
+    return is_outlier(x) | is_outlier(y)
 
 
 def unpadded(tokens: Int[Tensor, "batch pos"]) -> Batch:
@@ -82,7 +81,7 @@ def site_means(
         with capture(model, sites) as values:
             run_through(model, unpadded(tokens), max(site.layer for site in sites))
         for source, target in {(d.source, d.target) for d in dictionaries}:
-            key, inlier = (source, target), ~is_outlier(values[source], values[target])
+            key, inlier = (source, target), ~is_outlier_pair(values[source], values[target])
             keep = torch.stack([inlier, torch.ones_like(inlier)]).double()
             total = torch.einsum("cbp,bpd->cd", keep, values[target].double())
             totals[key] = totals.get(key, 0) + total

@@ -54,7 +54,7 @@ class Recipe:
     weight_decay: float = 0.1
     seed: int = 0
     threads: int = 1
-    """the matrices are too small to share"""
+    """one does not suffer when the machine's other cores are busy"""
 
 
 def new_model(recipe: Recipe, vocabulary: int) -> Qwen3ForCausalLM:
