@@ -19,6 +19,7 @@ Axes: `tokens` activations in a batch, `pairs` the (token, feature) pairs that a
 pairs of one token within one step of the prefixes.
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Literal
@@ -34,8 +35,8 @@ from saes.selection import Pairs, prefix_of, select_batch_topk, select_topk
 
 Precision = Literal["float32", "bfloat16"]
 
-ENCODED_AT_ONCE = 512
-"Tokens whose pre-activations are in memory together; of 128 to 2048, it cost the least time."
+ENCODED_AT_ONCE = 2**25
+"Pre-activations that are in memory together; with 2**22 or 2**23, wide encoders are slower."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +58,29 @@ class Weights:
         """The tensors that are there."""
         found = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in found.items() if value is not None}
+
+
+class Memory:
+    """Large tensors that the steps of one or several dictionaries write into in turn.
+
+    The system clears fresh memory first, which costs as much time as the sparse products do.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[str, Tensor] = {}
+
+    def take(
+        self, use: str, rows: int, columns: int, like: Tensor
+    ) -> Float[Tensor, "rows columns"]:
+        """Memory for `use`, with anything in it, until `use` is taken again."""
+        size, kept = rows * columns, self._kept.get(use)
+        if (
+            kept is None
+            or (kept.dtype, kept.device) != (like.dtype, like.device)
+            or len(kept) < size
+        ):
+            kept = self._kept[use] = like.new_empty(size)
+        return kept[:size].view(rows, columns)
 
 
 @dataclass(frozen=True)
@@ -105,9 +129,14 @@ def sparse_step(
     choice: Choice,
     dead: Int[Tensor, " dead"],
     aux_coefficient: float,
+    memory: Memory | None = None,
 ) -> StepResult:
-    """Loss and exact gradients of one batch; `dead` lists the features that AuxK revives."""
-    pairs = _encode(weights, x, choice)
+    """Loss and exact gradients of one batch; `dead` lists the features that AuxK revives.
+
+    The gradients lie in `memory` and last until the next step that has the same.
+    """
+    memory = memory or Memory()
+    pairs = _encode(weights, x, choice, memory)
     bags = _Bags.of(pairs, choice.prefixes)
     values = pairs.values[bags.order] if bags.order is not None else pairs.values
     partial = F.embedding_bag(
@@ -127,19 +156,19 @@ def sparse_step(
     d_rows = rearrange(d_output, "tokens p d -> (tokens p) d")
     along = _row_products(d_rows, weights.W_dec, bags)
     d_values = along * (values > 0)
-    by_feature = _transpose(bags.features, len(weights.W_enc))
-    tokens = bags.ids // bags.prefixes
+    by_feature = _ByFeature.of(bags.features, len(weights.W_enc))
+    tokens = bags.ids // bags.prefixes if bags.prefixes > 1 else bags.ids
     gradients = Weights(
-        W_enc=by_feature.scatter(d_values, x, tokens),
+        W_enc=by_feature.product(d_values, tokens, x, "W_enc", memory),
         b_enc=_sums(d_values, bags.features, len(weights.W_enc)),
-        W_dec=by_feature.scatter(values, d_rows, bags.ids),
+        W_dec=by_feature.product(values, bags.ids, d_rows, "W_dec", memory),
         b_dec=d_total.sum(0),
         W_skip=None if weights.W_skip is None else d_total.T @ x,
     )
     along = _sums(along * values, bags.features, len(weights.W_enc))
     final = error[:, -1]
-    squared_error = float(final.square().sum())
-    loss = float(error.square().mean()) if bags.prefixes > 1 else squared_error / final.numel()
+    squared_error = sum_of_squares(final)
+    loss = sum_of_squares(error) / error.numel()
     if len(dead) and aux_coefficient and squared_error > 0:
         loss += _add_aux(gradients, along, weights, x, final, dead, aux_coefficient / squared_error)
     on = values > 0
@@ -154,12 +183,19 @@ def sparse_step(
     )
 
 
-def _encode(weights: Weights, x: Float[Tensor, "tokens d_source"], choice: Choice) -> Pairs:
+def sum_of_squares(x: Float[Tensor, "*rows columns"]) -> float:
+    """Row by row: no memory for the squares, and no rounding of one long sum, 1 % at 10^8."""
+    return float(x.norm(dim=-1).square().sum())
+
+
+def _encode(
+    weights: Weights, x: Float[Tensor, "tokens d_source"], choice: Choice, memory: Memory
+) -> Pairs:
     """The chosen features, their values in full precision."""
     if choice.precision == "float32":
-        return _choose(weights.W_enc, weights.b_enc, x, choice)
+        return _choose(weights.W_enc, weights.b_enc, x, choice, memory)
     half = torch.bfloat16
-    rough = _choose(weights.W_enc.to(half), weights.b_enc.to(half), x.to(half), choice)
+    rough = _choose(weights.W_enc.to(half), weights.b_enc.to(half), x.to(half), choice, memory)
     values = _row_products(x, weights.W_enc, _Bags.of(rough, (len(weights.W_enc),)))
     values = (values + weights.b_enc[rough.features]).relu()
     return Pairs(rough.features, values, rough.counts)
@@ -170,11 +206,12 @@ def _choose(
     b_enc: Float[Tensor, " features"],
     x: Float[Tensor, "tokens d_source"],
     choice: Choice,
+    memory: Memory,
 ) -> Pairs:
-    # BatchTopK compares all tokens; a GPU wants one large product.
-    size = len(x) if choice.of_batch or x.is_cuda else ENCODED_AT_ONCE
-    # Memory used again is a fifth faster than fresh memory, which the system first has to clear.
-    pre = x.new_empty(min(size, len(x)), len(W_enc))
+    size = max(1, ENCODED_AT_ONCE // len(W_enc))
+    # BatchTopK compares all tokens.
+    size = len(x) if choice.of_batch else min(size, len(x))
+    pre = memory.take("pre-activations", size, len(W_enc), x)
     parts = [
         choice.select(torch.addmm(b_enc, part, W_enc.T, out=pre[: len(part)]))
         for part in x.split(size)
@@ -227,7 +264,7 @@ def _add_aux(
     gradients.W_enc.index_add_(0, dead, d_pre.T @ x)
     gradients.b_enc.index_add_(0, dead, d_pre.sum(0))
     along.index_add_(0, dead, (d_dead * W_dead).sum(-1))
-    return coefficient * float(miss.square().sum())
+    return coefficient * sum_of_squares(miss)
 
 
 def _row_products(
@@ -248,29 +285,36 @@ class _ByFeature:
     """The pairs grouped by feature."""
 
     order: Int[Tensor, " pairs"]
-    starts: Int[Tensor, " features"]
+    ends: Int[Tensor, " ends"]
 
-    def scatter(
+    @classmethod
+    def of(cls, features: Int[Tensor, " pairs"], width: int) -> "_ByFeature":
+        # 32-bit keys sort in a third of the time.
+        order = features.int().sort(stable=True).indices
+        counts = torch.bincount(features, minlength=width)
+        return cls(order, F.pad(counts.cumsum(0), (1, 0)))
+
+    def product(
         self,
         values: Float[Tensor, " pairs"],
-        rows: Float[Tensor, "rows d"],
         row_of: Int[Tensor, " pairs"],
+        rows: Float[Tensor, "rows d"],
+        use: str,
+        memory: Memory,
     ) -> Float[Tensor, "features d"]:
         """Row i: the sum over pairs of feature i of the value times the pair's row."""
-        return F.embedding_bag(
-            row_of[self.order],
-            rows,
-            self.starts,
-            per_sample_weights=values[self.order],
-            mode="sum",
-        )
-
-
-def _transpose(features: Int[Tensor, " pairs"], width: int) -> _ByFeature:
-    # 32-bit keys sort in a third of the time.
-    order = features.int().sort(stable=True).indices
-    counts = torch.bincount(features, minlength=width)
-    return _ByFeature(order, counts.cumsum(0) - counts)
+        width = len(self.ends) - 1
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+            matrix = torch.sparse_csr_tensor(
+                self.ends,
+                row_of[self.order],
+                values[self.order],
+                size=(width, len(rows)),
+                check_invariants=False,
+            )
+        out = memory.take(use, width, rows.shape[1], rows)
+        return torch.addmm(out, matrix, rows, beta=0, out=out)
 
 
 def _sums(

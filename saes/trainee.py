@@ -12,7 +12,7 @@ from torch import Tensor
 from hooked_qwen.stream import ActivationBatch
 from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.penalised import Penalty, penalised_step
-from saes.step import Choice, StepResult, Weights, sparse_step
+from saes.step import Choice, Memory, StepResult, Weights, sparse_step, sum_of_squares
 from saes.train_config import TrainConfig, record_of
 
 SPARSE = ("topk", "batch-topk", "matryoshka")
@@ -44,7 +44,7 @@ class Normalisation:
         return cls(mean, float((x.shape[-1] / (x - mean).square().sum(-1).mean()).sqrt()))
 
     def apply(self, x: Float[Tensor, "tokens d"]) -> Float[Tensor, "tokens d"]:
-        return (x - self.mean) * self.scale
+        return torch.add(-self.scale * self.mean, x, alpha=self.scale)
 
 
 class Trainee:
@@ -61,7 +61,9 @@ class Trainee:
         rate: float,
         seed: int,
         bandwidth: float,
+        memory: Memory | None = None,
     ) -> None:
+        self.memory = memory or Memory()
         self.spec, self.config, self.seed = spec, config, seed
         self.source, self.target, self.weights = source, target, weights
         self.bandwidth = bandwidth
@@ -88,8 +90,12 @@ class Trainee:
         config: TrainConfig,
         rate: float,
         seed: int,
+        memory: Memory | None = None,
     ) -> "Trainee":
-        """A dictionary before its first step; `first` sets the normalisation."""
+        """A dictionary before its first step; `first` sets the normalisation.
+
+        Dictionaries that learn in turn may share `memory`.
+        """
         pairs = [batch.pair(spec.source, spec.target) for batch in first]
         x, y = torch.cat([x for x, _ in pairs]), torch.cat([y for _, y in pairs])
         source, target = Normalisation.of(x), Normalisation.of(y)
@@ -103,6 +109,7 @@ class Trainee:
             rate=rate,
             seed=seed,
             bandwidth=BANDWIDTH * spread,
+            memory=memory,
         )
 
     def is_dead(self) -> Bool[Tensor, " features"]:
@@ -124,7 +131,9 @@ class Trainee:
         self.outliers += len(batch.values[self.spec.source]) - len(x)
         if not len(x):
             return
-        x, y = self.source.apply(x), self.target.apply(y)
+        same = self.spec.source == self.spec.target
+        x = self.source.apply(x)
+        y = x if same else self.target.apply(y)
         result = self._step(x, y)
         self._note(result, y, step)
         self._update(result, rate)
@@ -146,6 +155,7 @@ class Trainee:
                 choice=choice,
                 dead=self.is_dead().nonzero().flatten(),
                 aux_coefficient=self.config.aux_coefficient,
+                memory=self.memory,
             )
         quadratic = self.spec.architecture == "jumprelu" and self.spec.k is not None
         penalty = Penalty(
@@ -157,7 +167,7 @@ class Trainee:
         return penalised_step(self.weights, x, y, penalty=penalty)
 
     def _note(self, result: StepResult, y: Float[Tensor, "tokens d"], step: int) -> None:
-        fvu = result.squared_error / float(y.square().sum())
+        fvu = result.squared_error / sum_of_squares(y)
         if not fvu < float("inf"):
             raise FloatingPointError(
                 f"the loss of {self.spec.name} is {fvu} at step {step}: "
@@ -178,7 +188,7 @@ class Trainee:
         # The part of the gradient along a unit row only changes its length.
         gradients.W_dec.addcmul_(result.along.unsqueeze(-1), W_dec, value=-1)
         found = gradients.named()
-        norm = math.sqrt(sum(float(g.norm()) ** 2 for g in found.values()))
+        norm = math.sqrt(sum(sum_of_squares(g) for g in found.values()))
         for name, parameter in self.parameters.items():
             parameter.grad = found[name]
             if norm > self.config.gradient_norm:

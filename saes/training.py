@@ -17,6 +17,7 @@ from torch import Tensor
 
 from hooked_qwen.stream import ActivationBatch
 from saes.dictionary import DictionarySpec, SparseDictionary
+from saes.step import Memory
 from saes.train_config import TrainConfig
 from saes.trainee import Trainee
 
@@ -93,8 +94,9 @@ def fit(
         raise ValueError("no activations to train on: the text is shorter than one batch")
     size = len(next(iter(first[0].values.values())))
     steps = max(1, config.tokens // size)
+    memory = Memory()
     trainees = [
-        Trainee.begin(spec, first, config, config.peak_rate, config.seed + n)
+        Trainee.begin(spec, first, config, config.peak_rate, config.seed + n, memory)
         for n, spec in enumerate(specs)
     ]
     begin = after.step if after else 0

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from saes.nonlinearities import topk
-from saes.step import Choice, Weights, sparse_step
+from saes.step import Choice, Memory, Weights, sparse_step
 
 FEATURES, TOKENS = 12, 9
 NONE = torch.zeros(0, dtype=torch.long)
@@ -112,7 +112,7 @@ def test_auxk_gives_dead_features_an_encoder_gradient():
     assert (gradient(torch.tensor([2])) - gradient(NONE)).abs().max() > 1e-6
 
 
-@pytest.mark.parametrize("size", [1, 4, TOKENS, 100])
+@pytest.mark.parametrize("size", [1, 4 * FEATURES, TOKENS * FEATURES, 10**4])
 def test_encoding_a_few_tokens_at_a_time_changes_nothing(monkeypatch, size):
     weights, x, y = problem(5)
     whole = sparse_step(weights, x, y, choice=PLAIN, dead=NONE, aux_coefficient=0.0)
@@ -121,3 +121,16 @@ def test_encoding_a_few_tokens_at_a_time_changes_nothing(monkeypatch, size):
     assert parts.loss == pytest.approx(whole.loss, rel=1e-12)
     for name, gradient in parts.gradients.named().items():
         torch.testing.assert_close(gradient, whole.gradients.named()[name], msg=name)
+
+
+def test_steps_that_share_memory_give_the_same_gradients():
+    """A wide dictionary, a narrow one and the wide one again, as `fit` trains them in turn."""
+    memory = Memory()
+    for widths in [(6, 5), (3, 2), (6, 5)]:
+        weights, x, y = problem(6, *widths)
+        alone, together = (
+            sparse_step(weights, x, y, choice=PLAIN, dead=NONE, aux_coefficient=0.0, memory=m)
+            for m in (None, memory)
+        )
+        for name, gradient in together.gradients.named().items():
+            torch.testing.assert_close(gradient, alone.gradients.named()[name], rtol=0, atol=0)
