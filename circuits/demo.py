@@ -12,17 +12,9 @@ from circuits.discover import DiscoverConfig, Discovery
 from circuits.graph import ordered
 from circuits.report import Report, silent
 from circuits.runs import Inputs, Stopwatch
+from circuits.suites import dictionary_specs, texts_of, train
 from circuits.verify import VerifyConfig
-from circuits.work import (
-    ablate_run,
-    dictionary_specs,
-    discover_run,
-    make_prompts,
-    render_run,
-    texts_of,
-    train,
-    verify_run,
-)
+from circuits.work import ablate_run, discover_run, make_prompts, render_run, verify_run
 from hooked_qwen.load import BUNDLED, load
 from hooked_qwen.stream import StreamConfig
 from saes.metrics import Quality

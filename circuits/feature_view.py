@@ -8,8 +8,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from circuits.render.feature_page import visible
-from circuits.render.words import cells
+from circuits.render.words import cells, readable
 
 WIDTH = 96
 "Cells that a card takes at most."
@@ -23,7 +22,7 @@ SHADES = ("#fdf3d0", "#fbe2a0", "#f7cb68", "#efae34", "#e08e0b")
 def card_view(card: Mapping[str, Any]) -> RenderableType:
     """The card as something for rich to print; it fits a line of 100."""
     parts: list[RenderableType] = [
-        Text.assemble((card["feature"], "bold"), "  ", visible(card["label"]), overflow="fold"),
+        Text.assemble((card["feature"], "bold"), "  ", readable(card["label"]), overflow="fold"),
         Text(_figures(card), style="dim"),
         _tokens(card),
     ]
@@ -54,7 +53,7 @@ def _tokens(card: Mapping[str, Any]) -> Table:
     table.add_column(no_wrap=True)
     table.add_column(max_width=WIDTH - 14)
     for word, key in (("promotes", "promoted"), ("suppresses", "suppressed")):
-        pairs = [f"{visible(token).strip()} {score:+.2f}" for token, score in card[key]]
+        pairs = [f"{readable(token).strip()} {score:+.2f}" for token, score in card[key]]
         table.add_row(Text(word, style="bold"), Text("   ".join(pairs)))
     return table
 
@@ -67,7 +66,7 @@ def _examples(card: Mapping[str, Any], examples: Sequence[Mapping[str, Any]]) ->
     table.add_column(no_wrap=True, max_width=PEAK)
     table.add_column(no_wrap=True)
     for example in examples:
-        peak, tokens = example["peak"], [visible(t) for t in example["tokens"]]
+        peak, tokens = example["peak"], [readable(t) for t in example["tokens"]]
         shaded = [
             Text(token, _shade(value / card["max_activation"]))
             for token, value in zip(tokens, example["values"], strict=True)
@@ -103,6 +102,6 @@ def _fitting(tokens: Iterable[Text]) -> list[Text]:
 def _neighbours(rows: Sequence[Mapping[str, Any]]) -> Padding:
     table = Table.grid(padding=(0, 2))
     for row in rows:
-        label = Text(visible(row["label"]), overflow="ellipsis", no_wrap=True)
+        label = Text(readable(row["label"]), overflow="ellipsis", no_wrap=True)
         table.add_row(f"{row['cosine']:+.2f}", row["feature"], label)
     return Padding(table, (0, 0, 0, 2))

@@ -1,14 +1,9 @@
-"""What each command does, as one function: inputs opened, work done, folder written."""
+"""What each verb for circuits does, as one function: inputs opened, work done, folder written."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
-from hashlib import sha256
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
-
-import torch
-from transformer_lens.model_bridge import TransformerBridge
+from typing import Any
 
 from circuits import edit as edits
 from circuits import graph as graphs
@@ -16,14 +11,11 @@ from circuits.cards import block_texts, make_cards, name, prompt_texts
 from circuits.compare import Difference, differences
 from circuits.discover import DiscoverConfig, Discovery, discover
 from circuits.faithfulness import To
-from circuits.features import feature_card, find_feature
 from circuits.graph import ordered, write_json
 from circuits.prompts import EncodedPrompts, Prompt, encode_prompts, read_prompts, write_prompts
 from circuits.render.compare_page import comparison_page
 from circuits.render.curves import curves_figure
-from circuits.render.feature_page import feature_page
 from circuits.render.figure import figure
-from circuits.render.suite_page import suite_page
 from circuits.report import Report, silent
 from circuits.runs import (
     Inputs,
@@ -35,240 +27,17 @@ from circuits.runs import (
     write_page,
     write_run,
 )
-from circuits.suite_record import suite_record
+from circuits.suites import Texts, texts_of
 from circuits.verify import VerifyConfig, verify
 from hooked_qwen.bundled import language
 from hooked_qwen.files import write_atomically
-from hooked_qwen.load import BUNDLED, load, load_tokenizer, local_folder
-from hooked_qwen.shards import Cache, write_cache
-from hooked_qwen.sites import Site
-from hooked_qwen.stream import ActivationBatch, StreamConfig
-from hooked_qwen.tokens import read_texts, token_blocks
-from saes.controls import judge
-from saes.dictionary import DictionarySpec, SparseDictionary
-from saes.metrics import Quality, evaluate_jointly, held_out_blocks
-from saes.probing import probe, read_labelled
-from saes.run import RunOptions, from_cache, train_suite, training_text
-from saes.sae import sae
-from saes.store import Store, StoreConfig, build_store
-from saes.suite import MlpChoice, find, load_suite
-from saes.train_config import TrainConfig
-from saes.training import Progress
-from transcoders.transcoder import transcoder
+from hooked_qwen.load import BUNDLED, load_tokenizer, local_folder
+from hooked_qwen.tokens import token_blocks
 
-Family = Literal["saes", "transcoders"]
-Texts = Callable[[], Iterator[str]]
 EXAMPLE_TOKENS = 16_384
 "Tokens of running text looked at for a feature's examples."
 EXAMPLE_BLOCK = 64
 FORMATS = ("html", "svg", "pdf")
-
-
-def texts_of(sources: Sequence[str | Path]) -> Texts:
-    """A corpus that can be opened again: files, folders, or `bundled` for the bundled English."""
-    if [str(s) for s in sources] == [BUNDLED]:
-        return lambda: language.documents(seed=1)
-    paths = [Path(s) for s in sources]
-    if next(read_texts(paths), None) is None:
-        raise ValueError(f"no text in {', '.join(map(str, paths))}")
-    return lambda: read_texts(paths)
-
-
-def dictionary_specs(
-    families: Sequence[Family],
-    layers: Sequence[int],
-    kinds: Sequence[str],
-    *,
-    k: int | None,
-    architecture: str = "topk",
-    skip: bool = False,
-) -> list[DictionarySpec]:
-    """The dictionaries to train: SAEs of `kinds` at each layer, a transcoder of each layer."""
-    specs = []
-    for layer in layers:
-        if "saes" in families:
-            specs += [sae(Site(kind, layer), k=k, architecture=architecture) for kind in kinds]
-        if "transcoders" in families:
-            specs.append(transcoder(layer, k=k, architecture=architecture, skip=skip))
-    return specs
-
-
-def train(
-    model: TransformerBridge,
-    specs: Sequence[DictionarySpec],
-    texts: Texts,
-    out: Path,
-    *,
-    config: TrainConfig,
-    stream: StreamConfig,
-    options: RunOptions | None = None,
-    cache: Path | None = None,
-    report: Report = silent,
-    dtype: torch.dtype = torch.float32,
-) -> list[Quality]:
-    """Train a suite into `out` and judge it on held-out text."""
-    opened = None if cache is None else Cache.open(cache)
-
-    def step(now: Progress) -> None:
-        told = f"loss {now.loss:.3f}, L0 {now.l0:.0f}, FVU {now.fvu:.3f}, dead {now.dead:.0%}"
-        report("training", now.step, now.steps, f"{told}, {now.tokens_per_second:,.0f}/s")
-
-    def batches(sites: list[Site], start: int) -> Iterator[ActivationBatch]:
-        assert opened is not None
-        return from_cache(opened, sites, model.cfg.model_name, stream, start)
-
-    return train_suite(
-        model,
-        specs,
-        texts,
-        out,
-        config=config,
-        stream=stream,
-        options=options,
-        batches=None if opened is None else batches,
-        report=step,
-        report_evaluation=lambda done, total: report("evaluating", done, total),
-        dtype=dtype,
-    )
-
-
-def cache_activations(
-    model: TransformerBridge,
-    sites: Sequence[Site],
-    texts: Texts,
-    out: Path,
-    *,
-    tokens: int,
-    stream: StreamConfig,
-    half: bool = False,
-    report: Report = silent,
-) -> Cache:
-    """Write activations of the text that dictionaries are trained on; the held-out part is not."""
-    return write_cache(
-        model,
-        sites,
-        training_text(texts),
-        out,
-        config=stream,
-        tokens=tokens,
-        dtype=torch.bfloat16 if half else torch.float32,
-        report=lambda done, total: report("caching", done, total),
-    )
-
-
-def evaluate_suite(
-    dictionaries: str,
-    model: str,
-    texts: Texts,
-    tokens: int,
-    *,
-    mlp: MlpChoice = "sae",
-    labelled: Path | None = None,
-    report: Report = silent,
-) -> dict[str, Any]:
-    """The quality of every dictionary of a suite with its controls, and of all spliced at once.
-
-    The linear control is fitted on text that follows the text judged on. With `labelled`, how
-    well single features tell the labels (`saes.probing`).
-    """
-    suite = load_suite(dictionaries, mlp=mlp)
-    found = find(dictionaries)
-    opened = [found.load(entry) for entry in found.entries]
-    loaded = load(model)
-    fitted = max(tokens, 10 * loaded.cfg.d_model)
-    blocks = held_out_blocks(texts(), loaded, tokens=tokens)
-    more = held_out_blocks(texts(), loaded, tokens=tokens + fitted)
-    judged = judge(
-        loaded,
-        opened,
-        blocks,
-        fitted_on=more[len(blocks) :],
-        report=lambda done, total: report("evaluating", done, total),
-    )
-    joint = evaluate_jointly(
-        loaded,
-        list(suite.values()),
-        blocks,
-        report=lambda done, total: report("all at once", done, total),
-    )
-    record: dict[str, Any] = {
-        "dictionaries": {
-            d.spec.name: asdict(j.quality)
-            | {"controls": {name: asdict(c) for name, c in j.controls.items()}}
-            for d, j in zip(opened, judged, strict=True)
-        },
-        "joint": asdict(joint),
-    }
-    if labelled is not None:
-        data = read_labelled(labelled)
-        record["probes"] = {d.spec.name: asdict(probe(loaded, d, data)) for d in opened}
-    return record
-
-
-def feature(
-    dictionaries: str,
-    which: str,
-    model: str,
-    texts: Texts,
-    out: Path,
-    *,
-    tokens: int,
-    report: Report = silent,
-) -> tuple[dict[str, Any], list[Path]]:
-    """The card of one feature, as a record and as files; examples of all are kept in `out`."""
-    found = find(dictionaries)
-    opened = [found.load(entry) for entry in found.entries]
-    find_feature(which, opened)
-    loaded = load(model)
-    store = _store(loaded, opened, texts, out, tokens, report)
-    card = feature_card(loaded, opened, store, which)
-    paths = [out / f"{which.replace('/', '-')}.{suffix}" for suffix in ("json", "html")]
-    write_json(card, paths[0])
-    page = feature_page(card)
-    write_atomically(paths[1], lambda partial: partial.write_text(page, encoding="utf-8"))
-    return card, paths
-
-
-def suite_overview(
-    dictionaries: str,
-    model: str,
-    texts: Texts,
-    out: Path,
-    *,
-    tokens: int,
-    mlp: MlpChoice = "sae",
-    report: Report = silent,
-) -> Path:
-    """The page of a whole suite; examples are kept in `out`."""
-    suite = load_suite(dictionaries, mlp=mlp)
-    loaded, opened = load(model), list(suite.values())
-    store = _store(loaded, opened, texts, out, tokens, report)
-    record = suite_record(loaded, opened, store, suite.metrics(), report=report)
-    page = suite_page(record, title=f"Features of {loaded.cfg.model_name}")
-    path = out / "suite.html"
-    write_atomically(path, lambda partial: partial.write_text(page, encoding="utf-8"))
-    return path
-
-
-def _store(
-    model: TransformerBridge,
-    dictionaries: Sequence[SparseDictionary],
-    texts: Texts,
-    out: Path,
-    tokens: int,
-    report: Report,
-) -> Store:
-    """Examples of every feature, in a folder named for the dictionaries they are of."""
-    names = " ".join(sorted(d.spec.name for d in dictionaries))
-    folder = out / f"examples-{sha256(f'{names} {tokens}'.encode()).hexdigest()[:8]}"
-    return build_store(
-        model,
-        dictionaries,
-        texts(),
-        folder,
-        config=StoreConfig(tokens=tokens),
-        report=lambda done, total: report("examples", done, total),
-    )
 
 
 def make_prompts(

@@ -21,7 +21,7 @@ pairs of one token within one step of the prefixes.
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import torch
@@ -37,6 +37,10 @@ Precision = Literal["float32", "bfloat16"]
 
 ENCODED_AT_ONCE = 2**25
 "Pre-activations that are in memory together; with 2**22 or 2**23, wide encoders are slower."
+ALIGNED = 32
+"Columns of a bfloat16 matrix are a multiple of this."
+CANDIDATES = 2
+"Features scored in float32 for each that is kept, where bfloat16 chooses the candidates."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,13 +196,80 @@ def _encode(
     weights: Weights, x: Float[Tensor, "tokens d_source"], choice: Choice, memory: Memory
 ) -> Pairs:
     """The chosen features, their values in full precision."""
-    if choice.precision == "float32":
-        return _choose(weights.W_enc, weights.b_enc, x, choice, memory)
+    if choice.precision == "bfloat16":
+        rough = _rough(weights.W_enc, weights.b_enc, x, choice, memory)
+        return Pairs(rough.features, _scores(weights, x, rough).relu(), rough.counts)
+    if not choice.of_batch and x.dtype == torch.float32 and _multiplies_bfloat16(x.device):
+        return screened_topk(weights, x, choice, memory)
+    return _choose(weights.W_enc, weights.b_enc, x, choice, memory)
+
+
+def screened_topk(
+    weights: Weights, x: Float[Tensor, "tokens d_source"], choice: Choice, memory: Memory
+) -> Pairs:
+    """The k largest of each token, exactly, by way of a product in bfloat16.
+
+    The rough product plus what rounding can take from it bounds every pre-activation from above:
+
+        x . w <= x~ . w~ + |x - x~| |w| + |x~| |w - w~|        |w - w~| <= 2^-9 |w|
+
+    Twice k features with the largest bounds are scored in float32. Tokens for which the last
+    bound reaches the k-th best score are encoded in float32.
+    """
+    k, width = choice.k, len(weights.W_enc)
+    rounded = x.to(torch.bfloat16).float()
+    slack = 1.02 * ((x - rounded).norm(dim=-1) + rounded.norm(dim=-1) * 2**-9)
+    norms = weights.W_enc.norm(dim=-1)
+    # One more input carries each token's slack times each row's length.
+    raised = _with_column(x, slack), _with_column(weights.W_enc, norms)
+    wider = replace(choice, k=min(CANDIDATES * k, width))
+    rough = _rough(raised[1], weights.b_enc, raised[0], wider, memory)
+    scores = _scores(weights, x, rough).view(len(x), -1)
+    values, kept = scores.topk(k, sorted=False)
+    features = rough.features.view(len(x), -1).gather(1, kept)
+    last = rough.values.view(len(x), -1).amin(1).float()
+    # The sum and the bias are rounded too.
+    last += (last + weights.b_enc.abs().amax()) * 2**-7
+    doubtful = (last >= values.amin(1)).nonzero().flatten()
+    if len(doubtful) and wider.k < width:
+        again = _choose(weights.W_enc, weights.b_enc, x[doubtful], choice, memory)
+        values[doubtful], features[doubtful] = again.values.view(-1, k), again.features.view(-1, k)
+    counts = torch.full((len(x),), k, device=x.device)
+    return Pairs(features.flatten(), values.relu().flatten(), counts)
+
+
+def _with_column(
+    rows: Float[Tensor, "rows d"], column: Float[Tensor, " rows"]
+) -> Float[Tensor, "rows wider"]:
+    """The rows in bfloat16 with one more column, and zeros up to a width that multiplies fast."""
+    d = rows.shape[1]
+    wider = rows.new_zeros(len(rows), d + ALIGNED - d % ALIGNED, dtype=torch.bfloat16)
+    wider[:, :d], wider[:, d] = rows, column
+    return wider
+
+
+def _rough(
+    W_enc: Float[Tensor, "features d_source"],
+    b_enc: Float[Tensor, " features"],
+    x: Float[Tensor, "tokens d_source"],
+    choice: Choice,
+    memory: Memory,
+) -> Pairs:
     half = torch.bfloat16
-    rough = _choose(weights.W_enc.to(half), weights.b_enc.to(half), x.to(half), choice, memory)
-    values = _row_products(x, weights.W_enc, _Bags.of(rough, (len(weights.W_enc),)))
-    values = (values + weights.b_enc[rough.features]).relu()
-    return Pairs(rough.features, values, rough.counts)
+    return _choose(W_enc.to(half), b_enc.to(half), x.to(half), choice, memory)
+
+
+def _scores(
+    weights: Weights, x: Float[Tensor, "tokens d_source"], pairs: Pairs
+) -> Float[Tensor, " pairs"]:
+    """The pre-activations of some features, in full precision."""
+    products = _row_products(x, weights.W_enc, _Bags.of(pairs, (len(weights.W_enc),)))
+    return products + weights.b_enc[pairs.features]
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether products in bfloat16 are much faster than in float32."""
+    return device.type == "cpu" and torch.cpu._is_amx_tile_supported()
 
 
 def _choose(
@@ -211,7 +282,7 @@ def _choose(
     size = max(1, ENCODED_AT_ONCE // len(W_enc))
     # BatchTopK compares all tokens.
     size = len(x) if choice.of_batch else min(size, len(x))
-    pre = memory.take("pre-activations", size, len(W_enc), x)
+    pre = memory.take(f"pre-activations in {x.dtype}", size, len(W_enc), x)
     parts = [
         choice.select(torch.addmm(b_enc, part, W_enc.T, out=pre[: len(part)]))
         for part in x.split(size)

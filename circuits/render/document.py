@@ -4,9 +4,6 @@ pyvis holds the network; its template is replaced by ours, with autoescape on. E
 came from a model or a user reaches the browser as JSON and is set as text, never as markup.
 """
 
-import base64
-import gzip
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
@@ -14,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import networkx as nx
-from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
 from circuits.graph import Node, ordered
+from circuits.render.assets import compress, inlined, script, style, templates
 from circuits.render.layout import Layout, layout
 from circuits.render.words import caption
 
-HERE = Path(__file__).parent
-SCRIPTS = ("dom", "state", "canvas", "labels", "card", "charts", "check", "table", "main")
+PARTS = ("dom", "state", "canvas", "labels", "card", "charts", "check", "table", "main")
+SCRIPTS = tuple(f"page_{name}.js" for name in PARTS)
 MAX_NODES, MAX_EDGES = 2_000, 12_000
 SMALLEST, LARGEST, OUTPUT = 4.5, 14.0, 9.0  # node radius, px
 NOTE = "size: |effect|, width: |weight|, edges run upwards"
@@ -60,13 +57,15 @@ def document(
         "size": {"width": places.width, "height": places.height},
         "total": {"nodes": len(graph), "edges": graph.number_of_edges()},
     }
-    environment = _environment()
+    library, environment = _library(), templates()
     environment.globals.update(
         title=title,
         facts=facts,
         payload={**payload, **shown},
         cards=compress(_cards_drawn(drawn, cards)),
-        assets=_assets(),
+        styles=[library["css"], style("page.css")],
+        library=library["js"],
+        script=script(SCRIPTS),
     )
     network.templateEnv = environment
     return network.generate_html()
@@ -81,23 +80,6 @@ def strongest(graph: nx.DiGraph) -> nx.DiGraph:
     inside.sort(key=lambda edge: (-abs(edge[2]["weight"]), str(edge[0]), str(edge[1])))
     kept.add_edges_from(inside[:MAX_EDGES])
     return kept
-
-
-def compress(record: Any) -> str:
-    """JSON, gzipped without a time stamp, in base64."""
-    packed = gzip.compress(to_json(record).encode(), compresslevel=9, mtime=0)
-    return base64.b64encode(packed).decode("ascii")
-
-
-def to_json(record: Any) -> str:
-    """Strict, compact ASCII JSON; NumPy and torch scalars and arrays count as plain values."""
-    return json.dumps(record, allow_nan=False, separators=(",", ":"), default=_plain)
-
-
-def embed(record: Any) -> Markup:
-    """JSON that may stand inside a `<script>` element: no character there can end it."""
-    text = record if isinstance(record, str) else to_json(record)
-    return Markup(text.replace("<", r"\u003c").replace(">", r"\u003e").replace("&", r"\u0026"))
 
 
 def _network(
@@ -164,41 +146,13 @@ def _cards_drawn(graph: nx.DiGraph, cards: Mapping[str, Any]) -> dict[str, Any]:
     return {name: cards[name] for name in sorted(names & cards.keys())}
 
 
-def _plain(value: Any) -> Any:
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    raise TypeError(
-        f"a page holds numbers, text, lists and dicts, got {type(value).__name__}: {value!r}"
-    )
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["embed"] = embed
-    return environment
-
-
 @cache
-def _assets() -> dict[str, Markup]:
-    """Style sheets and scripts to inline; vis-network's are the ones that pyvis ships."""
+def _library() -> dict[str, Markup]:
+    """The style sheet and script of vis-network that pyvis ships, to inline."""
     import pyvis
 
     vis = max(Path(pyvis.__file__).parent.glob("lib/vis-9.*"))
-    own = "\n".join((HERE / f"page_{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
     # A source map comment makes developer tools ask for a file that is not there.
-    library = (vis / "vis-network.min.js").read_text(encoding="utf-8").split("//# sourceMap")[0]
-    texts = {
-        "vis_css": (vis / "vis-network.css").read_text(encoding="utf-8"),
-        "vis_js": library,
-        "css": (HERE / "page.css").read_text(encoding="utf-8"),
-        "js": f'(() => {{\n"use strict";\n{own}\n}})();',
-    }
-    return {name: _inlined(name, text) for name, text in texts.items()}
-
-
-def _inlined(name: str, text: str) -> Markup:
-    end = "</style" if name.endswith("css") else "</script"
-    assert end not in text.lower(), f"{name} holds {end!r} and would end its own element"
-    return Markup(text)
+    code = (vis / "vis-network.min.js").read_text(encoding="utf-8").split("//# sourceMap")[0]
+    sheet = (vis / "vis-network.css").read_text(encoding="utf-8")
+    return {"css": inlined(sheet, end="</style"), "js": inlined(code, end="</script")}

@@ -1,12 +1,11 @@
 """The page of a suite: its dictionaries with their quality, and a search over all features."""
 
-import base64
-import gzip
 from collections.abc import Mapping
 from typing import Any
 
-from circuits.render.document import compress
-from circuits.render.feature_page import html, visible
+from circuits.render.assets import compress, packed
+from circuits.render.feature_page import html
+from circuits.render.words import readable
 
 SCRIPTS = (
     "page_dom.js",
@@ -22,8 +21,8 @@ ALIGNMENT = 8
 
 def suite_page(record: Mapping[str, Any], *, title: str) -> str:
     """One offline HTML page of a `feature-suite/1` record; raises `ValueError` on a NaN in it."""
-    table, packed = _packed(record["arrays"])
-    texts = {key: [visible(text) for text in record[key]] for key in ("vocabulary", "labels")}
+    table, content = _laid_out(record["arrays"])
+    texts = {key: [readable(text) for text in record[key]] for key in ("vocabulary", "labels")}
     features = sum(d["features"] for d in record["dictionaries"])
     facts = {
         "Model": record["model"],
@@ -37,15 +36,15 @@ def suite_page(record: Mapping[str, Any], *, title: str) -> str:
         title=title,
         facts=list(facts.items()),
         record=compress({**record, **texts, "arrays": table}),
-        arrays=base64.b64encode(packed).decode("ascii"),
+        arrays=packed(content),
     )
 
 
-def _packed(arrays: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
-    """NumPy arrays one after another, gzipped, and a table of where each one is."""
+def _laid_out(arrays: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
+    """NumPy arrays one after another, and a table of where each one is."""
     table, whole = {}, bytearray()
     for name, array in arrays.items():
         table[name] = {"type": array.dtype.str[1:], "shape": array.shape, "at": len(whole)}
         whole += array.tobytes()
         whole += bytes(-len(whole) % ALIGNMENT)
-    return table, gzip.compress(bytes(whole), compresslevel=9, mtime=0)
+    return table, bytes(whole)

@@ -10,7 +10,11 @@ from typing import Any, SupportsFloat
 from circuits.graph import Node
 
 SUPPORTS, OPPOSES, NEUTRAL = "supports", "opposes", "neutral"
-VISIBLE = str.maketrans({"\n": "⏎", "\t": "⇥", "\r": "␍"})
+# Control characters have pictures of their own; what reorders or breaks a line is spelled out.
+PICTURES = {code: 0x2400 + code for code in range(0x20)} | {0x7F: 0x2421}
+UNSEEN = (*range(0x80, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x2028, 0x2029)
+SPELLED = {code: f"‹U+{code:04X}›" for code in UNSEEN}
+VISIBLE = PICTURES | SPELLED | str.maketrans({"\n": "⏎", "\t": "⇥"})
 
 
 def support(value: SupportsFloat | None) -> float | None:
@@ -43,7 +47,7 @@ def stance(value: float | None) -> str:
 
 
 def readable(token: str) -> str:
-    """A token with its line breaks and tabs made visible; leading spaces stay."""
+    """A token with every character that would move, break or reorder a line made visible."""
     return token.translate(VISIBLE)
 
 

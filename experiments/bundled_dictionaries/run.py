@@ -12,7 +12,7 @@ import torch
 
 from circuits.graph import write_json
 from circuits.progress import bars
-from circuits.work import dictionary_specs, texts_of, train
+from circuits.suites import dictionary_specs, texts_of, train
 from hooked_qwen.bundled import DICTIONARIES
 from hooked_qwen.load import BUNDLED, load
 from hooked_qwen.stream import StreamConfig

@@ -23,8 +23,9 @@ from circuits.graph import Node, ordered, write_json
 from circuits.progress import bars
 from circuits.prompts import Prompt, write_prompts
 from circuits.runs import Inputs, read_run
+from circuits.suites import Texts, texts_of, train
 from circuits.verify import VerifyConfig
-from circuits.work import Texts, ablate_run, discover_run, render_run, texts_of, train, verify_run
+from circuits.work import ablate_run, discover_run, render_run, verify_run
 from hooked_qwen.load import load
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import StreamConfig

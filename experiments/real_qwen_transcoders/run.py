@@ -15,7 +15,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.graph import write_json
 from circuits.progress import bars
-from circuits.work import Texts, cache_activations, texts_of, train
+from circuits.suites import Texts, cache_activations, texts_of, train
 from hooked_qwen.load import load
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import StreamConfig

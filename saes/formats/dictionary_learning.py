@@ -19,7 +19,6 @@ import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,9 +26,9 @@ from torch import Tensor
 from hooked_qwen.sites import Site
 from saes.dictionary import SparseDictionary
 from saes.formats.folding import centred, gated
-from saes.formats.layout import Layout
+from saes.formats.layout import layout_of_folders
 from saes.formats.names import to_site
-from saes.formats.place import Entry, Place, inside
+from saes.formats.place import Entry
 from saes.formats.reading import assemble, check_tensors, choice, field, read_json, read_pt
 
 WEIGHTS, CONFIG = "ae.pt", "config.json"
@@ -62,27 +61,8 @@ RENAMED = {
 }
 
 
-def matches(place: Place) -> bool:
-    return bool(place.folders_with(WEIGHTS, CONFIG))
-
-
-def find(place: Place) -> list[Entry]:
-    return [_entry(place, folder) for folder in place.folders_with(WEIGHTS, CONFIG)]
-
-
-def _entry(place: Place, folder: str) -> Entry:
-    path = place.fetch(inside(folder, CONFIG))
-    site = _site(path, read_json(path))
-    return Entry(
-        source=site,
-        target=site,
-        name=folder or place.name,
-        place=place,
-        files=(inside(folder, WEIGHTS), inside(folder, CONFIG)),
-    )
-
-
-def _site(path: Path, config: Mapping[str, Any]) -> Site:
+def _sites(path: Path, _: str) -> tuple[Site, Site]:
+    config = read_json(path)
     trainer = field(config, path, "trainer", dict)
     buffer = field(config, path, "buffer", dict, {})
     choice(buffer, path, "io", {"out": "", "in": "an input", "in_and_out": "a transcoder"}, "out")
@@ -90,9 +70,10 @@ def _site(path: Path, config: Mapping[str, Any]) -> Site:
     name, layer = field(trainer, path, "submodule_name", str), field(trainer, path, "layer", int)
     named = re.fullmatch(r"(resid_pre|resid_post|attn_out|mlp_out)(_layer_\d+)?", name)
     try:
-        return to_site(f"{named[1]}.{layer}" if named else name)
+        site = to_site(f"{named[1]}.{layer}" if named else name)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+    return site, site
 
 
 def load(entry: Entry) -> SparseDictionary:
@@ -143,4 +124,12 @@ def _scalar(path: Path, tensors: dict[str, Tensor], name: str) -> float | None:
     return float(value)
 
 
-LAYOUT = Layout(name="dictionary-learning", matches=matches, find=find, load=load)
+LAYOUT = layout_of_folders(
+    "dictionary-learning",
+    weights=WEIGHTS,
+    config=CONFIG,
+    sites=_sites,
+    load=load,
+    # All of a sweep's folders are called trainer_0, trainer_1 and so on, in one folder a site.
+    name_of=lambda place, folder: folder or place.name,
+)

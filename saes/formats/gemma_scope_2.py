@@ -10,9 +10,12 @@
 The sites are `hf_hook_point_in` and, for transcoders, `hf_hook_point_out`.
 """
 
+from pathlib import Path
+
+from hooked_qwen.sites import Site
 from saes.dictionary import SparseDictionary
-from saes.formats.layout import Layout
-from saes.formats.place import Entry, Place, inside
+from saes.formats.layout import layout_of_folders
+from saes.formats.place import Entry
 from saes.formats.reading import (
     assemble,
     check_tensors,
@@ -26,27 +29,12 @@ from saes.formats.reading import (
 WEIGHTS, CONFIG = "params.safetensors", "config.json"
 
 
-def matches(place: Place) -> bool:
-    return bool(place.folders_with(WEIGHTS, CONFIG))
-
-
-def find(place: Place) -> list[Entry]:
-    return [_entry(place, folder) for folder in place.folders_with(WEIGHTS, CONFIG)]
-
-
-def _entry(place: Place, folder: str) -> Entry:
-    path = place.fetch(inside(folder, CONFIG))
+def _sites(path: Path, _: str) -> tuple[Site, Site]:
     config = read_json(path)
     choice(config, path, "architecture", {"jump_relu": ""}, None)
-    source = site_field(config, path, "hf_hook_point_in")
     is_transcoder = field(config, path, "hf_hook_point_out", str, None) is not None
-    return Entry(
-        source=source,
-        target=site_field(config, path, "hf_hook_point_out") if is_transcoder else source,
-        name=place.name_of(folder),
-        place=place,
-        files=(inside(folder, WEIGHTS), inside(folder, CONFIG)),
-    )
+    source = site_field(config, path, "hf_hook_point_in")
+    return source, site_field(config, path, "hf_hook_point_out") if is_transcoder else source
 
 
 def load(entry: Entry) -> SparseDictionary:
@@ -75,4 +63,4 @@ def load(entry: Entry) -> SparseDictionary:
     )
 
 
-LAYOUT = Layout(name="gemma-scope-2", matches=matches, find=find, load=load)
+LAYOUT = layout_of_folders("gemma-scope-2", weights=WEIGHTS, config=CONFIG, sites=_sites, load=load)

@@ -8,8 +8,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from hooked_qwen.sites import Site
 from saes.dictionary import SparseDictionary
-from saes.formats.place import Entry, Place
+from saes.formats.place import Entry, Place, inside
 
 Save = Callable[[Iterable[SparseDictionary], Path], None]
 
@@ -27,6 +28,36 @@ class Layout:
     "one of them, folded so that it takes and gives raw activations"
     save: Save | None = None
     "writes dictionaries into an empty folder; None where the layout is only read"
+
+
+def layout_of_folders(
+    name: str,
+    *,
+    weights: str,
+    config: str,
+    sites: Callable[[Path, str], tuple[Site, Site]],
+    load: Callable[[Entry], SparseDictionary],
+    save: Save | None = None,
+    name_of: Callable[[Place, str], str] = Place.name_of,
+) -> Layout:
+    """A layout with a folder for each dictionary, which holds its weights and its configuration.
+
+    `sites` reads source and target from the configuration's path and the dictionary's name.
+    """
+
+    def entry(place: Place, folder: str) -> Entry:
+        own_name = name_of(place, folder)
+        source, target = sites(place.fetch(inside(folder, config)), own_name)
+        files = (inside(folder, weights), inside(folder, config))
+        return Entry(source=source, target=target, name=own_name, place=place, files=files)
+
+    return Layout(
+        name=name,
+        matches=lambda place: bool(place.folders_with(weights, config)),
+        find=lambda place: [entry(place, f) for f in place.folders_with(weights, config)],
+        load=load,
+        save=save,
+    )
 
 
 def save_weights(tensors: dict[str, Tensor], path: Path) -> None:

@@ -21,10 +21,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hooked_qwen.sites import Site
 from saes.dictionary import SparseDictionary
 from saes.formats.folding import unit_rows
-from saes.formats.layout import Layout
-from saes.formats.place import Entry, Place, inside
+from saes.formats.layout import layout_of_folders
+from saes.formats.place import Entry
 from saes.formats.reading import (
     assemble,
     check_tensors,
@@ -52,24 +53,10 @@ NORMALISATION = {
 }
 
 
-def matches(place: Place) -> bool:
-    return bool(place.folders_with(WEIGHTS, CONFIG))
-
-
-def find(place: Place) -> list[Entry]:
-    return [_entry(place, folder) for folder in place.folders_with(WEIGHTS, CONFIG)]
-
-
-def _entry(place: Place, folder: str) -> Entry:
-    path = place.fetch(inside(folder, CONFIG))
+def _sites(path: Path, _: str) -> tuple[Site, Site]:
     config = _config(path)
-    return Entry(
-        source=site_field(config, path, "hook_point_in"),
-        target=site_field(config, path, "hook_point_out"),
-        name=place.name_of(folder),
-        place=place,
-        files=(inside(folder, WEIGHTS), inside(folder, CONFIG)),
-    )
+    source, target = (site_field(config, path, f"hook_point_{way}") for way in ("in", "out"))
+    return source, target
 
 
 def _config(path: Path) -> dict[str, Any]:
@@ -143,4 +130,4 @@ def _scale(path: Path, norms: Mapping[str, Tensor], hook: str, width: int) -> fl
     return math.sqrt(width) / float(norm)
 
 
-LAYOUT = Layout(name="openmoss", matches=matches, find=find, load=load)
+LAYOUT = layout_of_folders("openmoss", weights=WEIGHTS, config=CONFIG, sites=_sites, load=load)

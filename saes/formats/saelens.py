@@ -22,11 +22,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hooked_qwen.sites import Site
 from saes.dictionary import SparseDictionary
 from saes.formats.folding import centred, gated, unit_rows
-from saes.formats.layout import Layout, save_weights
+from saes.formats.layout import layout_of_folders, save_weights
 from saes.formats.names import transformer_lens
-from saes.formats.place import Entry, Place, inside
+from saes.formats.place import Entry
 from saes.formats.reading import (
     assemble,
     check_tensors,
@@ -64,26 +65,11 @@ NORMALISATION = {
 }
 
 
-def matches(place: Place) -> bool:
-    return bool(place.folders_with(WEIGHTS, CONFIG))
-
-
-def find(place: Place) -> list[Entry]:
-    return [_entry(place, folder) for folder in place.folders_with(WEIGHTS, CONFIG)]
-
-
-def _entry(place: Place, folder: str) -> Entry:
-    path = place.fetch(inside(folder, CONFIG))
+def _sites(path: Path, _: str) -> tuple[Site, Site]:
     config = _config(path)
-    source = site_field(config, path, "hook_name")
     is_transcoder = config["architecture"].endswith("transcoder")
-    return Entry(
-        source=source,
-        target=site_field(config, path, "hook_name_out") if is_transcoder else source,
-        name=place.name_of(folder),
-        place=place,
-        files=(inside(folder, WEIGHTS), inside(folder, CONFIG)),
-    )
+    source = site_field(config, path, "hook_name")
+    return source, site_field(config, path, "hook_name_out") if is_transcoder else source
 
 
 def _config(path: Path) -> dict[str, Any]:
@@ -234,4 +220,6 @@ def _written_config(one: SparseDictionary, kind: str) -> dict[str, Any]:
     return config
 
 
-LAYOUT = Layout(name="saelens", matches=matches, find=find, load=load, save=save)
+LAYOUT = layout_of_folders(
+    "saelens", weights=WEIGHTS, config=CONFIG, sites=_sites, load=load, save=save
+)

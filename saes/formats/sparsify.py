@@ -20,9 +20,9 @@ from pathlib import Path
 from hooked_qwen.sites import Site
 from saes.dictionary import SparseDictionary
 from saes.formats.folding import centred
-from saes.formats.layout import Layout, save_weights
+from saes.formats.layout import layout_of_folders, save_weights
 from saes.formats.names import hugging_face, to_site
-from saes.formats.place import Entry, Place, inside
+from saes.formats.place import Entry
 from saes.formats.reading import (
     assemble,
     check_tensors,
@@ -36,29 +36,14 @@ WEIGHTS, CONFIG = "sae.safetensors", "cfg.json"
 AXES = {"encoder.weight": "md", "encoder.bias": "m", "W_dec": "md", "b_dec": "d"}
 
 
-def matches(place: Place) -> bool:
-    return bool(place.folders_with(WEIGHTS, CONFIG))
-
-
-def find(place: Place) -> list[Entry]:
-    return [_entry(place, folder) for folder in place.folders_with(WEIGHTS, CONFIG)]
-
-
-def _entry(place: Place, folder: str) -> Entry:
-    path, name = place.fetch(inside(folder, CONFIG)), place.name_of(folder)
+def _sites(path: Path, name: str) -> tuple[Site, Site]:
     config = read_json(path)
     try:
         target = to_site(name)
         source = to_site(f"{name}.input") if _transcodes(config, path) else target
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    return Entry(
-        source=source,
-        target=target,
-        name=name,
-        place=place,
-        files=(inside(folder, WEIGHTS), inside(folder, CONFIG)),
-    )
+    return source, target
 
 
 def _transcodes(config: dict, path: Path) -> bool:
@@ -149,4 +134,6 @@ def _input_of(module: str) -> Site | None:
         return None
 
 
-LAYOUT = Layout(name="sparsify", matches=matches, find=find, load=load, save=save)
+LAYOUT = layout_of_folders(
+    "sparsify", weights=WEIGHTS, config=CONFIG, sites=_sites, load=load, save=save
+)

@@ -14,3 +14,28 @@ def browser():
         )
         yield started
         started.close()
+
+
+@pytest.fixture
+def visit(browser, tmp_path):
+    """Open a page's text from disk; afterwards assert that it stayed quiet and offline."""
+    context = browser.new_context(offline=True, viewport={"width": 1280, "height": 800})
+    noise, requests = [], []
+    file = tmp_path / "page.html"
+
+    def opened(html):
+        file.write_text(html, encoding="utf-8")
+        tab = context.new_page()
+        tab.on("console", lambda message: noise.append(message.text))
+        tab.on("pageerror", lambda error: noise.append(str(error)))
+        tab.on("dialog", lambda dialog: (noise.append(dialog.message), dialog.dismiss()))
+        tab.on("request", lambda request: requests.append(request.url))
+        tab.goto(file.as_uri())
+        tab.evaluate("(window.circuit ?? window.suite)?.ready")
+        return tab
+
+    yield opened
+    context.close()
+    assert noise == []
+    asked = {url.split("#")[0] for url in requests if not url.startswith(("data:", "blob:"))}
+    assert asked == {file.as_uri()}

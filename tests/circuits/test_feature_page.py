@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from circuits.features import feature_card
-from circuits.render.feature_page import feature_page, shown, visible
+from circuits.render.feature_page import feature_page, shown
 from circuits.render.suite_page import suite_page
+from circuits.render.words import readable
 from circuits.suite_record import suite_record
 from hooked_qwen.load import hook
 from hooked_qwen.sites import Site
@@ -58,31 +59,6 @@ def record(made):
 @pytest.fixture(scope="module")
 def page(record):
     return suite_page(record, title="Toy suite")
-
-
-@pytest.fixture
-def visit(browser, tmp_path):
-    """Open a page's text from disk; afterwards assert that it stayed quiet and offline."""
-    context = browser.new_context(offline=True, viewport={"width": 1280, "height": 800})
-    noise, requests = [], []
-    file = tmp_path / "page.html"
-
-    def opened(html):
-        file.write_text(html, encoding="utf-8")
-        tab = context.new_page()
-        tab.on("console", lambda message: noise.append(message.text))
-        tab.on("pageerror", lambda error: noise.append(str(error)))
-        tab.on("dialog", lambda dialog: (noise.append(dialog.message), dialog.dismiss()))
-        tab.on("request", lambda request: requests.append(request.url))
-        tab.goto(file.as_uri())
-        tab.evaluate("window.suite?.ready")
-        return tab
-
-    yield opened
-    context.close()
-    assert noise == []
-    asked = {url.split("#")[0] for url in requests if not url.startswith(("data:", "blob:"))}
-    assert asked == {file.as_uri()}
 
 
 def found(tab, query, scope="any"):
@@ -276,26 +252,26 @@ def test_hostile_texts_stay_text(visit, card, record, text):
         "nearest": {"decoder": rows, "encoder": rows, "layers": []},
     }
     tab = visit(feature_page(hostile))
-    assert tab.locator(".example").first.text_content() == f"{visible(text)}b"
-    assert tab.locator("h2 bdi").text_content() == visible(text)
-    assert tab.title() == f"mlp_out.1/3: {visible(text)}"
+    assert tab.locator(".example").first.text_content() == f"{readable(text)}b"
+    assert tab.locator("h2 bdi").text_content() == readable(text)
+    assert tab.title() == f"mlp_out.1/3: {readable(text)}"
     made = "document.querySelectorAll('img, iframe, a, #card b, #card i:not(.scored i)').length"
     assert tab.evaluate(made) == 0
     texts = {key: [text] * len(record[key]) for key in ("vocabulary", "labels")}
     tab = visit(suite_page(record | texts, title=text))
     found(tab, "mlp_out.1/3")
     tab.locator("#found-features .row").click()
-    assert tab.locator("#card h2 bdi").text_content() == visible(text)
-    assert tab.locator("#found-features bdi").text_content() == visible(text)
+    assert tab.locator("#card h2 bdi").text_content() == readable(text)
+    assert tab.locator("#found-features bdi").text_content() == readable(text)
     assert tab.locator("h1").text_content() == text.replace("\r", "\n")
     assert tab.evaluate(made) == 0
     assert tab.evaluate("document.scripts.length") == 3
 
 
 def test_no_character_that_moves_a_line_is_left():
-    seen = visible("".join(map(chr, range(0x20))) + "\x7f\x85\u202e\u2066\u2028")
+    seen = readable("".join(map(chr, range(0x20))) + "\x7f\x85\u202e\u2066\u2028")
     assert not any(ord(c) < 0x20 or c in "\x7f\x85\u202e\u2066\u2028" for c in seen)
-    assert visible(" the 中文 עברית") == " the 中文 עברית"
+    assert readable(" the 中文 עברית") == " the 中文 עברית"
 
 
 def test_the_pages_name_no_address_and_are_the_same_each_time(card, record, page):

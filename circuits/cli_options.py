@@ -1,0 +1,21 @@
+"""Options and choices that several verbs of the command line share."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Model = Annotated[
+    str, typer.Option(help="Hub name, local folder, .gguf file, or 'bundled'.", show_default=True)
+]
+Text = Annotated[
+    list[str],
+    typer.Option(help="Text files or folders (txt, md, py, jsonl); 'bundled' for our English."),
+]
+RunFolder = Annotated[Path, typer.Argument(help="A run folder written by `circuits discover`.")]
+
+
+class Mlp(StrEnum):
+    sae = "sae"
+    transcoder = "transcoder"

@@ -1,0 +1,237 @@
+"""The verbs for circuits: discover, verify, ablate, compare, render, and prompt sets."""
+
+import hashlib
+import re
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from circuits.cli_options import Mlp, Model, RunFolder
+from circuits.progress import bars
+from circuits.tables import ablation_table, comparison_table, console, verification_table
+
+app = typer.Typer()
+prompts_app = typer.Typer(no_args_is_help=True, help="Prompt sets of our own making.")
+app.add_typer(prompts_app, name="prompts")
+
+
+class Estimator(StrEnum):
+    ig = "ig"
+    patching = "patching"
+    exact = "exact"
+
+
+class Positions(StrEnum):
+    keep = "keep"
+    sum = "sum"
+
+
+class Reference(StrEnum):
+    patch = "patch"
+    zero = "zero"
+    mean = "mean"
+
+
+class Method(StrEnum):
+    sparse_feature = "sparse-feature"
+
+
+class To(StrEnum):
+    zero = "zero"
+    mean = "mean"
+    patch = "patch"
+
+
+class Split(StrEnum):
+    train = "train"
+    test = "test"
+
+
+@app.command()
+def discover(
+    prompts: Annotated[Path, typer.Argument(help="Prompt file: JSON Lines or CSV.")],
+    out: Annotated[Path, typer.Option(help="Run folder to write.")],
+    model: Model = "bundled",
+    dictionaries: Annotated[str, typer.Option(help="Folder, or 'bundled'.")] = "bundled",
+    method: Annotated[Method, typer.Option(help="What kind of graph.")] = Method.sparse_feature,
+    estimator: Annotated[Estimator, typer.Option(help="How node effects are found.")] = (
+        Estimator.ig
+    ),
+    nodes: Annotated[int, typer.Option(help="Features and errors to keep.")] = 100,
+    positions: Annotated[
+        Positions, typer.Option(help="Keep token positions apart, or sum over them.")
+    ] = Positions.keep,
+    reference: Annotated[
+        Reference, typer.Option(help="What nodes are moved to.")
+    ] = Reference.patch,
+    mlp: Annotated[
+        Mlp, typer.Option(help="Which dictionary to use where an MLP has both.")
+    ] = Mlp.sae,
+    edge_threshold: Annotated[
+        float, typer.Option(help="Leave out edges under this share of the strongest node.")
+    ] = 0.01,
+    text: Annotated[
+        list[str] | None, typer.Option(help="Text for features' examples, besides the prompts.")
+    ] = None,
+) -> None:
+    """Find the sparse feature circuit of a prompt set.
+
+    Example: `circuits discover prompts.jsonl --model bundled --dictionaries bundled --out run`
+    """
+    from circuits import work
+    from circuits.discover import DiscoverConfig
+    from circuits.runs import Inputs
+
+    config = DiscoverConfig(
+        estimator=estimator.value,
+        nodes=nodes,
+        positions=positions.value,
+        reference=reference.value,
+        edge_threshold=edge_threshold,
+    )
+    inputs = Inputs.resolved(model, dictionaries, prompts, mlp.value)
+    texts = work.texts_of(text) if text else None
+    with bars() as report:
+        found = work.discover_run(
+            inputs, out, config=config, texts=texts, command=command_line(), report=report
+        )
+    meta = found.graph.graph
+    console.print(
+        f"{meta['n_prompts']} prompts, mean {meta['metric']} {meta['clean_metric']:.2f}"
+        + ("" if meta["patch_metric"] is None else f", patched {meta['patch_metric']:.2f}")
+        + f"\n{found.graph.number_of_nodes()} nodes, {found.graph.number_of_edges()} edges\n"
+        f"graph {out / 'graph.json'}\npage  {out / 'graph.html'}\n"
+        f"next  circuits verify {out}",
+        highlight=False,
+    )
+
+
+@app.command()
+def verify(
+    run: RunFolder,
+    to: Annotated[To, typer.Option(help="What ablated nodes are set to.")] = To.mean,
+    seed: int = 0,
+) -> None:
+    """Hold a run against exact ablation: every node, and the circuit as a whole.
+
+    Example: `circuits verify run`
+    """
+    from circuits import work
+    from circuits.verify import VerifyConfig
+
+    config = VerifyConfig(to=to.value, seed=seed)
+    with bars() as report:
+        record = work.verify_run(run, config=config, report=report)
+    verification_table(record)
+    console.print(
+        f"record {run / 'verification.json'}\npage   {run / 'graph.html'}", highlight=False
+    )
+
+
+@app.command()
+def ablate(
+    run: RunFolder,
+    features: Annotated[
+        str | None, typer.Option(help="Such as 'mlp_out.3/812,resid_post.5/17@4'.")
+    ] = None,
+    top: Annotated[int | None, typer.Option(help="The graph's n strongest features.")] = None,
+    outside: Annotated[
+        bool, typer.Option("--outside", help="Everything outside the graph.")
+    ] = False,
+    to: Annotated[To, typer.Option(help="What they are set to.")] = To.zero,
+    prompts: Annotated[Path | None, typer.Option(help="Other prompts to rerun.")] = None,
+    name: Annotated[str | None, typer.Option(help="Folder under RUN/ablations.")] = None,
+) -> None:
+    """Cut features out, rerun the prompts, and find the graph that is left.
+
+    Example: `circuits ablate run --features "mlp_out.3/812,resid_post.4/17"`
+    """
+    from circuits import work
+
+    if sum([features is not None, top is not None, outside]) != 1:
+        raise ValueError("say what to ablate with one of --features, --top or --outside")
+    label = name or f"{_ablation_name(features, top)}-{to.value}"
+    with bars() as report:
+        result = work.ablate_run(
+            run,
+            features=features,
+            top=top,
+            outside=outside,
+            to=to.value,
+            label=label,
+            prompts=prompts,
+            report=report,
+        )
+    ablation_table(result)
+    console.print(f"result {run / 'ablations' / label}", highlight=False)
+
+
+@app.command()
+def compare(
+    run_a: Annotated[Path, typer.Argument(help="A run, or an ablation's folder.")],
+    run_b: Annotated[Path, typer.Argument(help="Another.")],
+    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("compare.html"),
+    rows: Annotated[int, typer.Option(help="Rows to print.")] = 20,
+) -> None:
+    """What changed between two graphs, as a table and as one page.
+
+    Example: `circuits compare run run/ablations/top-5-zero --out compare.html`
+    """
+    from circuits import work
+
+    changes = work.compare_runs(run_a, run_b, out)
+    comparison_table(changes[:rows], (run_a.name or "A", run_b.name or "B"))
+    console.print(f"page {out}", highlight=False)
+
+
+@app.command()
+def render(
+    run: RunFolder,
+    to: Annotated[str, typer.Option(help="Of html, svg, pdf, separated by commas.")] = "html",
+    nodes: Annotated[int, typer.Option(help="Nodes in the figure.")] = 25,
+) -> None:
+    """Draw a run: the page, and vector figures for a paper.
+
+    Example: `circuits render run --to html,svg,pdf`
+    """
+    from circuits import work
+
+    for path in work.render_run(run, to.split(","), nodes):
+        console.print(str(path), highlight=False)
+
+
+@prompts_app.command("make")
+def make_prompts(
+    task: Annotated[str, typer.Argument(help="Such as agreement_nounpp; a wrong one lists all.")],
+    out: Annotated[Path, typer.Option(help="JSON Lines file to write.")],
+    n: Annotated[int, typer.Option(help="Number of pairs.")] = 40,
+    split: Annotated[Split, typer.Option(help="Train and test share no content word.")] = (
+        Split.train
+    ),
+    model: Model = "bundled",
+    seed: int = 0,
+) -> None:
+    """Write a prompt set of the bundled English, checked against a model's tokenizer.
+
+    Example: `circuits prompts make agreement_nounpp --n 40 --out prompts.jsonl`
+    """
+    from circuits import work
+
+    prompts = work.make_prompts(task, n, split=split.value, seed=seed, model=model, out=out)
+    console.print(f"{len(prompts)} pairs in {out}, such as {prompts[0].clean!r}", highlight=False)
+
+
+def _ablation_name(features: str | None, top: int | None) -> str:
+    """A folder name that differs where the ablated nodes do."""
+    if features is None:
+        return "outside" if top is None else f"top-{top}"
+    readable = re.sub(r"[^A-Za-z0-9_.@-]+", "-", features).strip("-")[:40]
+    return f"{readable}-{hashlib.sha256(features.encode()).hexdigest()[:6]}"
+
+
+def command_line() -> list[str]:
+    """The command that was given, for the record."""
+    return ["circuits", *sys.argv[1:]]

@@ -1,0 +1,77 @@
+"""What every page is made with: templates that escape, and our own files to put inside them.
+
+What came from a model or a user reaches the browser as JSON and is set as text, never as markup.
+"""
+
+import base64
+import gzip
+import json
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup
+
+HERE = Path(__file__).parent
+
+
+def templates() -> Environment:
+    """Our templates; what they are given is escaped, and `embed` puts a record into a script."""
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["embed"] = embed
+    return environment
+
+
+def style(*names: str) -> Markup:
+    """Our style sheets, as the content of one element."""
+    return inlined("".join(map(_text, names)), end="</style")
+
+
+def script(names: Sequence[str]) -> Markup:
+    """Our scripts, in a scope of their own, as the content of one element."""
+    own = "\n".join(map(_text, names))
+    return inlined(f'(() => {{\n"use strict";\n{own}\n}})();', end="</script")
+
+
+def inlined(text: str, *, end: str) -> Markup:
+    """Code that stands in an element, which no part of it may end."""
+    assert end not in text.lower(), f"{end!r} in {text[:40]!r}... would end its own element"
+    return Markup(text)
+
+
+def embed(record: Any) -> Markup:
+    """JSON that may stand inside a `<script>` element: no character there can end it."""
+    text = record if isinstance(record, str) else to_json(record)
+    return Markup(text.replace("<", r"\u003c").replace(">", r"\u003e").replace("&", r"\u0026"))
+
+
+def compress(record: Any) -> str:
+    """JSON, gzipped without a time stamp, in base64."""
+    return packed(to_json(record).encode())
+
+
+def packed(content: bytes) -> str:
+    """Bytes, gzipped without a time stamp, in base64."""
+    return base64.b64encode(gzip.compress(content, compresslevel=9, mtime=0)).decode("ascii")
+
+
+def to_json(record: Any) -> str:
+    """Strict, compact ASCII JSON; NumPy and torch scalars and arrays count as plain values."""
+    return json.dumps(record, allow_nan=False, separators=(",", ":"), default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(
+        f"a page holds numbers, text, lists and dicts, got {type(value).__name__}: {value!r}"
+    )
+
+
+@cache
+def _text(name: str) -> str:
+    return (HERE / name).read_text(encoding="utf-8")
