@@ -2,7 +2,10 @@
 
 import importlib
 import json
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +18,40 @@ LOGS = ("tensorboard", "wandb")
 Log = Callable[[Progress], None]
 
 
-def open_log(folder: Path, others: Sequence[str], *, after_step: int) -> Log:
+@dataclass(frozen=True)
+class _Sink:
+    write: Callable[[int, dict[str, Any]], None]
+    close: Callable[[], None] = lambda: None
+
+
+@contextmanager
+def open_log(folder: Path, others: Sequence[str], *, after_step: int) -> Generator[Log, None, None]:
     """A function that logs every 50th step to `folder/training.jsonl` and to the `others`.
 
-    Lines later than `after_step`, of a run that was cut off, are dropped. Raises `ValueError` for
-    a log that is unknown or whose package is not installed.
+    The others write below `folder` too, each to a folder of its name. Lines later than
+    `after_step`, of a run that was cut off, are dropped. Raises `ValueError` for a log that is
+    unknown or whose package is not installed.
     """
+    if not after_step:
+        for name in LOGS:
+            shutil.rmtree(folder / name, ignore_errors=True)
     path = folder / LOG
     kept = [] if not path.exists() else path.read_text().splitlines()
     kept = [line for line in kept if _step(line) <= after_step]
     path.write_text("".join(f"{line}\n" for line in kept))
-    sinks = [_jsonl(path), *(_sink(name, folder) for name in others)]
+    sinks = [_jsonl(path), *(_other(name, folder, after_step) for name in others)]
 
     def log(now: Progress) -> None:
         if now.step % LOG_EVERY and now.step != now.steps:
             return
         for sink in sinks:
-            sink(now.step, _record(now))
+            sink.write(now.step, _record(now))
 
-    return log
+    try:
+        yield log
+    finally:
+        for sink in sinks:
+            sink.close()
 
 
 def last_line(folder: Path) -> dict[str, Any]:
@@ -60,15 +78,15 @@ def _step(line: str) -> int | float:
         return float("inf")
 
 
-def _jsonl(path: Path) -> Callable[[int, dict[str, Any]], None]:
+def _jsonl(path: Path) -> _Sink:
     def write(step: int, record: dict[str, Any]) -> None:
         with path.open("a") as file:
             file.write(json.dumps(record) + "\n")
 
-    return write
+    return _Sink(write)
 
 
-def _sink(name: str, folder: Path) -> Callable[[int, dict[str, Any]], None]:
+def _other(name: str, folder: Path, after_step: int) -> _Sink:
     if name not in LOGS:
         raise ValueError(f"no log is called {name!r}: expected one of {', '.join(LOGS)}")
     module = "torch.utils.tensorboard" if name == "tensorboard" else "wandb"
@@ -80,15 +98,16 @@ def _sink(name: str, folder: Path) -> Callable[[int, dict[str, Any]], None]:
         ) from None
     if name == "wandb":
         run = package.init(project="qwen-circuits", dir=str(folder), name=folder.name)
-        return lambda step, record: run.log(_flat(record), step=step)
-    writer = package.SummaryWriter(str(folder / "tensorboard"))
+        return _Sink(lambda step, record: run.log(_flat(record), step=step), run.finish)
+    # What a run that was cut off logged later than its checkpoint is not shown.
+    writer = package.SummaryWriter(str(folder / name), purge_step=after_step + 1)
 
     def write(step: int, record: dict[str, Any]) -> None:
         for key, value in _flat(record).items():
             writer.add_scalar(key, value, step)
         writer.flush()
 
-    return write
+    return _Sink(write, writer.close)
 
 
 def _flat(record: dict[str, Any]) -> dict[str, int | float]:

@@ -21,7 +21,7 @@ from hooked_qwen.stream import ActivationBatch, StreamConfig, activation_batches
 from saes.checkpoint import Keeper, read_snapshot
 from saes.dictionary import DictionarySpec
 from saes.formats import ours
-from saes.log import LOG, open_log
+from saes.log import LOG, LOGS, open_log
 from saes.metrics import Quality, evaluate, held_out_blocks
 from saes.train_config import TrainConfig, record_of
 from saes.training import Progress, Trained, fit
@@ -78,30 +78,30 @@ def train_suite(
     after = read_snapshot(place, identity) if options.resume and place.exists() else None
     out.mkdir(parents=True, exist_ok=True)
     start = after.step if after else 0
-    log = open_log(out, options.logs, after_step=start)
-
-    def tell(now: Progress) -> None:
-        log(now)
-        if report is not None:
-            report(now)
-
     if batches is None:
         source = activation_batches(model, sites, training_text(texts), config=stream, start=start)
     else:
         source = batches(sites, start)
-    trained = fit(
-        source,
-        specs,
-        config=config,
-        report=tell,
-        keep=Keeper(place, options.checkpoint_every, identity),
-        after=after,
-    )
+    with open_log(out, options.logs, after_step=start) as log:
+
+        def tell(now: Progress) -> None:
+            log(now)
+            if report is not None:
+                report(now)
+
+        trained = fit(
+            source,
+            specs,
+            config=config,
+            report=tell,
+            keep=Keeper(place, options.checkpoint_every, identity),
+            after=after,
+        )
     dictionaries = [t.dictionary for t in trained]
     quality = evaluate(model, dictionaries, blocks, report=report_evaluation)
     build_folder_atomically(
         out,
-        lambda partial: _write(model, trained, quality, stream, partial, dtype, log=out / LOG),
+        lambda partial: _write(model, trained, quality, stream, partial, dtype, logs=out),
     )
     return quality
 
@@ -124,7 +124,7 @@ def check_place(out: Path) -> None:
     if (out / ours.SUITE).exists():
         raise ValueError(f"{out} is not empty, it holds dictionaries: choose another folder")
     strangers = [p.name for p in out.iterdir() if not p.name.startswith(".")]
-    if any(name not in (LOG, CHECKPOINT) for name in strangers):
+    if any(name not in (LOG, CHECKPOINT, *LOGS) for name in strangers):
         raise ValueError(f"{out} is not empty: choose another folder, or remove it first")
 
 
@@ -158,7 +158,7 @@ def _write(
     folder: Path,
     dtype: torch.dtype,
     *,
-    log: Path,
+    logs: Path,
 ) -> None:
     about_model = {"name": model.cfg.model_name, "d_model": model.cfg.d_model}
     for one, figures in zip(trained, quality, strict=True):
@@ -170,7 +170,10 @@ def _write(
         spec = one.dictionary.spec
         ours.save_dictionary(one.dictionary, folder / spec.name, card=card, dtype=dtype)
     ours.save_suite_index(folder, [t.dictionary.spec.name for t in trained])
-    shutil.copyfile(log, folder / LOG)
+    shutil.copyfile(logs / LOG, folder / LOG)
+    for name in LOGS:
+        if (logs / name).is_dir():
+            shutil.copytree(logs / name, folder / name, symlinks=True)
 
 
 def training_text(texts: Callable[[], Iterator[str]]) -> Iterator[str]:

@@ -39,6 +39,13 @@ def planted(n, size=32, *, seed=0):
         )
 
 
+@pytest.fixture(params=[torch.float64, torch.float32], ids=str)
+def _each_precision(request):
+    torch.set_default_dtype(request.param)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
 @pytest.fixture
 def _float64():
     torch.set_default_dtype(torch.float64)
@@ -80,7 +87,7 @@ def test_a_recovered_dictionary_reconstructs_raw_activations(recovered):
         assert error < 0.25
 
 
-@pytest.mark.usefixtures("_float64")
+@pytest.mark.usefixtures("_each_precision")
 @pytest.mark.parametrize("spec", [SAE, TRANSCODER], ids=["sae", "transcoder"])
 @pytest.mark.parametrize("dead_after", [40, 10**9], ids=["auxk", "no-auxk"])
 def test_training_equals_the_dense_reference(spec, dead_after):
