@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
@@ -88,11 +88,16 @@ def _at_position(change: Activation, node: Node) -> Activation:
 class SiteMask:
     """Which nodes of a site stay as they are; `pos` has length 1 when positions are summed."""
 
-    feature: Bool[Tensor, "pos features"]
-    error: Bool[Tensor, " pos"]
+    feature: Bool[Tensor, "*rows pos features"]
+    error: Bool[Tensor, "*rows pos"]
+
+    @property
+    def keeps_all(self) -> bool:
+        return bool(self.feature.all() and self.error.all())
 
 
 Masks = dict[Site, SiteMask]
+"One mask a site; with an axis `rows` in front where each row of a batch has its own."
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,10 @@ class Baseline:
 
     f: Float[Tensor, "batch pos features"]
     error: Float[Tensor, "batch pos d_model"]
+
+    def rows(self, index: Int[Tensor, " rows"]) -> "Baseline":
+        """The baseline of each prompt in `index`, repeats allowed."""
+        return Baseline(*(x if len(x) == 1 else x[index] for x in (self.f, self.error)))
 
 
 def no_nodes(suite: Suite, n_positions: int) -> Masks:
@@ -137,6 +146,21 @@ def complement(masks: Masks) -> Masks:
     return {site: SiteMask(~mask.feature, ~mask.error) for site, mask in masks.items()}
 
 
+def stacked(circuits: Sequence[Masks], repeats: int) -> Masks:
+    """Masks of several circuits, each for `repeats` rows of a batch, one circuit after another."""
+    return {
+        site: SiteMask(
+            *(
+                torch.stack([getattr(masks[site], part) for masks in circuits]).repeat_interleave(
+                    repeats, 0
+                )
+                for part in ("feature", "error")
+            )
+        )
+        for site in circuits[0]
+    }
+
+
 @contextmanager
 def only(
     model: TransformerBridge, suite: Suite, masks: Masks, baselines: Mapping[Site, Baseline]
@@ -147,7 +171,7 @@ def only(
     their inputs. Sites where everything is kept are not touched. Padding is ablated like the
     rest: no real token reads it.
     """
-    cut = {s: m for s, m in masks.items() if not (m.feature.all() and m.error.all())}
+    cut = {site: mask for site, mask in masks.items() if not mask.keeps_all}
     sources = {suite[site].source for site in cut} - set(cut)
     with ExitStack() as stack:
         seen = stack.enter_context(capture(model, sources)) if sources else {}

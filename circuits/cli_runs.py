@@ -82,7 +82,7 @@ def discover(
     Example: `circuits discover prompts.jsonl --model bundled --dictionaries bundled --out run`
     """
     from circuits import work
-    from circuits.discover import DiscoverConfig
+    from circuits.ranking import DiscoverConfig
     from circuits.runs import Inputs
 
     config = DiscoverConfig(

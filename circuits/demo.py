@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from circuits.discover import DiscoverConfig, Discovery
+from circuits.discover import Discovery
 from circuits.graph import ordered
+from circuits.ranking import DiscoverConfig
 from circuits.report import Report, silent
 from circuits.runs import Inputs, Stopwatch
 from circuits.suites import dictionary_specs, texts_of, train

@@ -1,60 +1,39 @@
 """From prompts to a sparse feature graph: node effects, the strongest of them, their edges."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import networkx as nx
 from transformer_lens.model_bridge import TransformerBridge
 
-from circuits.ablation import all_nodes, exact_effects, token_nodes
-from circuits.attribution.edges import EdgeWeights, edge_weights
-from circuits.attribution.effects import (
-    Estimator,
-    Gradients,
-    SiteEffects,
-    gradients_along_path,
-    gradients_at_clean,
-    node_effects,
-)
+from circuits.ablation import masks_of
+from circuits.answers import metric_of
+from circuits.attribution.edges import LOGIT, edge_weights
 from circuits.attribution.states import (
     BatchState,
-    Means,
-    Reference,
-    batches,
-    mean_over,
 )
+from circuits.faithfulness import To, ablation_means, ends, metrics_with
 from circuits.graph import Node, rounded
 from circuits.metric import Metric, logit_difference
-from circuits.prompts import EncodedPrompts, Positions
+from circuits.prompts import EncodedPrompts
+from circuits.prune import above_threshold, by_faithfulness, by_influence, connected, kept_edges
+from circuits.ranking import (
+    DiscoverConfig,
+    Ranking,
+    rank_nodes,
+    reference_means,
+    rules_of,
+    states_of,
+)
 from circuits.report import Report, silent
 from hooked_qwen.sites import Site
 from saes.suite import Suite
 
-
-@dataclass(frozen=True, kw_only=True)
-class DiscoverConfig:
-    """What is estimated, and what is kept of it."""
-
-    estimator: Estimator = "ig"
-    nodes: int = 100
-    "features and errors kept, the strongest by the size of their mean effect"
-    positions: Positions = "keep"
-    reference: Reference = "patch"
-    steps: int = 10
-    "points on the path of integrated gradients"
-    edge_threshold: float = 0.01
-    "edges weaker than this share of the strongest feature's or error's effect are left out"
-    batch_size: int = 32
-    "prompts run together; changes no result beyond rounding"
-
-    def __post_init__(self) -> None:
-        for name in ("nodes", "steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: expected at least 1")
-
-
-Ranking = list[tuple[Node, float]]
+OUTPUT = Node(LOGIT, LOGIT)
+"The output while the graph is made; at the end it is named by the answer."
+SPARE = 20
+"Nodes beyond those wanted that are weighed too, and may connect them."
 
 
 @dataclass(frozen=True)
@@ -77,139 +56,121 @@ def discover(
 
     Effects and weights are means over the prompts; thresholds apply to the means.
     """
-    metric = logit_difference(prompts.answer_ids, prompts.wrong_ids)
+    metric = metric_of(config.metric, model, prompts)
     means = reference_means(model, suite, prompts, config)
     ranking, gradients = rank_nodes(
         model, suite, prompts, metric, config=config, means=means, report=report
     )
-    inputs = [(n, e) for n, e in ranking if n.kind == "token"]
-    kept = [(n, e) for n, e in ranking if n.kind != "token"][: config.nodes]
-    weights: EdgeWeights = {}
-    graph = nx.DiGraph()
-    for node, effect in [*kept, *inputs]:
-        graph.add_node(node, kind=node.kind, effect=effect, exact=None, activation=0.0, label="")
+    states = list(states_of(model, suite, prompts, config, means))
+    inputs = [n for n, _ in ranking if n.kind == "token"]
+    pool = _pool(model, suite, states, metric, prompts, ranking, config, report)
+    weights: dict[tuple[Node, Node], float] = {}
     done = 0
-    summary = _Summary()
-    for state, g in zip(states_of(model, suite, prompts, config, means), gradients, strict=True):
-        summary.add(state, metric)
-        _add_activations(graph, state, len(prompts))
-        found = edge_weights(model, suite, state, g, metric, [n for n, _ in [*kept, *inputs]])
+    for state, g in zip(states, gradients, strict=True):
+        with rules_of(model, config):
+            found = edge_weights(model, suite, state, g, metric, [*pool, *inputs])
         for pair, weight in found.items():
             weights[pair] = weights.get(pair, 0.0) + weight / len(prompts)
         done += len(state.rows)
         report("edges", done, len(prompts))
-    _add_output(graph, prompts, summary)
-    _add_edges(graph, weights, config)
+    if config.influence is not None:
+        pool = by_influence(pool, weights, OUTPUT, config.influence)
+    kept = connected(pool, weights, count=config.nodes, output=OUTPUT, inputs=inputs)
+    graph = _graph([*kept, *inputs], dict(ranking), weights, config)
+    summary = _Summary(prompts)
+    for state in states:
+        summary.add(state, metric)
+        _add_activations(graph, state, len(prompts))
+    _name_output(graph, prompts, summary)
     _add_tokens(graph, prompts)
     graph.graph.update(_meta(model, suite, prompts, config, summary, weights, graph))
     return Discovery(graph, ranking)
 
 
-def rank_nodes(
+def _pool(
     model: TransformerBridge,
     suite: Suite,
-    prompts: EncodedPrompts,
+    states: Sequence[BatchState],
     metric: Metric,
-    *,
-    config: DiscoverConfig,
-    means: Means | None,
-    report: Report = silent,
-) -> tuple[Ranking, list[Gradients]]:
-    """Mean effect of every node that moves, strongest first, and each batch's gradients."""
-    totals: dict[Node, float] = {}
-    gradients: list[Gradients] = []
-    done = 0
-    for state in states_of(model, suite, prompts, config, means):
-        if config.estimator == "ig":
-            g = gradients_along_path(model, suite, state, metric, steps=config.steps)
-        else:
-            g = gradients_at_clean(model, suite, state, metric)
-        gradients.append(g)
-        nodes = all_nodes(suite, state, positions=config.positions)
-        nodes += token_nodes(state, positions=config.positions)
-        if config.estimator == "exact":
-            effects = _exact(model, suite, state, metric, nodes, report)
-        else:
-            found = node_effects(suite, state, g, positions=config.positions)
-            effects = [_pick(found, node) for node in nodes]
-        for node, effect in zip(nodes, effects, strict=True):
-            totals[node] = totals.get(node, 0.0) + effect
-        done += len(state.rows)
-        report("node effects", done, len(prompts))
-    ranking = [(node, total / len(prompts)) for node, total in totals.items()]
-    return sorted(ranking, key=lambda pair: (-abs(pair[1]), str(pair[0]))), gradients
-
-
-def reference_means(
-    model: TransformerBridge, suite: Suite, prompts: EncodedPrompts, config: DiscoverConfig
-) -> Means | None:
-    """Means over the clean prompts where they are the reference."""
-    if config.reference != "mean":
-        return None
-    return mean_over(
-        model,
-        suite,
-        prompts.clean,
-        by_position=config.positions == "keep",
-        batch_size=config.batch_size,
-    )
-
-
-def states_of(
-    model: TransformerBridge,
-    suite: Suite,
     prompts: EncodedPrompts,
+    ranking: Ranking,
     config: DiscoverConfig,
-    means: Means | None,
-) -> Iterator[BatchState]:
-    """The prompt set in batches, decomposed with the references that `config` names."""
-    return batches(
-        model,
-        suite,
-        prompts,
-        reference=config.reference,
-        batch_size=config.batch_size,
-        means=means,
-    )
-
-
-def _exact(
-    model: TransformerBridge,
-    suite: Suite,
-    state: BatchState,
-    metric: Metric,
-    nodes: Sequence[Node],
     report: Report,
-) -> list[float]:
+) -> list[Node]:
+    """The nodes that the graph is chosen from: some to spare, where one is not connected."""
+    nodes = [(n, e) for n, e in ranking if n.kind != "token"]
+    strongest = [n for n, _ in nodes[: config.nodes]]
+    if config.threshold is not None:
+        return [n for n in above_threshold(nodes, config.threshold) if n in set(strongest)]
+    if config.faithfulness is not None:
+        measure = _faithfulness(model, suite, prompts, states, metric, config, report)
+        return by_faithfulness(strongest, measure, config.faithfulness)
+    if config.influence is not None:
+        return strongest
+    return [n for n, _ in nodes[: config.nodes + SPARE]]
+
+
+def _faithfulness(
+    model: TransformerBridge,
+    suite: Suite,
+    prompts: EncodedPrompts,
+    states: Sequence[BatchState],
+    metric: Metric,
+    config: DiscoverConfig,
+    report: Report,
+) -> Callable[[Sequence[Sequence[Node]]], list[float]]:
+    """Measures circuits, all other nodes at their mean (zero, for prompts without a patch)."""
+    to: To = "zero" if prompts.patch is None else "mean"
+    options = {"positions": config.positions, "batch_size": config.batch_size}
+    means = ablation_means(model, suite, prompts, **options) if to == "mean" else None
+    scale = ends(model, suite, states, metric, to, means)
+    length = prompts.clean.tokens.shape[1] if config.positions == "keep" else 1
     done = 0
 
-    def tick(n: int) -> None:
+    def measure(circuits: Sequence[Sequence[Node]]) -> list[float]:
         nonlocal done
-        done += n
-        report("exact effects of a batch", done, len(nodes))
+        masks = [masks_of(suite, nodes, length) for nodes in circuits]
+        values = metrics_with(model, suite, states, metric, masks, to, means)
+        done += len(circuits)
+        report(f"elimination, {max(map(len, circuits))} nodes left", done, done + 1)
+        return [scale.faithfulness(value) for value in values]
 
-    return exact_effects(model, suite, state, metric, nodes, report=tick).sum(1).tolist()
+    return measure
 
 
-def _pick(effects: dict[Site, SiteEffects], node: Node) -> float:
-    site, at = effects[Site.parse(node.site)], node.position or 0
-    if node.feature == "error":
-        return float(site.error[at])
-    return float(site.feature[at, 0 if node.kind == "token" else int(node.feature)])
+def _graph(
+    nodes: Sequence[Node],
+    effects: Mapping[Node, float],
+    weights: Mapping[tuple[Node, Node], float],
+    config: DiscoverConfig,
+) -> nx.DiGraph:
+    graph = nx.DiGraph()
+    for node in nodes:
+        graph.add_node(
+            node, kind=node.kind, effect=effects[node], exact=None, activation=0.0, label=""
+        )
+    floor = config.edge_threshold * max(
+        (abs(effects[n]) for n in nodes if n.kind != "token"), default=0.0
+    )
+    graph.add_node(OUTPUT)
+    for (source, target), weight in kept_edges([*nodes, OUTPUT], weights, floor=floor).items():
+        graph.add_edge(source, target, weight=weight)
+    return graph
 
 
 class _Summary:
-    """Mean metric on the clean and on the patch prompts."""
+    """Mean metric on the clean and on the patch prompts, and how often the answer is preferred."""
 
-    def __init__(self) -> None:
+    def __init__(self, prompts: EncodedPrompts) -> None:
         self.n, self.clean, self.patch, self.right = 0, 0.0, 0.0, 0
         self.has_patch = True
+        self.preference = logit_difference(prompts.answer_ids, prompts.wrong_ids)
 
     def add(self, state: BatchState, metric: Metric) -> None:
         clean = metric(state.logits, state.rows)
         self.n += len(clean)
         self.clean += float(clean.double().sum())
-        self.right += int((clean > 0).sum())
+        self.right += int((self.preference(state.logits, state.rows) > 0).sum())
         if state.patch_logits is None:
             self.has_patch = False
         else:
@@ -227,7 +188,7 @@ class _Summary:
 def _add_activations(graph: nx.DiGraph, state: BatchState, n_prompts: int) -> None:
     """Add to each feature its mean clean activation (largest over positions when summed)."""
     for node, data in graph.nodes(data=True):
-        if data["kind"] == "token":
+        if node.kind in ("token", "logit"):
             data["activation"] = None
             continue
         nodes = state.sites[Site.parse(node.site)]
@@ -246,26 +207,19 @@ def output_node(prompts: EncodedPrompts) -> Node:
     return Node("logit", text)
 
 
-def _add_output(graph: nx.DiGraph, prompts: EncodedPrompts, summary: _Summary) -> None:
+def _name_output(graph: nx.DiGraph, prompts: EncodedPrompts, summary: _Summary) -> None:
     total = None if summary.patch_mean is None else summary.patch_mean - summary.clean_mean
     node = output_node(prompts)
+    nx.relabel_nodes(graph, {OUTPUT: node}, copy=False)
+    against = "wrong" if all(prompts.wrong_ids) else "mean"
     graph.add_node(
         node,
         kind="logit",
         effect=total,
         exact=total,
         activation=summary.clean_mean,
-        label="answer − wrong" if node.feature == "answer" else f"{node.feature} − wrong",
+        label=f"{node.feature} − {against}",
     )
-
-
-def _add_edges(graph: nx.DiGraph, weights: EdgeWeights, config: DiscoverConfig) -> None:
-    output = next(n for n in graph if n.site == "logit")
-    effects = [abs(graph.nodes[n]["effect"]) for n in graph if n.kind in ("feature", "error")]
-    floor = config.edge_threshold * max(effects, default=0.0)
-    for (source, target), weight in weights.items():
-        if abs(weight) >= floor and weight:
-            graph.add_edge(source, output if target.site == "logit" else target, weight=weight)
 
 
 def _add_tokens(graph: nx.DiGraph, prompts: EncodedPrompts) -> None:
@@ -284,14 +238,14 @@ def _meta(
     prompts: EncodedPrompts,
     config: DiscoverConfig,
     summary: _Summary,
-    weights: EdgeWeights,
+    weights: Mapping[tuple[Node, Node], float],
     graph: nx.DiGraph,
 ) -> dict[str, Any]:
     return {
         "method": "sparse-feature",
-        "metric": "logit difference",
-        "edge_units": "metric",
         **asdict(config),
+        "metric": config.metric.replace("-", " "),
+        "edge_units": "metric",
         "n_prompts": len(prompts),
         "columns": list(prompts.columns)
         if prompts.columns and config.positions == "keep"

@@ -15,12 +15,12 @@ import torch
 from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.ablation import Masks, complement, masks_of, only
-from circuits.attribution.states import BatchState, Means, batches, mean_over
-from circuits.discover import DiscoverConfig, Ranking
-from circuits.faithfulness import To, baselines, by_site, metric_with
+from circuits.answers import metric_of
+from circuits.attribution.states import BatchState, batches
+from circuits.faithfulness import To, ablation_means, baselines, by_site, metric_with
 from circuits.graph import Node, rounded
-from circuits.metric import logit_difference
 from circuits.prompts import EncodedPrompts
+from circuits.ranking import DiscoverConfig, Ranking
 from hooked_qwen.sites import Site
 from saes.suite import Suite
 
@@ -76,8 +76,9 @@ def ablate(
 
     Controls ablate as many random nodes at the same sites, among those that move.
     """
-    metric = logit_difference(prompts.answer_ids, prompts.wrong_ids)
-    means = edit_means(model, suite, prompts, config) if edit.to == "mean" else None
+    metric = metric_of(config.metric, model, prompts)
+    options = {"positions": config.positions, "batch_size": config.batch_size}
+    means = ablation_means(model, suite, prompts, **options) if edit.to == "mean" else None
     states = _states(model, suite, prompts, config)
     n_positions = positions_of(prompts, config)
     _check_positions(edit, n_positions)
@@ -100,7 +101,7 @@ def ablate(
             {
                 "clean": p.clean,
                 "answer": p.answer[0],
-                "wrong": p.wrong[0],
+                "wrong": p.wrong[0] if p.wrong else None,
                 "before": rounded(b),
                 "after": rounded(a),
             }
@@ -123,26 +124,14 @@ def apply(
     """
     n_positions = positions_of(prompts, config)
     to: To = "zero" if edit.to == "zero" else "mean"
-    means = edit_means(model, suite, prompts, config) if to == "mean" else None
+    options = {"positions": config.positions, "batch_size": config.batch_size}
+    means = ablation_means(model, suite, prompts, **options) if to == "mean" else None
     return only(model, suite, edit.masks(suite, n_positions), baselines(suite, to, means=means))
 
 
 def positions_of(prompts: EncodedPrompts, config: DiscoverConfig) -> int:
     """Number of positions told apart: 1 when they are summed."""
     return prompts.clean.tokens.shape[1] if config.positions == "keep" else 1
-
-
-def edit_means(
-    model: TransformerBridge, suite: Suite, prompts: EncodedPrompts, config: DiscoverConfig
-) -> Means:
-    """Means over the patch prompts, over the clean ones where there are none."""
-    return mean_over(
-        model,
-        suite,
-        prompts.patch or prompts.clean,
-        by_position=config.positions == "keep",
-        batch_size=config.batch_size,
-    )
 
 
 def outside(ranking: Ranking, kept: Sequence[Node]) -> tuple[Node, ...]:

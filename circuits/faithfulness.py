@@ -10,7 +10,7 @@ one that leaves nothing behind completeness 0. Values above 1 and below 0 are po
 Source: Marks et al. 2024, arXiv:2403.19647.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,10 +19,20 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from circuits.ablation import Baseline, Masks, complement, masks_of, no_nodes, only
-from circuits.attribution.states import BatchState, Means
+from circuits.ablation import (
+    TOKENS_AT_ONCE,
+    Baseline,
+    Masks,
+    complement,
+    masks_of,
+    no_nodes,
+    only,
+    stacked,
+)
+from circuits.attribution.states import BatchState, Means, mean_over
 from circuits.graph import Node
 from circuits.metric import Metric
+from circuits.prompts import EncodedPrompts, Positions
 from hooked_qwen.forward import resume, unembed
 from hooked_qwen.sites import Site
 from saes.suite import Suite
@@ -56,7 +66,6 @@ def baselines(
     return {site: Baseline(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1)) for site in suite}
 
 
-@torch.no_grad()
 def metric_with(
     model: TransformerBridge,
     suite: Suite,
@@ -67,14 +76,56 @@ def metric_with(
     means: Means | None,
 ) -> Float[Tensor, " prompts"]:
     """The metric of each prompt with every node outside `masks` ablated."""
-    values = []
-    first = min(site.layer for site in suite)
-    for state in states:
-        with only(model, suite, masks, baselines(suite, to, means=means, state=state)):
-            start = state.values[Site("resid_pre", first)]
-            final = resume(model, start, first, state.arguments)
+    return metrics_with(model, suite, states, metric, [masks], to, means)[0]
+
+
+@torch.no_grad()
+def metrics_with(
+    model: TransformerBridge,
+    suite: Suite,
+    states: Sequence[BatchState],
+    metric: Metric,
+    circuits: Sequence[Masks],
+    to: To,
+    means: Means | None,
+    *,
+    report: Callable[[int], None] = lambda done: None,
+) -> Float[Tensor, "circuits prompts"]:
+    """The metric of each prompt under each of `circuits`, several of them in one forward pass.
+
+    A pass starts at the first layer where one of its circuits ablates anything. `report` is
+    called with the circuits done since, one batch of prompts after another.
+    """
+    return torch.cat(
+        [_under(model, suite, s, metric, circuits, to, means, report) for s in states], 1
+    )
+
+
+def _under(
+    model: TransformerBridge,
+    suite: Suite,
+    state: BatchState,
+    metric: Metric,
+    circuits: Sequence[Masks],
+    to: To,
+    means: Means | None,
+    report: Callable[[int], None],
+) -> Float[Tensor, "circuits batch"]:
+    n, values = len(state.rows), []
+    base = baselines(suite, to, means=means, state=state)
+    together = max(1, TOKENS_AT_ONCE // state.clean.tokens.numel())
+    for i in range(0, len(circuits), together):
+        some = circuits[i : i + together]
+        cut = [site.layer for masks in some for site, mask in masks.items() if not mask.keeps_all]
+        first = min(cut, default=max(site.layer for site in suite))
+        index = torch.arange(n).repeat(len(some))
+        rows = {site: baseline.rows(index) for site, baseline in base.items()}
+        with only(model, suite, stacked(some, n), rows):
+            start = state.values[Site("resid_pre", first)][index]
+            final = resume(model, start, first, state.arguments.rows(index))
         logits = unembed(model, final[:, -1:])[:, -1]
-        values.append(metric(logits, state.rows).double())
+        values.append(metric(logits, state.rows[index]).double().view(len(some), n))
+        report(len(some))
     return torch.cat(values)
 
 
@@ -136,14 +187,35 @@ def curve(
     means: Means | None,
 ) -> Curve:
     """Faithfulness and completeness of each of `circuits`."""
-    rows: list[tuple[float, float, float, float]] = []
-    for nodes in circuits:
-        masks = masks_of(suite, nodes, n_positions)
-        inside = metric_with(model, suite, states, metric, masks, to, means)
-        outside = metric_with(model, suite, states, metric, complement(masks), to, means)
-        low, high = scale.interval(inside)
-        rows.append((scale.faithfulness(inside), scale.faithfulness(outside), low, high))
-    return Curve(*(list(column) for column in zip(*rows, strict=True)))
+    kept = [masks_of(suite, nodes, n_positions) for nodes in circuits]
+    both = [*kept, *map(complement, kept)]
+    values = metrics_with(model, suite, states, metric, both, to, means)
+    inside, outside = values[: len(kept)], values[len(kept) :]
+    ends = [scale.interval(value) for value in inside]
+    return Curve(
+        faithfulness=[scale.faithfulness(value) for value in inside],
+        completeness=[scale.faithfulness(value) for value in outside],
+        low=[low for low, _ in ends],
+        high=[high for _, high in ends],
+    )
+
+
+def ablation_means(
+    model: TransformerBridge,
+    suite: Suite,
+    prompts: EncodedPrompts,
+    *,
+    positions: Positions,
+    batch_size: int,
+) -> Means:
+    """What `mean` ablation sets nodes to: means over the patch prompts, else the clean ones."""
+    return mean_over(
+        model,
+        suite,
+        prompts.patch or prompts.clean,
+        by_position=positions == "keep",
+        batch_size=batch_size,
+    )
 
 
 def mean_curve(curves: Sequence[Curve]) -> Curve:

@@ -1,7 +1,9 @@
 """Prompt sets: pairs of prompts that differ in one thing, with the answer to each.
 
 A line of a JSON Lines file is `{"clean": ..., "patch": ..., "answer": ..., "wrong": ...}` with an
-optional `case`; `answer` and `wrong` may be lists. The layouts of published sets are read as they
+optional `case`; `answer` and `wrong` may be lists. A null `patch` leaves the reference to zero or
+a mean, a null `answer` asks for the model's own, a null `wrong` for the whole vocabulary. The
+layouts of published sets are read as they
 are: `clean_prefix/patch_prefix/clean_answer/patch_answer` (Marks et al.) and CSV with
 `clean,corrupted` (Hanna et al.).
 
@@ -26,7 +28,10 @@ DIGITS = "0123456789"
 
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
-    """One line of a prompt set. For `patch`, when there is one, `wrong` is the right answer."""
+    """One line of a prompt set. For `patch`, when there is one, `wrong` is the right answer.
+
+    No `answer` asks for the model's own, no `wrong` stands for the whole vocabulary.
+    """
 
     clean: str
     patch: str | None
@@ -48,6 +53,8 @@ class EncodedPrompts:
     wrong_ids: tuple[tuple[int, ...], ...]
     columns: tuple[str, ...] | None
     "the token at each position, where all prompts have one length"
+    answer_weights: tuple[tuple[float, ...], ...] | None = None
+    "what each answer counts for; None: the same"
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -72,8 +79,8 @@ def write_prompts(prompts: Sequence[Prompt], path: Path) -> None:
             {
                 "clean": p.clean,
                 "patch": p.patch,
-                "answer": p.answer[0] if len(p.answer) == 1 else list(p.answer),
-                "wrong": p.wrong[0] if len(p.wrong) == 1 else list(p.wrong),
+                "answer": p.answer[0] if len(p.answer) == 1 else list(p.answer) or None,
+                "wrong": p.wrong[0] if len(p.wrong) == 1 else list(p.wrong) or None,
                 "case": p.case,
             },
             ensure_ascii=False,
@@ -204,12 +211,14 @@ def _prompt(record: Mapping[str, Any], where: str) -> Prompt:
     if found["answer"] is None and record.get("label", "").isdigit():
         found["answer"], found["wrong"] = _later_digits(record["label"], where)
     for field in ("clean", "answer", "wrong"):
-        if found[field] is None:
+        if found[field] is None and (field == "clean" or field not in record):
             raise ValueError(
                 f"{where}: no field {' or '.join(map(repr, NAMES[field]))}; "
                 f"the line has {', '.join(map(repr, record))}"
             )
     answer, wrong = (_texts(found[f], f, where) for f in ("answer", "wrong"))
+    if wrong and not answer:
+        raise ValueError(f"{where}: a wrong answer needs a right one")
     if set(answer) & set(wrong):
         raise ValueError(f"{where}: {sorted(set(answer) & set(wrong))} is both right and wrong")
     patch = found["patch"]
@@ -222,6 +231,8 @@ def _prompt(record: Mapping[str, Any], where: str) -> Prompt:
 
 
 def _texts(value: Any, field: str, where: str) -> tuple[str, ...]:
+    if value is None:
+        return ()
     values = value if isinstance(value, list) else [value]
     if not values or not all(isinstance(v, str) and v for v in values):
         raise ValueError(f"{where}: {field} must be a text or a list of texts, got {value!r}")

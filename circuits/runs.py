@@ -25,10 +25,12 @@ import networkx as nx
 from transformer_lens.model_bridge import TransformerBridge
 
 from circuits import graph as graphs
+from circuits.answers import with_own_answers
 from circuits.cards import Cards
-from circuits.discover import DiscoverConfig, Discovery, Ranking
+from circuits.discover import Discovery
 from circuits.graph import Node, rounded, write_json
 from circuits.prompts import EncodedPrompts, encode_prompts, read_prompts
+from circuits.ranking import DiscoverConfig, Ranking
 from circuits.render.page import page
 from hooked_qwen.files import content_hash, write_atomically
 from hooked_qwen.load import load, local_folder
@@ -87,10 +89,16 @@ def open_inputs(inputs: Inputs, config: DiscoverConfig) -> Loaded:
     suite = load_suite(inputs.dictionaries, mlp=inputs.mlp)
     _check_fit(model, suite)
     encoded = encode_prompts(prompts, model.tokenizer, positions=config.positions)
-    return Loaded(model, suite, encoded)
+    return Loaded(model, suite, with_own_answers(model, encoded))
 
 
 def _check_fit(model: TransformerBridge, suite: Suite) -> None:
+    for site, dictionary in suite.items():
+        if dictionary.source != site and dictionary.source in suite:
+            raise ValueError(
+                f"{dictionary.source} is written by one dictionary and read by that of {site}: "
+                "a graph needs one of them left out"
+            )
     for site, dictionary in suite.items():
         if site.layer >= model.cfg.n_layers:
             raise ValueError(

@@ -20,11 +20,11 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.ablation import exact_effects
 from circuits.attribution.states import BatchState, Means, mean_over
-from circuits.discover import DiscoverConfig, Ranking, rank_nodes, reference_means, states_of
 from circuits.faithfulness import Curve, Ends, To, by_site, curve, ends, mean_curve
 from circuits.graph import Node, ordered, rounded
 from circuits.metric import Metric, logit_difference
 from circuits.prompts import EncodedPrompts
+from circuits.ranking import DiscoverConfig, Ranking, rank_nodes, reference_means, states_of
 from circuits.report import Report, silent
 from hooked_qwen.sites import Site
 from saes.controls import neurons, untrained

@@ -7,12 +7,14 @@ from typing import Any
 
 from circuits import edit as edits
 from circuits import graph as graphs
+from circuits.answers import with_own_answers
 from circuits.cards import block_texts, make_cards, name, prompt_texts
 from circuits.compare import Difference, differences
-from circuits.discover import DiscoverConfig, Discovery, discover
+from circuits.discover import Discovery, discover
 from circuits.faithfulness import To
 from circuits.graph import ordered, write_json
 from circuits.prompts import EncodedPrompts, Prompt, encode_prompts, read_prompts, write_prompts
+from circuits.ranking import DiscoverConfig
 from circuits.render.compare_page import comparison_page
 from circuits.render.curves import curves_figure
 from circuits.render.figure import figure
@@ -202,4 +204,5 @@ def _prompts(loaded: Loaded, path: Path | None, config: DiscoverConfig) -> Encod
     if path is None:
         return loaded.prompts
     prompts = read_prompts(path)
-    return encode_prompts(prompts, loaded.model.tokenizer, positions=config.positions)
+    encoded = encode_prompts(prompts, loaded.model.tokenizer, positions=config.positions)
+    return with_own_answers(loaded.model, encoded)

@@ -1,10 +1,12 @@
 """Names for the places in a model where a tensor flows.
 
-    resid_pre.L -> attn_out.L -> resid_mid.L -> mlp_in.L -> mlp_out.L -> resid_post.L
+    resid_pre.L -> attn_out.L -> resid_mid.L -> mlp_in.L -> mlp_hidden.L -> mlp_out.L
+        -> resid_post.L
 
 `mlp_in` is what the MLP reads (after the norm, gain included); `attn_out` is the output of
-whatever mixes tokens in that layer, softmax attention or a gated delta net. `embed` comes first.
-Every tensor is `[batch, pos, d_model]`.
+whatever mixes tokens in that layer, softmax attention or a gated delta net; `mlp_hidden` are the
+MLP's neurons, what its last matrix reads. `embed` comes first. Every tensor is
+`[batch, pos, d_model]`, that of `mlp_hidden` `[batch, pos, d_mlp]`.
 """
 
 from dataclasses import dataclass
@@ -14,7 +16,16 @@ from typing import Any, cast
 from torch import nn
 from transformer_lens.model_bridge import TransformerBridge
 
-KINDS = ("embed", "resid_pre", "attn_out", "resid_mid", "mlp_in", "mlp_out", "resid_post")
+KINDS = (
+    "embed",
+    "resid_pre",
+    "attn_out",
+    "resid_mid",
+    "mlp_in",
+    "mlp_hidden",
+    "mlp_out",
+    "resid_post",
+)
 READ_ONLY = ("resid_mid",)
 
 
@@ -81,6 +92,8 @@ def hook_point(model: TransformerBridge, site: Site) -> nn.Module:
             return block.ln2.hook_in
         case "mlp_in":
             return block.mlp.hook_in
+        case "mlp_hidden":
+            return block.mlp.out.hook_in
         case _:
             return block.mlp.hook_out
 

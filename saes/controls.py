@@ -10,6 +10,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from hooked_qwen.forward import run_through
 from hooked_qwen.hooks import capture
+from hooked_qwen.sites import Site
 from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.metrics import BLOCKS_PER_PASS, Quality, evaluate
 from saes.splice import is_outlier_pair, sites_of, unpadded
@@ -74,6 +75,18 @@ def neurons(suite: Suite) -> Suite:
     x = relu(x) - relu(-x)
     """
     return Suite({site: _coordinates(dictionary) for site, dictionary in suite.items()}, {})
+
+
+def mlp_neurons(model: TransformerBridge, suite: Suite) -> Suite:
+    """`neurons`, but inside each MLP: the coordinates of `mlp_hidden` in place of `mlp_out`'s."""
+    found = {}
+    for site, dictionary in suite.items():
+        if site.kind == "mlp_out":
+            site = Site("mlp_hidden", site.layer)
+            found[site] = _signed_basis(site, model.cfg.d_mlp, like=dictionary.W_dec)
+        else:
+            found[site] = _coordinates(dictionary)
+    return Suite(found, {})
 
 
 def untrained(suite: Suite, *, seed: int = 0) -> Suite:
@@ -193,9 +206,12 @@ def _low_rank(fit: _Fit) -> SparseDictionary:
 
 
 def _coordinates(dictionary: SparseDictionary) -> SparseDictionary:
-    eye = torch.eye(dictionary.W_dec.shape[1]).to(dictionary.W_dec)
+    return _signed_basis(dictionary.target, dictionary.W_dec.shape[1], like=dictionary.W_dec)
+
+
+def _signed_basis(site: Site, width: int, *, like: Tensor) -> SparseDictionary:
+    eye = torch.eye(width).to(like)
     both = torch.cat([eye, -eye])
-    site = dictionary.target
     weights = {
         "W_enc": both,
         "W_dec": both,

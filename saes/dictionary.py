@@ -88,9 +88,15 @@ class SparseDictionary(nn.Module):
     def n_features(self) -> int:
         return len(self.W_enc)
 
+    def pre_activations(
+        self, x: Float[Tensor, "*batch d_source"]
+    ) -> Float[Tensor, "*batch features"]:
+        """What each feature reads in the source activations `x`."""
+        return x @ self.W_enc.T + self.b_enc
+
     def encode(self, x: Float[Tensor, "*batch d_source"]) -> Float[Tensor, "*batch features"]:
         """Features of the source activations `x`; zero where a feature is off."""
-        pre = x @ self.W_enc.T + self.b_enc
+        pre = self.pre_activations(x)
         if self.spec.architecture == "topk":
             assert self.spec.k is not None
             return topk(pre, self.spec.k, signed=self.spec.signed)

@@ -6,7 +6,8 @@ The Jacobian is taken with every other site of the graph held at its value. With
 `attn_out`, `mlp_out` and `resid_post` of each layer that is the rule of the source paper: from
 attention to the stream the MLP is stopped, from the stream to the MLP attention is stopped, from
 stream to stream both are. With fewer sites the same rule leaves the paths through unwatched
-modules in. An active feature answers its pre-activation one to one, an inactive one not at all.
+modules in. A feature answers its pre-activation by the slope from its clean to its reference
+value (see `circuits.attribution.states.slopes`).
 
 One forward pass cuts the model at every site of the graph: what arrives is recorded, what leaves
 is a new leaf. Each edge is then a vector-Jacobian product between an arrival and the leaves
@@ -15,7 +16,8 @@ before it, batched over the downstream nodes.
 Units are those of the metric; positive means that moving u to its reference value raises it.
 
 Source: Marks et al. 2024, arXiv:2403.19647.
-Differs: weights are averaged over prompts before any threshold is applied.
+Differs: weights are averaged over prompts before any threshold is applied; features answer by
+their slope between clean and reference, not by their gradient at clean.
 
 Axes: `nodes` the downstream nodes of one site.
 """
@@ -108,6 +110,9 @@ def edge_weights(
     if sources:
         direct = torch.autograd.grad(pieces.metric, [pieces.leaves[s] for s in sources])
         pulled = {s: g.unsqueeze(0) for s, g in zip(sources, direct, strict=True)}
+        if (last := max(suite)) in pulled:
+            # Nothing lies between: what reaches the metric directly is the whole effect.
+            pulled[last] = gradients[last].unsqueeze(0)
         _contract(weights, pulled, suite, state, by_site, [Node(LOGIT, LOGIT)])
     return weights
 
@@ -172,11 +177,11 @@ def _cotangents(
     """Gradient of `grad_d m * d` to the dictionary's source and to its target, for each node.
 
     A feature reads the source through its encoder row. The error is the target less what the
-    features write, so it reads the target as it is and the source through all active features.
+    features write, so it reads the target as it is and the source through all features.
     """
     dictionary, g = suite[site], gradients[site]
-    active = state.sites[site].f > 0
-    slopes = einsum(g, dictionary.W_dec, "batch pos d, features d -> batch pos features") * active
+    along = einsum(g, dictionary.W_dec, "batch pos d, features d -> batch pos features")
+    slopes = along * state.sites[site].slope
     at_source = g.new_zeros(len(nodes), *g.shape[:2], dictionary.W_enc.shape[1])
     at_target = g.new_zeros(len(nodes), *g.shape)
     for row, node in enumerate(nodes):

@@ -2,6 +2,7 @@
 
     patching   IE_i ~ (a'_i - a_i) * dm/da_i                        gradient at the clean value
     ig         IE_i ~ (a'_i - a_i) * mean over t of dm/da_i         at a + t (a' - a)
+    relp       patching, the gradient taken by `hooked_qwen.relevance`'s rules
 
 The site's tensor is the sum of what its nodes write, so the gradient of a feature is the site's
 gradient times the feature's decoder row, and one backward pass serves every feature of a site.
@@ -30,7 +31,7 @@ from saes.dictionary import SparseDictionary
 from saes.suite import Suite
 
 Gradients = dict[Site, Float[Tensor, "batch pos d_model"]]
-Estimator = Literal["patching", "ig", "exact"]
+Estimator = Literal["patching", "ig", "relp", "exact"]
 ROWS_AT_ONCE = 64
 
 

@@ -26,6 +26,7 @@ from saes.suite import Suite
 
 Reference = Literal["patch", "zero", "mean"]
 EMBED = Site("embed")
+SMALLEST_MOVE, LARGEST_SLOPE = 1e-3, 3.0
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class SiteState:
     error: Float[Tensor, "batch pos d_model"]
     f_reference: Float[Tensor, "batch pos features"]
     error_reference: Float[Tensor, "batch pos d_model"]
+    slope: Float[Tensor, "batch pos features"]
+    "how far each feature answers a change of its pre-activation"
 
     @property
     def f_change(self) -> Float[Tensor, "batch pos features"]:
@@ -100,6 +103,28 @@ def batches(
         yield _batch_state(model, suite, prompts, rows, reference, means)
 
 
+def slopes(
+    dictionary: SparseDictionary,
+    f: Float[Tensor, "batch pos features"],
+    f_reference: Float[Tensor, "batch pos features"],
+    source: Float[Tensor, "batch pos d_source"],
+    source_reference: Float[Tensor, "batch pos d_source"],
+) -> Float[Tensor, "batch pos features"]:
+    """Change of each feature over the change of its pre-activation, from clean to reference.
+
+        slope = (f' - f) / (p' - p)      between 0 and 3; where p hardly moves, 1 if f is on
+
+    The gradient at the clean run is 1 for a feature that is on and 0 for one that is off, whatever
+    happens on the way: features that switch on or off, which are most of those that matter in a
+    pair of prompts, would answer too much or not at all, and the error would take the rest.
+    """
+    active = (f != 0).to(f)
+    moved = dictionary.pre_activations(source_reference) - dictionary.pre_activations(source)
+    ratio = (f_reference - f) / torch.where(moved == 0, 1.0, moved)
+    small = moved.abs() <= SMALLEST_MOVE * moved.abs().amax(-1, keepdim=True)
+    return torch.where(small, active, ratio.clamp(0.0, LARGEST_SLOPE))
+
+
 def site_values(
     model: TransformerBridge, suite: Suite, batch: Batch
 ) -> tuple[dict[Site, Tensor], LastLogits, BlockArguments]:
@@ -161,9 +186,13 @@ def _batch_state(
         f, error = decompose(dictionary, values[dictionary.source], values[site])
         moved = _reference(site, dictionary, reference, patched, means, f, error)
         keep = clean.mask.unsqueeze(-1)
-        states[site] = SiteState(
-            f, error, torch.where(keep, moved[0], f), torch.where(keep, moved[1], error)
-        )
+        f_moved, error_moved = torch.where(keep, moved[0], f), torch.where(keep, moved[1], error)
+        slope = (f != 0).to(f)
+        if reference == "patch" and patched is not None:
+            slope = slopes(
+                dictionary, f, f_moved, values[dictionary.source], patched[dictionary.source]
+            )
+        states[site] = SiteState(f, error, f_moved, error_moved, slope)
     embed_change = (
         patched[EMBED] - values[EMBED]
         if reference == "patch" and patched is not None

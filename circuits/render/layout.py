@@ -22,7 +22,15 @@ BAND_PADDING, COLUMN_PADDING = 6.0, 12.0
 EMPTY_COLUMN, TOKEN_COLUMN, CELL_WIDTH = 30.0, 116.0, 7.2
 ASPECT = 1.25  # width over height of the canvas on a laptop, beside the panel
 MOST_STRETCH = 1.8
-SUBLAYERS = ("resid_pre", "attn_out", "resid_mid", "mlp_in", "mlp_out", "resid_post")
+SUBLAYERS = (
+    "resid_pre",
+    "attn_out",
+    "resid_mid",
+    "mlp_in",
+    "mlp_hidden",
+    "mlp_out",
+    "resid_post",
+)
 SUMMED = "all positions, summed"
 
 

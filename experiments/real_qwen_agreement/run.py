@@ -18,10 +18,10 @@ from typing import Any
 
 from transformer_lens.model_bridge import TransformerBridge
 
-from circuits.discover import DiscoverConfig
 from circuits.graph import Node, ordered, write_json
 from circuits.progress import bars
 from circuits.prompts import Prompt, write_prompts
+from circuits.ranking import DiscoverConfig
 from circuits.runs import Inputs, read_run
 from circuits.suites import Texts, texts_of, train
 from circuits.verify import VerifyConfig

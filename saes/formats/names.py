@@ -37,6 +37,7 @@ SPELLINGS = {
         "layers.{}.post_attention_layernorm.output",
         "layers.{}.pre_feedforward_layernorm.output",
     ),
+    "mlp_hidden": ("blocks.{}.mlp.hook_post", "layers.{}.mlp.down_proj.input"),
     "mlp_out": (
         "blocks.{}.hook_mlp_out",
         "layers.{}.mlp.output",

@@ -22,5 +22,7 @@ def plain_forward(hf, tokens, edits=None):
         mixed, _ = layer.self_attn(normed, position_embeddings=rotary, attention_mask=mask)
         x = at(f"resid_mid.{i}", x + at(f"attn_out.{i}", mixed))
         read = at(f"mlp_in.{i}", layer.post_attention_layernorm(x))
-        x = at(f"resid_post.{i}", x + at(f"mlp_out.{i}", layer.mlp(read)))
+        mlp = layer.mlp
+        hidden = at(f"mlp_hidden.{i}", mlp.act_fn(mlp.gate_proj(read)) * mlp.up_proj(read))
+        x = at(f"resid_post.{i}", x + at(f"mlp_out.{i}", mlp.down_proj(hidden)))
     return hf.lm_head(hf.model.norm(x)), seen

@@ -27,8 +27,9 @@ def tokens():
     return torch.randint(1, VOCABULARY, (2, 6), generator=torch.Generator().manual_seed(3))
 
 
-def bump():
-    return torch.randn(SIZES["hidden_size"], generator=torch.Generator().manual_seed(4)).double()
+def bump(site):
+    width = SIZES["intermediate_size" if site.kind == "mlp_hidden" else "hidden_size"]
+    return torch.randn(width, generator=torch.Generator().manual_seed(4)).double()
 
 
 @pytest.mark.parametrize("site", SITES, ids=str)
@@ -94,8 +95,8 @@ def test_every_captured_value_equals_the_hand_written_forward(pair, tokens):
 def test_an_edit_does_what_the_hand_written_forward_does(pair, tokens, site):
     hooked, hf = pair
     clean, _ = plain_forward(hf, tokens)
-    expected, _ = plain_forward(hf, tokens, {str(site): bump()})
-    with intervene(hooked, {site: lambda x: x + bump()}):
+    expected, _ = plain_forward(hf, tokens, {str(site): bump(site)})
+    with intervene(hooked, {site: lambda x: x + bump(site)}):
         edited = hooked(tokens)
     torch.testing.assert_close(edited, expected, atol=1e-9, rtol=1e-9)
     assert (edited - clean).abs().max() > 1e-3
@@ -111,12 +112,12 @@ def test_resid_mid_is_read_only_because_its_hook_misses_the_stream(pair, tokens)
         intervene(hooked, {site: lambda x: x}),
     ):
         pass
-    handle = hook_point(hooked, site).register_forward_hook(lambda _m, _a, out: out + bump())
+    handle = hook_point(hooked, site).register_forward_hook(lambda _m, _a, out: out + bump(Site("resid_mid", 0)))
     spliced = hooked(tokens)
     handle.remove()
-    true_edit, _ = plain_forward(hf, tokens, {"resid_mid.1": bump()})
+    true_edit, _ = plain_forward(hf, tokens, {"resid_mid.1": bump(Site("resid_mid", 0))})
     assert (spliced - true_edit).abs().max() > 1e-3
-    with intervene(hooked, {Site("attn_out", 1): lambda x: x + bump()}):
+    with intervene(hooked, {Site("attn_out", 1): lambda x: x + bump(site)}):
         torch.testing.assert_close(hooked(tokens), true_edit, atol=1e-9, rtol=1e-9)
 
 

@@ -1,0 +1,171 @@
+"""The effect of every node on the metric, by any estimator, strongest first."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+from transformer_lens.model_bridge import TransformerBridge
+
+from circuits.ablation import all_nodes, exact_effects, token_nodes
+from circuits.attribution.effects import (
+    Estimator,
+    Gradients,
+    SiteEffects,
+    gradients_along_path,
+    gradients_at_clean,
+    node_effects,
+)
+from circuits.attribution.states import (
+    BatchState,
+    Means,
+    Reference,
+    batches,
+    mean_over,
+)
+from circuits.graph import Node
+from circuits.metric import Metric, MetricName
+from circuits.prompts import EncodedPrompts, Positions
+from circuits.report import Report, silent
+from hooked_qwen.relevance import relevance_rules
+from hooked_qwen.sites import Site
+from saes.suite import Suite
+
+Ranking = list[tuple[Node, float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiscoverConfig:
+    """What is estimated, and what is kept of it."""
+
+    metric: MetricName = "logit-difference"
+    estimator: Estimator = "ig"
+    nodes: int = 100
+    "features and errors kept at most, the strongest by the size of their mean effect"
+    threshold: float | None = None
+    "keep only those of them whose effect is at least this large, in units of the metric"
+    influence: float | None = None
+    "keep only the fewest of them that hold this share of the influence on the output"
+    faithfulness: float | None = None
+    "take the least needed of them away while the circuit stays as faithful as this"
+    positions: Positions = "keep"
+    reference: Reference = "patch"
+    steps: int = 10
+    "points on the path of integrated gradients"
+    edge_threshold: float = 0.01
+    "edges weaker than this share of the strongest feature's or error's effect are left out, but "
+    "for those that connect a node to the rest"
+    batch_size: int = 32
+    "prompts run together; changes no result beyond rounding"
+
+    def __post_init__(self) -> None:
+        for name in ("nodes", "steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: expected at least 1")
+        rules = ("threshold", "influence", "faithfulness")
+        chosen = [name for name in rules if getattr(self, name) is not None]
+        if len(chosen) > 1:
+            raise ValueError(f"prune by one of {' and '.join(chosen)}, not by both")
+        if self.metric == "kl" and self.estimator not in ("ig", "exact"):
+            raise ValueError(
+                f"kl has no gradient at the clean run, which {self.estimator} takes: "
+                "use the estimator ig or exact"
+            )
+
+
+def rank_nodes(
+    model: TransformerBridge,
+    suite: Suite,
+    prompts: EncodedPrompts,
+    metric: Metric,
+    *,
+    config: DiscoverConfig,
+    means: Means | None,
+    report: Report = silent,
+) -> tuple[Ranking, list[Gradients]]:
+    """Mean effect of every node that moves, strongest first, and each batch's gradients."""
+    totals: dict[Node, float] = {}
+    gradients: list[Gradients] = []
+    done = 0
+    for state in states_of(model, suite, prompts, config, means):
+        if config.estimator == "ig":
+            g = gradients_along_path(model, suite, state, metric, steps=config.steps)
+        else:
+            with rules_of(model, config):
+                g = gradients_at_clean(model, suite, state, metric)
+        gradients.append(g)
+        nodes = all_nodes(suite, state, positions=config.positions)
+        nodes += token_nodes(state, positions=config.positions)
+        if config.estimator == "exact":
+            effects = _exact(model, suite, state, metric, nodes, report)
+        else:
+            found = node_effects(suite, state, g, positions=config.positions)
+            effects = [_pick(found, node) for node in nodes]
+        for node, effect in zip(nodes, effects, strict=True):
+            totals[node] = totals.get(node, 0.0) + effect
+        done += len(state.rows)
+        report("node effects", done, len(prompts))
+    ranking = [(node, total / len(prompts)) for node, total in totals.items()]
+    return sorted(ranking, key=lambda pair: (-abs(pair[1]), str(pair[0]))), gradients
+
+
+def rules_of(model: TransformerBridge, config: DiscoverConfig) -> AbstractContextManager[None]:
+    """By which rules gradients are taken: relevance rules for `relp`, else the model's own."""
+    return relevance_rules(model) if config.estimator == "relp" else nullcontext()
+
+
+def reference_means(
+    model: TransformerBridge, suite: Suite, prompts: EncodedPrompts, config: DiscoverConfig
+) -> Means | None:
+    """Means over the clean prompts where they are the reference."""
+    if config.reference != "mean":
+        return None
+    return mean_over(
+        model,
+        suite,
+        prompts.clean,
+        by_position=config.positions == "keep",
+        batch_size=config.batch_size,
+    )
+
+
+def states_of(
+    model: TransformerBridge,
+    suite: Suite,
+    prompts: EncodedPrompts,
+    config: DiscoverConfig,
+    means: Means | None,
+) -> Iterator[BatchState]:
+    """The prompt set in batches, decomposed with the references that `config` names."""
+    return batches(
+        model,
+        suite,
+        prompts,
+        reference=config.reference,
+        batch_size=config.batch_size,
+        means=means,
+    )
+
+
+def _exact(
+    model: TransformerBridge,
+    suite: Suite,
+    state: BatchState,
+    metric: Metric,
+    nodes: Sequence[Node],
+    report: Report,
+) -> list[float]:
+    done = 0
+
+    def tick(n: int) -> None:
+        nonlocal done
+        done += n
+        report("exact effects of a batch", done, len(nodes))
+
+    return exact_effects(model, suite, state, metric, nodes, report=tick).sum(1).tolist()
+
+
+def _pick(effects: dict[Site, SiteEffects], node: Node) -> float:
+    site, at = effects[Site.parse(node.site)], node.position or 0
+    if node.feature == "error":
+        return float(site.error[at])
+    return float(site.feature[at, 0 if node.kind == "token" else int(node.feature)])
