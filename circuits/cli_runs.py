@@ -18,9 +18,17 @@ prompts_app = typer.Typer(no_args_is_help=True, help="Prompt sets of our own mak
 app.add_typer(prompts_app, name="prompts")
 
 
+class MetricChoice(StrEnum):
+    logit_difference = "logit-difference"
+    log_probability = "log-probability"
+    kl = "kl"
+
+
 class Estimator(StrEnum):
     ig = "ig"
+    ig_inputs = "ig-inputs"
     patching = "patching"
+    relp = "relp"
     exact = "exact"
 
 
@@ -52,21 +60,44 @@ class Split(StrEnum):
 
 @app.command()
 def discover(
-    prompts: Annotated[Path, typer.Argument(help="Prompt file: JSON Lines or CSV.")],
     out: Annotated[Path, typer.Option(help="Run folder to write.")],
+    prompts: Annotated[
+        Path | None, typer.Argument(help="Prompt file: JSON Lines or CSV.", show_default=False)
+    ] = None,
+    clean: Annotated[str | None, typer.Option(help="In place of a file: one prompt,")] = None,
+    patch: Annotated[str | None, typer.Option(help="its counterpart of the same length,")] = None,
+    answer: Annotated[
+        list[str] | None, typer.Option(help="right answers (else the model's own), and")
+    ] = None,
+    wrong: Annotated[
+        list[str] | None, typer.Option(help="wrong ones (else the whole vocabulary).")
+    ] = None,
     model: Model = "bundled",
     dictionaries: Annotated[str, typer.Option(help="Folder, or 'bundled'.")] = "bundled",
     method: Annotated[Method, typer.Option(help="What kind of graph.")] = Method.sparse_feature,
     estimator: Annotated[Estimator, typer.Option(help="How node effects are found.")] = (
         Estimator.ig
     ),
+    metric: Annotated[
+        MetricChoice, typer.Option(help="What the circuit is a circuit of.")
+    ] = MetricChoice.logit_difference,
     nodes: Annotated[int, typer.Option(help="Features and errors to keep.")] = 100,
+    threshold: Annotated[
+        float | None, typer.Option(help="Of these keep those with an effect as large as this,")
+    ] = None,
+    influence: Annotated[
+        float | None, typer.Option(help="or the fewest with this share of the influence,")
+    ] = None,
+    faithfulness: Annotated[
+        float | None, typer.Option(help="or what stays as faithful as this, by elimination.")
+    ] = None,
     positions: Annotated[
         Positions, typer.Option(help="Keep token positions apart, or sum over them.")
     ] = Positions.keep,
     reference: Annotated[
-        Reference, typer.Option(help="What nodes are moved to.")
-    ] = Reference.patch,
+        Reference | None,
+        typer.Option(help="What nodes are moved to: patch by default, zero where there is none."),
+    ] = None,
     mlp: Annotated[
         Mlp, typer.Option(help="Which dictionary to use where an MLP has both.")
     ] = Mlp.sae,
@@ -80,16 +111,30 @@ def discover(
     """Find the sparse feature circuit of a prompt set.
 
     Example: `circuits discover prompts.jsonl --model bundled --dictionaries bundled --out run`
+
+    Example: `circuits discover --clean "The keys" --patch "The key" --answer " are"
+    --wrong " is" --out run`
     """
     from circuits import work
     from circuits.ranking import DiscoverConfig
     from circuits.runs import Inputs
 
+    if (prompts is None) == (clean is None):
+        raise ValueError("say which prompts: a file, or one with --clean (not both)")
+    if clean is not None:
+        prompts = work.one_prompt(out, clean, patch, answer or [], wrong or [])
+    elif patch or answer or wrong:
+        raise ValueError("--patch, --answer and --wrong go with --clean; a file has its own")
+    assert prompts is not None
     config = DiscoverConfig(
+        metric=metric.value,
         estimator=estimator.value,
         nodes=nodes,
+        threshold=threshold,
+        influence=influence,
+        faithfulness=faithfulness,
         positions=positions.value,
-        reference=reference.value,
+        reference=reference.value if reference else work.reference_for(prompts),
         edge_threshold=edge_threshold,
     )
     inputs = Inputs.resolved(model, dictionaries, prompts, mlp.value)
@@ -112,19 +157,25 @@ def discover(
 @app.command()
 def verify(
     run: RunFolder,
-    to: Annotated[To, typer.Option(help="What ablated nodes are set to.")] = To.mean,
+    to: Annotated[
+        To | None,
+        typer.Option(help="What ablated nodes are set to: mean, or zero for one lone prompt."),
+    ] = None,
+    held_out: Annotated[
+        Path | None, typer.Option(help="Other prompts of the task to hold the circuit against.")
+    ] = None,
     seed: int = 0,
 ) -> None:
-    """Hold a run against exact ablation: every node, and the circuit as a whole.
+    """Hold a run against exact ablation: its nodes, its edges, and the circuit as a whole.
 
     Example: `circuits verify run`
     """
     from circuits import work
     from circuits.verify import VerifyConfig
 
-    config = VerifyConfig(to=to.value, seed=seed)
+    config = VerifyConfig(to=to.value if to else None, seed=seed)
     with bars() as report:
-        record = work.verify_run(run, config=config, report=report)
+        record = work.verify_run(run, config=config, held_out=held_out, report=report)
     verification_table(record)
     console.print(
         f"record {run / 'verification.json'}\npage   {run / 'graph.html'}", highlight=False
@@ -214,7 +265,7 @@ def make_prompts(
     model: Model = "bundled",
     seed: int = 0,
 ) -> None:
-    """Write a prompt set of the bundled English, checked against a model's tokenizer.
+    """Write a prompt set of ours in words that are one token to a model; a wrong TASK lists all.
 
     Example: `circuits prompts make agreement_nounpp --n 40 --out prompts.jsonl`
     """

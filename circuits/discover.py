@@ -58,10 +58,10 @@ def discover(
     """
     metric = metric_of(config.metric, model, prompts)
     means = reference_means(model, suite, prompts, config)
-    ranking, gradients = rank_nodes(
-        model, suite, prompts, metric, config=config, means=means, report=report
-    )
     states = list(states_of(model, suite, prompts, config, means))
+    ranking, gradients = rank_nodes(
+        model, suite, prompts, metric, config=config, means=means, states=states, report=report
+    )
     inputs = [n for n, _ in ranking if n.kind == "token"]
     pool = _pool(model, suite, states, metric, prompts, ranking, config, report)
     weights: dict[tuple[Node, Node], float] = {}

@@ -47,6 +47,7 @@ class Curve:
 
     faithfulness: list[float]
     completeness: list[float]
+    "empty where it was not measured"
     low: list[float]
     high: list[float]
 
@@ -185,10 +186,11 @@ def curve(
     n_positions: int,
     to: To,
     means: Means | None,
+    complete: bool = True,
 ) -> Curve:
-    """Faithfulness and completeness of each of `circuits`."""
+    """Faithfulness and, where `complete`, completeness of each of `circuits`."""
     kept = [masks_of(suite, nodes, n_positions) for nodes in circuits]
-    both = [*kept, *map(complement, kept)]
+    both = [*kept, *map(complement, kept)] if complete else kept
     values = metrics_with(model, suite, states, metric, both, to, means)
     inside, outside = values[: len(kept)], values[len(kept) :]
     ends = [scale.interval(value) for value in inside]

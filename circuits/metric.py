@@ -38,7 +38,7 @@ def logit_difference(
     shares = weights or [[1 / len(right)] * len(right) for right in answers]
     rows = [[*right, *wrong] for right, wrong in zip(answers, wrongs, strict=True)]
     signed = [
-        [*share, *[-1 / len(wrong)] * len(wrong)]
+        [*share, *(-1 / len(wrong) for _ in wrong)]
         for share, wrong in zip(shares, wrongs, strict=True)
     ]
     index, weight = _padded(rows), _padded(signed)

@@ -41,14 +41,15 @@ def by_influence(
 ) -> list[Node]:
     """The fewest of `nodes` that hold `share` of their summed influence on `output`."""
     found = influence(weights, output)
-    ranked = sorted(nodes, key=lambda n: (-found.get(n, 0.0), str(n)))
-    total, held, kept = sum(found.get(n, 0.0) for n in nodes), 0.0, []
+    heard = [n for n in nodes if found.get(n, 0.0) > 0]
+    ranked = sorted(heard, key=lambda n: (-found[n], str(n)))
+    total, held, kept = sum(found[n] for n in heard), 0.0, set()
     for node in ranked:
         if held >= share * total:
             break
-        kept.append(node)
-        held += found.get(node, 0.0)
-    return [node for node in nodes if node in set(kept)]
+        kept.add(node)
+        held += found[node]
+    return [node for node in nodes if node in kept]
 
 
 def influence(weights: EdgeWeights, output: Node) -> dict[Node, float]:
@@ -69,7 +70,8 @@ def by_faithfulness(nodes: Sequence[Node], faithfulness: Removal, target: float)
     """Take the least needed of `nodes` away, a few at a time, while faithfulness stays at `target`.
 
     Each round measures the circuit without each of its nodes, and drops those it misses least;
-    fewer, down to one, where dropping them together goes too far.
+    fewer, down to one, where dropping them together goes too far. A circuit that never reaches
+    the target is given back whole.
     """
     kept = list(nodes)
     while len(kept) > 1:

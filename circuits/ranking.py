@@ -11,6 +11,7 @@ from circuits.attribution.effects import (
     Estimator,
     Gradients,
     SiteEffects,
+    gradients_along_inputs,
     gradients_along_path,
     gradients_at_clean,
     node_effects,
@@ -65,7 +66,12 @@ class DiscoverConfig:
         chosen = [name for name in rules if getattr(self, name) is not None]
         if len(chosen) > 1:
             raise ValueError(f"prune by one of {' and '.join(chosen)}, not by both")
-        if self.metric == "kl" and self.estimator not in ("ig", "exact"):
+        if self.estimator == "ig-inputs" and self.reference != "patch":
+            raise ValueError(
+                f"ig-inputs moves the embeddings to those of a patch, but the reference is "
+                f"{self.reference}: use the estimator ig"
+            )
+        if self.metric == "kl" and self.estimator in ("patching", "relp"):
             raise ValueError(
                 f"kl has no gradient at the clean run, which {self.estimator} takes: "
                 "use the estimator ig or exact"
@@ -80,18 +86,18 @@ def rank_nodes(
     *,
     config: DiscoverConfig,
     means: Means | None,
+    states: Sequence[BatchState] | None = None,
     report: Report = silent,
 ) -> tuple[Ranking, list[Gradients]]:
-    """Mean effect of every node that moves, strongest first, and each batch's gradients."""
+    """Mean effect of every node that moves, strongest first, and each batch's gradients.
+
+    `states` are those of `states_of`, where the caller has them.
+    """
     totals: dict[Node, float] = {}
     gradients: list[Gradients] = []
     done = 0
-    for state in states_of(model, suite, prompts, config, means):
-        if config.estimator == "ig":
-            g = gradients_along_path(model, suite, state, metric, steps=config.steps)
-        else:
-            with rules_of(model, config):
-                g = gradients_at_clean(model, suite, state, metric)
+    for state in states or states_of(model, suite, prompts, config, means):
+        g = gradients_of(model, suite, state, metric, config)
         gradients.append(g)
         nodes = all_nodes(suite, state, positions=config.positions)
         nodes += token_nodes(state, positions=config.positions)
@@ -106,6 +112,22 @@ def rank_nodes(
         report("node effects", done, len(prompts))
     ranking = [(node, total / len(prompts)) for node, total in totals.items()]
     return sorted(ranking, key=lambda pair: (-abs(pair[1]), str(pair[0]))), gradients
+
+
+def gradients_of(
+    model: TransformerBridge,
+    suite: Suite,
+    state: BatchState,
+    metric: Metric,
+    config: DiscoverConfig,
+) -> Gradients:
+    """The metric's gradient to every site's tensor, as the estimator takes it."""
+    if config.estimator == "ig":
+        return gradients_along_path(model, suite, state, metric, steps=config.steps)
+    if config.estimator == "ig-inputs":
+        return gradients_along_inputs(model, suite, state, metric, steps=config.steps)
+    with rules_of(model, config):
+        return gradients_at_clean(model, suite, state, metric)
 
 
 def rules_of(model: TransformerBridge, config: DiscoverConfig) -> AbstractContextManager[None]:

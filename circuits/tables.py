@@ -18,6 +18,11 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:+.4f}"
 
 
+def _two(value: float | None) -> str:
+    """Two decimals, no minus before a zero."""
+    return "–" if value is None else f"{round(value, 2) + 0.0:.2f}"
+
+
 def quality_table(
     names: Sequence[str],
     rows: Sequence[Mapping[str, Any]],
@@ -111,15 +116,45 @@ def verification_table(record: Mapping[str, Any]) -> None:
         f"same sign {nodes['sign_agreement']:.0%}",
         highlight=False,
     )
+    for name in ("strongest", "random"):
+        if edges := record["edges"].get(name):
+            console.print(
+                f"{edges['n']} {name} edges against path patching: "
+                f"Spearman {_number(edges['spearman'])}, slope {_number(edges['slope'])}, "
+                f"same sign {edges['sign_agreement']:.0%}",
+                highlight=False,
+            )
     shown = [i for i, size in enumerate(curves["sizes"]) if size in PRINTED_SIZES]
     table = Table(
-        Column("faithfulness of", no_wrap=True), *(str(curves["sizes"][i]) for i in shown)
+        Column("faithfulness of", no_wrap=True),
+        *(
+            Column(name, justify="right", no_wrap=True)
+            for name in (*(str(curves["sizes"][i]) for i in shown), "CPR", "CMD")
+        ),
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        collapse_padding=True,
     )
     for name, row in curves["rows"].items():
-        table.add_row(name, *(f"{row['faithfulness'][i]:.2f}" for i in shown))
+        area = curves["areas"][name]
+        values = [*(row["faithfulness"][i] for i in shown), area["cpr"], area["cmd"]]
+        table.add_row(name, *map(_two, values))
     complete = curves["rows"]["circuit"]["completeness"]
-    table.add_row("circuit's complement", *(f"{complete[i]:.2f}" for i in shown))
+    table.add_row("circuit's complement", *(_two(complete[i]) for i in shown))
+    if held_out := record.get("held_out"):
+        for name, row in held_out["rows"].items():
+            values = dict(zip(held_out["sizes"], row["faithfulness"], strict=True))
+            cells = [values.get(curves["sizes"][i]) for i in shown]
+            table.add_row(f"{name}, held out", *map(_two, cells))
     console.print(table)
+    adds = record["each_adds"]
+    needed = sorted(adds["nodes"], key=lambda n: -n["adds"])[:3]
+    console.print(
+        f"of the circuit of {adds['circuit']} ({adds['faithfulness']:.2f}) most is lost without "
+        + ", ".join(f"{n['id']} ({n['adds']:+.2f})" for n in needed),
+        highlight=False,
+    )
 
 
 def ablation_table(result: Mapping[str, Any]) -> None:

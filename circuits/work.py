@@ -7,7 +7,9 @@ from typing import Any
 
 from circuits import edit as edits
 from circuits import graph as graphs
+from circuits import tasks
 from circuits.answers import with_own_answers
+from circuits.attribution.states import Reference
 from circuits.cards import block_texts, make_cards, name, prompt_texts
 from circuits.compare import Difference, differences
 from circuits.discover import Discovery, discover
@@ -45,11 +47,22 @@ FORMATS = ("html", "svg", "pdf")
 def make_prompts(
     task: str, n: int, *, split: language.Split, seed: int, model: str, out: Path
 ) -> list[Prompt]:
-    """Write a prompt set of the bundled English, checked against the tokenizer of `model`.
+    """Write a prompt set for `model`: of the bundled English for the bundled model, else English.
 
-    Raises `ValueError` for an unknown task, or words that are not one token to the model.
+    Raises `ValueError` for an unknown task, and where the tokenizer knows too few words.
     """
-    prompts = [
+    tokenizer = load_tokenizer(model)
+    if local_folder(model) == local_folder(BUNDLED):
+        prompts = _bundled_prompts(task, n, split, seed)
+    else:
+        prompts = tasks.make(task, n, tokenizer, split=split, seed=seed)
+    encode_prompts(prompts, tokenizer, positions="sum")
+    write_prompts(prompts, out)
+    return prompts
+
+
+def _bundled_prompts(task: str, n: int, split: language.Split, seed: int) -> list[Prompt]:
+    return [
         Prompt(
             clean=p.clean,
             patch=p.patch,
@@ -60,9 +73,22 @@ def make_prompts(
         )
         for p in language.pairs(task, n, split=split, seed=seed)
     ]
-    encode_prompts(prompts, load_tokenizer(model), positions="sum")
-    write_prompts(prompts, out)
-    return prompts
+
+
+def one_prompt(
+    out: Path, clean: str, patch: str | None, answers: Sequence[str], wrongs: Sequence[str]
+) -> Path:
+    """Write a prompt given on the command line to `out/prompts.jsonl`, where the run finds it."""
+    prompt = Prompt(clean=clean, patch=patch, answer=tuple(answers), wrong=tuple(wrongs))
+    path = out / "prompts.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_prompts([prompt], path)
+    return path
+
+
+def reference_for(prompts: Path) -> Reference:
+    """What nodes are moved to by default: the patch prompts', zero where there are none."""
+    return "patch" if any(p.patch is not None for p in read_prompts(prompts)) else "zero"
 
 
 def discover_run(
@@ -106,7 +132,13 @@ def _labelled(
     return cards
 
 
-def verify_run(folder: Path, *, config: VerifyConfig, report: Report = silent) -> dict[str, Any]:
+def verify_run(
+    folder: Path,
+    *,
+    config: VerifyConfig,
+    held_out: Path | None = None,
+    report: Report = silent,
+) -> dict[str, Any]:
     """Check a run against ablation; writes verification.json, exact effects, and the page."""
     run = read_run(folder)
     loaded = run.open()
@@ -118,6 +150,7 @@ def verify_run(folder: Path, *, config: VerifyConfig, report: Report = silent) -
         run.ranking,
         discovered=run.config,
         config=config,
+        held_out=None if held_out is None else _prompts(loaded, held_out, run.config),
         report=report,
     )
     graphs.save(run.graph, folder / "graph.json")

@@ -24,6 +24,8 @@ STROKES = (
     ("#b7791f", (0, (6, 2)), "P"),
     ("#a03565", (0, (1, 2.5)), "X"),
     ("#3c4650", (0, (8, 2, 1, 2)), "p"),
+    ("#5a9bd4", (0, (3, 1, 1, 1)), "<"),
+    ("#9c6b30", (0, (2, 2)), ">"),
 )
 OUTSIDE = (-0.6, 1.6)
 "Curves are drawn within these values: a control far off the scale must not flatten the rest."

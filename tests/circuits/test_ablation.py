@@ -8,10 +8,11 @@ import torch
 from circuits import edit as edits
 from circuits.ablation import all_nodes, complement, masks_of, no_nodes
 from circuits.attribution.states import batches, mean_over
-from circuits.discover import DiscoverConfig, discover
+from circuits.discover import discover
 from circuits.faithfulness import ends, metric_with
 from circuits.graph import Node
 from circuits.metric import logit_difference
+from circuits.ranking import DiscoverConfig
 from hooked_qwen.forward import last_logits
 from hooked_qwen.hooks import intervene
 from hooked_qwen.sites import Site

@@ -1,17 +1,21 @@
 """Discovery and verification as wholes, on toys: what must not change the result, and what must."""
 
 import dataclasses
+from functools import partial
 
 import networkx as nx
 import pytest
 import torch
 
+from circuits.agreement import agreement
+from circuits.answers import metric_of
+from circuits.curves import Scale, Setting, areas, what_each_adds
 from circuits.discover import SPARE, discover
 from circuits.faithfulness import by_site
 from circuits.graph import Node, as_json
 from circuits.prompts import EncodedPrompts
 from circuits.ranking import DiscoverConfig
-from circuits.verify import VerifyConfig, agreement, verify
+from circuits.verify import VerifyConfig, verify
 from hooked_qwen.tokens import Batch
 from tests.conftest import full_suite, toy, toy_prompts, toy_suite
 
@@ -150,19 +154,68 @@ def test_verification_compares_with_every_control(case, positions):
     curves = record["curves"]
     assert set(curves["rows"]) == {
         "circuit",
+        "circuit, no attn or mlp errors",
         "circuit without errors",
         "random nodes, same sites",
         "random nodes",
         "random features",
         "neurons",
+        "MLP neurons",
         "untrained dictionaries",
         "untrained dictionaries, no errors",
     }
-    for row in curves["rows"].values():
-        assert {len(v) for v in row.values()} == {len(curves["sizes"])}
+    for name, row in curves["rows"].items():
+        measured = {k: len(v) for k, v in row.items() if k != "completeness"}
+        assert set(measured.values()) == {len(curves["sizes"])}
+        complete = len(curves["sizes"]) if name.startswith("circuit") else 0
+        assert len(row["completeness"]) == complete
     at = curves["sizes"].index(curves["margin"]["size"])
     assert curves["margin"]["circuit"] == curves["rows"]["circuit"]["faithfulness"][at]
     assert curves["rows"]["circuit"]["faithfulness"] != curves["rows"]["neurons"]["faithfulness"]
+    assert curves["rows"]["neurons"] != curves["rows"]["MLP neurons"]
+    assert record["edges"]["all"]["n"] == len(record["edges"]["points"]) > 0
+    added = record["each_adds"]
+    assert added["circuit"] == 20
+    assert len(added["nodes"]) == 20
+
+
+def test_areas_of_known_curves():
+    """A circuit that is faithful from the first node on, and one that follows its share."""
+    assert areas([1.0, 1.0], [1, 100])["cpr"] == pytest.approx(0.995)
+    assert areas([1.0, 1.0], [1, 100])["cmd"] == pytest.approx(0.005)
+    assert areas([0.5, 1.0], [50, 100]) == {"cpr": 0.5, "cmd": 0.5}
+
+
+def test_what_a_node_adds_is_what_the_circuit_loses_without_it(case):
+    model, suite, prompts = case
+    config = DiscoverConfig(estimator="patching", nodes=5)
+    found = discover(model, suite, prompts, config=config)
+    metric = metric_of("logit-difference", model, prompts)
+    setting = Setting(model=model, metric=metric, prompts=prompts, to="mean", discovered=config)
+    scale = Scale.of(setting, suite)
+    nodes = [n for n in found.graph if n.kind in ("feature", "error")]
+    added = what_each_adds(scale, nodes)
+    whole = scale.faithfulness([nodes])[0]
+    for row in added["nodes"]:
+        without = scale.faithfulness([[n for n in nodes if str(n) != row["id"]]])[0]
+        assert row["adds"] == pytest.approx(whole - without, abs=1e-6)
+
+
+def test_a_circuit_is_held_against_prompts_it_was_not_found_on(case):
+    model, suite, prompts = case
+    config = DiscoverConfig(estimator="patching", nodes=10)
+    found = discover(model, suite, prompts, config=config)
+    check = partial(
+        verify, model, suite, prompts, found.graph, found.ranking,
+        discovered=config, config=VerifyConfig(draws=1),
+    )  # fmt: skip
+    same = check(held_out=prompts)
+    rows = same["curves"]["rows"]
+    for name, row in same["held_out"]["rows"].items():
+        if name != "random nodes":
+            assert row["faithfulness"] == pytest.approx(rows[name]["faithfulness"], abs=1e-5)
+    with pytest.raises(ValueError, match="held-out prompts have 7 tokens and the run's 6"):
+        check(held_out=toy_prompts(n=3, length=7))
 
 
 def test_summed_positions_give_nodes_without_positions(case):

@@ -112,10 +112,10 @@ def test_resid_mid_is_read_only_because_its_hook_misses_the_stream(pair, tokens)
         intervene(hooked, {site: lambda x: x}),
     ):
         pass
-    handle = hook_point(hooked, site).register_forward_hook(lambda _m, _a, out: out + bump(Site("resid_mid", 0)))
+    handle = hook_point(hooked, site).register_forward_hook(lambda _m, _a, out: out + bump(site))
     spliced = hooked(tokens)
     handle.remove()
-    true_edit, _ = plain_forward(hf, tokens, {"resid_mid.1": bump(Site("resid_mid", 0))})
+    true_edit, _ = plain_forward(hf, tokens, {"resid_mid.1": bump(site)})
     assert (spliced - true_edit).abs().max() > 1e-3
     with intervene(hooked, {Site("attn_out", 1): lambda x: x + bump(site)}):
         torch.testing.assert_close(hooked(tokens), true_edit, atol=1e-9, rtol=1e-9)

@@ -1,0 +1,283 @@
+"""Faithfulness over circuits of growing size, beside every control.
+
+Each row is one way to choose nodes. `circuit` takes the strongest by the estimator; rows without
+errors leave out those of attention and MLPs, or all. Controls are random nodes and features of
+the same number; the coordinates of the same tensors and of the MLPs' insides ("neurons"), and
+dictionaries that were never trained, all ranked by the same estimator.
+
+    CPR = area under faithfulness      CMD = area of |1 - faithfulness|
+
+over the share of the nodes that are kept, from none (faithfulness 0) to all.
+
+Source: Marks et al. 2024, arXiv:2403.19647; CPR and CMD of MIB, Mueller et al. 2025,
+arXiv:2504.13151.
+Differs: CPR and CMD are taken over the share of nodes, where MIB counts edges.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from transformer_lens.model_bridge import TransformerBridge
+
+from circuits.ablation import masks_of
+from circuits.attribution.states import BatchState, Means
+from circuits.faithfulness import (
+    Curve,
+    Ends,
+    To,
+    ablation_means,
+    by_site,
+    curve,
+    ends,
+    mean_curve,
+    metrics_with,
+)
+from circuits.graph import Node, rounded
+from circuits.metric import Metric
+from circuits.prompts import EncodedPrompts
+from circuits.ranking import DiscoverConfig, Ranking, rank_nodes, reference_means, states_of
+from saes.controls import mlp_neurons, neurons, untrained
+from saes.suite import Suite
+
+HEADLINE = 100
+SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+MOST_NEEDED = 30
+"Nodes of the graph that are taken away one at a time."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What all curves of one verification share."""
+
+    model: TransformerBridge
+    metric: Metric
+    prompts: EncodedPrompts
+    to: To
+    discovered: DiscoverConfig
+
+    @property
+    def n_positions(self) -> int:
+        """Positions told apart: 1 where they are summed."""
+        kept = self.discovered.positions == "keep"
+        return self.prompts.clean.tokens.shape[1] if kept else 1
+
+    def means(self, suite: Suite) -> Means | None:
+        """What nodes are ablated to, where that is a mean."""
+        if self.to != "mean":
+            return None
+        d = self.discovered
+        return ablation_means(
+            self.model, suite, self.prompts, positions=d.positions, batch_size=d.batch_size
+        )
+
+    def states(self, suite: Suite) -> list[BatchState]:
+        """The prompts, decomposed by `suite`."""
+        d, prompts = self.discovered, self.prompts
+        means = reference_means(self.model, suite, prompts, d)
+        return list(states_of(self.model, suite, prompts, d, means))
+
+
+@dataclass(frozen=True)
+class Scale:
+    """One suite on the prompts, with everything kept and with everything ablated."""
+
+    setting: Setting
+    suite: Suite
+    states: Sequence[BatchState]
+    means: Means | None
+    ends: Ends
+
+    @classmethod
+    def of(cls, setting: Setting, suite: Suite, ends_: Ends | None = None) -> "Scale":
+        """`ends_` are measured where they are not known."""
+        states, means = setting.states(suite), setting.means(suite)
+        found = ends_ or ends(setting.model, suite, states, setting.metric, setting.to, means)
+        return cls(setting, suite, states, means, found)
+
+    def curve(self, circuits: Sequence[Sequence[Node]], *, complete: bool = False) -> Curve:
+        """Faithfulness of each of `circuits`; what is left without them, where `complete`."""
+        s = self.setting
+        return curve(
+            s.model,
+            self.suite,
+            self.states,
+            s.metric,
+            circuits,
+            self.ends,
+            n_positions=s.n_positions,
+            to=s.to,
+            means=self.means,
+            complete=complete,
+        )
+
+    def faithfulness(self, circuits: Sequence[Sequence[Node]]) -> list[float]:
+        s = self.setting
+        masks = [masks_of(self.suite, nodes, s.n_positions) for nodes in circuits]
+        values = metrics_with(s.model, self.suite, self.states, s.metric, masks, s.to, self.means)
+        return [self.ends.faithfulness(value) for value in values]
+
+
+def curves(
+    scale: Scale,
+    ranking: Ranking,
+    *,
+    draws: int,
+    seed: int,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """The record of all rows; `report` is called with the rows done and the rows there are."""
+    nodes = [n for n, _ in ranking if n.kind != "token"]
+    sizes = [s for s in SIZES if s < len(nodes)] + [len(nodes)]
+    plans = _plans(nodes, sizes, draws=draws, seed=seed)
+    controls = {
+        "neurons": neurons(scale.suite),
+        "untrained dictionaries": untrained(scale.suite),
+    }
+    if any(site.kind == "mlp_out" for site in scale.suite):
+        controls["MLP neurons"] = mlp_neurons(scale.setting.model, scale.suite)
+    rows: dict[str, Curve] = {}
+    total = len(plans) + len(controls)
+    for done, (name, drawn) in enumerate(plans.items(), 1):
+        complete = name.startswith("circuit")
+        rows[name] = mean_curve([scale.curve(circuits, complete=complete) for circuits in drawn])
+        report(done, total)
+    for done, (name, control) in enumerate(controls.items(), len(plans) + 1):
+        rows |= _control(scale, name, control, sizes)
+        report(done, total)
+    return {
+        "baseline": scale.setting.to,
+        "full": rounded(float(scale.ends.full.mean())),
+        "empty": rounded(float(scale.ends.empty.mean())),
+        "nodes_that_move": len(nodes),
+        "sizes": sizes,
+        "margin": _margin(rows, sizes),
+        "areas": {name: areas(row.faithfulness, sizes) for name, row in rows.items()},
+        "rows": _record(rows),
+    }
+
+
+def held_out_curves(scale: Scale, ranking: Ranking, *, seed: int) -> dict[str, Any]:
+    """The same circuits on other prompts, beside random nodes."""
+    nodes = [n for n, _ in ranking if n.kind != "token"]
+    sizes = [s for s in SIZES if s < len(nodes)] + [len(nodes)]
+    plans = _plans(nodes, sizes, draws=1, seed=seed)
+    rows = {
+        name: mean_curve([scale.curve(circuits) for circuits in plans[name]])
+        for name in ("circuit", "circuit without errors", "random nodes")
+    }
+    return {
+        "n_prompts": len(scale.setting.prompts),
+        "full": rounded(float(scale.ends.full.mean())),
+        "empty": rounded(float(scale.ends.empty.mean())),
+        "sizes": sizes,
+        "rows": _record(rows),
+    }
+
+
+def what_each_adds(scale: Scale, nodes: Sequence[Node]) -> dict[str, Any]:
+    """What the circuit of `nodes` loses in faithfulness without each of the first of them."""
+    asked = list(nodes[:MOST_NEEDED])
+    whole, *without = scale.faithfulness([nodes, *([n for n in nodes if n != x] for x in asked)])
+    return {
+        "circuit": len(nodes),
+        "faithfulness": rounded(whole),
+        "nodes": [
+            {"id": str(node), "adds": rounded(whole - rest)}
+            for node, rest in zip(asked, without, strict=True)
+        ],
+    }
+
+
+def areas(faithfulness: Sequence[float], sizes: Sequence[int]) -> dict[str, float | None]:
+    """CPR and CMD of one row, by the trapezium rule from no node to all."""
+    share = torch.tensor([0, *sizes], dtype=torch.float64) / sizes[-1]
+    f = torch.tensor([0.0, *faithfulness], dtype=torch.float64)
+    return {
+        "cpr": rounded(float(torch.trapezoid(f, share))),
+        "cmd": rounded(float(torch.trapezoid((1 - f).abs(), share))),
+    }
+
+
+def _record(rows: dict[str, Curve]) -> dict[str, dict[str, list[float | None]]]:
+    return {
+        name: {k: [rounded(v) for v in values] for k, values in asdict(row).items()}
+        for name, row in rows.items()
+    }
+
+
+def _margin(rows: dict[str, Curve], sizes: Sequence[int]) -> dict[str, Any]:
+    """By how much the circuit is more faithful than as many random nodes, at about a hundred."""
+    at = min(range(len(sizes)), key=lambda i: abs(sizes[i] - HEADLINE))
+    circuit, chance = (rows[name].faithfulness[at] for name in ("circuit", "random nodes"))
+    return {
+        "size": sizes[at],
+        "circuit": rounded(circuit),
+        "random nodes": rounded(chance),
+        "difference": rounded(circuit - chance),
+    }
+
+
+def _plans(
+    nodes: Sequence[Node], sizes: Sequence[int], *, draws: int, seed: int
+) -> dict[str, list[list[list[Node]]]]:
+    """For each row, the circuits of each size, once for each random draw."""
+    features = [n for n in nodes if n.kind == "feature"]
+    streams = [n for n in nodes if n.kind == "feature" or n.site.startswith("resid")]
+    strongest = [list(nodes[:size]) for size in sizes]
+    seeds = range(seed, seed + draws)
+    return {
+        "circuit": [strongest],
+        "circuit, no attn or mlp errors": [[streams[:size] for size in sizes]],
+        "circuit without errors": [[features[:size] for size in sizes]],
+        "random nodes, same sites": [
+            [_matched(circuit, nodes, seed) for circuit in strongest] for seed in seeds
+        ],
+        "random nodes": [[_drawn(nodes, size, seed) for size in sizes] for seed in seeds],
+        "random features": [[_drawn(features, size, seed) for size in sizes] for seed in seeds],
+    }
+
+
+def _drawn(nodes: Sequence[Node], size: int, seed: int) -> list[Node]:
+    return random.Random(seed).sample(list(nodes), min(size, len(nodes)))
+
+
+def _matched(circuit: Sequence[Node], nodes: Sequence[Node], seed: int) -> list[Node]:
+    """Random nodes, as many features and as many errors at each site as the circuit has."""
+    pool, generator = by_site(nodes), random.Random(seed)
+    return [
+        node
+        for group, members in by_site(circuit).items()
+        for node in generator.sample(pool[group], len(members))
+    ]
+
+
+def _control(scale: Scale, name: str, suite: Suite, sizes: Sequence[int]) -> dict[str, Curve]:
+    """Curves of another set of dictionaries at the same places, found the same way.
+
+    Where they have errors a second row leaves those out: dictionaries that explain nothing have
+    errors that carry everything.
+
+    Both ends of the scale are the same where nodes go to a mean or a patch value: then a site with
+    everything ablated holds that whatever it was decomposed into. Zero keeps the decoder's bias.
+    """
+    setting = scale.setting
+    here = Scale.of(setting, suite, None if setting.to == "zero" else scale.ends)
+    means = reference_means(setting.model, suite, setting.prompts, setting.discovered)
+    ranking, _ = rank_nodes(
+        setting.model,
+        suite,
+        setting.prompts,
+        setting.metric,
+        config=setting.discovered,
+        means=means,
+        states=here.states,
+    )
+    nodes = [n for n, _ in ranking if n.kind != "token"]
+    features = [n for n in nodes if n.kind == "feature"]
+    pools = {name: nodes}
+    if len(features) < len(nodes):
+        pools[f"{name}, no errors"] = features
+    return {row: here.curve([pool[:size] for size in sizes]) for row, pool in pools.items()}

@@ -1,0 +1,74 @@
+"""Tasks about named people: who receives the gift, and which pronoun the name takes."""
+
+from itertools import product
+
+from circuits.prompts import Prompt
+from circuits.tasks.choice import Choice
+from circuits.tasks.forms import Arrangements, Form, pair
+from circuits.tasks.names import MEN, WOMEN
+from circuits.tasks.words import GIFTS, ROLES, SHOPS
+
+SCENES = {
+    "when": "When {} and {} went to the {}, {} gave the {} to",
+    "after": "After {} and {} came to the {}, {} handed the {} to",
+    "then": "Then {} and {} met at the {}; {} brought the {} to",
+    "while": "While {} and {} sat in the {}, {} passed the {} to",
+}
+"The same number of words and marks in each, so that all prompts have one length."
+
+ORDERS = {"ABBA": (0, 1), "BABA": (1, 0)}
+PRONOUNS = (" he", " she")
+
+
+def ioi(choice: Choice) -> tuple[Form, ...]:
+    """Indirect object: `When Mary and John went to the store, John gave the book to` -> Mary.
+
+    Of two names the one that is not repeated receives. The patch repeats the other name, so its
+    right answer is John. Half the prompts name the receiver first (ABBA), half second (BABA).
+
+    Source: Wang et al. 2022, arXiv:2211.00593.
+    Differs: the patch swaps the repeated name, where Wang et al. put a third one.
+    """
+
+    def build(
+        scene: str, order: tuple[int, int], names: tuple[str, str], shop: str, gift: str
+    ) -> Prompt:
+        receiver, giver = names
+        first, second = (names[i] for i in order)
+        clean, patch = (
+            SCENES[scene].format(first, second, shop, again, gift) for again in (giver, receiver)
+        )
+        return pair(clean, patch, f" {receiver}", f" {giver}")
+
+    everyone = choice.pick("men's names", MEN) + choice.pick("women's names", WOMEN)
+    pools = (
+        Arrangements(everyone, 2),
+        choice.pick("places", SHOPS),
+        choice.pick("gifts", GIFTS),
+    )
+    return tuple(
+        Form(case=f"{order}, {scene}", pools=((scene,), (ORDERS[order],), *pools), build=build)
+        for scene, order in product(SCENES, ORDERS)
+    )
+
+
+def pronoun(choice: Choice) -> tuple[Form, ...]:
+    """Gendered pronoun: `So Anna is such a good cook, isn't` -> she.
+
+    The name alone says which pronoun; the patch has a name of the other sex.
+
+    Source: Mathwin et al. 2023, "Identifying a preliminary circuit for predicting gendered
+    pronouns in GPT-2 small".
+    """
+
+    def build(which: int, names: tuple[str, str], role: str) -> Prompt:
+        clean, patch = (f"So {names[i]} is such a good {role}, isn't" for i in (which, 1 - which))
+        return pair(clean, patch, PRONOUNS[which], PRONOUNS[1 - which])
+
+    men, women = choice.pick("men's names", MEN), choice.pick("women's names", WOMEN)
+    names = [(man, woman) for man in men for woman in women]
+    roles = choice.pick("roles", ROLES)
+    return tuple(
+        Form(case=case, pools=((which,), names, roles), build=build)
+        for which, case in enumerate(("he", "she"))
+    )

@@ -1,0 +1,109 @@
+"""Four tasks in a real Qwen: the circuit, its check against ablation, and every control.
+
+    python -m experiments.real_qwen_tasks.run --model MODEL.gguf --dictionaries DIR --work DIR
+                                              [--task TASK ...]
+
+DIR/TASK/ holds the prompts (train and test share no content word), the run and its page; what is
+small enough to keep goes to `results/` beside this file, with the table of the README.
+"""
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from circuits.graph import ordered, write_json
+from circuits.progress import bars
+from circuits.ranking import DiscoverConfig
+from circuits.runs import Inputs, read_run
+from circuits.verify import VerifyConfig
+from circuits.work import discover_run, make_prompts, render_run, verify_run
+
+RESULTS = Path(__file__).parent / "results"
+TASKS = ("agreement_nounpp", "ioi", "greater_than", "brackets")
+PAIRS = 30
+DISCOVER = DiscoverConfig(estimator="ig-inputs")
+SHOWN = (10, 20, 50, 100, 200, 1000)
+NAMED = 12
+
+
+def main() -> None:
+    """Parse the paths and run every task."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--dictionaries", required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--task", action="append", choices=TASKS)
+    chosen = parser.parse_args()
+    for task in chosen.task or TASKS:
+        run(task, chosen.model, chosen.dictionaries, chosen.work / task)
+        print(table(json.loads((RESULTS / f"{task}.json").read_text(encoding="utf-8"))))
+
+
+def run(task: str, model: str, dictionaries: str, work: Path) -> None:
+    """Prompts, discovery, verification with the held-out split, figures."""
+    work.mkdir(parents=True, exist_ok=True)
+    files = {split: work / f"{split}.jsonl" for split in ("train", "test")}
+    for split, file in files.items():
+        make_prompts(task, PAIRS, split=split, seed=0, model=model, out=file)
+    inputs = Inputs.resolved(model, dictionaries, files["train"], "transcoder")
+    out = work / "run"
+    with bars() as report:
+        discover_run(inputs, out, config=DISCOVER, report=report)
+        config = VerifyConfig(draws=1)
+        record = verify_run(out, config=config, held_out=files["test"], report=report)
+    render_run(out, ["svg"], 25)
+    keep(task, out, record)
+
+
+def keep(task: str, out: Path, record: dict[str, Any]) -> None:
+    """Copy to `results/` what the README tells."""
+    RESULTS.mkdir(exist_ok=True)
+    found = read_run(out)
+    strongest = [n for n in ordered(found.graph) if n.kind == "feature"][:NAMED]
+    manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+    kept = {
+        "task": task,
+        "n_prompts": found.graph.graph["n_prompts"],
+        "clean": found.graph.graph["clean_metric"],
+        "patch": found.graph.graph["patch_metric"],
+        "accuracy": found.graph.graph["accuracy"],
+        "config": manifest["config"],
+        "versions": manifest["versions"],
+        "features": [{"id": str(n), **_about(found.graph.nodes[n])} for n in strongest],
+        "nodes": {k: v for k, v in record["nodes"].items() if k != "points"},
+        "edges": {k: v for k, v in record["edges"].items() if k != "points"},
+        "curves": record["curves"],
+        "each_adds": record["each_adds"],
+        "held_out": record["held_out"],
+    }
+    write_json(kept, RESULTS / f"{task}.json")
+    for name in ("graph", "verification"):
+        shutil.copyfile(out / f"{name}.svg", RESULTS / f"{task}-{name}.svg")
+
+
+def _about(data: dict[str, Any]) -> dict[str, Any]:
+    return {k: data[k] for k in ("label", "token", "effect", "exact", "activation")}
+
+
+def table(kept: dict[str, Any]) -> str:
+    """Faithfulness of the circuit and its controls, as the README shows it."""
+    curves, held_out = kept["curves"], kept["held_out"]
+    sizes = [s for s in curves["sizes"] if s in SHOWN]
+    lines = [f"| {kept['task']} | {' | '.join(map(str, sizes))} | CPR | CMD |"]
+    lines.append("|" + "---|" * (len(sizes) + 3))
+    for name, row in curves["rows"].items():
+        values = dict(zip(curves["sizes"], row["faithfulness"], strict=True))
+        area = curves["areas"][name]
+        cells = [*(values[s] for s in sizes), area["cpr"], area["cmd"]]
+        lines.append(f"| {name} | " + " | ".join(f"{c:.2f}" for c in cells) + " |")
+    for name, row in held_out["rows"].items():
+        values = dict(zip(held_out["sizes"], row["faithfulness"], strict=True))
+        cells = [f"{values[s]:.2f}" if s in values else "–" for s in sizes]
+        lines.append(f"| {name}, held out | " + " | ".join(cells) + " | | |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
