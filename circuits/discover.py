@@ -201,10 +201,9 @@ def _add_activations(graph: nx.DiGraph, state: BatchState, n_prompts: int) -> No
 
 
 def output_node(prompts: EncodedPrompts) -> Node:
-    """The graph's output: the answer's logit, named by the answer where all prompts share one."""
-    answers = {p.answer for p in prompts.prompts}
-    text = next(iter(answers))[0] if len(answers) == 1 else "answer"
-    return Node("logit", text)
+    """The graph's output: the answer's logit, named by the answer where there is only one."""
+    answers = {answer for p in prompts.prompts for answer in p.answer}
+    return Node("logit", answers.pop() if len(answers) == 1 else "answer")
 
 
 def _name_output(graph: nx.DiGraph, prompts: EncodedPrompts, summary: _Summary) -> None:

@@ -36,12 +36,18 @@ def bars() -> Generator[Report, None, None]:
     )
     width = None if sys.stderr.isatty() else 110
     console = Console(stderr=True, width=width)
-    with Progress(*columns, console=console, expand=True) as progress:
-        tasks: dict[str, TaskID] = {}
+    progress = Progress(*columns, console=console, expand=True)
+    tasks: dict[str, TaskID] = {}
 
-        def report(what: str, done: int, total: int, note: str = "") -> None:
-            if what not in tasks:
-                tasks[what] = progress.add_task(what, total=total, note=note)
-            progress.update(tasks[what], completed=done, total=total, note=note)
+    def report(what: str, done: int, total: int, note: str = "") -> None:
+        if not tasks:
+            progress.start()
+        if what not in tasks:
+            tasks[what] = progress.add_task(what, total=total, note=note)
+        progress.update(tasks[what], completed=done, total=total, note=note)
 
+    try:
         yield report
+    finally:
+        if tasks:
+            progress.stop()

@@ -13,7 +13,7 @@ from circuits.render import ink
 from circuits.render.words import OPPOSES, SUPPORTS, support
 
 PANEL = 2.2  # in, width of one panel
-HEIGHT, LEGEND = 2.0, 0.32  # in, of the panels and of the legend over them
+HEIGHT, LINE, COLUMNS = 2.0, 0.13, 4  # in, of the panels and of a line of the legend over them
 TICK, WORD = 5.5, 6.5  # points
 STROKES = (
     (ink.COLOURS[SUPPORTS], "solid", "o"),
@@ -49,12 +49,17 @@ def curves_figure(verification: Mapping[str, Any], path: Path) -> None:
             "the verification holds no curves and no points: run `circuits verify` first"
         )
     with ink.fixed_style():
-        picture = ink.blank(PANEL * count, HEIGHT + LEGEND)
+        lines = -(-max((len(_known(curves, name)) for name, _ in shown), default=0) // COLUMNS)
+        height = HEIGHT + LINE * (lines + 1)
+        picture = ink.blank(PANEL * count, height)
         panels = picture.subplots(1, count, squeeze=False)[0]
         picture.subplots_adjust(
-            left=0.42 / (PANEL * count), right=1 - 0.06 / (PANEL * count), top=0.83, bottom=0.165,
+            left=0.42 / (PANEL * count),
+            right=1 - 0.06 / (PANEL * count),
+            top=HEIGHT / height,
+            bottom=0.38 / height,
             wspace=0.36,
-        )  # fmt: skip
+        )
         for axes, (name, ideal) in zip(panels, shown, strict=False):
             _draw_curves(axes, curves, name, ideal)
         if shown:
@@ -70,7 +75,7 @@ def _draw_legend(picture: Figure, panel: Axes) -> None:
         *panel.get_legend_handles_labels(),
         loc="upper left",
         bbox_to_anchor=(0.01, 1.0),
-        ncols=4,
+        ncols=COLUMNS,
         fontsize=TICK,
         frameon=False,
         handlelength=2.6,

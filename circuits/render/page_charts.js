@@ -8,6 +8,10 @@ const LINES = [
   ["var(--only-a)", "9 3 2 3"],
   ["var(--only-b)", "4 2"],
   ["var(--changed)", "1 3"],
+  ["var(--ink)", "10 2 1 2"],
+  ["color-mix(in srgb, var(--supports) 55%, var(--paper))", "3 2"],
+  ["color-mix(in srgb, var(--only-b) 50%, var(--ink))", "12 4"],
+  ["color-mix(in srgb, var(--opposes) 50%, var(--ink))", "5 1 1 1"],
 ];
 
 function ticks(low, high, wanted = 5) {

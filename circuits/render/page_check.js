@@ -15,14 +15,15 @@ const CURVES = [
   ],
 ];
 
-function curves(record) {
+/* `names` give each row the same line in every chart. */
+function curves(record, names = Object.keys(record.rows ?? {})) {
   const sizes = record.sizes ?? [];
   if (!sizes.length) return [];
   return CURVES.map(([key, title, ideal, words]) => {
     const rows = Object.entries(record.rows ?? {})
-      .map(([name, row], style) => ({
+      .map(([name, row]) => ({
         name,
-        style,
+        style: names.indexOf(name),
         values: row[key] ?? [],
         ...(key === "faithfulness" ? { low: row.low, high: row.high } : {}),
       }))
@@ -38,8 +39,7 @@ function curves(record) {
   });
 }
 
-function agreement(record) {
-  const rows = [["all sites", record], ...Object.entries(record.by_site ?? {})];
+function agreement(rows, what) {
   const cells = (row) =>
     [row.n, row.spearman, row.slope].map((value) => el("td", { class: "number" }, number(value)));
   return el(
@@ -51,7 +51,7 @@ function agreement(record) {
       el(
         "tr",
         {},
-        ["site", "nodes", "Spearman", "slope", "same sign"].map((name, i) =>
+        [...what, "Spearman", "slope", "same sign"].map((name, i) =>
           el("th", { class: i ? "right" : "", scope: "col" }, name),
         ),
       ),
@@ -72,9 +72,42 @@ function agreement(record) {
   );
 }
 
+/* What the circuit loses without each node, most first. */
+function eachAdds(record) {
+  const rows = [...(record?.nodes ?? [])].sort((a, b) => b.adds - a.adds).slice(0, 10);
+  return rows.length
+    ? [
+        el("h3", {}, "What each node adds"),
+        el(
+          "p",
+          { class: "note" },
+          `Faithfulness that the graph's ${record.circuit} nodes (${number(record.faithfulness)}) ` +
+            "lose without one of them.",
+        ),
+        el(
+          "table",
+          { class: "plain" },
+          el(
+            "tbody",
+            {},
+            rows.map(({ id, adds }) =>
+              el(
+                "tr",
+                {},
+                el("td", { class: "mono" }, id),
+                el("td", { class: "number" }, number(adds)),
+              ),
+            ),
+          ),
+        ),
+      ]
+    : [];
+}
+
 function checkPanel() {
   const record = payload.verification;
   const found = record.nodes ?? {};
+  const edges = Object.entries(record.edges ?? {}).filter(([name]) => name !== "points");
   const curve = record.curves ?? {};
   const tiles = [
     ["Spearman", number(found.spearman)],
@@ -99,7 +132,16 @@ function checkPanel() {
     el("h3", {}, "Estimate against exact"),
     scatter(found.points ?? []),
     el("h3", {}, "By site"),
-    agreement(found),
+    agreement(
+      [["all sites", found], ...Object.entries(found.by_site ?? {})],
+      ["site", "nodes"],
+    ),
+    edges.length
+      ? [
+          el("h3", {}, "Edges against path patching"),
+          agreement(edges, ["edges", "number"]),
+        ]
+      : [],
     el("h2", { style: { marginTop: "26px" } }, "Is the circuit enough?"),
     el(
       "p",
@@ -109,6 +151,13 @@ function checkPanel() {
         `with everything ablated ${number(curve.empty)}.`,
     ),
     curves(curve),
+    record.held_out
+      ? [
+          el("h2", { style: { marginTop: "26px" } }, "On prompts it was not found on"),
+          curves(record.held_out, Object.keys(curve.rows ?? {})),
+        ]
+      : [],
+    eachAdds(record.each_adds),
   ];
 }
 

@@ -76,6 +76,12 @@ def verification(graph: nx.DiGraph, *, seed: int = 0) -> dict:
                   "by_site": {f"{kind}.{layer}": site for kind in KINDS for layer in (0, 1)}},
         "curves": {"baseline": "mean", "full": 3.21, "empty": -0.12, "sizes": sizes,
                    "rows": _rows(sizes)},
+        "edges": {"strongest": site, "random": site, "points": []},
+        "each_adds": {"circuit": 60, "faithfulness": 0.9,
+                      "nodes": [{"id": p["id"], "adds": 0.1 - i / 300}
+                                for i, p in enumerate(points[:30])]},
+        "held_out": {"n_prompts": 32, "full": 3.1, "empty": -0.2, "sizes": sizes,
+                     "rows": _rows(sizes)},
     }  # fmt: skip
 
 

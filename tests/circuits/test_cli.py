@@ -1,7 +1,6 @@
 """The commands as a user meets them: what they write, and what they say when something is off."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -11,7 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from circuits.cli import app
+from circuits.cli import app, main
 from circuits.runs import read_run
 from circuits.work import make_prompts
 from hooked_qwen.bundled import DICTIONARIES, PATH
@@ -23,18 +22,19 @@ def call(*arguments: str):
     return CliRunner().invoke(app, [str(a) for a in arguments])
 
 
-def fails(*arguments: str) -> str:
-    """The one line that a failing command prints, run as a process."""
-    done = subprocess.run(
-        [sys.executable, "-c", "from circuits.cli import main; main()", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-    )
-    assert done.returncode != 0
-    assert "Traceback" not in done.stderr
-    (line,) = [x for x in done.stderr.splitlines() if x.startswith("error: ")]
-    return line
+@pytest.fixture
+def fails(monkeypatch, capsys):
+    """The one line that a failing command prints."""
+
+    def run(*arguments) -> str:
+        monkeypatch.setattr(sys, "argv", ["circuits", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 1
+        (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error: ")]
+        return line
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -296,6 +296,13 @@ def test_a_feature_and_a_suite_share_their_examples(tmp_path):
             "convert only the SAEs or only the transcoders",
         ),
         (("discover", "absent.jsonl", "--out", "x"), "there is no prompt file at"),
+        (("discover", "--out", "x"), "say which prompts"),
+        (("discover", "p", "--clean", "The keys", "--out", "x"), "not both"),
+        (("discover", "p", "--patch", "The key", "--out", "x"), "go with --clean"),
+        (
+            ("discover", "p", "--metric", "kl", "--estimator", "relp", "--out", "x"),
+            "there is no prompt file at",
+        ),
         (("verify", "absent"), "absent is not a finished run"),
         (("ablate", "absent", "--top", "3"), "absent is not a finished run"),
         (("ablate", "absent"), "one of --features, --top or --outside"),
@@ -304,13 +311,54 @@ def test_a_feature_and_a_suite_share_their_examples(tmp_path):
         (("evaluate", "absent", "--text", "bundled"), "there are no dictionaries at absent"),
     ],
 )
-def test_bad_input_is_one_clear_line(arguments, message, tmp_path, monkeypatch):
+def test_bad_input_is_one_clear_line(arguments, message, tmp_path, monkeypatch, fails):
     monkeypatch.chdir(tmp_path)
     assert message in fails(*arguments)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_run_whose_prompts_changed_is_refused(folder, tmp_path):
+def test_a_process_that_fails_exits_with_an_error_and_no_traceback():
+    command = [sys.executable, "-c", "from circuits.cli import main; main()", "verify", "absent"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: absent is not a finished run")
+    assert done.stderr.count("\n") == 1
+
+
+def test_prompts_given_on_the_command_line(tmp_path):
+    """A pair with its answers; and one prompt alone, which the model answers itself."""
+    pair = ("--clean", "The judges by the bucket", "--patch", "The judge by the bucket")
+    few = ("--nodes", 20, "--estimator", "patching")
+    out = tmp_path / "pair"
+    done = call("discover", *pair, "--answer", " are", "--wrong", " is", *few, "--out", out)
+    assert done.exit_code == 0, done.output
+    meta = json.loads((out / "graph.json").read_text())["meta"]
+    assert meta["clean_metric"] > 0 > meta["patch_metric"]
+    out = tmp_path / "alone"
+    done = call("discover", *pair[:2], *few, "--out", out)
+    assert done.exit_code == 0, done.output
+    graph = json.loads((out / "graph.json").read_text())
+    assert graph["meta"]["reference"] == "zero"
+    (output,) = (n for n in graph["nodes"] if n["kind"] == "logit")
+    assert output["label"].endswith(" − mean")
+    assert call("verify", out).exit_code == 0
+    assert json.loads((out / "verification.json").read_text())["curves"]["baseline"] == "zero"
+
+
+def test_elimination_keeps_fewer_nodes_that_are_as_faithful(folder, tmp_path):
+    options = ("--estimator", "patching", "--nodes", 40)
+    shares = []
+    for extra in ((), ("--faithfulness", "0.3")):
+        out = tmp_path / f"run{len(extra)}"
+        done = call("discover", folder / "prompts.jsonl", *options, *extra, "--out", out)
+        assert done.exit_code == 0, done.output
+        graph = json.loads((out / "graph.json").read_text())
+        shares.append(sum(n["kind"] in ("feature", "error") for n in graph["nodes"]))
+    assert shares[0] == 40
+    assert 0 < shares[1] < 40
+
+
+def test_a_run_whose_prompts_changed_is_refused(folder, tmp_path, fails):
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_bytes((folder / "prompts.jsonl").read_bytes())
     call("discover", prompts, "--estimator", "patching", "--nodes", 5, "--out", tmp_path / "run")

@@ -210,12 +210,14 @@ def test_check_and_ablations_show_the_records(visit, sample_page):
     check = tab.locator("#panel-check")
     assert "0.941" in check.inner_text()
     assert "random features" in check.inner_text()
-    assert check.locator("svg.chart").count() == 3
+    assert check.locator("svg.chart").count() == 5
+    for heading in ("Edges against path patching", "What each node adds", "not found on"):
+        assert heading in check.inner_text()
     dashes = check.locator(".keys span:has-text('random features') line").evaluate_all(
         "lines => lines.map((line) => line.getAttribute('stroke-dasharray'))"
     )
-    assert len(dashes) == 2, "random features stand in both charts"
-    assert len(set(dashes)) == 1, "a row looks the same in both charts"
+    assert len(dashes) == 4, "random features stand in all charts of curves"
+    assert len(set(dashes)) == 1, "a row looks the same in all of them"
     tab.locator("#tab-ablations").click()
     ablations = tab.locator("#panel-ablations")
     assert "plural subject off" in ablations.inner_text()
