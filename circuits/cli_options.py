@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from circuits.tables import console
+
 Model = Annotated[
     str, typer.Option(help="Hub name, local folder, .gguf file, or 'bundled'.", show_default=True)
 ]
@@ -19,3 +21,10 @@ RunFolder = Annotated[Path, typer.Argument(help="A run folder written by `circui
 class Mlp(StrEnum):
     sae = "sae"
     transcoder = "transcoder"
+
+
+def say_found(dictionaries: str, mlp: Mlp) -> None:
+    """Print what was found where: layout, sites and layers."""
+    from saes.suite import load_suite
+
+    console.print(load_suite(dictionaries, mlp=mlp.value).summary(), highlight=False, markup=False)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from circuits.cli_options import Mlp, Model, RunFolder
+from circuits.cli_options import Mlp, Model, RunFolder, say_found
 from circuits.progress import bars
 from circuits.tables import ablation_table, comparison_table, console, verification_table
 
@@ -138,6 +138,7 @@ def discover(
         edge_threshold=edge_threshold,
     )
     inputs = Inputs.resolved(model, dictionaries, prompts, mlp.value)
+    say_found(dictionaries, mlp)
     texts = work.texts_of(text) if text else None
     with bars() as report:
         found = work.discover_run(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from circuits.cli_options import Mlp, Model, Text
+from circuits.cli_options import Mlp, Model, Text, say_found
 from circuits.progress import bars
 from circuits.tables import console, probe_table, quality_table
 
@@ -212,6 +212,7 @@ def evaluate(
     from circuits.graph import write_json
     from circuits.render.quality import quality_figure
 
+    say_found(dictionaries, mlp)
     with bars() as report:
         record = suites.evaluate_suite(
             dictionaries,
@@ -278,6 +279,7 @@ def suite(
     """
     from circuits import suites
 
+    say_found(dictionaries, mlp)
     with bars() as report:
         page = suites.suite_overview(
             dictionaries,

@@ -39,6 +39,7 @@ from circuits.graph import Node, rounded
 from circuits.metric import Metric
 from circuits.prompts import EncodedPrompts
 from circuits.ranking import DiscoverConfig, Ranking, rank_nodes, reference_means, states_of
+from hooked_qwen.sites import has_neurons
 from saes.controls import mlp_neurons, neurons, untrained
 from saes.suite import Suite
 
@@ -136,7 +137,8 @@ def curves(
         "neurons": neurons(scale.suite),
         "untrained dictionaries": untrained(scale.suite),
     }
-    if any(site.kind == "mlp_out" for site in scale.suite):
+    mlps = [site.layer for site in scale.suite if site.kind == "mlp_out"]
+    if mlps and has_neurons(scale.setting.model, mlps):
         controls["MLP neurons"] = mlp_neurons(scale.setting.model, scale.suite)
     rows: dict[str, Curve] = {}
     total = len(plans) + len(controls)

@@ -5,12 +5,13 @@ still runs the earlier blocks and drops their output, so resuming here calls the
 directly with the arguments (mask, rotary tables) that a whole pass gave them.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
 
 from hooked_qwen.tokens import Batch
@@ -44,20 +45,62 @@ def _forward(model: TransformerBridge, batch: Batch, **options: Any) -> Tensor:
 
 
 @dataclass(frozen=True)
+class Past:
+    """Keys and values of earlier positions, by layer; attention takes it for a cache."""
+
+    by_layer: dict[int, tuple[Tensor, Tensor]]
+
+    def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any) -> tuple[Tensor, Tensor]:
+        """Keys and values of all positions, given those of the later ones."""
+        before = self.by_layer[layer]
+        return torch.cat([before[0], keys], 2), torch.cat([before[1], values], 2)
+
+    def part(self, index: Int[Tensor, " batch"], stop: int) -> "Past":
+        """Those of the prompts at `index`, at the positions before `stop`."""
+        return Past(
+            {
+                layer: (keys[index, :, :stop], values[index, :, :stop])
+                for layer, (keys, values) in self.by_layer.items()
+            }
+        )
+
+
+@dataclass(frozen=True)
+class _Recorder:
+    """Takes a cache's place, and only notes what attention gives it."""
+
+    by_layer: dict[int, tuple[Tensor, Tensor]]
+
+    def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any) -> tuple[Tensor, Tensor]:
+        self.by_layer[layer] = keys.detach(), values.detach()
+        return keys, values
+
+
+@dataclass(frozen=True)
 class BlockArguments:
     """What each block was called with besides the residual stream, for one batch of prompts."""
 
     size: int
     by_layer: tuple[dict[str, Any], ...]
+    past: Past | None = None
+    "keys and values of the whole run, where they were kept"
 
-    def rows(self, index: Int[Tensor, " batch"]) -> "BlockArguments":
-        """The arguments for the prompts at `index`, repeats allowed."""
+    def rows(self, index: Int[Tensor, " batch"], *, first: int = 0) -> "BlockArguments":
+        """The arguments for the prompts at `index`, repeats allowed.
+
+        With `first`, for streams that hold the positions from there on: attention sees the keys
+        and values that the run had at those before.
+        """
         pick = {
-            id(value): _pick(value, index, self.size)
+            id(value): _later(_pick(value, index, self.size), first)
             for arguments in self.by_layer
             for value in arguments.values()
         }
         chosen = tuple({k: pick[id(v)] for k, v in a.items()} for a in self.by_layer)
+        if first:
+            assert self.past is not None, "positions can be left out where the past was kept"
+            past = self.past.part(index, first)
+            chosen = tuple(arguments | {"past_key_values": past} for arguments in chosen)
         return BlockArguments(len(index), chosen)
 
 
@@ -69,14 +112,36 @@ def _pick(value: Any, index: Int[Tensor, " batch"], size: int) -> Any:
     return value
 
 
-def run_recording(model: TransformerBridge, batch: Batch) -> tuple[LastLogits, BlockArguments]:
-    """`last_logits`, and the arguments every block was called with, for `resume`."""
+def _later(value: Any, first: int) -> Any:
+    """`value` from position `first` on: a mask over (query, key), or an axis after the batch's."""
+    if isinstance(value, Tensor):
+        return value[:, :, first:] if value.dim() == 4 else value[:, first:]
+    if isinstance(value, tuple):
+        return tuple(_later(v, first) for v in value)
+    return value
+
+
+def run_recording(
+    model: TransformerBridge, batch: Batch, *, keep_past: bool = False
+) -> tuple[LastLogits, BlockArguments]:
+    """`last_logits`, and the arguments every block was called with, for `resume`.
+
+    With `keep_past` also the keys and values of attention, so that a run can leave early
+    positions out; models with layers that keep a state instead (Qwen3.5) have none.
+    """
     seen: dict[int, dict[str, Any]] = {}
+    recorder = _Recorder({})
+    keep_past = keep_past and not any("linear_attn" in block.submodules for block in model.blocks)
+
+    def record(layer: int) -> Callable[..., tuple[Any, dict[str, Any]]]:
+        def note(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+            seen[layer] = dict(kwargs)
+            return args, kwargs | {"past_key_values": recorder} if keep_past else kwargs
+
+        return note
+
     handles = [
-        block.register_forward_pre_hook(
-            lambda _module, _args, kwargs, layer=layer: seen.__setitem__(layer, dict(kwargs)),
-            with_kwargs=True,
-        )
+        block.register_forward_pre_hook(record(layer), with_kwargs=True)
         for layer, block in enumerate(model.blocks)
     ]
     try:
@@ -85,7 +150,8 @@ def run_recording(model: TransformerBridge, batch: Batch) -> tuple[LastLogits, B
         for handle in handles:
             handle.remove()
     arguments = tuple(seen[layer] for layer in range(len(model.blocks)))
-    return logits, BlockArguments(len(batch), arguments)
+    past = Past(recorder.by_layer) if keep_past else None
+    return logits, BlockArguments(len(batch), arguments, past)
 
 
 def resume(
@@ -93,15 +159,55 @@ def resume(
     resid: Resid,
     layer: int,
     arguments: BlockArguments,
+    *,
+    stop: int | None = None,
 ) -> Resid:
     """The stream after the last block when `resid` enters block `layer`; hooks run as always.
 
-    `layer` equal to the number of layers gives `resid` back.
+    `layer` equal to the number of layers gives `resid` back. With `stop`, the stream that enters
+    that block.
     """
-    for block, kwargs in zip(model.blocks[layer:], arguments.by_layer[layer:], strict=True):
+    todo = slice(layer, stop)
+    for block, kwargs in zip(model.blocks[todo], arguments.by_layer[todo], strict=True):
         output = block(resid, **kwargs)
         resid = output[0] if isinstance(output, tuple) else output
     return resid
+
+
+def finish(
+    model: TransformerBridge, resid: Resid, layer: int, arguments: BlockArguments
+) -> LastLogits:
+    """Last logits when `resid` enters block `layer`.
+
+    The last block's MLP runs at the last position only, unless something watches the model.
+    """
+    last = len(model.blocks) - 1
+    if is_watched(model):
+        resid = resume(model, resid, layer, arguments)
+    elif layer <= last:
+        resid = resume(model, resid, layer, arguments, stop=last)
+        resid = _last_block(model, resid, arguments.by_layer[last])
+    return unembed(model, resid[:, -1:]).squeeze(1)
+
+
+def is_watched(model: TransformerBridge) -> bool:
+    """Whether any tensor is read or edited now: then none may be left out or cut short."""
+    return any(module._forward_hooks for module in model.modules())
+
+
+def _last_block(model: TransformerBridge, resid: Resid, kwargs: dict[str, Any]) -> Tensor:
+    block = cast(Any, model.blocks[-1])
+    if "linear_attn" in block.submodules:
+        output = block(resid, **kwargs)
+        return output[0] if isinstance(output, tuple) else output
+    mixed, _ = block.attn(hidden_states=block.ln1(resid), **kwargs)
+    return mlp_half(model, (resid + mixed)[:, -1:], len(model.blocks) - 1)
+
+
+def mlp_half(model: TransformerBridge, resid_mid: Resid, layer: int) -> Resid:
+    """The stream after block `layer` when `resid_mid` enters its MLP's norm."""
+    block = cast(Any, model.blocks[layer])
+    return resid_mid + block.mlp(block.ln2(resid_mid))
 
 
 def unembed(model: TransformerBridge, resid: Resid) -> Float[Tensor, "batch pos vocabulary"]:

@@ -9,6 +9,7 @@ MLP's neurons, what its last matrix reads. `embed` comes first. Every tensor is
 `[batch, pos, d_model]`, that of `mlp_hidden` `[batch, pos, d_mlp]`.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import total_ordering
 from typing import Any, cast
@@ -73,7 +74,10 @@ def _unknown(text: str) -> ValueError:
 
 
 def hook_point(model: TransformerBridge, site: Site) -> nn.Module:
-    """The hook through which `site`'s tensor passes; raises `ValueError` past the last layer."""
+    """The hook through which `site`'s tensor passes.
+
+    Raises `ValueError` past the last layer, and for the neurons of a mixture of experts.
+    """
     if site.kind == "embed":
         return model.get_submodule("embed.hook_out")
     if site.layer >= len(model.blocks):
@@ -93,9 +97,17 @@ def hook_point(model: TransformerBridge, site: Site) -> nn.Module:
         case "mlp_in":
             return block.mlp.hook_in
         case "mlp_hidden":
+            if not has_neurons(model, [site.layer]):
+                raise ValueError(f"the MLP of layer {site.layer} is a mixture: it has no {site}")
             return block.mlp.out.hook_in
         case _:
             return block.mlp.hook_out
+
+
+def has_neurons(model: TransformerBridge, layers: Iterable[int]) -> bool:
+    """Whether the MLPs of `layers` are dense: a mixture of experts has no `mlp_hidden`."""
+    blocks = [cast(Any, model.blocks[layer]) for layer in layers]
+    return all("out" in block.mlp.submodules for block in blocks)
 
 
 def token_mixer(block: Any) -> nn.Module:

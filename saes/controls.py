@@ -79,11 +79,12 @@ def neurons(suite: Suite) -> Suite:
 
 def mlp_neurons(model: TransformerBridge, suite: Suite) -> Suite:
     """`neurons`, but inside each MLP: the coordinates of `mlp_hidden` in place of `mlp_out`'s."""
-    found = {}
+    width, found = model.cfg.d_mlp, {}
+    assert width is not None, "a Qwen's configuration says how wide its MLPs are"
     for site, dictionary in suite.items():
         if site.kind == "mlp_out":
             site = Site("mlp_hidden", site.layer)
-            found[site] = _signed_basis(site, model.cfg.d_mlp, like=dictionary.W_dec)
+            found[site] = _signed_basis(site, width, like=dictionary.W_dec)
         else:
             found[site] = _coordinates(dictionary)
     return Suite(found, {})

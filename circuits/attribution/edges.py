@@ -9,9 +9,11 @@ stream to stream both are. With fewer sites the same rule leaves the paths throu
 modules in. A feature answers its pre-activation by the slope from its clean to its reference
 value (see `circuits.attribution.states.slopes`).
 
-One forward pass cuts the model at every site of the graph: what arrives is recorded, what leaves
-is a new leaf. Each edge is then a vector-Jacobian product between an arrival and the leaves
-before it, batched over the downstream nodes.
+One forward pass is cut at every site of the graph: what arrives is recorded, what leaves is a new
+leaf (see `circuits.attribution.cut`). Each edge is then a vector-Jacobian product between an
+arrival and the leaves before it. Prompts do not meet in it, and on a prompt many of the nodes do
+not answer, so a product takes on each prompt another of the nodes that do: as many products as a
+prompt has such nodes at most, not as many as there are nodes.
 
 Units are those of the metric; positive means that moving u to its reference value raises it.
 
@@ -19,67 +21,33 @@ Source: Marks et al. 2024, arXiv:2403.19647.
 Differs: weights are averaged over prompts before any threshold is applied; features answer by
 their slope between clean and reference, not by their gradient at clean.
 
-Axes: `nodes` the downstream nodes of one site.
+Axes: `slots` the products made together, `sources` the upstream nodes of one site.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from einops import einsum
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from circuits.attribution.cut import CutModel, cut, first_move
 from circuits.attribution.states import EMBED, BatchState
 from circuits.graph import Node
 from circuits.metric import Metric
-from hooked_qwen.forward import last_logits
-from hooked_qwen.hooks import Activation, Edit, intervene
+from hooked_qwen.hooks import Activation
 from hooked_qwen.sites import Site
+from saes.dictionary import SparseDictionary
 from saes.suite import Suite
 
 EdgeWeights = dict[tuple[Node, Node], float]
 LOGIT = "logit"
 TENSOR_ROWS_AT_ONCE = 16_384
-"Rows (node, prompt, position) in one batched vector-Jacobian product."
-
-
-@dataclass(frozen=True)
-class CutModel:
-    """One forward pass in pieces: what arrives at each site, and the leaf that leaves it."""
-
-    arrivals: dict[Site, Activation]
-    leaves: dict[Site, Activation]
-    metric: Float[Tensor, ""]
-
-
-def cut(model: TransformerBridge, suite: Suite, state: BatchState, metric: Metric) -> CutModel:
-    """Run the clean prompts with the graph cut at the embeddings and at every site of `suite`."""
-    arrivals: dict[Site, Activation] = {}
-    leaves: dict[Site, Activation] = {}
-
-    def sever(site: Site) -> Edit:
-        def edit(value: Activation) -> Activation:
-            arrivals[site] = value
-            leaves[site] = value.detach().requires_grad_()
-            return leaves[site]
-
-        return edit
-
-    def watch(site: Site) -> Edit:
-        def edit(value: Activation) -> Activation:
-            arrivals[site] = value
-            return value
-
-        return edit
-
-    edits = {site: watch(site) for site in suite.sources if site not in suite}
-    edits |= {site: sever(site) for site in (EMBED, *suite)}
-    with intervene(model, edits):
-        value = metric(last_logits(model, state.clean), state.rows).sum()
-    return CutModel(arrivals, leaves, value)
+"Rows (slot, prompt, position) in one batched vector-Jacobian product."
 
 
 def edge_weights(
@@ -94,26 +62,34 @@ def edge_weights(
 
     `gradients` are the estimator's: the metric's gradient to each site's tensor.
     """
-    pieces = cut(model, suite, state, metric)
+    pieces = cut(model, suite, state, metric, first=first_move(model, state))
     by_site: dict[Site, list[Node]] = defaultdict(list)
     for node in nodes:
         by_site[Site.parse(node.site)].append(node)
     weights: EdgeWeights = {}
     for site in sorted(by_site):
-        if site == EMBED:
-            continue
         sources = [s for s in upstream(suite, site) if s in by_site]
-        for some in _chunks(by_site[site], state):
-            pulled = _pull_back(pieces, suite, state, gradients, site, some, sources)
-            _contract(weights, pulled, suite, state, by_site, some)
+        if site == EMBED or not sources:
+            continue
+        targets = by_site[site]
+        totals = {s: torch.zeros(len(targets), len(by_site[s])).double() for s in sources}
+        for some in _places(state, site, targets, pieces.first):
+            pulled = _pull_back(pieces, suite, state, gradients, site, targets, some, sources)
+            for source, gradient in pulled.items():
+                found = _products(suite, state, source, by_site[source], gradient).double()
+                totals[source].index_add_(0, some.node, found[some.slot, some.prompt].cpu())
+        for source, total in totals.items():
+            _add(weights, by_site[source], targets, total)
     sources = [s for s in upstream(suite, None) if s in by_site]
     if sources:
-        direct = torch.autograd.grad(pieces.metric, [pieces.leaves[s] for s in sources])
-        pulled = {s: g.unsqueeze(0) for s, g in zip(sources, direct, strict=True)}
+        value = pieces.metric
+        pulled = _pull(pieces, sources, [value], [torch.ones_like(value).unsqueeze(0)])
         if (last := max(suite)) in pulled:
             # Nothing lies between: what reaches the metric directly is the whole effect.
             pulled[last] = gradients[last].unsqueeze(0)
-        _contract(weights, pulled, suite, state, by_site, [Node(LOGIT, LOGIT)])
+        for source, gradient in pulled.items():
+            found = _products(suite, state, source, by_site[source], gradient).double()
+            _add(weights, by_site[source], [Node(LOGIT, LOGIT)], found.sum(1))
     return weights
 
 
@@ -131,9 +107,42 @@ def upstream(suite: Suite, site: Site | None) -> list[Site]:
     return [*found, EMBED]
 
 
-def _chunks(nodes: Sequence[Node], state: BatchState) -> list[Sequence[Node]]:
-    size = max(1, TENSOR_ROWS_AT_ONCE // state.clean.tokens.numel())
-    return [nodes[i : i + size] for i in range(0, len(nodes), size)]
+@dataclass(frozen=True)
+class _Places:
+    """Where each downstream node of a site is pulled back, on each prompt that it answers on."""
+
+    node: Int[Tensor, " places"]
+    prompt: Int[Tensor, " places"]
+    slot: Int[Tensor, " places"]
+
+
+def _places(state: BatchState, site: Site, nodes: Sequence[Node], first: int) -> Iterator[_Places]:
+    """A slot for each node and prompt, the n-th of a prompt's nodes in slot n, some at a time."""
+    answers = torch.stack([_answers(state, site, node, first) for node in nodes])
+    slots = answers.long().cumsum(0) - 1
+    node, prompt = answers.nonzero(as_tuple=True)
+    slot = slots[node, prompt]
+    size = max(1, TENSOR_ROWS_AT_ONCE // state.clean.tokens[:, first:].numel())
+    for start in range(0, int(slots.max()) + 1, size):
+        some = (slot >= start) & (slot < start + size)
+        yield _Places(node[some], prompt[some], slot[some] - start)
+
+
+def _answers(state: BatchState, site: Site, node: Node, first: int) -> Bool[Tensor, " batch"]:
+    """On which prompts the node changes at all, from `first` on, with what it reads."""
+    at = slice(first, None) if node.position is None else slice(node.position, node.position + 1)
+    if at.start < first:
+        return torch.zeros(len(state.rows), dtype=torch.bool)
+    if node.feature == "error":
+        return torch.ones(len(state.rows), dtype=torch.bool)
+    return state.sites[site].slope[:, at, int(node.feature)].any(-1).cpu()
+
+
+def _where(node: Node, first: int = 0) -> slice:
+    """The node's positions, counted from `first` on."""
+    if node.position is None:
+        return slice(None)
+    return slice(node.position - first, node.position - first + 1)
 
 
 def _pull_back(
@@ -143,19 +152,33 @@ def _pull_back(
     gradients: Mapping[Site, Activation],
     site: Site,
     nodes: Sequence[Node],
+    places: _Places,
     sources: Sequence[Site],
-) -> dict[Site, Float[Tensor, "nodes batch pos d_model"]]:
-    """For each downstream node, the gradient of `grad_d m * d` to the leaves at `sources`."""
-    if not sources:
-        return {}
-    dictionary = suite[site]
-    at_source, at_target = _cotangents(suite, state, gradients, site, nodes)
-    outputs, cotangents = [pieces.arrivals[dictionary.source]], [at_source]
-    if dictionary.source == site:
-        cotangents = [at_source + at_target]
-    else:
-        outputs.append(pieces.arrivals[site])
-        cotangents.append(at_target)
+) -> dict[Site, Float[Tensor, "slots batch pos d_model"]]:
+    """For the node in each place, the gradient of `grad_d m * d` to the leaves at `sources`."""
+    dictionary, slots = suite[site], int(places.slot.max()) + 1
+    g = gradients[site][:, pieces.first :]
+    slope = state.sites[site].slope[:, pieces.first :]
+    at_source = g.new_zeros(slots, *g.shape[:2], dictionary.W_enc.shape[1])
+    at_target = at_source if dictionary.source == site else g.new_zeros(slots, *g.shape)
+    for i in places.node.unique().tolist():
+        here, at = places.node == i, _where(nodes[i], pieces.first)
+        slot, prompt = places.slot[here], places.prompt[here]
+        through, whole = _cotangents(dictionary, slope[prompt, at], g[prompt, at], nodes[i])
+        at_source[slot, prompt, at] += through
+        at_target[slot, prompt, at] += whole
+    cotangents = {dictionary.source: at_source, site: at_target}
+    outputs = [pieces.arrivals[s] for s in cotangents]
+    return _pull(pieces, sources, outputs, list(cotangents.values()))
+
+
+def _pull(
+    pieces: CutModel,
+    sources: Sequence[Site],
+    outputs: Sequence[Tensor],
+    cotangents: Sequence[Tensor],
+) -> dict[Site, Float[Tensor, "slots batch pos d_model"]]:
+    """Gradients to the leaves at `sources`, zero at positions that were not run."""
     pulled = torch.autograd.grad(
         outputs,
         [pieces.leaves[s] for s in sources],
@@ -164,56 +187,67 @@ def _pull_back(
         retain_graph=True,
         allow_unused=True,
     )
-    return {s: g for s, g in zip(sources, pulled, strict=True) if g is not None}
+    return {
+        s: F.pad(x, (0, 0, pieces.first, 0))
+        for s, x in zip(sources, pulled, strict=True)
+        if x is not None
+    }
 
 
 def _cotangents(
-    suite: Suite,
-    state: BatchState,
-    gradients: Mapping[Site, Activation],
-    site: Site,
-    nodes: Sequence[Node],
-) -> tuple[Float[Tensor, "nodes batch pos d_source"], Float[Tensor, "nodes batch pos d_target"]]:
-    """Gradient of `grad_d m * d` to the dictionary's source and to its target, for each node.
+    dictionary: SparseDictionary,
+    slope: Float[Tensor, "prompts pos features"],
+    g: Float[Tensor, "prompts pos d_target"],
+    node: Node,
+) -> tuple[Float[Tensor, "prompts pos d_source"], Float[Tensor, "prompts pos d_target"] | float]:
+    """Gradient of `grad_d m * d` to the dictionary's source, and to its target.
 
     A feature reads the source through its encoder row. The error is the target less what the
     features write, so it reads the target as it is and the source through all features.
     """
-    dictionary, g = suite[site], gradients[site]
-    along = einsum(g, dictionary.W_dec, "batch pos d, features d -> batch pos features")
-    slopes = along * state.sites[site].slope
-    at_source = g.new_zeros(len(nodes), *g.shape[:2], dictionary.W_enc.shape[1])
-    at_target = g.new_zeros(len(nodes), *g.shape)
-    for row, node in enumerate(nodes):
-        where = slice(None) if node.position is None else slice(node.position, node.position + 1)
-        if node.feature == "error":
-            at_target[row, :, where] = g[:, where]
-            at_source[row, :, where] = -slopes[:, where] @ dictionary.W_enc
-        else:
-            slope = slopes[:, where, int(node.feature), None]
-            at_source[row, :, where] = slope * dictionary.W_enc[int(node.feature)]
-    return at_source, at_target
+    if node.feature == "error":
+        return -(g @ dictionary.W_dec.T * slope) @ dictionary.W_enc, g
+    i = int(node.feature)
+    along = (g @ dictionary.W_dec[i]) * slope[..., i]
+    return along.unsqueeze(-1) * dictionary.W_enc[i], 0.0
 
 
-def _contract(
-    weights: EdgeWeights,
-    pulled: Mapping[Site, Float[Tensor, "nodes batch pos d_model"]],
+def _products(
     suite: Suite,
     state: BatchState,
-    by_site: Mapping[Site, Sequence[Node]],
+    site: Site,
+    nodes: Sequence[Node],
+    gradient: Float[Tensor, "slots batch pos d_model"],
+) -> Float[Tensor, "slots batch sources"]:
+    """The pulled-back gradients times each upstream node's move, over the node's positions.
+
+    Features at the same position share one product with their decoder rows.
+    """
+    found = gradient.new_empty(*gradient.shape[:2], len(nodes))
+    features: dict[int | None, list[int]] = defaultdict(list)
+    for column, node in enumerate(nodes):
+        if node.kind == "feature":
+            features[node.position].append(column)
+            continue
+        move = node_change(suite, state, site, node)[:, _where(node)]
+        g = gradient[:, :, _where(node)]
+        found[..., column] = einsum(g, move, "slots batch pos d, batch pos d -> slots batch")
+    for columns in features.values():
+        at, chosen = _where(nodes[columns[0]]), [int(nodes[c].feature) for c in columns]
+        along = gradient[:, :, at] @ suite[site].W_dec[chosen].T
+        found[..., columns] = (along * state.sites[site].f_change[:, at, chosen]).sum(2)
+    return found
+
+
+def _add(
+    weights: EdgeWeights,
+    sources: Sequence[Node],
     targets: Sequence[Node],
+    values: Float[Tensor, "targets sources"],
 ) -> None:
-    """Multiply the pulled-back gradients with each upstream node's move, and add to `weights`."""
-    for site, gradient in pulled.items():
-        for source in by_site[site]:
-            move = node_change(suite, state, site, source)
-            if source.position is None:
-                sums = einsum(gradient, move, "nodes batch pos d, batch pos d -> nodes")
-            else:
-                at = source.position
-                sums = einsum(gradient[:, :, at], move[:, at], "nodes batch d, batch d -> nodes")
-            for target, value in zip(targets, sums.double().tolist(), strict=True):
-                weights[source, target] = weights.get((source, target), 0.0) + value
+    for target, row in zip(targets, values.tolist(), strict=True):
+        for source, value in zip(sources, row, strict=True):
+            weights[source, target] = weights.get((source, target), 0.0) + value
 
 
 def node_change(suite: Suite, state: BatchState, site: Site, node: Node) -> Activation:

@@ -25,7 +25,15 @@ from transformer_lens.model_bridge import TransformerBridge
 from circuits.attribution.states import EMBED, BatchState
 from circuits.metric import Metric
 from circuits.prompts import Positions
-from hooked_qwen.forward import last_logits, resume, unembed
+from hooked_qwen.forward import (
+    BlockArguments,
+    finish,
+    is_watched,
+    last_logits,
+    mlp_half,
+    resume,
+    unembed,
+)
 from hooked_qwen.hooks import Edit, capture, intervene
 from hooked_qwen.sites import Site
 from saes.dictionary import SparseDictionary
@@ -33,7 +41,7 @@ from saes.suite import Suite
 
 Gradients = dict[Site, Float[Tensor, "batch pos d_model"]]
 Estimator = Literal["patching", "ig", "ig-inputs", "relp", "exact"]
-ROWS_AT_ONCE = 256
+TOKENS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
@@ -72,19 +80,20 @@ def gradients_along_path(
 
     Points are the midpoints t = (j + 1/2) / steps. The features and the error of a site move
     along, so its tensor runs on the straight line between its two values; other sites react.
+    Before the first position at which a site moves, its gradient is left at zero: no node is there.
 
     Source: integrated gradients, Sundararajan et al. 2017, arXiv:1703.01365; Marks et al. 2024,
     arXiv:2403.19647.
     Differs: midpoints, where published code of the latter takes left end points.
     """
-    gradients = {
-        site: _path_gradient(model, state, metric, site, _change(suite[site], state, site), steps)
-        for site in suite
+    changes = {EMBED: state.embed_change}
+    changes |= {site: _change(dictionary, state, site) for site, dictionary in suite.items()}
+    return {
+        site: _path_gradient(model, state, metric, site, change, steps)
+        if change.any()
+        else torch.zeros_like(change)
+        for site, change in changes.items()
     }
-    if state.embed_change.any():
-        change = state.embed_change
-        return {EMBED: _path_gradient(model, state, metric, EMBED, change, steps)} | gradients
-    return {EMBED: torch.zeros_like(state.embed_change)} | gradients
 
 
 def gradients_along_inputs(
@@ -107,14 +116,14 @@ def gradients_along_inputs(
     clean, change = state.values[EMBED], state.embed_change
     sites, times = [EMBED, *suite], (torch.arange(steps) + 0.5) / steps
     totals = {site: torch.zeros_like(state.values[site]) for site in sites}
-    for some in times.split(max(1, ROWS_AT_ONCE // len(clean))):
+    for some in times.split(max(1, TOKENS_AT_ONCE // clean[..., 0].numel())):
         t = rearrange(some.to(clean), "t -> t 1 1 1")
         points = rearrange(clean + t * change, "t batch pos d -> (t batch) pos d")
         leaf = points.detach().requires_grad_()
         index = repeat(torch.arange(len(clean)), "batch -> (t batch)", t=len(some))
         with capture(model, suite) as seen:
-            logits = run_from(model, state, EMBED, leaf, index)
-        value = metric(logits, state.rows[index]).sum()
+            final = resume(model, leaf, 0, state.arguments.rows(index))
+        value = metric(unembed(model, final[:, -1:])[:, -1], state.rows[index]).sum()
         found = torch.autograd.grad(value, [leaf, *(seen[site] for site in suite)])
         for site, gradient in zip(sites, found, strict=True):
             totals[site] += rearrange(
@@ -140,7 +149,7 @@ def _path_gradient(
     clean = state.values[site]
     times = (torch.arange(steps) + 0.5) / steps
     total = torch.zeros_like(clean)
-    for some in times.split(max(1, ROWS_AT_ONCE // len(clean))):
+    for some in times.split(max(1, TOKENS_AT_ONCE // clean[..., 0].numel())):
         t = rearrange(some.to(clean), "t -> t 1 1 1")
         points = rearrange(clean + t * change, "t batch pos d -> (t batch) pos d")
         leaf = points.detach().requires_grad_()
@@ -158,20 +167,61 @@ def run_from(
     value: Float[Tensor, "rows pos d_model"],
     index: Tensor,
 ) -> Float[Tensor, "rows vocabulary"]:
-    """Last logits with the tensor at `site` set to `value`; earlier layers are not run again.
+    """Last logits with the tensor at `site` set to `value`; nothing before it is run again.
 
-    `index` says which prompt of the batch each row is.
+    `index` says which prompt of the batch each row is. Positions before the first at which
+    `value` differs from the clean run stay as they are and are not run either: no gradient
+    reaches them. Where something watches the model, it sees the site's whole block, and all of
+    its positions.
     """
-    if site == EMBED:
-        final = resume(model, value, 0, state.arguments.rows(index))
-    elif site.kind == "resid_post":
-        final = resume(model, value, site.layer + 1, state.arguments.rows(index))
+    first, watched = 0, is_watched(model)
+    if state.arguments.past is not None and not watched:
+        differs = (value != state.values[site][index]).any(-1).any(0)
+        first = int(differs.int().argmax()) if differs.any() else len(differs) - 1
+    arguments = state.arguments.rows(index, first=first)
+    value = value[:, first:]
+    if watched or site.kind not in ("mlp_out", "attn_out"):
+        resid, layer = _through_block(model, state, site, value, index, first, arguments)
     else:
-        start = state.values[Site("resid_pre", site.layer)][index]
-        replace: Edit = lambda _: value  # noqa: E731
-        with intervene(model, {site: replace}):
-            final = resume(model, start, site.layer, state.arguments.rows(index))
-    return unembed(model, final[:, -1:])[:, -1]
+        resid, layer = _stream_after(model, state, site, value, index, first)
+    return finish(model, resid, layer, arguments)
+
+
+def _through_block(
+    model: TransformerBridge,
+    state: BatchState,
+    site: Site,
+    value: Float[Tensor, "rows later d_site"],
+    index: Tensor,
+    first: int,
+    arguments: BlockArguments,
+) -> tuple[Float[Tensor, "rows later d_model"], int]:
+    """The stream after the site's block, and the layer that it enters."""
+    after = site.layer + 1
+    if site.kind in ("embed", "resid_post"):
+        return value, after
+    start = state.values[Site("resid_pre", site.layer)][index, first:]
+    replace: Edit = lambda _: value  # noqa: E731
+    with intervene(model, {site: replace}):
+        return resume(model, start, site.layer, arguments, stop=after), after
+
+
+def _stream_after(
+    model: TransformerBridge,
+    state: BatchState,
+    site: Site,
+    value: Float[Tensor, "rows later d_model"],
+    index: Tensor,
+    first: int,
+) -> tuple[Float[Tensor, "rows later d_model"], int]:
+    """As `_through_block`, without what comes before the site in its block."""
+
+    def clean(kind: str) -> Tensor:
+        return state.values[Site(kind, site.layer)][index, first:]
+
+    if site.kind == "mlp_out":
+        return clean("resid_post") + (value - clean("mlp_out")), site.layer + 1
+    return mlp_half(model, clean("resid_pre") + value, site.layer), site.layer + 1
 
 
 def node_effects(

@@ -134,7 +134,7 @@ def site_values(
     posts = {Site("resid_post", site.layer) for site in suite}
     wanted = {EMBED, last, *starts, *posts, *suite, *suite.sources}
     with torch.no_grad(), capture(model, wanted) as values:
-        logits, arguments = run_recording(model, batch)
+        logits, arguments = run_recording(model, batch, keep_past=True)
     return values, logits, arguments
 
 

@@ -21,7 +21,7 @@ from hooked_qwen import bundled
 from hooked_qwen import load as loading
 from hooked_qwen.hooks import capture, intervene
 from hooked_qwen.load import ARCHITECTURES, BUNDLED, hook, load, load_tokenizer
-from hooked_qwen.sites import KINDS, Site
+from hooked_qwen.sites import KINDS, Site, has_neurons, hook_point
 from hooked_qwen.tokens import encode
 from tests.conftest import FAMILIES, PIECES, SIZES, VOCABULARY, toy_hf, toy_tokenizer
 
@@ -93,7 +93,8 @@ def test_every_site_of_every_family_adds_up(make):
     """resid_post = resid_pre + attn_out + mlp_out, whatever mixes the tokens."""
     model = hook(make(), name="toy")
     n_layers = len(model.blocks)
-    sites = {(kind, i): Site(kind, i) for kind in KINDS[1:] for i in range(n_layers)}
+    kinds = [kind for kind in KINDS[1:] if kind != "mlp_hidden" or has_neurons(model, [0])]
+    sites = {(kind, i): Site(kind, i) for kind in kinds for i in range(n_layers)}
     with capture(model, sites.values()) as seen:
         model(TOKENS)
     value = {key: seen[site] for key, site in sites.items()}
@@ -101,6 +102,12 @@ def test_every_site_of_every_family_adds_up(make):
         middle = value["resid_pre", i] + value["attn_out", i]
         torch.testing.assert_close(value["resid_mid", i], middle)
         torch.testing.assert_close(value["resid_post", i], middle + value["mlp_out", i])
+
+
+def test_a_mixture_of_experts_has_no_neurons_to_name():
+    model = hook(toy_moe(), name="toy")
+    with pytest.raises(ValueError, match=r"the MLP of layer 1 is a mixture: it has no mlp_hidden"):
+        hook_point(model, Site("mlp_hidden", 1))
 
 
 def test_the_token_mixer_of_a_hybrid_layer_is_its_delta_net():

@@ -1,0 +1,74 @@
+"""One forward pass cut at every site of a graph, so that each edge can be read off alone."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from circuits.attribution.states import EMBED, BatchState
+from circuits.metric import Metric
+from hooked_qwen.forward import is_watched, resume, unembed
+from hooked_qwen.hooks import Activation, Edit, intervene
+from hooked_qwen.sites import Site
+from saes.suite import Suite
+
+
+@dataclass(frozen=True)
+class CutModel:
+    """One forward pass in pieces: what arrives at each site, and the leaf that leaves it."""
+
+    first: int
+    "the first position in them"
+    arrivals: dict[Site, Activation]
+    leaves: dict[Site, Activation]
+    metric: Float[Tensor, ""]
+
+
+def cut(
+    model: TransformerBridge, suite: Suite, state: BatchState, metric: Metric, *, first: int = 0
+) -> CutModel:
+    """Run the clean prompts with the graph cut at the embeddings and at every site of `suite`.
+
+    Positions before `first` are not run again: attention sees the keys and values they had.
+    """
+    arrivals: dict[Site, Activation] = {}
+    leaves: dict[Site, Activation] = {}
+
+    def sever(site: Site) -> Edit:
+        def edit(value: Activation) -> Activation:
+            arrivals[site] = value
+            leaves[site] = value.detach().requires_grad_()
+            return leaves[site]
+
+        return edit
+
+    def watch(site: Site) -> Edit:
+        def edit(value: Activation) -> Activation:
+            arrivals[site] = value
+            return value
+
+        return edit
+
+    edits = {site: watch(site) for site in suite.sources if site not in suite}
+    edits |= {site: sever(site) for site in suite}
+    leaves[EMBED] = state.values[EMBED][:, first:].detach().requires_grad_()
+    arguments = state.arguments.rows(torch.arange(len(state.rows)), first=first)
+    with intervene(model, edits):
+        final = resume(model, leaves[EMBED], 0, arguments)
+    value = metric(unembed(model, final[:, -1:]).squeeze(1), state.rows).sum()
+    return CutModel(first, arrivals, leaves, value)
+
+
+def first_move(model: TransformerBridge, state: BatchState) -> int:
+    """The first position at which any node of any prompt moves: no edge begins before it.
+
+    0 where the keys and values of the clean run were not kept, or something watches the model.
+    """
+    if state.arguments.past is None or is_watched(model):
+        return 0
+    moved = state.embed_change.any(-1).any(0)
+    for nodes in state.sites.values():
+        moved = moved | (nodes.f_change != 0).any(-1).any(0) | nodes.error_change.any(-1).any(0)
+    return int(moved.int().argmax())
