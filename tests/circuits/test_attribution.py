@@ -59,67 +59,66 @@ def test_moving_every_node_of_a_stream_site_gives_the_patch_run(case):
     torch.testing.assert_close(logits, state.patch_logits, atol=1e-6, rtol=0)
 
 
+def plain_run(module, hf, tokens, edit=None):
+    """Last logits, and what went into and came out of `module`, to whose output `edit` is added."""
+    seen = {}
+
+    def hook(_module, args, output):
+        first = output[0] if isinstance(output, tuple) else output
+        seen["in"], seen["out"] = (args[0] if args else None), first
+        if edit is None:
+            return None
+        return (first + edit, *output[1:]) if isinstance(output, tuple) else first + edit
+
+    handle = module.register_forward_hook(hook)
+    logits = hf(tokens).logits[:, -1]
+    handle.remove()
+    return logits, seen
+
+
+def plain_change(node, dictionary, clean, patch):
+    """How a site's tensor changes when the node moves, from the dictionary's weights alone."""
+    read = "in" if dictionary.source != dictionary.target else "out"
+    pre = [torch.relu(s[read] @ dictionary.W_enc.T + dictionary.b_enc) for s in (clean, patch)]
+    f = [x * (x >= x.topk(5, dim=-1).values[..., -1:]) for x in pre]
+    if node.feature == "error":
+        errors = [
+            s["out"] - x @ dictionary.W_dec - dictionary.b_dec
+            for s, x in zip((clean, patch), f, strict=True)
+        ]
+        change = errors[1] - errors[0]
+    else:
+        change = (f[1] - f[0])[..., node.feature, None] * dictionary.W_dec[node.feature]
+    only = torch.zeros_like(change)
+    only[:, node.position] = change[:, node.position]
+    return only
+
+
+@torch.no_grad()
 def test_exact_effects_equal_plain_hugging_face_hooks(case):
     """The oracle recomputed with nothing of ours but the dictionaries' weights."""
     model, suite, prompts, metric, state = case
     hf = toy_hf()
     modules = {
-        "resid_post": lambda layer: hf.model.layers[layer],
-        "attn_out": lambda layer: hf.model.layers[layer].self_attn,
-        "mlp_out": lambda layer: hf.model.layers[layer].mlp,
+        "resid_post": lambda layer: layer,
+        "attn_out": lambda layer: layer.self_attn,
+        "mlp_out": lambda layer: layer.mlp,
     }
-
-    def record(module, tokens, edit=None, read_input=False):
-        seen = {}
-
-        def hook(_module, args, output):
-            first = output[0] if isinstance(output, tuple) else output
-            seen["in"], seen["out"] = (args[0] if args else None), first
-            if edit is None:
-                return None
-            new = first + edit
-            return (new, *output[1:]) if isinstance(output, tuple) else new
-
-        handle = module.register_forward_hook(hook)
-        logits = hf(tokens).logits[:, -1]
-        handle.remove()
-        return logits, seen
-
-    def value_of(logits):
-        rows = torch.arange(len(logits))
-        right = torch.tensor(prompts.answer_ids)[:, 0]
-        wrong = torch.tensor(prompts.wrong_ids)[:, 0]
-        return logits[rows, right] - logits[rows, wrong]
-
+    rows = torch.arange(len(prompts))
+    right, wrong = (torch.tensor(ids)[:, 0] for ids in (prompts.answer_ids, prompts.wrong_ids))
     chosen = [n for n in all_nodes(suite, state, positions="keep") if n.position in (1, 4)][::7]
     assert len(chosen) > 20
     ours = exact_effects(model, suite, state, metric, chosen)
-    with torch.no_grad():
-        for node, effect in zip(chosen, ours, strict=True):
-            site = Site.parse(node.site)
-            dictionary = suite[site]
-            module = modules[site.kind](site.layer)
-            read = "in" if dictionary.source != site else "out"
-            clean_logits, clean = record(module, prompts.clean.tokens)
-            _, patch = record(module, prompts.patch.tokens)
-            f = [
-                torch.relu(s[read] @ dictionary.W_enc.T + dictionary.b_enc) for s in (clean, patch)
-            ]
-            f = [x * (x >= x.topk(5, dim=-1).values[..., -1:]) for x in f]
-            if node.feature == "error":
-                errors = [
-                    s["out"] - x @ dictionary.W_dec - dictionary.b_dec
-                    for s, x in zip((clean, patch), f, strict=True)
-                ]
-                change = errors[1] - errors[0]
-            else:
-                i = node.feature
-                change = (f[1] - f[0])[..., i, None] * dictionary.W_dec[i]
-            only = torch.zeros_like(change)
-            only[:, node.position] = change[:, node.position]
-            edited, _ = record(module, prompts.clean.tokens, only)
-            expected = value_of(edited) - value_of(clean_logits)
-            torch.testing.assert_close(effect, expected.double(), atol=1e-5, rtol=0, msg=str(node))
+    for node, effect in zip(chosen, ours, strict=True):
+        site = Site.parse(node.site)
+        module = modules[site.kind](hf.model.layers[site.layer])
+        before, clean = plain_run(module, hf, prompts.clean.tokens)
+        _, patch = plain_run(module, hf, prompts.patch.tokens)
+        change = plain_change(node, suite[site], clean, patch)
+        after, _ = plain_run(module, hf, prompts.clean.tokens, change)
+        gaps = [logits[rows, right] - logits[rows, wrong] for logits in (before, after)]
+        expected = (gaps[1] - gaps[0]).double()
+        torch.testing.assert_close(effect, expected, atol=1e-5, rtol=0, msg=str(node))
 
 
 def test_first_order_error_is_second_order_in_the_move(case):
