@@ -1,0 +1,85 @@
+"""A run that starts where something moved equals the whole run, in every family of models."""
+
+import pytest
+import torch
+
+from circuits.attribution.effects import run_from
+from circuits.attribution.states import batches
+from circuits.discover import discover
+from circuits.ranking import DiscoverConfig
+from circuits.verify import VerifyConfig, verify
+from hooked_qwen.forward import last_logits
+from hooked_qwen.hooks import intervene
+from hooked_qwen.load import hook
+from hooked_qwen.sites import Site
+from saes.controls import neurons
+from tests.conftest import full_suite, toy_hf, toy_prompts
+from tests.hooked_qwen.test_load import toy_hybrid, toy_moe
+
+FAMILIES = {
+    "qwen2": lambda: toy_hf("qwen2", torch.float32),
+    "qwen3": lambda: toy_hf("qwen3", torch.float32),
+    "moe": toy_moe,
+    "hybrid": toy_hybrid,
+}
+
+
+@pytest.fixture(scope="module", params=sorted(FAMILIES))
+def case(request):
+    model = hook(FAMILIES[request.param](), name="toy")
+    suite = neurons(full_suite(dtype=torch.float32))
+    prompts = toy_prompts(n=3)
+    (state,) = batches(model, suite, prompts, reference="patch", batch_size=3)
+    return model, suite, state
+
+
+@pytest.mark.parametrize("first", [0, 2, 5], ids="from position {}".format)
+@pytest.mark.parametrize("site", ["attn_out.0", "mlp_out.1", "resid_post.1", "attn_out.2"])
+@torch.no_grad()
+def test_starting_late_changes_no_logit(case, site, first):
+    model, _, state = case
+    site = Site.parse(site)
+    index = torch.tensor([2, 0, 0, 1])
+    generator = torch.Generator().manual_seed(0)
+    value = state.values[site][index].clone()
+    value[:, first:] += torch.randn(value[:, first:].shape, generator=generator)
+    found = run_from(model, state, site, value, index)
+    with intervene(model, {site: lambda _: value}):
+        expected = last_logits(model, state.clean.rows(index))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_what_watches_the_model_sees_whole_tensors(case):
+    """Under an edit, positions may move that did not in the clean run: nothing is left out."""
+    model, _, state = case
+    site, early = Site("resid_post", 1), Site("mlp_out", 2)
+    value = state.values[site].clone()
+    value[:, 4:] += 1
+    with intervene(model, {early: lambda x: x + 0.1}):
+        found = run_from(model, state, site, value, torch.arange(3))
+    edits = {site: lambda _: value, early: lambda x: x + 0.1}
+    with intervene(model, edits):
+        expected = last_logits(model, state.clean)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("estimator", ["patching", "ig", "ig-inputs", "exact"])
+def test_every_family_has_circuits(case, estimator):
+    model, suite, _ = case
+    config = DiscoverConfig(estimator=estimator, nodes=12, steps=2)
+    prompts = toy_prompts(n=3)
+    found = discover(model, suite, prompts, config=config)
+    record = verify(
+        model,
+        suite,
+        prompts,
+        found.graph,
+        found.ranking,
+        discovered=config,
+        config=VerifyConfig(draws=1),
+    )
+    assert len(found.graph) > 8
+    assert record["nodes"]["n"] == len(found.graph) - 1
+    if estimator == "exact":
+        assert record["nodes"]["slope"] == pytest.approx(1, abs=1e-4)
