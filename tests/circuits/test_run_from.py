@@ -64,10 +64,9 @@ def test_what_watches_the_model_sees_whole_tensors(case):
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("estimator", ["patching", "ig", "ig-inputs", "exact"])
-def test_every_family_has_circuits(case, estimator):
+def test_every_family_has_circuits_whose_exact_effects_are_as_verified(case):
     model, suite, _ = case
-    config = DiscoverConfig(estimator=estimator, nodes=12, steps=2)
+    config = DiscoverConfig(estimator="exact", nodes=12)
     prompts = toy_prompts(n=3)
     found = discover(model, suite, prompts, config=config)
     record = verify(
@@ -79,7 +78,5 @@ def test_every_family_has_circuits(case, estimator):
         discovered=config,
         config=VerifyConfig(draws=1),
     )
-    assert len(found.graph) > 8
-    assert record["nodes"]["n"] == len(found.graph) - 1
-    if estimator == "exact":
-        assert record["nodes"]["slope"] == pytest.approx(1, abs=1e-4)
+    assert record["nodes"]["n"] == len(found.graph) - 1 > 2
+    assert record["nodes"]["slope"] == pytest.approx(1, abs=1e-4)
