@@ -44,7 +44,7 @@ from saes.controls import mlp_neurons, neurons, untrained
 from saes.suite import Suite
 
 HEADLINE = 100
-SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 MOST_NEEDED = 30
 "Nodes of the graph that are taken away one at a time."
 
