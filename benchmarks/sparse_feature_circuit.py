@@ -14,7 +14,6 @@ import argparse
 import ctypes
 import json
 import os
-import pickle
 import platform
 import resource
 import statistics
@@ -261,7 +260,7 @@ def _forked(work: Callable[[], Any]) -> Any:
     process.start()
     theirs.close()
     try:
-        answer = pickle.loads(ours.recv_bytes())
+        answer = ours.recv()
     except EOFError:
         raise SystemExit("a job ended early; what it said is above") from None
     process.join()
@@ -275,7 +274,7 @@ def _trim() -> None:
 
 
 def _answer(work: Callable[[], Any], pipe: Connection) -> None:
-    pipe.send_bytes(pickle.dumps(work()))
+    pipe.send(work())
 
 
 def _record(

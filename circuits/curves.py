@@ -62,8 +62,7 @@ class Setting:
     @property
     def n_positions(self) -> int:
         """Positions told apart: 1 where they are summed."""
-        kept = self.discovered.positions == "keep"
-        return self.prompts.clean.tokens.shape[1] if kept else 1
+        return self.prompts.n_positions(self.discovered.positions)
 
     def means(self, suite: Suite) -> Means | None:
         """What nodes are ablated to, where that is a mean."""

@@ -124,7 +124,7 @@ def _faithfulness(
     options = {"positions": config.positions, "batch_size": config.batch_size}
     means = ablation_means(model, suite, prompts, **options) if to == "mean" else None
     scale = ends(model, suite, states, metric, to, means)
-    length = prompts.clean.tokens.shape[1] if config.positions == "keep" else 1
+    length = prompts.n_positions(config.positions)
     done = 0
 
     def measure(circuits: Sequence[Sequence[Node]]) -> list[float]:

@@ -80,7 +80,7 @@ def ablate(
     options = {"positions": config.positions, "batch_size": config.batch_size}
     means = ablation_means(model, suite, prompts, **options) if edit.to == "mean" else None
     states = _states(model, suite, prompts, config)
-    n_positions = positions_of(prompts, config)
+    n_positions = prompts.n_positions(config.positions)
     _check_positions(edit, n_positions)
     before = torch.cat([metric(s.logits, s.rows).double() for s in states])
 
@@ -122,16 +122,11 @@ def apply(
 
     `patch` here means the mean over the patch prompts: outside a pair there is no own patch.
     """
-    n_positions = positions_of(prompts, config)
+    n_positions = prompts.n_positions(config.positions)
     to: To = "zero" if edit.to == "zero" else "mean"
     options = {"positions": config.positions, "batch_size": config.batch_size}
     means = ablation_means(model, suite, prompts, **options) if to == "mean" else None
     return only(model, suite, edit.masks(suite, n_positions), baselines(suite, to, means=means))
-
-
-def positions_of(prompts: EncodedPrompts, config: DiscoverConfig) -> int:
-    """Number of positions told apart: 1 when they are summed."""
-    return prompts.clean.tokens.shape[1] if config.positions == "keep" else 1
 
 
 def outside(ranking: Ranking, kept: Sequence[Node]) -> tuple[Node, ...]:

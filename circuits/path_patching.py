@@ -6,8 +6,8 @@
 In the run, u moves from its clean to its reference value, and every other site of the graph,
 the embeddings included, sends on its clean tensor whatever arrives there; d is read from what
 arrives. So the move reaches d only along paths that pass no other site. That is the edge whose
-weight `circuits.attribution.edges` estimates to first order in the move. A feature that the move
-switches on or off is read as it is, where the estimate keeps the active ones active.
+weight `circuits.attribution.edges` estimates. A feature is read as it answers this move, where the
+estimate takes its slope over the whole way from the clean to the patch prompt.
 
 Units are those of the metric; positive means that moving u to its reference value raises it.
 
@@ -33,7 +33,7 @@ from circuits.attribution.edges import node_change, upstream
 from circuits.attribution.states import EMBED, BatchState
 from circuits.graph import Node
 from circuits.metric import Metric
-from hooked_qwen.forward import LastLogits, unembed
+from hooked_qwen.forward import LastLogits, resume, unembed
 from hooked_qwen.hooks import Activation, Edit, capture, intervene
 from hooked_qwen.sites import Site
 from saes.suite import Suite
@@ -173,25 +173,14 @@ def _run(
     leaving = {s: state.values[s][index] for s in passed if s in suite} | {site: value}
     edits = {s: _send(leaving[s]) for s in passed if s in suite}
     with capture(model, passed) as arriving, intervene(model, edits):
-        final = _through(setting, resid, first, last, index)
+        arguments = state.arguments.rows(index)
+        final = resume(model, resid, first, arguments, stop=last + 1)
     logits = unembed(model, final[:, -1:])[:, -1] if to_output else None
     return _Run(index, arriving, leaving, logits)
 
 
 def _send(value: Activation) -> Edit:
     return lambda _: value
-
-
-def _through(
-    setting: _Setting, resid: Activation, first: int, last: int, index: Int[Tensor, " rows"]
-) -> Activation:
-    """The stream after block `last` when `resid` enters block `first`."""
-    arguments = setting.state.arguments.rows(index).by_layer
-    layers = slice(first, last + 1)
-    for block, kwargs in zip(setting.model.blocks[layers], arguments[layers], strict=True):
-        output = block(resid, **kwargs)
-        resid = output[0] if isinstance(output, tuple) else output
-    return resid
 
 
 def _gaps(setting: _Setting, run: _Run, targets: Sequence[Node]) -> Float[Tensor, "rows targets"]:

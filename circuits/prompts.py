@@ -59,6 +59,10 @@ class EncodedPrompts:
     def __len__(self) -> int:
         return len(self.prompts)
 
+    def n_positions(self, positions: Positions) -> int:
+        """Positions told apart: 1 where they are summed."""
+        return self.clean.tokens.shape[1] if positions == "keep" else 1
+
 
 def read_prompts(path: Path) -> list[Prompt]:
     """Read a prompt file; raises `ValueError` naming file, line and what is wrong with it."""
