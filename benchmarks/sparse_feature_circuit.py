@@ -14,6 +14,7 @@ import argparse
 import ctypes
 import json
 import os
+import pickle
 import platform
 import resource
 import statistics
@@ -260,7 +261,7 @@ def _forked(work: Callable[[], Any]) -> Any:
     process.start()
     theirs.close()
     try:
-        answer = ours.recv()
+        answer = pickle.loads(ours.recv_bytes())
     except EOFError:
         raise SystemExit("a job ended early; what it said is above") from None
     process.join()
@@ -274,7 +275,8 @@ def _trim() -> None:
 
 
 def _answer(work: Callable[[], Any], pipe: Connection) -> None:
-    pipe.send(work())
+    # `send` would hand tensors over in shared memory that ends with this process.
+    pipe.send_bytes(pickle.dumps(work()))
 
 
 def _record(
