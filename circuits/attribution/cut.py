@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
@@ -68,7 +68,15 @@ def first_move(model: TransformerBridge, state: BatchState) -> int:
     """
     if state.arguments.past is None or is_watched(model):
         return 0
-    moved = state.embed_change.any(-1).any(0)
+    first = _first(state.embed_change.any(-1))
     for nodes in state.sites.values():
-        moved = moved | (nodes.f_change != 0).any(-1).any(0) | nodes.error_change.any(-1).any(0)
-    return int(moved.int().argmax())
+        f, error = nodes.f[:, :first], nodes.error[:, :first]
+        first = _first((nodes.f_reference[:, :first] != f).any(-1))
+        first = min(first, _first((nodes.error_reference[:, :first] != error).any(-1)))
+    return first % len(state.clean.tokens[0])
+
+
+def _first(moved: Bool[Tensor, "batch pos"]) -> int:
+    """The first position that moves on any prompt, their number if none does."""
+    some = moved.any(0)
+    return int(some.int().argmax()) if some.any() else len(some)

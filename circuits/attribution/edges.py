@@ -69,17 +69,17 @@ def edge_weights(
     weights: EdgeWeights = {}
     for site in sorted(by_site):
         sources = [s for s in upstream(suite, site) if s in by_site]
-        if site == EMBED or not sources:
-            continue
-        targets = by_site[site]
-        totals = {s: torch.zeros(len(targets), len(by_site[s])).double() for s in sources}
-        for some in _places(state, site, targets, pieces.first):
-            pulled = _pull_back(pieces, suite, state, gradients, site, targets, some, sources)
-            for source, gradient in pulled.items():
-                found = _products(suite, state, source, by_site[source], gradient).double()
-                totals[source].index_add_(0, some.node, found[some.slot, some.prompt].cpu())
-        for source, total in totals.items():
-            _add(weights, by_site[source], targets, total)
+        for nodes in _alike(by_site[site]) if site != EMBED and sources else ():
+            targets = _targets(state, site, nodes, pieces.first)
+            totals = {s: torch.zeros(len(nodes), len(by_site[s])).double() for s in sources}
+            for some in _places(state, targets, pieces.first):
+                pulled = _pull_back(pieces, suite, state, gradients, site, targets, some, sources)
+                for source, gradient in pulled.items():
+                    found = _products(suite, state, source, by_site[source], gradient).double()
+                    found = found[some.slot, some.prompt].cpu()
+                    totals[source].index_add_(0, some.node.cpu(), found)
+            for source, total in totals.items():
+                _add(weights, by_site[source], nodes, total)
     sources = [s for s in upstream(suite, None) if s in by_site]
     if sources:
         value = pieces.metric
@@ -91,6 +91,14 @@ def edge_weights(
             found = _products(suite, state, source, by_site[source], gradient).double()
             _add(weights, by_site[source], [Node(LOGIT, LOGIT)], found.sum(1))
     return weights
+
+
+def _alike(nodes: Iterable[Node]) -> list[list[Node]]:
+    """Features and errors apart, as an error reads its target too; and by how many positions."""
+    groups: dict[tuple[bool, bool], list[Node]] = defaultdict(list)
+    for node in nodes:
+        groups[node.feature == "error", node.position is None].append(node)
+    return list(groups.values())
 
 
 def upstream(suite: Suite, site: Site | None) -> list[Site]:
@@ -108,41 +116,46 @@ def upstream(suite: Suite, site: Site | None) -> list[Site]:
 
 
 @dataclass(frozen=True)
+class _Targets:
+    """Downstream nodes of one site, all features or all errors, as indices."""
+
+    features: Int[Tensor, " targets"] | None
+    at: Int[Tensor, "targets width"]
+    "positions in the prompt: one with positions kept, else all that are run"
+    answers: Bool[Tensor, "targets batch"]
+    "on which prompts a node changes at all with what it reads, at the positions that are run"
+
+
+@dataclass(frozen=True)
 class _Places:
-    """Where each downstream node of a site is pulled back, on each prompt that it answers on."""
+    """Where each downstream node is pulled back, on each prompt that it answers on."""
 
     node: Int[Tensor, " places"]
     prompt: Int[Tensor, " places"]
     slot: Int[Tensor, " places"]
 
 
-def _places(state: BatchState, site: Site, nodes: Sequence[Node], first: int) -> Iterator[_Places]:
+def _targets(state: BatchState, site: Site, nodes: Sequence[Node], first: int) -> _Targets:
+    slope = state.sites[site].slope
+    everywhere = list(range(first, slope.shape[1]))
+    at = torch.tensor([everywhere if n.position is None else [n.position] for n in nodes])
+    at = at.to(slope.device)
+    run = (at >= first).all(-1, keepdim=True).expand(-1, len(slope))
+    if nodes[0].feature == "error":
+        return _Targets(None, at, run)
+    features = torch.tensor([int(n.feature) for n in nodes]).to(slope.device)
+    return _Targets(features, at, slope[:, at, features.unsqueeze(-1)].any(-1).T & run)
+
+
+def _places(state: BatchState, targets: _Targets, first: int) -> Iterator[_Places]:
     """A slot for each node and prompt, the n-th of a prompt's nodes in slot n, some at a time."""
-    answers = torch.stack([_answers(state, site, node, first) for node in nodes])
-    slots = answers.long().cumsum(0) - 1
-    node, prompt = answers.nonzero(as_tuple=True)
+    slots = targets.answers.long().cumsum(0) - 1
+    node, prompt = targets.answers.nonzero(as_tuple=True)
     slot = slots[node, prompt]
     size = max(1, TENSOR_ROWS_AT_ONCE // state.clean.tokens[:, first:].numel())
     for start in range(0, int(slots.max()) + 1, size):
         some = (slot >= start) & (slot < start + size)
         yield _Places(node[some], prompt[some], slot[some] - start)
-
-
-def _answers(state: BatchState, site: Site, node: Node, first: int) -> Bool[Tensor, " batch"]:
-    """On which prompts the node changes at all, from `first` on, with what it reads."""
-    at = slice(first, None) if node.position is None else slice(node.position, node.position + 1)
-    if at.start < first:
-        return torch.zeros(len(state.rows), dtype=torch.bool)
-    if node.feature == "error":
-        return torch.ones(len(state.rows), dtype=torch.bool)
-    return state.sites[site].slope[:, at, int(node.feature)].any(-1).cpu()
-
-
-def _where(node: Node, first: int = 0) -> slice:
-    """The node's positions, counted from `first` on."""
-    if node.position is None:
-        return slice(None)
-    return slice(node.position - first, node.position - first + 1)
 
 
 def _pull_back(
@@ -151,25 +164,31 @@ def _pull_back(
     state: BatchState,
     gradients: Mapping[Site, Activation],
     site: Site,
-    nodes: Sequence[Node],
+    targets: _Targets,
     places: _Places,
     sources: Sequence[Site],
 ) -> dict[Site, Float[Tensor, "slots batch pos d_model"]]:
-    """For the node in each place, the gradient of `grad_d m * d` to the leaves at `sources`."""
-    dictionary, slots = suite[site], int(places.slot.max()) + 1
-    g = gradients[site][:, pieces.first :]
-    slope = state.sites[site].slope[:, pieces.first :]
-    at_source = g.new_zeros(slots, *g.shape[:2], dictionary.W_enc.shape[1])
-    at_target = at_source if dictionary.source == site else g.new_zeros(slots, *g.shape)
-    for i in places.node.unique().tolist():
-        here, at = places.node == i, _where(nodes[i], pieces.first)
-        slot, prompt = places.slot[here], places.prompt[here]
-        through, whole = _cotangents(dictionary, slope[prompt, at], g[prompt, at], nodes[i])
-        at_source[slot, prompt, at] += through
-        at_target[slot, prompt, at] += whole
-    cotangents = {dictionary.source: at_source, site: at_target}
-    outputs = [pieces.arrivals[s] for s in cotangents]
-    return _pull(pieces, sources, outputs, list(cotangents.values()))
+    """For the node in each place, the gradient of `grad_d m * d` to the leaves at `sources`.
+
+    A feature reads the source through its encoder row. The error is the target less what the
+    features write, so it reads the target as it is and the source through all features.
+    """
+    dictionary, at, prompt = suite[site], targets.at[places.node], places.prompt.unsqueeze(-1)
+    g, slope = gradients[site][prompt, at], state.sites[site].slope
+    if targets.features is None:
+        along = g @ dictionary.W_dec.T * slope[prompt, at]
+        through = {dictionary.source: -along @ dictionary.W_enc}
+        through[site] = through.get(site, 0.0) + g
+    else:
+        i = targets.features[places.node].unsqueeze(-1)
+        along = (g * dictionary.W_dec[i]).sum(-1) * slope[prompt, at, i]
+        through = {dictionary.source: along.unsqueeze(-1) * dictionary.W_enc[i]}
+    outputs = [pieces.arrivals[s] for s in through]
+    slots, here = int(places.slot.max()) + 1, (places.slot.unsqueeze(-1), prompt, at - pieces.first)
+    cotangents = [output.new_zeros(slots, *output.shape) for output in outputs]
+    for cotangent, rows in zip(cotangents, through.values(), strict=True):
+        cotangent[here] = rows
+    return _pull(pieces, sources, outputs, cotangents)
 
 
 def _pull(
@@ -192,24 +211,6 @@ def _pull(
         for s, x in zip(sources, pulled, strict=True)
         if x is not None
     }
-
-
-def _cotangents(
-    dictionary: SparseDictionary,
-    slope: Float[Tensor, "prompts pos features"],
-    g: Float[Tensor, "prompts pos d_target"],
-    node: Node,
-) -> tuple[Float[Tensor, "prompts pos d_source"], Float[Tensor, "prompts pos d_target"] | float]:
-    """Gradient of `grad_d m * d` to the dictionary's source, and to its target.
-
-    A feature reads the source through its encoder row. The error is the target less what the
-    features write, so it reads the target as it is and the source through all features.
-    """
-    if node.feature == "error":
-        return -(g @ dictionary.W_dec.T * slope) @ dictionary.W_enc, g
-    i = int(node.feature)
-    along = (g @ dictionary.W_dec[i]) * slope[..., i]
-    return along.unsqueeze(-1) * dictionary.W_enc[i], 0.0
 
 
 def _products(
@@ -235,8 +236,12 @@ def _products(
     for columns in features.values():
         at, chosen = _where(nodes[columns[0]]), [int(nodes[c].feature) for c in columns]
         along = gradient[:, :, at] @ suite[site].W_dec[chosen].T
-        found[..., columns] = (along * state.sites[site].f_change[:, at, chosen]).sum(2)
+        found[..., columns] = (along * state.sites[site].changes(at, chosen)).sum(2)
     return found
+
+
+def _where(node: Node) -> slice:
+    return slice(None) if node.position is None else slice(node.position, node.position + 1)
 
 
 def _add(

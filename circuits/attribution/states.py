@@ -7,7 +7,7 @@ the parts always add up to the tensor itself. The token embeddings are nodes too
 Axes: `batch` prompts, `pos` columns (prompts padded on the left), `features` a dictionary's.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,6 +43,10 @@ class SiteState:
     @property
     def f_change(self) -> Float[Tensor, "batch pos features"]:
         return self.f_reference - self.f
+
+    def changes(self, at: slice, features: Sequence[int]) -> Float[Tensor, "batch pos chosen"]:
+        """`f_change` of some positions and features, the others' not computed."""
+        return self.f_reference[:, at, features] - self.f[:, at, features]
 
     @property
     def error_change(self) -> Float[Tensor, "batch pos d_model"]:
