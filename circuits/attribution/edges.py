@@ -29,7 +29,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from einops import einsum
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -86,7 +85,7 @@ def edge_weights(
         pulled = _pull(pieces, sources, [value], [torch.ones_like(value).unsqueeze(0)])
         if (last := max(suite)) in pulled:
             # Nothing lies between: what reaches the metric directly is the whole effect.
-            pulled[last] = gradients[last].unsqueeze(0)
+            pulled[last] = gradients[last][:, pieces.first :].unsqueeze(0)
         for source, gradient in pulled.items():
             found = _products(suite, state, source, by_site[source], gradient).double()
             _add(weights, by_site[source], [Node(LOGIT, LOGIT)], found.sum(1))
@@ -167,7 +166,7 @@ def _pull_back(
     targets: _Targets,
     places: _Places,
     sources: Sequence[Site],
-) -> dict[Site, Float[Tensor, "slots batch pos d_model"]]:
+) -> dict[Site, Float[Tensor, "slots batch run d_model"]]:
     """For the node in each place, the gradient of `grad_d m * d` to the leaves at `sources`.
 
     A feature reads the source through its encoder row. The error is the target less what the
@@ -196,8 +195,8 @@ def _pull(
     sources: Sequence[Site],
     outputs: Sequence[Tensor],
     cotangents: Sequence[Tensor],
-) -> dict[Site, Float[Tensor, "slots batch pos d_model"]]:
-    """Gradients to the leaves at `sources`, zero at positions that were not run."""
+) -> dict[Site, Float[Tensor, "slots batch run d_model"]]:
+    """Gradients to the leaves at `sources`, at the positions that were run."""
     pulled = torch.autograd.grad(
         outputs,
         [pieces.leaves[s] for s in sources],
@@ -206,11 +205,7 @@ def _pull(
         retain_graph=True,
         allow_unused=True,
     )
-    return {
-        s: F.pad(x, (0, 0, pieces.first, 0))
-        for s, x in zip(sources, pulled, strict=True)
-        if x is not None
-    }
+    return {s: x for s, x in zip(sources, pulled, strict=True) if x is not None}
 
 
 def _products(
@@ -218,30 +213,32 @@ def _products(
     state: BatchState,
     site: Site,
     nodes: Sequence[Node],
-    gradient: Float[Tensor, "slots batch pos d_model"],
+    gradient: Float[Tensor, "slots batch run d_model"],
 ) -> Float[Tensor, "slots batch sources"]:
     """The pulled-back gradients times each upstream node's move, over the node's positions.
 
-    Features at the same position share one product with their decoder rows.
+    `gradient` is at the last positions, those that were run; at others nothing moves. Features at
+    the same position share one product with their decoder rows.
     """
-    found = gradient.new_empty(*gradient.shape[:2], len(nodes))
-    features: dict[int | None, list[int]] = defaultdict(list)
+    first = state.embed_change.shape[1] - gradient.shape[2]
+    found = gradient.new_zeros(*gradient.shape[:2], len(nodes))
+    by_position: dict[int | None, list[int]] = defaultdict(list)
     for column, node in enumerate(nodes):
-        if node.kind == "feature":
-            features[node.position].append(column)
-            continue
-        move = node_change(suite, state, site, node)[:, _where(node)]
-        g = gradient[:, :, _where(node)]
-        found[..., column] = einsum(g, move, "slots batch pos d, batch pos d -> slots batch")
-    for columns in features.values():
-        at, chosen = _where(nodes[columns[0]]), [int(nodes[c].feature) for c in columns]
-        along = gradient[:, :, at] @ suite[site].W_dec[chosen].T
-        found[..., columns] = (along * state.sites[site].changes(at, chosen)).sum(2)
+        if node.position is None or node.position >= first:
+            by_position[node.position].append(column)
+    for position, columns in by_position.items():
+        at = slice(first, None) if position is None else slice(position, position + 1)
+        g = gradient if position is None else gradient[:, :, position - first, None]
+        features = [c for c in columns if nodes[c].kind == "feature"]
+        if features:
+            chosen = [int(nodes[c].feature) for c in features]
+            along = g @ suite[site].W_dec[chosen].T
+            found[..., features] = (along * state.sites[site].changes(at, chosen)).sum(2)
+        for column in columns:
+            if nodes[column].kind != "feature":
+                move = node_change(suite, state, site, nodes[column])[:, at]
+                found[..., column] = einsum(g, move, "slots batch pos d, batch pos d -> slots batch")
     return found
-
-
-def _where(node: Node) -> slice:
-    return slice(None) if node.position is None else slice(node.position, node.position + 1)
 
 
 def _add(
