@@ -1,6 +1,7 @@
 """The check of a circuit as a figure: faithfulness, completeness, estimate against exact."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from circuits.render import ink
 from circuits.render.words import OPPOSES, SUPPORTS, support
 
-PANEL = 2.2  # in, width of one panel
+PANEL, PAGE = 2.2, 7.0  # in, widths of one panel and of all at most
 HEIGHT, LINE, COLUMNS = 2.0, 0.13, 4  # in, of the panels and of a line of the legend over them
 TICK, WORD = 5.5, 6.5  # points
 STROKES = (
@@ -29,19 +30,41 @@ STROKES = (
 )
 OUTSIDE = (-0.6, 1.6)
 "Curves are drawn within these values: a control far off the scale must not flatten the rest."
-CURVES = (("faithfulness", 1.0), ("completeness", 0.0))
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """One field of the rows of a record, and what the circuit's should be."""
+
+    label: str
+    record: Mapping[str, Any]
+    field: str
+    ideal: float
+
+    @property
+    def rows(self) -> dict[str, NDArray[np.float64]]:
+        """Rows of the record that have values of this field."""
+        rows = self.record.get("rows") or {}
+        found = {row: _array(values.get(self.field) or []) for row, values in rows.items()}
+        return {row: values for row, values in found.items() if np.isfinite(values).any()}
 
 
 def curves_figure(verification: Mapping[str, Any], path: Path) -> None:
     """Write what `circuits verify` found as `.svg` or `.pdf`: curves that exist, and the scatter.
 
-    The shaded band is the first row's 95 % interval; the dotted line is the ideal.
+    The shaded band is the first row's 95 % interval, on its own and on held-out prompts; the dotted line is the ideal.
 
     Raises `ValueError` for another suffix, and for a record with neither curves nor points.
     """
     ink.checked_suffix(path)
-    curves = verification.get("curves") or {}
-    shown = [(name, ideal) for name, ideal in CURVES if _known(curves, name)]
+    curves, held_out = (verification.get(part) or {} for part in ("curves", "held_out"))
+    panels = [
+        _Panel("faithfulness", curves, "faithfulness", 1.0),
+        _Panel("faithfulness, held out", held_out, "faithfulness", 1.0),
+        _Panel("completeness", curves, "completeness", 0.0),
+    ]
+    shown = [panel for panel in panels if panel.rows]
+    names = list(dict.fromkeys(name for panel in shown for name in panel.rows))
     points = _points(verification)
     count = len(shown) + (len(points) > 0)
     if not count:
@@ -49,23 +72,24 @@ def curves_figure(verification: Mapping[str, Any], path: Path) -> None:
             "the verification holds no curves and no points: run `circuits verify` first"
         )
     with ink.fixed_style():
-        lines = -(-max((len(_known(curves, name)) for name, _ in shown), default=0) // COLUMNS)
+        lines = -(-len(names) // COLUMNS)
         height = HEIGHT + LINE * (lines + 1)
-        picture = ink.blank(PANEL * count, height)
-        panels = picture.subplots(1, count, squeeze=False)[0]
+        width = min(PANEL * count, PAGE)
+        picture = ink.blank(width, height)
+        axes = picture.subplots(1, count, squeeze=False)[0]
         picture.subplots_adjust(
-            left=0.42 / (PANEL * count),
-            right=1 - 0.06 / (PANEL * count),
+            left=0.42 / width,
+            right=1 - 0.06 / width,
             top=HEIGHT / height,
             bottom=0.38 / height,
             wspace=0.36,
         )
-        for axes, (name, ideal) in zip(panels, shown, strict=False):
-            _draw_curves(axes, curves, name, ideal)
+        for place, panel in zip(axes, shown, strict=False):
+            _draw_curves(place, panel, names)
         if shown:
-            _draw_legend(picture, panels[0])
+            _draw_legend(picture, axes[0])
         if len(points):
-            _draw_scatter(panels[-1], points, verification)
+            _draw_scatter(axes[-1], points, verification)
         ink.save(picture, path)
 
 
@@ -83,13 +107,6 @@ def _draw_legend(picture: Figure, panel: Axes) -> None:
     )
 
 
-def _known(curves: Mapping[str, Any], name: str) -> dict[str, NDArray[np.float64]]:
-    """Rows of the record that have values of this curve."""
-    rows = curves.get("rows") or {}
-    found = {row: _array(values.get(name) or []) for row, values in rows.items()}
-    return {row: values for row, values in found.items() if np.isfinite(values).any()}
-
-
 def _points(verification: Mapping[str, Any]) -> NDArray[np.float64]:
     """Supports of the verified nodes, estimate and exact: an array of pairs."""
     records = (verification.get("nodes") or {}).get("points") or []
@@ -97,27 +114,28 @@ def _points(verification: Mapping[str, Any]) -> NDArray[np.float64]:
     return _array([pair for pair in pairs if None not in pair]).reshape(-1, 2)
 
 
-def _draw_curves(axes: Axes, curves: Mapping[str, Any], name: str, ideal: float) -> None:
-    sizes = np.maximum(_array(curves["sizes"]), 0.5)
-    axes.axhline(ideal, color=ink.SOFT, linewidth=0.6, linestyle=(0, (1, 2)))
-    names = list(curves["rows"])
-    for row, values in _known(curves, name).items():
+def _draw_curves(axes: Axes, panel: _Panel, names: Sequence[str]) -> None:
+    """`names` give each row its colour, the same in all panels."""
+    sizes = np.maximum(_array(panel.record["sizes"]), 0.5)
+    axes.axhline(panel.ideal, color=ink.SOFT, linewidth=0.6, linestyle=(0, (1, 2)))
+    for row, values in panel.rows.items():
         colour, dashes, marker = STROKES[names.index(row) % len(STROKES)]
         axes.plot(sizes, values, color=colour, linestyle=dashes, marker=marker, markersize=2.2,
                   linewidth=1.1, label=ink.drawable(row))  # fmt: skip
-        if name == "faithfulness" and row == names[0]:
-            low, high = (_array(curves["rows"][row].get(end) or []) for end in ("low", "high"))
+        if panel.field == "faithfulness" and row == names[0]:
+            ends = (panel.record["rows"][row].get(end) or [] for end in ("low", "high"))
+            low, high = map(_array, ends)
             if len(low) == len(high) == len(sizes):
                 axes.fill_between(sizes, low, high, color=colour, alpha=0.13, linewidth=0)
     axes.set_xscale("log")
     powers = 10.0 ** np.arange(np.ceil(np.log10(sizes.min())), np.log10(sizes.max()) + 1e-9)
     axes.set_xticks(powers, [f"{power:,.0f}" for power in powers])
     axes.minorticks_off()
-    shown = np.concatenate(list(_known(curves, name).values()))
+    shown = np.concatenate(list(panel.rows.values()))
     low, high = np.nanmin(shown), np.nanmax(shown)
     room = 0.06 * (high - low)
     axes.set_ylim(max(low - room, OUTSIDE[0]), min(high + room, OUTSIDE[1]))
-    _dress(axes, "nodes in the circuit", name)
+    _dress(axes, "nodes in the circuit", panel.label)
 
 
 def _draw_scatter(axes: Axes, points: NDArray[np.float64], verification: Mapping[str, Any]) -> None:

@@ -30,6 +30,25 @@ def test_the_curves_are_the_same_bytes_too(tmp_path, name):
     assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
+def test_held_out_prompts_have_a_panel_and_rows_keep_their_colour(tmp_path):
+    record = synthetic.verification(synthetic.circuit(40))
+    curves_figure(record, tmp_path / "with.svg")
+    curves_figure(record | {"held_out": None}, tmp_path / "without.svg")
+    panels = {name: _axes(tmp_path / f"{name}.svg") for name in ("with", "without")}
+    assert len(panels["with"]) == len(panels["without"]) + 1
+    strokes = [[line.get("style") for line in panel if line.get("style")] for panel in panels["with"]]
+    assert strokes[1]
+    assert set(strokes[1]) <= set(strokes[0])
+
+
+def _axes(path):
+    """For each panel its curves: what is clipped to it."""
+    name = "{http://www.w3.org/2000/svg}"
+    groups = ElementTree.parse(path).getroot().iter(f"{name}g")
+    panels = [g for g in groups if (g.get("id") or "").startswith("axes_")]
+    return [[p for p in g.iter(f"{name}path") if p.get("clip-path")] for g in panels]
+
+
 def test_the_user_style_does_not_reach_the_figure(tmp_path):
     import matplotlib
 
