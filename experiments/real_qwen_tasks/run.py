@@ -13,9 +13,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from circuits.faithfulness import To
 from circuits.graph import ordered, write_json
 from circuits.progress import bars
 from circuits.ranking import DiscoverConfig
+from circuits.report import Report
 from circuits.runs import Inputs, read_run
 from circuits.verify import VerifyConfig
 from circuits.work import discover_run, make_prompts, render_run, verify_run
@@ -26,6 +28,7 @@ PAIRS = 30
 DISCOVER = DiscoverConfig(estimator="ig-inputs")
 SHOWN = (10, 20, 50, 100, 200, 1000)
 NAMED = 12
+ABLATED_TO: tuple[To, ...] = ("patch", "mean")
 
 
 def main() -> None:
@@ -38,7 +41,8 @@ def main() -> None:
     chosen = parser.parse_args()
     for task in chosen.task or TASKS:
         run(task, chosen.model, chosen.dictionaries, chosen.work / task)
-        print(table(json.loads((RESULTS / f"{task}.json").read_text(encoding="utf-8"))))
+        kept = json.loads((RESULTS / f"{task}.json").read_text(encoding="utf-8"))
+        print(*(table(kept, to) for to in ABLATED_TO), sep="\n")
 
 
 def run(task: str, model: str, dictionaries: str, work: Path) -> None:
@@ -51,14 +55,19 @@ def run(task: str, model: str, dictionaries: str, work: Path) -> None:
     out = work / "run"
     with bars() as report:
         discover_run(inputs, out, config=DISCOVER, report=report)
-        config = VerifyConfig(draws=1)
-        record = verify_run(out, config=config, held_out=files["test"], report=report)
+        records = {to: verify(out, to, files["test"], report) for to in ABLATED_TO}
     render_run(out, ["svg"], 25)
-    keep(task, out, record)
+    keep(task, out, records)
 
 
-def keep(task: str, out: Path, record: dict[str, Any]) -> None:
+def verify(out: Path, to: To, held_out: Path, report: Report) -> dict[str, Any]:
+    """The record of one verification; the last is the one that stays in the run."""
+    return verify_run(out, config=VerifyConfig(to=to, draws=1), held_out=held_out, report=report)
+
+
+def keep(task: str, out: Path, records: dict[To, dict[str, Any]]) -> None:
     """Copy to `results/` what the README tells."""
+    record = records["mean"]
     RESULTS.mkdir(exist_ok=True)
     found = read_run(out)
     strongest = [n for n in ordered(found.graph) if n.kind == "feature"][:NAMED]
@@ -74,9 +83,9 @@ def keep(task: str, out: Path, record: dict[str, Any]) -> None:
         "features": [{"id": str(n), **_about(found.graph.nodes[n])} for n in strongest],
         "nodes": {k: v for k, v in record["nodes"].items() if k != "points"},
         "edges": {k: v for k, v in record["edges"].items() if k != "points"},
-        "curves": record["curves"],
         "each_adds": record["each_adds"],
-        "held_out": record["held_out"],
+        "curves": {to: r["curves"] for to, r in records.items()},
+        "held_out": {to: r["held_out"] for to, r in records.items()},
     }
     write_json(kept, RESULTS / f"{task}.json")
     for name in ("graph", "verification"):
@@ -87,11 +96,11 @@ def _about(data: dict[str, Any]) -> dict[str, Any]:
     return {k: data[k] for k in ("label", "token", "effect", "exact", "activation")}
 
 
-def table(kept: dict[str, Any]) -> str:
+def table(kept: dict[str, Any], to: To) -> str:
     """Faithfulness of the circuit and its controls, as the README shows it."""
-    curves, held_out = kept["curves"], kept["held_out"]
+    curves, held_out = kept["curves"][to], kept["held_out"][to]
     sizes = [s for s in curves["sizes"] if s in SHOWN]
-    lines = [f"| {kept['task']} | {' | '.join(map(str, sizes))} | CPR | CMD |"]
+    lines = [f"| ablated to {to} | {' | '.join(map(str, sizes))} | CPR | CMD |"]
     lines.append("|" + "---|" * (len(sizes) + 3))
     for name, row in curves["rows"].items():
         values = dict(zip(curves["sizes"], row["faithfulness"], strict=True))
