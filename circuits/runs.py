@@ -2,7 +2,7 @@
 
 RUN/graph.json           the graph (circuits.graph)
 RUN/graph.html           the page
-RUN/ranking.json         mean effect of the strongest nodes, beyond those in the graph
+RUN/ranking.json         mean effect of every node that moves, strongest first
 RUN/cards.json           what each feature of the graph is about
 RUN/manifest.json        command, versions, seed, paths, hashes, wall time, peak memory
 RUN/verification.json    once verified
@@ -38,8 +38,6 @@ from saes.suite import MlpChoice, Suite, hash_of, load_suite, pinned
 
 MANIFEST_SCHEMA = "run/1"
 PACKAGES = ("qwen-circuits", "torch", "transformers", "transformer-lens", "networkx", "safetensors")
-RANKING_LIMIT = 20_000
-"Nodes kept in ranking.json; weaker ones only ever stand at the far end of a curve."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,10 +145,8 @@ def write_run(
         (folder / stale).unlink(missing_ok=True)
     shutil.rmtree(folder / "ablations", ignore_errors=True)
     graphs.save(discovery.graph, folder / "graph.json")
-    strongest = [[str(n), rounded(e)] for n, e in discovery.ranking[:RANKING_LIMIT]]
-    write_json(
-        {"nodes_that_move": len(discovery.ranking), "strongest": strongest}, folder / "ranking.json"
-    )
+    strongest = [[str(n), rounded(e)] for n, e in discovery.ranking]
+    write_json({"strongest": strongest}, folder / "ranking.json")
     write_json(cards, folder / "cards.json")
     write_page(folder)
     manifest = {
