@@ -66,19 +66,21 @@ def edge_weights(
     for node in nodes:
         by_site[Site.parse(node.site)].append(node)
     weights: EdgeWeights = {}
-    for site in sorted(by_site):
-        sources = [s for s in upstream(suite, site) if s in by_site]
-        for nodes in _alike(by_site[site]) if site != EMBED and sources else ():
-            targets = _targets(state, site, nodes, pieces.first)
-            totals = {s: torch.zeros(len(nodes), len(by_site[s])).double() for s in sources}
-            for some in _places(state, targets, pieces.first):
-                pulled = _pull_back(pieces, suite, state, gradients, site, targets, some, sources)
-                for source, gradient in pulled.items():
-                    found = _products(suite, state, source, by_site[source], gradient).double()
-                    found = found[some.slot, some.prompt].cpu()
-                    totals[source].index_add_(0, some.node.cpu(), found)
-            for source, total in totals.items():
-                _add(weights, by_site[source], nodes, total)
+    for group in _together(suite, state, by_site, pieces.first):
+        reach = {t.site: [s for s in upstream(suite, t.site) if s in by_site] for t in group}
+        sources = sorted({s for some in reach.values() for s in some})
+        n = sum(len(t.nodes) for t in group)
+        totals = {s: torch.zeros(n, len(by_site[s])).double() for s in sources}
+        for places in _places(state, group, pieces.first) if sources else ():
+            pulled = _pull_back(pieces, suite, state, gradients, group, places, sources)
+            for source, gradient in pulled.items():
+                found = _products(suite, state, source, by_site[source], gradient).double()
+                found = found[places.slot, places.prompt].cpu()
+                totals[source].index_add_(0, places.node.cpu(), found)
+        for source, total in totals.items():
+            for targets, part in zip(group, total.split([len(t.nodes) for t in group]), strict=True):
+                if source in reach[targets.site]:
+                    _add(weights, by_site[source], targets.nodes, part)
     sources = [s for s in upstream(suite, None) if s in by_site]
     if sources:
         value = pieces.metric
@@ -90,14 +92,6 @@ def edge_weights(
             found = _products(suite, state, source, by_site[source], gradient).double()
             _add(weights, by_site[source], [Node(LOGIT, LOGIT)], found.sum(1))
     return weights
-
-
-def _alike(nodes: Iterable[Node]) -> list[list[Node]]:
-    """Features and errors apart, as an error reads its target too; and by how many positions."""
-    groups: dict[tuple[bool, bool], list[Node]] = defaultdict(list)
-    for node in nodes:
-        groups[node.feature == "error", node.position is None].append(node)
-    return list(groups.values())
 
 
 def upstream(suite: Suite, site: Site | None) -> list[Site]:
@@ -118,6 +112,8 @@ def upstream(suite: Suite, site: Site | None) -> list[Site]:
 class _Targets:
     """Downstream nodes of one site, all features or all errors, as indices."""
 
+    site: Site
+    nodes: Sequence[Node]
     features: Int[Tensor, " targets"] | None
     at: Int[Tensor, "targets width"]
     "positions in the prompt: one with positions kept, else all that are run"
@@ -133,6 +129,30 @@ class _Places:
     prompt: Int[Tensor, " places"]
     slot: Int[Tensor, " places"]
 
+    def where(self, these: Bool[Tensor, " places"], *, node: int = 0, slot: int = 0) -> "_Places":
+        """Some of the places, nodes and slots counted from those given."""
+        return _Places(self.node[these] - node, self.prompt[these], self.slot[these] - slot)
+
+
+def _together(
+    suite: Suite, state: BatchState, by_site: Mapping[Site, Sequence[Node]], first: int
+) -> list[list[_Targets]]:
+    """Nodes that are pulled back together: those behind the same modules of their layer.
+
+    An error reads its target too, so that of a transcoder is behind the MLP and features are not.
+    """
+    groups: dict[tuple[int, tuple[Site, ...]], list[_Targets]] = {}
+    alike: dict[tuple[Site, bool, bool], list[Node]] = defaultdict(list)
+    for site in sorted(set(by_site) - {EMBED}):
+        for node in by_site[site]:
+            alike[site, node.feature == "error", node.position is None].append(node)
+    for (site, is_error, _), nodes in alike.items():
+        read = site if is_error else suite[site].source
+        modules = [Site(kind, read.layer) for kind in ("attn_out", "mlp_out")]
+        behind = tuple(m for m in modules if m == read or (m < read and m not in suite))
+        groups.setdefault((read.layer, behind), []).append(_targets(state, site, nodes, first))
+    return list(groups.values())
+
 
 def _targets(state: BatchState, site: Site, nodes: Sequence[Node], first: int) -> _Targets:
     slope = state.sites[site].slope
@@ -141,20 +161,25 @@ def _targets(state: BatchState, site: Site, nodes: Sequence[Node], first: int) -
     at = at.to(slope.device)
     run = (at >= first).all(-1, keepdim=True).expand(-1, len(slope))
     if nodes[0].feature == "error":
-        return _Targets(None, at, run)
+        return _Targets(site, nodes, None, at, run)
     features = torch.tensor([int(n.feature) for n in nodes]).to(slope.device)
-    return _Targets(features, at, slope[:, at, features.unsqueeze(-1)].any(-1).T & run)
+    answers = slope[:, at, features.unsqueeze(-1)].any(-1).T
+    return _Targets(site, nodes, features, at, answers & run)
 
 
-def _places(state: BatchState, targets: _Targets, first: int) -> Iterator[_Places]:
-    """A slot for each node and prompt, the n-th of a prompt's nodes in slot n, some at a time."""
-    slots = targets.answers.long().cumsum(0) - 1
-    node, prompt = targets.answers.nonzero(as_tuple=True)
-    slot = slots[node, prompt]
+def _places(state: BatchState, group: Sequence[_Targets], first: int) -> Iterator[_Places]:
+    """A slot for each node and prompt, the n-th of a prompt's nodes in slot n, some at a time.
+
+    Nodes are counted through the whole group.
+    """
+    answers = torch.cat([targets.answers for targets in group])
+    slots = answers.long().cumsum(0) - 1
+    node, prompt = answers.nonzero(as_tuple=True)
+    places = _Places(node, prompt, slots[node, prompt])
     size = max(1, TENSOR_ROWS_AT_ONCE // state.clean.tokens[:, first:].numel())
     for start in range(0, int(slots.max()) + 1, size):
-        some = (slot >= start) & (slot < start + size)
-        yield _Places(node[some], prompt[some], slot[some] - start)
+        some = (places.slot >= start) & (places.slot < start + size)
+        yield places.where(some, slot=start)
 
 
 def _pull_back(
@@ -162,32 +187,49 @@ def _pull_back(
     suite: Suite,
     state: BatchState,
     gradients: Mapping[Site, Activation],
-    site: Site,
-    targets: _Targets,
+    group: Sequence[_Targets],
     places: _Places,
     sources: Sequence[Site],
 ) -> dict[Site, Float[Tensor, "slots batch run d_model"]]:
-    """For the node in each place, the gradient of `grad_d m * d` to the leaves at `sources`.
+    """For the node in each place, the gradient of `grad_d m * d` to the leaves at `sources`."""
+    slots, before = int(places.slot.max()) + 1, 0
+    cotangents: dict[Site, Tensor] = {}
+    for targets in group:
+        end = before + len(targets.nodes)
+        here = places.where((places.node >= before) & (places.node < end), node=before)
+        at, prompt = targets.at[here.node], here.prompt.unsqueeze(-1)
+        for site, rows in _cotangents(suite, state, gradients, targets, here.node, prompt).items():
+            if site not in cotangents:
+                arrival = pieces.arrivals[site]
+                cotangents[site] = arrival.new_zeros(slots, *arrival.shape)
+            cotangents[site][here.slot.unsqueeze(-1), prompt, at - pieces.first] = rows
+        before = end
+    outputs = [pieces.arrivals[site] for site in cotangents]
+    return _pull(pieces, sources, outputs, list(cotangents.values()))
+
+
+def _cotangents(
+    suite: Suite,
+    state: BatchState,
+    gradients: Mapping[Site, Activation],
+    targets: _Targets,
+    nodes: Int[Tensor, " places"],
+    prompt: Int[Tensor, "places 1"],
+) -> dict[Site, Float[Tensor, "places width d_site"]]:
+    """Gradient of `grad_d m * d` to what the dictionary reads and, for an error, to its target.
 
     A feature reads the source through its encoder row. The error is the target less what the
     features write, so it reads the target as it is and the source through all features.
     """
-    dictionary, at, prompt = suite[site], targets.at[places.node], places.prompt.unsqueeze(-1)
-    g, slope = gradients[site][prompt, at], state.sites[site].slope
+    dictionary, at = suite[targets.site], targets.at[nodes]
+    g, slope = gradients[targets.site][prompt, at], state.sites[targets.site].slope
     if targets.features is None:
         along = g @ dictionary.W_dec.T * slope[prompt, at]
         through = {dictionary.source: -along @ dictionary.W_enc}
-        through[site] = through.get(site, 0.0) + g
-    else:
-        i = targets.features[places.node].unsqueeze(-1)
-        along = (g * dictionary.W_dec[i]).sum(-1) * slope[prompt, at, i]
-        through = {dictionary.source: along.unsqueeze(-1) * dictionary.W_enc[i]}
-    outputs = [pieces.arrivals[s] for s in through]
-    slots, here = int(places.slot.max()) + 1, (places.slot.unsqueeze(-1), prompt, at - pieces.first)
-    cotangents = [output.new_zeros(slots, *output.shape) for output in outputs]
-    for cotangent, rows in zip(cotangents, through.values(), strict=True):
-        cotangent[here] = rows
-    return _pull(pieces, sources, outputs, cotangents)
+        return through | {targets.site: through.get(targets.site, 0.0) + g}
+    i = targets.features[nodes].unsqueeze(-1)
+    along = (g * dictionary.W_dec[i]).sum(-1) * slope[prompt, at, i]
+    return {dictionary.source: along.unsqueeze(-1) * dictionary.W_enc[i]}
 
 
 def _pull(
