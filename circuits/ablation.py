@@ -18,7 +18,7 @@ from circuits.attribution.edges import node_change
 from circuits.attribution.effects import run_from
 from circuits.attribution.states import EMBED, BatchState
 from circuits.graph import Node
-from circuits.metric import Metric
+from circuits.metric import Metric, metric_at
 from hooked_qwen.hooks import Activation, Edit, capture, intervene
 from hooked_qwen.sites import Site
 from saes.dictionary import SparseDictionary
@@ -58,8 +58,8 @@ def exact_effects(
             for pick in torch.arange(len(which)).split(_rows(state)):
                 row, index = which[pick], prompt[pick]
                 value = state.values[site][index] + changes[row, index]
-                logits = run_from(model, state, site, value, index)
-                gap = metric(logits, state.rows[index]) - clean[index]
+                stream = run_from(model, state, site, value, index)
+                gap = metric_at(model, stream, metric, state.rows[index]) - clean[index]
                 effects[torch.tensor(some)[row], index] = gap.double()
             if report is not None:
                 report(len(some))

@@ -31,9 +31,9 @@ from circuits.ablation import (
 )
 from circuits.attribution.states import BatchState, Means, mean_over
 from circuits.graph import Node
-from circuits.metric import Metric
+from circuits.metric import Metric, metric_at
 from circuits.prompts import EncodedPrompts, Positions
-from hooked_qwen.forward import resume, unembed
+from hooked_qwen.forward import resume
 from hooked_qwen.sites import Site
 from saes.suite import Suite
 
@@ -124,8 +124,8 @@ def _under(
         with only(model, suite, stacked(some, n), rows):
             start = state.values[Site("resid_pre", first)][index]
             final = resume(model, start, first, state.arguments.rows(index))
-        logits = unembed(model, final[:, -1:])[:, -1]
-        values.append(metric(logits, state.rows[index]).double().view(len(some), n))
+        found = metric_at(model, final[:, -1], metric, state.rows[index])
+        values.append(found.double().view(len(some), n))
         report(len(some))
     return torch.cat(values)
 

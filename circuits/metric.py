@@ -10,13 +10,17 @@ gradient: it can be integrated and measured, but one gradient at the clean run s
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+from transformer_lens.model_bridge import TransformerBridge
+
+from hooked_qwen.forward import unembed
 
 Logits = Float[Tensor, "batch vocabulary"]
 Metric = Callable[[Logits, Int[Tensor, " batch"]], Float[Tensor, " batch"]]
@@ -25,9 +29,46 @@ MetricName = Literal["logit-difference", "log-probability", "kl"]
 Ids = Sequence[Sequence[int]]
 
 
+@dataclass(frozen=True)
+class LogitDifference:
+    """A weighted sum of logits for each prompt, less the vocabulary's mean where none is wrong."""
+
+    index: Int[Tensor, "prompts named"]
+    weight: Float[Tensor, "prompts named"]
+    unopposed: Bool[Tensor, " prompts"]
+
+    def __call__(self, logits: Logits, rows: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        difference = self._sum(logits, self.index[rows], rows)
+        alone = self.unopposed[rows].to(logits.device)
+        return difference - alone * logits.mean(-1) if alone.any() else difference
+
+    def named(self) -> tuple[Int[Tensor, " tokens"], Int[Tensor, "prompts named"]] | None:
+        """The tokens whose logits are read, and where each prompt's are among them.
+
+        None where all are read.
+        """
+        if self.unopposed.any():
+            return None
+        tokens, places = self.index.unique(return_inverse=True)
+        return tokens, places
+
+    def of_named(
+        self,
+        logits: Float[Tensor, "batch tokens"],
+        places: Int[Tensor, "prompts named"],
+        rows: Int[Tensor, " batch"],
+    ) -> Float[Tensor, " batch"]:
+        """The metric, given the logits of the tokens of `named` alone."""
+        return self._sum(logits, places[rows], rows)
+
+    def _sum(self, logits: Tensor, index: Tensor, rows: Tensor) -> Tensor:
+        chosen = logits.gather(1, index.to(logits.device))
+        return (chosen * self.weight[rows].to(chosen)).sum(-1)
+
+
 def logit_difference(
     answers: Ids, wrongs: Ids, *, weights: Sequence[Sequence[float]] | None = None
-) -> Metric:
+) -> LogitDifference:
     """Mean logit of the right answers minus mean logit of the wrong ones.
 
         m = sum over a of p_a logit[a] - mean over w of logit[w]      p_a = 1 / number of answers
@@ -41,16 +82,8 @@ def logit_difference(
         [*share, *(-1 / len(wrong) for _ in wrong)]
         for share, wrong in zip(shares, wrongs, strict=True)
     ]
-    index, weight = _padded(rows), _padded(signed)
     unopposed = torch.tensor([not wrong for wrong in wrongs])
-
-    def metric(logits: Logits, rows: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        chosen = logits.gather(1, index[rows].to(logits.device))
-        difference = (chosen * weight[rows].to(chosen)).sum(-1)
-        alone = unopposed[rows].to(logits.device)
-        return difference - alone * logits.mean(-1) if alone.any() else difference
-
-    return metric
+    return LogitDifference(_padded(rows), _padded(signed), unopposed)
 
 
 def log_probability(answers: Ids) -> Metric:
@@ -78,6 +111,22 @@ def divergence(clean: Float[Tensor, "prompts vocabulary"]) -> Metric:
 def readout(weight: Float[Tensor, " vocabulary"], bias: float = 0.0) -> Metric:
     """The logit of a linear probe that reads the next-token logits."""
     return lambda logits, rows: logits @ weight.to(logits) + bias
+
+
+def metric_at(
+    model: TransformerBridge,
+    stream: Float[Tensor, "batch d_model"],
+    metric: Metric,
+    rows: Int[Tensor, " batch"],
+) -> Float[Tensor, " batch"]:
+    """The metric when `stream` leaves the last block at the last token of prompts `rows`.
+
+    A logit difference unembeds the tokens that it names and no others.
+    """
+    if isinstance(metric, LogitDifference) and (named := metric.named()):
+        tokens, places = named
+        return metric.of_named(unembed(model, stream, tokens), places, rows)
+    return metric(unembed(model, stream), rows)
 
 
 def _padded(rows: Sequence[Sequence[int | float]]) -> Shaped[Tensor, "rows longest"]:

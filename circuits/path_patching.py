@@ -32,8 +32,8 @@ from circuits.ablation import ROWS_AT_ONCE, TOKENS_AT_ONCE
 from circuits.attribution.edges import node_change, upstream
 from circuits.attribution.states import EMBED, BatchState
 from circuits.graph import Node
-from circuits.metric import Metric
-from hooked_qwen.forward import LastLogits, resume, unembed
+from circuits.metric import Metric, metric_at
+from hooked_qwen.forward import resume
 from hooked_qwen.hooks import Activation, Edit, capture, intervene
 from hooked_qwen.sites import Site
 from saes.suite import Suite
@@ -118,13 +118,13 @@ class _Setting:
 
 @dataclass(frozen=True)
 class _Run:
-    """One run: what reaches each site, what leaves it, and the last logits where they are read."""
+    """One run: what reaches each site, what leaves it, and the stream that the output reads."""
 
     index: Int[Tensor, " rows"]
     "which prompt of the batch each row is"
     arriving: dict[Site, Activation]
     leaving: dict[Site, Activation]
-    logits: LastLogits | None
+    last: Float[Tensor, "rows d_model"] | None
 
 
 def _table(
@@ -175,8 +175,7 @@ def _run(
     with capture(model, passed) as arriving, intervene(model, edits):
         arguments = state.arguments.rows(index)
         final = resume(model, resid, first, arguments, stop=last + 1)
-    logits = unembed(model, final[:, -1:])[:, -1] if to_output else None
-    return _Run(index, arriving, leaving, logits)
+    return _Run(index, arriving, leaving, final[:, -1] if to_output else None)
 
 
 def _send(value: Activation) -> Edit:
@@ -199,10 +198,10 @@ def _gaps(setting: _Setting, run: _Run, targets: Sequence[Node]) -> Float[Tensor
 
 
 def _output_gap(setting: _Setting, run: _Run) -> Float[Tensor, " rows"]:
-    assert run.logits is not None, "a run to the output has logits"
-    rows = setting.state.rows
-    clean = setting.metric(setting.state.logits, rows)
-    return setting.metric(run.logits, rows[run.index]) - clean[run.index]
+    assert run.last is not None, "a run to the output has its last stream"
+    rows, metric = setting.state.rows, setting.metric
+    clean = metric(setting.state.logits, rows)
+    return metric_at(setting.model, run.last, metric, rows[run.index]) - clean[run.index]
 
 
 def _node_gaps(

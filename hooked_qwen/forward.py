@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
@@ -176,8 +177,8 @@ def resume(
 
 def finish(
     model: TransformerBridge, resid: Resid, layer: int, arguments: BlockArguments
-) -> LastLogits:
-    """Last logits when `resid` enters block `layer`.
+) -> Float[Tensor, "batch d_model"]:
+    """The stream after the last block at the last token, when `resid` enters block `layer`.
 
     The last block's MLP runs at the last position only, unless something watches the model.
     """
@@ -187,10 +188,10 @@ def finish(
     elif layer <= last:
         resid = resume(model, resid, layer, arguments, stop=last)
         resid = _last_block(model, resid, arguments.by_layer[last])
-    return unembed(model, resid[:, -1:]).squeeze(1)
+    return resid[:, -1]
 
 
-def is_watched(model: TransformerBridge) -> bool:
+def is_watched(model: nn.Module) -> bool:
     """Whether any tensor is read or edited now: then none may be left out or cut short."""
     return any(module._forward_hooks for module in model.modules())
 
@@ -210,6 +211,15 @@ def mlp_half(model: TransformerBridge, resid_mid: Resid, layer: int) -> Resid:
     return resid_mid + block.mlp(block.ln2(resid_mid))
 
 
-def unembed(model: TransformerBridge, resid: Resid) -> Float[Tensor, "batch pos vocabulary"]:
-    """Logits at the positions of `resid`, the stream after the last block."""
-    return model.unembed(model.ln_final(resid))
+def unembed(
+    model: TransformerBridge,
+    resid: Float[Tensor, "*rows d_model"],
+    tokens: Int[Tensor, " tokens"] | None = None,
+) -> Float[Tensor, "*rows vocabulary"]:
+    """Logits where the stream after the last block is `resid`: all, or those of `tokens`."""
+    final = model.ln_final(resid)
+    if tokens is None or is_watched(model.unembed):
+        logits = model.unembed(final)
+        return logits if tokens is None else logits[..., tokens]
+    head = model.unembed.original_component
+    return F.linear(final, head.weight[tokens], head.bias[tokens])

@@ -8,8 +8,8 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.attribution.states import EMBED, BatchState
-from circuits.metric import Metric
-from hooked_qwen.forward import is_watched, resume, unembed
+from circuits.metric import Metric, metric_at
+from hooked_qwen.forward import is_watched, resume
 from hooked_qwen.hooks import Activation, Edit, intervene
 from hooked_qwen.sites import Site
 from saes.suite import Suite
@@ -57,7 +57,7 @@ def cut(
     arguments = state.arguments.rows(torch.arange(len(state.rows)), first=first)
     with intervene(model, edits):
         final = resume(model, leaves[EMBED], 0, arguments)
-    value = metric(unembed(model, final[:, -1:]).squeeze(1), state.rows).sum()
+    value = metric_at(model, final[:, -1], metric, state.rows).sum()
     return CutModel(first, arrivals, leaves, value)
 
 
@@ -70,9 +70,10 @@ def first_move(model: TransformerBridge, state: BatchState) -> int:
         return 0
     first = _first(state.embed_change.any(-1))
     for nodes in state.sites.values():
-        f, error = nodes.f[:, :first], nodes.error[:, :first]
-        first = _first((nodes.f_reference[:, :first] != f).any(-1))
-        first = min(first, _first((nodes.error_reference[:, :first] != error).any(-1)))
+        earlier = slice(None, first)
+        f = nodes.f_reference[:, earlier] != nodes.f[:, earlier]
+        error = nodes.error_reference[:, earlier] != nodes.error[:, earlier]
+        first = _first(f.any(-1) | error.any(-1))
     return first % len(state.clean.tokens[0])
 
 

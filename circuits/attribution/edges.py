@@ -40,7 +40,6 @@ from circuits.graph import Node
 from circuits.metric import Metric
 from hooked_qwen.hooks import Activation
 from hooked_qwen.sites import Site
-from saes.dictionary import SparseDictionary
 from saes.suite import Suite
 
 EdgeWeights = dict[tuple[Node, Node], float]
@@ -67,31 +66,58 @@ def edge_weights(
         by_site[Site.parse(node.site)].append(node)
     weights: EdgeWeights = {}
     for group in _together(suite, state, by_site, pieces.first):
-        reach = {t.site: [s for s in upstream(suite, t.site) if s in by_site] for t in group}
-        sources = sorted({s for some in reach.values() for s in some})
-        n = sum(len(t.nodes) for t in group)
-        totals = {s: torch.zeros(n, len(by_site[s])).double() for s in sources}
-        for places in _places(state, group, pieces.first) if sources else ():
-            pulled = _pull_back(pieces, suite, state, gradients, group, places, sources)
-            for source, gradient in pulled.items():
-                found = _products(suite, state, source, by_site[source], gradient).double()
-                found = found[places.slot, places.prompt].cpu()
-                totals[source].index_add_(0, places.node.cpu(), found)
-        for source, total in totals.items():
-            for targets, part in zip(group, total.split([len(t.nodes) for t in group]), strict=True):
-                if source in reach[targets.site]:
+        for source, table in _tables(pieces, suite, state, gradients, group, by_site).items():
+            for targets, part in zip(
+                group, table.split([len(t.nodes) for t in group]), strict=True
+            ):
+                if source in upstream(suite, targets.site):
                     _add(weights, by_site[source], targets.nodes, part)
-    sources = [s for s in upstream(suite, None) if s in by_site]
-    if sources:
-        value = pieces.metric
-        pulled = _pull(pieces, sources, [value], [torch.ones_like(value).unsqueeze(0)])
-        if (last := max(suite)) in pulled:
-            # Nothing lies between: what reaches the metric directly is the whole effect.
-            pulled[last] = gradients[last][:, pieces.first :].unsqueeze(0)
+    for source, row in _to_output(pieces, suite, state, gradients, by_site).items():
+        _add(weights, by_site[source], [Node(LOGIT, LOGIT)], row)
+    return weights
+
+
+def _tables(
+    pieces: CutModel,
+    suite: Suite,
+    state: BatchState,
+    gradients: Mapping[Site, Activation],
+    group: Sequence["_Targets"],
+    by_site: Mapping[Site, Sequence[Node]],
+) -> dict[Site, Float[Tensor, "targets sources"]]:
+    """Edges from the nodes of each site before `group` to all of its nodes, one after another."""
+    sources = sorted({s for t in group for s in upstream(suite, t.site)} & by_site.keys())
+    rows = sum(len(targets.nodes) for targets in group)
+    tables = {s: torch.zeros(rows, len(by_site[s])).double() for s in sources}
+    for places in _places(state, group, pieces.first) if sources else ():
+        pulled = _pull_back(pieces, suite, state, gradients, group, places, sources)
         for source, gradient in pulled.items():
             found = _products(suite, state, source, by_site[source], gradient).double()
-            _add(weights, by_site[source], [Node(LOGIT, LOGIT)], found.sum(1))
-    return weights
+            found = found[places.slot, places.prompt].cpu()
+            tables[source].index_add_(0, places.node.cpu(), found)
+    return tables
+
+
+def _to_output(
+    pieces: CutModel,
+    suite: Suite,
+    state: BatchState,
+    gradients: Mapping[Site, Activation],
+    by_site: Mapping[Site, Sequence[Node]],
+) -> dict[Site, Float[Tensor, "1 sources"]]:
+    """Edges from the nodes that reach the output directly."""
+    sources = [s for s in upstream(suite, None) if s in by_site]
+    if not sources:
+        return {}
+    value = pieces.metric
+    pulled = _pull(pieces, sources, [value], [torch.ones_like(value).unsqueeze(0)])
+    if (last := max(suite)) in pulled:
+        # Nothing lies between: what reaches the metric directly is the whole effect.
+        pulled[last] = gradients[last][:, pieces.first :].unsqueeze(0)
+    return {
+        s: _products(suite, state, s, by_site[s], gradient).double().sum(1)
+        for s, gradient in pulled.items()
+    }
 
 
 def upstream(suite: Suite, site: Site | None) -> list[Site]:
@@ -279,7 +305,9 @@ def _products(
         for column in columns:
             if nodes[column].kind != "feature":
                 move = node_change(suite, state, site, nodes[column])[:, at]
-                found[..., column] = einsum(g, move, "slots batch pos d, batch pos d -> slots batch")
+                found[..., column] = einsum(
+                    g, move, "slots batch pos d, batch pos d -> slots batch"
+                )
     return found
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.attribution.states import EMBED, BatchState
-from circuits.metric import Metric
+from circuits.metric import Metric, metric_at
 from circuits.prompts import Positions
 from hooked_qwen.forward import (
     BlockArguments,
@@ -32,7 +32,6 @@ from hooked_qwen.forward import (
     last_logits,
     mlp_half,
     resume,
-    unembed,
 )
 from hooked_qwen.hooks import Edit, capture, intervene
 from hooked_qwen.sites import Site
@@ -123,7 +122,7 @@ def gradients_along_inputs(
         index = repeat(torch.arange(len(clean)), "batch -> (t batch)", t=len(some))
         with capture(model, suite) as seen:
             final = resume(model, leaf, 0, state.arguments.rows(index))
-        value = metric(unembed(model, final[:, -1:])[:, -1], state.rows[index]).sum()
+        value = metric_at(model, final[:, -1], metric, state.rows[index]).sum()
         found = torch.autograd.grad(value, [leaf, *(seen[site] for site in suite)])
         for site, gradient in zip(sites, found, strict=True):
             totals[site] += rearrange(
@@ -154,8 +153,9 @@ def _path_gradient(
         points = rearrange(clean + t * change, "t batch pos d -> (t batch) pos d")
         leaf = points.detach().requires_grad_()
         index = repeat(torch.arange(len(clean)), "batch -> (t batch)", t=len(some))
-        logits = run_from(model, state, site, leaf, index)
-        (gradient,) = torch.autograd.grad(metric(logits, state.rows[index]).sum(), leaf)
+        stream = run_from(model, state, site, leaf, index)
+        moved = metric_at(model, stream, metric, state.rows[index]).sum()
+        (gradient,) = torch.autograd.grad(moved, leaf)
         total += rearrange(gradient, "(t batch) pos d -> t batch pos d", t=len(some)).sum(0)
     return total / steps
 
@@ -164,10 +164,12 @@ def run_from(
     model: TransformerBridge,
     state: BatchState,
     site: Site,
-    value: Float[Tensor, "rows pos d_model"],
+    value: Float[Tensor, "rows pos d_site"],
     index: Tensor,
-) -> Float[Tensor, "rows vocabulary"]:
-    """Last logits with the tensor at `site` set to `value`; nothing before it is run again.
+) -> Float[Tensor, "rows d_model"]:
+    """The last token's stream after all blocks with the tensor at `site` set to `value`.
+
+    Nothing before it is run again.
 
     `index` says which prompt of the batch each row is. Positions before the first at which
     `value` differs from the clean run stay as they are and are not run either: no gradient

@@ -52,7 +52,8 @@ class _Panel:
 def curves_figure(verification: Mapping[str, Any], path: Path) -> None:
     """Write what `circuits verify` found as `.svg` or `.pdf`: curves that exist, and the scatter.
 
-    The shaded band is the first row's 95 % interval, on its own and on held-out prompts; the dotted line is the ideal.
+    The shaded band is the first row's 95 % interval, on its own prompts and on those held out; the
+    dotted line is the ideal.
 
     Raises `ValueError` for another suffix, and for a record with neither curves nor points.
     """

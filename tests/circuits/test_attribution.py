@@ -14,7 +14,8 @@ from circuits.attribution.effects import (
 )
 from circuits.attribution.states import EMBED, batches
 from circuits.graph import Node
-from circuits.metric import logit_difference
+from circuits.metric import logit_difference, metric_at
+from hooked_qwen.forward import unembed
 from hooked_qwen.sites import Site
 from hooked_qwen.tokens import Batch
 from tests.conftest import full_suite, toy, toy_hf, toy_prompts, toy_suite
@@ -46,7 +47,7 @@ def test_resuming_from_a_site_equals_the_whole_run(case, site):
     model, _, _, _, state = case
     site = Site.parse(site)
     index = torch.tensor([2, 0, 0, 1])
-    logits = run_from(model, state, site, state.values[site][index], index)
+    logits = unembed(model, run_from(model, state, site, state.values[site][index], index))
     torch.testing.assert_close(logits, state.logits[index], atol=1e-6, rtol=0)
 
 
@@ -55,7 +56,7 @@ def test_moving_every_node_of_a_stream_site_gives_the_patch_run(case):
     site = Site("resid_post", 2)
     nodes = state.sites[site]
     value = suite[site].decode(nodes.f + nodes.f_change) + nodes.error + nodes.error_change
-    logits = run_from(model, state, site, value, state.rows)
+    logits = unembed(model, run_from(model, state, site, value, state.rows))
     torch.testing.assert_close(logits, state.patch_logits, atol=1e-6, rtol=0)
 
 
@@ -158,7 +159,8 @@ def test_integrated_gradients_are_complete(case):
         nodes = state.sites[site]
         value = state.values[site] + nodes.f_change @ dictionary.W_dec + nodes.error_change
         with torch.no_grad():
-            moved = metric(run_from(model, state, site, value, state.rows), state.rows)
+            stream = run_from(model, state, site, value, state.rows)
+            moved = metric_at(model, stream, metric, state.rows)
         gap = float((moved - metric(state.logits, state.rows)).sum())
         total = float(effects[site].feature.sum() + effects[site].error.sum())
         assert total == pytest.approx(gap, abs=2e-3), site

@@ -36,7 +36,9 @@ def test_held_out_prompts_have_a_panel_and_rows_keep_their_colour(tmp_path):
     curves_figure(record | {"held_out": None}, tmp_path / "without.svg")
     panels = {name: _axes(tmp_path / f"{name}.svg") for name in ("with", "without")}
     assert len(panels["with"]) == len(panels["without"]) + 1
-    strokes = [[line.get("style") for line in panel if line.get("style")] for panel in panels["with"]]
+    strokes = [
+        [line.get("style") for line in panel if line.get("style")] for panel in panels["with"]
+    ]
     assert strokes[1]
     assert set(strokes[1]) <= set(strokes[0])
 

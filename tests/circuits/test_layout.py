@@ -7,7 +7,8 @@ import pytest
 
 from circuits.graph import Node
 from circuits.render.document import LARGEST
-from circuits.render.layout import SUMMED, depth, layout
+from circuits.render.layout import SUBLAYERS, SUMMED, depth, layout
+from hooked_qwen import sites
 from tests.circuits import synthetic
 
 
@@ -37,6 +38,11 @@ def test_bands_rise_in_the_order_of_computation():
     assert sites[0] == "logit"
     assert sites[-1] == "embed"
     assert sites.index("resid_post.1") < sites.index("mlp_out.1") < sites.index("attn_out.1")
+
+
+def test_bands_stand_in_the_order_of_the_forward_pass():
+    """Rendering does not import the models, so it has a list of its own."""
+    assert SUBLAYERS == sites.KINDS[1:]
 
 
 def test_edges_run_upwards():

@@ -8,8 +8,15 @@ import torch
 from circuits.answers import clean_logits, likeliest, metric_of, with_own_answers
 from circuits.attribution.effects import gradients_along_inputs
 from circuits.attribution.states import EMBED, batches
-from circuits.metric import divergence, log_probability, logit_difference, readout
+from circuits.metric import (
+    divergence,
+    log_probability,
+    logit_difference,
+    metric_at,
+    readout,
+)
 from circuits.ranking import DiscoverConfig
+from hooked_qwen.forward import unembed
 from tests.conftest import full_suite, toy, toy_prompts
 
 ROWS = torch.tensor([2, 0, 2])
@@ -38,6 +45,23 @@ def test_answers_count_by_their_weights(logits):
     metric = logit_difference(((1, 2),), ((),), weights=((0.75, 0.25),))
     expected = 0.75 * logits[0, 1] + 0.25 * logits[0, 2] - logits[0].mean()
     assert float(metric(logits[:1], torch.tensor([0]))) == pytest.approx(float(expected))
+
+
+@pytest.mark.parametrize("wrongs", [WRONGS, ((), (8,), ())], ids=["opposed", "unopposed"])
+@pytest.mark.parametrize("watched", [False, True], ids=["alone", "watched"])
+def test_from_the_stream_only_named_tokens_are_unembedded(wrongs, watched):
+    model = toy(dtype=torch.float64)
+    stream = torch.randn(3, model.cfg.d_model, dtype=torch.float64)
+    metric = logit_difference(ANSWERS, wrongs)
+    expected = metric(unembed(model, stream), ROWS)
+    seen = []
+    handle = model.unembed.register_forward_hook(lambda *_: seen.append(True))
+    if not watched:
+        handle.remove()
+    found = metric_at(model, stream, metric, ROWS)
+    handle.remove()
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+    assert len(seen) == watched
 
 
 def test_a_log_probability_is_of_all_right_answers_together(logits):
