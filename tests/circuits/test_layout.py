@@ -42,7 +42,7 @@ def test_bands_rise_in_the_order_of_computation():
 
 def test_bands_stand_in_the_order_of_the_forward_pass():
     """Rendering does not import the models, so it has a list of its own."""
-    assert SUBLAYERS == sites.KINDS[1:]
+    assert sites.KINDS[1:] == SUBLAYERS
 
 
 def test_edges_run_upwards():
