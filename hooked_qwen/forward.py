@@ -180,12 +180,10 @@ def finish(
 ) -> Float[Tensor, "batch d_model"]:
     """The stream after the last block at the last token, when `resid` enters block `layer`.
 
-    The last block's MLP runs at the last position only, unless something watches the model.
+    The last block's MLP runs at the last position only: nothing may watch the model.
     """
     last = len(model.blocks) - 1
-    if is_watched(model):
-        resid = resume(model, resid, layer, arguments)
-    elif layer <= last:
+    if layer <= last:
         resid = resume(model, resid, layer, arguments, stop=last)
         resid = _last_block(model, resid, arguments.by_layer[last])
     return resid[:, -1]

@@ -186,6 +186,8 @@ def run_from(
         resid, layer = _through_block(model, state, site, value, index, first, arguments)
     else:
         resid, layer = _stream_after(model, state, site, value, index, first)
+    if watched:
+        return resume(model, resid, layer, arguments)[:, -1]
     return finish(model, resid, layer, arguments)
 
 
