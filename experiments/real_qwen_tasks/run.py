@@ -10,17 +10,22 @@ small enough to keep goes to `results/` beside this file, with the table of the 
 import argparse
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from circuits.faithfulness import To
-from circuits.graph import ordered, write_json
+from circuits.graph import Node, ordered, rounded, write_json
 from circuits.progress import bars
-from circuits.ranking import DiscoverConfig
+from circuits.ranking import DiscoverConfig, states_of
 from circuits.report import Report
-from circuits.runs import Inputs, read_run
+from circuits.runs import Inputs, Run, read_run
 from circuits.verify import VerifyConfig
 from circuits.work import discover_run, make_prompts, render_run, verify_run
+from hooked_qwen.sites import Site
+from hooked_qwen.tokens import token_strings
 
 RESULTS = Path(__file__).parent / "results"
 TASKS = ("agreement_nounpp", "ioi", "greater_than", "brackets")
@@ -71,6 +76,7 @@ def keep(task: str, out: Path, records: dict[To, dict[str, Any]]) -> None:
     RESULTS.mkdir(exist_ok=True)
     found = read_run(out)
     strongest = [n for n in ordered(found.graph) if n.kind == "feature"][:NAMED]
+    fires = by_changed_token(found, strongest)
     manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
     kept = {
         "task": task,
@@ -80,7 +86,10 @@ def keep(task: str, out: Path, records: dict[To, dict[str, Any]]) -> None:
         "accuracy": found.graph.graph["accuracy"],
         "config": manifest["config"],
         "versions": manifest["versions"],
-        "features": [{"id": str(n), **_about(found.graph.nodes[n])} for n in strongest],
+        "features": [
+            {"id": str(n), **_about(found.graph.nodes[n]), "by_changed_token": fires[n]}
+            for n in strongest
+        ],
         "nodes": {k: v for k, v in record["nodes"].items() if k != "points"},
         "edges": {k: v for k, v in record["edges"].items() if k != "points"},
         "each_adds": record["each_adds"],
@@ -94,6 +103,26 @@ def keep(task: str, out: Path, records: dict[To, dict[str, Any]]) -> None:
 
 def _about(data: dict[str, Any]) -> dict[str, Any]:
     return {k: data[k] for k in ("label", "token", "effect", "exact", "activation")}
+
+
+def by_changed_token(run: Run, nodes: Sequence[Node]) -> dict[Node, dict[str, float]]:
+    """Mean activation of each feature by the first token in which clean and patch differ."""
+    loaded = run.open()
+    model, prompts = loaded.model, loaded.prompts
+    assert prompts.patch is not None, "these tasks have patches"
+    at = (prompts.clean.tokens != prompts.patch.tokens).int().argmax(1, keepdim=True)
+    sides = [side.tokens.gather(1, at).squeeze(1) for side in (prompts.clean, prompts.patch)]
+    texts = token_strings(model.tokenizer, torch.cat(sides).tolist())
+    states = list(states_of(model, loaded.suite, prompts, run.config, None))
+    found = {}
+    for node in nodes:
+        sites = [state.sites[Site.parse(node.site)] for state in states]
+        both = [s.f for s in sites], [s.f_reference for s in sites]
+        values = torch.cat([f[:, node.position, int(node.feature)] for side in both for f in side])
+        means = {t: values[[text == t for text in texts]].mean() for t in set(texts)}
+        ranked = sorted(means.items(), key=lambda pair: (-float(pair[1]), pair[0]))
+        found[node] = {text: rounded(float(mean)) for text, mean in ranked}
+    return found
 
 
 def table(kept: dict[str, Any], to: To) -> str:
