@@ -20,6 +20,7 @@ from circuits.faithfulness import To
 from circuits.graph import Node, ordered, rounded, write_json
 from circuits.progress import bars
 from circuits.ranking import DiscoverConfig, states_of
+from circuits.render.curves import curves_figure
 from circuits.report import Report
 from circuits.runs import Inputs, Run, read_run
 from circuits.verify import VerifyConfig
@@ -97,8 +98,9 @@ def keep(task: str, out: Path, records: dict[To, dict[str, Any]]) -> None:
         "held_out": {to: r["held_out"] for to, r in records.items()},
     }
     write_json(kept, RESULTS / f"{task}.json")
-    for name in ("graph", "verification"):
-        shutil.copyfile(out / f"{name}.svg", RESULTS / f"{task}-{name}.svg")
+    shutil.copyfile(out / "graph.svg", RESULTS / f"{task}-graph.svg")
+    for to, verified in records.items():
+        curves_figure(verified, RESULTS / f"{task}-{to}.svg")
 
 
 def _about(data: dict[str, Any]) -> dict[str, Any]:
