@@ -39,6 +39,7 @@ from circuits.graph import Node, rounded
 from circuits.metric import Metric
 from circuits.prompts import EncodedPrompts
 from circuits.ranking import DiscoverConfig, Ranking, rank_nodes, reference_means, states_of
+from circuits.report import Report, counting, silent
 from hooked_qwen.sites import has_neurons
 from saes.controls import mlp_neurons, neurons, untrained
 from saes.suite import Suite
@@ -113,10 +114,18 @@ class Scale:
             complete=complete,
         )
 
-    def faithfulness(self, circuits: Sequence[Sequence[Node]]) -> list[float]:
+    def faithfulness(
+        self,
+        circuits: Sequence[Sequence[Node]],
+        *,
+        report: Callable[[int], None] = lambda done: None,
+    ) -> list[float]:
+        """Faithfulness of each of `circuits`; `report` is as that of `metrics_with`."""
         s = self.setting
         masks = [masks_of(self.suite, nodes, s.n_positions) for nodes in circuits]
-        values = metrics_with(s.model, self.suite, self.states, s.metric, masks, s.to, self.means)
+        values = metrics_with(
+            s.model, self.suite, self.states, s.metric, masks, s.to, self.means, report=report
+        )
         return [self.ends.faithfulness(value) for value in values]
 
 
@@ -126,9 +135,9 @@ def curves(
     *,
     draws: int,
     seed: int,
-    report: Callable[[int, int], None] = lambda done, total: None,
+    report: Report = silent,
 ) -> dict[str, Any]:
-    """The record of all rows; `report` is called with the rows done and the rows there are."""
+    """The record of all rows."""
     nodes = [n for n, _ in ranking if n.kind != "token"]
     sizes = [s for s in SIZES if s < len(nodes)] + [len(nodes)]
     plans = _plans(nodes, sizes, draws=draws, seed=seed)
@@ -144,10 +153,10 @@ def curves(
     for done, (name, drawn) in enumerate(plans.items(), 1):
         complete = name.startswith("circuit")
         rows[name] = mean_curve([scale.curve(circuits, complete=complete) for circuits in drawn])
-        report(done, total)
+        report("faithfulness", done, total)
     for done, (name, control) in enumerate(controls.items(), len(plans) + 1):
         rows |= _control(scale, name, control, sizes)
-        report(done, total)
+        report("faithfulness", done, total)
     return {
         "baseline": scale.setting.to,
         "full": rounded(float(scale.ends.full.mean())),
@@ -160,15 +169,18 @@ def curves(
     }
 
 
-def held_out_curves(scale: Scale, ranking: Ranking, *, seed: int) -> dict[str, Any]:
+def held_out_curves(
+    scale: Scale, ranking: Ranking, *, seed: int, report: Report = silent
+) -> dict[str, Any]:
     """The same circuits on other prompts, beside random nodes."""
     nodes = [n for n, _ in ranking if n.kind != "token"]
     sizes = [s for s in SIZES if s < len(nodes)] + [len(nodes)]
     plans = _plans(nodes, sizes, draws=1, seed=seed)
-    rows = {
-        name: mean_curve([scale.curve(circuits) for circuits in plans[name]])
-        for name in ("circuit", "circuit without errors", "random nodes")
-    }
+    names = ("circuit", "circuit without errors", "random nodes")
+    rows: dict[str, Curve] = {}
+    for done, name in enumerate(names, 1):
+        rows[name] = mean_curve([scale.curve(circuits) for circuits in plans[name]])
+        report("held-out prompts", done, len(names))
     return {
         "n_prompts": len(scale.setting.prompts),
         "full": rounded(float(scale.ends.full.mean())),
@@ -178,10 +190,14 @@ def held_out_curves(scale: Scale, ranking: Ranking, *, seed: int) -> dict[str, A
     }
 
 
-def what_each_adds(scale: Scale, nodes: Sequence[Node]) -> dict[str, Any]:
+def what_each_adds(
+    scale: Scale, nodes: Sequence[Node], *, report: Report = silent
+) -> dict[str, Any]:
     """What the circuit of `nodes` loses in faithfulness without each of the first of them."""
     asked = list(nodes[:MOST_NEEDED])
-    whole, *without = scale.faithfulness([nodes, *([n for n in nodes if n != x] for x in asked)])
+    circuits = [nodes, *([n for n in nodes if n != x] for x in asked)]
+    tick = counting(report, "what each adds", len(circuits) * len(scale.states))
+    whole, *without = scale.faithfulness(circuits, report=tick)
     return {
         "circuit": len(nodes),
         "faithfulness": rounded(whole),

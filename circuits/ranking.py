@@ -26,7 +26,7 @@ from circuits.attribution.states import (
 from circuits.graph import Node
 from circuits.metric import Metric, MetricName
 from circuits.prompts import EncodedPrompts, Positions
-from circuits.report import Report, silent
+from circuits.report import Report, counting, silent
 from hooked_qwen.relevance import relevance_rules
 from hooked_qwen.sites import Site
 from saes.suite import Suite
@@ -176,13 +176,7 @@ def _exact(
     nodes: Sequence[Node],
     report: Report,
 ) -> list[float]:
-    done = 0
-
-    def tick(n: int) -> None:
-        nonlocal done
-        done += n
-        report("exact effects of a batch", done, len(nodes))
-
+    tick = counting(report, "exact effects of a batch", len(nodes))
     return exact_effects(model, suite, state, metric, nodes, report=tick).sum(1).tolist()
 
 

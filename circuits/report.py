@@ -1,5 +1,6 @@
 """How long work tells of its progress."""
 
+from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 
@@ -12,3 +13,15 @@ class Report(Protocol):
 
 def silent(what: str, done: int, total: int, note: str = "") -> None:
     """A report that nobody reads."""
+
+
+def counting(report: Report, what: str, total: int) -> Callable[[int], None]:
+    """Adds up what has been done, for work that is told of piece by piece."""
+    done = 0
+
+    def tick(n: int) -> None:
+        nonlocal done
+        done += n
+        report(what, done, total)
+
+    return tick

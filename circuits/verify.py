@@ -21,7 +21,7 @@ from circuits.metric import Metric
 from circuits.path_patching import exact_edges
 from circuits.prompts import EncodedPrompts
 from circuits.ranking import DiscoverConfig, Ranking, gradients_of
-from circuits.report import Report, silent
+from circuits.report import Report, counting, silent
 from saes.suite import Suite
 
 SCHEMA = "verification/1"
@@ -78,12 +78,12 @@ def verify(
             ranking,
             draws=config.draws,
             seed=config.seed,
-            report=lambda done, total: report("faithfulness", done, total),
+            report=report,
         ),
-        "each_adds": what_each_adds(scale, kept),
+        "each_adds": what_each_adds(scale, kept, report=report),
     }
     if held_out is not None:
-        record["held_out"] = _held_out(setting, suite, ranking, held_out, config)
+        record["held_out"] = _held_out(setting, suite, ranking, held_out, config, report)
     return record
 
 
@@ -93,6 +93,7 @@ def _held_out(
     ranking: Ranking,
     prompts: EncodedPrompts,
     config: VerifyConfig,
+    report: Report,
 ) -> dict[str, Any]:
     other = Setting(
         model=setting.model,
@@ -106,7 +107,7 @@ def _held_out(
             f"the held-out prompts have {other.n_positions} tokens and the run's "
             f"{setting.n_positions}: positions are kept, so they need one length"
         )
-    return held_out_curves(Scale.of(other, suite), ranking, seed=config.seed)
+    return held_out_curves(Scale.of(other, suite), ranking, seed=config.seed, report=report)
 
 
 def _exact_edges(
@@ -135,12 +136,6 @@ def _exact(
     nodes: Sequence[Node],
     report: Report,
 ) -> Float[Tensor, "nodes prompts"]:
-    done, total = 0, len(nodes) * len(states)
-
-    def tick(n: int) -> None:
-        nonlocal done
-        done += n
-        report("exact effects", done, total)
-
+    tick = counting(report, "exact effects", len(nodes) * len(states))
     parts = [exact_effects(model, suite, s, metric, nodes, report=tick) for s in states]
     return torch.cat(parts, 1)
