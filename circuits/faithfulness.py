@@ -124,7 +124,7 @@ def _under(
         with only(model, suite, stacked(some, n), rows):
             start = state.values[Site("resid_pre", first)][index]
             final = resume(model, start, first, state.arguments.rows(index))
-        found = metric_at(model, final[:, -1], metric, state.rows[index])
+        found = metric_at(model, final[:, -1:], metric, state.rows[index])
         values.append(found.double().view(len(some), n))
         report(len(some))
     return torch.cat(values)

@@ -38,31 +38,18 @@ class LogitDifference:
     unopposed: Bool[Tensor, " prompts"]
 
     def __call__(self, logits: Logits, rows: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        difference = self._sum(logits, self.index[rows], rows)
+        difference = self.of_named(logits, self.index[rows], rows)
         alone = self.unopposed[rows].to(logits.device)
         return difference - alone * logits.mean(-1) if alone.any() else difference
 
-    def named(self) -> tuple[Int[Tensor, " tokens"], Int[Tensor, "prompts named"]] | None:
-        """The tokens whose logits are read, and where each prompt's are among them.
-
-        None where all are read.
-        """
-        if self.unopposed.any():
-            return None
-        tokens, places = self.index.unique(return_inverse=True)
-        return tokens, places
-
     def of_named(
         self,
-        logits: Float[Tensor, "batch tokens"],
-        places: Int[Tensor, "prompts named"],
+        logits: Float[Tensor, "batch some"],
+        places: Int[Tensor, "batch named"],
         rows: Int[Tensor, " batch"],
     ) -> Float[Tensor, " batch"]:
-        """The metric, given the logits of the tokens of `named` alone."""
-        return self._sum(logits, places[rows], rows)
-
-    def _sum(self, logits: Tensor, index: Tensor, rows: Tensor) -> Tensor:
-        chosen = logits.gather(1, index.to(logits.device))
+        """The weighted sum, where `places` says where in `logits` each row's tokens are."""
+        chosen = logits.gather(1, places.to(logits.device))
         return (chosen * self.weight[rows].to(chosen)).sum(-1)
 
 
@@ -115,18 +102,18 @@ def readout(weight: Float[Tensor, " vocabulary"], bias: float = 0.0) -> Metric:
 
 def metric_at(
     model: TransformerBridge,
-    stream: Float[Tensor, "batch d_model"],
+    last: Float[Tensor, "batch 1 d_model"],
     metric: Metric,
     rows: Int[Tensor, " batch"],
 ) -> Float[Tensor, " batch"]:
-    """The metric when `stream` leaves the last block at the last token of prompts `rows`.
+    """The metric of prompts `rows` when `last` leaves the last block at the last token.
 
     A logit difference unembeds the tokens that it names and no others.
     """
-    if isinstance(metric, LogitDifference) and (named := metric.named()):
-        tokens, places = named
-        return metric.of_named(unembed(model, stream, tokens), places, rows)
-    return metric(unembed(model, stream), rows)
+    if isinstance(metric, LogitDifference) and not metric.unopposed[rows].any():
+        tokens, places = metric.index[rows].unique(return_inverse=True)
+        return metric.of_named(unembed(model, last, tokens).squeeze(1), places, rows)
+    return metric(unembed(model, last).squeeze(1), rows)
 
 
 def _padded(rows: Sequence[Sequence[int | float]]) -> Shaped[Tensor, "rows longest"]:

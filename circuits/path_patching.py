@@ -124,7 +124,7 @@ class _Run:
     "which prompt of the batch each row is"
     arriving: dict[Site, Activation]
     leaving: dict[Site, Activation]
-    last: Float[Tensor, "rows d_model"] | None
+    last: Float[Tensor, "rows 1 d_model"] | None
 
 
 def _table(
@@ -175,7 +175,7 @@ def _run(
     with capture(model, passed) as arriving, intervene(model, edits):
         arguments = state.arguments.rows(index)
         final = resume(model, resid, first, arguments, stop=last + 1)
-    return _Run(index, arriving, leaving, final[:, -1] if to_output else None)
+    return _Run(index, arriving, leaving, final[:, -1:] if to_output else None)
 
 
 def _send(value: Activation) -> Edit:

@@ -145,8 +145,8 @@ def write_run(
         (folder / stale).unlink(missing_ok=True)
     shutil.rmtree(folder / "ablations", ignore_errors=True)
     graphs.save(discovery.graph, folder / "graph.json")
-    strongest = [[str(n), rounded(e)] for n, e in discovery.ranking]
-    write_json({"strongest": strongest}, folder / "ranking.json")
+    ranking = [[str(n), rounded(e)] for n, e in discovery.ranking]
+    write_json({"nodes": ranking}, folder / "ranking.json")
     write_json(cards, folder / "cards.json")
     write_page(folder)
     manifest = {
@@ -219,9 +219,15 @@ def read_run(folder: Path) -> Run:
         prompts=manifest["prompts_path"],
         mlp=config.pop("mlp"),
     )
-    ranking = [(Node.parse(n), e) for n, e in _read(folder / "ranking.json")["strongest"]]
+    ranking = _read(folder / "ranking.json").get("nodes")
+    if ranking is None:
+        raise ValueError(
+            f"{folder} was made by an earlier version, which kept only some of the nodes that "
+            "move: run `circuits discover` again"
+        )
     graph = graphs.load(folder / "graph.json")
-    return Run(folder, graph, ranking, inputs, DiscoverConfig(**config))
+    parsed = [(Node.parse(name), effect) for name, effect in ranking]
+    return Run(folder, graph, parsed, inputs, DiscoverConfig(**config))
 
 
 def _version(package: str) -> str | None:

@@ -176,17 +176,22 @@ def resume(
 
 
 def finish(
-    model: TransformerBridge, resid: Resid, layer: int, arguments: BlockArguments
-) -> Float[Tensor, "batch d_model"]:
+    model: TransformerBridge,
+    resid: Resid,
+    layer: int,
+    arguments: BlockArguments,
+    *,
+    watched: bool = False,
+) -> Float[Tensor, "batch 1 d_model"]:
     """The stream after the last block at the last token, when `resid` enters block `layer`.
 
-    The last block's MLP runs at the last position only: nothing may watch the model.
+    The last block's MLP runs at the last position only, unless something watches the model.
     """
     last = len(model.blocks) - 1
-    if layer <= last:
-        resid = resume(model, resid, layer, arguments, stop=last)
-        resid = _last_block(model, resid, arguments.by_layer[last])
-    return resid[:, -1]
+    if watched or layer > last:
+        return resume(model, resid, layer, arguments)[:, -1:]
+    resid = resume(model, resid, layer, arguments, stop=last)
+    return _last_block(model, resid, arguments.by_layer[last])[:, -1:]
 
 
 def is_watched(model: nn.Module) -> bool:
@@ -210,14 +215,13 @@ def mlp_half(model: TransformerBridge, resid_mid: Resid, layer: int) -> Resid:
 
 
 def unembed(
-    model: TransformerBridge,
-    resid: Float[Tensor, "*rows d_model"],
-    tokens: Int[Tensor, " tokens"] | None = None,
-) -> Float[Tensor, "*rows vocabulary"]:
+    model: TransformerBridge, resid: Resid, tokens: Int[Tensor, " tokens"] | None = None
+) -> Float[Tensor, "batch pos tokens"]:
     """Logits where the stream after the last block is `resid`: all, or those of `tokens`."""
     final = model.ln_final(resid)
     if tokens is None or is_watched(model.unembed):
         logits = model.unembed(final)
         return logits if tokens is None else logits[..., tokens]
+    # TransformerLens gives a head without a bias one of zeros.
     head = model.unembed.original_component
     return F.linear(final, head.weight[tokens], head.bias[tokens])

@@ -10,7 +10,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from circuits.attribution.states import EMBED, BatchState
 from circuits.metric import Metric, metric_at
 from hooked_qwen.forward import is_watched, resume
-from hooked_qwen.hooks import Activation, Edit, intervene
+from hooked_qwen.hooks import Activation, Edit, capture, intervene
 from hooked_qwen.sites import Site
 from saes.suite import Suite
 
@@ -24,6 +24,11 @@ class CutModel:
     arrivals: dict[Site, Activation]
     leaves: dict[Site, Activation]
     metric: Float[Tensor, ""]
+
+    def read(self, source: Site, target: Site) -> Activation:
+        """What the dictionary at `target` reads: of a site with another dictionary, what leaves."""
+        arrives = self.arrivals[source]
+        return arrives if source == target else self.leaves.get(source, arrives)
 
 
 def cut(
@@ -44,27 +49,20 @@ def cut(
 
         return edit
 
-    def watch(site: Site) -> Edit:
-        def edit(value: Activation) -> Activation:
-            arrivals[site] = value
-            return value
-
-        return edit
-
-    edits = {site: watch(site) for site in suite.sources if site not in suite}
-    edits |= {site: sever(site) for site in suite}
     leaves[EMBED] = state.values[EMBED][:, first:].detach().requires_grad_()
     arguments = state.arguments.rows(torch.arange(len(state.rows)), first=first)
-    with intervene(model, edits):
+    only_read = set(suite.sources) - set(suite)
+    with capture(model, only_read) as seen, intervene(model, {s: sever(s) for s in suite}):
         final = resume(model, leaves[EMBED], 0, arguments)
-    value = metric_at(model, final[:, -1], metric, state.rows).sum()
-    return CutModel(first, arrivals, leaves, value)
+    value = metric_at(model, final[:, -1:], metric, state.rows).sum()
+    return CutModel(first, arrivals | seen, leaves, value)
 
 
 def first_move(model: TransformerBridge, state: BatchState) -> int:
     """The first position at which any node of any prompt moves: no edge begins before it.
 
-    0 where the keys and values of the clean run were not kept, or something watches the model.
+    The last position where nothing moves; 0 where the keys and values of the clean run were not
+    kept, or something watches the model.
     """
     if state.arguments.past is None or is_watched(model):
         return 0
@@ -74,7 +72,7 @@ def first_move(model: TransformerBridge, state: BatchState) -> int:
         f = nodes.f_reference[:, earlier] != nodes.f[:, earlier]
         error = nodes.error_reference[:, earlier] != nodes.error[:, earlier]
         first = _first(f.any(-1) | error.any(-1))
-    return first % len(state.clean.tokens[0])
+    return min(first, state.clean.tokens.shape[1] - 1)
 
 
 def _first(moved: Bool[Tensor, "batch pos"]) -> int:

@@ -21,7 +21,9 @@ Source: Marks et al. 2024, arXiv:2403.19647.
 Differs: weights are averaged over prompts before any threshold is applied; features answer by
 their slope between clean and reference, not by their gradient at clean.
 
-Axes: `slots` the products made together, `sources` the upstream nodes of one site.
+Axes: `targets` the downstream nodes pulled back together, `sources` the upstream nodes of one site,
+`places` a target on a prompt (see `circuits.attribution.places`), `slots` the products made at
+once, `run` the positions that are run, `width` those of one node.
 """
 
 from collections import defaultdict
@@ -30,11 +32,12 @@ from dataclasses import dataclass
 
 import torch
 from einops import einsum
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.attribution.cut import CutModel, cut, first_move
+from circuits.attribution.places import Places, Targets, places, together
 from circuits.attribution.states import EMBED, BatchState
 from circuits.graph import Node
 from circuits.metric import Metric
@@ -44,8 +47,21 @@ from saes.suite import Suite
 
 EdgeWeights = dict[tuple[Node, Node], float]
 LOGIT = "logit"
-TENSOR_ROWS_AT_ONCE = 16_384
-"Rows (slot, prompt, position) in one batched vector-Jacobian product."
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """What all products of one batch of prompts share."""
+
+    pieces: CutModel
+    suite: Suite
+    state: BatchState
+    gradients: Mapping[Site, Activation]
+    by_site: Mapping[Site, Sequence[Node]]
+
+    def sources(self, site: Site | None) -> list[Site]:
+        """The sites with nodes that can reach `site` (None: the output) directly."""
+        return [s for s in upstream(self.suite, site) if s in self.by_site]
 
 
 def edge_weights(
@@ -60,64 +76,18 @@ def edge_weights(
 
     `gradients` are the estimator's: the metric's gradient to each site's tensor.
     """
-    pieces = cut(model, suite, state, metric, first=first_move(model, state))
     by_site: dict[Site, list[Node]] = defaultdict(list)
     for node in nodes:
         by_site[Site.parse(node.site)].append(node)
+    pieces = cut(model, suite, state, metric, first=first_move(model, state))
+    setting = _Setting(pieces, suite, state, gradients, dict(by_site))
     weights: EdgeWeights = {}
-    for group in _together(suite, state, by_site, pieces.first):
-        for source, table in _tables(pieces, suite, state, gradients, group, by_site).items():
-            for targets, part in zip(
-                group, table.split([len(t.nodes) for t in group]), strict=True
-            ):
-                if source in upstream(suite, targets.site):
-                    _add(weights, by_site[source], targets.nodes, part)
-    for source, row in _to_output(pieces, suite, state, gradients, by_site).items():
-        _add(weights, by_site[source], [Node(LOGIT, LOGIT)], row)
+    for group in together(suite, state, by_site, pieces.first):
+        for source, targets, table in _tables(setting, group):
+            _add(weights, by_site[source], targets, table)
+    for source, table in _to_output(setting).items():
+        _add(weights, by_site[source], [Node(LOGIT, LOGIT)], table)
     return weights
-
-
-def _tables(
-    pieces: CutModel,
-    suite: Suite,
-    state: BatchState,
-    gradients: Mapping[Site, Activation],
-    group: Sequence["_Targets"],
-    by_site: Mapping[Site, Sequence[Node]],
-) -> dict[Site, Float[Tensor, "targets sources"]]:
-    """Edges from the nodes of each site before `group` to all of its nodes, one after another."""
-    sources = sorted({s for t in group for s in upstream(suite, t.site)} & by_site.keys())
-    rows = sum(len(targets.nodes) for targets in group)
-    tables = {s: torch.zeros(rows, len(by_site[s])).double() for s in sources}
-    for places in _places(state, group, pieces.first) if sources else ():
-        pulled = _pull_back(pieces, suite, state, gradients, group, places, sources)
-        for source, gradient in pulled.items():
-            found = _products(suite, state, source, by_site[source], gradient).double()
-            found = found[places.slot, places.prompt].cpu()
-            tables[source].index_add_(0, places.node.cpu(), found)
-    return tables
-
-
-def _to_output(
-    pieces: CutModel,
-    suite: Suite,
-    state: BatchState,
-    gradients: Mapping[Site, Activation],
-    by_site: Mapping[Site, Sequence[Node]],
-) -> dict[Site, Float[Tensor, "1 sources"]]:
-    """Edges from the nodes that reach the output directly."""
-    sources = [s for s in upstream(suite, None) if s in by_site]
-    if not sources:
-        return {}
-    value = pieces.metric
-    pulled = _pull(pieces, sources, [value], [torch.ones_like(value).unsqueeze(0)])
-    if (last := max(suite)) in pulled:
-        # Nothing lies between: what reaches the metric directly is the whole effect.
-        pulled[last] = gradients[last][:, pieces.first :].unsqueeze(0)
-    return {
-        s: _products(suite, state, s, by_site[s], gradient).double().sum(1)
-        for s, gradient in pulled.items()
-    }
 
 
 def upstream(suite: Suite, site: Site | None) -> list[Site]:
@@ -134,111 +104,60 @@ def upstream(suite: Suite, site: Site | None) -> list[Site]:
     return [*found, EMBED]
 
 
-@dataclass(frozen=True)
-class _Targets:
-    """Downstream nodes of one site, all features or all errors, as indices."""
-
-    site: Site
-    nodes: Sequence[Node]
-    features: Int[Tensor, " targets"] | None
-    at: Int[Tensor, "targets width"]
-    "positions in the prompt: one with positions kept, else all that are run"
-    answers: Bool[Tensor, "targets batch"]
-    "on which prompts a node changes at all with what it reads, at the positions that are run"
-
-
-@dataclass(frozen=True)
-class _Places:
-    """Where each downstream node is pulled back, on each prompt that it answers on."""
-
-    node: Int[Tensor, " places"]
-    prompt: Int[Tensor, " places"]
-    slot: Int[Tensor, " places"]
-
-    def where(self, these: Bool[Tensor, " places"], *, node: int = 0, slot: int = 0) -> "_Places":
-        """Some of the places, nodes and slots counted from those given."""
-        return _Places(self.node[these] - node, self.prompt[these], self.slot[these] - slot)
+def _tables(
+    setting: _Setting, group: Sequence[Targets]
+) -> Iterator[tuple[Site, Sequence[Node], Float[Tensor, "nodes sources"]]]:
+    """Edges to the nodes of each member of `group`, from those of each site that reaches it."""
+    reach = [setting.sources(targets.site) for targets in group]
+    sources = sorted({source for some in reach for source in some})
+    if not sources:
+        return
+    sizes = [len(targets.nodes) for targets in group]
+    tables = {s: torch.zeros(sum(sizes), len(setting.by_site[s])).double() for s in sources}
+    for some in places(setting.state, group, setting.pieces.first):
+        for source, gradient in _pull_back(setting, group, some, sources).items():
+            found = _products(setting, source, gradient).double()[some.slot, some.prompt]
+            tables[source].index_add_(0, some.node.cpu(), found.cpu())
+    for source, table in tables.items():
+        for targets, reached, part in zip(group, reach, table.split(sizes), strict=True):
+            if source in reached:
+                yield source, targets.nodes, part
 
 
-def _together(
-    suite: Suite, state: BatchState, by_site: Mapping[Site, Sequence[Node]], first: int
-) -> list[list[_Targets]]:
-    """Nodes that are pulled back together: those behind the same modules of their layer.
-
-    An error reads its target too, so that of a transcoder is behind the MLP and features are not.
-    """
-    groups: dict[tuple[int, tuple[Site, ...]], list[_Targets]] = {}
-    alike: dict[tuple[Site, bool, bool], list[Node]] = defaultdict(list)
-    for site in sorted(set(by_site) - {EMBED}):
-        for node in by_site[site]:
-            alike[site, node.feature == "error", node.position is None].append(node)
-    for (site, is_error, _), nodes in alike.items():
-        read = site if is_error else suite[site].source
-        modules = [Site(kind, read.layer) for kind in ("attn_out", "mlp_out")]
-        behind = tuple(m for m in modules if m == read or (m < read and m not in suite))
-        groups.setdefault((read.layer, behind), []).append(_targets(state, site, nodes, first))
-    return list(groups.values())
-
-
-def _targets(state: BatchState, site: Site, nodes: Sequence[Node], first: int) -> _Targets:
-    slope = state.sites[site].slope
-    everywhere = list(range(first, slope.shape[1]))
-    at = torch.tensor([everywhere if n.position is None else [n.position] for n in nodes])
-    at = at.to(slope.device)
-    run = (at >= first).all(-1, keepdim=True).expand(-1, len(slope))
-    if nodes[0].feature == "error":
-        return _Targets(site, nodes, None, at, run)
-    features = torch.tensor([int(n.feature) for n in nodes]).to(slope.device)
-    answers = slope[:, at, features.unsqueeze(-1)].any(-1).T
-    return _Targets(site, nodes, features, at, answers & run)
-
-
-def _places(state: BatchState, group: Sequence[_Targets], first: int) -> Iterator[_Places]:
-    """A slot for each node and prompt, the n-th of a prompt's nodes in slot n, some at a time.
-
-    Nodes are counted through the whole group.
-    """
-    answers = torch.cat([targets.answers for targets in group])
-    slots = answers.long().cumsum(0) - 1
-    node, prompt = answers.nonzero(as_tuple=True)
-    places = _Places(node, prompt, slots[node, prompt])
-    size = max(1, TENSOR_ROWS_AT_ONCE // state.clean.tokens[:, first:].numel())
-    for start in range(0, int(slots.max()) + 1, size):
-        some = (places.slot >= start) & (places.slot < start + size)
-        yield places.where(some, slot=start)
+def _to_output(setting: _Setting) -> dict[Site, Float[Tensor, "1 sources"]]:
+    """Edges from the nodes that reach the output directly."""
+    sources, value = setting.sources(None), setting.pieces.metric
+    if not sources:
+        return {}
+    pulled = _pull(setting.pieces, sources, [value], [torch.ones_like(value).unsqueeze(0)])
+    if (last := max(setting.suite)) in pulled:
+        # Nothing lies between: what reaches the metric directly is the whole effect.
+        pulled[last] = setting.gradients[last][:, setting.pieces.first :].unsqueeze(0)
+    return {s: _products(setting, s, gradient).double().sum(1) for s, gradient in pulled.items()}
 
 
 def _pull_back(
-    pieces: CutModel,
-    suite: Suite,
-    state: BatchState,
-    gradients: Mapping[Site, Activation],
-    group: Sequence[_Targets],
-    places: _Places,
-    sources: Sequence[Site],
+    setting: _Setting, group: Sequence[Targets], some: Places, sources: Sequence[Site]
 ) -> dict[Site, Float[Tensor, "slots batch run d_model"]]:
     """For the node in each place, the gradient of `grad_d m * d` to the leaves at `sources`."""
-    slots, before = int(places.slot.max()) + 1, 0
-    cotangents: dict[Site, Tensor] = {}
+    pieces, slots, before = setting.pieces, int(some.slot.max()) + 1, 0
+    cotangents: dict[Tensor, Tensor] = {}
     for targets in group:
         end = before + len(targets.nodes)
-        here = places.where((places.node >= before) & (places.node < end), node=before)
+        here = some.where((some.node >= before) & (some.node < end), node=before)
         at, prompt = targets.at[here.node], here.prompt.unsqueeze(-1)
-        for site, rows in _cotangents(suite, state, gradients, targets, here.node, prompt).items():
-            if site not in cotangents:
-                arrival = pieces.arrivals[site]
-                cotangents[site] = arrival.new_zeros(slots, *arrival.shape)
-            cotangents[site][here.slot.unsqueeze(-1), prompt, at - pieces.first] = rows
+        for site, rows in _cotangents(setting, targets, here.node, prompt).items():
+            read = pieces.read(site, targets.site)
+            if read not in cotangents:
+                cotangents[read] = read.new_zeros(slots, *read.shape)
+            cotangents[read][here.slot.unsqueeze(-1), prompt, at - pieces.first] = rows
         before = end
-    outputs = [pieces.arrivals[site] for site in cotangents]
-    return _pull(pieces, sources, outputs, list(cotangents.values()))
+    return _pull(pieces, sources, list(cotangents), list(cotangents.values()))
 
 
 def _cotangents(
-    suite: Suite,
-    state: BatchState,
-    gradients: Mapping[Site, Activation],
-    targets: _Targets,
+    setting: _Setting,
+    targets: Targets,
     nodes: Int[Tensor, " places"],
     prompt: Int[Tensor, "places 1"],
 ) -> dict[Site, Float[Tensor, "places width d_site"]]:
@@ -247,8 +166,9 @@ def _cotangents(
     A feature reads the source through its encoder row. The error is the target less what the
     features write, so it reads the target as it is and the source through all features.
     """
-    dictionary, at = suite[targets.site], targets.at[nodes]
-    g, slope = gradients[targets.site][prompt, at], state.sites[targets.site].slope
+    dictionary, at = setting.suite[targets.site], targets.at[nodes]
+    g = setting.gradients[targets.site][prompt, at]
+    slope = setting.state.sites[targets.site].slope
     if targets.features is None:
         along = g @ dictionary.W_dec.T * slope[prompt, at]
         through = {dictionary.source: -along @ dictionary.W_enc}
@@ -277,18 +197,15 @@ def _pull(
 
 
 def _products(
-    suite: Suite,
-    state: BatchState,
-    site: Site,
-    nodes: Sequence[Node],
-    gradient: Float[Tensor, "slots batch run d_model"],
+    setting: _Setting, site: Site, gradient: Float[Tensor, "slots batch run d_model"]
 ) -> Float[Tensor, "slots batch sources"]:
     """The pulled-back gradients times each upstream node's move, over the node's positions.
 
     `gradient` is at the last positions, those that were run; at others nothing moves. Features at
     the same position share one product with their decoder rows.
     """
-    first = state.embed_change.shape[1] - gradient.shape[2]
+    suite, state, nodes = setting.suite, setting.state, setting.by_site[site]
+    first = setting.pieces.first
     found = gradient.new_zeros(*gradient.shape[:2], len(nodes))
     by_position: dict[int | None, list[int]] = defaultdict(list)
     for column, node in enumerate(nodes):

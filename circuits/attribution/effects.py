@@ -122,7 +122,7 @@ def gradients_along_inputs(
         index = repeat(torch.arange(len(clean)), "batch -> (t batch)", t=len(some))
         with capture(model, suite) as seen:
             final = resume(model, leaf, 0, state.arguments.rows(index))
-        value = metric_at(model, final[:, -1], metric, state.rows[index]).sum()
+        value = metric_at(model, final[:, -1:], metric, state.rows[index]).sum()
         found = torch.autograd.grad(value, [leaf, *(seen[site] for site in suite)])
         for site, gradient in zip(sites, found, strict=True):
             totals[site] += rearrange(
@@ -166,7 +166,7 @@ def run_from(
     site: Site,
     value: Float[Tensor, "rows pos d_site"],
     index: Tensor,
-) -> Float[Tensor, "rows d_model"]:
+) -> Float[Tensor, "rows 1 d_model"]:
     """The last token's stream after all blocks with the tensor at `site` set to `value`.
 
     Nothing before it is run again.
@@ -186,9 +186,7 @@ def run_from(
         resid, layer = _through_block(model, state, site, value, index, first, arguments)
     else:
         resid, layer = _stream_after(model, state, site, value, index, first)
-    if watched:
-        return resume(model, resid, layer, arguments)[:, -1]
-    return finish(model, resid, layer, arguments)
+    return finish(model, resid, layer, arguments, watched=watched)
 
 
 def _through_block(

@@ -1,6 +1,6 @@
 """The check of a circuit as a figure: faithfulness, completeness, estimate against exact."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,16 +88,19 @@ def curves_figure(verification: Mapping[str, Any], path: Path) -> None:
         for place, panel in zip(axes, shown, strict=False):
             _draw_curves(place, panel, names)
         if shown:
-            _draw_legend(picture, axes[0])
+            _draw_legend(picture, axes[: len(shown)])
         if len(points):
             _draw_scatter(axes[-1], points, verification)
         ink.save(picture, path)
 
 
-def _draw_legend(picture: Figure, panel: Axes) -> None:
+def _draw_legend(picture: Figure, panels: Iterable[Axes]) -> None:
     """One legend for all panels, over them."""
+    entries = [zip(*panel.get_legend_handles_labels(), strict=True) for panel in panels]
+    curves = {label: handle for panel in entries for handle, label in panel}
     picture.legend(
-        *panel.get_legend_handles_labels(),
+        curves.values(),
+        curves.keys(),
         loc="upper left",
         bbox_to_anchor=(0.01, 1.0),
         ncols=COLUMNS,

@@ -73,7 +73,7 @@ def verify(out: Path, to: To, held_out: Path, report: Report) -> dict[str, Any]:
 
 def keep(task: str, out: Path, records: dict[To, dict[str, Any]]) -> None:
     """Copy to `results/` what the README tells."""
-    record = records["mean"]
+    record = records[ABLATED_TO[-1]]
     RESULTS.mkdir(exist_ok=True)
     found = read_run(out)
     strongest = [n for n in ordered(found.graph) if n.kind == "feature"][:NAMED]
@@ -108,7 +108,11 @@ def _about(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def by_changed_token(run: Run, nodes: Sequence[Node]) -> dict[Node, dict[str, float]]:
-    """Mean activation of each feature by the first token in which clean and patch differ."""
+    """Mean activation of each feature by the first token in which clean and patch differ.
+
+    Over clean and patch prompts together, at the feature's own position.
+    """
+    assert (run.config.positions, run.config.reference) == ("keep", "patch")
     loaded = run.open()
     model, prompts = loaded.model, loaded.prompts
     assert prompts.patch is not None, "these tasks have patches"

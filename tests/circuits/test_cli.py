@@ -1,6 +1,7 @@
 """The commands as a user meets them: what they write, and what they say when something is off."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -64,6 +65,18 @@ def test_a_run_folder_holds_what_the_contract_says(folder):
     assert graph["schema"] == "feature-graph/1"
     assert sum(n["kind"] in ("feature", "error") for n in graph["nodes"]) == 100
     assert all(n["exact"] is not None for n in graph["nodes"])
+
+
+def test_a_run_reads_back_with_every_node_that_moves(folder, fails, tmp_path):
+    run = read_run(folder / "run")
+    effects = dict(run.ranking)
+    assert len(effects) > len(run.graph)
+    for node, data in run.graph.nodes(data=True):
+        assert node.kind == "logit" or effects[node] == data["effect"]
+    earlier = tmp_path / "earlier"
+    shutil.copytree(folder / "run", earlier)
+    (earlier / "ranking.json").write_text('{"strongest": []}')
+    assert "run `circuits discover` again" in fails("verify", earlier)
 
 
 def test_estimates_agree_with_the_oracle_on_the_bundled_model(folder):

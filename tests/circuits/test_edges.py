@@ -1,9 +1,13 @@
 """Edges: the law they sum to, and what their prediction is worth against an actual intervention."""
 
+import dataclasses
+
 import pytest
 import torch
 
-from circuits.attribution.edges import cut, edge_weights, node_change, upstream
+from circuits.attribution import edges, places
+from circuits.attribution.cut import cut, first_move
+from circuits.attribution.edges import edge_weights, node_change, upstream
 from circuits.attribution.effects import gradients_at_clean
 from circuits.attribution.states import EMBED, batches
 from circuits.graph import Node
@@ -11,6 +15,7 @@ from circuits.metric import logit_difference
 from hooked_qwen.forward import last_logits
 from hooked_qwen.hooks import capture, intervene
 from hooked_qwen.sites import Site
+from hooked_qwen.tokens import Batch
 from tests.conftest import full_suite, toy, toy_prompts, toy_suite
 
 
@@ -40,11 +45,12 @@ def test_upstream_sites_reach_back_to_the_last_cut_of_the_stream():
     assert [str(s) for s in upstream(only_mlps, None)] == ["mlp_out.2", "mlp_out.0", "embed"]
 
 
-def test_cutting_the_model_changes_no_logit():
+def test_cutting_the_model_changes_no_metric():
     suite = full_suite()
     model, metric, state, _ = prepare(suite)
     clean = metric(last_logits(model, state.clean), state.rows).sum()
-    assert torch.equal(cut(model, suite, state, metric).metric, clean)
+    found = cut(model, suite, state, metric).metric
+    torch.testing.assert_close(found, clean, atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("site", ["attn_out.1", "mlp_out.1", "mlp_out.2", "resid_post.1"])
@@ -124,3 +130,57 @@ def test_summed_positions_are_the_sum_over_kept_ones():
     assert totals.keys() == summed.keys()
     for key, weight in summed.items():
         assert weight == pytest.approx(totals[key], rel=1e-5, abs=1e-5)
+
+
+def with_both(suite, length=6):
+    """Every node, at each position and summed over them."""
+    sites = {str(s): suite[s].n_features for s in suite}
+    summed = [Node(s, f) for s, n in sites.items() for f in [*range(n), "error"]]
+    return [*every_node(suite, length), *summed]
+
+
+def test_how_many_products_are_made_at_once_changes_no_weight(monkeypatch):
+    suite = toy_suite("attn_out.1", "mlp_in.1-mlp_out.1", "resid_post.0", "resid_post.1")
+    model, metric, state, gradients = prepare(suite, n=2)
+    nodes = with_both(suite)
+    together = edge_weights(model, suite, state, gradients, metric, nodes)
+    monkeypatch.setattr(places, "TENSOR_ROWS_AT_ONCE", 40)
+    apart = edge_weights(model, suite, state, gradients, metric, nodes)
+    assert apart == pytest.approx(together, abs=1e-10)
+
+
+def test_what_happens_before_the_first_move_changes_no_weight(monkeypatch):
+    """The patch differs late: positions before it are not run, and nothing is lost with them."""
+    suite, model = full_suite(), toy()
+    late = toy_prompts(n=2)
+    tokens = late.clean.tokens.clone()
+    tokens[:, 4] = late.patch.tokens[:, 1]
+    prompts = dataclasses.replace(late, patch=Batch(tokens=tokens, mask=late.clean.mask))
+    metric = logit_difference(prompts.answer_ids, prompts.wrong_ids)
+    (state,) = batches(model, suite, prompts, reference="patch", batch_size=2)
+    gradients = gradients_at_clean(model, suite, state, metric)
+    assert first_move(model, state) == 4
+    found = edge_weights(model, suite, state, gradients, metric, with_both(suite))
+    monkeypatch.setattr(edges, "first_move", lambda *_: 0)
+    whole = edge_weights(model, suite, state, gradients, metric, with_both(suite))
+    assert found == pytest.approx(whole, abs=1e-10)
+
+
+def test_padding_on_the_left_changes_no_weight():
+    suite, prompts = full_suite(torch.float32), toy_prompts(n=2)
+    model = toy(dtype=torch.float32)
+    metric = logit_difference(prompts.answer_ids, prompts.wrong_ids)
+
+    def widen(batch, pad=3):
+        tokens = torch.cat([torch.zeros(2, pad, dtype=torch.long), batch.tokens], 1)
+        mask = torch.cat([torch.zeros(2, pad, dtype=torch.bool), batch.mask], 1)
+        return Batch(tokens=tokens, mask=mask)
+
+    wide = dataclasses.replace(prompts, clean=widen(prompts.clean), patch=widen(prompts.patch))
+    nodes = [n for n in with_both(suite) if n.position is None]
+    found = []
+    for version in (prompts, wide):
+        (state,) = batches(model, suite, version, reference="patch", batch_size=2)
+        gradients = gradients_at_clean(model, suite, state, metric)
+        found.append(edge_weights(model, suite, state, gradients, metric, nodes))
+    assert found[1] == pytest.approx(found[0], abs=1e-3)

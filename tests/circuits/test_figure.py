@@ -1,5 +1,6 @@
 """The figure is the same on every run, parses, and keeps every text inside its box."""
 
+import re
 from itertools import combinations
 from xml.etree import ElementTree
 
@@ -32,15 +33,21 @@ def test_the_curves_are_the_same_bytes_too(tmp_path, name):
 
 def test_held_out_prompts_have_a_panel_and_rows_keep_their_colour(tmp_path):
     record = synthetic.verification(synthetic.circuit(40))
-    curves_figure(record, tmp_path / "with.svg")
     curves_figure(record | {"held_out": None}, tmp_path / "without.svg")
+    rows = record["held_out"]["rows"]
+    del rows[list(rows)[1]]
+    curves_figure(record, tmp_path / "with.svg")
     panels = {name: _axes(tmp_path / f"{name}.svg") for name in ("with", "without")}
     assert len(panels["with"]) == len(panels["without"]) + 1
-    strokes = [
-        [line.get("style") for line in panel if line.get("style")] for panel in panels["with"]
-    ]
-    assert strokes[1]
-    assert set(strokes[1]) <= set(strokes[0])
+    own, held_out = (_colours(panel) for panel in panels["with"][:2])
+    assert held_out == [own[0], *own[2 : 1 + len(rows)]]
+
+
+def _colours(panel):
+    """Of the curves of a panel, in the order in which they were drawn."""
+    styles = [path.get("style") or "" for path in panel]
+    found = [re.search(r"stroke: (#[0-9a-f]{6})", s) for s in styles if "stroke-width: 1.1" in s]
+    return [match.group(1) for match in found if match]
 
 
 def _axes(path):

@@ -51,17 +51,18 @@ def test_answers_count_by_their_weights(logits):
 @pytest.mark.parametrize("watched", [False, True], ids=["alone", "watched"])
 def test_from_the_stream_only_named_tokens_are_unembedded(wrongs, watched):
     model = toy(dtype=torch.float64)
-    stream = torch.randn(3, model.cfg.d_model, dtype=torch.float64)
+    model.unembed.original_component.bias.normal_()
+    last = torch.randn(3, 1, model.cfg.d_model, dtype=torch.float64)
     metric = logit_difference(ANSWERS, wrongs)
-    expected = metric(unembed(model, stream), ROWS)
+    expected = metric(unembed(model, last)[:, -1], ROWS)
     seen = []
-    handle = model.unembed.register_forward_hook(lambda *_: seen.append(True))
+    handle = model.unembed.register_forward_hook(lambda _, args, out: seen.append(out.dim()))
     if not watched:
         handle.remove()
-    found = metric_at(model, stream, metric, ROWS)
+    found = metric_at(model, last, metric, ROWS)
     handle.remove()
     torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
-    assert len(seen) == watched
+    assert seen == [3] * watched
 
 
 def test_a_log_probability_is_of_all_right_answers_together(logits):

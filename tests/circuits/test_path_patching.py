@@ -351,3 +351,13 @@ def test_a_dictionary_on_another_ones_site_reads_what_leaves_it():
     slope = gradients[upper][0, 4] @ suite[upper].W_dec[i]
     expected = (move * slope).unsqueeze(0)
     torch.testing.assert_close(exact_edges(*case, [edge]), expected, atol=1e-10, rtol=0)
+    torch.testing.assert_close(estimated(case, [edge]), expected, atol=1e-10, rtol=0)
+
+
+def test_a_dictionary_may_read_what_no_one_may_write():
+    """`resid_mid` is read only: edges into a transcoder on it are as exact as any."""
+    case = nearer(prepare(toy_suite("resid_post.0", "resid_mid.1-mlp_out.1"), n=1), 1e-4)
+    edges = between(case, "resid_post.0", "mlp_out.1", at=(1,), to=(1, 5))
+    exact = exact_edges(*case, edges)
+    assert exact.abs().max() > 1e-5
+    torch.testing.assert_close(estimated(case, edges), exact, atol=1e-3 * exact.abs().max(), rtol=0)

@@ -43,7 +43,7 @@ def test_starting_late_changes_no_logit(case, site, first):
     generator = torch.Generator().manual_seed(0)
     value = state.values[site][index].clone()
     value[:, first:] += torch.randn(value[:, first:].shape, generator=generator)
-    found = unembed(model, run_from(model, state, site, value, index))
+    found = unembed(model, run_from(model, state, site, value, index))[:, -1]
     with intervene(model, {site: lambda _: value}):
         expected = last_logits(model, state.clean.rows(index))
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
@@ -57,7 +57,7 @@ def test_what_watches_the_model_sees_whole_tensors(case):
     value = state.values[site].clone()
     value[:, 4:] += 1
     with intervene(model, {early: lambda x: x + 0.1}):
-        found = unembed(model, run_from(model, state, site, value, torch.arange(3)))
+        found = unembed(model, run_from(model, state, site, value, torch.arange(3)))[:, -1]
     edits = {site: lambda _: value, early: lambda x: x + 0.1}
     with intervene(model, edits):
         expected = last_logits(model, state.clean)
