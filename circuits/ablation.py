@@ -188,12 +188,14 @@ def _ablation(
     baseline: Baseline,
     seen: Mapping[Site, Activation],
 ) -> Edit:
+    """The site is x = decode(f) + error: where the error is kept, only features are moved."""
+    keep_error = keep.error.unsqueeze(-1)
+    ablated = dictionary.b_dec + baseline.error
+
     def edit(value: Activation) -> Activation:
         f = dictionary.encode(seen.get(dictionary.source, value))
-        error = value - dictionary.decode(f)
-        f_move = torch.where(keep.feature, 0.0, baseline.f - f)
-        error_move = torch.where(keep.error.unsqueeze(-1), 0.0, baseline.error - error)
-        return value + f_move @ dictionary.W_dec + error_move
+        after = torch.where(keep.feature, f, baseline.f)
+        return torch.where(keep_error, value, ablated) + dictionary.write(after - keep_error * f)
 
     return edit
 

@@ -1,6 +1,6 @@
 """Dictionaries to compare with: what do trained features add over what was there before?"""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -69,25 +69,58 @@ def judge(
     ]
 
 
-def neurons(suite: Suite) -> Suite:
-    """The coordinates of each target tensor as features, one for each sign; the error is zero.
+class SignedBasis(SparseDictionary):
+    """Each coordinate of a tensor as two features, one for each sign; the error is zero.
 
-    x = relu(x) - relu(-x)
+        x = relu(x) - relu(-x)
+
+    Its products are slices, not matrix products: inside an MLP the matrices would cost more than
+    the model.
     """
-    return Suite({site: _coordinates(dictionary) for site, dictionary in suite.items()}, {})
+
+    def __init__(self, site: Site, signs: Float[Tensor, "features d"]) -> None:
+        weights = {
+            "W_enc": signs,
+            "W_dec": signs,
+            "b_enc": signs.new_zeros(len(signs)),
+            "b_dec": signs.new_zeros(signs.shape[1]),
+        }
+        super().__init__(DictionarySpec(source=site, target=site, architecture="relu"), weights)
+
+    def pre_activations(
+        self, x: Float[Tensor, "*batch d_source"]
+    ) -> Float[Tensor, "*batch features"]:
+        return torch.cat([x, -x], -1)
+
+    def write(self, f: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch d_target"]:
+        positive, negative = f.chunk(2, -1)
+        return positive - negative
+
+    def along(self, g: Float[Tensor, "*batch d_target"]) -> Float[Tensor, "*batch features"]:
+        return torch.cat([g, -g], -1)
+
+
+def neurons(suite: Suite) -> Suite:
+    """The coordinates of each target tensor as features, one for each sign."""
+    return _bases(suite, {site: d.W_dec.shape[1] for site, d in suite.items()})
 
 
 def mlp_neurons(model: TransformerBridge, suite: Suite) -> Suite:
     """`neurons`, but inside each MLP: the coordinates of `mlp_hidden` in place of `mlp_out`'s."""
-    width, found = model.cfg.d_mlp, {}
-    assert width is not None, "a Qwen's configuration says how wide its MLPs are"
-    for site, dictionary in suite.items():
-        if site.kind == "mlp_out":
-            site = Site("mlp_hidden", site.layer)
-            found[site] = _signed_basis(site, width, like=dictionary.W_dec)
-        else:
-            found[site] = _coordinates(dictionary)
-    return Suite(found, {})
+    inside = model.cfg.d_mlp
+    assert inside is not None, "a Qwen's configuration says how wide its MLPs are"
+    widths = {
+        Site("mlp_hidden", site.layer): inside for site in suite if site.kind == "mlp_out"
+    } | {site: d.W_dec.shape[1] for site, d in suite.items() if site.kind != "mlp_out"}
+    return _bases(suite, widths)
+
+
+def _bases(suite: Suite, widths: Mapping[Site, int]) -> Suite:
+    """A basis at each site, in the suite's precision; sites of one width share its matrix."""
+    like = next(iter(suite.values())).W_dec
+    eyes = {width: torch.eye(width).to(like) for width in set(widths.values())}
+    signs = {width: torch.cat([eye, -eye]) for width, eye in eyes.items()}
+    return Suite({site: SignedBasis(site, signs[width]) for site, width in widths.items()}, {})
 
 
 def untrained(suite: Suite, *, seed: int = 0) -> Suite:
@@ -204,22 +237,6 @@ def _low_rank(fit: _Fit) -> SparseDictionary:
         DictionarySpec(source=spec.source, target=spec.target, architecture="relu"),
         {name: value.to(dtype) for name, value in weights.items()},
     )
-
-
-def _coordinates(dictionary: SparseDictionary) -> SparseDictionary:
-    return _signed_basis(dictionary.target, dictionary.W_dec.shape[1], like=dictionary.W_dec)
-
-
-def _signed_basis(site: Site, width: int, *, like: Tensor) -> SparseDictionary:
-    eye = torch.eye(width).to(like)
-    both = torch.cat([eye, -eye])
-    weights = {
-        "W_enc": both,
-        "W_dec": both,
-        "b_enc": both.new_zeros(len(both)),
-        "b_dec": both.new_zeros(len(eye)),
-    }
-    return SparseDictionary(DictionarySpec(source=site, target=site, architecture="relu"), weights)
 
 
 def _random(dictionary: SparseDictionary, k: int, seed: int) -> SparseDictionary:

@@ -102,9 +102,17 @@ class SparseDictionary(nn.Module):
             return topk(pre, self.spec.k, signed=self.spec.signed)
         return pre.relu() if self.threshold is None else above_threshold(pre, self.threshold)
 
+    def write(self, f: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch d_target"]:
+        """What the features, or a change of them, add to the target."""
+        return f @ self.W_dec
+
+    def along(self, g: Float[Tensor, "*batch d_target"]) -> Float[Tensor, "*batch features"]:
+        """A gradient at the target along each feature's direction: the adjoint of `write`."""
+        return g @ self.W_dec.T
+
     def decode(self, f: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch d_target"]:
         """What the features write at the target, with the bias, without any skip connection."""
-        return f @ self.W_dec + self.b_dec
+        return self.write(f) + self.b_dec
 
     def skip(self, x: Float[Tensor, "*batch d_source"]) -> Float[Tensor, "*batch d_target"] | float:
         """What the linear skip connection adds, 0 where there is none."""

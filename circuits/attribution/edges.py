@@ -170,7 +170,7 @@ def _cotangents(
     g = setting.gradients[targets.site][prompt, at]
     slope = setting.state.sites[targets.site].slope
     if targets.features is None:
-        along = g @ dictionary.W_dec.T * slope[prompt, at]
+        along = dictionary.along(g) * slope[prompt, at]
         through = {dictionary.source: -along @ dictionary.W_enc}
         return through | {targets.site: through.get(targets.site, 0.0) + g}
     i = targets.features[nodes].unsqueeze(-1)

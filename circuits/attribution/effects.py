@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from einops import einsum, rearrange, repeat
+from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
@@ -134,7 +134,7 @@ def gradients_along_inputs(
 def _change(dictionary: SparseDictionary, state: BatchState, site: Site) -> Tensor:
     """How the site's tensor changes when all its nodes move to the reference."""
     nodes = state.sites[site]
-    return nodes.f_change @ dictionary.W_dec + nodes.error_change
+    return dictionary.write(nodes.f_change) + nodes.error_change
 
 
 def _path_gradient(
@@ -242,9 +242,8 @@ def node_effects(
     }
     for site, dictionary in suite.items():
         nodes, g = state.sites[site], gradients[site]
-        along = einsum(g, dictionary.W_dec, "batch pos d, features d -> batch pos features")
         effects[site] = SiteEffects(
-            feature=join(nodes.f_change * along),
+            feature=join(nodes.f_change * dictionary.along(g)),
             error=join((nodes.error_change * g).sum(-1)),
         )
     return effects

@@ -7,7 +7,7 @@ import torch
 from hooked_qwen.hooks import capture
 from hooked_qwen.sites import Site
 from saes import controls
-from saes.dictionary import DictionarySpec
+from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.metrics import evaluate
 from tests.conftest import SIZES, VOCABULARY, full_suite, random_dictionary, toy, toy_suite
 
@@ -88,6 +88,23 @@ def test_no_map_of_the_same_rank_errs_less_on_the_text_it_is_fitted_on(model):
     for _ in range(20):
         nudged = [1 + 0.05 * torch.randn(2, D, generator=generator) for _ in range(2)]
         assert error(nudged) > best
+
+
+def test_neurons_are_the_dictionary_that_their_matrices_say(model):
+    """Their products are slices; the plain dictionary with the same weights makes them in full."""
+    suite = toy_suite("attn_out.1", "mlp_out.1", "resid_post.2")
+    basis = controls.mlp_neurons(model, suite)
+    assert [str(site) for site in basis] == ["attn_out.1", "mlp_hidden.1", "resid_post.2"]
+    assert basis[Site("attn_out", 1)].W_dec is basis[Site("resid_post", 2)].W_dec
+    for dictionary in basis.values():
+        names = ("W_enc", "b_enc", "W_dec", "b_dec")
+        plain = SparseDictionary(dictionary.spec, {n: getattr(dictionary, n) for n in names})
+        x, g = torch.randn(2, 5, dictionary.W_dec.shape[1], dtype=torch.float64)
+        f = dictionary.encode(x)
+        assert torch.equal(dictionary.decode(f), x)
+        assert torch.equal(f, plain.encode(x))
+        torch.testing.assert_close(plain.decode(f), x)
+        torch.testing.assert_close(dictionary.along(g), plain.along(g))
 
 
 def test_the_rank_is_the_l0_rounded_and_no_more_than_the_width(model):
