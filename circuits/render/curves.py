@@ -30,6 +30,8 @@ STROKES = (
 )
 OUTSIDE = (-0.6, 1.6)
 "Curves are drawn within these values: a control far off the scale must not flatten the rest."
+LEAST = (0.0, 0.5)
+"The axis holds at least these values: noise about zero must not look like a curve."
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ def _draw_curves(axes: Axes, panel: _Panel, names: Sequence[str]) -> None:
     axes.set_xticks(powers, [f"{power:,.0f}" for power in powers])
     axes.minorticks_off()
     shown = np.concatenate(list(panel.rows.values()))
-    low, high = np.nanmin(shown), np.nanmax(shown)
+    low, high = min(np.nanmin(shown), LEAST[0]), max(np.nanmax(shown), LEAST[1])
     room = 0.06 * (high - low)
     axes.set_ylim(max(low - room, OUTSIDE[0]), min(high + room, OUTSIDE[1]))
     _dress(axes, "nodes in the circuit", panel.label)
