@@ -105,7 +105,7 @@ def rank_nodes(
             effects = _exact(model, suite, state, metric, nodes, report)
         else:
             found = node_effects(suite, state, g, positions=config.positions)
-            effects = [_pick(found, node) for node in nodes]
+            effects = _picked(found, nodes)
         for node, effect in zip(nodes, effects, strict=True):
             totals[node] = totals.get(node, 0.0) + effect
         done += len(state.rows)
@@ -180,8 +180,13 @@ def _exact(
     return exact_effects(model, suite, state, metric, nodes, report=tick).sum(1).tolist()
 
 
-def _pick(effects: dict[Site, SiteEffects], node: Node) -> float:
-    site, at = effects[Site.parse(node.site)], node.position or 0
-    if node.feature == "error":
-        return float(site.error[at])
-    return float(site.feature[at, 0 if node.kind == "token" else int(node.feature)])
+def _picked(found: dict[Site, SiteEffects], nodes: Sequence[Node]) -> list[float]:
+    """Each node's effect; neurons are millions of nodes, so tensors are made lists first."""
+    features = {str(site): effects.feature.tolist() for site, effects in found.items()}
+    errors = {str(site): effects.error.tolist() for site, effects in found.items()}
+    return [
+        errors[node.site][node.position or 0]
+        if node.feature == "error"
+        else features[node.site][node.position or 0][0 if node.kind == "token" else node.feature]
+        for node in nodes
+    ]
