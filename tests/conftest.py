@@ -2,6 +2,7 @@
 
 import os
 import string
+from dataclasses import replace
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -119,6 +120,17 @@ def toy_prompts(n: int = 4, length: int = 6, *, seed: int = 0) -> EncodedPrompts
         tuple((int(i) + VOCABULARY // 2 - 1,) for i in ids[:, 1]),
         None,
     )
+
+
+def padded_on_the_left(prompts: EncodedPrompts, pad: int = 3) -> EncodedPrompts:
+    """The same pairs behind `pad` columns of padding."""
+
+    def widen(batch: Batch) -> Batch:
+        tokens = torch.nn.functional.pad(batch.tokens, (pad, 0))
+        return Batch(tokens=tokens, mask=torch.nn.functional.pad(batch.mask, (pad, 0)))
+
+    assert prompts.patch is not None
+    return replace(prompts, clean=widen(prompts.clean), patch=widen(prompts.patch))
 
 
 @pytest.fixture(scope="session")

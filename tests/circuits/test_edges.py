@@ -16,7 +16,7 @@ from hooked_qwen.forward import last_logits
 from hooked_qwen.hooks import capture, intervene
 from hooked_qwen.sites import Site
 from hooked_qwen.tokens import Batch
-from tests.conftest import full_suite, toy, toy_prompts, toy_suite
+from tests.conftest import full_suite, padded_on_the_left, toy, toy_prompts, toy_suite
 
 
 def prepare(suite, n=1):
@@ -171,15 +171,9 @@ def test_padding_on_the_left_changes_no_weight():
     model = toy(dtype=torch.float32)
     metric = logit_difference(prompts.answer_ids, prompts.wrong_ids)
 
-    def widen(batch, pad=3):
-        tokens = torch.cat([torch.zeros(2, pad, dtype=torch.long), batch.tokens], 1)
-        mask = torch.cat([torch.zeros(2, pad, dtype=torch.bool), batch.mask], 1)
-        return Batch(tokens=tokens, mask=mask)
-
-    wide = dataclasses.replace(prompts, clean=widen(prompts.clean), patch=widen(prompts.patch))
     nodes = [n for n in with_both(suite) if n.position is None]
     found = []
-    for version in (prompts, wide):
+    for version in (prompts, padded_on_the_left(prompts)):
         (state,) = batches(model, suite, version, reference="patch", batch_size=2)
         gradients = gradients_at_clean(model, suite, state, metric)
         found.append(edge_weights(model, suite, state, gradients, metric, nodes))

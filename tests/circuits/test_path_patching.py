@@ -13,10 +13,9 @@ from circuits.graph import Node
 from circuits.metric import logit_difference
 from circuits.path_patching import exact_edges
 from hooked_qwen.sites import Site
-from hooked_qwen.tokens import Batch
 from saes.dictionary import SparseDictionary
 from saes.suite import Suite
-from tests.conftest import full_suite, toy, toy_hf, toy_prompts, toy_suite
+from tests.conftest import full_suite, padded_on_the_left, toy, toy_hf, toy_prompts, toy_suite
 
 LOGIT = Node("logit", "logit")
 
@@ -293,14 +292,8 @@ def test_padding_changes_no_edge():
     model = toy(dtype=torch.float32)
     metric = logit_difference(prompts.answer_ids, prompts.wrong_ids)
 
-    def widen(batch, pad=3):
-        tokens = torch.cat([torch.zeros(2, pad, dtype=torch.long), batch.tokens], 1)
-        mask = torch.cat([torch.zeros(2, pad, dtype=torch.bool), batch.mask], 1)
-        return Batch(tokens=tokens, mask=mask)
-
-    wide = dataclasses.replace(prompts, clean=widen(prompts.clean), patch=widen(prompts.patch))
     results = []
-    for version in (prompts, wide):
+    for version in (prompts, padded_on_the_left(prompts)):
         (state,) = batches(model, suite, version, reference="patch", batch_size=2)
         gradients = gradients_at_clean(model, suite, state, metric)
         edges = [e for e in mixed((model, suite, state)) if e[0].position is None]
