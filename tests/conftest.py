@@ -3,11 +3,13 @@
 import os
 import string
 from dataclasses import replace
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 import torch
+from transformer_lens.model_bridge import TransformerBridge
 from transformers import (
     Qwen2Config,
     Qwen2ForCausalLM,
@@ -16,7 +18,10 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from circuits.discover import Discovery, discover
 from circuits.prompts import EncodedPrompts, Prompt
+from circuits.ranking import DiscoverConfig
+from circuits.verify import VerifyConfig, verify
 from hooked_qwen.load import hook
 from hooked_qwen.sites import Site
 from hooked_qwen.tokens import Batch
@@ -120,6 +125,18 @@ def toy_prompts(n: int = 4, length: int = 6, *, seed: int = 0) -> EncodedPrompts
         tuple((int(i) + VOCABULARY // 2 - 1,) for i in ids[:, 1]),
         None,
     )
+
+
+def found_and_verified(
+    model: TransformerBridge, suite: Suite, prompts: EncodedPrompts, config: DiscoverConfig
+) -> tuple[Discovery, dict[str, Any]]:
+    """A discovery, and the record of its check with one draw of each random control."""
+    found = discover(model, suite, prompts, config=config)
+    check = VerifyConfig(draws=1)
+    record = verify(
+        model, suite, prompts, found.graph, found.ranking, discovered=config, config=check
+    )
+    return found, record
 
 
 def padded_on_the_left(prompts: EncodedPrompts, pad: int = 3) -> EncodedPrompts:

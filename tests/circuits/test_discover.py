@@ -17,7 +17,7 @@ from circuits.prompts import EncodedPrompts
 from circuits.ranking import DiscoverConfig
 from circuits.verify import VerifyConfig, verify
 from hooked_qwen.tokens import Batch
-from tests.conftest import full_suite, toy, toy_prompts, toy_suite
+from tests.conftest import found_and_verified, full_suite, toy, toy_prompts, toy_suite
 
 
 @pytest.fixture(scope="module")
@@ -119,16 +119,7 @@ def test_without_a_patch_the_reference_is_zero_or_the_mean(case):
 def test_an_exact_graph_agrees_with_its_own_verification(case):
     model, suite, prompts = case
     config = DiscoverConfig(estimator="exact", nodes=20)
-    found = discover(model, suite, prompts, config=config)
-    record = verify(
-        model,
-        suite,
-        prompts,
-        found.graph,
-        found.ranking,
-        discovered=config,
-        config=VerifyConfig(draws=1),
-    )
+    found, record = found_and_verified(model, suite, prompts, config)
     assert record["nodes"]["spearman"] == pytest.approx(1)
     assert record["nodes"]["slope"] == pytest.approx(1, abs=1e-6)
     assert record["nodes"]["sign_agreement"] == 1
@@ -141,16 +132,7 @@ def test_an_exact_graph_agrees_with_its_own_verification(case):
 def test_verification_compares_with_every_control(case, positions):
     model, suite, prompts = case
     config = DiscoverConfig(estimator="patching", nodes=20, positions=positions)
-    found = discover(model, suite, prompts, config=config)
-    record = verify(
-        model,
-        suite,
-        prompts,
-        found.graph,
-        found.ranking,
-        discovered=config,
-        config=VerifyConfig(draws=1),
-    )
+    _, record = found_and_verified(model, suite, prompts, config)
     curves = record["curves"]
     assert set(curves["rows"]) == {
         "circuit",

@@ -5,15 +5,13 @@ import torch
 
 from circuits.attribution.effects import run_from
 from circuits.attribution.states import batches
-from circuits.discover import discover
 from circuits.ranking import DiscoverConfig
-from circuits.verify import VerifyConfig, verify
 from hooked_qwen.forward import last_logits, unembed
 from hooked_qwen.hooks import intervene
 from hooked_qwen.load import hook
 from hooked_qwen.sites import Site
 from saes.controls import neurons
-from tests.conftest import full_suite, toy_hf, toy_prompts
+from tests.conftest import found_and_verified, full_suite, toy_hf, toy_prompts
 from tests.hooked_qwen.test_load import toy_hybrid, toy_moe
 
 FAMILIES = {
@@ -68,15 +66,6 @@ def test_every_family_has_circuits_whose_exact_effects_are_as_verified(case):
     model, suite, _ = case
     config = DiscoverConfig(estimator="exact", nodes=12)
     prompts = toy_prompts(n=3)
-    found = discover(model, suite, prompts, config=config)
-    record = verify(
-        model,
-        suite,
-        prompts,
-        found.graph,
-        found.ranking,
-        discovered=config,
-        config=VerifyConfig(draws=1),
-    )
+    found, record = found_and_verified(model, suite, prompts, config)
     assert record["nodes"]["n"] == len(found.graph) - 1 > 2
     assert record["nodes"]["slope"] == pytest.approx(1, abs=1e-4)
