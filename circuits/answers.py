@@ -8,7 +8,14 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from circuits.metric import Metric, MetricName, divergence, log_probability, logit_difference
+from circuits.metric import (
+    LogitDifference,
+    Metric,
+    MetricName,
+    divergence,
+    log_probability,
+    logit_difference,
+)
 from circuits.prompts import EncodedPrompts
 from hooked_qwen.forward import last_logits
 from hooked_qwen.tokens import token_strings
@@ -24,6 +31,11 @@ def metric_of(name: MetricName, model: TransformerBridge, prompts: EncodedPrompt
         return divergence(clean_logits(model, prompts))
     if name == "log-probability":
         return log_probability(prompts.answer_ids)
+    return preference_of(prompts)
+
+
+def preference_of(prompts: EncodedPrompts) -> LogitDifference:
+    """The logit difference: positive where the right answers are preferred."""
     return logit_difference(prompts.answer_ids, prompts.wrong_ids, weights=prompts.answer_weights)
 
 

@@ -1,6 +1,6 @@
 """From prompts to a sparse feature graph: node effects, the strongest of them, their edges."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -8,16 +8,22 @@ import networkx as nx
 from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.ablation import masks_of
-from circuits.answers import metric_of
+from circuits.answers import metric_of, preference_of
 from circuits.attribution.edges import LOGIT, edge_weights
-from circuits.attribution.states import (
-    BatchState,
-)
+from circuits.attribution.states import BatchState
 from circuits.faithfulness import To, ablation_means, ends, metrics_with
 from circuits.graph import Node, rounded
-from circuits.metric import Metric, logit_difference
+from circuits.metric import Metric
 from circuits.prompts import EncodedPrompts
-from circuits.prune import above_threshold, by_faithfulness, by_influence, connected, kept_edges
+from circuits.prune import (
+    EdgeWeights,
+    Removal,
+    above_threshold,
+    by_faithfulness,
+    by_influence,
+    connected,
+    kept_edges,
+)
 from circuits.ranking import (
     DiscoverConfig,
     Ranking,
@@ -52,7 +58,7 @@ def discover(
     config: DiscoverConfig,
     report: Report = silent,
 ) -> Discovery:
-    """Estimate every node's effect on the logit difference, keep the strongest, weigh their edges.
+    """Estimate every node's effect on the metric, keep the strongest, weigh their edges.
 
     Effects and weights are means over the prompts; thresholds apply to the means.
     """
@@ -63,7 +69,7 @@ def discover(
         model, suite, prompts, metric, config=config, means=means, states=states, report=report
     )
     inputs = [n for n, _ in ranking if n.kind == "token"]
-    pool = _pool(model, suite, states, metric, prompts, ranking, config, report)
+    pool = _pool(ranking, config)
     weights: dict[tuple[Node, Node], float] = {}
     done = 0
     for state, g in zip(states, gradients, strict=True):
@@ -73,9 +79,10 @@ def discover(
             weights[pair] = weights.get(pair, 0.0) + weight / len(prompts)
         done += len(state.rows)
         report("edges", done, len(prompts))
-    if config.influence is not None:
-        pool = by_influence(pool, weights, OUTPUT, config.influence)
-    kept = connected(pool, weights, count=config.nodes, output=OUTPUT, inputs=inputs)
+    measure = None
+    if config.faithfulness is not None:
+        measure = _faithfulness(model, suite, prompts, states, metric, config, report)
+    kept = _chosen(pool, inputs, weights, config, measure)
     graph = _graph([*kept, *inputs], dict(ranking), weights, config)
     summary = _Summary(prompts)
     for state in states:
@@ -87,27 +94,32 @@ def discover(
     return Discovery(graph, ranking)
 
 
-def _pool(
-    model: TransformerBridge,
-    suite: Suite,
-    states: Sequence[BatchState],
-    metric: Metric,
-    prompts: EncodedPrompts,
-    ranking: Ranking,
-    config: DiscoverConfig,
-    report: Report,
-) -> list[Node]:
+def _pool(ranking: Ranking, config: DiscoverConfig) -> list[Node]:
     """The nodes that the graph is chosen from: some to spare, where one is not connected."""
-    nodes = [(n, e) for n, e in ranking if n.kind != "token"]
-    strongest = [n for n, _ in nodes[: config.nodes]]
+    nodes = [(n, e) for n, e in ranking if n.kind != "token"][: config.nodes + SPARE]
     if config.threshold is not None:
-        return [n for n in above_threshold(nodes, config.threshold) if n in set(strongest)]
-    if config.faithfulness is not None:
-        measure = _faithfulness(model, suite, prompts, states, metric, config, report)
-        return by_faithfulness(strongest, measure, config.faithfulness)
+        return above_threshold(nodes, config.threshold)
+    return [n for n, _ in nodes]
+
+
+def _chosen(
+    pool: Sequence[Node],
+    inputs: Sequence[Node],
+    weights: EdgeWeights,
+    config: DiscoverConfig,
+    measure: Removal | None,
+) -> list[Node]:
+    """The nodes of the graph; the strongest as they are, where none has a path to the output."""
+
+    def connect(nodes: Sequence[Node]) -> list[Node]:
+        return connected(nodes, weights, count=config.nodes, output=OUTPUT, inputs=inputs)
+
     if config.influence is not None:
-        return strongest
-    return [n for n, _ in nodes[: config.nodes + SPARE]]
+        pool = by_influence(pool, weights, OUTPUT, config.influence)
+    kept = connect(pool)
+    if kept and measure is not None and config.faithfulness is not None:
+        return by_faithfulness(kept, measure, config.faithfulness, connect)
+    return kept or list(pool[: config.nodes])
 
 
 def _faithfulness(
@@ -118,7 +130,7 @@ def _faithfulness(
     metric: Metric,
     config: DiscoverConfig,
     report: Report,
-) -> Callable[[Sequence[Sequence[Node]]], list[float]]:
+) -> Removal:
     """Measures circuits, all other nodes at their mean (zero, for prompts without a patch)."""
     to: To = "zero" if prompts.patch is None else "mean"
     options = {"positions": config.positions, "batch_size": config.batch_size}
@@ -164,7 +176,7 @@ class _Summary:
     def __init__(self, prompts: EncodedPrompts) -> None:
         self.n, self.clean, self.patch, self.right = 0, 0.0, 0.0, 0
         self.has_patch = True
-        self.preference = logit_difference(prompts.answer_ids, prompts.wrong_ids)
+        self.preference = preference_of(prompts)
 
     def add(self, state: BatchState, metric: Metric) -> None:
         clean = metric(state.logits, state.rows)

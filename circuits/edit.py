@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.ablation import Masks, complement, masks_of, only
-from circuits.answers import metric_of
+from circuits.answers import metric_of, preference_of
 from circuits.attribution.states import BatchState, batches
 from circuits.faithfulness import To, ablation_means, baselines, by_site, metric_with
 from circuits.graph import Node, rounded
@@ -26,6 +28,8 @@ from saes.suite import Suite
 
 SCHEMA = "ablation/1"
 DRAWS = 3
+Measured = Float[Tensor, "2 prompts"]
+"The metric of each prompt, and the logit difference that says whether the answer is preferred."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,17 +80,26 @@ def ablate(
 
     Controls ablate as many random nodes at the same sites, among those that move.
     """
+    if edit.to == "patch" and prompts.patch is None:
+        raise ValueError("the prompts have no patch to ablate to: use --to zero or mean")
     metric = metric_of(config.metric, model, prompts)
+    preference = preference_of(prompts)
     options = {"positions": config.positions, "batch_size": config.batch_size}
     means = ablation_means(model, suite, prompts, **options) if edit.to == "mean" else None
     states = _states(model, suite, prompts, config)
     n_positions = prompts.n_positions(config.positions)
     _check_positions(edit, n_positions)
-    before = torch.cat([metric(s.logits, s.rows).double() for s in states])
+    before = torch.stack(
+        [torch.cat([m(s.logits, s.rows).double() for s in states]) for m in (metric, preference)]
+    )
 
-    def run(nodes: Sequence[Node]) -> torch.Tensor:
+    def run(nodes: Sequence[Node]) -> Measured:
         masks = Edit(ablated=tuple(nodes), to=edit.to).masks(suite, n_positions)
-        return metric_with(model, suite, states, metric, masks, edit.to, means)
+        found = metric_with(model, suite, states, metric, masks, edit.to, means)
+        if config.metric == "logit-difference":
+            return torch.stack([found, found])
+        preferred = metric_with(model, suite, states, preference, masks, edit.to, means)
+        return torch.stack([found, preferred])
 
     after = run(edit.ablated)
     draws = [run(nodes) for nodes in _random_nodes(edit, ranking)]
@@ -105,7 +118,7 @@ def ablate(
                 "before": rounded(b),
                 "after": rounded(a),
             }
-            for p, b, a in zip(prompts.prompts, before.tolist(), after.tolist(), strict=True)
+            for p, b, a in zip(prompts.prompts, before[0].tolist(), after[0].tolist(), strict=True)
         ],
     }
 
@@ -172,13 +185,14 @@ def _random_nodes(edit: Edit, ranking: Ranking) -> list[list[Node]]:
     ]
 
 
-def _summary(when: str, values: torch.Tensor) -> dict[str, float | None]:
+def _summary(when: str, values: Measured) -> dict[str, float | None]:
+    metric, preference = values
     return {
-        when: rounded(float(values.mean())),
-        f"accuracy_{when}": rounded(float((values > 0).double().mean())),
+        when: rounded(float(metric.mean())),
+        f"accuracy_{when}": rounded(float((preference > 0).double().mean())),
     }
 
 
-def _control(draws: Sequence[torch.Tensor], n: int) -> dict[str, Any]:
-    values = torch.cat(list(draws))
+def _control(draws: Sequence[Measured], n: int) -> dict[str, Any]:
+    values = torch.cat(list(draws), 1)
     return {"name": f"{n} random nodes at the same sites", **_summary("after", values)}

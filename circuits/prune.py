@@ -4,7 +4,8 @@
     threshold     those of them with |effect| of at least t
     influence     the fewest of them with a share p of all influence on the output
     faithfulness  what is left of them when the least needed are taken away until the circuit
-                  would fall under a faithfulness f (backward elimination)
+                  would fall under a faithfulness f (backward elimination); it hangs together
+                  in every round, so that what is measured is what is kept
 
 Every node that is kept has a path to the output, and one from the tokens where these move; every
 edge that is kept is either strong or one of the two that connect a node. All choices are
@@ -27,6 +28,8 @@ from circuits.graph import Node
 EdgeWeights = Mapping[tuple[Node, Node], float]
 Removal = Callable[[Sequence[Sequence[Node]]], Sequence[float]]
 "Faithfulness of each of some circuits."
+Connect = Callable[[Sequence[Node]], list[Node]]
+"Those of some nodes that lie on paths through them."
 AT_ONCE = 10
 "A round of elimination takes away one node in this many."
 
@@ -66,21 +69,23 @@ def influence(weights: EdgeWeights, output: Node) -> dict[Node, float]:
     return found
 
 
-def by_faithfulness(nodes: Sequence[Node], faithfulness: Removal, target: float) -> list[Node]:
+def by_faithfulness(
+    nodes: Sequence[Node], faithfulness: Removal, target: float, connect: Connect
+) -> list[Node]:
     """Take the least needed of `nodes` away, a few at a time, while faithfulness stays at `target`.
 
-    Each round measures the circuit without each of its nodes, and drops those it misses least;
-    fewer, down to one, where dropping them together goes too far. A circuit that never reaches
-    the target is given back whole.
+    Each round measures the circuit without each of its nodes and what hangs on it, and drops those
+    it misses least; fewer, down to one, where dropping them together goes too far. A
+    circuit that never reaches the target is given back whole.
     """
-    kept = list(nodes)
+    kept = connect(nodes)
     while len(kept) > 1:
-        without = faithfulness([[n for n in kept if n != node] for node in kept])
+        without = faithfulness([connect([n for n in kept if n != node]) for node in kept])
         order = sorted(range(len(kept)), key=lambda i: (-without[i], str(kept[i])))
         count = max(1, len(kept) // AT_ONCE)
         while count:
             gone = {kept[i] for i in order[:count]}
-            smaller = [n for n in kept if n not in gone]
+            smaller = connect([n for n in kept if n not in gone])
             if faithfulness([smaller])[0] >= target:
                 break
             count //= 2
@@ -102,10 +107,9 @@ def connected(
 
     Each node brings the widest path (the one whose weakest edge is strongest) from `inputs` to
     it and from it to `output`, through others of `nodes`; one that has none, or whose path does
-    not fit any more, is left out. Where there are no inputs a path to the output is enough, and
-    where nothing at all has a path the first nodes are given as they are.
+    not fit any more, is left out. Where there are no inputs a path to the output is enough.
     """
-    graph = _graph(weights).subgraph([*nodes, *inputs, output])
+    graph = _graph(_among({*nodes, *inputs, output}, weights))
     onward, back = _widest(graph, [output]), _widest(graph.reverse(copy=False), inputs)
     chosen: dict[Node, None] = {}
     for node in nodes:
@@ -116,14 +120,14 @@ def connected(
         wanted = {n: None for n in wanted if n not in inputs}
         if len(chosen) + len(wanted) <= count:
             chosen |= wanted
-    return [node for node in nodes if node in chosen] or list(nodes[:count])
+    return [node for node in nodes if node in chosen]
 
 
 def kept_edges(
     nodes: Collection[Node], weights: EdgeWeights, *, floor: float
 ) -> dict[tuple[Node, Node], float]:
     """Edges among `nodes` of at least `floor` in size, and each node's strongest in and out."""
-    inside = {pair: w for pair, w in weights.items() if w and set(pair) <= set(nodes)}
+    inside = _among(set(nodes), weights)
     ranked = sorted(inside, key=lambda pair: (-abs(inside[pair]), str(pair[0]), str(pair[1])))
     kept, entered, left = set(), set(), set()
     for source, target in ranked:
@@ -132,6 +136,10 @@ def kept_edges(
         left.add(source)
         entered.add(target)
     return {pair: weight for pair, weight in inside.items() if pair in kept}
+
+
+def _among(nodes: Collection[Node], weights: EdgeWeights) -> dict[tuple[Node, Node], float]:
+    return {(s, t): w for (s, t), w in weights.items() if w and s in nodes and t in nodes}
 
 
 def _graph(weights: EdgeWeights) -> nx.DiGraph:

@@ -74,7 +74,7 @@ class DiscoverConfig:
         if self.metric == "kl" and self.estimator in ("patching", "relp"):
             raise ValueError(
                 f"kl has no gradient at the clean run, which {self.estimator} takes: "
-                "use the estimator ig or exact"
+                "use the estimator ig, ig-inputs or exact"
             )
 
 
@@ -121,8 +121,11 @@ def gradients_of(
     metric: Metric,
     config: DiscoverConfig,
 ) -> Gradients:
-    """The metric's gradient to every site's tensor, as the estimator takes it."""
-    if config.estimator == "ig":
+    """The metric's gradient to every site's tensor, as the estimator takes it.
+
+    `exact` takes none; its edges are weighed by that of `ig`, the closest to it.
+    """
+    if config.estimator in ("ig", "exact"):
         return gradients_along_path(model, suite, state, metric, steps=config.steps)
     if config.estimator == "ig-inputs":
         return gradients_along_inputs(model, suite, state, metric, steps=config.steps)

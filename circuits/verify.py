@@ -54,11 +54,17 @@ def verify(
 
     With `held_out`, the circuit is also held against prompts that it was not found on.
 
-    Raises `ValueError` when positions are kept and the held-out prompts have another length.
+    Raises `ValueError` when positions are kept and the held-out prompts have another length, and
+    when nodes are to be ablated to a patch that they were not moved to.
     """
     metric = metric_of(discovered.metric, model, prompts)
     alone = len(prompts) == 1 and prompts.patch is None
     to = config.to or ("zero" if alone else "mean")
+    if to == "patch" and discovered.reference != "patch":
+        raise ValueError(
+            f"nodes were moved to {discovered.reference} in this run, not to a patch: verify with "
+            "--to mean or zero, or discover again with --reference patch"
+        )
     setting = Setting(model=model, metric=metric, prompts=prompts, to=to, discovered=discovered)
     scale = Scale.of(setting, suite)
     nodes = [n for n in ordered(graph) if n.kind != "logit"]
@@ -71,6 +77,7 @@ def verify(
     record = {
         "schema": SCHEMA,
         "estimator": discovered.estimator,
+        "metric": discovered.metric,
         "nodes": node_agreement(graph, nodes, exact),
         "edges": edge_agreement(graph, edges, strongest, measured),
         "curves": curves(

@@ -52,14 +52,14 @@ def merge(a: nx.DiGraph, b: nx.DiGraph, rows: Sequence[Difference]) -> nx.DiGrap
         key = own if own.position is None else own._replace(position=own.position + offset)
         merged.add_node(key, **graph.nodes[own])
         merged.nodes[key]["effect"] = _stronger(row.effect_a, row.effect_b)
-        merged.nodes[key]["shown"] = _shown(row)
+        merged.nodes[key]["shown"] = _shown(row, b.graph)
         moved["a"] |= {row.a: key} if row.a is not None else {}
         moved["b"] |= {row.b: key} if row.b is not None else {}
     weights = {side: _moved_edges(ends[side][0], moved[side]) for side in ends}
     for edge in dict.fromkeys([*weights["a"], *weights["b"]]):
         found = (weights["a"].get(edge), weights["b"].get(edge))
         weight = _stronger(*found)
-        merged.add_edge(*edge, weight=weight, shown=_shown_edge(*found))
+        merged.add_edge(*edge, weight=weight, shown=_shown_edge(*found, b.graph))
     return merged
 
 
@@ -85,21 +85,21 @@ def _tokens(graph: nx.DiGraph) -> list[str]:
     return named + [str(p) for p in range(len(named), length(graph))]
 
 
-def _shown(row: Difference) -> dict[str, Any]:
+def _shown(row: Difference, meta: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "group": row.status,
-        "support_a": support(row.effect_a),
-        "support_b": support(row.effect_b),
-        "change": support(row.change),
-        "support": support(_stronger(row.effect_a, row.effect_b)),
+        "support_a": support(row.effect_a, meta),
+        "support_b": support(row.effect_b, meta),
+        "change": support(row.change, meta),
+        "support": support(_stronger(row.effect_a, row.effect_b), meta),
     }
 
 
-def _shown_edge(in_a: float | None, in_b: float | None) -> dict[str, Any]:
+def _shown_edge(in_a: float | None, in_b: float | None, meta: Mapping[str, Any]) -> dict[str, Any]:
     group = "only-b" if in_a is None else "only-a" if in_b is None else "same"
     if group == "same" and in_a != in_b:
         group = "changed"
-    return {"group": group, "support": support(_stronger(in_a, in_b))}
+    return {"group": group, "support": support(_stronger(in_a, in_b), meta)}
 
 
 def _stronger(first: float | None, second: float | None) -> float | None:

@@ -116,7 +116,7 @@ def _draw_legend(picture: Figure, panels: Iterable[Axes]) -> None:
 def _points(verification: Mapping[str, Any]) -> NDArray[np.float64]:
     """Supports of the verified nodes, estimate and exact: an array of pairs."""
     records = (verification.get("nodes") or {}).get("points") or []
-    pairs = [(support(p["estimate"]), support(p["exact"])) for p in records]
+    pairs = [tuple(support(p[way], verification) for way in ("estimate", "exact")) for p in records]
     return _array([pair for pair in pairs if None not in pair]).reshape(-1, 2)
 
 

@@ -91,7 +91,7 @@ def _draw_bands(axes: Axes, drawing: Sheet) -> None:
 
 
 def _draw_nodes(axes: Axes, circuit: nx.DiGraph, drawing: Sheet) -> None:
-    effects = {node: support(circuit.nodes[node]["effect"]) for node in circuit}
+    effects = {node: support(circuit.nodes[node]["effect"], circuit.graph) for node in circuit}
     largest = max((abs(value or 0.0) for value in effects.values()), default=0.0) or 1.0
     for node, box in drawing.boxes.items():
         group, share = stance(effects[node]), abs(effects[node] or 0.0) / largest

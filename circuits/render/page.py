@@ -1,7 +1,7 @@
 """The page of one circuit: `page(graph)` is the text of a self-contained HTML file.
 
-Numbers on the page are *supports*: the effect with its sign flipped, so that a node which helps
-the answer counts as positive. Units are those of the metric.
+Numbers on the page are *supports*: the effect with its sign flipped (as it is, for a divergence),
+so that a node which helps the answer counts as positive. Units are those of the metric.
 """
 
 from collections.abc import Mapping, Sequence
@@ -63,10 +63,10 @@ def page(
             "fields": FIELDS,
             "units": str(graph.graph.get("metric") or "metric"),
             "note": RAISES if acts_on_target(graph.graph) else "",
-            "verification": _flipped(verification) if verification else None,
+            "verification": _flipped(verification, graph.graph) if verification else None,
             "ablations": dict(ablations) if ablations else None,
         },
-        describe_node=lambda node: _describe(node, graph.nodes[node]),
+        describe_node=lambda node: _describe(node, graph.nodes[node], graph.graph),
         describe_edge=lambda source, target: _describe_edge(
             graph.edges[source, target]["weight"], graph.graph
         ),
@@ -99,14 +99,14 @@ def trimmed(card: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _describe(node: Node, data: Mapping[str, Any]) -> dict[str, Any]:
-    value = support(data.get("effect"))
+def _describe(node: Node, data: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[str, Any]:
+    value = support(data.get("effect"), meta)
     group = NEUTRAL if node.kind == "logit" and not value else stance(value)
     return {
         "group": group,
         "activation": data.get("activation"),
         "support": value,
-        "exact": support(data.get("exact")),
+        "exact": support(data.get("exact"), meta),
     }
 
 
@@ -115,11 +115,11 @@ def _describe_edge(weight: SupportsFloat, meta: Mapping[str, Any]) -> dict[str, 
     return {"group": stance(value), "support": value}
 
 
-def _flipped(verification: Mapping[str, Any]) -> dict[str, Any]:
+def _flipped(verification: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[str, Any]:
     """The record with its points as supports, like every other number on the page."""
     nodes = dict(verification.get("nodes") or {})
     nodes["points"] = [
-        {**p, "estimate": support(p["estimate"]), "exact": support(p["exact"])}
+        {**p, "estimate": support(p["estimate"], meta), "exact": support(p["exact"], meta)}
         for p in nodes.get("points") or []
     ]
     return {**verification, "nodes": nodes}

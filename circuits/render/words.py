@@ -17,12 +17,15 @@ SPELLED = {code: f"‹U+{code:04X}›" for code in UNSEEN}
 VISIBLE = PICTURES | SPELLED | str.maketrans({"\n": "⏎", "\t": "⇥"})
 
 
-def support(value: SupportsFloat | None) -> float | None:
+def support(value: SupportsFloat | None, meta: Mapping[str, Any]) -> float | None:
     """How much a node or edge helps the answer: the effect of patching it, sign flipped.
 
-    Units of the metric; positive means that patching it away lowers the metric.
+    Units of the metric; positive means that patching it away lowers the metric, or raises it where
+    `meta` says that it is a divergence from the clean run.
     """
-    return None if value is None else 0.0 - float(value)
+    if value is None:
+        return None
+    return float(value) if meta.get("metric") == "kl" else 0.0 - float(value)
 
 
 def acts_on_target(meta: Mapping[str, Any]) -> bool:
@@ -36,7 +39,8 @@ def edge_support(weight: SupportsFloat, meta: Mapping[str, Any]) -> float:
     In units of the metric it is a `support`; in those of the target's pre-activation it is the
     weight as it is, positive where the source raises its target.
     """
-    return float(weight) if acts_on_target(meta) else 0.0 - float(weight)
+    found = weight if acts_on_target(meta) else support(weight, meta)
+    return float(found or 0.0)
 
 
 def stance(value: float | None) -> str:

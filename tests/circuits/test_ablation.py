@@ -126,6 +126,29 @@ def test_under_an_edit_discovery_sees_the_edited_model(case):
     assert under.graph.graph["clean_metric"] == pytest.approx(float(expected), rel=1e-5)
 
 
+@pytest.mark.parametrize("name", ["log-probability", "kl"])
+def test_accuracy_is_of_the_answer_whatever_the_metric(case, name):
+    model, suite, prompts, *_ = case
+    configs = [DiscoverConfig(metric=m, nodes=10, steps=1) for m in ("logit-difference", name)]
+    ranking = discover(model, suite, prompts, config=configs[0]).ranking
+    edit = edits.Edit(ablated=tuple(n for n, _ in ranking if n.kind == "feature")[:5])
+    found = [edits.ablate(model, suite, prompts, edit, ranking, config=c) for c in configs]
+    for field in ("accuracy_before", "accuracy_after"):
+        assert found[1][field] == found[0][field]
+    assert found[1]["controls"][0]["accuracy_after"] == found[0]["controls"][0]["accuracy_after"]
+    assert 0 < found[0]["accuracy_before"] < 1
+    assert found[1]["after"] != found[0]["after"]
+
+
+def test_prompts_without_a_patch_cannot_be_ablated_to_it(case):
+    model, suite, prompts, *_ = case
+    alone = dataclasses.replace(prompts, patch=None)
+    edit = edits.Edit(ablated=(Node("mlp_out.0", 2),), to="patch")
+    config = DiscoverConfig(reference="zero")
+    with pytest.raises(ValueError, match="no patch to ablate to: use --to zero or mean"):
+        edits.ablate(model, suite, alone, edit, [], config=config)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -183,6 +183,42 @@ def test_what_a_node_adds_is_what_the_circuit_loses_without_it(case):
         assert row["adds"] == pytest.approx(whole - without, abs=1e-6)
 
 
+@pytest.mark.parametrize("share", [0.5, 0.8])
+def test_a_graph_asked_to_be_faithful_is_so_as_it_stands(case, share):
+    model, suite, prompts = case
+    config = DiscoverConfig(estimator="patching", nodes=40, faithfulness=share)
+    found = discover(model, suite, prompts, config=config)
+    metric = metric_of("logit-difference", model, prompts)
+    setting = Setting(model=model, metric=metric, prompts=prompts, to="mean", discovered=config)
+    kept = [n for n in found.graph if n.kind in ("feature", "error")]
+    assert Scale.of(setting, suite).faithfulness([kept])[0] >= share
+    assert len(kept) < 40
+    inner = nx.ancestors(found.graph, next(n for n in found.graph if n.kind == "logit"))
+    assert set(kept) <= inner
+
+
+def test_exact_effects_come_with_edges_of_a_divergence_too(case):
+    """The gradient of a divergence at the clean run is zero, so edges need one along a path."""
+    model, suite, prompts = case
+    config = DiscoverConfig(estimator="exact", metric="kl", nodes=15, steps=3)
+    found, record = found_and_verified(model, suite, prompts, config)
+    weights = [abs(w) for _, _, w in found.graph.edges(data="weight")]
+    assert max(weights) > 0.1 * max(abs(e) for _, e in found.ranking)
+    assert record["edges"]["all"]["spearman"] > 0.5
+    assert record["metric"] == "kl"
+
+
+def test_nodes_that_were_not_moved_to_a_patch_cannot_be_ablated_to_it(case):
+    model, suite, prompts = case
+    config = DiscoverConfig(estimator="patching", reference="zero", nodes=5)
+    found = discover(model, suite, prompts, config=config)
+    with pytest.raises(ValueError, match="moved to zero in this run, not to a patch"):
+        verify(
+            model, suite, prompts, found.graph, found.ranking,
+            discovered=config, config=VerifyConfig(to="patch"),
+        )  # fmt: skip
+
+
 def test_a_circuit_is_held_against_prompts_it_was_not_found_on(case):
     model, suite, prompts = case
     config = DiscoverConfig(estimator="patching", nodes=10)

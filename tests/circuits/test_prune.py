@@ -67,9 +67,9 @@ def test_without_inputs_a_path_to_the_output_is_enough():
     assert connected([b, a], weights, count=2, output=OUTPUT, inputs=[]) == [a]
 
 
-def test_where_nothing_has_a_path_the_strongest_are_kept_as_they_are():
+def test_where_nothing_has_a_path_nothing_is_connected():
     nodes, _ = layered()
-    assert connected(nodes, {}, count=3, output=OUTPUT, inputs=[TOKEN]) == nodes[:3]
+    assert connected(nodes, {}, count=3, output=OUTPUT, inputs=[TOKEN]) == []
 
 
 @pytest.mark.parametrize("floor", [0.0, 0.5, 2.0])
@@ -126,8 +126,27 @@ def test_elimination_finds_the_nodes_that_are_needed(needed):
     def measure(circuits):
         return [len(core & set(c)) / needed - 0.001 * len(set(c) - core) for c in circuits]
 
-    assert set(by_faithfulness(nodes, measure, 0.9)) == core
-    half = by_faithfulness(nodes, measure, 0.5)
+    assert set(by_faithfulness(nodes, measure, 0.9, list)) == core
+    half = by_faithfulness(nodes, measure, 0.5, list)
     assert measure([half])[0] >= 0.5
     assert len(half) == 1 or all(measure([[n for n in half if n != x]])[0] < 0.5 for x in half)
-    assert by_faithfulness(nodes, measure, 1.5) == nodes
+    assert by_faithfulness(nodes, measure, 1.5, list) == nodes
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_elimination_leaves_is_connected_and_as_faithful_as_asked(seed):
+    """The measure prefers nodes at random, so that what is needed would not hang together."""
+    nodes, weights = layered(seed, share=0.35)
+    core = set(random.Random(seed).sample(nodes, 6))
+
+    def measure(circuits):
+        return [len(core & set(c)) / len(core) for c in circuits]
+
+    def connect(some):
+        return connected(some, weights, count=20, output=OUTPUT, inputs=[TOKEN])
+
+    target = 0.6 * measure([connect(nodes)])[0]
+    kept = by_faithfulness(nodes, measure, target, connect)
+    assert kept == connect(kept)
+    assert measure([kept])[0] >= target
+    assert all(measure([connect([n for n in kept if n != x])])[0] < target for x in kept)
