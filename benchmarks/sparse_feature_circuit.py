@@ -202,11 +202,11 @@ def _quality(i: Inputs, effects: Numbers) -> dict[str, float | None]:
     others = _our_nodes(i, FASTER)[0]
     chosen = sorted({*_strongest(i, effects), *_strongest(i, others)}, key=str)
     (state,) = states_of(i.model, i.suite, i.prompts, i.config, None)
-    exact = exact_effects(i.model, i.suite, state, i.metric, chosen).mean(1)
+    exact = exact_effects(i.model, i.suite, state, i.metric, chosen)
     record: dict[str, float | None] = {"nodes": len(chosen)}
     for name, found in (("ig", effects), (FASTER, others)):
         estimate = torch.tensor([found[node] for node in chosen])
-        record[name] = agreement(estimate, exact)["spearman"]
+        record[name] = agreement(estimate.unsqueeze(1), exact)["spearman"]
     return record
 
 

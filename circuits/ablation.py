@@ -55,7 +55,8 @@ def exact_effects(
             )
             moved = changes.flatten(2).any(-1)
             which, prompt = moved.nonzero(as_tuple=True)
-            for pick in torch.arange(len(which)).split(_rows(state)):
+            for start in range(0, len(which), _rows(state)):
+                pick = slice(start, start + _rows(state))
                 row, index = which[pick], prompt[pick]
                 value = state.values[site][index] + changes[row, index]
                 stream = run_from(model, state, site, value, index)

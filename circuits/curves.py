@@ -16,10 +16,12 @@ Differs: CPR and CMD are taken over the share of nodes, where MIB counts edges.
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.ablation import masks_of
@@ -27,6 +29,7 @@ from circuits.attribution.states import BatchState, Means
 from circuits.faithfulness import (
     Curve,
     Ends,
+    Measured,
     To,
     ablation_means,
     by_site,
@@ -42,6 +45,7 @@ from circuits.ranking import DiscoverConfig, Ranking, rank_nodes, reference_mean
 from circuits.report import Report, counting, silent
 from hooked_qwen.sites import has_neurons
 from saes.controls import mlp_neurons, neurons, untrained
+from saes.intervals import interval
 from saes.suite import Suite
 
 HEADLINE = 100
@@ -119,14 +123,14 @@ class Scale:
         circuits: Sequence[Sequence[Node]],
         *,
         report: Callable[[int], None] = lambda done: None,
-    ) -> list[float]:
+    ) -> Measured:
         """Faithfulness of each of `circuits`; `report` is as that of `metrics_with`."""
         s = self.setting
         masks = [masks_of(self.suite, nodes, s.n_positions) for nodes in circuits]
         values = metrics_with(
             s.model, self.suite, self.states, s.metric, masks, s.to, self.means, report=report
         )
-        return [self.ends.faithfulness(value) for value in values]
+        return self.ends.faithfulness(values)
 
 
 def curves(
@@ -165,7 +169,7 @@ def curves(
         "sizes": sizes,
         "margin": _margin(rows, sizes),
         "areas": {name: areas(row.faithfulness, sizes) for name, row in rows.items()},
-        "rows": _record(rows),
+        "rows": {name: row.record() for name, row in rows.items()},
     }
 
 
@@ -186,7 +190,7 @@ def held_out_curves(
         "full": rounded(float(scale.ends.full.mean())),
         "empty": rounded(float(scale.ends.empty.mean())),
         "sizes": sizes,
-        "rows": _record(rows),
+        "rows": {name: row.record() for name, row in rows.items()},
     }
 
 
@@ -197,43 +201,46 @@ def what_each_adds(
     asked = list(nodes[:MOST_NEEDED])
     circuits = [nodes, *([n for n in nodes if n != x] for x in asked)]
     tick = counting(report, "what each adds", len(circuits) * len(scale.states))
-    whole, *without = scale.faithfulness(circuits, report=tick)
+    found = scale.faithfulness(circuits, report=tick)
+    lost, draws = found.values[0] - found.values[1:], found.draws[0] - found.draws[1:]
     return {
         "circuit": len(nodes),
-        "faithfulness": rounded(whole),
+        "faithfulness": rounded(float(found.values[0])),
+        "interval": interval(found.draws[0]),
         "nodes": [
-            {"id": str(node), "adds": rounded(whole - rest)}
-            for node, rest in zip(asked, without, strict=True)
+            {"id": str(node), "adds": rounded(float(value)), "interval": interval(draw)}
+            for node, value, draw in zip(asked, lost, draws, strict=True)
         ],
     }
 
 
-def areas(faithfulness: Sequence[float], sizes: Sequence[int]) -> dict[str, float | None]:
-    """CPR and CMD of one row, by the trapezium rule from no node to all."""
+def areas(faithfulness: Measured, sizes: Sequence[int]) -> dict[str, Any]:
+    """CPR and CMD of one row with their 95 % intervals, by the trapezium rule from none to all."""
     share = torch.tensor([0, *sizes], dtype=torch.float64) / sizes[-1]
-    f = torch.tensor([0.0, *faithfulness], dtype=torch.float64)
-    return {
-        "cpr": rounded(float(torch.trapezoid(f, share))),
-        "cmd": rounded(float(torch.trapezoid((1 - f).abs(), share))),
-    }
 
+    def both(f: Float[Tensor, "sizes ..."]) -> dict[str, Tensor]:
+        f = torch.cat([torch.zeros_like(f[:1]), f])
+        return {
+            "cpr": torch.trapezoid(f, share, dim=0),
+            "cmd": torch.trapezoid((1 - f).abs(), share, dim=0),
+        }
 
-def _record(rows: dict[str, Curve]) -> dict[str, dict[str, list[float | None]]]:
-    return {
-        name: {k: [rounded(v) for v in values] for k, values in asdict(row).items()}
-        for name, row in rows.items()
+    values, draws = both(faithfulness.values), both(faithfulness.draws)
+    return {name: rounded(float(value)) for name, value in values.items()} | {
+        f"{name}_interval": interval(draw) for name, draw in draws.items()
     }
 
 
 def _margin(rows: dict[str, Curve], sizes: Sequence[int]) -> dict[str, Any]:
     """By how much the circuit is more faithful than as many random nodes, at about a hundred."""
     at = min(range(len(sizes)), key=lambda i: abs(sizes[i] - HEADLINE))
-    circuit, chance = (rows[name].faithfulness[at] for name in ("circuit", "random nodes"))
+    circuit, chance = (rows[name].faithfulness for name in ("circuit", "random nodes"))
     return {
         "size": sizes[at],
-        "circuit": rounded(circuit),
-        "random nodes": rounded(chance),
-        "difference": rounded(circuit - chance),
+        "circuit": rounded(float(circuit.values[at])),
+        "random nodes": rounded(float(chance.values[at])),
+        "difference": rounded(float(circuit.values[at] - chance.values[at])),
+        "interval": interval(circuit.draws[at] - chance.draws[at]),
     }
 
 

@@ -145,7 +145,7 @@ def _faithfulness(
         values = metrics_with(model, suite, states, metric, masks, to, means)
         done += len(circuits)
         report(f"elimination, {max(map(len, circuits))} nodes left", done, done + 1)
-        return [scale.faithfulness(value) for value in values]
+        return scale.faithfulness(values).values.tolist()
 
     return measure
 

@@ -30,26 +30,54 @@ from circuits.ablation import (
     stacked,
 )
 from circuits.attribution.states import BatchState, Means, mean_over
-from circuits.graph import Node
+from circuits.graph import Node, rounded
 from circuits.metric import Metric, metric_at
 from circuits.prompts import EncodedPrompts, Positions
 from hooked_qwen.forward import resume
 from hooked_qwen.sites import Site
+from saes.intervals import interval, resamples
 from saes.suite import Suite
 
 To = Literal["mean", "patch", "zero"]
-RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A number for each of some circuits: of all prompts, and of each bootstrap draw of them."""
+
+    values: Float[Tensor, " circuits"]
+    draws: Float[Tensor, "circuits draws"]
+
+    def record(self) -> list[float | None]:
+        """The numbers as a file holds them."""
+        return [rounded(value) for value in self.values.tolist()]
+
+    def ends(self) -> list[list[float | None]]:
+        """Low and high ends of the 95 % intervals; nothing where there are no draws."""
+        found = [interval(draws) for draws in self.draws]
+        return [[None if f is None else rounded(f[end]) for f in found] for end in (0, 1)]
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Faithfulness and completeness of growing circuits, with 95 % intervals of the former."""
+    """Faithfulness and completeness of growing circuits."""
 
-    faithfulness: list[float]
-    completeness: list[float]
-    "empty where it was not measured"
-    low: list[float]
-    high: list[float]
+    faithfulness: Measured
+    completeness: Measured
+    "of no circuit where it was not measured"
+
+    def record(self) -> dict[str, list[float | None]]:
+        """Both, each with the ends of its 95 % intervals."""
+        low, high = self.faithfulness.ends()
+        completeness_low, completeness_high = self.completeness.ends()
+        return {
+            "faithfulness": self.faithfulness.record(),
+            "low": low,
+            "high": high,
+            "completeness": self.completeness.record(),
+            "completeness_low": completeness_low,
+            "completeness_high": completeness_high,
+        }
 
 
 def baselines(
@@ -137,22 +165,17 @@ class Ends:
     full: Float[Tensor, " prompts"]
     empty: Float[Tensor, " prompts"]
 
-    def faithfulness(self, value: Float[Tensor, " prompts"]) -> float:
-        return _ratio(value, self.full, self.empty)
-
-    def interval(self, value: Float[Tensor, " prompts"]) -> tuple[float, float]:
-        """95 % bootstrap interval of the faithfulness, resampling prompts."""
-        generator = torch.Generator().manual_seed(0)
-        n = len(value)
-        draws = torch.randint(n, (RESAMPLES, n), generator=generator)
-        full, empty = self.full[draws].mean(1), self.empty[draws].mean(1)
-        ratios = (value[draws].mean(1) - empty) / (full - empty)
-        low, high = ratios.quantile(torch.tensor([0.025, 0.975], dtype=ratios.dtype)).tolist()
-        return low, high
+    def faithfulness(self, values: Float[Tensor, "circuits prompts"]) -> Measured:
+        """Of circuits whose metric on each prompt is `values`; both ends are drawn with them."""
+        shares = resamples(len(self.full))
+        return Measured(
+            _ratio(values.mean(-1), self.full.mean(), self.empty.mean()),
+            _ratio(values @ shares.T, shares @ self.full, shares @ self.empty),
+        )
 
 
-def _ratio(value: Tensor, full: Tensor, empty: Tensor) -> float:
-    return float((value.mean() - empty.mean()) / (full.mean() - empty.mean()))
+def _ratio(value: Tensor, full: Tensor, empty: Tensor) -> Tensor:
+    return (value - empty) / (full - empty)
 
 
 def ends(
@@ -193,13 +216,7 @@ def curve(
     both = [*kept, *map(complement, kept)] if complete else kept
     values = metrics_with(model, suite, states, metric, both, to, means)
     inside, outside = values[: len(kept)], values[len(kept) :]
-    ends = [scale.interval(value) for value in inside]
-    return Curve(
-        faithfulness=[scale.faithfulness(value) for value in inside],
-        completeness=[scale.faithfulness(value) for value in outside],
-        low=[low for low, _ in ends],
-        high=[high for _, high in ends],
-    )
+    return Curve(scale.faithfulness(inside), scale.faithfulness(outside))
 
 
 def ablation_means(
@@ -221,12 +238,15 @@ def ablation_means(
 
 
 def mean_curve(curves: Sequence[Curve]) -> Curve:
-    """Point by point mean of several curves, intervals included."""
-    fields = ("faithfulness", "completeness", "low", "high")
-    columns = {
-        name: torch.tensor([getattr(c, name) for c in curves]).mean(0).tolist() for name in fields
-    }
-    return Curve(**columns)
+    """Point by point mean of several curves, in every draw of the prompts too."""
+
+    def mean(parts: Sequence[Measured]) -> Measured:
+        return Measured(
+            torch.stack([part.values for part in parts]).mean(0),
+            torch.stack([part.draws for part in parts]).mean(0),
+        )
+
+    return Curve(mean([c.faithfulness for c in curves]), mean([c.completeness for c in curves]))
 
 
 def by_site(nodes: Sequence[Node]) -> Mapping[tuple[str, str], list[Node]]:

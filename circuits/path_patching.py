@@ -51,8 +51,8 @@ def exact_edges(
     edges: Sequence[Edge],
     *,
     report: Callable[[int], None] | None = None,
-) -> Float[Tensor, " edges"]:
-    """What each edge carries, summed over the batch's prompts as `edge_weights` sums.
+) -> Float[Tensor, "edges batch"]:
+    """What each edge carries on each prompt of the batch; `edge_weights` estimates their sum.
 
     `gradients` are the ones that `edge_weights` is given. All targets of a source share its run,
     and a run spans only the layers from the source to its last target. Pairs that no edge can
@@ -62,7 +62,7 @@ def exact_edges(
     Raises `ValueError` for a node at a site that has no dictionary.
     """
     setting = _Setting(model, suite, state, gradients, metric)
-    weights = torch.zeros(len(edges), dtype=torch.float64)
+    weights = torch.zeros(len(edges), len(state.rows), dtype=torch.float64)
     groups = _by_source(suite, edges)
     if report is not None:
         report(len(edges) - sum(map(len, groups.values())))
@@ -129,20 +129,21 @@ class _Run:
 
 def _table(
     setting: _Setting, site: Site, sources: Sequence[Node], targets: Sequence[Node]
-) -> Float[Tensor, "sources targets"]:
-    """Every source's edge to every target, summed over prompts; all sources are at `site`."""
+) -> Float[Tensor, "sources targets batch"]:
+    """Every source's edge to every target on every prompt; all sources are at `site`."""
     state = setting.state
     clean = state.values[site]
-    table = torch.zeros(len(sources), len(targets), dtype=torch.float64)
+    table = torch.zeros(len(sources), len(targets), len(clean), dtype=torch.float64)
     limit = max(1, min(ROWS_AT_ONCE, TOKENS_AT_ONCE // clean.shape[1]))
     # Many nodes move on few of the prompts, so more are looked at than fill one run.
     for some in torch.arange(len(sources)).split(max(1, 4 * limit // len(clean))):
         changes = torch.stack([_change(setting, site, sources[i]) for i in some.tolist()])
         moved, prompt = changes.flatten(2).any(-1).nonzero(as_tuple=True)
-        for pick in torch.arange(len(moved)).split(limit):
+        for start in range(0, len(moved), limit):
+            pick = slice(start, start + limit)
             row, index = moved[pick], prompt[pick]
             run = _run(setting, site, clean[index] + changes[row, index], index, targets)
-            table.index_add_(0, some[row], _gaps(setting, run, targets))
+            table[some[row], :, index] = _gaps(setting, run, targets)
     return table
 
 

@@ -110,20 +110,15 @@ def _ends(interval: Sequence[float] | None) -> str:
 def verification_table(record: Mapping[str, Any]) -> None:
     """How estimates and exact effects agree, and the faithfulness of circuits and controls."""
     nodes, curves = record["nodes"], record["curves"]
-    console.print(
-        f"{nodes['n']} nodes on {nodes['n_prompts']} prompts, {record['estimator']} against exact: "
-        f"Spearman {_number(nodes['spearman'])}, slope {_number(nodes['slope'])}, "
-        f"same sign {nodes['sign_agreement']:.0%}",
-        highlight=False,
-    )
+    compared = {
+        f"{nodes['n']} nodes on {nodes['n_prompts']} prompts, {record['estimator']} against exact"
+        " (95 %)": nodes
+    }
     for name in ("strongest", "random"):
         if edges := record["edges"].get(name):
-            console.print(
-                f"{edges['n']} {name} edges against path patching: "
-                f"Spearman {_number(edges['spearman'])}, slope {_number(edges['slope'])}, "
-                f"same sign {edges['sign_agreement']:.0%}",
-                highlight=False,
-            )
+            compared[f"{edges['n']} {name} edges against path patching"] = edges
+    for what, figures in compared.items():
+        console.print(f"{what}: {_agreement(figures)}", highlight=False)
     shown = [i for i, size in enumerate(curves["sizes"]) if size in PRINTED_SIZES]
     table = Table(
         Column("faithfulness of", no_wrap=True),
@@ -152,8 +147,17 @@ def verification_table(record: Mapping[str, Any]) -> None:
     needed = sorted(adds["nodes"], key=lambda n: -n["adds"])[:3]
     console.print(
         f"of the circuit of {adds['circuit']} ({adds['faithfulness']:.2f}) most is lost without "
-        + ", ".join(f"{n['id']} ({n['adds']:+.2f})" for n in needed),
+        + ", ".join(f"{n['id']} ({n['adds']:+.2f}, {_ends(n['interval'])})" for n in needed),
         highlight=False,
+    )
+
+
+def _agreement(figures: Mapping[str, Any]) -> str:
+    ends = figures["intervals"]
+    return (
+        f"Spearman {_two(figures['spearman'])} ({_ends(ends['spearman'])}), "
+        f"slope {_two(figures['slope'])} ({_ends(ends['slope'])}), "
+        f"same sign {figures['sign_agreement']:.0%}"
     )
 
 
@@ -170,9 +174,10 @@ def ablation_table(result: Mapping[str, Any]) -> None:
 
 
 def comparison_table(rows: Sequence[Difference], names: tuple[str, str]) -> None:
-    """The nodes that changed most between two graphs."""
-    table = Table("node", "status", *names, "change")
+    """The nodes that changed most between two graphs, by their effects as in `graph.json`."""
+    table = Table("node", "status", *(f"effect, {name}" for name in names), "change")
     for row in rows:
         values = (row.effect_a, row.effect_b, row.change)
         table.add_row(str(row.node), row.status, *map(_number, values))
     console.print(table)
+    console.print("effect: of patching the node; the page shows supports, the sign flipped")

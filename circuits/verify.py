@@ -1,6 +1,6 @@
 """Hold a discovered graph against ablation: its nodes, its edges, and the circuit as a set."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from circuits.ablation import exact_effects
 from circuits.agreement import Edge, edge_agreement, edges_to_measure, node_agreement
 from circuits.answers import metric_of
+from circuits.attribution.edges import effects_by_prompt
 from circuits.attribution.states import BatchState
 from circuits.curves import Scale, Setting, curves, held_out_curves, what_each_adds
 from circuits.faithfulness import To
@@ -22,6 +23,7 @@ from circuits.path_patching import exact_edges
 from circuits.prompts import EncodedPrompts
 from circuits.ranking import DiscoverConfig, Ranking, gradients_of
 from circuits.report import Report, counting, silent
+from hooked_qwen.sites import Site
 from saes.suite import Suite
 
 SCHEMA = "verification/1"
@@ -71,14 +73,19 @@ def verify(
     exact = _exact(model, suite, scale.states, metric, nodes, report)
     for node, effects in zip(nodes, exact, strict=True):
         graph.nodes[node]["exact"] = float(effects.mean())
+    gradients = _gradients(setting, suite, scale.states, report)
+    estimates = exact
+    if discovered.estimator != "exact":
+        each = zip(scale.states, gradients, strict=True)
+        estimates = torch.cat([effects_by_prompt(suite, s, g, nodes) for s, g in each], 1)
     edges, strongest = edges_to_measure(graph, seed=config.seed)
-    measured = _exact_edges(setting, suite, scale.states, edges, report)
+    measured = _exact_edges(setting, suite, scale.states, gradients, edges, report)
     kept = [n for n in nodes if n.kind != "token"]
     record = {
         "schema": SCHEMA,
         "estimator": discovered.estimator,
         "metric": discovered.metric,
-        "nodes": node_agreement(graph, nodes, exact),
+        "nodes": node_agreement(nodes, estimates, exact),
         "edges": edge_agreement(graph, edges, strongest, measured),
         "curves": curves(
             scale,
@@ -117,22 +124,33 @@ def _held_out(
     return held_out_curves(Scale.of(other, suite), ranking, seed=config.seed, report=report)
 
 
+def _gradients(
+    setting: Setting, suite: Suite, states: Sequence[BatchState], report: Report
+) -> list[Mapping[Site, Tensor]]:
+    """The estimator's gradients, as the discovery had them."""
+    found, done = [], 0
+    for state in states:
+        found.append(gradients_of(setting.model, suite, state, setting.metric, setting.discovered))
+        done += len(state.rows)
+        report("estimates", done, len(setting.prompts))
+    return found
+
+
 def _exact_edges(
     setting: Setting,
     suite: Suite,
     states: Sequence[BatchState],
+    gradients: Sequence[Mapping[Site, Tensor]],
     edges: Sequence[Edge],
     report: Report,
-) -> Float[Tensor, " edges"]:
-    """Mean over prompts of each edge's exact weight; the output goes by its own name there."""
-    model, metric, config = setting.model, setting.metric, setting.discovered
-    total, done = torch.zeros(len(edges), dtype=torch.float64), 0
-    for state in states:
-        gradients = gradients_of(model, suite, state, metric, config)
-        total += exact_edges(model, suite, state, gradients, metric, edges)
+) -> Float[Tensor, "edges prompts"]:
+    """Each edge's exact weight on each prompt."""
+    parts, done = [], 0
+    for state, g in zip(states, gradients, strict=True):
+        parts.append(exact_edges(setting.model, suite, state, g, setting.metric, edges))
         done += len(state.rows)
         report("exact edges", done, len(setting.prompts))
-    return total / len(setting.prompts)
+    return torch.cat(parts, 1)
 
 
 def _exact(

@@ -1,7 +1,7 @@
-"""Bootstrap intervals of ratios of sums, such as an error over a variance.
+"""Bootstrap intervals: whole prompts or blocks of text are drawn again, with replacement.
 
-Blocks of text are drawn again with replacement, because the tokens within a block depend on
-each other: an interval over tokens would be too narrow.
+Not tokens: those within a block depend on each other, and an interval over them would be too
+narrow. Too narrow on few blocks: with ten of them it covers the truth about nine times in ten.
 
 Source: Efron & Tibshirani 1993, An Introduction to the Bootstrap, ch. 13 (percentile interval).
 """
@@ -30,14 +30,31 @@ def ratio_interval(
 ) -> Interval:
     """Low and high end of the 95 % percentile interval of the ratio of the sums.
 
-    None for fewer than two blocks, and where a resample's denominator is 0. Too narrow on few
-    blocks: with ten of them it covers the truth about nine times in ten.
+    None for fewer than two blocks, and where a resample's denominator is 0.
     """
-    n = len(numerator)
+    shares = resamples(len(numerator), seed=seed)
+    return interval((shares @ numerator.double()) / (shares @ denominator.double()))
+
+
+def resamples(n: int, *, seed: int = 0) -> Float[Tensor, "draws {n}"]:
+    """The share of each of `n` prompts or blocks in each draw: weights of a mean.
+
+    None at all for fewer than two, which say nothing of their spread.
+    """
     if n < 2:
-        return None
+        return torch.zeros(0, n, dtype=torch.float64)
     generator = torch.Generator().manual_seed(seed)
-    draws = torch.randint(n, (RESAMPLES, n), generator=generator)
-    ratios = numerator[draws].sum(1) / denominator[draws].sum(1)
-    ends = ratios.quantile(torch.tensor([0.025, 0.975], dtype=ratios.dtype)).tolist()
+    drawn = torch.randint(n, (RESAMPLES, n), generator=generator)
+    counts = torch.zeros(RESAMPLES, n, dtype=torch.float64)
+    return counts.scatter_add_(1, drawn, torch.ones_like(counts)) / n
+
+
+def interval(draws: Float[Tensor, " draws"]) -> Interval:
+    """The 95 % percentile interval of a number computed in every draw.
+
+    None without draws, and where one of the ends is not finite.
+    """
+    if not len(draws):
+        return None
+    ends = draws.quantile(torch.tensor([0.025, 0.975], dtype=draws.dtype)).tolist()
     return ends if all(map(math.isfinite, ends)) else None

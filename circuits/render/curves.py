@@ -128,8 +128,10 @@ def _draw_curves(axes: Axes, panel: _Panel, names: Sequence[str]) -> None:
         colour, dashes, marker = STROKES[names.index(row) % len(STROKES)]
         axes.plot(sizes, values, color=colour, linestyle=dashes, marker=marker, markersize=2.2,
                   linewidth=1.1, label=ink.drawable(row))  # fmt: skip
-        if panel.field == "faithfulness" and row == names[0]:
-            ends = (panel.record["rows"][row].get(end) or [] for end in ("low", "high"))
+        if row == names[0]:
+            prefix = "" if panel.field == "faithfulness" else "completeness_"
+            record = panel.record["rows"][row]
+            ends = (record.get(f"{prefix}{end}") or [] for end in ("low", "high"))
             low, high = map(_array, ends)
             if len(low) == len(high) == len(sizes):
                 axes.fill_between(sizes, low, high, color=colour, alpha=0.13, linewidth=0)

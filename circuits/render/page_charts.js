@@ -1,6 +1,7 @@
 /* Line charts and scatters as inline SVG. */
 
 const CHART = { width: 420, height: 230, left: 40, right: 10, top: 10, bottom: 34 };
+const OUTSIDE = [-0.6, 1.6];
 const LINES = [
   ["var(--supports)", ""],
   ["var(--opposes)", "7 3"],
@@ -71,13 +72,12 @@ function frame({ x, y, xTicks, yTicks, xTitle, yTitle, box = CHART }) {
 }
 
 /* Lines over circuit size. `rows` are {name, style, values, low, high}: `style` picks colour and
-   dash, null values break a line. */
+   dash, null values break a line. Values far off the scale of 0 to 1 leave the chart, so that they
+   do not flatten the rest. */
 function lineChart({ sizes, rows, title, ideal }) {
-  const all = rows
-    .flatMap((row) => [...row.values, ...(row.low ?? []), ...(row.high ?? [])])
-    .filter((value) => value !== null);
-  const low = Math.min(0, ...all),
-    high = Math.max(1, ...all);
+  const all = rows.flatMap((row) => row.values).filter((value) => value !== null);
+  const low = Math.max(OUTSIDE[0], Math.min(0, ...all) - 0.05),
+    high = Math.min(OUTSIDE[1], Math.max(1, ...all) + 0.05);
   const bottom = CHART.height - CHART.bottom;
   const y = linear(low, high, bottom, CHART.top);
   const scale = (s) => Math.log10(Math.max(s, 0.5));
@@ -151,7 +151,17 @@ function lineChart({ sizes, rows, title, ideal }) {
       y1: y(ideal),
       y2: y(ideal),
     }),
-    drawn,
+    svg(
+      "svg",
+      {
+        x: 0,
+        y: CHART.top - 4,
+        width: CHART.width,
+        height: bottom - CHART.top + 4,
+        viewBox: `0 ${CHART.top - 4} ${CHART.width} ${bottom - CHART.top + 4}`,
+      },
+      drawn,
+    ),
   );
 }
 

@@ -15,6 +15,50 @@ const CURVES = [
   ],
 ];
 
+const span = ([low, high], form = number) => `${form(low)} to ${form(high)}`;
+
+/* A number, its 95 % interval small under it. */
+const measured = (value, interval, form = number) => [
+  form(value),
+  interval ? el("small", {}, span(interval, form)) : "",
+];
+
+/* The areas of all rows under one chart. */
+function areas(found) {
+  const rows = Object.entries(found ?? {});
+  return rows.length
+    ? el(
+        "table",
+        { class: "plain" },
+        el(
+          "thead",
+          {},
+          el(
+            "tr",
+            {},
+            ["area, 95 %", "CPR", "CMD"].map((name, i) =>
+              el("th", { class: i ? "right" : "", scope: "col" }, name),
+            ),
+          ),
+        ),
+        el(
+          "tbody",
+          {},
+          rows.map(([name, row]) =>
+            el(
+              "tr",
+              {},
+              el("td", {}, name),
+              ["cpr", "cmd"].map((area) =>
+                el("td", { class: "number" }, measured(row[area], row[`${area}_interval`])),
+              ),
+            ),
+          ),
+        ),
+      )
+    : [];
+}
+
 /* `names` give each row the same line in every chart. */
 function curves(record, names = Object.keys(record.rows ?? {})) {
   const sizes = record.sizes ?? [];
@@ -25,7 +69,9 @@ function curves(record, names = Object.keys(record.rows ?? {})) {
         name,
         style: names.indexOf(name),
         values: row[key] ?? [],
-        ...(key === "faithfulness" ? { low: row.low, high: row.high } : {}),
+        ...(key === "faithfulness"
+          ? { low: row.low, high: row.high }
+          : { low: row.completeness_low, high: row.completeness_high }),
       }))
       .filter(({ values }) => values.some((value) => value !== null));
     return rows.length
@@ -34,14 +80,19 @@ function curves(record, names = Object.keys(record.rows ?? {})) {
           el("p", { class: "note" }, words),
           lineChart({ sizes, rows, title: title.toLowerCase(), ideal }),
           lineKeys(rows),
+          key === "faithfulness" ? areas(record.areas) : [],
         ]
       : [];
   });
 }
 
 function agreement(rows, what) {
-  const cells = (row) =>
-    [row.n, row.spearman, row.slope].map((value) => el("td", { class: "number" }, number(value)));
+  const cells = (row) => [
+    el("td", { class: "number" }, number(row.n)),
+    ["spearman", "slope"].map((key) =>
+      el("td", { class: "number" }, measured(row[key], row.intervals?.[key])),
+    ),
+  ];
   return el(
     "table",
     { class: "plain" },
@@ -65,7 +116,11 @@ function agreement(rows, what) {
           {},
           el("td", { class: "mono" }, name),
           cells(row),
-          el("td", { class: "number" }, percent(row.sign_agreement)),
+          el(
+            "td",
+            { class: "number" },
+            measured(row.sign_agreement, row.intervals?.sign_agreement, percent),
+          ),
         ),
       ),
     ),
@@ -81,8 +136,8 @@ function eachAdds(record) {
         el(
           "p",
           { class: "note" },
-          `Faithfulness that the graph's ${record.circuit} nodes (${number(record.faithfulness)}) ` +
-            "lose without one of them.",
+          `Faithfulness that the graph's ${record.circuit} nodes (${number(record.faithfulness)}` +
+            `${record.interval ? `, 95 % ${span(record.interval)}` : ""}) lose without one of them.`,
         ),
         el(
           "table",
@@ -90,12 +145,12 @@ function eachAdds(record) {
           el(
             "tbody",
             {},
-            rows.map(({ id, adds }) =>
+            rows.map(({ id, adds, interval }) =>
               el(
                 "tr",
                 {},
                 el("td", { class: "mono" }, id),
-                el("td", { class: "number" }, number(adds)),
+                el("td", { class: "number" }, measured(adds, interval)),
               ),
             ),
           ),
@@ -110,24 +165,25 @@ function checkPanel() {
   const edges = Object.entries(record.edges ?? {}).filter(([name]) => name !== "points");
   const curve = record.curves ?? {};
   const tiles = [
-    ["Spearman", number(found.spearman)],
-    ["slope", number(found.slope)],
-    ["same sign", percent(found.sign_agreement)],
-    ["nodes", number(found.n)],
-    ["prompts", number(found.n_prompts)],
+    ["Spearman", found.spearman, number, found.intervals?.spearman],
+    ["slope", found.slope, number, found.intervals?.slope],
+    ["same sign", found.sign_agreement, percent, found.intervals?.sign_agreement],
   ];
   return [
     el("h2", {}, "Are the estimates right?"),
     el(
       "p",
       { class: "note" },
-      `Estimator ${record.estimator ?? ""} against exact ablation, one forward pass per ` +
-        "node. On the dotted line the two agree.",
+      `Estimator ${record.estimator ?? ""} against exact ablation of ${count(found.n, "node")} ` +
+        `on ${count(found.n_prompts, "prompt")}. On the dotted line the two agree. ` +
+        "Small: 95 % intervals over prompts.",
     ),
     el(
       "dl",
       { class: "figures" },
-      tiles.map(([term, value]) => el("div", {}, el("dt", {}, term), el("dd", {}, value))),
+      tiles.map(([term, value, form, interval]) =>
+        el("div", {}, el("dt", {}, term), el("dd", {}, measured(value, interval, form))),
+      ),
     ),
     el("h3", {}, "Estimate against exact"),
     scatter(found.points ?? []),

@@ -67,18 +67,23 @@ def verification(graph: nx.DiGraph, *, seed: int = 0) -> dict:
         for node, data in graph.nodes(data=True)
         if data["effect"] is not None
     ]
-    site = {"n": 30, "spearman": 0.93, "slope": 1.04, "sign_agreement": 0.97}
+    ends = {"spearman": [0.91, 0.96], "slope": [0.99, 1.08], "sign_agreement": [0.95, 0.99]}
+    site = {"n": 30, "spearman": 0.93, "slope": 1.04, "sign_agreement": 0.97, "intervals": ends}
     return {
         "schema": "verification/1",
         "estimator": "integrated gradients",
         "nodes": {"n": len(points), "n_prompts": 64, "spearman": 0.941, "slope": 1.037,
-                  "sign_agreement": 0.972, "points": points,
+                  "sign_agreement": 0.972, "intervals": ends, "points": points,
                   "by_site": {f"{kind}.{layer}": site for kind in KINDS for layer in (0, 1)}},
         "curves": {"baseline": "mean", "full": 3.21, "empty": -0.12, "sizes": sizes,
-                   "rows": _rows(sizes)},
+                   "rows": _rows(sizes),
+                   "areas": {name: {"cpr": 0.87, "cpr_interval": [0.81, 0.92],
+                                    "cmd": 0.13, "cmd_interval": [0.08, 0.19]}
+                             for name in _rows(sizes)}},
         "edges": {"strongest": site, "random": site, "points": []},
-        "each_adds": {"circuit": 60, "faithfulness": 0.9,
-                      "nodes": [{"id": p["id"], "adds": 0.1 - i / 300}
+        "each_adds": {"circuit": 60, "faithfulness": 0.9, "interval": [0.86, 0.95],
+                      "nodes": [{"id": p["id"], "adds": 0.1 - i / 300,
+                                 "interval": [0.07 - i / 300, 0.12 - i / 300]}
                                 for i, p in enumerate(points[:30])]},
         "held_out": {"n_prompts": 32, "full": 3.1, "empty": -0.2, "sizes": sizes,
                      "rows": _rows(sizes)},
@@ -162,6 +167,8 @@ def _rows(sizes: list[int]) -> dict:
         return {
             "faithfulness": curve,
             "completeness": [1 - 0.9 * value for value in curve],
+            "completeness_low": [0.95 - 0.9 * value for value in curve],
+            "completeness_high": [1.05 - 0.9 * value for value in curve],
             "low": [value - 0.06 for value in curve],
             "high": [value + 0.05 for value in curve],
         }

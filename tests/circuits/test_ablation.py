@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from circuits import edit as edits
-from circuits.ablation import all_nodes, complement, masks_of, no_nodes
+from circuits.ablation import all_nodes, complement, exact_effects, masks_of, no_nodes
 from circuits.attribution.states import batches, mean_over
 from circuits.discover import discover
 from circuits.faithfulness import ends, metric_with
@@ -42,11 +42,11 @@ def test_keeping_every_node_changes_nothing(case):
 def test_the_scale_runs_from_nothing_kept_to_everything(case):
     model, suite, _, metric, states, means = case
     scale = ends(model, suite, states, metric, "mean", means)
-    assert scale.faithfulness(scale.full) == pytest.approx(1)
-    assert scale.faithfulness(scale.empty) == pytest.approx(0)
-    low, high = scale.interval(scale.full)
-    assert low == pytest.approx(1)
-    assert high == pytest.approx(1)
+    found = scale.faithfulness(torch.stack([scale.full, scale.empty]))
+    assert found.record() == pytest.approx([1, 0])
+    low, high = found.ends()
+    assert low == pytest.approx([1, 0])
+    assert high == pytest.approx([1, 0])
 
 
 def test_with_all_nodes_at_the_patch_the_metric_is_the_patch_runs(case):
@@ -105,6 +105,15 @@ def test_an_edit_equals_plain_hugging_face_hooks(case, to):
     handle.remove()
     expected = metric(logits, torch.arange(len(prompts))).double()
     torch.testing.assert_close(ours, expected, atol=1e-5, rtol=0)
+
+
+def test_a_node_that_moves_on_no_prompt_has_no_effect(case):
+    model, suite, _, metric, states, _ = case
+    still = [
+        i for i in range(20) if not states[0].sites[Site("mlp_out", 0)].f_change[:, 2, i].any()
+    ]
+    effects = exact_effects(model, suite, states[0], metric, [Node("mlp_out.0", still[0], 2)])
+    assert not effects.any()
 
 
 def test_a_node_without_a_position_is_ablated_at_all(case):

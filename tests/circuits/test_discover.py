@@ -11,7 +11,7 @@ from circuits.agreement import agreement
 from circuits.answers import metric_of
 from circuits.curves import Scale, Setting, areas, what_each_adds
 from circuits.discover import SPARE, discover
-from circuits.faithfulness import by_site
+from circuits.faithfulness import Measured, by_site
 from circuits.graph import Node, as_json
 from circuits.prompts import EncodedPrompts
 from circuits.ranking import DiscoverConfig
@@ -147,10 +147,11 @@ def test_verification_compares_with_every_control(case, positions):
         "untrained dictionaries, no errors",
     }
     for name, row in curves["rows"].items():
-        measured = {k: len(v) for k, v in row.items() if k != "completeness"}
-        assert set(measured.values()) == {len(curves["sizes"])}
         complete = len(curves["sizes"]) if name.startswith("circuit") else 0
-        assert len(row["completeness"]) == complete
+        for field, values in row.items():
+            assert len(values) == (complete if "completeness" in field else len(curves["sizes"]))
+        for value, low, high in zip(row["faithfulness"], row["low"], row["high"], strict=True):
+            assert low <= value <= high
     at = curves["sizes"].index(curves["margin"]["size"])
     assert curves["margin"]["circuit"] == curves["rows"]["circuit"]["faithfulness"][at]
     assert curves["rows"]["circuit"]["faithfulness"] != curves["rows"]["neurons"]["faithfulness"]
@@ -163,9 +164,16 @@ def test_verification_compares_with_every_control(case, positions):
 
 def test_areas_of_known_curves():
     """A circuit that is faithful from the first node on, and one that follows its share."""
-    assert areas([1.0, 1.0], [1, 100])["cpr"] == pytest.approx(0.995)
-    assert areas([1.0, 1.0], [1, 100])["cmd"] == pytest.approx(0.005)
-    assert areas([0.5, 1.0], [50, 100]) == {"cpr": 0.5, "cmd": 0.5}
+
+    def measured(*values):
+        column = torch.tensor(values, dtype=torch.float64)
+        return Measured(column, column.unsqueeze(-1).expand(-1, 7))
+
+    found = areas(measured(1.0, 1.0), [1, 100])
+    assert found["cpr"] == pytest.approx(0.995)
+    assert found["cmd"] == pytest.approx(0.005)
+    assert found["cmd_interval"] == pytest.approx([0.005, 0.005])
+    assert areas(measured(0.5, 1.0), [50, 100])["cpr"] == 0.5
 
 
 def test_what_a_node_adds_is_what_the_circuit_loses_without_it(case):
@@ -177,10 +185,13 @@ def test_what_a_node_adds_is_what_the_circuit_loses_without_it(case):
     scale = Scale.of(setting, suite)
     nodes = [n for n in found.graph if n.kind in ("feature", "error")]
     added = what_each_adds(scale, nodes)
-    whole = scale.faithfulness([nodes])[0]
+    (whole,) = scale.faithfulness([nodes]).values
     for row in added["nodes"]:
-        without = scale.faithfulness([[n for n in nodes if str(n) != row["id"]]])[0]
-        assert row["adds"] == pytest.approx(whole - without, abs=1e-6)
+        without = [n for n in nodes if str(n) != row["id"]]
+        assert row["adds"] == pytest.approx(
+            float(whole - scale.faithfulness([without]).values), abs=1e-6
+        )
+        assert row["interval"][0] <= row["adds"] <= row["interval"][1]
 
 
 @pytest.mark.parametrize("share", [0.5, 0.8])
@@ -191,10 +202,24 @@ def test_a_graph_asked_to_be_faithful_is_so_as_it_stands(case, share):
     metric = metric_of("logit-difference", model, prompts)
     setting = Setting(model=model, metric=metric, prompts=prompts, to="mean", discovered=config)
     kept = [n for n in found.graph if n.kind in ("feature", "error")]
-    assert Scale.of(setting, suite).faithfulness([kept])[0] >= share
+    assert Scale.of(setting, suite).faithfulness([kept]).values >= share
     assert len(kept) < 40
     inner = nx.ancestors(found.graph, next(n for n in found.graph if n.kind == "logit"))
     assert set(kept) <= inner
+
+
+@pytest.mark.parametrize("positions", ["keep", "sum"])
+def test_estimates_of_single_prompts_have_the_mean_that_was_found(case, positions):
+    model, suite, prompts = case
+    config = DiscoverConfig(nodes=25, steps=3, positions=positions, batch_size=2)
+    found, record = found_and_verified(model, suite, prompts, config)
+    estimates = {point["id"]: point["estimate"] for point in record["nodes"]["points"]}
+    nodes = [n for n in found.graph if n.kind != "logit"]
+    assert {str(n) for n in nodes} == set(estimates)
+    for node in nodes:
+        assert estimates[str(node)] == pytest.approx(found.graph.nodes[node]["effect"], abs=1e-6)
+    low, high = record["nodes"]["intervals"]["slope"]
+    assert low < record["nodes"]["slope"] < high
 
 
 def test_exact_effects_come_with_edges_of_a_divergence_too(case):
@@ -266,13 +291,17 @@ def test_summed_effects_are_the_sum_over_kept_positions():
 
 def test_agreement_of_known_numbers():
     estimate = torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64)
-    exact = torch.tensor([2.0, -1.0, 6.0], dtype=torch.float64)
-    figures = agreement(estimate, exact)
+    exact = torch.tensor([[1.0, 3.0], [-1.0, -1.0], [5.0, 7.0]], dtype=torch.float64)
+    figures = agreement(estimate.unsqueeze(1), exact)
     assert figures["spearman"] == pytest.approx(1)
     assert figures["slope"] == pytest.approx((2 + 2 + 18) / 14, rel=1e-6)
     assert figures["sign_agreement"] == 1
-    assert agreement(estimate[:2], exact[:2])["spearman"] is None
-    assert agreement(estimate, -exact)["sign_agreement"] == 0
+    ends = [((1 + 2 + 15) / 14), ((3 + 2 + 21) / 14)]
+    assert figures["intervals"]["slope"] == pytest.approx(ends)
+    assert figures["intervals"]["spearman"] == pytest.approx([1, 1])
+    assert agreement(exact[:2], exact[:2])["spearman"] is None
+    assert agreement(exact, -exact)["sign_agreement"] == 0
+    assert agreement(2 * exact, exact)["intervals"]["slope"] == pytest.approx([0.5, 0.5])
 
 
 def test_nodes_group_by_site_and_kind():

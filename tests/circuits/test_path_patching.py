@@ -150,7 +150,7 @@ TYPES = [
 def agree_with_plain_hooks(case, edges):
     model, suite, state, gradients, metric = case
     plain = Plain(suite, state)
-    ours = exact_edges(model, suite, state, gradients, metric, edges)
+    ours = exact_edges(model, suite, state, gradients, metric, edges).sum(1)
     expected = [plain.edge(gradients, metric, u, d) for u, d in edges]
     expected = torch.tensor(expected, dtype=torch.float64)
     assert expected.abs().max() > 1e-3, "edges that carry nothing prove nothing"
@@ -221,7 +221,7 @@ def test_edge_weights_miss_the_oracle_by_the_square_of_the_move():
 
     def gap(share):
         near = nearer(case, share)
-        return (exact_edges(*near, edges) - estimated(near, edges)).abs().sum()
+        return (exact_edges(*near, edges).sum(1) - estimated(near, edges)).abs().sum()
 
     assert float(gap(1e-2) / gap(5e-3)) == pytest.approx(4, rel=0.1)
 
@@ -239,7 +239,7 @@ def test_edge_weights_are_exact_along_the_stream(case, source, target):
     and a small move leaves the same features active."""
     near = nearer(case, 1e-3)
     edges = between(near, source, target)
-    ours, estimates = exact_edges(*near, edges), estimated(near, edges)
+    ours, estimates = exact_edges(*near, edges).sum(1), estimated(near, edges)
     assert estimates.abs().max() > 1e-6
     torch.testing.assert_close(ours, estimates, atol=1e-10, rtol=1e-9)
 
@@ -259,7 +259,7 @@ def test_a_feature_that_the_move_switches_off_is_read_as_off(case):
     edge = (Node("resid_post.0", "error", 4), Node("resid_post.1", i, 4))
     slope = gradients[upper][:, 4] @ suite[upper].W_dec[i]
     expected = -(state.sites[upper].f[:, 4, i] * slope).sum()
-    ours = exact_edges(model, suite, state, gradients, metric, [edge])
+    ours = exact_edges(model, suite, state, gradients, metric, [edge]).sum(1)
     torch.testing.assert_close(ours, expected.unsqueeze(0), atol=1e-10, rtol=0)
     assert estimated((model, suite, state, gradients, metric), [edge]).abs() > 10 * ours.abs()
 
@@ -277,14 +277,14 @@ def test_neither_order_nor_company_nor_run_size_changes_an_edge(case, monkeypatc
     torch.testing.assert_close(exact_edges(*case, edges), together, atol=1e-6, rtol=0)
 
 
-def test_prompts_in_batches_add_up(case):
+def test_batches_of_prompts_stand_side_by_side(case):
     model, suite, _, _, metric = case
-    edges = mixed(case)
-    total = torch.zeros(len(edges), dtype=torch.float64)
+    edges, parts = mixed(case), []
     for state in batches(model, suite, toy_prompts(n=3), reference="patch", batch_size=2):
         gradients = gradients_at_clean(model, suite, state, metric)
-        total += exact_edges(model, suite, state, gradients, metric, edges)
-    torch.testing.assert_close(total, exact_edges(*case, edges), atol=1e-5, rtol=1e-5)
+        parts.append(exact_edges(model, suite, state, gradients, metric, edges))
+    whole = exact_edges(*case, edges)
+    torch.testing.assert_close(torch.cat(parts, 1), whole, atol=1e-5, rtol=1e-5)
 
 
 def test_padding_changes_no_edge():
@@ -343,7 +343,7 @@ def test_a_dictionary_on_another_ones_site_reads_what_leaves_it():
     move = state.sites[lower].error_change[0, 4] @ suite[upper].W_enc[i]
     slope = gradients[upper][0, 4] @ suite[upper].W_dec[i]
     expected = (move * slope).unsqueeze(0)
-    torch.testing.assert_close(exact_edges(*case, [edge]), expected, atol=1e-10, rtol=0)
+    torch.testing.assert_close(exact_edges(*case, [edge])[0], expected, atol=1e-10, rtol=0)
     torch.testing.assert_close(estimated(case, [edge]), expected, atol=1e-10, rtol=0)
 
 
@@ -351,6 +351,6 @@ def test_a_dictionary_may_read_what_no_one_may_write():
     """`resid_mid` is read only: edges into a transcoder on it are as exact as any."""
     case = nearer(prepare(toy_suite("resid_post.0", "resid_mid.1-mlp_out.1"), n=1), 1e-4)
     edges = between(case, "resid_post.0", "mlp_out.1", at=(1,), to=(1, 5))
-    exact = exact_edges(*case, edges)
+    exact = exact_edges(*case, edges).sum(1)
     assert exact.abs().max() > 1e-5
     torch.testing.assert_close(estimated(case, edges), exact, atol=1e-3 * exact.abs().max(), rtol=0)
