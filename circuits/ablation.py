@@ -21,6 +21,7 @@ from circuits.graph import Node
 from circuits.metric import Metric, metric_at
 from hooked_qwen.hooks import Activation, Edit, capture, intervene
 from hooked_qwen.sites import Site
+from hooked_qwen.stream import is_outlier_in_prompt
 from saes.dictionary import SparseDictionary
 from saes.suite import Suite
 
@@ -103,14 +104,28 @@ Masks = dict[Site, SiteMask]
 
 @dataclass(frozen=True)
 class Baseline:
-    """What ablated nodes are set to at one site; axes of length 1 are broadcast."""
+    """What ablated nodes are set to at one site; axes of length 1 are broadcast.
+
+    Where that is one value for all positions, norm outliers are left as they arrive (see
+    `circuits.attribution.states`).
+    """
 
     f: Float[Tensor, "batch pos features"]
     error: Float[Tensor, "batch pos d_model"]
+    outlier: Bool[Tensor, "prompts tokens"] | None = None
+    "None where the prompts are not known: then told from what arrives"
 
     def rows(self, index: Int[Tensor, " rows"]) -> "Baseline":
         """The baseline of each prompt in `index`, repeats allowed."""
-        return Baseline(*(x if len(x) == 1 else x[index] for x in (self.f, self.error)))
+        f, error = (x if len(x) == 1 else x[index] for x in (self.f, self.error))
+        return Baseline(f, error, None if self.outlier is None else self.outlier[index])
+
+    def spared(self, value: Activation) -> Bool[Tensor, "batch pos 1"] | None:
+        """Tokens of `value` that are not ablated."""
+        if self.f.shape[1] > 1:
+            return None
+        found = is_outlier_in_prompt(value) if self.outlier is None else self.outlier
+        return found.unsqueeze(-1)
 
 
 def no_nodes(suite: Suite, n_positions: int) -> Masks:
@@ -196,7 +211,9 @@ def _ablation(
     def edit(value: Activation) -> Activation:
         f = dictionary.encode(seen.get(dictionary.source, value))
         after = torch.where(keep.feature, f, baseline.f)
-        return torch.where(keep_error, value, ablated) + dictionary.write(after - keep_error * f)
+        found = torch.where(keep_error, value, ablated) + dictionary.write(after - keep_error * f)
+        spared = baseline.spared(value)
+        return found if spared is None else torch.where(spared, value, found)
 
     return edit
 

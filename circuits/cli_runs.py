@@ -73,7 +73,7 @@ def discover(
         list[str] | None, typer.Option(help="wrong ones (else the whole vocabulary).")
     ] = None,
     model: Model = "bundled",
-    dictionaries: Annotated[str, typer.Option(help="Folder, or 'bundled'.")] = "bundled",
+    dictionaries: Annotated[str, typer.Option(help="Folder, hub name, or 'bundled'.")] = "bundled",
     method: Annotated[Method, typer.Option(help="What kind of graph.")] = Method.sparse_feature,
     estimator: Annotated[Estimator, typer.Option(help="How node effects are found.")] = (
         Estimator.ig

@@ -48,6 +48,8 @@ class Discovery:
 
     graph: nx.DiGraph
     ranking: Ranking
+    norm_outliers: dict[str, Any]
+    "tokens of the clean prompts, and how many of them are norm outliers at which site"
 
 
 def discover(
@@ -91,7 +93,7 @@ def discover(
     _name_output(graph, prompts, summary)
     _add_tokens(graph, prompts)
     graph.graph.update(_meta(model, suite, prompts, config, summary, weights, graph))
-    return Discovery(graph, ranking)
+    return Discovery(graph, ranking, _norm_outliers(states))
 
 
 def _pool(ranking: Ranking, config: DiscoverConfig) -> list[Node]:
@@ -273,4 +275,13 @@ def _meta(
             "d_model": model.cfg.d_model,
         },
         "dictionaries": suite.describe(),
+    }
+
+
+def _norm_outliers(states: Sequence[BatchState]) -> dict[str, Any]:
+    """How many tokens of the clean prompts are norm outliers, at each site that has some."""
+    sites = {s: sum(int(state.sites[s].outlier.sum()) for state in states) for s in states[0].sites}
+    return {
+        "tokens": sum(int(state.clean.mask.sum()) for state in states),
+        "at": {str(site): n for site, n in sites.items() if n},
     }

@@ -84,15 +84,19 @@ def baselines(
     suite: Suite, to: To, *, means: Means | None = None, state: BatchState | None = None
 ) -> dict[Site, Baseline]:
     """What ablated nodes are set to: means by position, the patch run's values, or zero."""
+    outlier = {s: None if state is None else state.sites[s].outlier for s in suite}
     if to == "mean":
         assert means is not None, "ablation to the mean needs the means"
-        return {s: Baseline(means.f[s].unsqueeze(0), means.error[s].unsqueeze(0)) for s in suite}
+        return {
+            s: Baseline(means.f[s].unsqueeze(0), means.error[s].unsqueeze(0), outlier[s])
+            for s in suite
+        }
     if to == "patch":
         assert state is not None, "ablation to the patch needs the prompts' states"
         return {
             s: Baseline(state.sites[s].f_reference, state.sites[s].error_reference) for s in suite
         }
-    return {site: Baseline(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1)) for site in suite}
+    return {s: Baseline(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1), outlier[s]) for s in suite}
 
 
 def metric_with(

@@ -159,6 +159,7 @@ def write_run(
         "dictionaries_path": inputs.dictionaries,
         "prompts_path": inputs.prompts,
         **inputs.hashes(),
+        "norm_outliers": discovery.norm_outliers,
         **watch.reading(),
     }
     write_json(manifest, folder / "manifest.json")

@@ -4,6 +4,7 @@ Every dictionary of every layer trains on the same pass, so the model, which is 
 runs once whatever the number of sites.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -105,6 +106,15 @@ def is_outlier(value: Float[Tensor, "*tokens d_model"]) -> Bool[Tensor, "*tokens
     """Tokens over ten times the median norm of these."""
     norms = value.float().norm(dim=-1)
     return norms > OUTLIER_FACTOR * norms.median()
+
+
+def is_outlier_in_prompt(
+    value: Float[Tensor, "batch pos d_model"], mask: Bool[Tensor, "batch pos"] | None = None
+) -> Bool[Tensor, "batch pos"]:
+    """Tokens over ten times the median norm of their own prompt's; padding is none."""
+    norms = value.float().norm(dim=-1)
+    real = norms if mask is None else norms.masked_fill(~mask, math.nan)
+    return real > OUTLIER_FACTOR * real.nanmedian(-1, keepdim=True).values
 
 
 def activation_batches(

@@ -4,6 +4,12 @@ At each site with a dictionary the tensor is written as `x = f @ W_dec + b_dec +
 features `f` and the error are the nodes, and the error is whatever the features do not write, so
 the parts always add up to the tensor itself. The token embeddings are nodes too, one a position.
 
+Norm outliers (mostly the first token, at which Qwen parks attention, with hundreds of times the
+usual norm) are no nodes where everything moves to one value, zero or a mean over all tokens: no
+dictionary was trained on them, and without them the model is another one. They stay as they are
+and count in no such mean. Moved to a patch or to the mean of their own position, they are nodes
+like others.
+
 Axes: `batch` prompts, `pos` columns (prompts padded on the left), `features` a dictionary's.
 """
 
@@ -12,7 +18,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
@@ -20,6 +26,7 @@ from circuits.prompts import EncodedPrompts
 from hooked_qwen.forward import BlockArguments, LastLogits, run_recording
 from hooked_qwen.hooks import capture
 from hooked_qwen.sites import Site
+from hooked_qwen.stream import is_outlier_in_prompt
 from hooked_qwen.tokens import Batch
 from saes.dictionary import SparseDictionary
 from saes.suite import Suite
@@ -39,6 +46,8 @@ class SiteState:
     error_reference: Float[Tensor, "batch pos d_model"]
     slope: Float[Tensor, "batch pos features"]
     "how far each feature answers a change of its pre-activation"
+    outlier: Bool[Tensor, "batch pos"]
+    "tokens over ten times the median norm of the prompt's, on the clean run"
 
     @property
     def f_change(self) -> Float[Tensor, "batch pos features"]:
@@ -150,25 +159,32 @@ def mean_over(
     by_position: bool,
     batch_size: int,
 ) -> Means:
-    """Mean features and errors over the prompts of `batch`, padding left out."""
+    """Mean features and errors over the prompts of `batch`, padding left out.
+
+    Over all tokens, without `by_position`, norm outliers are left out too.
+    """
     f: dict[Site, Tensor] = {}
     error: dict[Site, Tensor] = {}
+    counts: dict[Site, Tensor] = {}
     for rows in torch.arange(len(batch)).split(batch_size):
         part = batch.rows(rows)
         values, _, _ = site_values(model, suite, part)
         for site, dictionary in suite.items():
             parts = decompose(dictionary, values[dictionary.source], values[site])
-            for total, value in zip((f, error), parts, strict=True):
-                value = value * part.mask.unsqueeze(-1)
-                total[site] = total.get(site, 0) + value.double().sum(0)
-    count = batch.mask.double().sum(0).unsqueeze(-1)
+            counted = part.mask
+            if not by_position:
+                counted = counted & ~is_outlier_in_prompt(values[site], part.mask)
+            weight = counted.double().unsqueeze(-1)
+            for total, value in zip((f, error, counts), (*parts, weight), strict=True):
+                total[site] = total.get(site, 0) + (value.double() * weight).sum(0)
     if not by_position:
-        count = count.sum(0, keepdim=True)
-        f, error = ({s: v.sum(0, keepdim=True) for s, v in d.items()} for d in (f, error))
+        f, error, counts = (
+            {s: v.sum(0, keepdim=True) for s, v in total.items()} for total in (f, error, counts)
+        )
     dtype = next(model.parameters()).dtype
     return Means(
-        {s: (v / count).to(dtype) for s, v in f.items()},
-        {s: (v / count).to(dtype) for s, v in error.items()},
+        {s: (v / counts[s]).to(dtype) for s, v in f.items()},
+        {s: (v / counts[s]).to(dtype) for s, v in error.items()},
     )
 
 
@@ -189,20 +205,29 @@ def _batch_state(
     for site, dictionary in suite.items():
         f, error = decompose(dictionary, values[dictionary.source], values[site])
         moved = _reference(site, dictionary, reference, patched, means, f, error)
-        keep = clean.mask.unsqueeze(-1)
+        outlier = is_outlier_in_prompt(values[site], clean.mask)
+        moves = clean.mask & ~outlier if _is_one_value(reference, means, site) else clean.mask
+        keep = moves.unsqueeze(-1)
         f_moved, error_moved = torch.where(keep, moved[0], f), torch.where(keep, moved[1], error)
         slope = (f != 0).to(f)
         if reference == "patch" and patched is not None:
             slope = slopes(
                 dictionary, f, f_moved, values[dictionary.source], patched[dictionary.source]
             )
-        states[site] = SiteState(f, error, f_moved, error_moved, slope)
+        states[site] = SiteState(f, error, f_moved, error_moved, slope, outlier)
     embed_change = (
         patched[EMBED] - values[EMBED]
         if reference == "patch" and patched is not None
         else torch.zeros_like(values[EMBED])
     )
     return BatchState(rows, clean, values, states, embed_change, logits, patch_logits, arguments)
+
+
+def _is_one_value(reference: Reference, means: Means | None, site: Site) -> bool:
+    """Whether nodes at all positions move to one value."""
+    return reference == "zero" or (
+        reference == "mean" and means is not None and len(means.f[site]) == 1
+    )
 
 
 def _reference(

@@ -57,7 +57,7 @@ def page(
     return document(
         graph,
         title=title or str(graph.graph.get("title") or "Feature circuit"),
-        facts=facts(graph.graph),
+        facts=[*facts(graph.graph), *_found(verification)],
         payload={
             "groups": GROUPS,
             "fields": FIELDS,
@@ -87,6 +87,19 @@ def facts(meta: Mapping[str, Any]) -> list[tuple[str, str]]:
         "Positions": positions,
     }
     return [(term, str(value)) for term, value in terms.items() if value is not None]
+
+
+def _found(verification: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """What ablation found, and what it ablated to, which decides it."""
+    check = verification or {}
+    circuit, baseline = check.get("each_adds"), (check.get("curves") or {}).get("baseline")
+    if not circuit or not baseline:
+        return []
+    ends = circuit.get("interval")
+    span = "" if ends is None else f" ({ends[0]:.2f} to {ends[1]:.2f})"
+    others = "zero" if baseline == "zero" else f"their {baseline}"
+    kept = f"{circuit['faithfulness']:.2f}{span}".replace("-", "−")
+    return [("Faithfulness", f"{kept}, other nodes at {others}")]
 
 
 def trimmed(card: Mapping[str, Any]) -> dict[str, Any]:

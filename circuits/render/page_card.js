@@ -146,7 +146,7 @@ function gauge(node, card) {
   const words = [
     card.density !== null &&
       card.density !== undefined &&
-      `active on ${percent(card.density)} of tokens`,
+      `active on ${percent(card.density)} of ${card.tokens_seen ? count(card.tokens_seen, "token") : "tokens"}`,
     share !== null &&
       `here at ${percent(share)} of its largest activation, ${number(card.max_activation)}`,
   ];

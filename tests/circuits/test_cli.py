@@ -59,6 +59,7 @@ def test_a_run_folder_holds_what_the_contract_says(folder):
     assert manifest["prompts_path"] == str(folder / "prompts.jsonl")
     for name in ("model_hash", "dictionaries_hash", "prompts_hash"):
         assert len(manifest[name]) == 16
+    assert manifest["norm_outliers"]["tokens"] > 0
     assert manifest["wall_seconds"] > 0
     assert manifest["peak_memory_mb"] > 0
     graph = json.loads((run / "graph.json").read_text())
