@@ -13,7 +13,7 @@ from torch import Tensor
 
 from circuits.graph import Node, rounded
 from hooked_qwen.sites import Site
-from saes.intervals import interval, resamples
+from saes.intervals import Interval, interval, resamples
 
 Edge = tuple[Node, Node]
 STRONGEST, DRAWN = 50, 50
@@ -77,8 +77,10 @@ def agreement(
     """Spearman's rank correlation, slope of exact on estimate through zero, share of equal signs.
 
     Of the means over prompts, each with its 95 % bootstrap interval; an estimate that is known in
-    the mean only (one column) is held. Rank correlation is None for fewer than three nodes; nodes
-    whose effects are both zero agree.
+    the mean only (one column) is held. Rank correlation is None for fewer than three nodes; its
+    interval is 1.96 standard errors to either side, as percentiles would miss it: draws lack some
+    of the prompts on both sides of the comparison (ranks agree more) or on one (less). Nodes whose
+    effects are both zero agree.
     """
     estimate = estimate.expand_as(exact)
     shares = resamples(exact.shape[1]).T
@@ -87,7 +89,14 @@ def agreement(
     values = {name: float(value[0]) for name, value in found.items()}
     return {name: rounded(v) if math.isfinite(v) else None for name, v in values.items()} | {
         "intervals": {name: interval(draw) for name, draw in draws.items()}
+        | {"spearman": _around(values["spearman"], draws["spearman"])}
     }
+
+
+def _around(value: float, draws: Float[Tensor, " draws"]) -> Interval:
+    """A correlation and 1.96 standard errors to either side of it."""
+    reach = 1.96 * float(draws.std()) if len(draws) else math.nan
+    return [max(-1.0, value - reach), min(1.0, value + reach)] if math.isfinite(reach) else None
 
 
 def _figures(
