@@ -104,28 +104,27 @@ Masks = dict[Site, SiteMask]
 
 @dataclass(frozen=True)
 class Baseline:
-    """What ablated nodes are set to at one site; axes of length 1 are broadcast.
-
-    Where that is one value for all positions, norm outliers are left as they arrive (see
-    `circuits.attribution.states`).
-    """
+    """What ablated nodes are set to at one site; axes of length 1 are broadcast."""
 
     f: Float[Tensor, "batch pos features"]
     error: Float[Tensor, "batch pos d_model"]
+    stays: Bool[Tensor, " pos"] | None = None
+    "positions at which norm outliers are left as they arrive (see `circuits.attribution.states`)"
     outlier: Bool[Tensor, "prompts tokens"] | None = None
     "None where the prompts are not known: then told from what arrives"
 
     def rows(self, index: Int[Tensor, " rows"]) -> "Baseline":
         """The baseline of each prompt in `index`, repeats allowed."""
         f, error = (x if len(x) == 1 else x[index] for x in (self.f, self.error))
-        return Baseline(f, error, None if self.outlier is None else self.outlier[index])
+        outlier = None if self.outlier is None else self.outlier[index]
+        return Baseline(f, error, self.stays, outlier)
 
     def spared(self, value: Activation) -> Bool[Tensor, "batch pos 1"] | None:
         """Tokens of `value` that are not ablated."""
-        if self.f.shape[1] > 1:
+        if self.stays is None or not self.stays.any():
             return None
         found = is_outlier_in_prompt(value) if self.outlier is None else self.outlier
-        return found.unsqueeze(-1)
+        return (found & self.stays).unsqueeze(-1)
 
 
 def no_nodes(suite: Suite, n_positions: int) -> Masks:

@@ -34,6 +34,7 @@ class Estimator(StrEnum):
 
 class Positions(StrEnum):
     keep = "keep"
+    end = "end"
     sum = "sum"
 
 
@@ -92,7 +93,8 @@ def discover(
         float | None, typer.Option(help="or what stays as faithful as this, by elimination.")
     ] = None,
     positions: Annotated[
-        Positions, typer.Option(help="Keep token positions apart, or sum over them.")
+        Positions,
+        typer.Option(help="Keep token positions apart; so, lining up last tokens; or sum them."),
     ] = Positions.keep,
     reference: Annotated[
         Reference | None,

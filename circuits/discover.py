@@ -260,9 +260,7 @@ def _meta(
         "metric": config.metric.replace("-", " "),
         "edge_units": "metric",
         "n_prompts": len(prompts),
-        "columns": list(prompts.columns)
-        if prompts.columns and config.positions == "keep"
-        else None,
+        "columns": list(prompts.columns) if prompts.columns and config.positions != "sum" else None,
         "clean_metric": rounded(summary.clean_mean),
         "patch_metric": rounded(summary.patch_mean),
         "accuracy": rounded(summary.right / summary.n),

@@ -88,7 +88,12 @@ def baselines(
     if to == "mean":
         assert means is not None, "ablation to the mean needs the means"
         return {
-            s: Baseline(means.f[s].unsqueeze(0), means.error[s].unsqueeze(0), outlier[s])
+            s: Baseline(
+                means.f[s].unsqueeze(0),
+                means.error[s].unsqueeze(0),
+                ~means.of_outliers[s],
+                outlier[s],
+            )
             for s in suite
         }
     if to == "patch":
@@ -96,7 +101,8 @@ def baselines(
         return {
             s: Baseline(state.sites[s].f_reference, state.sites[s].error_reference) for s in suite
         }
-    return {s: Baseline(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1), outlier[s]) for s in suite}
+    zero, everywhere = torch.zeros(1, 1, 1), torch.ones(1, dtype=torch.bool)
+    return {s: Baseline(zero, zero, everywhere, outlier[s]) for s in suite}
 
 
 def metric_with(
@@ -236,7 +242,7 @@ def ablation_means(
         model,
         suite,
         prompts.patch or prompts.clean,
-        by_position=positions == "keep",
+        by_position=positions != "sum",
         batch_size=batch_size,
     )
 

@@ -16,13 +16,15 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
 from hooked_qwen.files import write_atomically
 from hooked_qwen.tokens import Batch, encode, pad_left, token_strings
 
-Positions = Literal["keep", "sum"]
+Positions = Literal["keep", "end", "sum"]
+"Kept apart, for prompts of one length or of several whose last tokens share a column; or summed."
 DIGITS = "0123456789"
 
 
@@ -52,7 +54,7 @@ class EncodedPrompts:
     answer_ids: tuple[tuple[int, ...], ...]
     wrong_ids: tuple[tuple[int, ...], ...]
     columns: tuple[str, ...] | None
-    "the token at each position, where all prompts have one length"
+    "the token at each position, where these are kept apart"
     answer_weights: tuple[tuple[float, ...], ...] | None = None
     "what each answer counts for; None: the same"
 
@@ -61,7 +63,7 @@ class EncodedPrompts:
 
     def n_positions(self, positions: Positions) -> int:
         """Positions told apart: 1 where they are summed."""
-        return self.clean.tokens.shape[1] if positions == "keep" else 1
+        return 1 if positions == "sum" else self.clean.tokens.shape[1]
 
 
 def read_prompts(path: Path) -> list[Prompt]:
@@ -119,7 +121,7 @@ def encode_prompts(
         pad_left(patch, _pad(tokenizer)) if patch else None,
         tuple(_answer_ids(p, p.answer, tokenizer) for p in prompts),
         tuple(_answer_ids(p, p.wrong, tokenizer) for p in prompts),
-        _columns(clean, tokenizer),
+        None if positions == "sum" else _columns(clean, tokenizer),
     )
 
 
@@ -145,8 +147,8 @@ def _check_lengths(prompts: Sequence[Prompt], rows: Sequence[list[int]]) -> None
         if len(row) != common:
             raise ValueError(
                 f"{prompt.where}: {len(row)} tokens where most prompts have {common}; positions "
-                "can only be kept when all prompts have one length. Use --positions sum, or "
-                "leave this prompt out"
+                "can only be kept when all prompts have one length. Use --positions end, which "
+                "lines up the last tokens, or sum, or leave this prompt out"
             )
 
 
@@ -164,16 +166,14 @@ def _answer_ids(prompt: Prompt, answers: tuple[str, ...], tokenizer: Any) -> tup
     return tuple(ids)
 
 
-def _columns(rows: Sequence[list[int]], tokenizer: Any) -> tuple[str, ...] | None:
-    """The most common token of each position, marked with … where the prompts differ."""
-    if len({len(row) for row in rows}) > 1:
-        return None
+def _columns(rows: Sequence[list[int]], tokenizer: Any) -> tuple[str, ...]:
+    """The most common token of each column, marked with … where the prompts differ."""
     labels = []
-    for column in zip(*rows, strict=True):
-        [(token, count)] = Counter(column).most_common(1)
+    for column in zip_longest(*(reversed(row) for row in rows)):
+        [(token, count)] = Counter(t for t in column if t is not None).most_common(1)
         text = token_strings(tokenizer, [token])[0]
         labels.append(text if count == len(rows) else f"{text}…")
-    return tuple(labels)
+    return tuple(reversed(labels))
 
 
 def _json_records(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -148,7 +148,7 @@ def reference_means(
         model,
         suite,
         prompts.clean,
-        by_position=config.positions == "keep",
+        by_position=config.positions != "sum",
         batch_size=config.batch_size,
     )
 

@@ -111,8 +111,8 @@ def verification_table(record: Mapping[str, Any]) -> None:
     """How estimates and exact effects agree, and the faithfulness of circuits and controls."""
     nodes, curves = record["nodes"], record["curves"]
     compared = {
-        f"{nodes['n']} nodes on {nodes['n_prompts']} prompts, {record['estimator']} against exact"
-        " (95 %)": nodes
+        f"{nodes['n']} nodes on {nodes['n_prompts']} prompt{'s' * (nodes['n_prompts'] > 1)}, "
+        f"{record['estimator']} against exact (95 %)": nodes
     }
     for name in ("strongest", "random"):
         if edges := record["edges"].get(name):
@@ -147,18 +147,21 @@ def verification_table(record: Mapping[str, Any]) -> None:
     needed = sorted(adds["nodes"], key=lambda n: -n["adds"])[:3]
     console.print(
         f"of the circuit of {adds['circuit']} ({adds['faithfulness']:.2f}) most is lost without "
-        + ", ".join(f"{n['id']} ({n['adds']:+.2f}, {_ends(n['interval'])})" for n in needed),
+        + ", ".join(f"{n['id']} {_with_ends(n['adds'], n['interval'])}" for n in needed),
         highlight=False,
     )
 
 
 def _agreement(figures: Mapping[str, Any]) -> str:
-    ends = figures["intervals"]
-    return (
-        f"Spearman {_two(figures['spearman'])} ({_ends(ends['spearman'])}), "
-        f"slope {_two(figures['slope'])} ({_ends(ends['slope'])}), "
-        f"same sign {figures['sign_agreement']:.0%}"
+    spearman, slope = (
+        f"{name} {_with_ends(figures[name.lower()], figures['intervals'][name.lower()])}"
+        for name in ("Spearman", "slope")
     )
+    return f"{spearman}, {slope}, same sign {figures['sign_agreement']:.0%}"
+
+
+def _with_ends(value: float | None, interval: Sequence[float] | None) -> str:
+    return _two(value) if interval is None else f"{_two(value)} ({_ends(interval)})"
 
 
 def ablation_table(result: Mapping[str, Any]) -> None:

@@ -251,6 +251,6 @@ def node_effects(
 
 def _over(positions: Positions) -> Callable[[Tensor], Tensor]:
     """Sum over prompts, and over positions too unless they are kept (axis of length 1 left)."""
-    if positions == "keep":
-        return lambda x: x.double().sum(0)
-    return lambda x: x.double().sum((0, 1)).unsqueeze(0)
+    if positions == "sum":
+        return lambda x: x.double().sum((0, 1)).unsqueeze(0)
+    return lambda x: x.double().sum(0)

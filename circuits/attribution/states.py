@@ -5,10 +5,9 @@ features `f` and the error are the nodes, and the error is whatever the features
 the parts always add up to the tensor itself. The token embeddings are nodes too, one a position.
 
 Norm outliers (mostly the first token, at which Qwen parks attention, with hundreds of times the
-usual norm) are no nodes where everything moves to one value, zero or a mean over all tokens: no
-dictionary was trained on them, and without them the model is another one. They stay as they are
-and count in no such mean. Moved to a patch or to the mean of their own position, they are nodes
-like others.
+usual norm) do not move to zero or to a mean over other tokens: no dictionary was trained on them,
+and without them the model is another one. They stay as they are and count in no such mean. Moved
+to a patch, or to the mean of a position that holds outliers only, they are nodes like others.
 
 Axes: `batch` prompts, `pos` columns (prompts padded on the left), `features` a dictionary's.
 """
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from einops import einsum
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
@@ -82,11 +82,14 @@ class BatchState:
 class Means:
     """Mean features and errors over a set of runs, for ablation and as a reference.
 
-    By position where positions are kept, else over all tokens (`pos` has length 1).
+    By position where positions are kept, else over all tokens (`pos` has length 1). Norm outliers
+    count only where there is nothing else.
     """
 
     f: dict[Site, Float[Tensor, "pos features"]]
     error: dict[Site, Float[Tensor, "pos d_model"]]
+    of_outliers: dict[Site, Bool[Tensor, " pos"]]
+    "where there is nothing else"
 
 
 def decompose(
@@ -159,33 +162,31 @@ def mean_over(
     by_position: bool,
     batch_size: int,
 ) -> Means:
-    """Mean features and errors over the prompts of `batch`, padding left out.
-
-    Over all tokens, without `by_position`, norm outliers are left out too.
-    """
-    f: dict[Site, Tensor] = {}
-    error: dict[Site, Tensor] = {}
-    counts: dict[Site, Tensor] = {}
+    """Mean features and errors over the prompts of `batch`, padding left out."""
+    totals: dict[Site, list[Tensor]] = {}
     for rows in torch.arange(len(batch)).split(batch_size):
         part = batch.rows(rows)
         values, _, _ = site_values(model, suite, part)
         for site, dictionary in suite.items():
             parts = decompose(dictionary, values[dictionary.source], values[site])
-            counted = part.mask
+            outlier = is_outlier_in_prompt(values[site], part.mask)
+            kinds = torch.stack([part.mask & ~outlier, outlier]).double()
+            over = "kind batch pos, batch pos d -> kind pos d"
+            sums = [einsum(kinds, x.double(), over) for x in (*parts, part.mask.unsqueeze(-1))]
             if not by_position:
-                counted = counted & ~is_outlier_in_prompt(values[site], part.mask)
-            weight = counted.double().unsqueeze(-1)
-            for total, value in zip((f, error, counts), (*parts, weight), strict=True):
-                total[site] = total.get(site, 0) + (value.double() * weight).sum(0)
-    if not by_position:
-        f, error, counts = (
-            {s: v.sum(0, keepdim=True) for s, v in total.items()} for total in (f, error, counts)
-        )
+                sums = [x.sum(1, keepdim=True) for x in sums]
+            known = totals.get(site)
+            totals[site] = (
+                sums if known is None else [a + b for a, b in zip(known, sums, strict=True)]
+            )
     dtype = next(model.parameters()).dtype
-    return Means(
-        {s: (v / counts[s]).to(dtype) for s, v in f.items()},
-        {s: (v / counts[s]).to(dtype) for s, v in error.items()},
-    )
+    means = Means({}, {}, {})
+    for site, (f, error, count) in totals.items():
+        plain = count[0] > 0
+        chosen = [torch.where(plain, inlier, outlier) for inlier, outlier in (f, error, count)]
+        means.f[site], means.error[site] = ((x / chosen[2]).to(dtype) for x in chosen[:2])
+        means.of_outliers[site] = ~plain.squeeze(-1)
+    return means
 
 
 def _batch_state(
@@ -206,8 +207,7 @@ def _batch_state(
         f, error = decompose(dictionary, values[dictionary.source], values[site])
         moved = _reference(site, dictionary, reference, patched, means, f, error)
         outlier = is_outlier_in_prompt(values[site], clean.mask)
-        moves = clean.mask & ~outlier if _is_one_value(reference, means, site) else clean.mask
-        keep = moves.unsqueeze(-1)
+        keep = (clean.mask & ~(outlier & _stays(reference, means, site))).unsqueeze(-1)
         f_moved, error_moved = torch.where(keep, moved[0], f), torch.where(keep, moved[1], error)
         slope = (f != 0).to(f)
         if reference == "patch" and patched is not None:
@@ -223,11 +223,11 @@ def _batch_state(
     return BatchState(rows, clean, values, states, embed_change, logits, patch_logits, arguments)
 
 
-def _is_one_value(reference: Reference, means: Means | None, site: Site) -> bool:
-    """Whether nodes at all positions move to one value."""
-    return reference == "zero" or (
-        reference == "mean" and means is not None and len(means.f[site]) == 1
-    )
+def _stays(reference: Reference, means: Means | None, site: Site) -> Bool[Tensor, " pos"]:
+    """At which positions norm outliers stay as they are."""
+    if means is not None:
+        return ~means.of_outliers[site]
+    return torch.tensor([reference == "zero"])
 
 
 def _reference(

@@ -78,7 +78,9 @@ def facts(meta: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What the header says about a graph: pairs of term and value; absent keys are left out."""
     model = meta.get("model")
     name = model.get("name") if isinstance(model, Mapping) else model
-    positions = {"keep": "kept apart", "sum": "summed"}.get(str(meta.get("positions")))
+    positions = {"keep": "kept apart", "end": "lined up at the last token", "sum": "summed"}.get(
+        str(meta.get("positions"))
+    )
     terms = {
         "Model": name,
         "Metric": _metric(meta),

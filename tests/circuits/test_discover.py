@@ -17,7 +17,14 @@ from circuits.prompts import EncodedPrompts
 from circuits.ranking import DiscoverConfig
 from circuits.verify import VerifyConfig, verify
 from hooked_qwen.tokens import Batch
-from tests.conftest import found_and_verified, full_suite, toy, toy_prompts, toy_suite
+from tests.conftest import (
+    found_and_verified,
+    full_suite,
+    padded_on_the_left,
+    toy,
+    toy_prompts,
+    toy_suite,
+)
 
 
 @pytest.fixture(scope="module")
@@ -259,6 +266,46 @@ def test_a_circuit_is_held_against_prompts_it_was_not_found_on(case):
             assert row["faithfulness"] == pytest.approx(rows[name]["faithfulness"], abs=1e-5)
     with pytest.raises(ValueError, match="held-out prompts have 7 tokens and the run's 6"):
         check(held_out=toy_prompts(n=3, length=7))
+
+
+def side_by_side(long: EncodedPrompts, short: EncodedPrompts) -> EncodedPrompts:
+    """Pairs of two lengths as one set, the last tokens in one column."""
+    short = padded_on_the_left(short, pad=long.clean.tokens.shape[1] - short.clean.tokens.shape[1])
+    assert long.patch is not None
+    assert short.patch is not None
+
+    def join(a: Batch, b: Batch) -> Batch:
+        return Batch(tokens=torch.cat([a.tokens, b.tokens]), mask=torch.cat([a.mask, b.mask]))
+
+    return EncodedPrompts(
+        (*long.prompts, *short.prompts),
+        join(long.clean, short.clean),
+        join(long.patch, short.patch),
+        (*long.answer_ids, *short.answer_ids),
+        (*long.wrong_ids, *short.wrong_ids),
+        None,
+    )
+
+
+def test_prompts_lined_up_at_their_ends_have_the_nodes_of_both():
+    """Positions of the shorter prompts move right by what they are shorter; means are of all."""
+    model, suite = toy(dtype=torch.float32), full_suite(torch.float32)
+    long, short = toy_prompts(n=3, length=6), toy_prompts(n=2, length=4, seed=1)
+    config = DiscoverConfig(estimator="ig", positions="end", nodes=20, steps=3)
+    found, record = found_and_verified(model, suite, side_by_side(long, short), config)
+    expected: dict[Node, float] = {}
+    for prompts, shift in ((long, 0), (short, 2)):
+        ranking = discover(
+            model, suite, prompts, config=dataclasses.replace(config, positions="keep")
+        ).ranking
+        for node, effect in ranking:
+            key = node._replace(position=node.position + shift)
+            expected[key] = expected.get(key, 0.0) + effect * len(prompts) / 5
+    assert dict(found.ranking).keys() == expected.keys()
+    for node, effect in found.ranking:
+        assert effect == pytest.approx(expected[node], abs=1e-4)
+    assert record["nodes"]["n"] == len(found.graph) - 1
+    assert record["curves"]["rows"]["circuit"]["completeness"][-1] == pytest.approx(0, abs=1e-3)
 
 
 def test_summed_positions_give_nodes_without_positions(case):

@@ -101,6 +101,21 @@ def test_a_mean_over_all_tokens_leaves_outliers_out(case):
     torch.testing.assert_close(means.f[STREAM][0], nodes.f[:, 1:].mean((0, 1)))
 
 
+def test_outliers_among_other_tokens_stay_and_do_not_count(case):
+    """One prompt has a second loud token where the others have quiet ones."""
+    model, suite, prompts = case
+    tokens = prompts.clean.tokens.clone()
+    tokens[1, 3] = LOUD
+    prompts = dataclasses.replace(prompts, clean=Batch(tokens=tokens, mask=prompts.clean.mask))
+    means = mean_over(model, suite, prompts.clean, by_position=True, batch_size=2)
+    (state,) = batches(model, suite, prompts, reference="mean", batch_size=3, means=means)
+    nodes = state.sites[STREAM]
+    assert means.of_outliers[STREAM].tolist() == [True, False, False, False, False, False]
+    torch.testing.assert_close(means.error[STREAM][3], nodes.error[[0, 2], 3].mean(0))
+    assert not nodes.error_change[1, 3].any()
+    assert nodes.error_change[[0, 2], 3].any(-1).all()
+
+
 @pytest.mark.parametrize("to", ["zero", "mean"])
 def test_with_everything_ablated_outliers_are_as_they_arrive(case, to):
     """Where the prompts' outliers are known, and where they are told from what arrives."""

@@ -92,7 +92,7 @@ def test_a_line_that_cannot_be_read_is_named(tmp_path, line, message):
         (
             {**GOOD, "clean": "The keys are", "patch": "The key are"},
             "keep",
-            "line 2: 3 tokens where most prompts have 5.*--positions sum",
+            "line 2: 3 tokens where most prompts have 5.*--positions end.* or sum",
         ),
         (
             {k: v for k, v in GOOD.items() if k != "patch"},
@@ -115,6 +115,11 @@ def test_prompts_of_different_lengths_end_in_one_column(tmp_path, tokenizer):
     assert encoded.columns is None
     assert encoded.clean.mask.sum(1).tolist() == [5, 2]
     assert torch.equal(encoded.clean.mask[1], torch.tensor([False] * 3 + [True] * 2))
+    lined_up = encode_prompts(encoded.prompts, tokenizer, positions="end")
+    assert torch.equal(lined_up.clean.tokens, encoded.clean.tokens)
+    assert lined_up.columns is not None
+    assert lined_up.columns[:3] == ("The…", " keys…", " near…")
+    assert len(lined_up.columns) == lined_up.n_positions("end") == 5
 
 
 def test_missing_and_empty_files(tmp_path):
