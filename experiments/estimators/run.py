@@ -3,13 +3,14 @@
     python -m experiments.estimators.run [--model MODEL --dictionaries DIR] [--pairs N]
                                          [--task TASK ...]
 
-Nodes: the hundred largest by each of the estimators, against exact ablation. Edges: the hundred
+Circuits: how faithful the strongest nodes by each estimator are, all others at their mean. Nodes:
+the hundred largest by each of the estimators, against exact ablation. Edges: the hundred
 largest by either way of answering, among the nodes that `ig` ranks first, against path patching.
 Results go to `results/MODEL.json` beside this file, with the tables of the README.
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +27,7 @@ from circuits.answers import metric_of
 from circuits.attribution.edges import edge_weights, effects_by_prompt
 from circuits.attribution.effects import Estimator
 from circuits.attribution.states import BatchState
+from circuits.curves import Scale, Setting
 from circuits.graph import Node, write_json
 from circuits.metric import Metric
 from circuits.path_patching import exact_edges
@@ -42,6 +44,7 @@ ESTIMATORS: tuple[Estimator, ...] = ("patching", "relp", "ig", "ig-inputs")
 ANSWERS = ("slope", "gradient")
 "How a feature answers its pre-activation: see `circuits.attribution.edges`."
 NODES, EDGES = 100, 100
+SIZES = (20, 100, 500)
 
 
 def main() -> None:
@@ -57,10 +60,15 @@ def main() -> None:
     found = {}
     for task in chosen.task or TASKS:
         case = Case(task, model, suite, _prompts(task, chosen.pairs, chosen.model, model))
-        found[task] = {"nodes": case.nodes(), "edges": case.edges()}
+        found[task] = {"circuits": case.circuits(), "nodes": case.nodes(), "edges": case.edges()}
     RESULTS.mkdir(exist_ok=True)
     write_json({"pairs": chosen.pairs, "tasks": found}, RESULTS / f"{Path(chosen.model).stem}.json")
-    print(table(found, "nodes", ESTIMATORS), table(found, "edges", ANSWERS), sep="\n\n")
+    tables = [
+        table(found, "circuits", ESTIMATORS, _faithful),
+        table(found, "nodes", ESTIMATORS, _agrees),
+        table(found, "edges", ANSWERS, _agrees),
+    ]
+    print(*tables, sep="\n\n")
 
 
 def _prompts(task: str, n: int, name: str, model: TransformerBridge) -> EncodedPrompts:
@@ -116,6 +124,25 @@ class Case:
             batch_size=len(self.prompts),
         )
 
+    def circuits(self) -> dict[str, Any]:
+        """Faithfulness of the strongest nodes by each estimator."""
+        config = self._config("ig")
+        scale = Scale.of(
+            Setting(
+                model=self.model,
+                metric=self.metric,
+                prompts=self.prompts,
+                to="mean",
+                discovered=config,
+            ),
+            self.suite,
+        )
+        found = {}
+        for name, (ranking, _) in self.ranked.items():
+            nodes = [n for n, _ in ranking if n.kind != "token"]
+            found[name] = scale.curve([nodes[:size] for size in SIZES]).record()
+        return {"n": SIZES} | found
+
     def nodes(self) -> dict[str, Any]:
         """Agreement of each estimator with exact effects, over the strongest nodes by any."""
         nodes = sorted({n for ranking, _ in self.ranked.values() for n in _first(ranking)}, key=str)
@@ -160,16 +187,23 @@ def _strongest(weights: Mapping[Edge, float]) -> list[Edge]:
     return sorted(weights, key=lambda e: (-abs(weights[e]), str(e)))[:EDGES]
 
 
-def table(found: Mapping[str, Any], part: str, names: Sequence[str]) -> str:
-    """Spearman's correlation with its interval and the share of equal signs, a line a task."""
+def table(
+    found: Mapping[str, Any], part: str, names: Sequence[str], cell: Callable[[Any], str]
+) -> str:
+    """One part of the comparison, a line a task."""
     lines = [f"| task | {part} | " + " | ".join(names) + " |", "|---|" + "---|" * (len(names) + 1)]
     for task, figures in found.items():
-        cells = [_cell(figures[part][name]) for name in names]
+        cells = [cell(figures[part][name]) for name in names]
         lines.append(f"| {task} | {figures[part]['n']} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _cell(figures: Mapping[str, Any]) -> str:
+def _faithful(figures: Mapping[str, Any]) -> str:
+    return ", ".join(f"{value:.2f}" for value in figures["faithfulness"])
+
+
+def _agrees(figures: Mapping[str, Any]) -> str:
+    """Spearman's correlation with its interval, and the share of equal signs."""
     low, high = figures["intervals"]["spearman"]
     return f"{figures['spearman']:.2f} ({low:.2f} to {high:.2f}), {figures['sign_agreement']:.0%}"
 
