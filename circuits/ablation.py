@@ -21,7 +21,6 @@ from circuits.graph import Node
 from circuits.metric import Metric, metric_at
 from hooked_qwen.hooks import Activation, Edit, capture, intervene
 from hooked_qwen.sites import Site
-from hooked_qwen.stream import is_outlier_in_prompt
 from saes.dictionary import SparseDictionary
 from saes.suite import Suite
 
@@ -111,19 +110,24 @@ class Baseline:
     stays: Bool[Tensor, " pos"] | None = None
     "positions at which norm outliers are left as they arrive (see `circuits.attribution.states`)"
     outlier: Bool[Tensor, "prompts tokens"] | None = None
-    "None where the prompts are not known: then told from what arrives"
+    "which they are, where the prompts are known"
+    limits: tuple[float, float] | None = None
+    "else the norms at source and target above which a token is one"
 
     def rows(self, index: Int[Tensor, " rows"]) -> "Baseline":
         """The baseline of each prompt in `index`, repeats allowed."""
         f, error = (x if len(x) == 1 else x[index] for x in (self.f, self.error))
         outlier = None if self.outlier is None else self.outlier[index]
-        return Baseline(f, error, self.stays, outlier)
+        return Baseline(f, error, self.stays, outlier, self.limits)
 
-    def spared(self, value: Activation) -> Bool[Tensor, "batch pos 1"] | None:
-        """Tokens of `value` that are not ablated."""
+    def spared(self, source: Activation, target: Activation) -> Bool[Tensor, "batch pos 1"] | None:
+        """Tokens that are not ablated, of those that arrive at the dictionary's two sites."""
         if self.stays is None or not self.stays.any():
             return None
-        found = is_outlier_in_prompt(value) if self.outlier is None else self.outlier
+        if (found := self.outlier) is None:
+            assert self.limits is not None, "outliers are known, or told by limits"
+            read, written = (x.float().norm(dim=-1) for x in (source, target))
+            found = (read > self.limits[0]) | (written > self.limits[1])
         return (found & self.stays).unsqueeze(-1)
 
 
@@ -208,10 +212,11 @@ def _ablation(
     ablated = dictionary.b_dec + baseline.error
 
     def edit(value: Activation) -> Activation:
-        f = dictionary.encode(seen.get(dictionary.source, value))
+        source = seen.get(dictionary.source, value)
+        f = dictionary.encode(source)
         after = torch.where(keep.feature, f, baseline.f)
         found = torch.where(keep_error, value, ablated) + dictionary.write(after - keep_error * f)
-        spared = baseline.spared(value)
+        spared = baseline.spared(source, value)
         return found if spared is None else torch.where(spared, value, found)
 
     return edit

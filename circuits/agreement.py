@@ -82,15 +82,21 @@ def agreement(
     of the prompts on both sides of the comparison (ranks agree more) or on one (less). Nodes whose
     effects are both zero agree.
     """
-    estimate = estimate.expand_as(exact)
+    exact, estimate = exact.double(), estimate.double().expand_as(exact)
     shares = resamples(exact.shape[1]).T
     found = _figures(estimate.mean(1, keepdim=True), exact.mean(1, keepdim=True))
     draws = _figures(estimate @ shares, exact @ shares)
     values = {name: float(value[0]) for name, value in found.items()}
     return {name: rounded(v) if math.isfinite(v) else None for name, v in values.items()} | {
-        "intervals": {name: interval(draw) for name, draw in draws.items()}
-        | {"spearman": _around(values["spearman"], draws["spearman"])}
+        "intervals": {name: interval(_known(draw)) for name, draw in draws.items()}
+        | {"spearman": _around(values["spearman"], _known(draws["spearman"]))}
     }
+
+
+def _known(draws: Float[Tensor, " draws"]) -> Float[Tensor, " known"]:
+    """The draws that have a value: none, unless most of them do."""
+    known = draws[draws.isfinite()]
+    return known if 2 * len(known) > len(draws) else known[:0]
 
 
 def _around(value: float, draws: Float[Tensor, " draws"]) -> Interval:

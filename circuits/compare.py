@@ -44,8 +44,15 @@ def differences(a: nx.DiGraph, b: nx.DiGraph, *, tolerance: float = TOLERANCE) -
     A node in both is `same` when its effect moved by at most `tolerance` of the larger of its
     two effects.
 
-    Raises `ValueError` when one graph keeps positions and the other sums them.
+    Raises `ValueError` when one graph keeps positions and the other sums them, and when they are
+    graphs of different metrics.
     """
+    metrics = [graph.graph.get("metric") for graph in (a, b)]
+    if metrics[0] != metrics[1]:
+        raise ValueError(
+            f"one graph is of {metrics[0]} and the other of {metrics[1]}, so effects cannot be "
+            "compared: discover both with the same --metric"
+        )
     if _keeps_positions(a) != _keeps_positions(b) and len(a) and len(b):
         raise ValueError(
             "one graph keeps token positions and the other sums them, so no node can match: "

@@ -96,10 +96,10 @@ class Scale:
     ends: Ends
 
     @classmethod
-    def of(cls, setting: Setting, suite: Suite, ends_: Ends | None = None) -> "Scale":
-        """`ends_` are measured where they are not known."""
+    def of(cls, setting: Setting, suite: Suite) -> "Scale":
+        """Run the prompts and measure both ends."""
         states, means = setting.states(suite), setting.means(suite)
-        found = ends_ or ends(setting.model, suite, states, setting.metric, setting.to, means)
+        found = ends(setting.model, suite, states, setting.metric, setting.to, means)
         return cls(setting, suite, states, means, found)
 
     def curve(self, circuits: Sequence[Sequence[Node]], *, complete: bool = False) -> Curve:
@@ -283,12 +283,9 @@ def _control(scale: Scale, name: str, suite: Suite, sizes: Sequence[int]) -> dic
 
     Where they have errors a second row leaves those out: dictionaries that explain nothing have
     errors that carry everything.
-
-    Both ends of the scale are the same where nodes go to a mean or a patch value: then a site with
-    everything ablated holds that whatever it was decomposed into. Zero keeps the decoder's bias.
     """
     setting = scale.setting
-    here = Scale.of(setting, suite, None if setting.to == "zero" else scale.ends)
+    here = Scale.of(setting, suite)
     means = reference_means(setting.model, suite, setting.prompts, setting.discovered)
     ranking, _ = rank_nodes(
         setting.model,

@@ -11,7 +11,7 @@ from circuits.ablation import masks_of
 from circuits.answers import metric_of, preference_of
 from circuits.attribution.edges import LOGIT, edge_weights
 from circuits.attribution.states import BatchState
-from circuits.faithfulness import To, ablation_means, ends, metrics_with
+from circuits.faithfulness import ablation_means, default_to, ends, metrics_with
 from circuits.graph import Node, rounded
 from circuits.metric import Metric
 from circuits.prompts import EncodedPrompts
@@ -133,8 +133,8 @@ def _faithfulness(
     config: DiscoverConfig,
     report: Report,
 ) -> Removal:
-    """Measures circuits, all other nodes at their mean (zero, for prompts without a patch)."""
-    to: To = "zero" if prompts.patch is None else "mean"
+    """Measures circuits as `verify` does by default."""
+    to = default_to(prompts)
     options = {"positions": config.positions, "batch_size": config.batch_size}
     means = ablation_means(model, suite, prompts, **options) if to == "mean" else None
     scale = ends(model, suite, states, metric, to, means)

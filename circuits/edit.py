@@ -18,7 +18,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.ablation import Masks, complement, masks_of, only
 from circuits.answers import metric_of, preference_of
-from circuits.attribution.states import BatchState, batches
+from circuits.attribution.states import BatchState, Means, batches, norm_limits
 from circuits.faithfulness import To, ablation_means, baselines, by_site, metric_with
 from circuits.graph import Node, rounded
 from circuits.prompts import EncodedPrompts
@@ -28,7 +28,7 @@ from saes.suite import Suite
 
 SCHEMA = "ablation/1"
 DRAWS = 3
-Measured = Float[Tensor, "2 prompts"]
+Outcome = Float[Tensor, "2 prompts"]
 "The metric of each prompt, and the logit difference that says whether the answer is preferred."
 
 
@@ -93,7 +93,14 @@ def ablate(
         [torch.cat([m(s.logits, s.rows).double() for s in states]) for m in (metric, preference)]
     )
 
-    def run(nodes: Sequence[Node]) -> Measured:
+    spared, named = _spared(suite, states, edit, means)
+    if named and spared == named:
+        raise ValueError(
+            f"nothing would be ablated: {', '.join(map(str, edit.ablated))} stand only on norm "
+            f"outliers, which stay as they are when nodes go to {edit.to}; use --to patch"
+        )
+
+    def run(nodes: Sequence[Node]) -> Outcome:
         masks = Edit(ablated=tuple(nodes), to=edit.to).masks(suite, n_positions)
         found = metric_with(model, suite, states, metric, masks, edit.to, means)
         if config.metric == "logit-difference":
@@ -107,6 +114,7 @@ def ablate(
         "schema": SCHEMA,
         "features": [str(node) for node in edit.ablated],
         "to": edit.to,
+        "spared": spared,
         **_summary("before", before),
         **_summary("after", after),
         "controls": [_control(draws, len(edit.ablated))] if draws else [],
@@ -139,7 +147,9 @@ def apply(
     to: To = "zero" if edit.to == "zero" else "mean"
     options = {"positions": config.positions, "batch_size": config.batch_size}
     means = ablation_means(model, suite, prompts, **options) if to == "mean" else None
-    return only(model, suite, edit.masks(suite, n_positions), baselines(suite, to, means=means))
+    limits = norm_limits(model, suite, prompts.clean, batch_size=config.batch_size)
+    base = baselines(suite, to, means=means, limits=limits)
+    return only(model, suite, edit.masks(suite, n_positions), base)
 
 
 def outside(ranking: Ranking, kept: Sequence[Node]) -> tuple[Node, ...]:
@@ -159,6 +169,24 @@ def _check_positions(edit: Edit, n_positions: int) -> None:
                     else f"prompts have positions 0 to {n_positions - 1}"
                 )
             )
+
+
+def _spared(
+    suite: Suite, states: Sequence[BatchState], edit: Edit, means: Means | None
+) -> tuple[int, int]:
+    """How many tokens of the ablated nodes are norm outliers that stay, and how many there are."""
+    spared = named = 0
+    for state in states:
+        base = baselines(suite, edit.to, means=means, state=state)
+        for node in edit.ablated:
+            here, at = base[Site.parse(node.site)], slice(None)
+            if node.position is not None:
+                at = slice(node.position, node.position + 1)
+            tokens = state.clean.mask[:, at]
+            named += int(tokens.sum())
+            if here.stays is not None and here.outlier is not None:
+                spared += int((here.outlier & here.stays)[:, at].sum())
+    return spared, named
 
 
 def _states(
@@ -185,7 +213,7 @@ def _random_nodes(edit: Edit, ranking: Ranking) -> list[list[Node]]:
     ]
 
 
-def _summary(when: str, values: Measured) -> dict[str, float | None]:
+def _summary(when: str, values: Outcome) -> dict[str, float | None]:
     metric, preference = values
     return {
         when: rounded(float(metric.mean())),
@@ -193,6 +221,6 @@ def _summary(when: str, values: Measured) -> dict[str, float | None]:
     }
 
 
-def _control(draws: Sequence[Measured], n: int) -> dict[str, Any]:
+def _control(draws: Sequence[Outcome], n: int) -> dict[str, Any]:
     values = torch.cat(list(draws), 1)
     return {"name": f"{n} random nodes at the same sites", **_summary("after", values)}

@@ -81,10 +81,19 @@ class Curve:
 
 
 def baselines(
-    suite: Suite, to: To, *, means: Means | None = None, state: BatchState | None = None
+    suite: Suite,
+    to: To,
+    *,
+    means: Means | None = None,
+    state: BatchState | None = None,
+    limits: Mapping[Site, float] | None = None,
 ) -> dict[Site, Baseline]:
-    """What ablated nodes are set to: means by position, the patch run's values, or zero."""
+    """What ablated nodes are set to: means by position, the patch run's values, or zero.
+
+    `state` knows the prompts' norm outliers; without one, `limits` of `norm_limits` tell them.
+    """
     outlier = {s: None if state is None else state.sites[s].outlier for s in suite}
+    above = {s: None if limits is None else (limits[suite[s].source], limits[s]) for s in suite}
     if to == "mean":
         assert means is not None, "ablation to the mean needs the means"
         return {
@@ -93,6 +102,7 @@ def baselines(
                 means.error[s].unsqueeze(0),
                 ~means.of_outliers[s],
                 outlier[s],
+                above[s],
             )
             for s in suite
         }
@@ -102,7 +112,7 @@ def baselines(
             s: Baseline(state.sites[s].f_reference, state.sites[s].error_reference) for s in suite
         }
     zero, everywhere = torch.zeros(1, 1, 1), torch.ones(1, dtype=torch.bool)
-    return {s: Baseline(zero, zero, everywhere, outlier[s]) for s in suite}
+    return {s: Baseline(zero, zero, everywhere, outlier[s], above[s]) for s in suite}
 
 
 def metric_with(
@@ -227,6 +237,11 @@ def curve(
     values = metrics_with(model, suite, states, metric, both, to, means)
     inside, outside = values[: len(kept)], values[len(kept) :]
     return Curve(scale.faithfulness(inside), scale.faithfulness(outside))
+
+
+def default_to(prompts: EncodedPrompts) -> To:
+    """The mean over the prompts; zero, where a lone prompt would be its own mean."""
+    return "zero" if len(prompts) == 1 and prompts.patch is None else "mean"
 
 
 def ablation_means(

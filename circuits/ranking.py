@@ -62,6 +62,10 @@ class DiscoverConfig:
         for name in ("nodes", "steps", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected at least 1")
+        if self.faithfulness is not None and self.faithfulness <= 0:
+            raise ValueError(f"faithfulness is {self.faithfulness}: expected more than 0")
+        if self.influence is not None and not 0 < self.influence <= 1:
+            raise ValueError(f"influence is {self.influence}: expected a share, over 0, at most 1")
         rules = ("threshold", "influence", "faithfulness")
         chosen = [name for name in rules if getattr(self, name) is not None]
         if len(chosen) > 1:

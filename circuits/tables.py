@@ -183,4 +183,4 @@ def comparison_table(rows: Sequence[Difference], names: tuple[str, str]) -> None
         values = (row.effect_a, row.effect_b, row.change)
         table.add_row(str(row.node), row.status, *map(_number, values))
     console.print(table)
-    console.print("effect: of patching the node; the page shows supports, the sign flipped")
+    console.print("effect: what moving the node to its patch value does to the metric")

@@ -13,10 +13,10 @@ from transformer_lens.model_bridge import TransformerBridge
 from circuits.ablation import exact_effects
 from circuits.agreement import Edge, edge_agreement, edges_to_measure, node_agreement
 from circuits.answers import metric_of
-from circuits.attribution.edges import effects_by_prompt
+from circuits.attribution.effects import effects_by_prompt
 from circuits.attribution.states import BatchState
 from circuits.curves import Scale, Setting, curves, held_out_curves, what_each_adds
-from circuits.faithfulness import To
+from circuits.faithfulness import To, default_to
 from circuits.graph import Node, ordered
 from circuits.metric import Metric
 from circuits.path_patching import exact_edges
@@ -34,7 +34,7 @@ class VerifyConfig:
     """What ablated nodes are set to, and how many random controls are drawn."""
 
     to: To | None = None
-    "by default the mean over the prompts; zero, where a lone prompt would be its own mean"
+    "by default that of `default_to`"
     draws: int = 3
     "random circuits averaged in each random control"
     seed: int = 0
@@ -60,8 +60,7 @@ def verify(
     when nodes are to be ablated to a patch that they were not moved to.
     """
     metric = metric_of(discovered.metric, model, prompts)
-    alone = len(prompts) == 1 and prompts.patch is None
-    to = config.to or ("zero" if alone else "mean")
+    to = config.to or default_to(prompts)
     if to == "patch" and discovered.reference != "patch":
         raise ValueError(
             f"nodes were moved to {discovered.reference} in this run, not to a patch: verify with "

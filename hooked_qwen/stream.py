@@ -109,12 +109,11 @@ def is_outlier(value: Float[Tensor, "*tokens d_model"]) -> Bool[Tensor, "*tokens
 
 
 def is_outlier_in_prompt(
-    value: Float[Tensor, "batch pos d_model"], mask: Bool[Tensor, "batch pos"] | None = None
+    value: Float[Tensor, "batch pos d_model"], mask: Bool[Tensor, "batch pos"]
 ) -> Bool[Tensor, "batch pos"]:
     """Tokens over ten times the median norm of their own prompt's; padding is none."""
-    norms = value.float().norm(dim=-1)
-    real = norms if mask is None else norms.masked_fill(~mask, math.nan)
-    return real > OUTLIER_FACTOR * real.nanmedian(-1, keepdim=True).values
+    norms = value.float().norm(dim=-1).masked_fill(~mask, math.nan)
+    return norms > OUTLIER_FACTOR * norms.nanmedian(-1, keepdim=True).values
 
 
 def activation_batches(

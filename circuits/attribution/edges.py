@@ -239,19 +239,6 @@ def _add(
             weights[source, target] = weights.get((source, target), 0.0) + value
 
 
-def effects_by_prompt(
-    suite: Suite, state: BatchState, gradients: Mapping[Site, Activation], nodes: Sequence[Node]
-) -> Float[Tensor, "nodes batch"]:
-    """The estimate of each node's effect on each prompt of the batch."""
-    rows = []
-    for node in nodes:
-        site = Site.parse(node.site)
-        at = slice(None) if node.position is None else slice(node.position, node.position + 1)
-        change = node_change(suite, state, site, node)[:, at]
-        rows.append((change * gradients[site][:, at]).sum((1, 2)).double())
-    return torch.stack(rows)
-
-
 def node_change(suite: Suite, state: BatchState, site: Site, node: Node) -> Activation:
     """How the site's tensor changes when the node moves to its reference, at every position."""
     if site == EMBED:

@@ -12,7 +12,7 @@ Both are first order in the move; `circuits.ablation` measures the same effects 
 Units are those of the metric; positive means that the move raises it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,7 +22,9 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from circuits.attribution.edges import node_change
 from circuits.attribution.states import EMBED, BatchState
+from circuits.graph import Node
 from circuits.metric import Metric, metric_at
 from circuits.prompts import Positions
 from hooked_qwen.forward import (
@@ -247,6 +249,19 @@ def node_effects(
             error=join((nodes.error_change * g).sum(-1)),
         )
     return effects
+
+
+def effects_by_prompt(
+    suite: Suite, state: BatchState, gradients: Mapping[Site, Tensor], nodes: Sequence[Node]
+) -> Float[Tensor, "nodes batch"]:
+    """The estimate of each node's effect on each prompt of the batch."""
+    rows = []
+    for node in nodes:
+        site = Site.parse(node.site)
+        at = slice(None) if node.position is None else slice(node.position, node.position + 1)
+        change = node_change(suite, state, site, node)[:, at]
+        rows.append((change * gradients[site][:, at]).sum((1, 2)).double())
+    return torch.stack(rows)
 
 
 def _over(positions: Positions) -> Callable[[Tensor], Tensor]:

@@ -12,7 +12,7 @@ to a patch, or to the mean of a position that holds outliers only, they are node
 Axes: `batch` prompts, `pos` columns (prompts padded on the left), `features` a dictionary's.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,7 +26,7 @@ from circuits.prompts import EncodedPrompts
 from hooked_qwen.forward import BlockArguments, LastLogits, run_recording
 from hooked_qwen.hooks import capture
 from hooked_qwen.sites import Site
-from hooked_qwen.stream import is_outlier_in_prompt
+from hooked_qwen.stream import OUTLIER_FACTOR, is_outlier_in_prompt
 from hooked_qwen.tokens import Batch
 from saes.dictionary import SparseDictionary
 from saes.suite import Suite
@@ -47,7 +47,7 @@ class SiteState:
     slope: Float[Tensor, "batch pos features"]
     "how far each feature answers a change of its pre-activation"
     outlier: Bool[Tensor, "batch pos"]
-    "tokens over ten times the median norm of the prompt's, on the clean run"
+    "tokens over ten times the median norm of the prompt's, at target or source, on the clean run"
 
     @property
     def f_change(self) -> Float[Tensor, "batch pos features"]:
@@ -169,7 +169,7 @@ def mean_over(
         values, _, _ = site_values(model, suite, part)
         for site, dictionary in suite.items():
             parts = decompose(dictionary, values[dictionary.source], values[site])
-            outlier = is_outlier_in_prompt(values[site], part.mask)
+            outlier = _outlier(dictionary, values, part)
             kinds = torch.stack([part.mask & ~outlier, outlier]).double()
             over = "kind batch pos, batch pos d -> kind pos d"
             sums = [einsum(kinds, x.double(), over) for x in (*parts, part.mask.unsqueeze(-1))]
@@ -206,8 +206,11 @@ def _batch_state(
     for site, dictionary in suite.items():
         f, error = decompose(dictionary, values[dictionary.source], values[site])
         moved = _reference(site, dictionary, reference, patched, means, f, error)
-        outlier = is_outlier_in_prompt(values[site], clean.mask)
-        keep = (clean.mask & ~(outlier & _stays(reference, means, site))).unsqueeze(-1)
+        outlier = _outlier(dictionary, values, clean)
+        keep = clean.mask.unsqueeze(-1)
+        if reference != "patch":
+            stays = outlier if means is None else outlier & ~means.of_outliers[site]
+            keep = keep & ~stays.unsqueeze(-1)
         f_moved, error_moved = torch.where(keep, moved[0], f), torch.where(keep, moved[1], error)
         slope = (f != 0).to(f)
         if reference == "patch" and patched is not None:
@@ -223,11 +226,29 @@ def _batch_state(
     return BatchState(rows, clean, values, states, embed_change, logits, patch_logits, arguments)
 
 
-def _stays(reference: Reference, means: Means | None, site: Site) -> Bool[Tensor, " pos"]:
-    """At which positions norm outliers stay as they are."""
-    if means is not None:
-        return ~means.of_outliers[site]
-    return torch.tensor([reference == "zero"])
+def _outlier(
+    dictionary: SparseDictionary, values: Mapping[Site, Tensor], batch: Batch
+) -> Bool[Tensor, "batch pos"]:
+    source, target = (values[s] for s in (dictionary.source, dictionary.target))
+    return is_outlier_in_prompt(source, batch.mask) | is_outlier_in_prompt(target, batch.mask)
+
+
+def norm_limits(
+    model: TransformerBridge, suite: Suite, batch: Batch, *, batch_size: int
+) -> dict[Site, float]:
+    """Ten times the median norm of all tokens of `batch`, at every source and target.
+
+    It tells norm outliers where prompts are not known one by one, padding among them.
+    """
+    norms: dict[Site, list[Tensor]] = {site: [] for site in {*suite, *suite.sources}}
+    for rows in torch.arange(len(batch)).split(batch_size):
+        part = batch.rows(rows)
+        values, _, _ = site_values(model, suite, part)
+        for site, found in norms.items():
+            found.append(values[site].float().norm(dim=-1)[part.mask])
+    return {
+        site: OUTLIER_FACTOR * float(torch.cat(found).median()) for site, found in norms.items()
+    }
 
 
 def _reference(

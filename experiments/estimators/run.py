@@ -24,8 +24,8 @@ from transformer_lens.model_bridge import TransformerBridge
 from circuits.ablation import exact_effects
 from circuits.agreement import Edge, agreement
 from circuits.answers import metric_of
-from circuits.attribution.edges import edge_weights, effects_by_prompt
-from circuits.attribution.effects import Estimator
+from circuits.attribution.edges import edge_weights
+from circuits.attribution.effects import Estimator, effects_by_prompt
 from circuits.attribution.states import BatchState
 from circuits.curves import Scale, Setting
 from circuits.graph import Node, write_json

@@ -43,6 +43,16 @@ def test_held_out_prompts_have_a_panel_and_rows_keep_their_colour(tmp_path):
     assert held_out == [own[0], *own[2 : 1 + len(rows)]]
 
 
+def test_the_first_row_of_every_panel_has_its_interval(tmp_path):
+    record = synthetic.verification(synthetic.circuit(40))
+    curves_figure(record, tmp_path / "with.svg")
+    for row in record["curves"]["rows"].values():
+        del row["completeness_low"]
+    curves_figure(record, tmp_path / "without.svg")
+    texts = [(tmp_path / f"{name}.svg").read_text() for name in ("with", "without")]
+    assert [text.count('id="FillBetweenPolyCollection_') for text in texts] == [3, 2]
+
+
 def _colours(panel):
     """Of the curves of a panel, in the order in which they were drawn."""
     styles = [path.get("style") or "" for path in panel]

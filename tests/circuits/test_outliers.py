@@ -19,7 +19,7 @@ from hooked_qwen.load import hook
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import is_outlier_in_prompt
 from hooked_qwen.tokens import Batch
-from tests.conftest import full_suite, toy_hf, toy_prompts
+from tests.conftest import full_suite, padded_on_the_left, toy_hf, toy_prompts
 
 STREAM = Site("resid_post", 1)
 LOUD = 0
@@ -32,17 +32,22 @@ def at_the_start(batch: Batch) -> Batch:
     return Batch(tokens=tokens, mask=batch.mask)
 
 
-@pytest.fixture(scope="module")
-def case():
-    """A toy that answers one token with a thousand times the usual norm, first in every prompt."""
-    hf = toy_hf()
+def toy_loud(dtype=torch.float64):
+    """A toy that answers one token with a thousand times the usual norm."""
+    hf = toy_hf(dtype=dtype)
     with torch.no_grad():
         hf.model.embed_tokens.weight[LOUD] *= 1000
+    return hook(hf, name="toy-loud")
+
+
+@pytest.fixture(scope="module")
+def case():
+    """The loud toy, and prompts that begin with the loud token."""
     prompts = toy_prompts(n=3)
     prompts = dataclasses.replace(
         prompts, clean=at_the_start(prompts.clean), patch=at_the_start(prompts.patch)
     )
-    return hook(hf, name="toy-loud"), full_suite(), prompts
+    return toy_loud(), full_suite(), prompts
 
 
 def test_an_outlier_is_told_by_its_own_prompt_without_padding():
@@ -53,7 +58,7 @@ def test_an_outlier_is_told_by_its_own_prompt_without_padding():
     mask[1, :3] = False
     found = is_outlier_in_prompt(value, mask)
     assert found.nonzero().tolist() == [[0, 3]]
-    assert not is_outlier_in_prompt(torch.zeros(1, 4, 3)).any()
+    assert not is_outlier_in_prompt(torch.zeros(1, 4, 3), mask[:1, :4]).any()
 
 
 def test_outliers_do_not_move_to_zero(case):
@@ -139,6 +144,33 @@ def test_with_everything_ablated_outliers_are_as_they_arrive(case, to):
     means = mean_over(model, only_here, prompts.patch, by_position=False, batch_size=2)
     known = metric_with(model, only_here, states, metric, no_nodes(only_here, 1), to, means)
     torch.testing.assert_close(known, metric(told, torch.arange(3)), atol=1e-5, rtol=1e-5)
+
+
+def test_loud_padding_is_told_from_loud_tokens_under_an_edit(case):
+    """Padding outnumbers the tokens, and is as loud as the first of them."""
+    model, suite, prompts = toy_loud(torch.float32), full_suite(torch.float32), case[2]
+    wide = padded_on_the_left(prompts, pad=8)
+    config = DiscoverConfig(positions="sum")
+    nodes = tuple(Node(str(STREAM), f) for f in [*range(20), "error"])
+    metric = logit_difference(prompts.answer_ids, prompts.wrong_ids)
+    found = []
+    for some in (prompts, wide):
+        with edits.apply(model, suite, some, edits.Edit(ablated=nodes), config=config):
+            found.append(metric(last_logits(model, some.clean), torch.arange(3)))
+    torch.testing.assert_close(found[1], found[0], atol=1e-3, rtol=1e-3)
+
+
+def test_an_edit_says_how_many_tokens_it_spares(case):
+    model, suite, prompts = case
+    config = DiscoverConfig(reference="zero", positions="sum")
+    everywhere = edits.Edit(ablated=(Node(str(STREAM), 3), Node(str(STREAM), "error")))
+    assert edits.ablate(model, suite, prompts, everywhere, [], config=config)["spared"] == 6
+    config = dataclasses.replace(config, positions="keep")
+    at_the_sink = edits.Edit(ablated=(Node(str(STREAM), 3, 0),))
+    with pytest.raises(ValueError, match="stand only on norm outliers"):
+        edits.ablate(model, suite, prompts, at_the_sink, [], config=config)
+    to_mean = dataclasses.replace(at_the_sink, to="mean")
+    assert edits.ablate(model, suite, prompts, to_mean, [], config=config)["spared"] == 0
 
 
 def test_a_discovery_counts_the_outliers(case):

@@ -82,6 +82,19 @@ def test_the_card_speaks_of_support_with_the_sign_flipped(visit, sample, sample_
 
 
 @needs_browser
+def test_what_a_divergence_rises_with_supports(visit):
+    graph = synthetic.circuit(20)
+    graph.graph["metric"] = "kl"
+    tab = visit(page(graph, verification=synthetic.verification(graph)))
+    node = next(n for n in features(graph) if graph.nodes[n]["effect"] > 0)
+    tab.evaluate("key => circuit.select(key)", str(node))
+    panel = tab.locator("#panel-node")
+    assert "supports the answer" in panel.inner_text()
+    shown = panel.locator(".figures dd").nth(1).inner_text()
+    assert float(shown) == pytest.approx(graph.nodes[node]["effect"], rel=0.01)
+
+
+@needs_browser
 def test_edges_that_act_on_their_target_keep_their_sign(visit):
     graph = synthetic.circuit(20)
     graph.graph["edge_units"] = "pre-activation of the target"
@@ -213,6 +226,10 @@ def test_check_and_ablations_show_the_records(visit, sample_page):
     assert check.locator("svg.chart").count() == 5
     for heading in ("Edges against path patching", "What each node adds", "not found on"):
         assert heading in check.inner_text()
+    assert "0.81 to 0.92" in check.locator("tr:has-text('circuit without errors')").inner_text()
+    assert "0.91 to 0.96" in check.locator(".figures").inner_text()
+    header = tab.locator("header").inner_text()
+    assert "0.90 (0.86 to 0.95), other nodes at their mean" in header
     dashes = check.locator(".keys span:has-text('random features') line").evaluate_all(
         "lines => lines.map((line) => line.getAttribute('stroke-dasharray'))"
     )
