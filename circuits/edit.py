@@ -21,7 +21,7 @@ from circuits.answers import metric_of, preference_of
 from circuits.attribution.states import BatchState, Means, batches, norm_limits
 from circuits.faithfulness import To, ablation_means, baselines, by_site, metric_with
 from circuits.graph import Node, rounded
-from circuits.prompts import EncodedPrompts
+from circuits.prompts import EncodedPrompts, Prompt
 from circuits.ranking import DiscoverConfig, Ranking
 from hooked_qwen.sites import Site
 from saes.suite import Suite
@@ -92,13 +92,7 @@ def ablate(
     before = torch.stack(
         [torch.cat([m(s.logits, s.rows).double() for s in states]) for m in (metric, preference)]
     )
-
-    spared, named = _spared(suite, states, edit, means)
-    if named and spared == named:
-        raise ValueError(
-            f"nothing would be ablated: {', '.join(map(str, edit.ablated))} stand only on norm "
-            f"outliers, which stay as they are when nodes go to {edit.to}; use --to patch"
-        )
+    spared = _spared(suite, states, edit, means)
 
     def run(nodes: Sequence[Node]) -> Outcome:
         masks = Edit(ablated=tuple(nodes), to=edit.to).masks(suite, n_positions)
@@ -119,15 +113,21 @@ def ablate(
         **_summary("after", after),
         "controls": [_control(draws, len(edit.ablated))] if draws else [],
         "prompts": [
-            {
-                "clean": p.clean,
-                "answer": p.answer[0],
-                "wrong": p.wrong[0] if p.wrong else None,
-                "before": rounded(b),
-                "after": rounded(a),
-            }
-            for p, b, a in zip(prompts.prompts, before[0].tolist(), after[0].tolist(), strict=True)
+            _one_prompt(prompt, *metrics)
+            for prompt, *metrics in zip(
+                prompts.prompts, before[0].tolist(), after[0].tolist(), strict=True
+            )
         ],
+    }
+
+
+def _one_prompt(prompt: Prompt, before: float, after: float) -> dict[str, Any]:
+    return {
+        "clean": prompt.clean,
+        "answer": prompt.answer[0],
+        "wrong": prompt.wrong[0] if prompt.wrong else None,
+        "before": rounded(before),
+        "after": rounded(after),
     }
 
 
@@ -171,10 +171,8 @@ def _check_positions(edit: Edit, n_positions: int) -> None:
             )
 
 
-def _spared(
-    suite: Suite, states: Sequence[BatchState], edit: Edit, means: Means | None
-) -> tuple[int, int]:
-    """How many tokens of the ablated nodes are norm outliers that stay, and how many there are."""
+def _spared(suite: Suite, states: Sequence[BatchState], edit: Edit, means: Means | None) -> int:
+    """How many tokens of the ablated nodes are norm outliers that stay; not all may be."""
     spared = named = 0
     for state in states:
         base = baselines(suite, edit.to, means=means, state=state)
@@ -186,7 +184,12 @@ def _spared(
             named += int(tokens.sum())
             if here.stays is not None and here.outlier is not None:
                 spared += int((here.outlier & here.stays)[:, at].sum())
-    return spared, named
+    if named and spared == named:
+        raise ValueError(
+            f"nothing would be ablated: {', '.join(map(str, edit.ablated))} stand only on norm "
+            f"outliers, which stay as they are when nodes go to {edit.to}; use --to patch"
+        )
+    return spared
 
 
 def _states(

@@ -73,10 +73,10 @@ def verify(
     for node, effects in zip(nodes, exact, strict=True):
         graph.nodes[node]["exact"] = float(effects.mean())
     gradients = _gradients(setting, suite, scale.states, report)
-    estimates = exact
-    if discovered.estimator != "exact":
-        each = zip(scale.states, gradients, strict=True)
-        estimates = torch.cat([effects_by_prompt(suite, s, g, nodes) for s, g in each], 1)
+    estimates = [
+        effects_by_prompt(suite, state, g, nodes)
+        for state, g in zip(scale.states, gradients, strict=True)
+    ]
     edges, strongest = edges_to_measure(graph, seed=config.seed)
     measured = _exact_edges(setting, suite, scale.states, gradients, edges, report)
     kept = [n for n in nodes if n.kind != "token"]
@@ -84,15 +84,11 @@ def verify(
         "schema": SCHEMA,
         "estimator": discovered.estimator,
         "metric": discovered.metric,
-        "nodes": node_agreement(nodes, estimates, exact),
-        "edges": edge_agreement(graph, edges, strongest, measured),
-        "curves": curves(
-            scale,
-            ranking,
-            draws=config.draws,
-            seed=config.seed,
-            report=report,
+        "nodes": node_agreement(
+            nodes, exact if discovered.estimator == "exact" else torch.cat(estimates, 1), exact
         ),
+        "edges": edge_agreement(graph, edges, strongest, measured),
+        "curves": curves(scale, ranking, draws=config.draws, seed=config.seed, report=report),
         "each_adds": what_each_adds(scale, kept, report=report),
     }
     if held_out is not None:
