@@ -3,9 +3,10 @@
     python -m experiments.estimators.run [--model MODEL --dictionaries DIR] [--pairs N]
                                          [--task TASK ...]
 
-Circuits: how faithful the strongest nodes by each estimator are, all others at their mean. Nodes:
-the hundred largest by each of the estimators, against exact ablation. Edges: the hundred
-largest by either way of answering, among the nodes that `ig` ranks first, against path patching.
+Circuits: how faithful the strongest nodes by each estimator are, all others at the patch and at
+their mean. Nodes: the hundred largest by each estimator, against exact ablation. Edges: the
+hundred largest by either way of answering, among the nodes that `ig` ranks first, against path
+patching.
 Results go to `results/MODEL.json` beside this file, with the tables of the README.
 """
 
@@ -28,6 +29,7 @@ from circuits.attribution.edges import edge_weights
 from circuits.attribution.effects import Estimator, effects_by_prompt
 from circuits.attribution.states import BatchState
 from circuits.curves import Scale, Setting
+from circuits.faithfulness import To
 from circuits.graph import Node, write_json
 from circuits.metric import Metric
 from circuits.path_patching import exact_edges
@@ -45,6 +47,7 @@ ANSWERS = ("slope", "gradient")
 "How a feature answers its pre-activation: see `circuits.attribution.edges`."
 NODES, EDGES = 100, 100
 SIZES = (20, 100, 500)
+ABLATED_TO: tuple[To, ...] = ("patch", "mean")
 
 
 def main() -> None:
@@ -60,11 +63,12 @@ def main() -> None:
     found = {}
     for task in chosen.task or TASKS:
         case = Case(task, model, suite, _prompts(task, chosen.pairs, chosen.model, model))
-        found[task] = {"circuits": case.circuits(), "nodes": case.nodes(), "edges": case.edges()}
+        circuits = {f"circuits, {to}": case.circuits(to) for to in ABLATED_TO}
+        found[task] = circuits | {"nodes": case.nodes(), "edges": case.edges()}
     RESULTS.mkdir(exist_ok=True)
     write_json({"pairs": chosen.pairs, "tasks": found}, RESULTS / f"{Path(chosen.model).stem}.json")
     tables = [
-        table(found, "circuits", ESTIMATORS, _faithful),
+        *(table(found, f"circuits, {to}", ESTIMATORS, _faithful) for to in ABLATED_TO),
         table(found, "nodes", ESTIMATORS, _agrees),
         table(found, "edges", ANSWERS, _agrees),
     ]
@@ -124,7 +128,7 @@ class Case:
             batch_size=len(self.prompts),
         )
 
-    def circuits(self) -> dict[str, Any]:
+    def circuits(self, to: To) -> dict[str, Any]:
         """Faithfulness of the strongest nodes by each estimator."""
         config = self._config("ig")
         scale = Scale.of(
@@ -132,7 +136,7 @@ class Case:
                 model=self.model,
                 metric=self.metric,
                 prompts=self.prompts,
-                to="mean",
+                to=to,
                 discovered=config,
             ),
             self.suite,
