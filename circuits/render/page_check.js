@@ -23,38 +23,36 @@ const measured = (value, interval, form = number) => [
   interval ? el("small", {}, span(interval, form)) : "",
 ];
 
+/* A table whose headings stand right from the column `right` on; `rows` are lists of cells. */
+function plainTable(headings, right, rows) {
+  const heads = headings.map((name, i) =>
+    el("th", { class: i >= right ? "right" : "", scope: "col" }, name),
+  );
+  return el(
+    "table",
+    { class: "plain" },
+    el("thead", {}, el("tr", {}, heads)),
+    el(
+      "tbody",
+      {},
+      rows.map((cells) => el("tr", {}, cells)),
+    ),
+  );
+}
+
 /* The areas of all rows under one chart. */
 function areas(found) {
   const rows = Object.entries(found ?? {});
   return rows.length
-    ? el(
-        "table",
-        { class: "plain" },
-        el(
-          "thead",
-          {},
-          el(
-            "tr",
-            {},
-            ["area, 95 %", "CPR", "CMD"].map((name, i) =>
-              el("th", { class: i ? "right" : "", scope: "col" }, name),
-            ),
+    ? plainTable(
+        ["area, 95 %", "CPR", "CMD"],
+        1,
+        rows.map(([name, row]) => [
+          el("td", {}, name),
+          ["cpr", "cmd"].map((area) =>
+            el("td", { class: "number" }, measured(row[area], row[`${area}_interval`])),
           ),
-        ),
-        el(
-          "tbody",
-          {},
-          rows.map(([name, row]) =>
-            el(
-              "tr",
-              {},
-              el("td", {}, name),
-              ["cpr", "cmd"].map((area) =>
-                el("td", { class: "number" }, measured(row[area], row[`${area}_interval`])),
-              ),
-            ),
-          ),
-        ),
+        ]),
       )
     : [];
 }
@@ -93,37 +91,18 @@ function agreement(rows, what) {
       el("td", { class: "number" }, measured(row[key], row.intervals?.[key])),
     ),
   ];
-  return el(
-    "table",
-    { class: "plain" },
-    el(
-      "thead",
-      {},
+  return plainTable(
+    [...what, "Spearman", "slope", "same sign"],
+    1,
+    rows.map(([name, row]) => [
+      el("td", { class: "mono" }, name),
+      cells(row),
       el(
-        "tr",
-        {},
-        [...what, "Spearman", "slope", "same sign"].map((name, i) =>
-          el("th", { class: i ? "right" : "", scope: "col" }, name),
-        ),
+        "td",
+        { class: "number" },
+        measured(row.sign_agreement, row.intervals?.sign_agreement, percent),
       ),
-    ),
-    el(
-      "tbody",
-      {},
-      rows.map(([name, row]) =>
-        el(
-          "tr",
-          {},
-          el("td", { class: "mono" }, name),
-          cells(row),
-          el(
-            "td",
-            { class: "number" },
-            measured(row.sign_agreement, row.intervals?.sign_agreement, percent),
-          ),
-        ),
-      ),
-    ),
+    ]),
   );
 }
 
@@ -303,34 +282,15 @@ function featureLinks(names) {
 function promptTable(prompts) {
   const change = (row) => Math.abs((row.after ?? 0) - (row.before ?? 0));
   const sorted = [...prompts].sort((a, b) => change(b) - change(a));
-  return el(
-    "table",
-    { class: "plain" },
-    el(
-      "thead",
-      {},
-      el(
-        "tr",
-        {},
-        ["prompt", "right / wrong", "before", "after"].map((name, i) =>
-          el("th", { class: i > 1 ? "right" : "", scope: "col" }, name),
-        ),
-      ),
-    ),
-    el(
-      "tbody",
-      {},
-      sorted.map((row) =>
-        el(
-          "tr",
-          {},
-          el("td", { dir: "auto" }, row.clean),
-          el("td", { class: "token" }, `${row.answer ?? ""} /${row.wrong ?? ""}`),
-          el("td", { class: "number" }, number(row.before, true)),
-          el("td", { class: "number" }, number(row.after, true)),
-        ),
-      ),
-    ),
+  return plainTable(
+    ["prompt", "right / wrong", "before", "after"],
+    2,
+    sorted.map((row) => [
+      el("td", { dir: "auto" }, row.clean),
+      el("td", { class: "token" }, `${row.answer ?? ""} /${row.wrong ?? ""}`),
+      el("td", { class: "number" }, number(row.before, true)),
+      el("td", { class: "number" }, number(row.after, true)),
+    ]),
   );
 }
 
