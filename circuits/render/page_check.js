@@ -15,7 +15,8 @@ const CURVES = [
   ],
 ];
 
-const span = ([low, high], form = number) => `${form(low)} to ${form(high)}`;
+const span = ([low, high], form = number) =>
+  `${form(low).replace(/\s*%$/, "")} to ${form(high)}`;
 
 /* A number, its 95 % interval small under it. */
 const measured = (value, interval, form = number) => [
