@@ -14,6 +14,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 SUFFIXES = (".txt", ".md", ".py", ".jsonl")
+END_OF_TEXT = "<|endoftext|>"
 # Tokenizers are fastest, and memory stays flat, on pieces of this size.
 CHARACTERS_AT_ONCE = 1 << 16
 
@@ -55,6 +56,23 @@ def pad_left(rows: Sequence[Sequence[int]], pad: int) -> Batch:
 def token_strings(tokenizer: Any, ids: Iterable[int]) -> list[str]:
     """Each token as the text it stands for, its leading space kept."""
     return [tokenizer.decode([int(i)]) for i in ids]
+
+
+def end_of_text(tokenizer: Any) -> int:
+    """The token that stands between two texts.
+
+    In Qwen's pre-training that is `<|endoftext|>`; the end-of-sequence token of its chat models
+    ends a turn of a conversation. Other tokenizers give their end-of-sequence token.
+
+    Raises `ValueError` for a tokenizer that has neither.
+    """
+    if END_OF_TEXT in tokenizer.get_vocab():
+        return tokenizer.convert_tokens_to_ids(END_OF_TEXT)
+    if tokenizer.eos_token_id is None:
+        raise ValueError(
+            f"the tokenizer has no {END_OF_TEXT} and no end-of-sequence token to put between texts"
+        )
+    return tokenizer.eos_token_id
 
 
 def read_texts(paths: Iterable[Path]) -> Iterator[str]:
@@ -102,15 +120,16 @@ def _jsonl_texts(file: Path) -> Iterator[str]:
 def token_blocks(
     texts: Iterable[str], tokenizer: Any, *, length: int
 ) -> Iterator[Int[Tensor, " pos"]]:
-    """Pack texts end to end, the end-of-text token between them, into blocks of `length`.
+    """Pack texts end to end, the token of `end_of_text` after each, into blocks of `length`.
 
     The last, shorter block is dropped.
     """
     pending: list[int] = []
+    separator = end_of_text(tokenizer)
     for text in texts:
         for start in range(0, len(text), CHARACTERS_AT_ONCE):
             pending += encode(tokenizer, text[start : start + CHARACTERS_AT_ONCE])
             while len(pending) >= length:
                 yield torch.tensor(pending[:length])
                 del pending[:length]
-        pending.append(tokenizer.eos_token_id)
+        pending.append(separator)

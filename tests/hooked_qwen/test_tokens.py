@@ -1,12 +1,20 @@
 """Text becomes tokens with nothing lost but the last, shorter block."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from hooked_qwen import tokens
-from hooked_qwen.tokens import encode, pad_left, read_texts, token_blocks, token_strings
+from hooked_qwen.tokens import (
+    encode,
+    end_of_text,
+    pad_left,
+    read_texts,
+    token_blocks,
+    token_strings,
+)
 from tests.conftest import toy_tokenizer
 
 TEXTS = ["cab cab", "", "a b, ab?\n", "Hello", "x" * 40, "bye!"]
@@ -75,6 +83,25 @@ def test_long_texts_are_encoded_in_pieces(tokenizer, monkeypatch):
     pieces = [block.item() for block in token_blocks(["cccxyzq", "a"], tokenizer, length=1)]
     whole = [*encode(tokenizer, "cccxyzq"), tokenizer.eos_token_id, *encode(tokenizer, "a")]
     assert pieces == whole
+
+
+def test_a_chat_tokenizer_separates_texts_by_the_end_of_a_text_not_of_a_turn():
+    tokenizer = toy_tokenizer()
+    tokenizer.add_special_tokens({"eos_token": "!"})
+    assert tokenizer.eos_token_id != end_of_text(tokenizer) == 0
+    stream = torch.cat(list(token_blocks(["a", "b", "c"], tokenizer, length=1))).tolist()
+    assert stream == [
+        *encode(tokenizer, "a"),
+        0,
+        *encode(tokenizer, "b"),
+        0,
+        *encode(tokenizer, "c"),
+    ]
+
+
+def test_a_tokenizer_without_any_end_is_an_error():
+    with pytest.raises(ValueError, match=r"no <\|endoftext\|> and no end-of-sequence token"):
+        end_of_text(SimpleNamespace(get_vocab=dict, eos_token_id=None))
 
 
 def test_text_too_short_for_a_block_gives_none(tokenizer):
