@@ -5,6 +5,7 @@ equal Hugging Face's.
 """
 
 import os
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from hooked_qwen import bundled
 from hooked_qwen.files import build_folder_atomically, content_hash
+from hooked_qwen.tensor_files import aligned
 
 BUNDLED = "bundled"
 ARCHITECTURES = (
@@ -71,6 +73,8 @@ def hook(model: PreTrainedModel, *, tokenizer: Any = None, name: str) -> Transfo
     """
     model.set_attn_implementation("eager")
     model.eval().requires_grad_(False)
+    for tensor in chain(model.parameters(), model.buffers()):
+        tensor.data = aligned(tensor.data)
     bridge = build_bridge_from_module(
         model,
         type(model).__name__,

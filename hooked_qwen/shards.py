@@ -16,13 +16,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from hooked_qwen.files import write_atomically
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import ActivationBatch, StreamConfig, buffers, is_outlier
+from hooked_qwen.tensor_files import read_tensors
 
 SCHEMA = "activation-cache/1"
 MANIFEST = "manifest.json"
@@ -119,7 +120,7 @@ class Cache:
         if not path.is_file() or _sum_of(path) != shard["sha256"]:
             raise ValueError(f"{path} is not what was written: remove {self.folder}, cache again")
         try:
-            tensors = load_file(path)
+            tensors = read_tensors(path)
         except SafetensorError as error:
             raise ValueError(f"{path} is not a readable safetensors file: {error}") from None
         values: dict[Site, Tensor] = {site: tensors[str(site)].float() for site in sites}

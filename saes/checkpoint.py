@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from hooked_qwen.files import write_atomically
+from hooked_qwen.tensor_files import read_tensors_and_metadata
 from saes.training import Snapshot
 
 
@@ -42,9 +43,7 @@ def read_snapshot(path: Path, identity: Mapping[str, Any]) -> Snapshot:
     naming what differs.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            about = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors, about = read_tensors_and_metadata(path)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is not a readable checkpoint: {error}") from None
     was, now = json.loads(about["identity"]), json.loads(json.dumps(identity))

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hooked_qwen.sites import Site
+from hooked_qwen.tensor_files import aligned
 from saes.nonlinearities import above_threshold, topk
 
 ARCHITECTURES = ("topk", "batch-topk", "jumprelu", "relu", "gated", "matryoshka")
@@ -74,7 +75,8 @@ class SparseDictionary(nn.Module):
         self.spec = replace(spec, skip="W_skip" in weights)
         check_weights(spec, weights)
         for name in ("W_enc", "b_enc", "W_dec", "b_dec", "threshold", "W_skip"):
-            self.register_buffer(name, weights.get(name))
+            # A row of a stacked tensor, say, would give other roundings than the same row alone.
+            self.register_buffer(name, aligned(weights[name]) if name in weights else None)
 
     @property
     def source(self) -> Site:

@@ -22,11 +22,12 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
 
 from hooked_qwen.files import write_atomically
+from hooked_qwen.tensor_files import read_tensors
 from hooked_qwen.tokens import Batch, token_blocks
 from saes.dictionary import SparseDictionary
 from saes.examples import Examples, Passages, Tally, look
@@ -260,7 +261,7 @@ def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 def _load(path: Path) -> dict[str, Tensor]:
     try:
-        return load_file(path)
+        return read_tensors(path)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is missing or damaged ({error}): make the store again") from None
 

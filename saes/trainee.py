@@ -230,7 +230,7 @@ class Trainee:
         self.silent.copy_(state["silent"])
         device = self.silent.device
         self.source, self.target = (
-            Normalisation(state[f"mean {side}"].to(device), float(state[f"scale {side}"]))
+            Normalisation(state[f"mean {side}"].to(device).clone(), float(state[f"scale {side}"]))
             for side in ("source", "target")
         )
         for name in _NUMBERS:

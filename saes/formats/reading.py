@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from safetensors.torch import load_file
 from torch import Tensor
 
 from hooked_qwen.sites import Site
+from hooked_qwen.tensor_files import aligned, read_tensors
 from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.formats.names import to_site
 
@@ -99,7 +99,7 @@ def choice(
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file."""
-    return _tensors(path, "safetensors", lambda: load_file(path))
+    return _tensors(path, "safetensors", lambda: read_tensors(path))
 
 
 def read_pt(path: Path) -> dict[str, Tensor]:
@@ -132,7 +132,7 @@ def _tensors(path: Path, kind: str, read: Callable[[], Any]) -> dict[str, Tensor
     for name, value in tensors.items():
         if value.layout != torch.strided or value.numel() * value.element_size() > size:
             raise ValueError(f"{path}: {name} is not a plain tensor that the file could hold")
-    return tensors
+    return {name: aligned(value) for name, value in tensors.items()}
 
 
 def _checkpoint(path: Path) -> Any:
