@@ -5,13 +5,14 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from circuits import cli_runs, cli_suites
 from circuits.progress import bars
 from circuits.tables import console
+from hooked_qwen.notices import Notice
 
 app = typer.Typer(
     add_completion=False,
@@ -29,9 +30,15 @@ def options(
     """Find, prove, edit and draw sparse feature circuits in Qwen language models."""
     if not debug:
         warnings.simplefilter("ignore")
+        warnings.simplefilter("once", Notice)
+        warnings.showwarning = _say
         logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+
+def _say(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"note: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 @app.command()

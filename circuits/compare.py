@@ -4,8 +4,9 @@ Positions count from the end because prompts of different lengths end alike: the
 predicted at the last token.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import networkx as nx
 
@@ -44,8 +45,8 @@ def differences(a: nx.DiGraph, b: nx.DiGraph, *, tolerance: float = TOLERANCE) -
     A node in both is `same` when its effect moved by at most `tolerance` of the larger of its
     two effects.
 
-    Raises `ValueError` when one graph keeps positions and the other sums them, and when they are
-    graphs of different metrics.
+    Raises `ValueError` when one graph keeps positions and the other sums them, when they are
+    graphs of different metrics, and when they have no dictionary in common.
     """
     metrics = [graph.graph.get("metric") for graph in (a, b)]
     if metrics[0] != metrics[1]:
@@ -58,12 +59,61 @@ def differences(a: nx.DiGraph, b: nx.DiGraph, *, tolerance: float = TOLERANCE) -
             "one graph keeps token positions and the other sums them, so no node can match: "
             "discover both with the same --positions"
         )
+    _require_common_dictionary(a, b)
     in_a, in_b = aligned(a), aligned(b)
     rows = [
         _difference(a, b, in_a.get(key), in_b.get(key), tolerance)
         for key in dict.fromkeys([*in_a, *in_b])
     ]
     return sorted(rows, key=lambda row: (-abs(row.change), str(row.node)))
+
+
+def different_origins(a: nx.DiGraph, b: nx.DiGraph) -> list[str]:
+    """A line for each thing, models and dictionaries, that the graphs do not have in common."""
+    return [line for line in (_other_models(a, b), _other_dictionaries(a, b)) if line]
+
+
+def _other_models(a: nx.DiGraph, b: nx.DiGraph) -> str | None:
+    first, second = (_mapping(graph, "model") for graph in (a, b))
+    hashes = first.get("hash"), second.get("hash")
+    if None in hashes or hashes[0] == hashes[1]:
+        return None
+    told = (f"{m.get('name')} ({m['hash']})" for m in (first, second))
+    return f"two models, {' and '.join(told)}: a change may come from the model"
+
+
+def _other_dictionaries(a: nx.DiGraph, b: nx.DiGraph) -> str | None:
+    _, apart = _shared_sites(a, b)
+    if not apart:
+        return None
+    return (
+        f"two dictionaries of {', '.join(sorted(apart))}: features of one number there are "
+        "different features"
+    )
+
+
+def _shared_sites(a: nx.DiGraph, b: nx.DiGraph) -> tuple[set[str], set[str]]:
+    """Sites with one dictionary in both graphs, and with two different ones."""
+    in_a, in_b = (
+        {site: d["hash"] for site, d in _mapping(graph, "dictionaries").items()} for graph in (a, b)
+    )
+    both = in_a.keys() & in_b.keys()
+    same = {site for site in both if in_a[site] == in_b[site]}
+    return same, both - same
+
+
+def _require_common_dictionary(a: nx.DiGraph, b: nx.DiGraph) -> None:
+    same, _ = _shared_sites(a, b)
+    if not same and all(_mapping(graph, "dictionaries") for graph in (a, b)):
+        raise ValueError(
+            "the graphs have no dictionary in common, so no feature of one is a feature of the "
+            "other: discover both with the same --dictionaries"
+        )
+
+
+def _mapping(graph: nx.DiGraph, name: str) -> Mapping[str, Any]:
+    found = graph.graph.get(name)
+    return found if isinstance(found, Mapping) else {}
 
 
 def aligned(graph: nx.DiGraph) -> dict[Node, Node]:

@@ -33,6 +33,7 @@ from circuits.ranking import (
     states_of,
 )
 from circuits.report import Report, silent
+from hooked_qwen.identity import identity
 from hooked_qwen.sites import Site
 from saes.suite import Suite
 
@@ -268,6 +269,7 @@ def _meta(
         "edges_kept": graph.number_of_edges(),
         "model": {
             "name": model.cfg.model_name,
+            "hash": identity(model),
             "architecture": model.cfg.architecture,
             "layers": model.cfg.n_layers,
             "d_model": model.cfg.d_model,

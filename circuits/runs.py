@@ -33,6 +33,7 @@ from circuits.prompts import EncodedPrompts, encode_prompts, read_prompts
 from circuits.ranking import DiscoverConfig, Ranking
 from circuits.render.page import page
 from hooked_qwen.files import content_hash, write_atomically
+from hooked_qwen.identity import identity
 from hooked_qwen.load import load, local_folder
 from saes.suite import MlpChoice, Suite, hash_of, load_suite, pinned
 
@@ -61,11 +62,9 @@ class Inputs:
             mlp=mlp,
         )
 
-    def hashes(self) -> dict[str, str | None]:
-        """Content hashes of all three; None for a model on the hub."""
-        model = local_folder(self.model)
+    def hashes(self) -> dict[str, str]:
+        """Content hashes of dictionaries and prompts; a model's is known once it is loaded."""
         return {
-            "model_hash": content_hash(model) if model else None,
             "dictionaries_hash": hash_of(self.dictionaries),
             "prompts_hash": content_hash(Path(self.prompts)),
         }
@@ -86,6 +85,7 @@ def open_inputs(inputs: Inputs, config: DiscoverConfig) -> Loaded:
     model = load(inputs.model)
     suite = load_suite(inputs.dictionaries, mlp=inputs.mlp)
     _check_fit(model, suite)
+    suite.notify_of_another_model(model)
     encoded = encode_prompts(prompts, model.tokenizer, positions=config.positions)
     return Loaded(model, suite, with_own_answers(model, encoded))
 
@@ -158,6 +158,7 @@ def write_run(
         "model_path": inputs.model,
         "dictionaries_path": inputs.dictionaries,
         "prompts_path": inputs.prompts,
+        "model_hash": discovery.graph.graph["model"]["hash"],
         **inputs.hashes(),
         "norm_outliers": discovery.norm_outliers,
         **watch.reading(),
@@ -197,12 +198,24 @@ class Run:
         manifest = _read(self.folder / "manifest.json")
         for name, found in self.inputs.hashes().items():
             if found != manifest[name]:
-                what = name.removesuffix("_hash")
-                raise ValueError(
-                    f"the {what} at {getattr(self.inputs, what)} changed since "
-                    f"{self.folder} was made: run `circuits discover` again"
-                )
-        return open_inputs(self.inputs, self.config)
+                raise self._changed(name.removesuffix("_hash"))
+        loaded = open_inputs(self.inputs, self.config)
+        if not self._is_model(loaded.model, manifest["model_hash"]):
+            raise self._changed("model")
+        return loaded
+
+    def _is_model(self, model: TransformerBridge, recorded: str | None) -> bool:
+        if recorded in (None, identity(model)):
+            return True
+        # Earlier versions recorded a hash of the model's files, None for those on the hub.
+        files = local_folder(self.inputs.model)
+        return files is not None and content_hash(files) == recorded
+
+    def _changed(self, what: str) -> ValueError:
+        return ValueError(
+            f"the {what} at {getattr(self.inputs, what)} changed since "
+            f"{self.folder} was made: run `circuits discover` again"
+        )
 
 
 def read_run(folder: Path) -> Run:

@@ -17,6 +17,7 @@ from circuits.report import Report, silent
 from circuits.suite_record import suite_record
 from hooked_qwen.bundled import language
 from hooked_qwen.files import write_atomically
+from hooked_qwen.identity import identity
 from hooked_qwen.load import BUNDLED, load
 from hooked_qwen.shards import Cache, write_cache
 from hooked_qwen.sites import Site
@@ -29,7 +30,7 @@ from saes.probing import probe, read_labelled
 from saes.run import RunOptions, from_cache, train_suite, training_text
 from saes.sae import sae
 from saes.store import Store, StoreConfig, build_store
-from saes.suite import MlpChoice, find, load_suite
+from saes.suite import MlpChoice, find, load_suite, notify_of_another_model
 from saes.train_config import TrainConfig
 from saes.training import Progress
 from transcoders.transcoder import transcoder
@@ -89,7 +90,7 @@ def train(
 
     def batches(sites: list[Site], start: int) -> Iterator[ActivationBatch]:
         assert opened is not None
-        return from_cache(opened, sites, model.cfg.model_name, stream, start)
+        return from_cache(opened, sites, model, stream, start)
 
     return train_suite(
         model,
@@ -149,6 +150,7 @@ def evaluate_suite(
     found = find(dictionaries)
     opened = [found.load(entry) for entry in found.entries]
     loaded = load(model)
+    notify_of_another_model(loaded, found, found.entries)
     fitted = max(tokens, 10 * loaded.cfg.d_model)
     blocks = held_out_blocks(texts(), loaded, tokens=tokens)
     more = held_out_blocks(texts(), loaded, tokens=tokens + fitted)
@@ -194,6 +196,7 @@ def feature(
     opened = [found.load(entry) for entry in found.entries]
     find_feature(which, opened)
     loaded = load(model)
+    notify_of_another_model(loaded, found, found.entries)
     store = _store(loaded, opened, texts, out, tokens, report)
     card = feature_card(loaded, opened, store, which)
     paths = [out / f"{which.replace('/', '-')}.{suffix}" for suffix in ("json", "html")]
@@ -216,6 +219,7 @@ def suite_overview(
     """The page of a whole suite; examples are kept in `out`."""
     suite = load_suite(dictionaries, mlp=mlp)
     loaded, opened = load(model), list(suite.values())
+    suite.notify_of_another_model(loaded)
     store = _store(loaded, opened, texts, out, tokens, report)
     record = suite_record(loaded, opened, store, suite.metrics(), report=report)
     page = suite_page(record, title=f"Features of {loaded.cfg.model_name}")
@@ -232,9 +236,10 @@ def _store(
     tokens: int,
     report: Report,
 ) -> Store:
-    """Examples of every feature, in a folder named for the dictionaries they are of."""
+    """Examples of every feature, in a folder named for the model and the dictionaries."""
     names = " ".join(sorted(d.spec.name for d in dictionaries))
-    folder = out / f"examples-{sha256(f'{names} {tokens}'.encode()).hexdigest()[:8]}"
+    what = f"{identity(model)} {names} {tokens}"
+    folder = out / f"examples-{sha256(what.encode()).hexdigest()[:8]}"
     return build_store(
         model,
         dictionaries,

@@ -11,7 +11,7 @@ from circuits import tasks
 from circuits.answers import with_own_answers
 from circuits.attribution.states import Reference
 from circuits.cards import block_texts, make_cards, name, prompt_texts
-from circuits.compare import Difference, differences
+from circuits.compare import Difference, differences, different_origins
 from circuits.discover import Discovery, discover
 from circuits.faithfulness import To
 from circuits.graph import ordered, write_json
@@ -36,6 +36,7 @@ from circuits.verify import VerifyConfig, verify
 from hooked_qwen.bundled import language
 from hooked_qwen.files import write_atomically
 from hooked_qwen.load import BUNDLED, load_tokenizer, local_folder
+from hooked_qwen.notices import notify
 from hooked_qwen.tokens import token_blocks
 
 EXAMPLE_TOKENS = 16_384
@@ -203,6 +204,8 @@ def compare_runs(a: Path, b: Path, out: Path) -> list[Difference]:
     """What changed between two graphs; writes the page and returns its rows."""
     first, second = (graphs.load(folder / "graph.json") for folder in (a, b))
     rows = differences(first, second)
+    for line in different_origins(first, second):
+        notify(line)
     html = comparison_page(first, second, rows, names=(a.name or "A", b.name or "B"))
     write_atomically(out, lambda partial: partial.write_text(html, encoding="utf-8"))
     return rows

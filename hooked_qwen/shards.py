@@ -8,7 +8,7 @@ training from a float32 cache sees the same batches as training from the model i
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import file_digest
 from pathlib import Path
@@ -21,12 +21,15 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from hooked_qwen.files import write_atomically
+from hooked_qwen.identity import identity
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import ActivationBatch, StreamConfig, buffers, is_outlier
 from hooked_qwen.tensor_files import read_tensors
 
 SCHEMA = "activation-cache/1"
 MANIFEST = "manifest.json"
+MODEL = ("model", "model_hash", "model_dtype")
+"Fields that say which model it was, and in which precision it ran."
 SHAPES = ("block_length", "blocks_per_pass", "buffer_size")
 "Fields of the stream that decide what a buffer holds."
 
@@ -48,7 +51,7 @@ def write_cache(
     """
     about = {
         "schema": SCHEMA,
-        "model": model.cfg.model_name,
+        **_about_model(model),
         "sites": sorted(map(str, sites)),
         "dtype": str(dtype).removeprefix("torch."),
         **{name: getattr(config, name) for name in SHAPES},
@@ -85,7 +88,12 @@ class Cache:
         return sum(shard["tokens"] for shard in self.manifest["shards"])
 
     def buffers(
-        self, sites: Sequence[Site], *, model: str, config: StreamConfig, start: int = 0
+        self,
+        sites: Sequence[Site],
+        *,
+        model: TransformerBridge,
+        config: StreamConfig,
+        start: int = 0,
     ) -> Iterator[ActivationBatch]:
         """Its buffers from number `start` on, again and again from the first after the last.
 
@@ -98,11 +106,9 @@ class Cache:
             yield self._read(shards[start % len(shards)], sites)
             start += 1
 
-    def _check(self, sites: Sequence[Site], model: str, config: StreamConfig) -> None:
-        if self.manifest["model"] != model:
-            raise ValueError(
-                f"{self.folder} holds activations of {self.manifest['model']}, not of {model}"
-            )
+    def _check(self, sites: Sequence[Site], model: TransformerBridge, config: StreamConfig) -> None:
+        if differing := _of_another_model(self.manifest, _about_model(model)):
+            raise ValueError(f"{self.folder} holds activations of another model: {differing}")
         if missing := {str(s) for s in sites} - set(self.manifest["sites"]):
             raise ValueError(
                 f"{self.folder} has no {', '.join(sorted(missing))}: "
@@ -132,11 +138,30 @@ def _written(out: Path, about: dict[str, Any]) -> list[dict[str, Any]]:
     if not (out / MANIFEST).exists():
         return []
     found = _read_manifest(out)
-    differing = [name for name, value in about.items() if found.get(name) != value]
+    if other := _of_another_model(found, about):
+        raise ValueError(f"{out} holds activations of another model: {other}")
+    differing = [n for n, v in about.items() if n not in MODEL and found.get(n) != v]
     if differing:
         told = "; ".join(f"{n} is {found.get(n)!r} there, {about[n]!r} here" for n in differing)
         raise ValueError(f"{out} is another cache: {told}")
     return found["shards"]
+
+
+def _about_model(model: TransformerBridge) -> dict[str, str]:
+    precision = str(model.cfg.dtype).removeprefix("torch.")
+    return dict(zip(MODEL, (model.cfg.model_name, identity(model), precision), strict=True))
+
+
+def _of_another_model(found: Mapping[str, Any], about: Mapping[str, Any]) -> str:
+    """What tells the two models apart, '' where nothing does.
+
+    A name decides only where there is no hash: caches of earlier versions have none.
+    """
+    names = MODEL[1:] if MODEL[1] in found else MODEL[:1]
+    differing = [name for name in names if found.get(name) != about[name]]
+    # Two models of one name are told apart by their hashes alone, of two names by those as well.
+    shown = [*MODEL[:1], *differing] if MODEL[1] in differing else differing
+    return "; ".join(f"{n} is {found.get(n)!r} there, {about[n]!r} here" for n in shown)
 
 
 def _write_shard(
@@ -156,13 +181,13 @@ def _sum_of(path: Path) -> str:
 
 def _write_manifest(out: Path, manifest: dict[str, Any]) -> None:
     text = json.dumps(manifest, indent=1) + "\n"
-    write_atomically(out / MANIFEST, lambda partial: partial.write_text(text))
+    write_atomically(out / MANIFEST, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text())
+        manifest = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"{folder} is no activation cache: it has no {MANIFEST}") from None
     except (ValueError, OSError) as error:

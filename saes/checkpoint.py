@@ -47,8 +47,9 @@ def read_snapshot(path: Path, identity: Mapping[str, Any]) -> Snapshot:
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is not a readable checkpoint: {error}") from None
     was, now = json.loads(about["identity"]), json.loads(json.dumps(identity))
-    differing = [name for name in now if was.get(name) != now[name]]
+    # Checkpoints of earlier versions say less of what they are.
+    differing = [name for name in now if name in was and was[name] != now[name]]
     if differing:
-        told = "; ".join(f"{n} was {was.get(n)!r}, is {now[n]!r}" for n in differing)
+        told = "; ".join(f"{n} was {was[n]!r}, is {now[n]!r}" for n in differing)
         raise ValueError(f"{path} is of another training run: {told}")
     return Snapshot(int(about["step"]), tensors)

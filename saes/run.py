@@ -15,6 +15,7 @@ import torch
 from transformer_lens.model_bridge import TransformerBridge
 
 from hooked_qwen.files import build_folder_atomically
+from hooked_qwen.identity import identity
 from hooked_qwen.shards import Cache
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import ActivationBatch, StreamConfig, activation_batches, shuffled
@@ -73,9 +74,9 @@ def train_suite(
     options = options or RunOptions()
     sites = sorted({site for spec in specs for site in (spec.source, spec.target)})
     blocks = held_out_blocks(_held_out(texts()), model, tokens=evaluation_tokens)
-    identity = _identity(model, specs, config, stream)
+    what = _identity(model, specs, config, stream)
     place = out / CHECKPOINT
-    after = read_snapshot(place, identity) if options.resume and place.exists() else None
+    after = read_snapshot(place, what) if options.resume and place.exists() else None
     out.mkdir(parents=True, exist_ok=True)
     start = after.step if after else 0
     if batches is None:
@@ -94,7 +95,7 @@ def train_suite(
             specs,
             config=config,
             report=tell,
-            keep=Keeper(place, options.checkpoint_every, identity),
+            keep=Keeper(place, options.checkpoint_every, what),
             after=after,
         )
     dictionaries = [t.dictionary for t in trained]
@@ -107,7 +108,7 @@ def train_suite(
 
 
 def from_cache(
-    cache: Cache, sites: list[Site], model: str, stream: StreamConfig, start: int
+    cache: Cache, sites: list[Site], model: TransformerBridge, stream: StreamConfig, start: int
 ) -> Iterator[ActivationBatch]:
     """Batches from number `start` on, of activations on disk."""
     first = start // stream.batches_per_buffer
@@ -141,7 +142,9 @@ def _identity(
 ) -> dict[str, Any]:
     """What makes two runs the same run."""
     of_specs = [f"{s.name} {s.architecture} k={s.k} skip={s.skip}" for s in specs]
-    about = {"model": model.cfg.model_name, "dictionaries": of_specs, "threads": _threads()}
+    precision = str(model.cfg.dtype).removeprefix("torch.")
+    about = {"model hash": identity(model), "model precision": precision}
+    about |= {"dictionaries": of_specs, "threads": _threads()}
     return about | record_of(config) | {f"stream {k}": v for k, v in asdict(stream).items()}
 
 
@@ -160,7 +163,11 @@ def _write(
     *,
     logs: Path,
 ) -> None:
-    about_model = {"name": model.cfg.model_name, "d_model": model.cfg.d_model}
+    about_model = {
+        "name": model.cfg.model_name,
+        "hash": identity(model),
+        "d_model": model.cfg.d_model,
+    }
     for one, figures in zip(trained, quality, strict=True):
         card = ours.Card(
             model=about_model,

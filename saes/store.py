@@ -23,10 +23,11 @@ import torch
 from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from hooked_qwen.files import write_atomically
+from hooked_qwen.identity import identity
 from hooked_qwen.tensor_files import read_tensors
 from hooked_qwen.tokens import Batch, token_blocks
 from saes.dictionary import SparseDictionary
@@ -192,7 +193,7 @@ def _manifest(
         raise ValueError(f"two dictionaries are called {', '.join(twice)}: give one of each name")
     return {
         "schema": SCHEMA,
-        "model": {"name": model.cfg.model_name, "hash": fingerprint(model)},
+        "model": {"name": model.cfg.model_name, "hash": identity(model)},
         "dictionaries": {
             d.spec.name: {"features": d.n_features, "hash": fingerprint(d)} for d in dictionaries
         },
@@ -205,12 +206,10 @@ def _manifest(
     }
 
 
-def fingerprint(module: nn.Module) -> str:
-    """First 16 hex digits of the SHA-256 of a module's tensors, by name."""
-    digest = sha256()
-    if isinstance(module, SparseDictionary):
-        digest.update(repr(module.spec).encode())
-    for name, tensor in chain(module.named_parameters(), module.named_buffers()):
+def fingerprint(dictionary: SparseDictionary) -> str:
+    """First 16 hex digits of the SHA-256 of what a dictionary is and of its tensors, by name."""
+    digest = sha256(repr(dictionary.spec).encode())
+    for name, tensor in chain(dictionary.named_parameters(), dictionary.named_buffers()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         flat = tensor.detach().cpu().contiguous().flatten()
         digest.update(flat.view(torch.uint8).numpy().data)

@@ -1,14 +1,18 @@
 """A suite: the dictionaries that a graph is made of, one for each target site."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from transformer_lens.model_bridge import TransformerBridge
+
 from hooked_qwen import bundled
+from hooked_qwen.identity import identity
 from hooked_qwen.load import BUNDLED
+from hooked_qwen.notices import notify
 from hooked_qwen.sites import Site
 from saes.dictionary import SparseDictionary
 from saes.formats import ours
@@ -86,6 +90,11 @@ class Suite(Dictionaries):
         folders = [entry.fetch()[0].parent for entry in self._entries.values()]
         return {folder.name: ours.read_record(folder)["metrics"] for folder in folders}
 
+    def notify_of_another_model(self, model: TransformerBridge) -> None:
+        """Warn where its files say that its dictionaries were trained on other weights."""
+        if self._found:
+            notify_of_another_model(model, self._found, self._entries.values())
+
     def summary(self) -> str:
         """What was found, in one line."""
         parts = defaultdict(list)
@@ -140,6 +149,30 @@ def hash_of(source: str | Path) -> str:
     """A hash of every dictionary at `source`, by name and content; of nothing else there."""
     parts = sorted(f"{entry.name} {entry.hash()}" for entry in find(source).entries)
     return sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def notify_of_another_model(
+    model: TransformerBridge, found: Found, entries: Iterable[Entry]
+) -> None:
+    """Warn where files say that dictionaries were trained on other weights than the model's.
+
+    Only our own layout says so; files of earlier versions do not.
+    """
+    if found.layout.name != "ours":
+        return
+    others: dict[str, list[str]] = defaultdict(list)
+    for entry in entries:
+        # The second file is the record; the weights are not fetched for this.
+        about = ours.read_record(entry.place.fetch(entry.files[1]).parent)["model"]
+        if about.get("hash") not in (None, identity(model)):
+            others[f"{about.get('name')} ({about['hash']})"].append(entry.name)
+    for other, names in others.items():
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        notify(
+            f"{', '.join(names[:3])}{more} of {found.place.label} were trained on another model, "
+            f"{other}, than {model.cfg.model_name} ({identity(model)}), which they are used with "
+            "here: fine for a fine-tune of it; otherwise their features mean nothing here"
+        )
 
 
 def _place(source: str | Path) -> Place:

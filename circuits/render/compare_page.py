@@ -9,7 +9,7 @@ from typing import Any
 
 import networkx as nx
 
-from circuits.compare import STATUSES, Difference, length
+from circuits.compare import STATUSES, Difference, different_origins, length
 from circuits.graph import Node
 from circuits.render.document import document
 from circuits.render.page import facts
@@ -24,7 +24,7 @@ def comparison_page(
     return document(
         merged,
         title=f"{names[0]} compared with {names[1]}",
-        facts=[*_counts(rows, names), *_shared_facts(a, b)],
+        facts=[*_counts(rows, names), *_shared_facts(a, b), *_origins(a, b)],
         payload={
             "groups": _groups(names),
             "fields": _fields(names),
@@ -136,6 +136,10 @@ def _counts(rows: Sequence[Difference], names: tuple[str, str]) -> list[tuple[st
         (label, str(sum(row.status == status for row in rows)))
         for status, label in zip(STATUSES, labels, strict=True)
     ]
+
+
+def _origins(a: nx.DiGraph, b: nx.DiGraph) -> list[tuple[str, str]]:
+    return [("Note", line) for line in different_origins(a, b)]
 
 
 def _shared_facts(a: nx.DiGraph, b: nx.DiGraph) -> list[tuple[str, str]]:

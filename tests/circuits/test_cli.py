@@ -285,6 +285,20 @@ def test_a_killed_training_goes_on_to_the_same_weights(tmp_path):
     assert not list(tmp_path.rglob(".partial-*"))
 
 
+def test_dictionaries_of_another_model_are_used_and_it_is_said(tmp_path, monkeypatch, capsys):
+    suite = shutil.copytree(DICTIONARIES / "mlp_out.2", tmp_path / "mlp_out.2")
+    record = json.loads((suite / "dictionary.json").read_text(encoding="utf-8"))
+    record["model"] = {"name": "bundled", "hash": "0" * 16, "d_model": 64}
+    (suite / "dictionary.json").write_text(json.dumps(record), encoding="utf-8")
+    arguments = ["evaluate", str(suite), "--text", "bundled", "--tokens", "512"]
+    monkeypatch.setattr(sys, "argv", ["circuits", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("note: ")]
+    assert "were trained on another model, bundled (0000000000000000), than bundled (" in line
+
+
 def test_a_feature_and_a_suite_share_their_examples(tmp_path):
     out = tmp_path / "features"
     common = ("--text", "bundled", "--tokens", 4096, "--out", out)

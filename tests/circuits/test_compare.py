@@ -5,7 +5,7 @@ import json
 import networkx as nx
 import pytest
 
-from circuits.compare import differences
+from circuits.compare import differences, different_origins
 from circuits.graph import Node
 from circuits.render.compare_page import comparison_page, merge
 from tests.circuits import synthetic
@@ -55,6 +55,32 @@ def test_swapping_the_graphs_flips_every_change():
 def test_a_changed_sign_is_a_change():
     (row,) = differences(graph({"mlp_out.1/1": 0.3}), graph({"mlp_out.1/1": -0.3}))
     assert row.status == "changed"
+
+
+def of(model, dictionaries):
+    built = graph({"mlp_out.1/1": 0.3, "mlp_out.2/5": 0.2, "token": 0.1})
+    hashes = {site: {"hash": found} for site, found in dictionaries.items()}
+    built.graph |= {"model": {"name": "A", "hash": model}, "dictionaries": hashes}
+    return built
+
+
+def test_runs_of_two_models_are_compared_and_the_page_says_so():
+    a, b = of("1", {"mlp_out.1": "x"}), of("2", {"mlp_out.1": "x"})
+    assert different_origins(a, of("1", {})) == []
+    assert different_origins(a, graph({})) == [], "older graphs have no hash"
+    (line,) = different_origins(a, b)
+    assert line.startswith("two models, A (1) and A (2)")
+    rows = differences(a, b)
+    assert {row.status for row in rows} == {"same"}
+    assert line in comparison_page(a, b, rows, names=("a", "b"))
+
+
+def test_features_of_different_dictionaries_are_different_features():
+    a = of("1", {"mlp_out.1": "x", "mlp_out.2": "x"})
+    (line,) = different_origins(a, of("1", {"mlp_out.1": "x", "mlp_out.2": "y"}))
+    assert line.startswith("two dictionaries of mlp_out.2: features of one number")
+    with pytest.raises(ValueError, match="the graphs have no dictionary in common"):
+        differences(a, of("1", {"mlp_out.1": "z"}))
 
 
 def test_a_missing_effect_counts_as_none():

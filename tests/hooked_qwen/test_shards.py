@@ -28,7 +28,7 @@ def cache(model, tmp_path):
 
 
 def read(cache, sites=SITES, **options):
-    return cache.buffers(sites, **({"model": "toy", "config": CONFIG} | options))
+    return cache.buffers(sites, **({"model": toy_with_tokenizer(), "config": CONFIG} | options))
 
 
 def test_training_from_a_cache_sees_the_same_batches(model, cache):
@@ -80,8 +80,11 @@ def test_a_changed_file_is_noticed(cache):
 
 
 def test_another_model_site_or_shape_is_refused(cache):
-    with pytest.raises(ValueError, match="holds activations of toy, not of other"):
-        next(read(cache, model="other"))
+    other = toy_with_tokenizer()
+    with torch.no_grad():
+        other.unembed.original_component.weight[0] += 1
+    with pytest.raises(ValueError, match="holds activations of another model: model is 'toy'"):
+        next(read(cache, model=other))
     with pytest.raises(ValueError, match=r"has no resid_post\.0: it holds embed, mlp_out\.0"):
         next(read(cache, [type(POST)("resid_post", 0)]))
     other = StreamConfig(**{**vars(CONFIG), "block_length": 16})

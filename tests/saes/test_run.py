@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from hooked_qwen.identity import identity
 from hooked_qwen.load import hook
 from hooked_qwen.shards import write_cache
 from hooked_qwen.sites import Site
@@ -63,7 +64,7 @@ def test_a_run_writes_a_suite_that_loads_with_its_quality(model, tmp_path):
     for name, figures in zip(names, quality, strict=True):
         record = json.loads((tmp_path / "suite" / name / "dictionary.json").read_text())
         assert record["metrics"] == asdict(figures)
-        assert record["model"] == {"name": "toy", "d_model": 24}
+        assert record["model"] == {"name": "toy", "hash": identity(model), "d_model": 24}
         assert record["training"]["stream"] == asdict(STREAM)
         assert record["training"]["width"] == CONFIG.width
 
@@ -211,7 +212,7 @@ def test_training_from_a_cache_gives_the_same_dictionaries(model, tmp_path):
     train(
         model,
         tmp_path / "cached",
-        batches=lambda s, start: from_cache(cache, s, "toy", STREAM, start),
+        batches=lambda s, start: from_cache(cache, s, model, STREAM, start),
     )
     assert dictionaries_in(tmp_path / "live") == dictionaries_in(tmp_path / "cached")
 
