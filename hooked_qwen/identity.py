@@ -79,7 +79,7 @@ def _writes(tensor: Tensor) -> int:
 
 def _computed_with(model: TransformerBridge) -> dict[str, Any]:
     """The configuration where it departs from its class: later classes have more entries."""
-    config = model.original_model.config
+    config: Any = model.original_model.config
     usual = type(config)().to_dict()
     entries = {
         key: value
