@@ -85,6 +85,10 @@ def _at_position(change: Activation, node: Node) -> Activation:
     return only
 
 
+Entry = Int[Tensor, "batch pos"]
+"For each token of a pass, which entry of a table of positions it goes by."
+
+
 @dataclass(frozen=True)
 class SiteMask:
     """Which nodes of a site stay as they are; `pos` has length 1 when positions are summed."""
@@ -95,6 +99,10 @@ class SiteMask:
     @property
     def keeps_all(self) -> bool:
         return bool(self.feature.all() and self.error.all())
+
+    def at(self, entry: Entry) -> "SiteMask":
+        """The mask of each token, where `entry` says which of `pos` it goes by."""
+        return SiteMask(self.feature[entry], self.error[entry])
 
 
 Masks = dict[Site, SiteMask]
@@ -107,7 +115,7 @@ class Baseline:
 
     f: Float[Tensor, "batch pos features"]
     error: Float[Tensor, "batch pos d_model"]
-    stays: Bool[Tensor, " pos"] | None = None
+    stays: Bool[Tensor, "*batch pos"] | None = None
     "positions at which norm outliers are left as they arrive (see `circuits.attribution.states`)"
     outlier: Bool[Tensor, "prompts tokens"] | None = None
     "which they are, where the prompts are known"
@@ -119,6 +127,14 @@ class Baseline:
         f, error = (x if len(x) == 1 else x[index] for x in (self.f, self.error))
         outlier = None if self.outlier is None else self.outlier[index]
         return Baseline(f, error, self.stays, outlier, self.limits)
+
+    def at(self, entry: Entry) -> "Baseline":
+        """The baseline of each token, where `entry` says which of `pos` it goes by."""
+        f, error = (x if x.shape[1] == 1 else x[0][entry] for x in (self.f, self.error))
+        stays = self.stays
+        if stays is not None and len(stays) > 1:
+            stays = stays[entry]
+        return Baseline(f, error, stays, self.outlier, self.limits)
 
     def spared(self, source: Activation, target: Activation) -> Bool[Tensor, "batch pos 1"] | None:
         """Tokens that are not ablated, of those that arrive at the dictionary's two sites."""
@@ -182,9 +198,17 @@ def stacked(circuits: Sequence[Masks], repeats: int) -> Masks:
 
 @contextmanager
 def only(
-    model: TransformerBridge, suite: Suite, masks: Masks, baselines: Mapping[Site, Baseline]
+    model: TransformerBridge,
+    suite: Suite,
+    masks: Masks,
+    baselines: Mapping[Site, Baseline],
+    *,
+    entry: Callable[[], Entry] | None = None,
 ) -> Generator[None, None, None]:
     """Ablate, inside the block, every node outside `masks` to its baseline.
+
+    Positions of masks and baselines are the columns of the pass; with `entry`, called in every
+    pass, they are a table of which it says what each token goes by.
 
     Each site is decomposed as it arrives under the ablations upstream: kept features follow
     their inputs. Sites where everything is kept are not touched. Padding is ablated like the
@@ -195,7 +219,8 @@ def only(
     with ExitStack() as stack:
         seen = stack.enter_context(capture(model, sources)) if sources else {}
         edits = {
-            site: _ablation(suite[site], mask, baselines[site], seen) for site, mask in cut.items()
+            site: _ablation(suite[site], mask, baselines[site], seen, entry)
+            for site, mask in cut.items()
         }
         stack.enter_context(intervene(model, edits))
         yield
@@ -203,20 +228,22 @@ def only(
 
 def _ablation(
     dictionary: SparseDictionary,
-    keep: SiteMask,
+    mask: SiteMask,
     baseline: Baseline,
     seen: Mapping[Site, Activation],
+    entry: Callable[[], Entry] | None,
 ) -> Edit:
     """The site is x = decode(f) + error: where the error is kept, only features are moved."""
-    keep_error = keep.error.unsqueeze(-1)
-    ablated = dictionary.b_dec + baseline.error
 
     def edit(value: Activation) -> Activation:
+        keep, to = (mask, baseline) if entry is None else (mask.at(entry()), baseline.at(entry()))
+        keep_error = keep.error.unsqueeze(-1)
         source = seen.get(dictionary.source, value)
         f = dictionary.encode(source)
-        after = torch.where(keep.feature, f, baseline.f)
-        found = torch.where(keep_error, value, ablated) + dictionary.write(after - keep_error * f)
-        spared = baseline.spared(source, value)
+        after = torch.where(keep.feature, f, to.f)
+        found = torch.where(keep_error, value, dictionary.b_dec + to.error)
+        found = found + dictionary.write(after - keep_error * f)
+        spared = to.spared(source, value)
         return found if spared is None else torch.where(spared, value, found)
 
     return edit

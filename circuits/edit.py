@@ -6,8 +6,8 @@ positions are kept), or to the value they have on each prompt's own `patch`.
 """
 
 import random
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +16,14 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from circuits.ablation import Masks, complement, masks_of, only
+from circuits.ablation import Entry, Masks, complement, masks_of, only
 from circuits.answers import metric_of, preference_of
 from circuits.attribution.states import BatchState, Means, batches, norm_limits
 from circuits.faithfulness import To, ablation_means, baselines, by_site, metric_with
 from circuits.graph import Node, rounded
 from circuits.prompts import EncodedPrompts, Prompt
 from circuits.ranking import DiscoverConfig, Ranking
+from hooked_qwen.positions import follow_positions
 from hooked_qwen.sites import Site
 from saes.suite import Suite
 
@@ -131,6 +132,7 @@ def _one_prompt(prompt: Prompt, before: float, after: float) -> dict[str, Any]:
     }
 
 
+@contextmanager
 def apply(
     model: TransformerBridge,
     suite: Suite,
@@ -138,18 +140,66 @@ def apply(
     edit: Edit,
     *,
     config: DiscoverConfig,
-) -> AbstractContextManager[None]:
-    """The edit as a context manager, for running anything under it.
+) -> Generator[None, None, None]:
+    """The edit as a context manager, for running anything under it, generation included.
 
-    `patch` here means the mean over the patch prompts: outside a pair there is no own patch.
+    A node without a position is ablated at every token, generated ones too. One with a position
+    is ablated where its text has that token: tokens are counted from the start of each row's text,
+    without padding and over all steps of a generation, with a cache or without. Where `config`
+    lines up last tokens (`positions="end"`) they are counted from the last token of the prompt.
+    A mean is that of the position; where a text goes on beyond the prompt set's positions, that
+    of all their tokens. `patch` here means the mean over the patch prompts: outside a pair there
+    is no own patch.
+
+    Raises `ValueError` for a position that the prompt set does not have, and `RuntimeError` on
+    leaving if no text reached a node's position.
     """
-    n_positions = prompts.n_positions(config.positions)
+    n_positions = 0 if config.positions == "sum" else prompts.n_positions(config.positions)
+    _check_positions(edit, max(1, n_positions))
     to: To = "zero" if edit.to == "zero" else "mean"
-    options = {"positions": config.positions, "batch_size": config.batch_size}
-    means = ablation_means(model, suite, prompts, **options) if to == "mean" else None
+    means = None if to == "zero" else _means_anywhere(model, suite, prompts, config)
     limits = norm_limits(model, suite, prompts.clean, batch_size=config.batch_size)
     base = baselines(suite, to, means=means, limits=limits)
-    return only(model, suite, edit.masks(suite, n_positions), base)
+    reached: set[int] = set()
+    with follow_positions(model) as text:
+
+        def entry() -> Entry:
+            at = text.tokens
+            if config.positions == "end":
+                at = at + (n_positions - text.prompt_lengths).unsqueeze(-1)
+            known = (text.tokens >= 0) & (at >= 0) & (at < n_positions)
+            found = torch.where(known, at, n_positions)
+            reached.update(found.unique().tolist())
+            return found
+
+        with only(model, suite, edit.masks(suite, n_positions + 1), base, entry=entry):
+            yield
+    missed = [n for n in edit.ablated if n.position is not None and n.position not in reached]
+    if missed:
+        raise RuntimeError(
+            f"{', '.join(map(str, missed))} never edited: no text that was run inside the block "
+            "has such a position"
+        )
+
+
+def _means_anywhere(
+    model: TransformerBridge, suite: Suite, prompts: EncodedPrompts, config: DiscoverConfig
+) -> Means:
+    """Means by position where these are kept, and as a last entry those over all tokens."""
+    size = config.batch_size
+    rest = ablation_means(model, suite, prompts, positions="sum", batch_size=size)
+    if config.positions == "sum":
+        return rest
+    own = ablation_means(model, suite, prompts, positions=config.positions, batch_size=size)
+    return Means(
+        *(
+            {
+                site: torch.cat([getattr(own, part)[site], getattr(rest, part)[site]])
+                for site in suite
+            }
+            for part in ("f", "error", "of_outliers")
+        )
+    )
 
 
 def outside(ranking: Ranking, kept: Sequence[Node]) -> tuple[Node, ...]:
