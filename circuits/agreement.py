@@ -25,20 +25,27 @@ def node_agreement(
     estimates: Float[Tensor, "nodes prompts"],
     exact: Float[Tensor, "nodes prompts"],
 ) -> dict[str, Any]:
-    """Estimated against exact effects, in all and by site, with every point."""
-    sites = list(dict.fromkeys(n.site for n in sorted(nodes, key=lambda n: Site.parse(n.site))))
-    of_site = {site: [i for i, n in enumerate(nodes) if n.site == site] for site in sites}
+    """Estimated against exact effects, of all but the tokens and by site, with every point.
+
+    Tokens stand apart, under `tokens`: one of them can outweigh all features together.
+    """
+    inner = [i for i, n in enumerate(nodes) if n.kind != "token"]
+    tokens = [i for i, n in enumerate(nodes) if n.kind == "token"]
+    of_site: dict[str, list[int]] = {}
+    for i in sorted(inner, key=lambda i: Site.parse(nodes[i].site)):
+        of_site.setdefault(nodes[i].site, []).append(i)
+
+    def part(at: Sequence[int]) -> dict[str, Any]:
+        return {"n": len(at), **agreement(estimates[at], exact[at])}
+
     return {
-        "n": len(nodes),
         "n_prompts": exact.shape[1],
-        **agreement(estimates, exact),
-        "by_site": {
-            site: {"n": len(at), **agreement(estimates[at], exact[at])}
-            for site, at in of_site.items()
-        },
+        **part(inner),
+        "tokens": part(tokens),
+        "by_site": {site: part(at) for site, at in of_site.items()},
         "points": [
-            {"id": str(n), "estimate": rounded(float(e)), "exact": rounded(float(x))}
-            for n, e, x in zip(nodes, estimates.mean(1), exact.mean(1), strict=True)
+            {"id": str(nodes[i]), "estimate": rounded(float(e)), "exact": rounded(float(x))}
+            for i, e, x in zip(inner, estimates[inner].mean(1), exact[inner].mean(1), strict=True)
         ],
     }
 
@@ -77,19 +84,28 @@ def agreement(
     """Spearman's rank correlation, slope of exact on estimate through zero, share of equal signs.
 
     Of the means over prompts, each with its 95 % bootstrap interval; an estimate that is known in
-    the mean only (one column) is held. Rank correlation is None for fewer than three nodes; its
-    interval is 1.96 standard errors to either side, as percentiles would miss it: draws lack some
-    of the prompts on both sides of the comparison (ranks agree more) or on one (less). Nodes whose
-    effects are both zero agree.
+    the mean only (one column) is held. Rank correlation is None for fewer than three nodes. Where
+    one of the two is exactly zero there are no signs to compare: `zeros` counts those, and the
+    share is of the others, None if there are none.
+
+    The intervals of rank correlation and sign share are 1.96 standard errors to either side of the
+    value. Percentiles would miss it: draws lack some of the prompts on both sides of the comparison
+    (ranks agree more) or on one (less), and the sign of an effect near zero changes in many draws.
     """
     exact, estimate = exact.double(), estimate.double().expand_as(exact)
     shares = resamples(exact.shape[1]).T
-    found = _figures(estimate.mean(1, keepdim=True), exact.mean(1, keepdim=True))
-    draws = _figures(estimate @ shares, exact @ shares)
+    means = estimate.mean(1, keepdim=True), exact.mean(1, keepdim=True)
+    found, draws = _figures(*means), _figures(estimate @ shares, exact @ shares)
     values = {name: float(value[0]) for name, value in found.items()}
     return {name: rounded(v) if math.isfinite(v) else None for name, v in values.items()} | {
-        "intervals": {name: interval(_known(draw)) for name, draw in draws.items()}
-        | {"spearman": _around(values["spearman"], _known(draws["spearman"]))}
+        "zeros": int(((means[0] == 0) | (means[1] == 0)).sum()),
+        "intervals": {
+            "spearman": _around(values["spearman"], _known(draws["spearman"]), least=-1.0),
+            "slope": interval(_known(draws["slope"])),
+            "sign_agreement": _around(
+                values["sign_agreement"], _known(draws["sign_agreement"]), least=0.0
+            ),
+        },
     }
 
 
@@ -99,20 +115,24 @@ def _known(draws: Float[Tensor, " draws"]) -> Float[Tensor, " known"]:
     return known if 2 * len(known) > len(draws) else known[:0]
 
 
-def _around(value: float, draws: Float[Tensor, " draws"]) -> Interval:
-    """A correlation and 1.96 standard errors to either side of it."""
+def _around(value: float, draws: Float[Tensor, " draws"], *, least: float) -> Interval:
+    """1.96 standard errors to either side of a value between `least` and 1."""
     reach = 1.96 * float(draws.std()) if len(draws) else math.nan
-    return [max(-1.0, value - reach), min(1.0, value + reach)] if math.isfinite(reach) else None
+    if not math.isfinite(value + reach):
+        return None
+    return [max(least, value - reach), min(1.0, value + reach)]
 
 
 def _figures(
     estimate: Float[Tensor, "nodes draws"], exact: Float[Tensor, "nodes draws"]
 ) -> dict[str, Float[Tensor, " draws"]]:
     """The three figures in every draw; NaN where there is none."""
+    signed = (estimate != 0) & (exact != 0)
+    same = signed & (estimate.sign() == exact.sign())
     return {
         "spearman": _spearman(estimate, exact),
         "slope": (estimate * exact).sum(0) / estimate.square().sum(0),
-        "sign_agreement": (estimate.sign() == exact.sign()).double().mean(0),
+        "sign_agreement": same.double().sum(0) / signed.double().sum(0),
     }
 
 

@@ -54,6 +54,11 @@ class To(StrEnum):
     patch = "patch"
 
 
+class Level(StrEnum):
+    full = "full"
+    quick = "quick"
+
+
 class Split(StrEnum):
     train = "train"
     test = "test"
@@ -167,6 +172,10 @@ def verify(
     held_out: Annotated[
         Path | None, typer.Option(help="Other prompts of the task to hold the circuit against.")
     ] = None,
+    level: Annotated[
+        Level,
+        typer.Option(help="quick: nodes, edges and the circuit at three sizes, few controls."),
+    ] = Level.full,
     seed: int = 0,
 ) -> None:
     """Hold a run against exact ablation: its nodes, its edges, and the circuit as a whole.
@@ -176,7 +185,7 @@ def verify(
     from circuits import work
     from circuits.verify import VerifyConfig
 
-    config = VerifyConfig(to=to.value if to else None, seed=seed)
+    config = VerifyConfig(to=to.value if to else None, level=level.value, seed=seed)
     with bars() as report:
         record = work.verify_run(run, config=config, held_out=held_out, report=report)
     verification_table(record)

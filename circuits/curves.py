@@ -2,8 +2,9 @@
 
 Each row is one way to choose nodes. `circuit` takes the strongest by the estimator; rows without
 errors leave out those of attention and MLPs, or all. Controls are random nodes and features of
-the same number; the coordinates of the same tensors and of the MLPs' insides ("neurons"), and
-dictionaries that were never trained, all ranked by the same estimator.
+the same number, and other bases of the same tensors, ranked by the same estimator: their
+coordinates ("neurons"), those with the neurons inside the MLPs in place of the MLPs' outputs, the
+dictionaries' features beside these, and dictionaries that were never trained.
 
     CPR = area under faithfulness      CMD = area of |1 - faithfulness|
 
@@ -15,9 +16,9 @@ Differs: CPR and CMD are taken over the share of nodes, where MIB counts edges.
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -44,14 +45,23 @@ from circuits.prompts import EncodedPrompts
 from circuits.ranking import DiscoverConfig, Ranking, rank_nodes, reference_means, states_of
 from circuits.report import Report, counting, silent
 from hooked_qwen.sites import has_neurons
-from saes.controls import mlp_neurons, neurons, untrained
+from saes.controls import (
+    features_and_neurons_inside_mlps,
+    neurons,
+    neurons_inside_mlps,
+    untrained,
+)
 from saes.intervals import interval
 from saes.suite import Suite
 
 HEADLINE = 100
 SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
+QUICK_SIZES = (10, 100)
 MOST_NEEDED = 30
 "Nodes of the graph that are taken away one at a time."
+QUICK_ROWS = ("circuit", "circuit without errors", "random nodes, same sites", "random nodes")
+Level = Literal["full", "quick"]
+"Every size and control, or `QUICK_SIZES` and all nodes of `QUICK_ROWS`, with no other basis."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,8 +112,17 @@ class Scale:
         found = ends(setting.model, suite, states, setting.metric, setting.to, means)
         return cls(setting, suite, states, means, found)
 
-    def curve(self, circuits: Sequence[Sequence[Node]], *, complete: bool = False) -> Curve:
-        """Faithfulness of each of `circuits`; what is left without them, where `complete`."""
+    def curve(
+        self,
+        circuits: Sequence[Sequence[Node]],
+        *,
+        complete: bool = False,
+        report: Callable[[int], None] = lambda done: None,
+    ) -> Curve:
+        """Faithfulness of each of `circuits`; what is left without them, where `complete`.
+
+        `report` is as that of `metrics_with`.
+        """
         s = self.setting
         return curve(
             s.model,
@@ -116,6 +135,7 @@ class Scale:
             to=s.to,
             means=self.means,
             complete=complete,
+            report=report,
         )
 
     def faithfulness(
@@ -137,30 +157,20 @@ def curves(
     scale: Scale,
     ranking: Ranking,
     *,
+    level: Level,
     draws: int,
     seed: int,
     report: Report = silent,
 ) -> dict[str, Any]:
     """The record of all rows."""
     nodes = [n for n, _ in ranking if n.kind != "token"]
-    sizes = [s for s in SIZES if s < len(nodes)] + [len(nodes)]
+    sizes = _sizes(nodes, level)
     plans = _plans(nodes, sizes, draws=draws, seed=seed)
-    controls = {
-        "neurons": neurons(scale.suite),
-        "untrained dictionaries": untrained(scale.suite),
-    }
-    mlps = [site.layer for site in scale.suite if site.kind == "mlp_out"]
-    if mlps and has_neurons(scale.setting.model, mlps):
-        controls["MLP neurons"] = mlp_neurons(scale.setting.model, scale.suite)
-    rows: dict[str, Curve] = {}
-    total = len(plans) + len(controls)
-    for done, (name, drawn) in enumerate(plans.items(), 1):
-        complete = name.startswith("circuit")
-        rows[name] = mean_curve([scale.curve(circuits, complete=complete) for circuits in drawn])
-        report("faithfulness", done, total)
-    for done, (name, control) in enumerate(controls.items(), len(plans) + 1):
-        rows |= _control(scale, name, control, sizes)
-        report("faithfulness", done, total)
+    if level == "quick":
+        plans = {name: plans[name][:1] for name in QUICK_ROWS}
+    rows = _planned(scale, plans, report)
+    for name, control in _controls(scale, level).items():
+        rows |= _control(scale, name, control, sizes, report)
     return {
         "baseline": scale.setting.to,
         "full": rounded(float(scale.ends.full.mean())),
@@ -173,18 +183,57 @@ def curves(
     }
 
 
+def _sizes(nodes: Sequence[Node], level: Level) -> list[int]:
+    asked = QUICK_SIZES if level == "quick" else SIZES
+    return [size for size in asked if size < len(nodes)] + [len(nodes)]
+
+
+def _planned(
+    scale: Scale,
+    plans: Mapping[str, Sequence[Sequence[Sequence[Node]]]],
+    report: Report,
+    what: str = "faithfulness",
+) -> dict[str, Curve]:
+    """Each row of `plans`, its draws averaged; completeness too of those that say circuit."""
+    complete = {name for name in plans if name.startswith("circuit") and what == "faithfulness"}
+    total = sum(
+        len(circuits) * (2 if name in complete else 1)
+        for name, drawn in plans.items()
+        for circuits in drawn
+    )
+    tick = counting(report, what, total * len(scale.states))
+    return {
+        name: mean_curve(
+            [scale.curve(circuits, complete=name in complete, report=tick) for circuits in drawn]
+        )
+        for name, drawn in plans.items()
+    }
+
+
+def _controls(scale: Scale, level: Level) -> dict[str, Suite]:
+    """Other bases of the same tensors, by the name of their row."""
+    if level == "quick":
+        return {}
+    model, suite = scale.setting.model, scale.suite
+    found = {"neurons": neurons(suite)}
+    mlps = [site.layer for site in suite if site.kind == "mlp_out"]
+    if mlps and has_neurons(model, mlps):
+        found["neurons, inside the MLPs"] = neurons_inside_mlps(model, suite)
+        if len(mlps) < len(suite):
+            mixed = features_and_neurons_inside_mlps(model, suite)
+            found["features, neurons inside the MLPs"] = mixed
+    return found | {"untrained dictionaries": untrained(suite)}
+
+
 def held_out_curves(
-    scale: Scale, ranking: Ranking, *, seed: int, report: Report = silent
+    scale: Scale, ranking: Ranking, *, level: Level, seed: int, report: Report = silent
 ) -> dict[str, Any]:
     """The same circuits on other prompts, beside random nodes."""
     nodes = [n for n, _ in ranking if n.kind != "token"]
-    sizes = [s for s in SIZES if s < len(nodes)] + [len(nodes)]
+    sizes = _sizes(nodes, level)
     plans = _plans(nodes, sizes, draws=1, seed=seed)
     names = ("circuit", "circuit without errors", "random nodes")
-    rows: dict[str, Curve] = {}
-    for done, name in enumerate(names, 1):
-        rows[name] = mean_curve([scale.curve(circuits) for circuits in plans[name]])
-        report("held-out prompts", done, len(names))
+    rows = _planned(scale, {name: plans[name] for name in names}, report, "held-out prompts")
     return {
         "n_prompts": len(scale.setting.prompts),
         "full": rounded(float(scale.ends.full.mean())),
@@ -195,10 +244,10 @@ def held_out_curves(
 
 
 def what_each_adds(
-    scale: Scale, nodes: Sequence[Node], *, report: Report = silent
+    scale: Scale, nodes: Sequence[Node], *, level: Level = "full", report: Report = silent
 ) -> dict[str, Any]:
     """What the circuit of `nodes` loses in faithfulness without each of the first of them."""
-    asked = list(nodes[:MOST_NEEDED])
+    asked = list(nodes[:MOST_NEEDED]) if level == "full" else []
     circuits = [nodes, *([n for n in nodes if n != x] for x in asked)]
     tick = counting(report, "what each adds", len(circuits) * len(scale.states))
     found = scale.faithfulness(circuits, report=tick)
@@ -278,7 +327,9 @@ def _matched(circuit: Sequence[Node], nodes: Sequence[Node], seed: int) -> list[
     ]
 
 
-def _control(scale: Scale, name: str, suite: Suite, sizes: Sequence[int]) -> dict[str, Curve]:
+def _control(
+    scale: Scale, name: str, suite: Suite, sizes: Sequence[int], report: Report
+) -> dict[str, Curve]:
     """Curves of another set of dictionaries at the same places, found the same way.
 
     Where they have errors a second row leaves those out: dictionaries that explain nothing have
@@ -295,10 +346,14 @@ def _control(scale: Scale, name: str, suite: Suite, sizes: Sequence[int]) -> dic
         config=setting.discovered,
         means=means,
         states=here.states,
+        report=lambda what, done, total, note="": report(f"{name}: {what}", done, total, note),
     )
     nodes = [n for n, _ in ranking if n.kind != "token"]
     features = [n for n in nodes if n.kind == "feature"]
     pools = {name: nodes}
     if len(features) < len(nodes):
         pools[f"{name}, no errors"] = features
-    return {row: here.curve([pool[:size] for size in sizes]) for row, pool in pools.items()}
+    tick = counting(report, f"{name}: faithfulness", len(pools) * len(sizes) * len(here.states))
+    return {
+        row: here.curve([pool[:size] for size in sizes], report=tick) for row, pool in pools.items()
+    }

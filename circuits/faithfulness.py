@@ -230,11 +230,15 @@ def curve(
     to: To,
     means: Means | None,
     complete: bool = True,
+    report: Callable[[int], None] = lambda done: None,
 ) -> Curve:
-    """Faithfulness and, where `complete`, completeness of each of `circuits`."""
+    """Faithfulness and, where `complete`, completeness of each of `circuits`.
+
+    `report` is as that of `metrics_with`.
+    """
     kept = [masks_of(suite, nodes, n_positions) for nodes in circuits]
     both = [*kept, *map(complement, kept)] if complete else kept
-    values = metrics_with(model, suite, states, metric, both, to, means)
+    values = metrics_with(model, suite, states, metric, both, to, means, report=report)
     inside, outside = values[: len(kept)], values[len(kept) :]
     return Curve(scale.faithfulness(inside), scale.faithfulness(outside))
 

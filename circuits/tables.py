@@ -114,6 +114,9 @@ def verification_table(record: Mapping[str, Any]) -> None:
         f"{nodes['n']} nodes on {nodes['n_prompts']} prompt{'s' * (nodes['n_prompts'] > 1)}, "
         f"{record['estimator']} against exact (95 %)": nodes
     }
+    pool = record.get("pool")
+    if pool:
+        compared[f"{pool['n']} nodes chosen without {record['estimator']}"] = pool
     for name in ("strongest", "random"):
         if edges := record["edges"].get(name):
             compared[f"{edges['n']} {name} edges against path patching"] = edges
@@ -143,7 +146,11 @@ def verification_table(record: Mapping[str, Any]) -> None:
             cells = [values.get(curves["sizes"][i]) for i in shown]
             table.add_row(f"{name}, held out", *map(_two, cells))
     console.print(table)
+    if pool and pool["missed"]:
+        console.print(f"strong but not in the graph: {_missed(pool)}", highlight=False)
     adds = record["each_adds"]
+    if not adds["nodes"]:
+        return
     needed = sorted(adds["nodes"], key=lambda n: -n["adds"])[:3]
     console.print(
         f"of the circuit of {adds['circuit']} ({adds['faithfulness']:.2f}) most is lost without "
@@ -152,12 +159,25 @@ def verification_table(record: Mapping[str, Any]) -> None:
     )
 
 
+def _missed(pool: Mapping[str, Any]) -> str:
+    """The strongest nodes that a graph lacks, and whether estimate or rule left them out."""
+    why = {"estimate": "by its estimate {estimate:.2f}", "rule": "on no path that is kept"}
+    listed = [
+        f"{row['id']} {row['exact']:.2f} ({why[row['by']].format(**row)})"
+        for row in pool["missed"][:3]
+    ]
+    more = pool["missed_in_all"] - len(listed)
+    return ", ".join(listed) + (f" and {more} more" if more else "")
+
+
 def _agreement(figures: Mapping[str, Any]) -> str:
     spearman, slope = (
         f"{name} {_with_ends(figures[name.lower()], figures['intervals'][name.lower()])}"
         for name in ("Spearman", "slope")
     )
-    return f"{spearman}, {slope}, same sign {figures['sign_agreement']:.0%}"
+    signs, zeros = figures["sign_agreement"], figures["zeros"]
+    same = "–" if signs is None else f"{signs:.0%}"
+    return f"{spearman}, {slope}, same sign {same}" + (f" ({zeros} are zero)" if zeros else "")
 
 
 def _with_ends(value: float | None, interval: Sequence[float] | None) -> str:

@@ -15,11 +15,12 @@ from circuits.agreement import Edge, edge_agreement, edges_to_measure, node_agre
 from circuits.answers import metric_of
 from circuits.attribution.effects import effects_by_prompt
 from circuits.attribution.states import BatchState
-from circuits.curves import Scale, Setting, curves, held_out_curves, what_each_adds
+from circuits.curves import Level, Scale, Setting, curves, held_out_curves, what_each_adds
 from circuits.faithfulness import To, default_to
 from circuits.graph import Node, ordered
 from circuits.metric import Metric
 from circuits.path_patching import exact_edges
+from circuits.pooled import pool_agreement, pooled_nodes
 from circuits.prompts import EncodedPrompts
 from circuits.ranking import DiscoverConfig, Ranking, gradients_of
 from circuits.report import Report, counting, silent
@@ -31,12 +32,16 @@ SCHEMA = "verification/1"
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyConfig:
-    """What ablated nodes are set to, and how many random controls are drawn."""
+    """What ablated nodes are set to, and how much is measured."""
 
     to: To | None = None
     "by default that of `default_to`"
+    level: Level = "full"
+    "`quick` measures the graph's nodes and edges, and the circuit at three sizes"
     draws: int = 3
     "random circuits averaged in each random control"
+    pool: int = 50
+    "nodes by each way of choosing that agreement is also measured on (see `circuits.pooled`)"
     seed: int = 0
 
 
@@ -69,28 +74,45 @@ def verify(
     setting = Setting(model=model, metric=metric, prompts=prompts, to=to, discovered=discovered)
     scale = Scale.of(setting, suite)
     nodes = [n for n in ordered(graph) if n.kind != "logit"]
-    exact = _exact(model, suite, scale.states, metric, nodes, report)
-    for node, effects in zip(nodes, exact, strict=True):
+    pool = (
+        pooled_nodes(scale, ranking, size=config.pool, seed=config.seed, report=report)
+        if config.level == "full"
+        else []
+    )
+    every = list(dict.fromkeys([*nodes, *pool]))
+    exact = _exact(model, suite, scale.states, metric, every, report)
+    of_graph, of_pool = ([every.index(n) for n in some] for some in (nodes, pool))
+    for node, effects in zip(nodes, exact[of_graph], strict=True):
         graph.nodes[node]["exact"] = float(effects.mean())
     gradients = _gradients(setting, suite, scale.states, report)
-    estimates = [
-        effects_by_prompt(suite, state, g, nodes)
-        for state, g in zip(scale.states, gradients, strict=True)
-    ]
+    estimates = exact
+    if discovered.estimator != "exact":
+        parts = zip(scale.states, gradients, strict=True)
+        estimates = torch.cat([effects_by_prompt(suite, s, g, every) for s, g in parts], 1)
     edges, strongest = edges_to_measure(graph, seed=config.seed)
     measured = _exact_edges(setting, suite, scale.states, gradients, edges, report)
     kept = [n for n in nodes if n.kind != "token"]
     record = {
         "schema": SCHEMA,
+        "level": config.level,
         "estimator": discovered.estimator,
         "metric": discovered.metric,
-        "nodes": node_agreement(
-            nodes, exact if discovered.estimator == "exact" else torch.cat(estimates, 1), exact
-        ),
+        "nodes": node_agreement(nodes, estimates[of_graph], exact[of_graph]),
         "edges": edge_agreement(graph, edges, strongest, measured),
-        "curves": curves(scale, ranking, draws=config.draws, seed=config.seed, report=report),
-        "each_adds": what_each_adds(scale, kept, report=report),
+        "curves": curves(
+            scale, ranking, level=config.level, draws=config.draws, seed=config.seed, report=report
+        ),
+        "each_adds": what_each_adds(scale, kept, level=config.level, report=report),
     }
+    if config.level == "full":
+        record["pool"] = pool_agreement(
+            pool,
+            estimates[of_pool],
+            exact[of_pool],
+            kept={n: graph.nodes[n]["exact"] for n in kept},
+            ranking=ranking,
+            asked=discovered.nodes,
+        )
     if held_out is not None:
         record["held_out"] = _held_out(setting, suite, ranking, held_out, config, report)
     return record
@@ -116,7 +138,8 @@ def _held_out(
             f"the held-out prompts have {other.n_positions} tokens and the run's "
             f"{setting.n_positions}: positions are kept, so they need one length"
         )
-    return held_out_curves(Scale.of(other, suite), ranking, seed=config.seed, report=report)
+    scale = Scale.of(other, suite)
+    return held_out_curves(scale, ranking, level=config.level, seed=config.seed, report=report)
 
 
 def _gradients(
@@ -140,11 +163,11 @@ def _exact_edges(
     report: Report,
 ) -> Float[Tensor, "edges prompts"]:
     """Each edge's exact weight on each prompt."""
-    parts, done = [], 0
-    for state, g in zip(states, gradients, strict=True):
-        parts.append(exact_edges(setting.model, suite, state, g, setting.metric, edges))
-        done += len(state.rows)
-        report("exact edges", done, len(setting.prompts))
+    tick = counting(report, "exact edges", len(edges) * len(states))
+    parts = [
+        exact_edges(setting.model, suite, state, g, setting.metric, edges, report=tick)
+        for state, g in zip(states, gradients, strict=True)
+    ]
     return torch.cat(parts, 1)
 
 

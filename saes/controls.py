@@ -69,58 +69,66 @@ def judge(
     ]
 
 
-class SignedBasis(SparseDictionary):
-    """Each coordinate of a tensor as two features, one for each sign; the error is zero.
+class Coordinates(SparseDictionary):
+    """Each coordinate of a tensor as one feature, of either sign; the error is zero.
 
-        x = relu(x) - relu(-x)
+        f = x        write(f) = f
 
-    Its products are slices, not matrix products: inside an MLP the matrices would cost more than
-    the model.
+    Its products are the identity, not matrix products: inside an MLP the matrices would cost more
+    than the model.
     """
 
-    def __init__(self, site: Site, signs: Float[Tensor, "features d"]) -> None:
-        weights = {
-            "W_enc": signs,
-            "W_dec": signs,
-            "b_enc": signs.new_zeros(len(signs)),
-            "b_dec": signs.new_zeros(signs.shape[1]),
-        }
-        super().__init__(DictionarySpec(source=site, target=site, architecture="relu"), weights)
+    def __init__(self, site: Site, identity: Float[Tensor, "d d"]) -> None:
+        d = len(identity)
+        spec = DictionarySpec(source=site, target=site, architecture="topk", k=d, signed=True)
+        zero = identity.new_zeros(d)
+        weights = {"W_enc": identity, "W_dec": identity, "b_enc": zero, "b_dec": zero}
+        super().__init__(spec, weights)
 
     def pre_activations(
         self, x: Float[Tensor, "*batch d_source"]
     ) -> Float[Tensor, "*batch features"]:
-        return torch.cat([x, -x], -1)
+        return x
+
+    def encode(self, x: Float[Tensor, "*batch d_source"]) -> Float[Tensor, "*batch features"]:
+        return x
 
     def write(self, f: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch d_target"]:
-        positive, negative = f.chunk(2, -1)
-        return positive - negative
+        return f
 
     def along(self, g: Float[Tensor, "*batch d_target"]) -> Float[Tensor, "*batch features"]:
-        return torch.cat([g, -g], -1)
+        return g
 
 
 def neurons(suite: Suite) -> Suite:
-    """The coordinates of each target tensor as features, one for each sign."""
-    return _bases(suite, {site: d.W_dec.shape[1] for site, d in suite.items()})
+    """The coordinates of each target tensor as features."""
+    return _coordinates(suite, {site: d.W_dec.shape[1] for site, d in suite.items()})
 
 
-def mlp_neurons(model: TransformerBridge, suite: Suite) -> Suite:
-    """`neurons`, but inside each MLP: the coordinates of `mlp_hidden` in place of `mlp_out`'s."""
-    inside = model.cfg.d_mlp
-    assert inside is not None, "a Qwen's configuration says how wide its MLPs are"
-    widths = {
-        Site("mlp_hidden", site.layer): inside for site in suite if site.kind == "mlp_out"
-    } | {site: d.W_dec.shape[1] for site, d in suite.items() if site.kind != "mlp_out"}
-    return _bases(suite, widths)
+def neurons_inside_mlps(model: TransformerBridge, suite: Suite) -> Suite:
+    """`neurons`, but of `mlp_hidden` where the suite writes `mlp_out`."""
+    outside = {s: d.W_dec.shape[1] for s, d in suite.items() if s.kind != "mlp_out"}
+    return _coordinates(suite, _inside_mlps(model, suite) | outside)
 
 
-def _bases(suite: Suite, widths: Mapping[Site, int]) -> Suite:
-    """A basis at each site, in the suite's precision; sites of one width share its matrix."""
+def features_and_neurons_inside_mlps(model: TransformerBridge, suite: Suite) -> Suite:
+    """The suite's own dictionaries, but the neurons of `mlp_hidden` where it writes `mlp_out`."""
+    inside = _coordinates(suite, _inside_mlps(model, suite))
+    outside = {s: d for s, d in suite.items() if s.kind != "mlp_out"}
+    return Suite(outside | dict(inside), {})
+
+
+def _inside_mlps(model: TransformerBridge, suite: Suite) -> dict[Site, int]:
+    width = model.cfg.d_mlp
+    assert width is not None, "a Qwen's configuration says how wide its MLPs are"
+    return {Site("mlp_hidden", site.layer): width for site in suite if site.kind == "mlp_out"}
+
+
+def _coordinates(suite: Suite, widths: Mapping[Site, int]) -> Suite:
+    """Coordinates of each site, in the suite's precision; sites of one width share a matrix."""
     like = next(iter(suite.values())).W_dec
-    eyes = {width: torch.eye(width).to(like) for width in set(widths.values())}
-    signs = {width: torch.cat([eye, -eye]) for width, eye in eyes.items()}
-    return Suite({site: SignedBasis(site, signs[width]) for site, width in widths.items()}, {})
+    identities = {width: torch.eye(width).to(like) for width in set(widths.values())}
+    return Suite({site: Coordinates(site, identities[w]) for site, w in widths.items()}, {})
 
 
 def untrained(suite: Suite, *, seed: int = 0) -> Suite:

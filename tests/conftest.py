@@ -18,6 +18,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from circuits.curves import Level
 from circuits.discover import Discovery, discover
 from circuits.prompts import EncodedPrompts, Prompt
 from circuits.ranking import DiscoverConfig
@@ -128,11 +129,16 @@ def toy_prompts(n: int = 4, length: int = 6, *, seed: int = 0) -> EncodedPrompts
 
 
 def found_and_verified(
-    model: TransformerBridge, suite: Suite, prompts: EncodedPrompts, config: DiscoverConfig
+    model: TransformerBridge,
+    suite: Suite,
+    prompts: EncodedPrompts,
+    config: DiscoverConfig,
+    *,
+    level: Level = "quick",
 ) -> tuple[Discovery, dict[str, Any]]:
     """A discovery, and the record of its check with one draw of each random control."""
     found = discover(model, suite, prompts, config=config)
-    check = VerifyConfig(draws=1)
+    check = VerifyConfig(level=level, draws=1, pool=10)
     record = verify(
         model, suite, prompts, found.graph, found.ranking, discovered=config, config=check
     )

@@ -131,13 +131,17 @@ def _describe_edge(weight: SupportsFloat, meta: Mapping[str, Any]) -> dict[str, 
 
 
 def _flipped(verification: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[str, Any]:
-    """The record with its points as supports, like every other number on the page."""
-    nodes = dict(verification.get("nodes") or {})
-    nodes["points"] = [
-        {**p, "estimate": support(p["estimate"], meta), "exact": support(p["exact"], meta)}
-        for p in nodes.get("points") or []
-    ]
-    return {**verification, "nodes": nodes}
+    """The record with its effects as supports, like every other number on the page."""
+    flipped = dict(verification)
+    for part, rows in (("nodes", "points"), ("pool", "missed")):
+        record = dict(verification.get(part) or {})
+        record[rows] = [
+            {**p, "estimate": support(p["estimate"], meta), "exact": support(p["exact"], meta)}
+            for p in record.get(rows) or []
+        ]
+        if part in verification:
+            flipped[part] = record
+    return flipped
 
 
 def _example(example: Mapping[str, Any]) -> dict[str, Any]:

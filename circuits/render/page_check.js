@@ -107,6 +107,38 @@ function agreement(rows, what) {
   );
 }
 
+/* Nodes that matter and are not in the graph: the estimate missed them, or no path kept them. */
+function missed(pool) {
+  const rows = pool?.missed ?? [];
+  return pool
+    ? [
+        el(
+          "p",
+          { class: "note" },
+          `Chosen otherwise: ${count(pool.n, "node")} that ${payload.verification.estimator} did ` +
+            "not choose, the strongest by a gradient at the clean run and along the path to the " +
+            "reference, and others at random.",
+        ),
+        rows.length
+          ? [
+              el("h3", {}, "Strong but not in the graph"),
+              plainTable(
+                ["node", "left out by", "estimate", "exact"],
+                2,
+                rows.slice(0, 10).map((row) => [
+                  el("td", { class: "mono" }, row.id),
+                  el("td", {}, row.by === "estimate" ? "its estimate" : "the rule for nodes"),
+                  [row.estimate, row.exact].map((value) =>
+                    el("td", { class: "number" }, number(value)),
+                  ),
+                ]),
+              ),
+            ]
+          : [],
+      ]
+    : [];
+}
+
 /* What the circuit loses without each node, most first. */
 function eachAdds(record) {
   const rows = [...(record?.nodes ?? [])].sort((a, b) => b.adds - a.adds).slice(0, 10);
@@ -155,7 +187,7 @@ function checkPanel() {
       "p",
       { class: "note" },
       `Estimator ${record.estimator ?? ""} against exact ablation of ${count(found.n, "node")} ` +
-        `on ${count(found.n_prompts, "prompt")}. On the dotted line the two agree. ` +
+        `(tokens apart) on ${count(found.n_prompts, "prompt")}. On the dotted line the two agree. ` +
         "Small: 95 % intervals over prompts.",
     ),
     el(
@@ -169,9 +201,15 @@ function checkPanel() {
     scatter(found.points ?? []),
     el("h3", {}, "By site"),
     agreement(
-      [["all sites", found], ...Object.entries(found.by_site ?? {})],
+      [
+        ["all sites", found],
+        ...Object.entries(found.by_site ?? {}),
+        ...(found.tokens?.n ? [["tokens, apart", found.tokens]] : []),
+        ...(record.pool ? [["chosen otherwise", record.pool]] : []),
+      ],
       ["site", "nodes"],
     ),
+    missed(record.pool),
     edges.length
       ? [
           el("h3", {}, "Edges against path patching"),

@@ -68,7 +68,14 @@ def verification(graph: nx.DiGraph, *, seed: int = 0) -> dict:
         if data["effect"] is not None
     ]
     ends = {"spearman": [0.91, 0.96], "slope": [0.99, 1.08], "sign_agreement": [0.95, 0.99]}
-    site = {"n": 30, "spearman": 0.93, "slope": 1.04, "sign_agreement": 0.97, "intervals": ends}
+    site = {
+        "n": 30,
+        "spearman": 0.93,
+        "slope": 1.04,
+        "sign_agreement": 0.97,
+        "zeros": 1,
+        "intervals": ends,
+    }
     return {
         "schema": "verification/1",
         "estimator": "integrated gradients",
@@ -80,6 +87,9 @@ def verification(graph: nx.DiGraph, *, seed: int = 0) -> dict:
                    "areas": {name: {"cpr": 0.87, "cpr_interval": [0.81, 0.92],
                                     "cmd": 0.13, "cmd_interval": [0.08, 0.19]}
                              for name in _rows(sizes)}},
+        "pool": {**site, "missed_in_all": 1, "missed": [
+            {"id": "mlp_out.0/31@1", "estimate": 0.02, "exact": -0.5, "rank": 730,
+             "by": "estimate"}]},
         "edges": {"strongest": site, "random": site, "points": []},
         "each_adds": {"circuit": 60, "faithfulness": 0.9, "interval": [0.86, 0.95],
                       "nodes": [{"id": p["id"], "adds": 0.1 - i / 300,

@@ -139,7 +139,7 @@ def test_an_exact_graph_agrees_with_its_own_verification(case):
 def test_verification_compares_with_every_control(case, positions):
     model, suite, prompts = case
     config = DiscoverConfig(estimator="patching", nodes=20, positions=positions)
-    _, record = found_and_verified(model, suite, prompts, config)
+    _, record = found_and_verified(model, suite, prompts, config, level="full")
     curves = record["curves"]
     assert set(curves["rows"]) == {
         "circuit",
@@ -149,7 +149,9 @@ def test_verification_compares_with_every_control(case, positions):
         "random nodes",
         "random features",
         "neurons",
-        "MLP neurons",
+        "neurons, inside the MLPs",
+        "features, neurons inside the MLPs",
+        "features, neurons inside the MLPs, no errors",
         "untrained dictionaries",
         "untrained dictionaries, no errors",
     }
@@ -162,7 +164,7 @@ def test_verification_compares_with_every_control(case, positions):
     at = curves["sizes"].index(curves["margin"]["size"])
     assert curves["margin"]["circuit"] == curves["rows"]["circuit"]["faithfulness"][at]
     assert curves["rows"]["circuit"]["faithfulness"] != curves["rows"]["neurons"]["faithfulness"]
-    assert curves["rows"]["neurons"] != curves["rows"]["MLP neurons"]
+    assert curves["rows"]["neurons"] != curves["rows"]["neurons, inside the MLPs"]
     assert record["edges"]["all"]["n"] == len(record["edges"]["points"]) > 0
     added = record["each_adds"]
     assert added["circuit"] == 20
@@ -221,7 +223,7 @@ def test_estimates_of_single_prompts_have_the_mean_that_was_found(case, position
     config = DiscoverConfig(nodes=25, steps=3, positions=positions, batch_size=2)
     found, record = found_and_verified(model, suite, prompts, config)
     estimates = {point["id"]: point["estimate"] for point in record["nodes"]["points"]}
-    nodes = [n for n in found.graph if n.kind != "logit"]
+    nodes = [n for n in found.graph if n.kind in ("feature", "error")]
     assert {str(n) for n in nodes} == set(estimates)
     for node in nodes:
         assert estimates[str(node)] == pytest.approx(found.graph.nodes[node]["effect"], abs=1e-6)
@@ -257,7 +259,7 @@ def test_a_circuit_is_held_against_prompts_it_was_not_found_on(case):
     found = discover(model, suite, prompts, config=config)
     check = partial(
         verify, model, suite, prompts, found.graph, found.ranking,
-        discovered=config, config=VerifyConfig(draws=1),
+        discovered=config, config=VerifyConfig(level="quick"),
     )  # fmt: skip
     same = check(held_out=prompts)
     rows = same["curves"]["rows"]
@@ -304,7 +306,8 @@ def test_prompts_lined_up_at_their_ends_have_the_nodes_of_both():
     assert dict(found.ranking).keys() == expected.keys()
     for node, effect in found.ranking:
         assert effect == pytest.approx(expected[node], abs=1e-4)
-    assert record["nodes"]["n"] == len(found.graph) - 1
+    nodes = record["nodes"]
+    assert nodes["n"] + nodes["tokens"]["n"] == len(found.graph) - 1
     assert record["curves"]["rows"]["circuit"]["completeness"][-1] == pytest.approx(0, abs=1e-3)
 
 

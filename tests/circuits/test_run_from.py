@@ -67,5 +67,6 @@ def test_every_family_has_circuits_whose_exact_effects_are_as_verified(case):
     config = DiscoverConfig(estimator="exact", nodes=12)
     prompts = toy_prompts(n=3)
     found, record = found_and_verified(model, suite, prompts, config)
-    assert record["nodes"]["n"] == len(found.graph) - 1 > 2
+    nodes = record["nodes"]
+    assert nodes["n"] + nodes["tokens"]["n"] == len(found.graph) - 1 > 2
     assert record["nodes"]["slope"] == pytest.approx(1, abs=1e-4)

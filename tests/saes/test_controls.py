@@ -91,9 +91,9 @@ def test_no_map_of_the_same_rank_errs_less_on_the_text_it_is_fitted_on(model):
 
 
 def test_neurons_are_the_dictionary_that_their_matrices_say(model):
-    """Their products are slices; the plain dictionary with the same weights makes them in full."""
+    """Their products are the identity; the plain dictionary with the same weights makes them."""
     suite = toy_suite("attn_out.1", "mlp_out.1", "resid_post.2")
-    basis = controls.mlp_neurons(model, suite)
+    basis = controls.neurons_inside_mlps(model, suite)
     assert [str(site) for site in basis] == ["attn_out.1", "mlp_hidden.1", "resid_post.2"]
     assert basis[Site("attn_out", 1)].W_dec is basis[Site("resid_post", 2)].W_dec
     for dictionary in basis.values():
@@ -101,10 +101,20 @@ def test_neurons_are_the_dictionary_that_their_matrices_say(model):
         plain = SparseDictionary(dictionary.spec, {n: getattr(dictionary, n) for n in names})
         x, g = torch.randn(2, 5, dictionary.W_dec.shape[1], dtype=torch.float64)
         f = dictionary.encode(x)
+        assert dictionary.n_features == x.shape[-1]
         assert torch.equal(dictionary.decode(f), x)
         assert torch.equal(f, plain.encode(x))
         torch.testing.assert_close(plain.decode(f), x)
         torch.testing.assert_close(dictionary.along(g), plain.along(g))
+
+
+def test_features_of_the_stream_stay_beside_neurons_inside_mlps(model):
+    suite = toy_suite("attn_out.1", "mlp_out.1", "resid_post.2")
+    mixed = controls.features_and_neurons_inside_mlps(model, suite)
+    assert [str(site) for site in mixed] == ["attn_out.1", "mlp_hidden.1", "resid_post.2"]
+    for site in ("attn_out.1", "resid_post.2"):
+        assert mixed[Site.parse(site)] is suite[Site.parse(site)]
+    assert mixed[Site("mlp_hidden", 1)].n_features == model.cfg.d_mlp
 
 
 def test_the_rank_is_the_l0_rounded_and_no_more_than_the_width(model):
