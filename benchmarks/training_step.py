@@ -34,7 +34,8 @@ from saes.nonlinearities import topk
 from saes.sae import sae
 from saes.step import Precision, Weights
 from saes.train_config import TrainConfig
-from saes.trainee import Normalisation, Trainee
+from saes.initial import Normalisation
+from saes.trainee import Trainee
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "training_step.json"

@@ -102,6 +102,7 @@ def train(
         options=options,
         batches=None if opened is None else batches,
         report=step,
+        report_calibration=lambda done, total: report("thresholds", done, total),
         report_evaluation=lambda done, total: report("evaluating", done, total),
         dtype=dtype,
     )

@@ -59,6 +59,7 @@ def train_suite(
     evaluation_tokens: int = 2048,
     dtype: torch.dtype = torch.float32,
     report: Callable[[Progress], None] | None = None,
+    report_calibration: Callable[[int, int], None] = lambda done, total: None,
     report_evaluation: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Quality]:
     """Train a dictionary for each of `specs`, judge them on held-out text, write them to `out`.
@@ -95,6 +96,7 @@ def train_suite(
             specs,
             config=config,
             report=tell,
+            report_calibration=report_calibration,
             keep=Keeper(place, options.checkpoint_every, what),
             after=after,
         )

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,16 +10,15 @@ from torch import Tensor
 
 from hooked_qwen.stream import ActivationBatch
 from saes.dictionary import DictionarySpec, SparseDictionary
+from saes.initial import Normalisation, initial_weights, nested_widths
 from saes.penalised import Penalty, penalised_step
 from saes.step import Choice, Memory, StepResult, Weights, sparse_step, sum_of_squares
 from saes.train_config import TrainConfig, record_of
 
 SPARSE = ("topk", "batch-topk", "matryoshka")
 "Architectures that keep a chosen number of features, and train by the sparse step."
-PREFIX_SHARES = (16, 8, 4, 2)
-"A matryoshka's nested dictionaries are the width divided by these."
-THRESHOLD_MEMORY = 0.99
-"Decay of the running mean that becomes the threshold of batch-topk and matryoshka."
+THRESHOLDED = ("batch-topk", "matryoshka")
+"Of these, those that get a threshold after training (`saes.calibration`)."
 BANDWIDTH = 0.5
 "Width of JumpReLU's kernel, as a share of the standard deviation of the first pre-activations."
 THRESHOLD_RATE = 10.0
@@ -29,22 +27,8 @@ TARGET_COEFFICIENT = 3.0
 "Weight of JumpReLU's quadratic penalty, at which L0 ends within a few percent of its target."
 CONTROL_RATE = 0.02
 "Largest relative change of the L1 coefficient in a step, where L0 is to reach a k."
-
-
-@dataclass(frozen=True)
-class Normalisation:
-    """Centre and scale that make a site's activations zero-mean with mean squared norm d."""
-
-    mean: Float[Tensor, " d"]
-    scale: float
-
-    @classmethod
-    def of(cls, x: Float[Tensor, "tokens d"]) -> "Normalisation":
-        mean = x.mean(0)
-        return cls(mean, float((x.shape[-1] / (x - mean).square().sum(-1).mean()).sqrt()))
-
-    def apply(self, x: Float[Tensor, "tokens d"]) -> Float[Tensor, "tokens d"]:
-        return torch.add(-self.scale * self.mean, x, alpha=self.scale)
+FVU_MEMORY = 0.95
+"Decay of the running mean of the FVU that is shown."
 
 
 class Trainee:
@@ -77,10 +61,12 @@ class Trainee:
         self.averages = {n: w.clone() for n, w in weights.named().items()} if config.average else {}
         self.silent = torch.zeros(config.width, dtype=torch.long, device=weights.W_dec.device)
         self.fvu, self.l0, self.loss = 1.0, 0.0, 0.0
+        self.updates = 0
+        self.smallest = 0.0
         self.threshold = 0.0
         self.coefficient = config.sparsity
         self.outliers = 0
-        self.prefixes = _prefixes(spec, config)
+        self.prefixes = nested_widths(spec, config)
 
     @classmethod
     def begin(
@@ -99,7 +85,7 @@ class Trainee:
         pairs = [batch.pair(spec.source, spec.target) for batch in first]
         x, y = torch.cat([x for x, _ in pairs]), torch.cat([y for _, y in pairs])
         source, target = Normalisation.of(x), Normalisation.of(y)
-        weights, spread = _initial_weights(spec, config.width, source.apply(x), y.shape[1], seed)
+        weights, spread = initial_weights(spec, config.width, source.apply(x), y.shape[1], seed)
         return cls(
             spec,
             config,
@@ -143,9 +129,9 @@ class Trainee:
             assert self.spec.k is not None
             choice = Choice(
                 k=self.spec.k,
-                of_batch=self.spec.architecture != "topk",
+                of_batch=self.spec.architecture in THRESHOLDED,
                 prefixes=self.prefixes,
-                guess=0.9 * self.threshold,
+                guess=0.9 * self.smallest,
                 precision=self.config.precision,
             )
             return sparse_step(
@@ -173,12 +159,12 @@ class Trainee:
                 f"the loss of {self.spec.name} is {fvu} at step {step}: "
                 "lower the learning rate; the last checkpoint is kept"
             )
-        self.fvu = 0.95 * self.fvu + 0.05 * fvu if step else fvu
+        self.updates += 1
+        self.fvu += share_of_last(FVU_MEMORY, self.updates) * (fvu - self.fvu)
         self.l0, self.loss = result.l0, result.loss
         self.silent += len(y)
         self.silent[result.fired] = 0
-        memory = THRESHOLD_MEMORY if step else 0.0
-        self.threshold = memory * self.threshold + (1 - memory) * result.smallest
+        self.smallest = result.smallest
         if self.spec.architecture in ("relu", "gated") and self.spec.k is not None:
             excess = math.log(max(result.l0, 1e-3) / self.spec.k)
             self.coefficient *= math.exp(CONTROL_RATE * max(-1.0, min(1.0, excess)))
@@ -198,8 +184,9 @@ class Trainee:
         self.optimiser.step()
         self.optimiser.zero_grad()
         W_dec.div_(W_dec.norm(dim=-1, keepdim=True))
+        share = share_of_last(self.config.average, self.updates)
         for name, average in self.averages.items():
-            average.lerp_(self.parameters[name].detach(), 1 - self.config.average)
+            average.lerp_(self.parameters[name].detach(), share)
 
     def state(self) -> dict[str, Tensor]:
         """Everything that the next step depends on."""
@@ -247,13 +234,23 @@ class Trainee:
             "sparsity": None if self.spec.architecture in SPARSE else self.coefficient,
         }
 
+    def pre_activations(self, batch: ActivationBatch) -> Float[Tensor, "tokens features"]:
+        """Of the weights that are saved, in training's units; they last until the next call."""
+        x, _ = batch.pair(self.spec.source, self.spec.target)
+        learnt = self._learnt()
+        out = self.memory.take(f"pre-activations in {x.dtype}", len(x), len(learnt.W_enc), x)
+        return torch.addmm(learnt.b_enc, self.source.apply(x), learnt.W_enc.T, out=out)
+
+    def _learnt(self) -> Weights:
+        return Weights(**(self.averages or self.weights.named()))
+
     def finish(self) -> SparseDictionary:
         """The dictionary on raw activations, decoder rows of unit norm.
 
         Features are measured in the target's raw units: dividing all pre-activations by the
         target's scale changes neither which are largest nor which are positive.
         """
-        learnt = Weights(**(self.averages or self.weights.named()))
+        learnt = self._learnt()
         norms = learnt.W_dec.norm(dim=-1)
         unit = norms / self.target.scale
         gain = learnt.r_mag.exp() if learnt.r_mag is not None else torch.ones_like(norms)
@@ -273,55 +270,22 @@ class Trainee:
         elif learnt.b_mag is not None:
             # The gate x W + b_gate > 0, said of the magnitude's pre-activation.
             weights["threshold"] = (learnt.b_mag - gain * learnt.b_enc) * unit
-        elif self.spec.architecture in SPARSE[1:]:
+        elif self.spec.architecture in THRESHOLDED:
             weights["threshold"] = self.threshold * unit
         return SparseDictionary(self.spec, {n: w.clone() for n, w in weights.items()})
 
 
-_NUMBERS = ("fvu", "l0", "loss", "threshold", "coefficient", "outliers", "bandwidth")
+_NUMBERS = ("updates", "fvu", "l0", "loss", "smallest", "coefficient", "outliers", "bandwidth")
+
+
+def share_of_last(decay: float, count: int) -> float:
+    """What the last of `count` values counts in their running mean.
+
+    The mean of the values so far alone: one that starts from anything else leans towards it for
+    the first 1 / (1 - decay) steps.
+    """
+    return (1 - decay) / (1 - decay**count)
 
 
 def _number(value: int | float) -> Tensor:
     return torch.tensor(value, dtype=torch.float64)
-
-
-def _prefixes(spec: DictionarySpec, config: TrainConfig) -> tuple[int, ...]:
-    shorter = config.prefixes
-    if spec.architecture == "matryoshka" and not shorter:
-        shorter = tuple(sorted({config.width // n for n in PREFIX_SHARES} - {0}))
-    return (*(p for p in shorter if p < config.width), config.width)
-
-
-def _initial_weights(
-    spec: DictionarySpec, width: int, x: Float[Tensor, "tokens d_source"], d_target: int, seed: int
-) -> tuple[Weights, float]:
-    """Random unit rows, and how far the pre-activations of `x` spread.
-
-    An SAE's encoder starts as its decoder's transpose. JumpReLU's thresholds start where the
-    average token has its k features.
-    """
-    generator = torch.Generator().manual_seed(seed)
-
-    def unit_rows(d: int) -> Tensor:
-        rows = torch.randn(width, d, generator=generator).to(x)
-        return rows / rows.norm(dim=-1, keepdim=True)
-
-    W_dec = unit_rows(d_target)
-    W_enc = W_dec.clone() if spec.source == spec.target else unit_rows(x.shape[1])
-    zeros = torch.zeros(width).to(x)
-    weights = Weights(
-        W_enc=W_enc,
-        b_enc=zeros,
-        W_dec=W_dec,
-        b_dec=torch.zeros(d_target).to(x),
-        W_skip=torch.zeros(d_target, x.shape[1]).to(x) if spec.skip else None,
-        r_mag=zeros.clone() if spec.architecture == "gated" else None,
-        b_mag=zeros.clone() if spec.architecture == "gated" else None,
-    )
-    if spec.architecture != "jumprelu":
-        return weights, 0.0
-    pre = x[:1024] @ W_enc.T
-    share = (spec.k or 32) / width
-    start = float(pre.float().flatten().sort().values[int((1 - share) * (pre.numel() - 1))])
-    log_threshold = torch.full_like(zeros, max(start, 1e-3)).log()
-    return Weights(**weights.named(), log_threshold=log_threshold), float(pre.std())

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from hooked_qwen.stream import ActivationBatch
+from saes.calibration import calibrate
 from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.step import Memory
 from saes.train_config import TrainConfig
@@ -73,12 +74,14 @@ def fit(
     *,
     config: TrainConfig,
     report: Callable[[Progress], None] | None = None,
+    report_calibration: Callable[[int, int], None] = lambda done, total: None,
     keep: Callable[[Callable[[], Snapshot]], None] | None = None,
     after: Snapshot | None = None,
 ) -> list[Trained]:
     """Train one dictionary for each of `specs` on the same stream of activations.
 
-    The first batches set the normalisation and are trained on like the others. `keep` is called
+    The first batches set the normalisation and are trained on like the others; those that follow
+    the last step set thresholds (`saes.calibration`). `keep` is called
     between steps with a function that takes a snapshot; training that starts `after` one, with
     `batches` from its step on, ends with the same weights, bit for bit.
 
@@ -103,7 +106,7 @@ def fit(
     if after:
         for n, trainee in enumerate(trainees):
             trainee.restore(after.of(n))
-    stream = chain(first, stream)
+    stream, batch = chain(first, stream), first[0]
     for step in range(begin, steps):
         with _saying(step):
             with clock.waiting():
@@ -116,6 +119,8 @@ def fit(
         # Before that, the stream is ahead of the step.
         if keep is not None and step + 1 >= BATCHES_FOR_MEAN:
             keep(lambda done=step + 1: _snapshot(trainees, done))
+    with _saying(steps):
+        calibrate(trainees, stream, last=batch, tokens=steps * size, report=report_calibration)
     return [Trained(t.finish(), t.record() | {"tokens": steps * size}) for t in trainees]
 
 
