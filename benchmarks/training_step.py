@@ -30,11 +30,11 @@ from torch import Tensor
 from benchmarks.training_step_peer import RATE, Step, serve
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import ActivationBatch
+from saes.initial import Normalisation
 from saes.nonlinearities import topk
 from saes.sae import sae
 from saes.step import Precision, Weights
 from saes.train_config import TrainConfig
-from saes.initial import Normalisation
 from saes.trainee import Trainee
 
 HERE = Path(__file__).parent

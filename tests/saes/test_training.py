@@ -115,7 +115,7 @@ def dense_training(batches, spec, config):
     leaves = [W_enc, torch.zeros(config.width), W_dec, torch.zeros(D)]
     W_enc, b_enc, W_dec, b_dec = leaves = [leaf.requires_grad_() for leaf in leaves]
     adam = torch.optim.Adam(leaves, eps=1e-9)
-    silent, fvu, losses, shares = torch.zeros(config.width), None, [], []
+    silent, unexplained, losses, shares = torch.zeros(config.width), [], [], []
     for step, batch in enumerate(batches):
         x, y = (batch.values[spec.source] - m_x) * s_x, (batch.values[spec.target] - m_y) * s_y
         pre, dead = x @ W_enc.T + b_enc, silent > config.dead_after
@@ -130,8 +130,9 @@ def dense_training(batches, spec, config):
         adam.zero_grad()
         loss.backward()
         with torch.no_grad():
-            unexplained = float(error.square().sum() / y.square().sum())
-            fvu = unexplained if fvu is None else 0.95 * fvu + 0.05 * unexplained
+            unexplained.append(float(error.square().sum() / y.square().sum()))
+            weights = [0.95 ** (step - n) for n in range(step + 1)]
+            fvu = sum(w * u for w, u in zip(weights, unexplained, strict=True)) / sum(weights)
             silent = torch.where((f > 0).any(0), 0.0, silent + len(x))
             W_dec.grad -= (W_dec.grad * W_dec).sum(-1, keepdim=True) * W_dec
             torch.nn.utils.clip_grad_norm_(leaves, config.gradient_norm)
