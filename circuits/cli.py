@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from circuits import cli_runs, cli_suites
+from circuits.cli_options import Force
 from circuits.progress import bars
 from circuits.tables import console
 from hooked_qwen.notices import Notice
@@ -44,6 +45,7 @@ def _say(message: Warning | str, *_: Any, **__: Any) -> None:
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("demo"),
+    force: Force = False,
 ) -> None:
     """The whole main job on the bundled model: train, discover, verify, ablate, render.
 
@@ -56,7 +58,7 @@ def demo(
     # The bundled model's matrices are too small to share: a second thread only waits.
     torch.set_num_threads(1)
     with bars() as report:
-        lines = run_demo(out, command=cli_runs.command_line(), report=report)
+        lines = run_demo(out, force=force, command=cli_runs.command_line(), report=report)
     for line in lines:
         console.print(line, highlight=False)
 

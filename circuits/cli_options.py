@@ -15,12 +15,21 @@ Text = Annotated[
     list[str],
     typer.Option(help="Text files or folders (txt, md, py, jsonl); 'bundled' for our English."),
 ]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is there, made from else.")]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder written by `circuits discover`.")]
 
 
 class Mlp(StrEnum):
     sae = "sae"
     transcoder = "transcoder"
+
+
+def at_least(least: int, **options: int | None) -> None:
+    """Raise `ValueError` for an option below `least`; None is one that was not given."""
+    for name, value in options.items():
+        if value is not None and value < least:
+            option = name.replace("_", "-")
+            raise ValueError(f"--{option} is {value}: expected {least} or more")
 
 
 def say_found(dictionaries: str, mlp: Mlp) -> None:

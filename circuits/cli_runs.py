@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from circuits.cli_options import Mlp, Model, RunFolder, say_found
+from circuits.cli_options import Force, Mlp, Model, RunFolder, at_least, say_found
 from circuits.progress import bars
 from circuits.tables import ablation_table, comparison_table, console, verification_table
 
@@ -46,6 +46,7 @@ class Reference(StrEnum):
 
 class Method(StrEnum):
     sparse_feature = "sparse-feature"
+    replacement = "replacement"
 
 
 class To(StrEnum):
@@ -114,6 +115,11 @@ def discover(
     text: Annotated[
         list[str] | None, typer.Option(help="Text for features' examples, besides the prompts.")
     ] = None,
+    seed: Annotated[
+        int,
+        typer.Option(help="Draws the bundled text for examples; verify and ablate draw by it too."),
+    ] = 0,
+    force: Force = False,
 ) -> None:
     """Find the sparse feature circuit of a prompt set.
 
@@ -123,16 +129,24 @@ def discover(
     --wrong " is" --out run`
     """
     from circuits import work
+    from circuits.prompts import read_prompts
     from circuits.ranking import DiscoverConfig
     from circuits.runs import Inputs
 
+    if method is Method.replacement:
+        raise ValueError(
+            "graphs of a replacement model are not built yet: use --method sparse-feature"
+        )
     if (prompts is None) == (clean is None):
         raise ValueError("say which prompts: a file, or one with --clean (not both)")
+    given = None
     if clean is not None:
-        prompts = work.one_prompt(out, clean, patch, answer or [], wrong or [])
+        prompts = out / "prompts.jsonl"
+        given = [work.one_prompt(clean, patch, answer or [], wrong or [])]
     elif patch or answer or wrong:
         raise ValueError("--patch, --answer and --wrong go with --clean; a file has its own")
     assert prompts is not None
+    listed = given or read_prompts(prompts)
     config = DiscoverConfig(
         metric=metric.value,
         estimator=estimator.value,
@@ -141,15 +155,22 @@ def discover(
         influence=influence,
         faithfulness=faithfulness,
         positions=positions.value,
-        reference=reference.value if reference else work.reference_for(prompts),
+        reference=reference.value if reference else work.reference_for(listed),
         edge_threshold=edge_threshold,
     )
     inputs = Inputs.resolved(model, dictionaries, prompts, mlp.value)
     say_found(dictionaries, mlp)
-    texts = work.texts_of(text) if text else None
     with bars() as report:
         found = work.discover_run(
-            inputs, out, config=config, texts=texts, command=command_line(), report=report
+            inputs,
+            out,
+            config=config,
+            given=given,
+            text=text or (),
+            seed=seed,
+            force=force,
+            command=command_line(),
+            report=report,
         )
     meta = found.graph.graph
     console.print(
@@ -176,18 +197,24 @@ def verify(
         Level,
         typer.Option(help="quick: nodes, edges and the circuit at three sizes, few controls."),
     ] = Level.full,
-    seed: int = 0,
+    seed: Annotated[int | None, typer.Option(help="Of random controls; the run's if none.")] = None,
+    force: Force = False,
 ) -> None:
     """Hold a run against exact ablation: its nodes, its edges, and the circuit as a whole.
 
     Example: `circuits verify run`
     """
     from circuits import work
+    from circuits.runs import read_run
     from circuits.verify import VerifyConfig
 
-    config = VerifyConfig(to=to.value if to else None, level=level.value, seed=seed)
+    config = VerifyConfig(
+        to=to.value if to else None,
+        level=level.value,
+        seed=read_run(run).seed if seed is None else seed,
+    )
     with bars() as report:
-        record = work.verify_run(run, config=config, held_out=held_out, report=report)
+        record = work.verify_run(run, config=config, held_out=held_out, force=force, report=report)
     verification_table(record)
     console.print(
         f"record {run / 'verification.json'}\npage   {run / 'graph.html'}", highlight=False
@@ -207,6 +234,8 @@ def ablate(
     to: Annotated[To, typer.Option(help="What they are set to.")] = To.zero,
     prompts: Annotated[Path | None, typer.Option(help="Other prompts to rerun.")] = None,
     name: Annotated[str | None, typer.Option(help="Folder under RUN/ablations.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of random controls; the run's if none.")] = None,
+    force: Force = False,
 ) -> None:
     """Cut features out, rerun the prompts, and find the graph that is left.
 
@@ -216,7 +245,7 @@ def ablate(
 
     if sum([features is not None, top is not None, outside]) != 1:
         raise ValueError("say what to ablate with one of --features, --top or --outside")
-    label = name or f"{_ablation_name(features, top)}-{to.value}"
+    label = _ablation_name(features, top, to, prompts, seed) if name is None else name
     with bars() as report:
         result = work.ablate_run(
             run,
@@ -226,6 +255,8 @@ def ablate(
             to=to.value,
             label=label,
             prompts=prompts,
+            seed=seed,
+            force=force,
             report=report,
         )
     ablation_table(result)
@@ -238,6 +269,7 @@ def compare(
     run_b: Annotated[Path, typer.Argument(help="Another.")],
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("compare.html"),
     rows: Annotated[int, typer.Option(help="Rows to print.")] = 20,
+    force: Force = False,
 ) -> None:
     """What changed between two graphs, as a table and as one page.
 
@@ -245,7 +277,8 @@ def compare(
     """
     from circuits import work
 
-    changes = work.compare_runs(run_a, run_b, out)
+    at_least(1, rows=rows)
+    changes = work.compare_runs(run_a, run_b, out, force=force)
     comparison_table(changes[:rows], (run_a.name or "A", run_b.name or "B"))
     console.print(f"page {out}", highlight=False)
 
@@ -262,6 +295,7 @@ def render(
     """
     from circuits import work
 
+    at_least(1, nodes=nodes)
     for path in work.render_run(run, to.split(","), nodes):
         console.print(str(path), highlight=False)
 
@@ -276,6 +310,7 @@ def make_prompts(
     ),
     model: Model = "bundled",
     seed: int = 0,
+    force: Force = False,
 ) -> None:
     """Write a prompt set of ours in words that are one token to a model; a wrong TASK lists all.
 
@@ -283,16 +318,28 @@ def make_prompts(
     """
     from circuits import work
 
-    prompts = work.make_prompts(task, n, split=split.value, seed=seed, model=model, out=out)
+    at_least(1, n=n)
+    prompts = work.make_prompts(
+        task, n, split=split.value, seed=seed, model=model, out=out, force=force
+    )
     console.print(f"{len(prompts)} pairs in {out}, such as {prompts[0].clean!r}", highlight=False)
 
 
-def _ablation_name(features: str | None, top: int | None) -> str:
-    """A folder name that differs where the ablated nodes do."""
+def _ablation_name(
+    features: str | None, top: int | None, to: To, prompts: Path | None, seed: int | None
+) -> str:
+    """A folder name that differs where the ablated nodes, their value or the prompts do."""
     if features is None:
-        return "outside" if top is None else f"top-{top}"
-    readable = re.sub(r"[^A-Za-z0-9_.@-]+", "-", features).strip("-")[:40]
-    return f"{readable}-{hashlib.sha256(features.encode()).hexdigest()[:6]}"
+        chosen = "outside" if top is None else f"top-{top}"
+    else:
+        readable = re.sub(r"[^A-Za-z0-9_.@-]+", "-", features).strip("-")[:40]
+        chosen = f"{readable}-{hashlib.sha256(features.encode()).hexdigest()[:6]}"
+    parts = [chosen, to.value]
+    if prompts is not None:
+        parts.append(f"on-{re.sub(r'[^A-Za-z0-9_]+', '-', prompts.stem).strip('-')[:20]}")
+    if seed is not None:
+        parts.append(f"seed-{seed}")
+    return "-".join(parts)
 
 
 def command_line() -> list[str]:

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from circuits.discover import Discovery
-from circuits.graph import ordered
+from circuits.graph import ordered, write_json
+from circuits.overwrite import ablations_in
 from circuits.ranking import DiscoverConfig
+from circuits.render.words import counted
 from circuits.report import Report, silent
 from circuits.runs import Inputs, Stopwatch
 from circuits.suites import dictionary_specs, texts_of, train
@@ -25,14 +27,25 @@ TASK = "agreement_nounpp"
 SITES = ("resid_post", "attn_out", "mlp_out")
 PROMPTS = 40
 TOP = 10
+ABLATION = f"top-{TOP}-mean"
+MARK, SCHEMA = "demo.json", "demo/1"
+"The file that says that a folder is a demo's."
 FEATURES, FEATURES_PER_TOKEN = 512, 3
 TRAINING = TrainConfig(width=FEATURES, tokens=245_760, learning_rate=2e-3)
 STREAM = StreamConfig(batch_size=1024, buffer_size=16_384, reuse=2)
 
 
-def run_demo(out: Path, *, command: Sequence[str] = (), report: Report = silent) -> list[str]:
-    """Do everything into `out`; the summary as lines of text."""
+def run_demo(
+    out: Path, *, force: bool = False, command: Sequence[str] = (), report: Report = silent
+) -> list[str]:
+    """Do everything into `out`; the summary as lines of text. A demo that was there is made anew.
+
+    Raises `ValueError` where anything but a demo in `out` would be lost, unless by `force`.
+    """
+    if not force:
+        _check_place(out)
     watch = Stopwatch()
+    write_json({"schema": SCHEMA}, out / MARK)
     model = load(BUNDLED)
     layers = range(model.cfg.n_layers)
     specs = dictionary_specs(["saes"], layers, SITES, k=FEATURES_PER_TOKEN)
@@ -41,13 +54,30 @@ def run_demo(out: Path, *, command: Sequence[str] = (), report: Report = silent)
         model, specs, texts_of([BUNDLED]), folder, config=TRAINING, stream=STREAM, report=report
     )
     prompts, run = out / "prompts.jsonl", out / "run"
-    make_prompts(TASK, PROMPTS, split="test", seed=0, model=BUNDLED, out=prompts)
+    make_prompts(TASK, PROMPTS, split="test", seed=0, model=BUNDLED, out=prompts, force=True)
     inputs = Inputs.resolved(BUNDLED, str(folder), prompts)
-    found = discover_run(inputs, run, config=DiscoverConfig(), command=command, report=report)
+    found = discover_run(
+        inputs, run, config=DiscoverConfig(), force=True, command=command, report=report
+    )
     verification = verify_run(run, config=VerifyConfig(draws=2), report=report)
-    ablation = ablate_run(run, top=TOP, to="mean", label=f"top-{TOP}-mean", report=report)
+    ablation = ablate_run(run, top=TOP, to="mean", label=ABLATION, report=report)
     figures = render_run(run, ["html", "svg", "pdf"], nodes=25)
     return _summary(quality, found, verification, ablation, figures, watch)
+
+
+def _check_place(out: Path) -> None:
+    """Raise `ValueError` where a demo would take the place of what a user made."""
+    made = [path.name for path in out.glob("[!.]*")] if out.is_dir() else []
+    if made and MARK not in made:
+        raise ValueError(
+            f"{out} is not empty and holds no demo: choose another --out, or replace its "
+            "dictionaries, prompts and run with --force"
+        )
+    if others := [name for name in ablations_in(out / "run") if name != ABLATION]:
+        raise ValueError(
+            f"{out / 'run'} holds {counted(len(others), 'ablation')} of yours "
+            f"({', '.join(others[:5])}): choose another --out, or replace all of it with --force"
+        )
 
 
 def _summary(

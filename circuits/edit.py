@@ -48,13 +48,22 @@ class Edit:
 def parse_features(text: str, suite: Suite) -> tuple[Node, ...]:
     """Nodes written as 'mlp_out.3/812,resid_post.5/17@4'.
 
-    Raises `ValueError` for one that no dictionary of the suite has, listing the sites.
+    Raises `ValueError` for one that no dictionary of the suite has, listing the sites, and for
+    one that is named twice.
     """
     nodes = tuple(Node.parse(part.strip()) for part in text.split(",") if part.strip())
     if not nodes:
         raise ValueError("no feature was named: write such as 'mlp_out.3/812,resid_post.5/17@4'")
     for node in nodes:
         _check_node(node, suite)
+    nodes = tuple(n._replace(site=str(Site.parse(n.site))) for n in nodes)
+    for i, node in enumerate(nodes):
+        if node in nodes[:i]:
+            raise ValueError(f"{node} is named twice: name every feature once")
+        if node.position is not None and (everywhere := node._replace(position=None)) in nodes:
+            raise ValueError(
+                f"{everywhere} is that feature at every position, {node} among them: leave one out"
+            )
     return nodes
 
 
@@ -64,7 +73,7 @@ def _check_node(node: Node, suite: Suite) -> None:
             f"there is no dictionary for {node}: the sites are {', '.join(map(str, suite))}"
         )
     size = suite[Site.parse(node.site)].n_features
-    if node.feature != "error" and int(node.feature) >= size:
+    if node.feature != "error" and not 0 <= int(node.feature) < size:
         raise ValueError(f"{node.site} has features 0 to {size - 1}, so there is no {node}")
 
 
@@ -76,10 +85,12 @@ def ablate(
     ranking: Ranking,
     *,
     config: DiscoverConfig,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Run the prompts with and without the edit; the record of `result.json`.
 
-    Controls ablate as many random nodes at the same sites, among those that move.
+    Controls ablate as many random nodes at the same sites, among those that move; `seed` draws
+    them.
     """
     if edit.to == "patch" and prompts.patch is None:
         raise ValueError("the prompts have no patch to ablate to: use --to zero or mean")
@@ -104,7 +115,7 @@ def ablate(
         return torch.stack([found, preferred])
 
     after = run(edit.ablated)
-    draws = [run(nodes) for nodes in _random_nodes(edit, ranking)]
+    draws = [run(nodes) for nodes in _random_nodes(edit, ranking, seed)]
     return {
         "schema": SCHEMA,
         "features": [str(node) for node in edit.ablated],
@@ -249,7 +260,7 @@ def _states(
     return list(batches(model, suite, prompts, reference=reference, batch_size=config.batch_size))
 
 
-def _random_nodes(edit: Edit, ranking: Ranking) -> list[list[Node]]:
+def _random_nodes(edit: Edit, ranking: Ranking, seed: int) -> list[list[Node]]:
     """Nodes that move, at the sites of the edit's, none of them in it; empty if too few."""
     inside = set(edit.ablated)
     pool = by_site([n for n, _ in ranking if n not in inside])
@@ -260,9 +271,9 @@ def _random_nodes(edit: Edit, ranking: Ranking) -> list[list[Node]]:
         [
             node
             for group, members in wanted.items()
-            for node in random.Random(seed).sample(pool[group], len(members))
+            for node in random.Random(seed * DRAWS + draw).sample(pool[group], len(members))
         ]
-        for seed in range(DRAWS)
+        for draw in range(DRAWS)
     ]
 
 

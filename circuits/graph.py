@@ -70,17 +70,25 @@ class Node(NamedTuple):
         name, _, position = text.partition("@")
         site, _, feature = name.partition("/")
         try:
-            at = int(position) if "@" in text else None
+            at = _number(position) if "@" in text else None
             if site == "token" and not feature:
                 return cls("embed", "token", at)
             if feature == "error":
                 return cls(site, "error", at)
-            return cls(site, int(feature), at)
+            return cls(site, _number(feature), at)
         except ValueError:
             raise ValueError(
-                f"no node is called {text!r}: write SITE/FEATURE with an optional @POSITION, such "
-                "as 'mlp_out.3/812@5', 'mlp_out.3/error', 'token@5' or 'logit/ are'"
+                f"no node is called {text!r}: write SITE/FEATURE with an optional @POSITION, both "
+                "counted from 0, such as 'mlp_out.3/812@5', 'mlp_out.3/error', 'token@5' or "
+                "'logit/ are'"
             ) from None
+
+
+def _number(text: str) -> int:
+    """A number from 0 on, in plain digits: `int` takes '-1', '1_0' and '٣' too."""
+    if not (text.isascii() and text.isdecimal()):
+        raise ValueError(f"{text!r} is no number")
+    return int(text)
 
 
 def ordered(graph: nx.DiGraph) -> list[Node]:

@@ -78,9 +78,9 @@ def read_prompts(path: Path) -> list[Prompt]:
     return prompts
 
 
-def write_prompts(prompts: Sequence[Prompt], path: Path) -> None:
-    """Write a prompt set as JSON Lines, whole or not at all."""
-    lines = "".join(
+def prompt_lines(prompts: Sequence[Prompt]) -> str:
+    """A prompt set as JSON Lines."""
+    return "".join(
         json.dumps(
             {
                 "clean": p.clean,
@@ -94,7 +94,12 @@ def write_prompts(prompts: Sequence[Prompt], path: Path) -> None:
         + "\n"
         for p in prompts
     )
-    write_atomically(path, lambda partial: partial.write_text(lines, encoding="utf-8"))
+
+
+def write_prompts(prompts: Sequence[Prompt], path: Path) -> None:
+    """Write a prompt set as JSON Lines, whole or not at all."""
+    content = prompt_lines(prompts).encode()
+    write_atomically(path, lambda partial: partial.write_bytes(content))
 
 
 def encode_prompts(

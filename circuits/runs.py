@@ -29,7 +29,8 @@ from circuits.answers import with_own_answers
 from circuits.cards import Cards
 from circuits.discover import Discovery
 from circuits.graph import Node, rounded, write_json
-from circuits.prompts import EncodedPrompts, encode_prompts, read_prompts
+from circuits.overwrite import ABLATIONS, RUN, RUN_FILES
+from circuits.prompts import EncodedPrompts, Prompt, encode_prompts, read_prompts, write_prompts
 from circuits.ranking import DiscoverConfig, Ranking
 from circuits.render.page import page
 from hooked_qwen.files import content_hash, write_atomically
@@ -37,7 +38,6 @@ from hooked_qwen.identity import identity
 from hooked_qwen.load import load, local_folder
 from saes.suite import MlpChoice, Suite, hash_of, load_suite, pinned
 
-MANIFEST_SCHEMA = "run/1"
 PACKAGES = ("qwen-circuits", "torch", "transformers", "transformer-lens", "networkx", "safetensors")
 
 
@@ -62,11 +62,12 @@ class Inputs:
             mlp=mlp,
         )
 
-    def hashes(self) -> dict[str, str]:
+    def hashes(self) -> dict[str, str | None]:
         """Content hashes of dictionaries and prompts; a model's is known once it is loaded."""
+        prompts = Path(self.prompts)
         return {
             "dictionaries_hash": hash_of(self.dictionaries),
-            "prompts_hash": content_hash(Path(self.prompts)),
+            "prompts_hash": content_hash(prompts) if prompts.is_file() else None,
         }
 
 
@@ -79,9 +80,14 @@ class Loaded:
     prompts: EncodedPrompts
 
 
-def open_inputs(inputs: Inputs, config: DiscoverConfig) -> Loaded:
-    """Load model, dictionaries and prompts; raises `ValueError` when they do not fit together."""
-    prompts = read_prompts(Path(inputs.prompts))
+def open_inputs(
+    inputs: Inputs, config: DiscoverConfig, given: Sequence[Prompt] | None = None
+) -> Loaded:
+    """Load model, dictionaries and prompts; raises `ValueError` when they do not fit together.
+
+    `given` are prompts that are not in the file yet.
+    """
+    prompts = read_prompts(Path(inputs.prompts)) if given is None else given
     model = load(inputs.model)
     suite = load_suite(inputs.dictionaries, mlp=inputs.mlp)
     _check_fit(model, suite)
@@ -134,36 +140,56 @@ def write_run(
     config: DiscoverConfig,
     command: Sequence[str],
     watch: Stopwatch,
+    seed: int = 0,
+    text: Sequence[str] = (),
+    given: Sequence[Prompt] | None = None,
 ) -> None:
     """Write a discovery as a run folder; the manifest comes last, so a run with one is whole.
 
-    A run that was there is replaced, its verification and ablations with it: they were another
-    graph's.
+    A run that was there is replaced, with its verification, ablations and figures: they were
+    another graph's. `circuits.overwrite.check_run` says first whether that may be.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for stale in ("manifest.json", "verification.json"):
-        (folder / stale).unlink(missing_ok=True)
-    shutil.rmtree(folder / "ablations", ignore_errors=True)
+    remove_run(folder)
+    if given is not None:
+        write_prompts(given, Path(inputs.prompts))
     graphs.save(discovery.graph, folder / "graph.json")
     ranking = [[str(n), rounded(e)] for n, e in discovery.ranking]
     write_json({"nodes": ranking}, folder / "ranking.json")
     write_json(cards, folder / "cards.json")
     write_page(folder)
     manifest = {
-        "schema": MANIFEST_SCHEMA,
+        "schema": RUN,
         "command": list(command),
         "versions": {"python": platform.python_version()} | {p: _version(p) for p in PACKAGES},
-        "seed": 0,
-        "config": asdict(config) | {"mlp": inputs.mlp},
         "model_path": inputs.model,
         "dictionaries_path": inputs.dictionaries,
         "prompts_path": inputs.prompts,
         "model_hash": discovery.graph.graph["model"]["hash"],
-        **inputs.hashes(),
+        **made_from(inputs, config, seed, text),
         "norm_outliers": discovery.norm_outliers,
         **watch.reading(),
     }
     write_json(manifest, folder / "manifest.json")
+
+
+def made_from(
+    inputs: Inputs, config: DiscoverConfig, seed: int, text: Sequence[str]
+) -> dict[str, Any]:
+    """What decides a graph and its cards: the part of a manifest by which runs are the same."""
+    return {
+        "seed": seed,
+        "config": asdict(config) | {"mlp": inputs.mlp},
+        "text": list(text),
+        **inputs.hashes(),
+    }
+
+
+def remove_run(folder: Path) -> None:
+    """Take away all that belongs to the run in `folder`; other files stay, prompts too."""
+    for name in RUN_FILES:
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / ABLATIONS, ignore_errors=True)
 
 
 def write_page(folder: Path) -> None:
@@ -192,6 +218,8 @@ class Run:
     ranking: Ranking
     inputs: Inputs
     config: DiscoverConfig
+    seed: int = 0
+    "what the run was asked for, and the random draws of its checks are made with"
 
     def open(self) -> Loaded:
         """Load what the run was made from; raises `ValueError` when any of it has changed."""
@@ -241,7 +269,8 @@ def read_run(folder: Path) -> Run:
         )
     graph = graphs.load(folder / "graph.json")
     parsed = [(Node.parse(name), effect) for name, effect in ranking]
-    return Run(folder, graph, parsed, inputs, DiscoverConfig(**config))
+    seed = manifest.get("seed", 0)
+    return Run(folder, graph, parsed, inputs, DiscoverConfig(**config), seed)
 
 
 def _version(package: str) -> str | None:

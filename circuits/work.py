@@ -1,6 +1,9 @@
 """What each verb for circuits does, as one function: inputs opened, work done, folder written."""
 
+import re
 from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,8 +17,26 @@ from circuits.cards import block_texts, make_cards, name, prompt_texts
 from circuits.compare import Difference, differences, different_origins
 from circuits.discover import Discovery, discover
 from circuits.faithfulness import To
-from circuits.graph import ordered, write_json
-from circuits.prompts import EncodedPrompts, Prompt, encode_prompts, read_prompts, write_prompts
+from circuits.graph import Node, ordered, write_json
+from circuits.overwrite import (
+    ABLATIONS,
+    MADE_FROM,
+    check_page,
+    check_record,
+    check_run,
+    check_text,
+    digest,
+    is_made_from,
+    signed,
+)
+from circuits.prompts import (
+    EncodedPrompts,
+    Prompt,
+    encode_prompts,
+    prompt_lines,
+    read_prompts,
+    write_prompts,
+)
 from circuits.ranking import DiscoverConfig
 from circuits.render.compare_page import comparison_page
 from circuits.render.curves import curves_figure
@@ -24,7 +45,9 @@ from circuits.report import Report, silent
 from circuits.runs import (
     Inputs,
     Loaded,
+    Run,
     Stopwatch,
+    made_from,
     open_inputs,
     read_run,
     verification_of,
@@ -34,7 +57,8 @@ from circuits.runs import (
 from circuits.suites import Texts, texts_of
 from circuits.verify import VerifyConfig, verify
 from hooked_qwen.bundled import language
-from hooked_qwen.files import write_atomically
+from hooked_qwen.files import build_folder_atomically, content_hash, write_atomically
+from hooked_qwen.identity import identity
 from hooked_qwen.load import BUNDLED, load_tokenizer, local_folder
 from hooked_qwen.notices import notify
 from hooked_qwen.tokens import token_blocks
@@ -46,11 +70,19 @@ FORMATS = ("html", "svg", "pdf")
 
 
 def make_prompts(
-    task: str, n: int, *, split: language.Split, seed: int, model: str, out: Path
+    task: str,
+    n: int,
+    *,
+    split: language.Split,
+    seed: int,
+    model: str,
+    out: Path,
+    force: bool = False,
 ) -> list[Prompt]:
     """Write a prompt set for `model`: of the bundled English for the bundled model, else English.
 
-    Raises `ValueError` for an unknown task, and where the tokenizer knows too few words.
+    Raises `ValueError` for an unknown task, where the tokenizer knows too few words, and where
+    `out` holds something else.
     """
     tokenizer = load_tokenizer(model)
     if local_folder(model) == local_folder(BUNDLED):
@@ -58,6 +90,7 @@ def make_prompts(
     else:
         prompts = tasks.make(task, n, tokenizer, split=split, seed=seed)
     encode_prompts(prompts, tokenizer, positions="sum")
+    check_text(out, prompt_lines(prompts), force=force)
     write_prompts(prompts, out)
     return prompts
 
@@ -77,19 +110,15 @@ def _bundled_prompts(task: str, n: int, split: language.Split, seed: int) -> lis
 
 
 def one_prompt(
-    out: Path, clean: str, patch: str | None, answers: Sequence[str], wrongs: Sequence[str]
-) -> Path:
-    """Write a prompt given on the command line to `out/prompts.jsonl`, where the run finds it."""
-    prompt = Prompt(clean=clean, patch=patch, answer=tuple(answers), wrong=tuple(wrongs))
-    path = out / "prompts.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_prompts([prompt], path)
-    return path
+    clean: str, patch: str | None, answers: Sequence[str], wrongs: Sequence[str]
+) -> Prompt:
+    """A prompt given on the command line."""
+    return Prompt(clean=clean, patch=patch, answer=tuple(answers), wrong=tuple(wrongs))
 
 
-def reference_for(prompts: Path) -> Reference:
+def reference_for(prompts: Sequence[Prompt]) -> Reference:
     """What nodes are moved to by default: the patch prompts', zero where there are none."""
-    return "patch" if any(p.patch is not None for p in read_prompts(prompts)) else "zero"
+    return "patch" if any(p.patch is not None for p in prompts) else "zero"
 
 
 def discover_run(
@@ -97,22 +126,44 @@ def discover_run(
     out: Path,
     *,
     config: DiscoverConfig,
-    texts: Texts | None = None,
+    given: Sequence[Prompt] | None = None,
+    text: Sequence[str] = (),
+    seed: int = 0,
+    force: bool = False,
     command: Sequence[str] = (),
     report: Report = silent,
 ) -> Discovery:
     """Find the circuit of a prompt set and write it to `out`.
 
-    `texts` is where features' examples come from besides the prompts; the bundled model brings
-    its own.
+    `given` are prompts that are no file yet: the run writes them where `inputs` says. `text` is
+    where features' examples come from besides the prompts; the bundled model brings its own,
+    drawn by `seed`.
+
+    Raises `ValueError` where another run, a verification or ablations in `out` would be lost,
+    unless by `force`.
     """
     watch = Stopwatch()
-    loaded = open_inputs(inputs, config)
+    check_run(out, lambda: made_from(inputs, config, seed, text), force=force)
+    if given is not None:
+        check_text(Path(inputs.prompts), prompt_lines(given), force=force)
+    texts = texts_of(text) if text else None
+    loaded = open_inputs(inputs, config, given)
+    check_run(out, lambda: {"model_hash": identity(loaded.model)}, force=force)
     discovery = discover(loaded.model, loaded.suite, loaded.prompts, config=config, report=report)
     if texts is None and local_folder(inputs.model) == local_folder(BUNDLED):
-        texts = texts_of([BUNDLED])
-    cards = _labelled(loaded, discovery, texts, report)
-    write_run(out, discovery, cards, inputs=inputs, config=config, command=command, watch=watch)
+        texts = partial(language.documents, seed=1 + seed)
+    write_run(
+        out,
+        discovery,
+        _labelled(loaded, discovery, texts, report),
+        inputs=inputs,
+        config=config,
+        command=command,
+        watch=watch,
+        seed=seed,
+        text=text,
+        given=given,
+    )
     return discovery
 
 
@@ -138,10 +189,17 @@ def verify_run(
     *,
     config: VerifyConfig,
     held_out: Path | None = None,
+    force: bool = False,
     report: Report = silent,
 ) -> dict[str, Any]:
-    """Check a run against ablation; writes verification.json, exact effects, and the page."""
-    run = read_run(folder)
+    """Check a run against ablation; writes verification.json, exact effects, and the page.
+
+    Raises `ValueError` where a verification with other settings would be lost, unless by `force`.
+    """
+    run, path = read_run(folder), folder / "verification.json"
+    source = {**asdict(config), "held_out_hash": held_out and content_hash(held_out)}
+    if not is_made_from(path, source | {"level": "quick"}):
+        check_record(path, source, force=force)
     loaded = run.open()
     record = verify(
         loaded.model,
@@ -154,8 +212,10 @@ def verify_run(
         held_out=None if held_out is None else _prompts(loaded, held_out, run.config),
         report=report,
     )
+    for stale in folder.glob("verification.*"):
+        stale.unlink()
     graphs.save(run.graph, folder / "graph.json")
-    write_json(record, folder / "verification.json")
+    write_json(record | {MADE_FROM: source}, path)
     write_page(folder)
     return record
 
@@ -169,45 +229,87 @@ def ablate_run(
     to: To = "zero",
     label: str,
     prompts: Path | None = None,
+    seed: int | None = None,
+    force: bool = False,
     report: Report = silent,
 ) -> dict[str, Any]:
     """Ablate nodes, rerun the prompts, find the graph that is left; into `ablations/<label>/`.
 
     The nodes are named by `features`, or the graph's `top` strongest features, or everything
-    that moves `outside` the graph.
+    that moves `outside` the graph. `seed` draws the controls, by default the run's.
+
+    Raises `ValueError` where another ablation of that name would be lost, unless by `force`.
     """
+    into = folder / ABLATIONS / ablation_name(label)
     run = read_run(folder)
     loaded = run.open()
-    if features is not None:
-        chosen = edits.parse_features(features, loaded.suite)
-    elif outside:
-        chosen = edits.outside(run.ranking, list(run.graph))
-    else:
-        chosen = tuple(n for n in ordered(run.graph) if n.kind == "feature")[:top]
-    edit = edits.Edit(ablated=chosen, to=to)
+    seed = run.seed if seed is None else seed
+    edit = edits.Edit(ablated=_chosen(run, loaded, features, top, outside), to=to)
+    source = {
+        "nodes": digest(*map(str, edit.ablated)),
+        "to": to,
+        "seed": seed,
+        "prompts_hash": prompts and content_hash(prompts),
+    }
+    check_record(into / "result.json", source, force=force)
     encoded = _prompts(loaded, prompts, run.config)
-    result = edits.ablate(loaded.model, loaded.suite, encoded, edit, run.ranking, config=run.config)
+    result = edits.ablate(
+        loaded.model, loaded.suite, encoded, edit, run.ranking, config=run.config, seed=seed
+    )
     with edits.apply(loaded.model, loaded.suite, encoded, edit, config=run.config):
         after = discover(loaded.model, loaded.suite, encoded, config=run.config, report=report)
     for node, data in after.graph.nodes(data=True):
         if node in run.graph:
             data["label"] = run.graph.nodes[node]["label"]
     after.graph.graph["ablation"] = {"features": result["features"], "to": to}
-    into = folder / "ablations" / label
-    graphs.save(after.graph, into / "graph.json")
-    write_json(result, into / "result.json")
+
+    def build(partial: Path) -> None:
+        graphs.save(after.graph, partial / "graph.json")
+        write_json(result | {MADE_FROM: source}, partial / "result.json")
+
+    build_folder_atomically(into, build)
     write_page(folder)
     return result
 
 
-def compare_runs(a: Path, b: Path, out: Path) -> list[Difference]:
-    """What changed between two graphs; writes the page and returns its rows."""
+def _chosen(
+    run: Run, loaded: Loaded, features: str | None, top: int | None, outside: bool
+) -> tuple[Node, ...]:
+    """The nodes to ablate; raises `ValueError` for more features than the graph has, or none."""
+    if features is not None:
+        return edits.parse_features(features, loaded.suite)
+    if outside:
+        return edits.outside(run.ranking, list(run.graph))
+    found = [n for n in ordered(run.graph) if n.kind == "feature"]
+    if top is None or not 1 <= top <= len(found):
+        raise ValueError(f"the graph has {len(found)} features: expected --top 1 to {len(found)}")
+    return tuple(found[:top])
+
+
+def ablation_name(name: str) -> str:
+    """`name`, fit for one folder on any system; raises `ValueError` for one that is not."""
+    if not re.fullmatch(r"[\w@+=,-][\w.@+=, -]{0,99}", name) or name[-1] in ". ":
+        raise ValueError(
+            f"{name!r} is no name for an ablation: it is one folder under {ABLATIONS}/, so write "
+            "letters, digits and any of . _ - @ + = , without a . or a space at either end"
+        )
+    return name
+
+
+def compare_runs(a: Path, b: Path, out: Path, *, force: bool = False) -> list[Difference]:
+    """What changed between two graphs; writes the page and returns its rows.
+
+    Raises `ValueError` where `out` is anything but a page of the same two, unless by `force`.
+    """
     first, second = (graphs.load(folder / "graph.json") for folder in (a, b))
     rows = differences(first, second)
+    source = digest(*(folder.resolve().as_posix() for folder in (a, b)))
+    check_page(out, source, force=force)
     for line in different_origins(first, second):
         notify(line)
     html = comparison_page(first, second, rows, names=(a.name or "A", b.name or "B"))
-    write_atomically(out, lambda partial: partial.write_text(html, encoding="utf-8"))
+    text = signed(html, source)
+    write_atomically(out, lambda partial: partial.write_text(text, encoding="utf-8"))
     return rows
 
 

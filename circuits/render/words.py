@@ -67,6 +67,11 @@ def caption(node: Node, data: Mapping[str, Any]) -> str:
     return "error" if node.kind == "error" else f"#{node.feature}"
 
 
+def counted(n: int, noun: str) -> str:
+    """`1 node`, `2 nodes`, `1,000 nodes`."""
+    return f"{n:,} {noun}{'s' * (n != 1)}"
+
+
 def cells(text: str) -> int:
     """Width of `text` in cells; marks that combine with the letter before take none."""
     return sum(_cells(character) for character in text)

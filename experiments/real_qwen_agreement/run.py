@@ -71,7 +71,13 @@ def main() -> None:
     run = work / "run"
     with bars() as report:
         discover_run(
-            inputs, run, config=DiscoverConfig(steps=5), texts=texts, command=command, report=report
+            inputs,
+            run,
+            config=DiscoverConfig(steps=5),
+            text=arguments.text,
+            force=True,
+            command=command,
+            report=report,
         )
         verify_run(run, config=VerifyConfig(), report=report)
         ablate_run(run, top=TOP, to="mean", label=f"top-{TOP}-mean", report=report)

@@ -30,10 +30,17 @@ def main() -> None:
     parser.add_argument("--dictionaries", required=True)
     parser.add_argument("--work", type=Path, required=True)
     chosen = parser.parse_args()
-    prompts = one_prompt(chosen.work, PROMPT, None, (), ())
+    prompts = chosen.work / "prompts.jsonl"
     inputs = Inputs.resolved(chosen.model, chosen.dictionaries, prompts, "transcoder")
     with bars() as report:
-        discover_run(inputs, chosen.work, config=DiscoverConfig(reference="zero"), report=report)
+        discover_run(
+            inputs,
+            chosen.work,
+            config=DiscoverConfig(reference="zero"),
+            given=[one_prompt(PROMPT, None, (), ())],
+            force=True,
+            report=report,
+        )
         record = verify_run(chosen.work, config=VerifyConfig(), report=report)
     render_run(chosen.work, ["svg"], NAMED)
     found = read_run(chosen.work)

@@ -60,7 +60,7 @@ def run(task: str, model: str, dictionaries: str, work: Path) -> None:
     inputs = Inputs.resolved(model, dictionaries, files["train"], "transcoder")
     out = work / "run"
     with bars() as report:
-        discover_run(inputs, out, config=DISCOVER, report=report)
+        discover_run(inputs, out, config=DISCOVER, force=True, report=report)
         records = {to: verify(out, to, files["test"], report) for to in ABLATED_TO}
     render_run(out, ["svg"], 25)
     keep(task, out, records)
@@ -68,7 +68,8 @@ def run(task: str, model: str, dictionaries: str, work: Path) -> None:
 
 def verify(out: Path, to: To, held_out: Path, report: Report) -> dict[str, Any]:
     """The record of one verification; the last is the one that stays in the run."""
-    return verify_run(out, config=VerifyConfig(to=to, draws=1), held_out=held_out, report=report)
+    config = VerifyConfig(to=to, draws=1)
+    return verify_run(out, config=config, held_out=held_out, force=True, report=report)
 
 
 def keep(task: str, out: Path, records: dict[To, dict[str, Any]]) -> None:

@@ -1,0 +1,125 @@
+"""What a command may replace: nothing that a user made is lost unless `--force` says so.
+
+A result is replaced without asking by the same command only: made from the same inputs with the
+same settings, by hash, and with nothing beside it that another command added. Everything else is
+refused before any work is done.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from circuits.render.words import counted
+
+MADE_FROM = "made_from"
+"Where a record says what it was made from."
+FIGURES = ("graph.svg", "graph.pdf", "verification.svg", "verification.pdf")
+RUN_FILES = (
+    "manifest.json",  # first: a run with one is whole
+    "verification.json",
+    "graph.json",
+    "graph.html",
+    "ranking.json",
+    "cards.json",
+    *FIGURES,
+)
+ABLATIONS = "ablations"
+RUN, GRAPH = "run/1", "feature-graph/1"
+"Schemas of a manifest and of a graph."
+
+
+def digest(*parts: Any) -> str:
+    """16 hex digits that differ where any of `parts`, plain JSON values, does."""
+    return sha256(json.dumps(parts, default=str, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def is_made_from(path: Path, made_from: Mapping[str, Any]) -> bool:
+    """Whether the JSON file `path` is there and says that it was made from the same."""
+    return path.exists() and _read(path).get(MADE_FROM) == plain(made_from)
+
+
+def check_record(path: Path, made_from: Mapping[str, Any], *, force: bool) -> None:
+    """Raise `ValueError` where the JSON file `path` was not made from the same."""
+    if path.exists() and not force and not is_made_from(path, made_from):
+        raise ValueError(f"{path} is there already, made from something else: {_choice()}")
+
+
+def check_text(path: Path, text: str, *, force: bool) -> None:
+    """Raise `ValueError` where the file `path` holds another text."""
+    if path.exists() and not force and path.read_bytes() != text.encode():
+        raise ValueError(f"{path} is there already and is not the same: {_choice()}")
+
+
+def check_page(path: Path, made_from: str, *, force: bool) -> None:
+    """Raise `ValueError` where `path` is not a page that `signed` with the same."""
+    if path.exists() and not force and _signature(made_from).encode() not in path.read_bytes():
+        raise ValueError(f"{path} is there already, a page of something else: {_choice()}")
+
+
+def signed(html: str, made_from: str) -> str:
+    """A page that says, where nobody sees it, what it was made from."""
+    return html + _signature(made_from)
+
+
+def _signature(made_from: str) -> str:
+    return f"<!-- made from {made_from} -->\n"
+
+
+def check_run(folder: Path, made_from: Callable[[], Mapping[str, Any]], *, force: bool) -> None:
+    """Raise `ValueError` where a run in `folder` would take the place of something else.
+
+    An unfinished run may be replaced; so may a finished one `made_from` the same, as long as it
+    was neither verified nor ablated since.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is a file: give a folder for the run")
+    manifest = _read(folder / "manifest.json")
+    graph = _read(folder / "graph.json")
+    if manifest.get("schema", RUN) != RUN or graph.get("schema", GRAPH) != GRAPH:
+        raise ValueError(f"{folder} holds something that is no run: choose another --out")
+    if force:
+        return
+    lost = added_to(folder)
+    if manifest and any(manifest.get(k) != v for k, v in plain(made_from()).items()):
+        lost.insert(0, "a run made from something else")
+    if lost:
+        raise ValueError(f"{folder} holds {' and '.join(lost)}: {_choice()}")
+
+
+def added_to(folder: Path) -> list[str]:
+    """What a run folder holds besides its graph, as words: a verification, ablations."""
+    found = ["a verification"] if (folder / "verification.json").exists() else []
+    if (folder / "result.json").exists():
+        found.append("an ablation's result")
+    if names := ablations_in(folder):
+        found.append(f"{counted(len(names), 'ablation')} ({', '.join(names[:5])})")
+    return found
+
+
+def ablations_in(folder: Path) -> list[str]:
+    """Names of the ablations of a run."""
+    return sorted(path.name for path in (folder / ABLATIONS).glob("[!.]*"))
+
+
+def plain(value: Any) -> Any:
+    """`value` as it reads back from JSON."""
+    return json.loads(json.dumps(value, default=str))
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    """A JSON record; empty where there is none, and of no known schema where it is no record."""
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    return found if isinstance(found, Mapping) else {"schema": "unknown"}
+
+
+def _choice() -> str:
+    return "choose another place for the new one, or replace it with --force"
