@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from circuits.cli_options import Mlp, Model, Text, say_found
+from circuits.cli_options import Force, Mlp, Model, Text, at_least, say_found
 from circuits.progress import bars
 from circuits.tables import console, probe_table, quality_table
 
@@ -203,6 +203,7 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(help="Write the figures here as JSON, and beside it an SVG.")
     ] = None,
+    force: Force = False,
 ) -> None:
     """How good dictionaries are, beside untrained ones and the best linear map of the same rank.
 
@@ -210,8 +211,15 @@ def evaluate(
     """
     from circuits import suites
     from circuits.graph import write_json
+    from circuits.overwrite import MADE_FROM, check_beside, check_record
     from circuits.render.quality import quality_figure
 
+    at_least(1, tokens=tokens)
+    options = {"tokens": tokens, "mlp": mlp.value, "labelled": labelled and str(labelled)}
+    source = {} if out is None else suites.sources(dictionaries, model, text, **options)
+    if out is not None:
+        check_record(out, source, force=force)
+        check_beside(out, ".svg", force=force)
     say_found(dictionaries, mlp)
     with bars() as report:
         record = suites.evaluate_suite(
@@ -228,7 +236,7 @@ def evaluate(
     if "probes" in record:
         probe_table(record["probes"])
     if out is not None:
-        write_json(record, out)
+        write_json(record | {MADE_FROM: source}, out)
         quality_figure(found, out.with_suffix(".svg"))
         console.print(f"figures in {out} and {out.with_suffix('.svg')}", highlight=False)
 
@@ -243,6 +251,7 @@ def feature(
     out: Annotated[
         Path, typer.Option(help="Folder for the examples of all features, made once, and cards.")
     ] = Path("features"),
+    force: Force = False,
 ) -> None:
     """What a feature is about: its strongest examples, density, promoted tokens, neighbours.
 
@@ -251,9 +260,18 @@ def feature(
     from circuits import suites
     from circuits.feature_view import card_view
 
+    at_least(1, tokens=tokens)
     with bars() as report:
         card, paths = suites.feature(
-            dictionaries, which, model, suites.texts_of(text), out, tokens=tokens, report=report
+            dictionaries,
+            which,
+            model,
+            suites.texts_of(text),
+            out,
+            tokens=tokens,
+            made_from=suites.sources(dictionaries, model, text, tokens=tokens),
+            force=force,
+            report=report,
         )
     console.print(card_view(card))
     for path in paths:
@@ -272,6 +290,7 @@ def suite(
     out: Annotated[
         Path, typer.Option(help="Folder for the examples of all features, made once, and the page.")
     ] = Path("features"),
+    force: Force = False,
 ) -> None:
     """One page with every dictionary and a search over all features.
 
@@ -279,6 +298,7 @@ def suite(
     """
     from circuits import suites
 
+    at_least(1, tokens=tokens)
     say_found(dictionaries, mlp)
     with bars() as report:
         page = suites.suite_overview(
@@ -288,6 +308,8 @@ def suite(
             out,
             tokens=tokens,
             mlp=mlp.value,
+            made_from=suites.sources(dictionaries, model, text, tokens=tokens, mlp=mlp.value),
+            force=force,
             report=report,
         )
     console.print(f"page {page}", highlight=False)

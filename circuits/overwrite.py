@@ -46,6 +46,15 @@ def check_record(path: Path, made_from: Mapping[str, Any], *, force: bool) -> No
         raise ValueError(f"{path} is there already, made from something else: {_choice()}")
 
 
+def check_beside(path: Path, suffix: str, *, force: bool) -> None:
+    """Raise `ValueError` where what is written beside `path` would replace a file, or `path`."""
+    beside = path.with_suffix(suffix)
+    if beside == path:
+        raise ValueError(f"{path} is to hold JSON: name it .json, a {suffix} is written beside it")
+    if beside.exists() and not path.exists() and not force:
+        raise ValueError(f"{beside} is there already: {_choice()}")
+
+
 def check_text(path: Path, text: str, *, force: bool) -> None:
     """Raise `ValueError` where the file `path` holds another text."""
     if path.exists() and not force and path.read_bytes() != text.encode():

@@ -1,6 +1,6 @@
 """What each verb for dictionaries does, as one function: opened, done, written."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
@@ -11,14 +11,15 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.features import feature_card, find_feature
 from circuits.graph import write_json
+from circuits.overwrite import MADE_FROM, check_page, check_record, digest, signed
 from circuits.render.feature_page import feature_page
 from circuits.render.suite_page import suite_page
 from circuits.report import Report, silent
 from circuits.suite_record import suite_record
 from hooked_qwen.bundled import language
-from hooked_qwen.files import write_atomically
+from hooked_qwen.files import content_hash, write_atomically
 from hooked_qwen.identity import identity
-from hooked_qwen.load import BUNDLED, load
+from hooked_qwen.load import BUNDLED, load, local_folder
 from hooked_qwen.shards import Cache, write_cache
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import ActivationBatch, StreamConfig
@@ -30,7 +31,7 @@ from saes.probing import probe, read_labelled
 from saes.run import RunOptions, from_cache, train_suite, training_text
 from saes.sae import sae
 from saes.store import Store, StoreConfig, build_store
-from saes.suite import MlpChoice, find, load_suite, notify_of_another_model
+from saes.suite import MlpChoice, find, hash_of, load_suite, notify_of_another_model
 from saes.train_config import TrainConfig
 from saes.training import Progress
 from transcoders.transcoder import transcoder
@@ -132,6 +133,17 @@ def cache_activations(
     )
 
 
+def sources(dictionaries: str, model: str, text: Sequence[str], **settings: Any) -> dict[str, Any]:
+    """What a record of dictionaries is made from, by which two of them are the same."""
+    folder = local_folder(model)
+    return {
+        "dictionaries_hash": hash_of(dictionaries),
+        "model_hash": model if folder is None else content_hash(folder),
+        "text": list(text),
+        **settings,
+    }
+
+
 def evaluate_suite(
     dictionaries: str,
     model: str,
@@ -190,9 +202,16 @@ def feature(
     out: Path,
     *,
     tokens: int,
+    made_from: Mapping[str, Any] | None = None,
+    force: bool = False,
     report: Report = silent,
 ) -> tuple[dict[str, Any], list[Path]]:
-    """The card of one feature, as a record and as files; examples of all are kept in `out`."""
+    """The card of one feature, as a record and as files; examples of all are kept in `out`.
+
+    Raises `ValueError` where the card there is `made_from` something else, unless by `force`.
+    """
+    paths = [out / f"{which.replace('/', '-')}.{suffix}" for suffix in ("json", "html")]
+    check_record(paths[0], made_from or {}, force=force)
     found = find(dictionaries)
     opened = [found.load(entry) for entry in found.entries]
     find_feature(which, opened)
@@ -200,8 +219,7 @@ def feature(
     notify_of_another_model(loaded, found, found.entries)
     store = _store(loaded, opened, texts, out, tokens, report)
     card = feature_card(loaded, opened, store, which)
-    paths = [out / f"{which.replace('/', '-')}.{suffix}" for suffix in ("json", "html")]
-    write_json(card, paths[0])
+    write_json(card | {MADE_FROM: dict(made_from or {})}, paths[0])
     page = feature_page(card)
     write_atomically(paths[1], lambda partial: partial.write_text(page, encoding="utf-8"))
     return card, paths
@@ -215,16 +233,22 @@ def suite_overview(
     *,
     tokens: int,
     mlp: MlpChoice = "sae",
+    made_from: Mapping[str, Any] | None = None,
+    force: bool = False,
     report: Report = silent,
 ) -> Path:
-    """The page of a whole suite; examples are kept in `out`."""
+    """The page of a whole suite; examples are kept in `out`.
+
+    Raises `ValueError` where the page there is `made_from` something else, unless by `force`.
+    """
+    path, source = out / "suite.html", digest(made_from)
+    check_page(path, source, force=force)
     suite = load_suite(dictionaries, mlp=mlp)
     loaded, opened = load(model), list(suite.values())
     suite.notify_of_another_model(loaded)
     store = _store(loaded, opened, texts, out, tokens, report)
     record = suite_record(loaded, opened, store, suite.metrics(), report=report)
-    page = suite_page(record, title=f"Features of {loaded.cfg.model_name}")
-    path = out / "suite.html"
+    page = signed(suite_page(record, title=f"Features of {loaded.cfg.model_name}"), source)
     write_atomically(path, lambda partial: partial.write_text(page, encoding="utf-8"))
     return path
 
