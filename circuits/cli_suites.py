@@ -97,6 +97,8 @@ def train(
     from saes.run import RunOptions, check_place, cut_off
     from saes.train_config import TrainConfig
 
+    at_least(1, tokens=tokens, width=width, reuse=reuse)
+    at_least(0, k=k)
     check_place(out)
     if cut_off(out) and not resume:
         console.print(f"starting over: --resume would go on from the checkpoint in {out}")
@@ -168,6 +170,7 @@ def cache(
     from hooked_qwen.sites import Site, parse_layers
     from hooked_qwen.stream import StreamConfig
 
+    at_least(1, tokens=tokens)
     texts = suites.texts_of(text)
     loaded = load(model)
     kinds = [s.strip() for s in sites.split(",")]

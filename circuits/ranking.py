@@ -1,5 +1,6 @@
 """The effect of every node on the metric, by any estimator, strongest first."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -62,6 +63,10 @@ class DiscoverConfig:
         for name in ("nodes", "steps", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected at least 1")
+        if not 0 <= self.edge_threshold < math.inf:
+            raise ValueError(f"edge_threshold is {self.edge_threshold}: expected 0 or more")
+        if self.threshold is not None and not 0 <= self.threshold < math.inf:
+            raise ValueError(f"threshold is {self.threshold}: expected a size, 0 or more")
         if self.faithfulness is not None and self.faithfulness <= 0:
             raise ValueError(f"faithfulness is {self.faithfulness}: expected more than 0")
         if self.influence is not None and not 0 < self.influence <= 1:

@@ -1,8 +1,32 @@
-"""A real browser for the tests of pages."""
+"""A real browser for the tests of pages; the commands as a user calls them."""
 
 import shutil
+import sys
 
 import pytest
+from typer.testing import CliRunner
+
+from circuits.cli import app, main
+
+
+def call(*arguments):
+    """The outcome of a command."""
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+@pytest.fixture
+def fails(monkeypatch, capsys):
+    """The one line that a failing command prints."""
+
+    def run(*arguments) -> str:
+        monkeypatch.setattr(sys, "argv", ["circuits", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 1
+        (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error: ")]
+        return line
+
+    return run
 
 
 @pytest.fixture(scope="module")

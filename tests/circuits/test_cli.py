@@ -9,33 +9,13 @@ import time
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
-from circuits.cli import app, main
 from circuits.runs import read_run
 from circuits.work import make_prompts
 from hooked_qwen.bundled import DICTIONARIES, PATH
 from hooked_qwen.sites import Site
 from saes.suite import load_suite
-
-
-def call(*arguments: str):
-    return CliRunner().invoke(app, [str(a) for a in arguments])
-
-
-@pytest.fixture
-def fails(monkeypatch, capsys):
-    """The one line that a failing command prints."""
-
-    def run(*arguments) -> str:
-        monkeypatch.setattr(sys, "argv", ["circuits", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        assert ended.value.code == 1
-        (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error: ")]
-        return line
-
-    return run
+from tests.circuits.conftest import call
 
 
 @pytest.fixture(scope="module")
