@@ -147,6 +147,13 @@ def test_a_new_verification_takes_the_old_figures_away(run, quick_verify):
     assert call("verify", run).exit_code == 0
 
 
+def test_a_full_verification_takes_the_place_of_a_quick_one(run, quick_verify, fails):
+    for level in ("quick", "quick", "full", "full"):
+        assert call("verify", run, "--level", level).exit_code == 0
+    assert "is there already" in fails("verify", run, "--level", "quick")
+    assert "is there already" in fails("verify", run, "--to", "zero")
+
+
 def test_a_page_of_other_runs_stays(made, run, tmp_path, fails):
     page = tmp_path / "compare.html"
     compare = ("compare", made / "run", run, "--out", page)
