@@ -13,7 +13,13 @@ import torch
 from platformdirs import user_cache_path
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.sources import build_bridge_from_module
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+)
 
 from hooked_qwen import bundled
 from hooked_qwen.files import build_folder_atomically, content_hash
@@ -25,7 +31,9 @@ ARCHITECTURES = (
     "Qwen3ForCausalLM",
     "Qwen3MoeForCausalLM",
     "Qwen3_5ForCausalLM",
+    "Qwen3_5MoeForCausalLM",
 )
+"Classes of language models that can be hooked; they load from checkpoints of other classes too."
 
 
 def load(
@@ -36,18 +44,15 @@ def load(
     `source` is `"bundled"`, a local folder, a `.gguf` file (dequantised once, the result kept in
     the user's cache folder), or the name of a model on the hub.
 
+    Of a model that takes images as well (Qwen3.5 as published) the language model is loaded.
+
     Raises `ValueError` with one line when nothing is there, the hub cannot be reached, or the
-    architecture is not one of `ARCHITECTURES`.
+    language model is not one of `ARCHITECTURES`.
     """
     folder = _folder(source)
     name = BUNDLED if folder == bundled.PATH else Path(source).name
     config = _from_hub(AutoConfig, folder, source)
-    architecture = (getattr(config, "architectures", None) or [None])[0]
-    if architecture not in ARCHITECTURES:
-        raise ValueError(
-            f"{source} is a {architecture or 'model of unknown architecture'}: "
-            f"expected one of {', '.join(ARCHITECTURES)}"
-        )
+    _require_known_class(config, source)
     model, loading = _from_hub(
         AutoModelForCausalLM,
         folder,
@@ -153,6 +158,19 @@ def _from_hub(auto: Any, folder: str | Path, source: str | Path, **options: Any)
         raise ValueError(
             f"cannot load {source} from {where}: {_first_line(error)}{hint}"
         ) from error
+
+
+def _require_known_class(config: Any, source: str | Path) -> None:
+    """Raise `ValueError` unless the class that will be loaded is one of `ARCHITECTURES`.
+
+    A configuration may name another class: that of the whole of which this is the language model.
+    """
+    try:
+        loaded = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].__name__
+    except KeyError:
+        loaded = (getattr(config, "architectures", None) or [f"model of {config.model_type}"])[0]
+    if loaded not in ARCHITECTURES:
+        raise ValueError(f"{source} is a {loaded}: expected one of {', '.join(ARCHITECTURES)}")
 
 
 def _require_all_weights(loading: dict[str, Any], source: str | Path) -> None:

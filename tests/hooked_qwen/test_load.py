@@ -11,7 +11,14 @@ from tokenizers import Tokenizer
 from transformers import (
     AutoModelForCausalLM,
     LlamaConfig,
+    Qwen2VLConfig,
+    Qwen3_5Config,
     Qwen3_5ForCausalLM,
+    Qwen3_5ForConditionalGeneration,
+    Qwen3_5MoeConfig,
+    Qwen3_5MoeForCausalLM,
+    Qwen3_5MoeForConditionalGeneration,
+    Qwen3_5MoeTextConfig,
     Qwen3_5TextConfig,
     Qwen3MoeConfig,
     Qwen3MoeForCausalLM,
@@ -31,6 +38,12 @@ TEXT = "cab ab, Hello!\n"
 MOE = {"head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
 DELTA_NET = {f"linear_num_{part}_heads": 2 for part in ("key", "value")} | {
     f"linear_{part}_head_dim": 8 for part in ("key", "value")
+}
+EXPERTS = {
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 16,
+    "shared_expert_intermediate_size": 16,
 }
 HYBRID = SIZES | DELTA_NET | {"head_dim": 8, "num_hidden_layers": 4}
 
@@ -80,7 +93,12 @@ def toy_hybrid():
     return Qwen3_5ForCausalLM(Qwen3_5TextConfig(**HYBRID)).eval()
 
 
-@pytest.mark.parametrize("make", [toy_moe, toy_hybrid])
+def toy_hybrid_moe():
+    torch.manual_seed(0)
+    return Qwen3_5MoeForCausalLM(Qwen3_5MoeTextConfig(**HYBRID, **EXPERTS)).eval()
+
+
+@pytest.mark.parametrize("make", [toy_moe, toy_hybrid, toy_hybrid_moe])
 def test_a_model_in_memory_gives_hugging_faces_logits_bit_for_bit(make):
     reference = make()
     reference.set_attn_implementation("eager")
@@ -88,7 +106,28 @@ def test_a_model_in_memory_gives_hugging_faces_logits_bit_for_bit(make):
     assert torch.equal(hook(make(), name="toy")(TOKENS), reference(TOKENS).logits)
 
 
-@pytest.mark.parametrize("make", [toy_moe, toy_hybrid])
+@pytest.mark.parametrize(
+    ("config", "model", "text"),
+    [
+        (Qwen3_5Config, Qwen3_5ForConditionalGeneration, HYBRID),
+        (Qwen3_5MoeConfig, Qwen3_5MoeForConditionalGeneration, HYBRID | EXPERTS),
+    ],
+)
+def test_the_language_model_of_a_published_checkpoint_with_images(config, model, text, tmp_path):
+    torch.manual_seed(0)
+    sight = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2}
+    sight |= {"out_hidden_size": SIZES["hidden_size"], "num_position_embeddings": 16}
+    whole = model(config(text_config=text, vision_config=sight)).eval()
+    whole.set_attn_implementation("eager")
+    whole.save_pretrained(tmp_path)
+    toy_tokenizer().save_pretrained(tmp_path)
+    assert whole.config.architectures == [model.__name__]
+    found = load(tmp_path)
+    assert torch.equal(found(TOKENS), whole(input_ids=TOKENS).logits)
+    assert found.cfg.n_layers == 4
+
+
+@pytest.mark.parametrize("make", [toy_moe, toy_hybrid, toy_hybrid_moe])
 def test_every_site_of_every_family_adds_up(make):
     """resid_post = resid_pre + attn_out + mlp_out, whatever mixes the tokens."""
     model = hook(make(), name="toy")
@@ -163,6 +202,8 @@ def test_a_file_that_is_no_gguf(tmp_path):
 def test_an_architecture_that_is_not_qwen_lists_those_that_are(tmp_path):
     LlamaConfig(**SIZES, architectures=["LlamaForCausalLM"]).save_pretrained(tmp_path)
     message = refuse(tmp_path, "is a LlamaForCausalLM: expected one of")
+    Qwen2VLConfig(architectures=["Qwen2VLForConditionalGeneration"]).save_pretrained(tmp_path)
+    refuse(tmp_path, "is a Qwen2VLForConditionalGeneration: expected one of")
     assert all(name in message for name in ARCHITECTURES)
 
 
@@ -172,7 +213,7 @@ def test_an_architecture_that_is_not_qwen_lists_those_that_are(tmp_path):
         ("{", "not a valid JSON"),
         ("[]", "Unrecognized model"),
         ('{"model_type": "nope"}', "does not recognize this architecture"),
-        ('{"model_type": "qwen2"}', "is a model of unknown architecture"),
+        ('{"model_type": "qwen2"}', "no file named model.safetensors"),
         ('{"model_type": "qwen2", "hidden_size": "x"}', "hidden_size"),
     ],
 )
