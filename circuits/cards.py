@@ -15,6 +15,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.graph import Node, rounded
 from circuits.prompts import EncodedPrompts
+from hooked_qwen.precision import widened
 from hooked_qwen.sites import Site
 from hooked_qwen.tokens import Batch, token_strings
 from saes.dictionary import SparseDictionary
@@ -105,8 +106,8 @@ def logit_tokens(
     Units are logits per unit of activation where the final norm divides by 1. The gain is what
     the final norm makes of a vector of ones, as families differ in how they store it.
     """
-    W_U = model.W_U
-    gain = model.ln_final(torch.ones(1, 1, len(W_U), dtype=W_U.dtype, device=W_U.device))[0, 0]
+    ones = torch.ones(1, 1, len(model.W_U), dtype=model.W_U.dtype, device=model.W_U.device)
+    gain, W_U = widened(model.ln_final(ones)[0, 0]), widened(model.W_U)
     size = min(TOKENS, W_U.shape[1])
 
     def scored() -> Iterator[tuple[Tensor, ...]]:

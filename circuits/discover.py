@@ -65,6 +65,7 @@ def discover(
 
     Effects and weights are means over the prompts; thresholds apply to the means.
     """
+    suite = suite.fitting(model)
     metric = metric_of(config.metric, model, prompts)
     means = reference_means(model, suite, prompts, config)
     states = list(states_of(model, suite, prompts, config, means))

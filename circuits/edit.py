@@ -94,6 +94,7 @@ def ablate(
     """
     if edit.to == "patch" and prompts.patch is None:
         raise ValueError("the prompts have no patch to ablate to: use --to zero or mean")
+    suite = suite.fitting(model)
     metric = metric_of(config.metric, model, prompts)
     preference = preference_of(prompts)
     options = {"positions": config.positions, "batch_size": config.batch_size}
@@ -165,6 +166,7 @@ def apply(
     Raises `ValueError` for a position that the prompt set does not have, and `RuntimeError` on
     leaving if no text reached a node's position.
     """
+    suite = suite.fitting(model)
     n_positions = 0 if config.positions == "sum" else prompts.n_positions(config.positions)
     _check_positions(edit, max(1, n_positions))
     to: To = "zero" if edit.to == "zero" else "mean"

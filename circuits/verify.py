@@ -64,6 +64,7 @@ def verify(
     Raises `ValueError` when positions are kept and the held-out prompts have another length, and
     when nodes are to be ablated to a patch that they were not moved to.
     """
+    suite = suite.fitting(model)
     metric = metric_of(discovered.metric, model, prompts)
     to = config.to or default_to(prompts)
     if to == "patch" and discovered.reference != "patch":

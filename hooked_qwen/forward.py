@@ -3,6 +3,8 @@
 Effects of an edit at layer L need only the layers after L. TransformerLens' `start_at_layer`
 still runs the earlier blocks and drops their output, so resuming here calls the later blocks
 directly with the arguments (mask, rotary tables) that a whole pass gave them.
+
+Streams and logits go in and out in float32 where the model computes in less.
 """
 
 from collections.abc import Callable
@@ -15,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
 
+from hooked_qwen.precision import model_precision, widened
 from hooked_qwen.tokens import Batch
 
 LastLogits = Float[Tensor, "batch vocabulary"]
@@ -23,7 +26,7 @@ Resid = Float[Tensor, "batch pos d_model"]
 
 def last_logits(model: TransformerBridge, batch: Batch) -> LastLogits:
     """Logits after the last token of every prompt; the other positions are not unembedded."""
-    return _forward(model, batch)[:, -1]
+    return widened(_forward(model, batch)[:, -1])
 
 
 def run_through(model: TransformerBridge, batch: Batch, layer: int) -> None:
@@ -168,11 +171,11 @@ def resume(
     `layer` equal to the number of layers gives `resid` back. With `stop`, the stream that enters
     that block.
     """
-    todo = slice(layer, stop)
+    todo, resid = slice(layer, stop), resid.to(model_precision(model))
     for block, kwargs in zip(model.blocks[todo], arguments.by_layer[todo], strict=True):
         output = block(resid, **kwargs)
         resid = output[0] if isinstance(output, tuple) else output
-    return resid
+    return widened(resid)
 
 
 def finish(
@@ -200,28 +203,28 @@ def is_watched(model: nn.Module) -> bool:
 
 
 def _last_block(model: TransformerBridge, resid: Resid, kwargs: dict[str, Any]) -> Tensor:
-    block = cast(Any, model.blocks[-1])
+    block, resid = cast(Any, model.blocks[-1]), resid.to(model_precision(model))
     if "linear_attn" in block.submodules:
         output = block(resid, **kwargs)
-        return output[0] if isinstance(output, tuple) else output
+        return widened(output[0] if isinstance(output, tuple) else output)
     mixed, _ = block.attn(hidden_states=block.ln1(resid), **kwargs)
     return mlp_half(model, (resid + mixed)[:, -1:], len(model.blocks) - 1)
 
 
 def mlp_half(model: TransformerBridge, resid_mid: Resid, layer: int) -> Resid:
     """The stream after block `layer` when `resid_mid` enters its MLP's norm."""
-    block = cast(Any, model.blocks[layer])
-    return resid_mid + block.mlp(block.ln2(resid_mid))
+    block, resid_mid = cast(Any, model.blocks[layer]), resid_mid.to(model_precision(model))
+    return widened(resid_mid + block.mlp(block.ln2(resid_mid)))
 
 
 def unembed(
     model: TransformerBridge, resid: Resid, tokens: Int[Tensor, " tokens"] | None = None
 ) -> Float[Tensor, "batch pos tokens"]:
     """Logits where the stream after the last block is `resid`: all, or those of `tokens`."""
-    final = model.ln_final(resid)
+    final = model.ln_final(resid.to(model_precision(model)))
     if tokens is None or is_watched(model.unembed):
-        logits = model.unembed(final)
+        logits = widened(model.unembed(final))
         return logits if tokens is None else logits[..., tokens]
     # TransformerLens gives a head without a bias one of zeros.
     head = model.unembed.original_component
-    return F.linear(final, head.weight[tokens], head.bias[tokens])
+    return widened(F.linear(final, head.weight[tokens], head.bias[tokens]))

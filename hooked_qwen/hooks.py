@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from hooked_qwen.precision import widened
 from hooked_qwen.sites import READ_ONLY, Site, hook_point
 
 Activation = Float[Tensor, "batch pos d_model"]
@@ -23,8 +24,9 @@ def capture(
 ) -> Generator[dict[Site, Activation], None, None]:
     """Yield a dictionary that each forward pass inside the block fills with the sites' tensors.
 
-    Tensors keep their autograd history. A site captured and edited at once is seen as the
-    contexts are nested: an outer capture sees the tensor before an inner edit.
+    Tensors keep their autograd history, and are float32 where the model's are less. A site that
+    is captured and edited at once is seen as the contexts are nested: an outer capture sees the
+    tensor before an inner edit.
 
     Raises `RuntimeError` on leaving if a site was never reached.
     """
@@ -32,8 +34,9 @@ def capture(
 
     def keep(site: Site) -> Edit:
         def read(value: Activation) -> Activation:
-            seen[site] = value
-            return value
+            seen[site] = widened(value)
+            # What was captured lies on the way on, so that gradients reach it.
+            return seen[site].to(value.dtype)
 
         return read
 
@@ -47,7 +50,8 @@ def capture(
 def intervene(model: TransformerBridge, edits: Mapping[Site, Edit]) -> Generator[None, None, None]:
     """Replace the tensor `x` at each site by `edits[site](x)` inside the block.
 
-    Nested blocks compose: the outer edit runs first.
+    Edits see float32 where the model's tensors are less; what they give is rounded to the model's
+    precision. Nested blocks compose: the outer edit runs first.
 
     Raises `ValueError` for a read-only site, `RuntimeError` on leaving if an edit never ran.
     """
@@ -56,14 +60,14 @@ def intervene(model: TransformerBridge, edits: Mapping[Site, Edit]) -> Generator
     def watch(site: Site, edit: Edit) -> Edit:
         def change(value: Activation) -> Activation:
             ran.add(site)
-            edited = edit(value)
+            edited = edit(widened(value))
             if not isinstance(edited, Tensor) or edited.shape != value.shape:
                 found = tuple(edited.shape) if isinstance(edited, Tensor) else edited
                 raise ValueError(
                     f"the edit at {site} gave {found}, expected a tensor of shape "
                     f"{tuple(value.shape)}"
                 )
-            return edited
+            return edited.to(value.dtype)
 
         return change
 

@@ -169,7 +169,9 @@ def _run(
     batch = Batch(tokens=tokens, mask=torch.ones_like(tokens, dtype=torch.bool)).to(device)
     with capture(model, sites) as seen:
         run_through(model, batch, max(site.layer for site in sites))
-    return {s: rearrange(seen[s], "batch pos d_model -> (batch pos) d_model") for s in sites}
+    rows = "batch pos d_model -> (batch pos) d_model"
+    # Dictionaries are trained in float32 whatever the model computes in.
+    return {s: rearrange(seen[s].float(), rows) for s in sites}
 
 
 def _rows(batch: ActivationBatch, index: Int[Tensor, " tokens"]) -> ActivationBatch:

@@ -10,8 +10,9 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from hooked_qwen.forward import run_through
 from hooked_qwen.hooks import capture
+from hooked_qwen.precision import our_precision
 from hooked_qwen.sites import Site
-from saes.dictionary import DictionarySpec, SparseDictionary
+from saes.dictionary import DictionarySpec, SparseDictionary, in_precision
 from saes.metrics import BLOCKS_PER_PASS, Quality, evaluate
 from saes.splice import is_outlier_pair, sites_of, unpadded
 from saes.suite import Suite
@@ -210,7 +211,8 @@ def _fits(
     dictionaries: Sequence[SparseDictionary],
     blocks: Int[Tensor, "blocks pos"],
 ) -> list[_Fit]:
-    fits, sites = [_Fit(d) for d in dictionaries], sites_of(dictionaries)
+    fits = [_Fit(in_precision(d, our_precision(model))) for d in dictionaries]
+    sites = sites_of(dictionaries)
     for tokens in blocks.split(BLOCKS_PER_PASS) if sites and len(blocks) else ():
         with capture(model, sites) as values:
             run_through(model, unpadded(tokens), max(site.layer for site in sites))

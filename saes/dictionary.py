@@ -10,6 +10,7 @@ writes `mlp_out.L`. Nothing else tells them apart. Row i of both weight matrices
 Axes: `features` a dictionary's latents, `d_source` and `d_target` the widths of the two sites.
 """
 
+from copy import deepcopy
 from dataclasses import dataclass, replace
 
 import torch
@@ -123,6 +124,11 @@ class SparseDictionary(nn.Module):
     def forward(self, x: Float[Tensor, "*batch d_source"]) -> Float[Tensor, "*batch d_target"]:
         """The reconstruction of the target from the source activations `x`."""
         return self.decode(self.encode(x)) + self.skip(x)
+
+
+def in_precision(dictionary: SparseDictionary, dtype: torch.dtype) -> SparseDictionary:
+    """The dictionary with its weights in `dtype`: itself where they are."""
+    return dictionary if dictionary.W_dec.dtype == dtype else deepcopy(dictionary).to(dtype)
 
 
 def check_weights(spec: DictionarySpec, weights: dict[str, Tensor]) -> None:

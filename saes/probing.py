@@ -34,10 +34,11 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from hooked_qwen.forward import run_through
 from hooked_qwen.hooks import capture
+from hooked_qwen.precision import our_precision
 from hooked_qwen.sites import Site
 from hooked_qwen.tokens import encode
 from saes.controls import untrained
-from saes.dictionary import SparseDictionary
+from saes.dictionary import SparseDictionary, in_precision
 from saes.intervals import Interval, ratio_interval
 from saes.splice import is_outlier_pair, unpadded
 from saes.suite import Suite
@@ -128,6 +129,7 @@ def probe(
     Raises `ValueError` for other than two labels, and for fewer than four texts of one.
     """
     labels, positive = _two_labels(examples)
+    dictionary = in_precision(dictionary, our_precision(model))
     pooled = _pooled(model, dictionary, [e.text for e in examples], pool, report)
     train = _half(positive, seed)
     probes = []

@@ -2,19 +2,22 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from copy import copy
 from hashlib import sha256
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
 from transformer_lens.model_bridge import TransformerBridge
 
 from hooked_qwen import bundled
 from hooked_qwen.identity import identity
 from hooked_qwen.load import BUNDLED
 from hooked_qwen.notices import notify
+from hooked_qwen.precision import our_precision
 from hooked_qwen.sites import Site
-from saes.dictionary import SparseDictionary
+from saes.dictionary import SparseDictionary, in_precision
 from saes.formats import ours
 from saes.formats.hub import hub_place, is_hub_name
 from saes.formats.place import Entry, Place, local_place
@@ -43,6 +46,8 @@ class Suite(Dictionaries):
         self._dictionaries = dict(dictionaries)
         self._entries = dict(sorted(entries.items()))
         self._found = found
+        self._dtype: torch.dtype | None = None
+        self._converted: dict[Site, SparseDictionary] = {}
         self._sites = sorted({*dictionaries, *entries})
 
     def __getitem__(self, site: Site) -> SparseDictionary:
@@ -50,7 +55,12 @@ class Suite(Dictionaries):
             entry = self._entries[site]
             assert self._found, "a suite with entries says where they were found"
             self._dictionaries[site] = self._found.load(entry)
-        return self._dictionaries[site]
+        as_read = self._dictionaries[site]
+        if self._dtype is None or as_read.W_dec.dtype == self._dtype:
+            return as_read
+        if site not in self._converted:
+            self._converted[site] = in_precision(as_read, self._dtype)
+        return self._converted[site]
 
     def __contains__(self, site: object) -> bool:
         # Mapping's own would read the dictionary.
@@ -61,6 +71,16 @@ class Suite(Dictionaries):
 
     def __len__(self) -> int:
         return len(self._sites)
+
+    def fitting(self, model: TransformerBridge) -> "Suite":
+        """The same suite, its dictionaries in the precision that the model is computed with in."""
+        dtype = our_precision(model)
+        if self._dtype == dtype:
+            return self
+        # What one of the two reads from its files is kept for both.
+        fitting = copy(self)
+        fitting._dtype, fitting._converted = dtype, {}
+        return fitting
 
     @property
     def layout(self) -> str:

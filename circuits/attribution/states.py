@@ -25,6 +25,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from circuits.prompts import EncodedPrompts
 from hooked_qwen.forward import BlockArguments, LastLogits, run_recording
 from hooked_qwen.hooks import capture
+from hooked_qwen.precision import our_precision
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import OUTLIER_FACTOR, is_outlier_in_prompt
 from hooked_qwen.tokens import Batch
@@ -179,7 +180,7 @@ def mean_over(
             totals[site] = (
                 sums if known is None else [a + b for a, b in zip(known, sums, strict=True)]
             )
-    dtype = next(model.parameters()).dtype
+    dtype = our_precision(model)
     means = Means({}, {}, {})
     for site, (f, error, count) in totals.items():
         plain = count[0] > 0
