@@ -165,8 +165,9 @@ def _require_known_class(config: Any, source: str | Path) -> None:
 
     A configuration may name another class: that of the whole of which this is the language model.
     """
+    classes: Any = MODEL_FOR_CAUSAL_LM_MAPPING
     try:
-        loaded = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].__name__
+        loaded = classes[type(config)].__name__
     except KeyError:
         loaded = (getattr(config, "architectures", None) or [f"model of {config.model_type}"])[0]
     if loaded not in ARCHITECTURES:
