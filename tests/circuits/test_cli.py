@@ -10,6 +10,7 @@ import time
 import pytest
 import torch
 
+from circuits.cli import main
 from circuits.runs import read_run
 from circuits.work import make_prompts
 from hooked_qwen.bundled import DICTIONARIES, PATH
