@@ -16,7 +16,6 @@ import json
 import os
 import pickle
 import platform
-import resource
 import statistics
 import sys
 import time
@@ -43,6 +42,7 @@ from circuits.graph import Node
 from circuits.metric import Metric, logit_difference
 from circuits.prompts import EncodedPrompts, encode_prompts, read_prompts
 from circuits.ranking import DiscoverConfig, rank_nodes, states_of
+from circuits.runs import peak_memory
 from circuits.work import make_prompts
 from hooked_qwen.forward import last_logits
 from hooked_qwen.hooks import intervene
@@ -234,8 +234,7 @@ def _timed(work: Job, reference: Numbers, inputs: Inputs, threads: int) -> Run:
 
 
 def _peak_mb() -> float:
-    kilobyte = 1024 if sys.platform != "darwin" else 1
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kilobyte / 2**20
+    return peak_memory() / 2**20
 
 
 def _difference(ours: Numbers, theirs: Numbers) -> float:

@@ -17,7 +17,7 @@ from circuits.metric import (
     logit_difference,
 )
 from circuits.prompts import EncodedPrompts
-from hooked_qwen.forward import last_logits
+from hooked_qwen.forward import last_logits, require_in_vocabulary
 from hooked_qwen.tokens import token_strings
 
 SHARE, MOST = 0.95, 10
@@ -27,6 +27,8 @@ BATCH = 32
 
 def metric_of(name: MetricName, model: TransformerBridge, prompts: EncodedPrompts) -> Metric:
     """The metric called `name` on `prompts`; `kl` runs the clean prompts once."""
+    named = [i for ids in (*prompts.answer_ids, *prompts.wrong_ids) for i in ids]
+    require_in_vocabulary(model, torch.tensor(named, dtype=torch.int64))
     if name == "kl":
         return divergence(clean_logits(model, prompts))
     if name == "log-probability":

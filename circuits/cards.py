@@ -104,16 +104,18 @@ def logit_tokens(
         score_v = sum over d of W_dec[i, d] * gain[d] * W_U[d, v], minus its mean over v
 
     Units are logits per unit of activation where the final norm divides by 1. The gain is what
-    the final norm makes of a vector of ones, as families differ in how they store it.
+    the final norm makes of a vector of ones, as families differ in how they store it. Rows of the
+    vocabulary that are no token of the tokenizer, such as padding to a round number, are left out.
     """
     ones = torch.ones(1, 1, len(model.W_U), dtype=model.W_U.dtype, device=model.W_U.device)
     gain, W_U = widened(model.ln_final(ones)[0, 0]), widened(model.W_U)
-    size = min(TOKENS, W_U.shape[1])
+    known = len(model.tokenizer) if model.tokenizer is not None else W_U.shape[1]
+    size = min(TOKENS, known, W_U.shape[1])
 
     def scored() -> Iterator[tuple[Tensor, ...]]:
         for chosen in torch.tensor(list(features), dtype=torch.int64).split(FEATURES_AT_ONCE):
             scores = ((dictionary.W_dec[chosen].to(gain) * gain) @ W_U).float()
-            scores = scores - scores.mean(-1, keepdim=True)
+            scores = (scores - scores.mean(-1, keepdim=True))[:, :known]
             high, low = scores.topk(size), scores.topk(size, largest=False)
             yield high.indices, high.values, low.indices, low.values
 

@@ -5,7 +5,7 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -14,6 +14,9 @@ from circuits.cli_options import Force
 from circuits.progress import bars
 from circuits.tables import console
 from hooked_qwen.notices import Notice
+
+# Typer exports one kind of usage error; the others share its base.
+UsageError = cast(type[Exception], typer.BadParameter.__bases__[0])
 
 app = typer.Typer(
     add_completion=False,
@@ -63,6 +66,20 @@ def demo(
         console.print(line, highlight=False)
 
 
+def _say_usage(error: Any) -> int:
+    """Print one line, or the help of a command that was called with nothing; the exit code."""
+    if not error.ctx or not sys.argv[1:] or type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        return error.exit_code
+    said = error.format_message()
+    if "--text" in sys.argv and ("extra argument" in said or "families" in said.lower()):
+        hint = "each --text takes one; for several write --text A --text B"
+    else:
+        hint = f"{error.ctx.command_path} --help lists what it takes"
+    print(f"error: {' '.join(said.split()).rstrip('.')}: {hint}", file=sys.stderr)
+    return error.exit_code
+
+
 app.add_typer(cli_suites.app)
 app.add_typer(cli_runs.app)
 
@@ -73,7 +90,11 @@ def main() -> None:
         app()
         return
     try:
-        app()
+        raise SystemExit(app(standalone_mode=False) or 0)
+    except UsageError as error:
+        raise SystemExit(_say_usage(error)) from None
+    except typer.Abort:
+        raise SystemExit(1) from None
     except (ValueError, FloatingPointError, OSError, RuntimeError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(1) from None

@@ -13,7 +13,10 @@ Model = Annotated[
 ]
 Text = Annotated[
     list[str],
-    typer.Option(help="Text files or folders (txt, md, py, jsonl); 'bundled' for our English."),
+    typer.Option(
+        help="A file or folder (txt, md, py, jsonl, parquet; also gz, zst), FILE:FIELD, "
+        "hf:ORG/NAME, or 'bundled' for our English; repeat it for several."
+    ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there, made from else.")]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder written by `circuits discover`.")]

@@ -38,6 +38,12 @@ class Positions(StrEnum):
     sum = "sum"
 
 
+class Bos(StrEnum):
+    auto = "auto"
+    always = "always"
+    never = "never"
+
+
 class Reference(StrEnum):
     patch = "patch"
     zero = "zero"
@@ -102,6 +108,10 @@ def discover(
         Positions,
         typer.Option(help="Keep token positions apart; so, lining up last tokens; or sum them."),
     ] = Positions.keep,
+    bos: Annotated[
+        Bos,
+        typer.Option(help="A BOS token before each prompt: as the tokenizer does, always, never."),
+    ] = Bos.auto,
     reference: Annotated[
         Reference | None,
         typer.Option(help="What nodes are moved to: patch by default, zero where there is none."),
@@ -113,7 +123,8 @@ def discover(
         float, typer.Option(help="Leave out edges under this share of the strongest node.")
     ] = 0.01,
     text: Annotated[
-        list[str] | None, typer.Option(help="Text for features' examples, besides the prompts.")
+        list[str] | None,
+        typer.Option(help="Text for features' examples, besides the prompts, as for train."),
     ] = None,
     seed: Annotated[
         int,
@@ -155,6 +166,7 @@ def discover(
         influence=influence,
         faithfulness=faithfulness,
         positions=positions.value,
+        bos=bos.value,
         reference=reference.value if reference else work.reference_for(listed),
         edge_threshold=edge_threshold,
     )

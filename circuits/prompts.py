@@ -21,7 +21,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hooked_qwen.files import write_atomically
-from hooked_qwen.tokens import Batch, encode, pad_left, token_strings
+from hooked_qwen.tokens import (
+    Batch,
+    Bos,
+    encode,
+    encode_prompt,
+    pad_left,
+    start_of_text,
+    token_strings,
+)
 
 Positions = Literal["keep", "end", "sum"]
 "Kept apart, for prompts of one length or of several whose last tokens share a column; or summed."
@@ -57,6 +65,8 @@ class EncodedPrompts:
     "the token at each position, where these are kept apart"
     answer_weights: tuple[tuple[float, ...], ...] | None = None
     "what each answer counts for; None: the same"
+    begins_with: tuple[str, ...] = ()
+    "tokens put before every prompt, as the tokenizer does; the first positions are theirs"
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -103,19 +113,21 @@ def write_prompts(prompts: Sequence[Prompt], path: Path) -> None:
 
 
 def encode_prompts(
-    prompts: Sequence[Prompt], tokenizer: Any, *, positions: Positions
+    prompts: Sequence[Prompt], tokenizer: Any, *, positions: Positions, bos: Bos = "auto"
 ) -> EncodedPrompts:
     """Check a prompt set against a tokenizer and put it in tokens.
+
+    Before each prompt stand the tokens that the tokenizer itself puts there, or what `bos` says.
 
     Raises `ValueError` naming the line when an answer is not one token, a pair is not of one
     length, clean equals patch, or, with positions kept, prompts are of different lengths.
     """
-    clean = [encode(tokenizer, p.clean) for p in prompts]
+    clean = [encode_prompt(tokenizer, p.clean, bos) for p in prompts]
     with_patch = [p.patch is not None for p in prompts]
     if any(with_patch) != all(with_patch):
         odd = prompts[with_patch.index(not with_patch[0])]
         raise ValueError(f"{odd.where}: either every prompt has a patch or none has")
-    patch = [encode(tokenizer, p.patch) for p in prompts if p.patch is not None]
+    patch = [encode_prompt(tokenizer, p.patch, bos) for p in prompts if p.patch is not None]
     for prompt, a, b in zip(prompts, clean, patch, strict=bool(patch)) if patch else ():
         _check_pair(prompt, a, b, tokenizer)
     if positions == "keep":
@@ -127,6 +139,7 @@ def encode_prompts(
         tuple(_answer_ids(p, p.answer, tokenizer) for p in prompts),
         tuple(_answer_ids(p, p.wrong, tokenizer) for p in prompts),
         None if positions == "sum" else _columns(clean, tokenizer),
+        begins_with=tuple(token_strings(tokenizer, start_of_text(tokenizer, bos))),
     )
 
 

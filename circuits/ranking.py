@@ -30,6 +30,7 @@ from circuits.prompts import EncodedPrompts, Positions
 from circuits.report import Report, counting, silent
 from hooked_qwen.relevance import relevance_rules
 from hooked_qwen.sites import Site
+from hooked_qwen.tokens import Bos
 from saes.suite import Suite
 
 Ranking = list[tuple[Node, float]]
@@ -50,6 +51,8 @@ class DiscoverConfig:
     faithfulness: float | None = None
     "take the least needed of them away while the circuit stays as faithful as this"
     positions: Positions = "keep"
+    bos: Bos = "auto"
+    "what stands before each prompt: what the tokenizer adds, always its BOS token, or nothing"
     reference: Reference = "patch"
     steps: int = 10
     "points on the path of integrated gradients"

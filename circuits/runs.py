@@ -11,7 +11,6 @@ RUN/ablations/NAME/      result.json, and the graph under that ablation
 
 import json
 import platform
-import resource
 import shutil
 import sys
 import time
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import networkx as nx
+import psutil
 from transformer_lens.model_bridge import TransformerBridge
 
 from circuits import graph as graphs
@@ -92,7 +92,7 @@ def open_inputs(
     suite = load_suite(inputs.dictionaries, mlp=inputs.mlp)
     _check_fit(model, suite)
     suite.notify_of_another_model(model)
-    encoded = encode_prompts(prompts, model.tokenizer, positions=config.positions)
+    encoded = encode_prompts(prompts, model.tokenizer, positions=config.positions, bos=config.bos)
     return Loaded(model, suite, with_own_answers(model, encoded))
 
 
@@ -123,12 +123,21 @@ class Stopwatch:
         self.start = time.perf_counter()
 
     def reading(self) -> dict[str, float]:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        kilobyte = 1024 if sys.platform != "darwin" else 1
         return {
             "wall_seconds": round(time.perf_counter() - self.start, 2),
-            "peak_memory_mb": round(peak * kilobyte / 2**20, 1),
+            "peak_memory_mb": round(peak_memory() / 2**20, 1),
         }
+
+
+def peak_memory() -> int:
+    """The most memory that this process has held so far, in bytes."""
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset
+    # No such module on Windows, and psutil knows no peak elsewhere.
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def write_run(
@@ -167,6 +176,7 @@ def write_run(
         "prompts_path": inputs.prompts,
         "model_hash": discovery.graph.graph["model"]["hash"],
         **made_from(inputs, config, seed, text),
+        "begins_with": discovery.graph.graph["begins_with"],
         "norm_outliers": discovery.norm_outliers,
         **watch.reading(),
     }
@@ -254,7 +264,8 @@ def read_run(folder: Path) -> Run:
             "Make one with `circuits discover PROMPTS --out RUN`"
         )
     manifest = _read(folder / "manifest.json")
-    config = dict(manifest["config"])
+    # Earlier versions put nothing before a prompt.
+    config = {"bos": "never"} | manifest["config"]
     inputs = Inputs(
         model=manifest["model_path"],
         dictionaries=manifest["dictionaries_path"],

@@ -23,7 +23,7 @@ from hooked_qwen.load import BUNDLED, load, local_folder
 from hooked_qwen.shards import Cache, write_cache
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import ActivationBatch, StreamConfig
-from hooked_qwen.tokens import read_texts
+from hooked_qwen.texts import read_texts
 from saes.controls import judge
 from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.metrics import Quality, evaluate_jointly, held_out_blocks
@@ -41,13 +41,12 @@ Texts = Callable[[], Iterator[str]]
 
 
 def texts_of(sources: Sequence[str | Path]) -> Texts:
-    """A corpus that can be opened again: files, folders, or `bundled` for the bundled English."""
+    """A corpus that can be opened again: `hooked_qwen.texts`, or `bundled` for our English."""
     if [str(s) for s in sources] == [BUNDLED]:
         return lambda: language.documents(seed=1)
-    paths = [Path(s) for s in sources]
-    if next(read_texts(paths), None) is None:
-        raise ValueError(f"no text in {', '.join(map(str, paths))}")
-    return lambda: read_texts(paths)
+    if next(read_texts(sources), None) is None:
+        raise ValueError(f"no text in {', '.join(map(str, sources))}")
+    return lambda: read_texts(sources)
 
 
 def dictionary_specs(

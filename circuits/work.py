@@ -342,5 +342,7 @@ def _prompts(loaded: Loaded, path: Path | None, config: DiscoverConfig) -> Encod
     if path is None:
         return loaded.prompts
     prompts = read_prompts(path)
-    encoded = encode_prompts(prompts, loaded.model.tokenizer, positions=config.positions)
+    encoded = encode_prompts(
+        prompts, loaded.model.tokenizer, positions=config.positions, bos=config.bos
+    )
     return with_own_answers(loaded.model, encoded)

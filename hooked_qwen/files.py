@@ -6,6 +6,8 @@ from collections.abc import Callable
 from hashlib import file_digest, sha256
 from pathlib import Path
 
+import psutil
+
 PARTIAL = ".partial-"
 
 
@@ -52,7 +54,7 @@ def _place_beside(path: Path) -> Path:
     own = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
     for left in path.parent.glob(f"{PARTIAL}*"):
         owner = left.name.removeprefix(PARTIAL).partition("-")[0]
-        if left == own or (owner.isdecimal() and not _is_alive(int(owner))):
+        if left == own or (owner.isdecimal() and not psutil.pid_exists(int(owner))):
             _remove(left)
     return own
 
@@ -62,16 +64,6 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def content_hash(path: Path) -> str:

@@ -17,8 +17,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
 
+from hooked_qwen.notices import notify
 from hooked_qwen.precision import model_precision, widened
-from hooked_qwen.tokens import Batch
+from hooked_qwen.tokens import Batch, token_strings
 
 LastLogits = Float[Tensor, "batch vocabulary"]
 Resid = Float[Tensor, "batch pos d_model"]
@@ -39,6 +40,8 @@ def _forward(model: TransformerBridge, batch: Batch, **options: Any) -> Tensor:
         # The softmax runs in float32, where float64's most negative number is -inf: rows that
         # see padding only become NaN.
         raise ValueError("padded prompts need a model in float32 or less, this one is in float64")
+    require_in_vocabulary(model, batch.tokens)
+    _notify_of_length(model, int(batch.mask.sum(1).max()))
     return model(
         batch.tokens,
         attention_mask=batch.mask.long(),
@@ -46,6 +49,29 @@ def _forward(model: TransformerBridge, batch: Batch, **options: Any) -> Tensor:
         logits_to_keep=1,
         **options,
     )
+
+
+def require_in_vocabulary(model: TransformerBridge, tokens: Int[Tensor, "*any"]) -> None:
+    """Raise `ValueError` naming a token that the model's vocabulary does not have."""
+    size = cast(Any, model.original_model).get_input_embeddings().weight.shape[0]
+    largest = int(tokens.max()) if tokens.numel() else 0
+    if largest >= size:
+        told = model.tokenizer and token_strings(model.tokenizer, [largest])[0]
+        raise ValueError(
+            f"the token {told!r} has number {largest}, but {model.cfg.model_name} embeds "
+            f"{size} tokens, 0 to {size - 1}: the tokenizer is another model's, or has entries "
+            "that this model was not trained with"
+        )
+
+
+def _notify_of_length(model: TransformerBridge, longest: int) -> None:
+    config: Any = model.original_model.config
+    known = getattr(config, "max_position_embeddings", None)
+    if known is not None and longest > known:
+        notify(
+            f"a text of {longest} tokens goes beyond the {known} positions that "
+            f"{model.cfg.model_name} was made for: what it does there is not what it was trained to"
+        )
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ equal Hugging Face's.
 """
 
 import os
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -42,33 +43,42 @@ def load(
     """A hooked Qwen model with its tokenizer, in evaluation mode, weights frozen.
 
     `source` is `"bundled"`, a local folder, a `.gguf` file (dequantised once, the result kept in
-    the user's cache folder), or the name of a model on the hub.
+    the user's cache folder), or a model on the hub as `org/name` or `org/name@revision`.
 
     Of a model that takes images as well (Qwen3.5 as published) the language model is loaded.
 
     Raises `ValueError` with one line when nothing is there, the hub cannot be reached, or the
     language model is not one of `ARCHITECTURES`.
     """
-    folder = _folder(source)
-    name = BUNDLED if folder == bundled.PATH else Path(source).name
-    config = _from_hub(AutoConfig, folder, source)
+    place = _place(source)
+    name = BUNDLED if place.folder == bundled.PATH else Path(source).name
+    config = _from_hub(AutoConfig, place, source)
     _require_known_class(config, source)
     model, loading = _from_hub(
         AutoModelForCausalLM,
-        folder,
+        place,
         source,
         dtype=dtype,
         attn_implementation="eager",
         output_loading_info=True,
     )
     _require_all_weights(loading, source)
-    tokenizer = _from_hub(AutoTokenizer, folder, source)
-    return hook(model.to(device), tokenizer=tokenizer, name=name)
+    return hook(model.to(device), tokenizer=load_tokenizer(source), name=name)
 
 
 def load_tokenizer(source: str | Path) -> Any:
-    """The tokenizer of a model, without its weights."""
-    return _from_hub(AutoTokenizer, _folder(source), source)
+    """The tokenizer of a model, without its weights.
+
+    Raises `ValueError` as `load` does, and when the model has no tokenizer beside it.
+    """
+    tokenizer = _from_hub(AutoTokenizer, _place(source), source)
+    # Without files, transformers makes one of the model's class that knows no text at all.
+    if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
+        raise ValueError(
+            f"{source} holds no tokenizer, or one without a vocabulary: put the tokenizer.json "
+            "and tokenizer_config.json of the model that it was made from beside its weights"
+        )
+    return tokenizer
 
 
 def hook(model: PreTrainedModel, *, tokenizer: Any = None, name: str) -> TransformerBridge:
@@ -98,13 +108,27 @@ def local_folder(source: str | Path) -> Path | None:
     return path.resolve() if path.exists() else None
 
 
-def _folder(source: str | Path) -> str | Path:
+@dataclass(frozen=True)
+class _Place:
+    """A local folder, or a name on the hub."""
+
+    folder: Path | str
+    revision: str | None = None
+    "a branch, tag or commit of a model on the hub"
+
+
+def _place(source: str | Path) -> _Place:
     path = local_folder(source)
-    if path is None:
-        looks_local = str(source).startswith(("/", ".", "~")) or str(source).endswith(".gguf")
-        if looks_local or str(source).count("/") > 1:
-            raise ValueError(f"there is no model at {source}: no such file or folder")
-        return str(source)
+    if path is not None:
+        return _Place(_folder(path))
+    name, _, revision = str(source).partition("@")
+    looks_local = name.startswith(("/", ".", "~")) or name.endswith(".gguf")
+    if looks_local or name.count("/") > 1:
+        raise ValueError(f"there is no model at {source}: no such file or folder")
+    return _Place(name, revision or None)
+
+
+def _folder(path: Path) -> Path:
     if path.is_file():
         if path.suffix != ".gguf":
             raise ValueError(f"{path} is a file: expected a .gguf file or a model's folder")
@@ -142,7 +166,10 @@ def _dequantised(gguf: Path) -> Path:
     return folder
 
 
-def _from_hub(auto: Any, folder: str | Path, source: str | Path, **options: Any) -> Any:
+def _from_hub(auto: Any, place: _Place, source: str | Path, **options: Any) -> Any:
+    folder = place.folder
+    if place.revision is not None:
+        options["revision"] = place.revision
     try:
         return auto.from_pretrained(folder, **options)
     except Exception as error:  # damaged files fail in as many ways as there are parsers

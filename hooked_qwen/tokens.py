@@ -1,22 +1,28 @@
-"""Text to tokens: left-padded prompt batches, and packed blocks of running text.
+"""Text to tokens and back: left-padded prompt batches, packed blocks of running text.
+
+Some tokenizers put a token before every text, such as `<bos>`; the models that they belong to
+were trained so. Prompts and texts get what the tokenizer itself would add, answers do not.
 
 Axes: `batch` prompts, `pos` token positions counted from the left, padding included.
 """
 
-import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from functools import cache
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-SUFFIXES = (".txt", ".md", ".py", ".jsonl")
 END_OF_TEXT = "<|endoftext|>"
 # Tokenizers are fastest, and memory stays flat, on pieces of this size.
 CHARACTERS_AT_ONCE = 1 << 16
+Bos = Literal["auto", "always", "never"]
+"What stands before a text: what the tokenizer adds, its beginning-of-sequence token, nothing."
+REPLACEMENT = "\ufffd"
+BYTE = re.compile("<0x[0-9A-F]{2}>")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +48,28 @@ def encode(tokenizer: Any, text: str) -> list[int]:
     return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
+def start_of_text(tokenizer: Any, bos: Bos = "auto") -> list[int]:
+    """The tokens that stand before every text: for most Qwen models none.
+
+    Raises `ValueError` where one is always to be there and the tokenizer has none.
+    """
+    if bos == "never":
+        return []
+    whole, body = tokenizer("a")["input_ids"], encode(tokenizer, "a")
+    added = next(i for i in range(len(whole) + 1) if whole[i : i + len(body)] == body)
+    if added or bos == "auto":
+        return whole[:added]
+    if tokenizer.bos_token_id is None:
+        raise ValueError("the tokenizer has no beginning-of-sequence token to put before prompts")
+    return [tokenizer.bos_token_id]
+
+
+def encode_prompt(tokenizer: Any, text: str, bos: Bos = "auto") -> list[int]:
+    """Token ids of a text that begins there, behind `start_of_text`; never twice behind it."""
+    start, tokens = start_of_text(tokenizer, bos), encode(tokenizer, text)
+    return tokens if tokens[: len(start)] == start else [*start, *tokens]
+
+
 def pad_left(rows: Sequence[Sequence[int]], pad: int) -> Batch:
     """One batch of token rows of any lengths; raises `ValueError` on an empty prompt."""
     if not rows or not all(rows):
@@ -54,8 +82,51 @@ def pad_left(rows: Sequence[Sequence[int]], pad: int) -> Batch:
 
 
 def token_strings(tokenizer: Any, ids: Iterable[int]) -> list[str]:
-    """Each token as the text it stands for, its leading space kept."""
-    return [tokenizer.decode([int(i)]) for i in ids]
+    """Each token as the text it stands for, its leading space kept.
+
+    Bytes that are no whole character are written `<0xF0>`, numbers that the tokenizer does not
+    know `<id 151700>`.
+    """
+    return [_token_string(tokenizer, int(i)) for i in ids]
+
+
+def _token_string(tokenizer: Any, token: int) -> str:
+    text = tokenizer.decode([token])
+    if text and REPLACEMENT not in text:
+        return text
+    piece = tokenizer.convert_ids_to_tokens(token)
+    if piece is None:
+        return f"<id {token}>"
+    if BYTE.fullmatch(piece):
+        return piece
+    bytes_of = _bytes_of_characters()
+    if all(character in bytes_of for character in piece):
+        return _readable(bytes(bytes_of[c] for c in piece))
+    return text
+
+
+@cache
+def _bytes_of_characters() -> dict[str, int]:
+    """The byte that each character of a byte-level vocabulary stands for.
+
+    Source: GPT-2's `bytes_to_unicode`: visible Latin-1 characters are themselves, the other
+    bytes follow from U+0100 on in their order.
+    """
+    visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(0x100) if byte not in visible]
+    return {chr(byte): byte for byte in visible} | {
+        chr(0x100 + n): byte for n, byte in enumerate(others)
+    }
+
+
+def _readable(content: bytes) -> str:
+    """Whole characters as they are, bytes that are part of one as `<0xF0>`."""
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        before, after = content[: error.start], content[error.end :]
+        between = "".join(f"<0x{byte:02X}>" for byte in content[error.start : error.end])
+        return before.decode("utf-8") + between + _readable(after)
 
 
 def end_of_text(tokenizer: Any) -> int:
@@ -75,58 +146,17 @@ def end_of_text(tokenizer: Any) -> int:
     return tokenizer.eos_token_id
 
 
-def read_texts(paths: Iterable[Path]) -> Iterator[str]:
-    """Texts of files and folders, in the order of their names.
-
-    `.jsonl` lines need a `text` field. Raises `ValueError` naming the file and line otherwise,
-    for a suffix it does not know, and for a folder with nothing to read in it.
-    """
-    for path in map(Path, paths):
-        if not path.exists():
-            raise ValueError(f"there is no text at {path}")
-        files = [path] if path.is_file() else _files_under(path)
-        for file in files:
-            if file.suffix == ".jsonl":
-                yield from _jsonl_texts(file)
-            elif file.suffix in SUFFIXES:
-                yield file.read_text(encoding="utf-8", errors="replace")
-            else:
-                raise ValueError(f"cannot read {file} as text: expected {', '.join(SUFFIXES)}")
-
-
-def _files_under(folder: Path) -> list[Path]:
-    files = sorted(p for p in folder.rglob("*") if p.suffix in SUFFIXES and p.is_file())
-    if not files:
-        raise ValueError(f"no text in {folder}: expected files ending in {', '.join(SUFFIXES)}")
-    return files
-
-
-def _jsonl_texts(file: Path) -> Iterator[str]:
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                text = json.loads(line)["text"]
-            except (ValueError, KeyError, TypeError):
-                text = None
-            if not isinstance(text, str):
-                raise ValueError(
-                    f'{file}, line {number}: expected a JSON object with a "text" field, in UTF-8'
-                )
-            yield text
-
-
 def token_blocks(
     texts: Iterable[str], tokenizer: Any, *, length: int
 ) -> Iterator[Int[Tensor, " pos"]]:
-    """Pack texts end to end, the token of `end_of_text` after each, into blocks of `length`.
+    """Pack texts end to end into blocks of `length`; the last, shorter block is dropped.
 
-    The last, shorter block is dropped.
+    Before each text stands what the tokenizer puts there, after it the token of `end_of_text`.
     """
     pending: list[int] = []
-    separator = end_of_text(tokenizer)
+    start_of_each, separator = start_of_text(tokenizer), end_of_text(tokenizer)
     for text in texts:
+        pending += start_of_each
         for start in range(0, len(text), CHARACTERS_AT_ONCE):
             pending += encode(tokenizer, text[start : start + CHARACTERS_AT_ONCE])
             while len(pending) >= length:

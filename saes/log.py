@@ -80,7 +80,7 @@ def _step(line: str) -> int | float:
 
 def _jsonl(path: Path) -> _Sink:
     def write(step: int, record: dict[str, Any]) -> None:
-        with path.open("a") as file:
+        with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
     return _Sink(write)

@@ -36,7 +36,7 @@ from hooked_qwen.forward import run_through
 from hooked_qwen.hooks import capture
 from hooked_qwen.precision import our_precision
 from hooked_qwen.sites import Site
-from hooked_qwen.tokens import encode
+from hooked_qwen.tokens import encode_prompt
 from saes.controls import untrained
 from saes.dictionary import SparseDictionary, in_precision
 from saes.intervals import Interval, ratio_interval
@@ -214,7 +214,7 @@ def _by_length(
     model: TransformerBridge, texts: Sequence[str]
 ) -> list[tuple[list[int], Int[Tensor, "batch pos"]]]:
     """Batches of texts with as many tokens, each with the places of its texts among all."""
-    rows = [encode(model.tokenizer, text)[:LONGEST] for text in texts]
+    rows = [encode_prompt(model.tokenizer, text)[:LONGEST] for text in texts]
     places = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     batches = []
     for _, group in groupby(places, key=lambda i: len(rows[i])):

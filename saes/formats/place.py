@@ -5,6 +5,7 @@ read one way, and of a suite on the hub only the files that are used are downloa
 """
 
 import os
+import posixpath
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import file_digest, sha256
@@ -64,7 +65,7 @@ class Entry:
         """
         folder, digest = PurePosixPath(self.files[0]).parent, sha256()
         for file, path in sorted(zip(self.files, self.fetch(), strict=True)):
-            name = os.path.relpath(file, folder)
+            name = posixpath.relpath(file, str(folder))
             with path.open("rb") as stream:
                 digest.update(name.encode() + file_digest(stream, "sha256").digest())
         return digest.hexdigest()[:16]

@@ -280,6 +280,24 @@ def test_dictionaries_of_another_model_are_used_and_it_is_said(tmp_path, monkeyp
     assert "were trained on another model, bundled (0000000000000000), than bundled (" in line
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("train", "saes", "--text", "a", "b", "--out", "x"),
+        ("cache", "--text", "a", "b", "--out", "x"),
+        ("evaluate", "bundled", "--text", "a", "b"),
+    ],
+)
+def test_several_texts_are_given_by_repeating_the_option(monkeypatch, capsys, arguments):
+    monkeypatch.setattr(sys, "argv", ["circuits", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert line.endswith("each --text takes one; for several write --text A --text B")
+
+
 def test_a_feature_and_a_suite_share_their_examples(tmp_path):
     out = tmp_path / "features"
     common = ("--text", "bundled", "--tokens", 4096, "--out", out)

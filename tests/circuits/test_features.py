@@ -6,9 +6,10 @@ import pytest
 import torch
 from rich.cells import cell_len
 from rich.console import Console
+from transformers import Qwen2Tokenizer
 
 from circuits import suite_record as records
-from circuits.cards import make_cards, name, prompt_texts
+from circuits.cards import logit_tokens, make_cards, name, prompt_texts
 from circuits.feature_view import card_view
 from circuits.features import feature_card, find_feature, siblings
 from circuits.graph import Node
@@ -74,6 +75,16 @@ def test_promoted_tokens_are_the_direct_path_to_the_logits(model, hf, suite, sto
             assert [t for t, _ in card[key]] == token_strings(model.tokenizer, ids)
             expected = [float(scores[i]) for i in ids]
             assert [s for _, s in card[key]] == pytest.approx(expected, rel=1e-4)
+
+
+def test_rows_of_the_vocabulary_that_are_no_token_are_not_promoted(suite):
+    hf = toy_hf("qwen3", torch.float32)
+    vocabulary = [p for p in toy_tokenizer().get_vocab() if p not in ("!", "?", ".")]
+    shorter = Qwen2Tokenizer(vocab={p: i for i, p in enumerate(vocabulary)}, merges=[("a", "b")])
+    with torch.no_grad():
+        hf.lm_head.weight[len(shorter) :] *= 100
+    found = logit_tokens(hook(hf, tokenizer=shorter, name="toy"), suite[2], range(12))
+    assert int(torch.cat([found.promoted, found.suppressed]).max()) < len(shorter)
 
 
 def test_the_nearest_features_are_those_of_largest_cosine(model, suite, store):

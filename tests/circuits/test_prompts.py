@@ -4,10 +4,16 @@ import json
 
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 
-from circuits.prompts import encode_prompts, read_prompts, write_prompts
+from circuits.answers import metric_of
+from circuits.discover import discover
+from circuits.prompts import Prompt, encode_prompts, read_prompts, write_prompts
+from circuits.ranking import DiscoverConfig
 from hooked_qwen.bundled import PATH
-from hooked_qwen.load import load_tokenizer
+from hooked_qwen.forward import last_logits
+from hooked_qwen.load import hook, load_tokenizer
+from tests.conftest import toy_hf, toy_suite, toy_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -127,3 +133,61 @@ def test_missing_and_empty_files(tmp_path):
         read_prompts(tmp_path / "absent.jsonl")
     with pytest.raises(ValueError, match="holds no prompts"):
         read_prompts(write(tmp_path, ""))
+
+
+# Tokenizers that put a token before every text.
+
+
+@pytest.fixture
+def begins():
+    tokenizer = toy_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="? $A", special_tokens=[("?", tokenizer.convert_tokens_to_ids("?"))]
+    )
+    return tokenizer
+
+
+def test_the_metric_is_that_of_the_tokenizers_own_call(begins):
+    hf = toy_hf(dtype=torch.float32)
+    model = hook(hf, tokenizer=begins, name="toy")
+    prompt = Prompt(clean="caxc", patch="cbxc", answer=("x",), wrong=("y",))
+    x, y = (begins.convert_tokens_to_ids(t) for t in "xy")
+    found = {}
+    for bos in ("auto", "always", "never"):
+        encoded = encode_prompts([prompt], begins, positions="keep", bos=bos)
+        metric = metric_of("logit-difference", model, encoded)
+        found[bos] = float(metric(last_logits(model, encoded.clean), torch.arange(1)))
+    reference = toy_hf(dtype=torch.float32)(torch.tensor([begins("caxc")["input_ids"]])).logits
+    expected = float((reference[0, -1, x] - reference[0, -1, y]).detach())
+    assert found["auto"] == pytest.approx(expected, rel=1e-4)
+    assert found["never"] != pytest.approx(expected, rel=1e-2)
+
+
+def test_what_stands_before_a_prompt_has_a_position_and_is_recorded(begins):
+    prompt = Prompt(clean="caxc", patch="cbxc", answer=("x",), wrong=("y",))
+    encoded = encode_prompts([prompt], begins, positions="keep")
+    assert encoded.columns == ("?", "c", "a", "x", "c")
+    assert encoded.begins_with == ("?",)
+    assert encoded.answer_ids == ((begins.convert_tokens_to_ids("x"),),), "answers begin nothing"
+    assert encode_prompts([prompt], begins, positions="keep", bos="never").begins_with == ()
+
+
+def test_a_graph_says_what_stands_before_its_prompts(begins):
+    model = hook(toy_hf(dtype=torch.float32), tokenizer=begins, name="toy")
+    prompt = Prompt(clean="caxc", patch="cbxc", answer=("x",), wrong=("y",))
+    suite = toy_suite("mlp_out.1", dtype=torch.float32)
+    for bos, begin in (("auto", ["?"]), ("never", [])):
+        config = DiscoverConfig(nodes=2, bos=bos, estimator="patching")
+        encoded = encode_prompts([prompt], begins, positions="keep", bos=bos)
+        meta = discover(model, suite, encoded, config=config).graph.graph
+        assert (meta["bos"], meta["begins_with"]) == (bos, begin)
+
+
+def test_an_answer_that_the_model_does_not_have_is_named():
+    tokenizer = toy_tokenizer()
+    tokenizer.add_tokens(["other"])
+    model = hook(toy_hf(dtype=torch.float32), tokenizer=tokenizer, name="toy")
+    prompt = Prompt(clean="cab", patch="xab", answer=("other",), wrong=("y",))
+    encoded = encode_prompts([prompt], tokenizer, positions="keep")
+    with pytest.raises(ValueError, match=r"the token 'other' has number 60, but toy embeds 60"):
+        metric_of("logit-difference", model, encoded)

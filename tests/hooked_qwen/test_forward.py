@@ -1,13 +1,17 @@
 """Runs that do less than a whole forward give the same numbers as one."""
 
+import warnings
+
 import pytest
 import torch
 
 from hooked_qwen.forward import last_logits, resume, run_recording, run_through, unembed
 from hooked_qwen.hooks import capture, intervene
+from hooked_qwen.load import hook
+from hooked_qwen.notices import Notice
 from hooked_qwen.sites import Site
-from hooked_qwen.tokens import Batch, pad_left
-from tests.conftest import FAMILIES, SIZES, VOCABULARY, toy, toy_hf
+from hooked_qwen.tokens import Batch, encode, pad_left
+from tests.conftest import FAMILIES, SIZES, VOCABULARY, toy, toy_hf, toy_tokenizer
 
 LAYERS = SIZES["num_hidden_layers"]
 LAST = Site("resid_post", LAYERS - 1)
@@ -130,3 +134,23 @@ def test_a_single_prompt_keeps_its_mask():
     index = torch.tensor([0, 0, 0])
     end = resume(model, seen[start][index], 0, arguments.rows(index))
     torch.testing.assert_close(end, seen[LAST][index], atol=1e-5, rtol=1e-5)
+
+
+def test_a_token_that_the_model_does_not_embed_is_named():
+    tokenizer = toy_tokenizer()
+    tokenizer.add_tokens(["other"])
+    model = hook(toy_hf(dtype=torch.float32), tokenizer=tokenizer, name="toy")
+    batch = pad_left([encode(tokenizer, "ab other")], pad=0)
+    match = r"the token 'other' has number 60, but toy embeds 60 tokens, 0 to 59"
+    with pytest.raises(ValueError, match=match):
+        last_logits(model, batch)
+    assert last_logits(model, pad_left([encode(tokenizer, "ab ot")], pad=0)).isfinite().all()
+
+
+def test_a_text_beyond_the_models_positions_is_said():
+    model, known = toy(dtype=torch.float32), SIZES["max_position_embeddings"]
+    with pytest.warns(Notice, match=f"a text of {known + 1} tokens goes beyond the {known} posit"):
+        last_logits(model, pad_left(rows(known + 1, 2), pad=0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        last_logits(model, pad_left(rows(known, 2), pad=0))

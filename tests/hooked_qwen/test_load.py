@@ -1,9 +1,11 @@
 """A loaded model is Hugging Face's model, and what cannot be loaded says why in one line."""
 
 import random
+import shutil
 from contextlib import suppress
 
 import gguf
+import huggingface_hub
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -228,6 +230,29 @@ def test_a_hub_name_while_offline_says_so(monkeypatch, name):
     refuse(name, f"cannot load {name} from '{name}' on the hub: .*HF_HUB_OFFLINE is set")
 
 
+def on_the_hub(folder, cache, name, revision, commit):
+    """Files of a model as the hub's cache keeps them, under one revision."""
+    repository = cache / f"models--{name.replace('/', '--')}"
+    shutil.copytree(folder, repository / "snapshots" / commit)
+    (repository / "refs").mkdir(exist_ok=True)
+    (repository / "refs" / revision).write_text(commit)
+
+
+def test_a_revision_of_a_model_on_the_hub(tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    folder, references = tmp_path / "model", {}
+    for number, revision in enumerate(("main", "v1")):
+        model = save_toy("qwen2", folder)
+        model.lm_head.weight += number
+        model.save_pretrained(folder)
+        references[revision] = model
+        on_the_hub(folder, tmp_path / "cache", "org/toy", revision, str(number) * 40)
+    for source, revision in (("org/toy", "main"), ("org/toy@v1", "v1")):
+        assert torch.equal(load(source)(TOKENS), references[revision](TOKENS).logits)
+        assert load_tokenizer(source)(TEXT)["input_ids"] == toy_tokenizer()(TEXT)["input_ids"]
+    refuse("org/toy@v2", "cannot load org/toy@v2 from 'org/toy' on the hub")
+
+
 def test_a_name_that_no_hub_could_have():
     refuse("a b", "cannot load a b from 'a b' on the hub")
 
@@ -252,6 +277,13 @@ def test_a_tensor_that_is_missing(tmp_path):
     del weights[name]
     save_file(weights, file, metadata={"format": "pt"})
     refuse(tmp_path, name)
+
+
+def test_a_model_without_a_tokenizer_says_so(tmp_path):
+    toy_hf("qwen2", torch.float32).save_pretrained(tmp_path)
+    refuse(tmp_path, "holds no tokenizer, or one without a vocabulary: put the tokenizer.json")
+    with pytest.raises(ValueError, match="holds no tokenizer"):
+        load_tokenizer(tmp_path)
 
 
 def test_a_tokenizer_that_is_damaged(tmp_path):

@@ -1,17 +1,20 @@
 """Text becomes tokens with nothing lost but the last, shorter block."""
 
-import json
 from types import SimpleNamespace
 
 import pytest
 import torch
+from tokenizers import Tokenizer, decoders, models
+from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
 
 from hooked_qwen import tokens
 from hooked_qwen.tokens import (
     encode,
+    encode_prompt,
     end_of_text,
     pad_left,
-    read_texts,
+    start_of_text,
     token_blocks,
     token_strings,
 )
@@ -109,71 +112,71 @@ def test_text_too_short_for_a_block_gives_none(tokenizer):
     assert list(token_blocks([], tokenizer, length=5)) == []
 
 
-@pytest.mark.parametrize("suffix", [".txt", ".md", ".py"])
-def test_a_text_file_is_one_text(tmp_path, suffix):
-    file = tmp_path / f"a{suffix}"
-    file.write_text("one\ntwo ñ\n", encoding="utf-8")
-    assert list(read_texts([file])) == ["one\ntwo ñ\n"]
-
-
-def test_bytes_that_are_no_utf8_are_replaced(tmp_path):
-    (tmp_path / "a.txt").write_bytes(b"caf\xe9")
-    assert list(read_texts([tmp_path / "a.txt"])) == ["caf\ufffd"]
-
-
-def test_jsonl_is_a_text_a_line(tmp_path):
-    file = tmp_path / "a.jsonl"
-    file.write_text(
-        "\n".join([json.dumps({"text": "one", "id": 1}), "", json.dumps({"text": "ñ"})]),
-        encoding="utf-8",
+def beginning(token="<|endoftext|>"):
+    """The toy's tokenizer, putting a token before every text as Gemma's does."""
+    tokenizer = toy_tokenizer()
+    number = tokenizer.convert_tokens_to_ids(token)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{token} $A", special_tokens=[(token, number)]
     )
-    assert list(read_texts([file])) == ["one", "ñ"]
+    return tokenizer
 
 
-@pytest.mark.parametrize("line", ["{", "[1]", '"text"', '{"body": "x"}', "3", "null"])
-def test_a_bad_jsonl_line_is_named(tmp_path, line):
-    file = tmp_path / "a.jsonl"
-    file.write_text(f'{{"text": "fine"}}\n\n{line}\n')
-    texts = read_texts([file])
-    assert next(texts) == "fine"
-    with pytest.raises(ValueError, match=r'a\.jsonl, line 3: expected a JSON object with a "text"'):
-        next(texts)
+def test_a_prompt_begins_as_the_tokenizers_own_call_does(tokenizer):
+    assert encode_prompt(tokenizer, "cab ab") == tokenizer("cab ab")["input_ids"]
+    begins = beginning()
+    own = begins("cab ab")["input_ids"]
+    assert encode_prompt(begins, "cab ab") == own != encode(begins, "cab ab")
+    assert encode_prompt(begins, "<|endoftext|>cab ab") == own, "never twice"
+    assert encode_prompt(begins, "cab ab", "never") == encode(begins, "cab ab")
+    assert encode_prompt(begins, "cab ab", "always") == own
 
 
-def test_a_jsonl_text_that_is_no_string_is_named(tmp_path):
-    (tmp_path / "a.jsonl").write_text('{"text": 3}')
-    with pytest.raises(ValueError, match="line 1"):
-        list(read_texts([tmp_path / "a.jsonl"]))
+def test_bos_always_takes_the_tokenizers_own_or_says_that_it_has_none(tokenizer):
+    with pytest.raises(ValueError, match="no beginning-of-sequence token"):
+        start_of_text(tokenizer, "always")
+    given = toy_tokenizer()
+    given.add_special_tokens({"bos_token": "?"})
+    assert start_of_text(given, "always") == [given.bos_token_id]
+    assert start_of_text(given) == []
 
 
-def test_jsonl_that_is_no_utf8_is_named(tmp_path):
-    (tmp_path / "a.jsonl").write_bytes(b'{"text": "caf\xe9"}\n')
-    with pytest.raises(ValueError, match=r"a\.jsonl, line 1"):
-        list(read_texts([tmp_path / "a.jsonl"]))
+def test_an_end_that_the_tokenizer_adds_is_not_the_start():
+    tokenizer = toy_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="$A <|endoftext|>", special_tokens=[("<|endoftext|>", 0)]
+    )
+    assert start_of_text(tokenizer) == []
 
 
-def test_a_folder_is_read_in_the_order_of_its_names(tmp_path):
-    for name in ("b.txt", "a/z.md", "c.py", "a/b/c.txt"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(name)
-    (tmp_path / "picture.png").write_bytes(b"\x00")
-    (tmp_path / "folder.txt").mkdir()
-    assert list(read_texts([tmp_path])) == ["a/b/c.txt", "a/z.md", "b.txt", "c.py"]
-    assert list(read_texts([tmp_path / "c.py", tmp_path / "a"])) == ["c.py", "a/b/c.txt", "a/z.md"]
+def test_every_text_of_a_block_begins_as_the_tokenizer_begins_texts():
+    tokenizer = beginning(token="?")
+    stream = torch.cat(list(token_blocks(["ab", "c", "b"], tokenizer, length=1))).tolist()
+    start, ab, c, b = (tokenizer.convert_tokens_to_ids(t) for t in ("?", "ab", "c", "b"))
+    assert stream == [start, ab, 0, start, c, 0, start, b]
 
 
-def test_a_suffix_that_is_not_text_lists_those_that_are(tmp_path):
-    (tmp_path / "a.pdf").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"cannot read .*a\.pdf as text: expected \.txt, \.md"):
-        list(read_texts([tmp_path / "a.pdf"]))
+# Bytes of GPT-2's vocabulary: of "é" (C3 A9), of " é", of the first half of "日" (E6 97 A5).
+BYTES = {"Ã": "<0xC3>", "©": "<0xA9>", "Ã©": "é", "ĠÃ": " <0xC3>", "æĹ": "<0xE6><0x97>"}
 
 
-def test_a_folder_without_text_is_an_error(tmp_path):
-    (tmp_path / "a.png").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"no text in .*: expected files ending in \.txt"):
-        list(read_texts([tmp_path]))
+def test_bytes_that_are_no_character_are_shown_and_whole_characters_stay():
+    vocabulary = {piece: i for i, piece in enumerate(("<|endoftext|>", *BYTES, "æĹ¥", "ï¿½"))}
+    tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=[])
+    ids = [vocabulary[piece] for piece in (*BYTES, "æĹ¥", "ï¿½")]
+    assert token_strings(tokenizer, ids) == [*BYTES.values(), "日", "\ufffd"]
 
 
-def test_a_path_that_is_not_there_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match=r"there is no text at .*nowhere"):
-        list(read_texts([tmp_path / "nowhere"]))
+def test_bytes_of_a_tokenizer_that_falls_back_to_them_are_shown():
+    pieces = ["<unk>", "▁a", *(f"<0x{byte:02X}>" for byte in range(256))]
+    model = models.BPE(vocab={p: i for i, p in enumerate(pieces)}, merges=[], byte_fallback=True)
+    backend = Tokenizer(model)
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend)
+    assert token_strings(tokenizer, [2 + 0xF0, 2 + 0x41]) == ["<0xF0>", "A"]
+
+
+def test_a_number_that_is_no_token_is_shown_as_one(tokenizer):
+    assert token_strings(tokenizer, [3, 151_700]) == ["a", "<id 151700>"]
