@@ -24,6 +24,7 @@ from transformers import (
 
 from hooked_qwen import bundled
 from hooked_qwen.files import build_folder_atomically, content_hash
+from hooked_qwen.notices import notify
 from hooked_qwen.tensor_files import aligned
 
 BUNDLED = "bundled"
@@ -210,6 +211,12 @@ def _require_all_weights(loading: dict[str, Any], source: str | Path) -> None:
             f"the weights of {source} are not complete: {', '.join(missing[:3])}"
             + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
             + " missing or of another shape"
+        )
+    if spare := sorted(loading["unexpected_keys"]):
+        more = f" and {len(spare) - 3} more" if len(spare) > 3 else ""
+        notify(
+            f"{source} has weights that its language model does not use: "
+            f"{', '.join(spare[:3])}{more}"
         )
 
 

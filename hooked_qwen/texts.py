@@ -134,7 +134,7 @@ def _whole_text(file: Path) -> str:
         )
     if damaged > 0:
         places = "place" if damaged == 1 else "places"
-        notify(f"{file} is not in UTF-8 at {damaged} {places}, read as \ufffd")
+        notify(f"{file} is not in UTF-8 at {damaged} {places}, read as U+FFFD")
     return text
 
 
@@ -212,7 +212,8 @@ def _data_set_texts(source: str) -> Iterator[str]:
     disable_progress_bars()
     try:
         splits = load_dataset(name, config, revision=revision, streaming=True)
-        rows = splits["train" if "train" in splits else next(iter(splits))]
+        split = "train" if "train" in splits else next(iter(splits))
+        rows = splits[split]
         first = next(iter(rows), None)
     except Exception as error:  # of as many kinds as there are loaders and network failures
         offline = os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")
@@ -220,6 +221,8 @@ def _data_set_texts(source: str) -> Iterator[str]:
         raise ValueError(
             f"cannot read the data set {HUB}{source}: {_first_line(error)}{hint}"
         ) from None
+    if split != "train":
+        notify(f"{HUB}{source} has no split 'train': its {split!r} is read")
     if first is not None and field not in first:
         raise _no_field(first, field, f"{HUB}{source}")
     for row in rows:

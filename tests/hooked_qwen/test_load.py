@@ -30,6 +30,7 @@ from hooked_qwen import bundled
 from hooked_qwen import load as loading
 from hooked_qwen.hooks import capture, intervene
 from hooked_qwen.load import ARCHITECTURES, BUNDLED, hook, load, load_tokenizer
+from hooked_qwen.notices import Notice
 from hooked_qwen.sites import KINDS, Site, has_neurons, hook_point
 from hooked_qwen.tokens import encode
 from tests.conftest import FAMILIES, PIECES, SIZES, VOCABULARY, toy_hf, toy_tokenizer
@@ -277,6 +278,15 @@ def test_a_tensor_that_is_missing(tmp_path):
     del weights[name]
     save_file(weights, file, metadata={"format": "pt"})
     refuse(tmp_path, name)
+
+
+def test_weights_that_the_language_model_does_not_use_are_said(tmp_path):
+    save_toy("qwen2", tmp_path)
+    file = tmp_path / "model.safetensors"
+    weights = load_file(file) | {"score.weight": torch.zeros(2, 24)}
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.warns(Notice, match=r"that its language model does not use: score\.weight"):
+        load(tmp_path)
 
 
 def test_a_model_without_a_tokenizer_says_so(tmp_path):

@@ -187,6 +187,12 @@ def test_a_data_set_is_streamed_row_by_row(tmp_path):
         list(read_texts([f"hf:{tmp_path}:title"]))
 
 
+def test_a_data_set_without_a_training_split_says_what_is_read(tmp_path):
+    save(ROWS, tmp_path / "test.jsonl")
+    with pytest.warns(Notice, match="has no split 'train': its 'test' is read"):
+        assert list(read_texts([f"hf:{tmp_path}"])) == ["one", "日 ñ"]
+
+
 def test_a_data_set_that_is_not_here_says_so_while_offline(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(
