@@ -263,6 +263,7 @@ def _meta(
         "edge_units": "metric",
         "n_prompts": len(prompts),
         "begins_with": list(prompts.begins_with),
+        "tokens_hash": prompts.tokens_hash(),
         "columns": list(prompts.columns) if prompts.columns and config.positions != "sum" else None,
         "clean_metric": rounded(summary.clean_mean),
         "patch_metric": rounded(summary.patch_mean),

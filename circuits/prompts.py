@@ -16,6 +16,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
@@ -70,6 +71,12 @@ class EncodedPrompts:
 
     def __len__(self) -> int:
         return len(self.prompts)
+
+    def tokens_hash(self) -> str:
+        """16 hex digits that differ where a token of any prompt does: another tokenizer's do."""
+        batches = [self.clean, *([] if self.patch is None else [self.patch])]
+        rows = [r[m].tolist() for b in batches for r, m in zip(b.tokens, b.mask, strict=True)]
+        return sha256(json.dumps(rows).encode()).hexdigest()[:16]
 
     def n_positions(self, positions: Positions) -> int:
         """Positions told apart: 1 where they are summed."""

@@ -240,6 +240,8 @@ class Run:
         loaded = open_inputs(self.inputs, self.config)
         if not self._is_model(loaded.model, manifest["model_hash"]):
             raise self._changed("model")
+        if self.graph.graph.get("tokens_hash") not in (None, loaded.prompts.tokens_hash()):
+            raise self._changed("model", "tokenizer of the model")
         return loaded
 
     def _is_model(self, model: TransformerBridge, recorded: str | None) -> bool:
@@ -249,9 +251,9 @@ class Run:
         files = local_folder(self.inputs.model)
         return files is not None and content_hash(files) == recorded
 
-    def _changed(self, what: str) -> ValueError:
+    def _changed(self, what: str, part: str | None = None) -> ValueError:
         return ValueError(
-            f"the {what} at {getattr(self.inputs, what)} changed since "
+            f"the {part or what} at {getattr(self.inputs, what)} changed since "
             f"{self.folder} was made: run `circuits discover` again"
         )
 
