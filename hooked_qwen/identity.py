@@ -80,13 +80,22 @@ def _writes(tensor: Tensor) -> int:
 def _computed_with(model: TransformerBridge) -> dict[str, Any]:
     """The configuration where it departs from its class: later classes have more entries."""
     config: Any = model.original_model.config
-    usual = type(config)().to_dict()
+    usual, own = (_as_computed(c.to_dict()) for c in (type(config)(), config))
     entries = {
         key: value
-        for key, value in config.to_dict().items()
+        for key, value in own.items()
         if key not in NOT_COMPUTED_WITH and not key.startswith("_") and value != usual.get(key)
     }
     return entries | {"model_type": config.model_type}
+
+
+def _as_computed(value: Any) -> Any:
+    """Numbers to the six digits that float32 has: GGUF files keep them in it."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {key: _as_computed(x) for key, x in value.items()}
+    return [_as_computed(x) for x in value] if isinstance(value, list | tuple) else value
 
 
 def _hash(tensor: Tensor) -> bytes:

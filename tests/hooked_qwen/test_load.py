@@ -29,6 +29,7 @@ from transformers import (
 from hooked_qwen import bundled
 from hooked_qwen import load as loading
 from hooked_qwen.hooks import capture, intervene
+from hooked_qwen.identity import identity
 from hooked_qwen.load import ARCHITECTURES, BUNDLED, hook, load, load_tokenizer
 from hooked_qwen.notices import Notice
 from hooked_qwen.sites import KINDS, Site, has_neurons, hook_point
@@ -357,6 +358,7 @@ def test_a_gguf_file_gives_the_models_own_logits(toy_gguf, cache):
     assert torch.equal(model(TOKENS), reference(TOKENS).logits)
     assert encode(model.tokenizer, TEXT) == encode(toy_tokenizer(), TEXT)
     assert model.tokenizer.eos_token_id == 0
+    assert identity(model) == identity(hook(reference, name="any")), "the same weights"
 
 
 def test_a_gguf_file_is_converted_once(toy_gguf, cache, monkeypatch):
