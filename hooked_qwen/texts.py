@@ -94,7 +94,7 @@ def _file_texts(file: Path, field: str) -> Iterator[str]:
         case ".parquet":
             return _parquet_texts(file, field)
         case suffix if suffix in WHOLE:
-            return iter([_whole_text(file)])
+            return iter([read_text(file)])
         case _:
             raise ValueError(f"cannot read {file} as text: expected {_suffixes()}")
 
@@ -117,7 +117,11 @@ def _content(file: Path) -> bytes:
         raise ValueError(f"cannot read {file}: {error}") from None
 
 
-def _whole_text(file: Path) -> str:
+def read_text(file: Path) -> str:
+    """A text file, compressed or not, in UTF-8 or (with a byte-order mark) UTF-16.
+
+    Raises `ValueError` where it is in another encoding; a few damaged characters are a notice.
+    """
     content = _content(file)
     encoding = next((e for bom, e in BOMS.items() if content.startswith(bom)), "utf-8")
     text = content.decode(encoding, errors="replace")
@@ -139,11 +143,20 @@ def _whole_text(file: Path) -> str:
 
 
 def _jsonl_texts(file: Path, field: str) -> Iterator[str]:
+    for number, line in json_lines(file):
+        yield _field_of(line, field, f"{file}, line {number}")
+
+
+def json_lines(file: Path) -> Iterator[tuple[int, bytes | str]]:
+    """Lines of a file, compressed or not, that are not empty, with their numbers from 1.
+
+    Raises `ValueError` where the file cannot be read.
+    """
     try:
         with _opened(file) as stream:
             for number, line in enumerate(_lines(stream), 1):
                 if line.strip():
-                    yield _field_of(line, field, f"{file}, line {number}")
+                    yield number, line
     except (OSError, EOFError) as error:
         raise ValueError(f"cannot read {file}: {error}") from None
 
@@ -152,7 +165,7 @@ def _lines(stream: io.BufferedIOBase) -> Iterator[bytes | str]:
     first = stream.readline()
     encoding = next((e for bom, e in BOMS.items() if first.startswith(bom)), None)
     if encoding == "utf-16":
-        yield from (first + stream.read()).decode(encoding, errors="replace").splitlines()
+        yield from (first + stream.read()).decode(encoding, errors="replace").split("\n")
         return
     yield first.removeprefix(b"\xef\xbb\xbf")
     yield from stream

@@ -36,6 +36,7 @@ from hooked_qwen.forward import run_through
 from hooked_qwen.hooks import capture
 from hooked_qwen.precision import our_precision
 from hooked_qwen.sites import Site
+from hooked_qwen.texts import json_lines
 from hooked_qwen.tokens import encode_prompt
 from saes.controls import untrained
 from saes.dictionary import SparseDictionary, in_precision
@@ -93,9 +94,7 @@ def read_labelled(path: Path) -> list[Labelled]:
     if not path.is_file():
         raise ValueError(f"there are no labelled texts at {path}: expected a JSON Lines file")
     examples = []
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
-        if not line.strip():
-            continue
+    for number, line in json_lines(path):
         try:
             record = json.loads(line)
             text, label = record["text"], record["label"]

@@ -198,6 +198,8 @@ def test_labelled_texts_are_read_from_json_lines(tmp_path):
     path = tmp_path / "texts.jsonl"
     path.write_text('{"text": "ein Ñ", "label": "x"}\n\n{"text": "b", "label": "y", "more": 1}\n')
     assert read_labelled(path) == [Labelled("ein Ñ", "x"), Labelled("b", "y")]
+    path.write_text(path.read_text(encoding="utf-8"), encoding="utf-16")
+    assert read_labelled(path) == [Labelled("ein Ñ", "x"), Labelled("b", "y")]
 
 
 @pytest.mark.parametrize(
