@@ -5,9 +5,12 @@ import json
 import networkx as nx
 import pytest
 
+from circuits import graph as graphs
 from circuits.compare import differences, different_origins
 from circuits.graph import Node
 from circuits.render.compare_page import comparison_page, merge
+from circuits.work import compare_runs
+from hooked_qwen.notices import Notice
 from tests.circuits import synthetic
 
 
@@ -73,6 +76,14 @@ def test_runs_of_two_models_are_compared_and_the_page_says_so():
     rows = differences(a, b)
     assert {row.status for row in rows} == {"same"}
     assert line in comparison_page(a, b, rows, names=("a", "b"))
+
+
+def test_comparing_runs_of_two_models_is_said_where_it_is_asked_for(tmp_path):
+    for name, model in (("a", "1"), ("b", "2")):
+        (tmp_path / name).mkdir()
+        graphs.save(of(model, {"mlp_out.1": "x"}), tmp_path / name / "graph.json")
+    with pytest.warns(Notice, match=r"two models, A \(1\) and A \(2\)"):
+        compare_runs(tmp_path / "a", tmp_path / "b", tmp_path / "page.html")
 
 
 def test_features_of_different_dictionaries_are_different_features():
