@@ -90,7 +90,6 @@ def train(
     Example: `circuits train saes transcoders --text bundled --out dictionaries`
     """
     from circuits import suites
-    from hooked_qwen.load import load
     from hooked_qwen.sites import parse_layers
     from hooked_qwen.stream import StreamConfig
     from saes.log import last_line
@@ -103,27 +102,27 @@ def train(
     if cut_off(out) and not resume:
         console.print(f"starting over: --resume would go on from the checkpoint in {out}")
     texts = suites.texts_of(text)
-    loaded = load(model)
-    chosen = parse_layers(layers, loaded.cfg.n_layers)
-    kinds = [s.strip() for s in sites.split(",")]
-    specs = suites.dictionary_specs(
-        [f.value for f in families],
-        chosen,
-        kinds,
-        k=k or None,
-        architecture=arch.value,
-        skip=skip,
-    )
-    config = TrainConfig(
-        width=width or 8 * loaded.cfg.d_model,
-        tokens=tokens,
-        learning_rate=learning_rate,
-        sparsity=sparsity,
-        average=average,
-        precision=precision.value,
-        seed=seed,
-    )
     with bars() as report:
+        loaded = suites.load_model(model, report)
+        chosen = parse_layers(layers, loaded.cfg.n_layers)
+        kinds = [s.strip() for s in sites.split(",")]
+        specs = suites.dictionary_specs(
+            [f.value for f in families],
+            chosen,
+            kinds,
+            k=k or None,
+            architecture=arch.value,
+            skip=skip,
+        )
+        config = TrainConfig(
+            width=width or 8 * loaded.cfg.d_model,
+            tokens=tokens,
+            learning_rate=learning_rate,
+            sparsity=sparsity,
+            average=average,
+            precision=precision.value,
+            seed=seed,
+        )
         quality = suites.train(
             loaded,
             specs,
@@ -166,16 +165,15 @@ def cache(
     Example: `circuits cache --text bundled --layers 2 --tokens 100000 --out activations`
     """
     from circuits import suites
-    from hooked_qwen.load import load
     from hooked_qwen.sites import Site, parse_layers
     from hooked_qwen.stream import StreamConfig
 
     at_least(1, tokens=tokens)
     texts = suites.texts_of(text)
-    loaded = load(model)
     kinds = [s.strip() for s in sites.split(",")]
-    chosen = [Site(k, n) for n in parse_layers(layers, loaded.cfg.n_layers) for k in kinds]
     with bars() as report:
+        loaded = suites.load_model(model, report)
+        chosen = [Site(k, n) for n in parse_layers(layers, loaded.cfg.n_layers) for k in kinds]
         written = suites.cache_activations(
             loaded,
             chosen,

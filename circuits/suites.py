@@ -68,6 +68,14 @@ def dictionary_specs(
     return specs
 
 
+def load_model(source: str, report: Report) -> TransformerBridge:
+    """`load`, told of while it goes on."""
+    report("loading", 0, 1)
+    model = load(source)
+    report("loading", 1, 1)
+    return model
+
+
 def train(
     model: TransformerBridge,
     specs: Sequence[DictionarySpec],
@@ -83,6 +91,8 @@ def train(
 ) -> list[Quality]:
     """Train a suite into `out` and judge it on held-out text."""
     opened = None if cache is None else Cache.open(cache)
+
+    report("first activations", 0, 1)
 
     def step(now: Progress) -> None:
         told = f"loss {now.loss:.3f}, L0 {now.l0:.0f}, FVU {now.fvu:.3f}, dead {now.dead:.0%}"
@@ -102,8 +112,7 @@ def train(
         options=options,
         batches=None if opened is None else batches,
         report=step,
-        report_calibration=lambda done, total: report("thresholds", done, total),
-        report_evaluation=lambda done, total: report("evaluating", done, total),
+        report_stage=report,
         dtype=dtype,
     )
 
@@ -161,7 +170,7 @@ def evaluate_suite(
     suite = load_suite(dictionaries, mlp=mlp)
     found = find(dictionaries)
     opened = [found.load(entry) for entry in found.entries]
-    loaded = load(model)
+    loaded = load_model(model, report)
     notify_of_another_model(loaded, found, found.entries)
     fitted = max(tokens, 10 * loaded.cfg.d_model)
     blocks = held_out_blocks(texts(), loaded, tokens=tokens)
@@ -214,7 +223,7 @@ def feature(
     found = find(dictionaries)
     opened = [found.load(entry) for entry in found.entries]
     find_feature(which, opened)
-    loaded = load(model)
+    loaded = load_model(model, report)
     notify_of_another_model(loaded, found, found.entries)
     store = _store(loaded, opened, texts, out, tokens, report)
     card = feature_card(loaded, opened, store, which)
@@ -243,7 +252,7 @@ def suite_overview(
     path, source = out / "suite.html", digest(made_from)
     check_page(path, source, force=force)
     suite = load_suite(dictionaries, mlp=mlp)
-    loaded, opened = load(model), list(suite.values())
+    loaded, opened = load_model(model, report), list(suite.values())
     suite.notify_of_another_model(loaded)
     store = _store(loaded, opened, texts, out, tokens, report)
     record = suite_record(loaded, opened, store, suite.metrics(), report=report)

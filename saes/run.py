@@ -59,8 +59,7 @@ def train_suite(
     evaluation_tokens: int = 2048,
     dtype: torch.dtype = torch.float32,
     report: Callable[[Progress], None] | None = None,
-    report_calibration: Callable[[int, int], None] = lambda done, total: None,
-    report_evaluation: Callable[[int, int], None] = lambda done, total: None,
+    report_stage: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> list[Quality]:
     """Train a dictionary for each of `specs`, judge them on held-out text, write them to `out`.
 
@@ -96,16 +95,23 @@ def train_suite(
             specs,
             config=config,
             report=tell,
-            report_calibration=report_calibration,
+            report_calibration=lambda done, total: report_stage("thresholds", done, total),
             keep=Keeper(place, options.checkpoint_every, what),
             after=after,
         )
     dictionaries = [t.dictionary for t in trained]
-    quality = evaluate(model, dictionaries, blocks, report=report_evaluation)
+    quality = evaluate(
+        model,
+        dictionaries,
+        blocks,
+        report=lambda done, total: report_stage("evaluating", done, total),
+    )
+    report_stage("writing", 0, 1)
     build_folder_atomically(
         out,
         lambda partial: _write(model, trained, quality, stream, partial, dtype, logs=out),
     )
+    report_stage("writing", 1, 1)
     return quality
 
 
