@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import sys
+import time
 from collections.abc import Callable
 from hashlib import file_digest, sha256
 from pathlib import Path
@@ -9,6 +11,8 @@ from pathlib import Path
 import psutil
 
 PARTIAL = ".partial-"
+WAITS = (0.05, 0.2, 1.0)
+"Seconds between attempts to rename a file that another process has open."
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -21,7 +25,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     partial = _place_beside(path)
     try:
         write(partial)
-        partial.replace(path)
+        _move(partial, path)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -37,15 +41,27 @@ def build_folder_atomically(path: Path, build: Callable[[Path], object]) -> None
     try:
         build(partial)
         if path.exists():
-            path.replace(old)
-        partial.replace(path)
+            _move(path, old)
+        _move(partial, path)
     except BaseException:
         if old.exists() and not path.exists():
-            old.replace(path)
+            _move(old, path)
         raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _move(source: Path, target: Path) -> None:
+    """Rename, over what is there; on Windows wait for whoever looks into it, such as a scanner."""
+    for wait in WAITS if sys.platform == "win32" else ():
+        try:
+            source.replace(target)
+        except PermissionError:
+            time.sleep(wait)
+        else:
+            return
+    source.replace(target)
 
 
 def _place_beside(path: Path) -> Path:
