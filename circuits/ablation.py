@@ -15,10 +15,10 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.attribution.edges import node_change
-from circuits.attribution.effects import run_from
+from circuits.attribution.effects import metric_from
 from circuits.attribution.states import EMBED, BatchState
 from circuits.graph import Node
-from circuits.metric import Metric, metric_at
+from circuits.metric import Metric, counts, on_clean
 from hooked_qwen.hooks import Activation, Edit, capture, intervene
 from hooked_qwen.sites import Site
 from saes.dictionary import SparseDictionary
@@ -43,7 +43,7 @@ def exact_effects(
     Pairs in which the node does not move are zero without a run. The forward pass starts at the
     node's layer: nothing earlier can change. `report` is called with the runs done since.
     """
-    clean = metric(state.logits, state.rows)
+    clean = on_clean(metric, state.logits, state.rows)
     effects = torch.zeros(len(nodes), len(state.rows), dtype=torch.float64)
     by_site: dict[Site, list[int]] = {}
     for i, node in enumerate(nodes):
@@ -53,14 +53,13 @@ def exact_effects(
             changes = torch.stack(
                 [_at_position(node_change(suite, state, site, nodes[i]), nodes[i]) for i in some]
             )
-            moved = changes.flatten(2).any(-1)
+            moved = counts(metric, site, changes, state.rows)
             which, prompt = moved.nonzero(as_tuple=True)
             for start in range(0, len(which), _rows(state)):
                 pick = slice(start, start + _rows(state))
                 row, index = which[pick], prompt[pick]
                 value = state.values[site][index] + changes[row, index]
-                stream = run_from(model, state, site, value, index)
-                gap = metric_at(model, stream, metric, state.rows[index]) - clean[index]
+                gap = metric_from(model, state, site, value, index, metric) - clean[index]
                 effects[torch.tensor(some)[row], index] = gap.double()
             if report is not None:
                 report(len(some))

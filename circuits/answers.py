@@ -4,36 +4,93 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.metric import (
     LogitDifference,
+    LogitMetric,
+    Logits,
     Metric,
-    MetricName,
     divergence,
     log_probability,
     logit_difference,
 )
-from circuits.prompts import EncodedPrompts
+from circuits.prompts import EncodedPrompts, Positions
+from circuits.readout import (
+    FEATURE,
+    PYTHON,
+    MetricChoice,
+    Readout,
+    bind_feature,
+    bind_readout,
+    metric_name,
+)
 from hooked_qwen.forward import last_logits, require_in_vocabulary
 from hooked_qwen.tokens import token_strings
+from saes.suite import Suite
 
 SHARE, MOST = 0.95, 10
 "A model's own answers: the fewest tokens that have this probability together, and no more."
 BATCH = 32
 
 
-def metric_of(name: MetricName, model: TransformerBridge, prompts: EncodedPrompts) -> Metric:
-    """The metric called `name` on `prompts`; `kl` runs the clean prompts once."""
+def metric_of(
+    chosen: MetricChoice,
+    model: TransformerBridge,
+    prompts: EncodedPrompts,
+    suite: Suite | None = None,
+    *,
+    positions: Positions = "keep",
+) -> Metric:
+    """The metric `chosen` on `prompts`; `kl` and metrics of a site run the prompts once.
+
+    A metric of a site needs the suite, and how its position is counted.
+
+    Raises `ValueError` for a metric that a run only names.
+    """
+    if isinstance(chosen, Readout) or (isinstance(chosen, str) and chosen.startswith(FEATURE)):
+        if suite is None:
+            raise ValueError(f"the metric {metric_name(chosen)} is of a site: give the suite too")
+        if isinstance(chosen, Readout):
+            return bind_readout(chosen, model, suite, prompts, positions)
+        return bind_feature(chosen, model, suite, prompts, positions)
     named = [i for ids in (*prompts.answer_ids, *prompts.wrong_ids) for i in ids]
     require_in_vocabulary(model, torch.tensor(named, dtype=torch.int64))
-    if name == "kl":
+    if chosen == "kl":
         return divergence(clean_logits(model, prompts))
-    if name == "log-probability":
+    if chosen == "log-probability":
         return log_probability(prompts.answer_ids)
-    return preference_of(prompts)
+    if chosen == "logit-difference":
+        return preference_of(prompts)
+    if isinstance(chosen, str):
+        raise ValueError(
+            f"this run's metric is {chosen.removeprefix(PYTHON)}, a Python function that the run "
+            "does not hold: go on from Python, with DiscoverConfig(metric=...) or metric=..."
+        )
+    return chosen if isinstance(chosen, LogitDifference) else _checked(chosen)
+
+
+def _checked(metric: LogitMetric) -> LogitMetric:
+    """A metric of the user's own, held to what a metric is."""
+    name = metric_name(metric).removeprefix(PYTHON)
+
+    def checked(logits: Logits, rows: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        value = metric(logits, rows)
+        if not isinstance(value, Tensor) or value.shape != rows.shape:
+            found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(
+                f"the metric {name} gave {found} for logits of shape {tuple(logits.shape)}: "
+                f"expected a tensor of shape ({len(rows)},), a number for each prompt"
+            )
+        if logits.requires_grad and not value.requires_grad:
+            raise ValueError(
+                f"the metric {name} has no gradient: write it in torch operations on the logits"
+            )
+        return value
+
+    return checked
 
 
 def preference_of(prompts: EncodedPrompts) -> LogitDifference:

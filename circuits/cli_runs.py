@@ -18,12 +18,6 @@ prompts_app = typer.Typer(no_args_is_help=True, help="Prompt sets of our own mak
 app.add_typer(prompts_app, name="prompts")
 
 
-class MetricChoice(StrEnum):
-    logit_difference = "logit-difference"
-    log_probability = "log-probability"
-    kl = "kl"
-
-
 class Estimator(StrEnum):
     ig = "ig"
     ig_inputs = "ig-inputs"
@@ -92,8 +86,13 @@ def discover(
         Estimator.ig
     ),
     metric: Annotated[
-        MetricChoice, typer.Option(help="What the circuit is a circuit of.")
-    ] = MetricChoice.logit_difference,
+        str,
+        typer.Option(
+            help="What the circuit is a circuit of: logit-difference, log-probability, kl, a "
+            "feature's activation as feature:SITE/INDEX[@POSITION], or what a linear probe reads "
+            "as readout:SITE[@POSITION]:FILE (.npy or .safetensors)."
+        ),
+    ] = "logit-difference",
     nodes: Annotated[int, typer.Option(help="Features and errors to keep.")] = 100,
     threshold: Annotated[
         float | None, typer.Option(help="Of these keep those with an effect as large as this,")
@@ -142,6 +141,7 @@ def discover(
     from circuits import work
     from circuits.prompts import read_prompts
     from circuits.ranking import DiscoverConfig
+    from circuits.readout import read_metric
     from circuits.runs import Inputs
 
     if method is Method.replacement:
@@ -159,7 +159,7 @@ def discover(
     assert prompts is not None
     listed = given or read_prompts(prompts)
     config = DiscoverConfig(
-        metric=metric.value,
+        metric=read_metric(metric),
         estimator=estimator.value,
         nodes=nodes,
         threshold=threshold,

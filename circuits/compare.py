@@ -48,7 +48,11 @@ def differences(a: nx.DiGraph, b: nx.DiGraph, *, tolerance: float = TOLERANCE) -
     Raises `ValueError` when one graph keeps positions and the other sums them, when they are
     graphs of different metrics, and when they have no dictionary in common.
     """
-    metrics = [graph.graph.get("metric") for graph in (a, b)]
+    metrics = [
+        # Earlier versions wrote names with spaces.
+        str(graph.graph.get("metric")).replace(" ", "-")
+        for graph in (a, b)
+    ]
     if metrics[0] != metrics[1]:
         raise ValueError(
             f"one graph is of {metrics[0]} and the other of {metrics[1]}, so effects cannot be "

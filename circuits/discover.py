@@ -1,7 +1,7 @@
 """From prompts to a sparse feature graph: node effects, the strongest of them, their edges."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import networkx as nx
@@ -13,7 +13,7 @@ from circuits.attribution.edges import LOGIT, edge_weights
 from circuits.attribution.states import BatchState
 from circuits.faithfulness import ablation_means, default_to, ends, metrics_with
 from circuits.graph import Node, rounded
-from circuits.metric import Metric
+from circuits.metric import NAMES, Metric, on_clean, on_patch
 from circuits.prompts import EncodedPrompts
 from circuits.prune import (
     EdgeWeights,
@@ -32,6 +32,7 @@ from circuits.ranking import (
     rules_of,
     states_of,
 )
+from circuits.readout import MetricChoice, metric_name, short_name
 from circuits.report import Report, silent
 from hooked_qwen.identity import identity
 from hooked_qwen.sites import Site
@@ -66,7 +67,7 @@ def discover(
     Effects and weights are means over the prompts; thresholds apply to the means.
     """
     suite = suite.fitting(model)
-    metric = metric_of(config.metric, model, prompts)
+    metric = metric_of(config.metric, model, prompts, suite, positions=config.positions)
     means = reference_means(model, suite, prompts, config)
     states = list(states_of(model, suite, prompts, config, means))
     ranking, gradients = rank_nodes(
@@ -92,7 +93,7 @@ def discover(
     for state in states:
         summary.add(state, metric)
         _add_activations(graph, state, len(prompts))
-    _name_output(graph, prompts, summary)
+    _name_output(graph, prompts, summary, config.metric)
     _add_tokens(graph, prompts)
     graph.graph.update(_meta(model, suite, prompts, config, summary, weights, graph))
     return Discovery(graph, ranking, _norm_outliers(states))
@@ -180,21 +181,27 @@ class _Summary:
     def __init__(self, prompts: EncodedPrompts) -> None:
         self.n, self.clean, self.patch, self.right = 0, 0.0, 0.0, 0
         self.has_patch = True
-        self.preference = preference_of(prompts)
+        self.preference = preference_of(prompts) if all(prompts.answer_ids) else None
 
     def add(self, state: BatchState, metric: Metric) -> None:
-        clean = metric(state.logits, state.rows)
+        clean = on_clean(metric, state.logits, state.rows)
         self.n += len(clean)
         self.clean += float(clean.double().sum())
-        self.right += int((self.preference(state.logits, state.rows) > 0).sum())
+        if self.preference is not None:
+            self.right += int((self.preference(state.logits, state.rows) > 0).sum())
         if state.patch_logits is None:
             self.has_patch = False
         else:
-            self.patch += float(metric(state.patch_logits, state.rows).double().sum())
+            self.patch += float(on_patch(metric, state.patch_logits, state.rows).double().sum())
 
     @property
     def clean_mean(self) -> float:
         return self.clean / self.n
+
+    @property
+    def accuracy(self) -> float | None:
+        """None where prompts name no answer."""
+        return None if self.preference is None else self.right / self.n
 
     @property
     def patch_mean(self) -> float | None:
@@ -216,24 +223,31 @@ def _add_activations(graph: nx.DiGraph, state: BatchState, n_prompts: int) -> No
         data["activation"] += float(here.sum()) / n_prompts
 
 
-def output_node(prompts: EncodedPrompts) -> Node:
-    """The graph's output: the answer's logit, named by the answer where there is only one."""
+def output_node(prompts: EncodedPrompts, metric: MetricChoice) -> tuple[Node, str]:
+    """The graph's output and its label: the answer, where there is only one, or what is read."""
+    if metric not in NAMES:
+        name = short_name(metric)
+        return Node("logit", name), name
     answers = {answer for p in prompts.prompts for answer in p.answer}
-    return Node("logit", answers.pop() if len(answers) == 1 else "answer")
-
-
-def _name_output(graph: nx.DiGraph, prompts: EncodedPrompts, summary: _Summary) -> None:
-    total = None if summary.patch_mean is None else summary.patch_mean - summary.clean_mean
-    node = output_node(prompts)
-    nx.relabel_nodes(graph, {OUTPUT: node}, copy=False)
+    answer = answers.pop() if len(answers) == 1 else "answer"
     against = "wrong" if all(prompts.wrong_ids) else "mean"
+    labels = {"log-probability": f"log p({answer})", "kl": "KL from the clean run"}
+    return Node("logit", answer), labels.get(metric_name(metric), f"{answer} − {against}")
+
+
+def _name_output(
+    graph: nx.DiGraph, prompts: EncodedPrompts, summary: _Summary, metric: MetricChoice
+) -> None:
+    total = None if summary.patch_mean is None else summary.patch_mean - summary.clean_mean
+    node, label = output_node(prompts, metric)
+    nx.relabel_nodes(graph, {OUTPUT: node}, copy=False)
     graph.add_node(
         node,
         kind="logit",
         effect=total,
         exact=total,
         activation=summary.clean_mean,
-        label=f"{node.feature} − {against}",
+        label=label,
     )
 
 
@@ -258,8 +272,7 @@ def _meta(
 ) -> dict[str, Any]:
     return {
         "method": "sparse-feature",
-        **asdict(config),
-        "metric": config.metric.replace("-", " "),
+        **config.record(),
         "edge_units": "metric",
         "n_prompts": len(prompts),
         "begins_with": list(prompts.begins_with),
@@ -267,7 +280,7 @@ def _meta(
         "columns": list(prompts.columns) if prompts.columns and config.positions != "sum" else None,
         "clean_metric": rounded(summary.clean_mean),
         "patch_metric": rounded(summary.patch_mean),
-        "accuracy": rounded(summary.right / summary.n),
+        "accuracy": rounded(summary.accuracy),
         "edges_computed": len(weights),
         "edges_kept": graph.number_of_edges(),
         "model": {

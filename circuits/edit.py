@@ -21,6 +21,7 @@ from circuits.answers import metric_of, preference_of
 from circuits.attribution.states import BatchState, Means, batches, norm_limits
 from circuits.faithfulness import To, ablation_means, baselines, by_site, metric_with
 from circuits.graph import Node, rounded
+from circuits.metric import on_clean
 from circuits.prompts import EncodedPrompts, Prompt
 from circuits.ranking import DiscoverConfig, Ranking
 from hooked_qwen.positions import follow_positions
@@ -95,7 +96,7 @@ def ablate(
     if edit.to == "patch" and prompts.patch is None:
         raise ValueError("the prompts have no patch to ablate to: use --to zero or mean")
     suite = suite.fitting(model)
-    metric = metric_of(config.metric, model, prompts)
+    metric = metric_of(config.metric, model, prompts, suite, positions=config.positions)
     preference = preference_of(prompts)
     options = {"positions": config.positions, "batch_size": config.batch_size}
     means = ablation_means(model, suite, prompts, **options) if edit.to == "mean" else None
@@ -103,7 +104,10 @@ def ablate(
     n_positions = prompts.n_positions(config.positions)
     _check_positions(edit, n_positions)
     before = torch.stack(
-        [torch.cat([m(s.logits, s.rows).double() for s in states]) for m in (metric, preference)]
+        [
+            torch.cat([on_clean(m, s.logits, s.rows).double() for s in states])
+            for m in (metric, preference)
+        ]
     )
     spared = _spared(suite, states, edit, means)
 

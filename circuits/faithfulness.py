@@ -31,7 +31,7 @@ from circuits.ablation import (
 )
 from circuits.attribution.states import BatchState, Means, mean_over
 from circuits.graph import Node, rounded
-from circuits.metric import Metric, metric_at
+from circuits.metric import Metric, SiteMetric, on_clean, reading
 from circuits.prompts import EncodedPrompts, Positions
 from hooked_qwen.forward import resume
 from hooked_qwen.sites import Site
@@ -167,12 +167,14 @@ def _under(
         some = circuits[i : i + together]
         cut = [site.layer for masks in some for site, mask in masks.items() if not mask.keeps_all]
         first = min(cut, default=max(site.layer for site in suite))
+        if isinstance(metric, SiteMetric):
+            first = min(first, metric.site.layer)
         index = torch.arange(n).repeat(len(some))
         rows = {site: baseline.rows(index) for site, baseline in base.items()}
-        with only(model, suite, stacked(some, n), rows):
+        with reading(model, metric, only(model, suite, stacked(some, n), rows)) as read:
             start = state.values[Site("resid_pre", first)][index]
             final = resume(model, start, first, state.arguments.rows(index))
-        found = metric_at(model, final[:, -1:], metric, state.rows[index])
+        found = read(final[:, -1:], state.rows[index])
         values.append(found.double().view(len(some), n))
         report(len(some))
     return torch.cat(values)
@@ -207,7 +209,7 @@ def ends(
     means: Means | None,
 ) -> Ends:
     """Both ends of the scale; raises `ValueError` when they coincide."""
-    full = torch.cat([metric(s.logits, s.rows).double() for s in states])
+    full = torch.cat([on_clean(metric, s.logits, s.rows).double() for s in states])
     length = states[0].clean.tokens.shape[1]
     empty = metric_with(model, suite, states, metric, no_nodes(suite, length), to, means)
     if abs(float(full.mean() - empty.mean())) < 1e-9:

@@ -23,6 +23,7 @@ RUN_FILES = (
     "graph.html",
     "ranking.json",
     "cards.json",
+    "metric.safetensors",
     *FIGURES,
 )
 ABLATIONS = "ablations"

@@ -29,10 +29,10 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.ablation import ROWS_AT_ONCE, TOKENS_AT_ONCE
-from circuits.attribution.edges import node_change, upstream
+from circuits.attribution.edges import node_change, to_output, upstream
 from circuits.attribution.states import EMBED, BatchState
 from circuits.graph import Node
-from circuits.metric import Metric, metric_at
+from circuits.metric import Metric, SiteMetric, metric_at, on_clean
 from hooked_qwen.forward import resume
 from hooked_qwen.hooks import Activation, Edit, capture, intervene
 from hooked_qwen.sites import Site
@@ -63,7 +63,7 @@ def exact_edges(
     """
     setting = _Setting(model, suite, state, gradients, metric)
     weights = torch.zeros(len(edges), len(state.rows), dtype=torch.float64)
-    groups = _by_source(suite, edges)
+    groups = _by_source(suite, metric, edges)
     if report is not None:
         report(len(edges) - sum(map(len, groups.values())))
     for site, members in groups.items():
@@ -77,10 +77,11 @@ def exact_edges(
     return weights
 
 
-def _by_source(suite: Suite, edges: Sequence[Edge]) -> dict[Site, list[int]]:
+def _by_source(suite: Suite, metric: Metric, edges: Sequence[Edge]) -> dict[Site, list[int]]:
     """Indices of the edges that can exist, by their source's site."""
     sites = {node: _site(suite, node) for node in dict.fromkeys(chain.from_iterable(edges))}
-    before = {end: upstream(suite, end) for end in {*sites.values()} - {EMBED}}
+    ends = {*sites.values()} - {EMBED}
+    before = {e: to_output(suite, metric) if e is None else upstream(suite, e) for e in ends}
     found: dict[Site, list[int]] = defaultdict(list)
     for i, (source, target) in enumerate(edges):
         start, end = sites[source], sites[target]
@@ -170,7 +171,8 @@ def _run(
     whole = site == EMBED or site.kind == "resid_post"
     first = site.layer + 1 if whole else site.layer
     resid = value if whole else state.values[Site("resid_pre", first)][index]
-    passed = [s for s in sorted({*suite, *suite.sources}) if first <= s.layer <= last]
+    read = {setting.metric.site} if isinstance(setting.metric, SiteMetric) else set()
+    passed = [s for s in sorted({*suite, *suite.sources, *read}) if first <= s.layer <= last]
     leaving = {s: state.values[s][index] for s in passed if s in suite} | {site: value}
     edits = {s: _send(leaving[s]) for s in passed if s in suite}
     with capture(model, passed) as arriving, intervene(model, edits):
@@ -199,10 +201,14 @@ def _gaps(setting: _Setting, run: _Run, targets: Sequence[Node]) -> Float[Tensor
 
 
 def _output_gap(setting: _Setting, run: _Run) -> Float[Tensor, " rows"]:
-    assert run.last is not None, "a run to the output has its last stream"
     rows, metric = setting.state.rows, setting.metric
-    clean = metric(setting.state.logits, rows)
-    return metric_at(setting.model, run.last, metric, rows[run.index]) - clean[run.index]
+    clean = on_clean(metric, setting.state.logits, rows)[run.index]
+    if isinstance(metric, SiteMetric):
+        leaving = run.leaving if metric.when == "leaving" else {}
+        tensors = run.arriving | leaving
+        return metric.read(tensors[metric.site], rows[run.index]) - clean
+    assert run.last is not None, "a run to the output has its last stream"
+    return metric_at(setting.model, run.last, metric, rows[run.index]) - clean
 
 
 def _node_gaps(

@@ -3,7 +3,8 @@
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from transformer_lens.model_bridge import TransformerBridge
 
@@ -25,8 +26,9 @@ from circuits.attribution.states import (
     mean_over,
 )
 from circuits.graph import Node
-from circuits.metric import Metric, MetricName
+from circuits.metric import Metric
 from circuits.prompts import EncodedPrompts, Positions
+from circuits.readout import MetricChoice, check_metric, metric_name
 from circuits.report import Report, counting, silent
 from hooked_qwen.relevance import relevance_rules
 from hooked_qwen.sites import Site
@@ -40,7 +42,9 @@ Ranking = list[tuple[Node, float]]
 class DiscoverConfig:
     """What is estimated, and what is kept of it."""
 
-    metric: MetricName = "logit-difference"
+    metric: MetricChoice = "logit-difference"
+    "logit-difference, log-probability, kl, feature:SITE/INDEX[@POSITION], a `Readout`, or any "
+    "differentiable function of last logits and prompt numbers"
     estimator: Estimator = "ig"
     nodes: int = 100
     "features and errors kept at most, the strongest by the size of their mean effect"
@@ -62,7 +66,14 @@ class DiscoverConfig:
     batch_size: int = 32
     "prompts run together; changes no result beyond rounding"
 
+    def record(self) -> dict[str, Any]:
+        """The configuration as files hold it, the metric by its name."""
+        return {f.name: getattr(self, f.name) for f in fields(self)} | {
+            "metric": metric_name(self.metric)
+        }
+
     def __post_init__(self) -> None:
+        check_metric(self.metric)
         for name in ("nodes", "steps", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected at least 1")

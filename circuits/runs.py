@@ -15,7 +15,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,13 @@ from circuits.graph import Node, rounded, write_json
 from circuits.overwrite import ABLATIONS, RUN, RUN_FILES
 from circuits.prompts import EncodedPrompts, Prompt, encode_prompts, read_prompts, write_prompts
 from circuits.ranking import DiscoverConfig, Ranking
+from circuits.readout import (
+    READOUT,
+    MetricChoice,
+    keep_readout,
+    kept_readout,
+    metric_name,
+)
 from circuits.render.page import page
 from hooked_qwen.files import content_hash, write_atomically
 from hooked_qwen.identity import identity
@@ -167,6 +174,7 @@ def write_run(
     write_json({"nodes": ranking}, folder / "ranking.json")
     write_json(cards, folder / "cards.json")
     write_page(folder)
+    keep_readout(config.metric, folder)
     manifest = {
         "schema": RUN,
         "command": list(command),
@@ -189,7 +197,7 @@ def made_from(
     """What decides a graph and its cards: the part of a manifest by which runs are the same."""
     return {
         "seed": seed,
-        "config": asdict(config) | {"mlp": inputs.mlp},
+        "config": config.record() | {"mlp": inputs.mlp},
         "text": list(text),
         **inputs.hashes(),
     }
@@ -230,6 +238,20 @@ class Run:
     config: DiscoverConfig
     seed: int = 0
     "what the run was asked for, and the random draws of its checks are made with"
+
+    def with_metric(self, metric: MetricChoice | None) -> "Run":
+        """The run with its metric given again, where that is a function, which files do not hold.
+
+        Raises `ValueError` when the run was made with another one.
+        """
+        if metric is None:
+            return self
+        names = metric_name(self.config.metric), metric_name(metric)
+        if names[0] != names[1]:
+            raise ValueError(
+                f"{self.folder} was made with the metric {names[0]}, not with {names[1]}"
+            )
+        return replace(self, config=replace(self.config, metric=metric))
 
     def open(self) -> Loaded:
         """Load what the run was made from; raises `ValueError` when any of it has changed."""
@@ -280,6 +302,8 @@ def read_run(folder: Path) -> Run:
             f"{folder} was made by an earlier version, which kept only some of the nodes that "
             "move: run `circuits discover` again"
         )
+    if config["metric"].startswith(READOUT):
+        config["metric"] = kept_readout(config["metric"], folder)
     graph = graphs.load(folder / "graph.json")
     parsed = [(Node.parse(name), effect) for name, effect in ranking]
     seed = manifest.get("seed", 0)

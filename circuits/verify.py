@@ -23,6 +23,7 @@ from circuits.path_patching import exact_edges
 from circuits.pooled import pool_agreement, pooled_nodes
 from circuits.prompts import EncodedPrompts
 from circuits.ranking import DiscoverConfig, Ranking, gradients_of
+from circuits.readout import metric_name
 from circuits.report import Report, counting, silent
 from hooked_qwen.sites import Site
 from saes.suite import Suite
@@ -65,7 +66,7 @@ def verify(
     when nodes are to be ablated to a patch that they were not moved to.
     """
     suite = suite.fitting(model)
-    metric = metric_of(discovered.metric, model, prompts)
+    metric = metric_of(discovered.metric, model, prompts, suite, positions=discovered.positions)
     to = config.to or default_to(prompts)
     if to == "patch" and discovered.reference != "patch":
         raise ValueError(
@@ -97,7 +98,7 @@ def verify(
         "schema": SCHEMA,
         "level": config.level,
         "estimator": discovered.estimator,
-        "metric": discovered.metric,
+        "metric": metric_name(discovered.metric),
         "nodes": node_agreement(nodes, estimates[of_graph], exact[of_graph]),
         "edges": edge_agreement(graph, edges, strongest, measured),
         "curves": curves(
@@ -129,7 +130,13 @@ def _held_out(
 ) -> dict[str, Any]:
     other = Setting(
         model=setting.model,
-        metric=metric_of(setting.discovered.metric, setting.model, prompts),
+        metric=metric_of(
+            setting.discovered.metric,
+            setting.model,
+            prompts,
+            suite,
+            positions=setting.discovered.positions,
+        ),
         prompts=prompts,
         to=setting.to,
         discovered=setting.discovered,

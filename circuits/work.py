@@ -38,6 +38,7 @@ from circuits.prompts import (
     write_prompts,
 )
 from circuits.ranking import DiscoverConfig
+from circuits.readout import MetricChoice
 from circuits.render.compare_page import comparison_page
 from circuits.render.curves import curves_figure
 from circuits.render.figure import figure
@@ -190,13 +191,17 @@ def verify_run(
     config: VerifyConfig,
     held_out: Path | None = None,
     force: bool = False,
+    metric: MetricChoice | None = None,
     report: Report = silent,
 ) -> dict[str, Any]:
     """Check a run against ablation; writes verification.json, exact effects, and the page.
 
+    `metric` is the run's, where that is a Python function.
+
     Raises `ValueError` where a verification with other settings would be lost, unless by `force`.
     """
-    run, path = read_run(folder), folder / "verification.json"
+    run = read_run(folder).with_metric(metric)
+    path = folder / "verification.json"
     source = {**asdict(config), "held_out_hash": held_out and content_hash(held_out)}
     if not is_made_from(path, source | {"level": "quick"}):
         check_record(path, source, force=force)
@@ -231,17 +236,19 @@ def ablate_run(
     prompts: Path | None = None,
     seed: int | None = None,
     force: bool = False,
+    metric: MetricChoice | None = None,
     report: Report = silent,
 ) -> dict[str, Any]:
     """Ablate nodes, rerun the prompts, find the graph that is left; into `ablations/<label>/`.
 
     The nodes are named by `features`, or the graph's `top` strongest features, or everything
-    that moves `outside` the graph. `seed` draws the controls, by default the run's.
+    that moves `outside` the graph. `seed` draws the controls, by default the run's. `metric` is the
+    run's, where that is a Python function.
 
     Raises `ValueError` where another ablation of that name would be lost, unless by `force`.
     """
     into = folder / ABLATIONS / ablation_name(label)
-    run = read_run(folder)
+    run = read_run(folder).with_metric(metric)
     loaded = run.open()
     seed = run.seed if seed is None else seed
     edit = edits.Edit(ablated=_chosen(run, loaded, features, top, outside), to=to)

@@ -8,7 +8,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.attribution.states import EMBED, BatchState
-from circuits.metric import Metric, metric_at
+from circuits.metric import Metric, reading
 from hooked_qwen.forward import is_watched, resume
 from hooked_qwen.hooks import Activation, Edit, capture, intervene
 from hooked_qwen.sites import Site
@@ -52,9 +52,10 @@ def cut(
     leaves[EMBED] = state.values[EMBED][:, first:].detach().requires_grad_()
     arguments = state.arguments.rows(torch.arange(len(state.rows)), first=first)
     only_read = set(suite.sources) - set(suite)
-    with capture(model, only_read) as seen, intervene(model, {s: sever(s) for s in suite}):
+    edits = intervene(model, {s: sever(s) for s in suite})
+    with capture(model, only_read) as seen, reading(model, metric, edits) as read:
         final = resume(model, leaves[EMBED], 0, arguments)
-    value = metric_at(model, final[:, -1:], metric, state.rows).sum()
+    value = read(final[:, -1:], state.rows).sum()
     return CutModel(first, arrivals | seen, leaves, value)
 
 

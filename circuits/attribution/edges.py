@@ -40,7 +40,7 @@ from circuits.attribution.cut import CutModel, cut, first_move
 from circuits.attribution.places import Places, Targets, places, together
 from circuits.attribution.states import EMBED, BatchState
 from circuits.graph import Node
-from circuits.metric import Metric
+from circuits.metric import Metric, SiteMetric, reaching
 from hooked_qwen.hooks import Activation
 from hooked_qwen.sites import Site
 from saes.suite import Suite
@@ -58,10 +58,12 @@ class _Setting:
     state: BatchState
     gradients: Mapping[Site, Activation]
     by_site: Mapping[Site, Sequence[Node]]
+    metric: Metric
 
     def sources(self, site: Site | None) -> list[Site]:
         """The sites with nodes that can reach `site` (None: the output) directly."""
-        return [s for s in upstream(self.suite, site) if s in self.by_site]
+        found = to_output(self.suite, self.metric) if site is None else upstream(self.suite, site)
+        return [s for s in found if s in self.by_site]
 
 
 def edge_weights(
@@ -79,8 +81,12 @@ def edge_weights(
     by_site: dict[Site, list[Node]] = defaultdict(list)
     for node in nodes:
         by_site[Site.parse(node.site)].append(node)
-    pieces = cut(model, suite, state, metric, first=first_move(model, state))
-    setting = _Setting(pieces, suite, state, gradients, dict(by_site))
+    first = first_move(model, state)
+    if isinstance(metric, SiteMetric):
+        last = state.clean.tokens.shape[1] - 1
+        first = min(first, last - int(metric.back[state.rows].max()))
+    pieces = cut(model, suite, state, metric, first=first)
+    setting = _Setting(pieces, suite, state, gradients, dict(by_site), metric)
     weights: EdgeWeights = {}
     for group in together(suite, state, by_site, pieces.first):
         for source, targets, table in _tables(setting, group):
@@ -90,18 +96,23 @@ def edge_weights(
     return weights
 
 
-def upstream(suite: Suite, site: Site | None) -> list[Site]:
-    """The sites whose leaves can reach `site` directly (None: the metric), latest first.
+def upstream(sites: Iterable[Site], site: Site | None) -> list[Site]:
+    """The sites whose leaves can reach `site` directly (None: the end), latest first.
 
     They go back to the last cut through the whole residual stream.
     """
     found = []
-    for earlier in sorted(suite, reverse=True):
+    for earlier in sorted(sites, reverse=True):
         if site is None or earlier < site:
             found.append(earlier)
             if earlier.kind == "resid_post":
                 return found
     return [*found, EMBED]
+
+
+def to_output(suite: Suite, metric: Metric) -> list[Site]:
+    """The sites whose leaves can reach the metric directly, latest first."""
+    return upstream(reaching(metric, suite), None)
 
 
 def _tables(
@@ -130,7 +141,7 @@ def _to_output(setting: _Setting) -> dict[Site, Float[Tensor, "1 sources"]]:
     if not sources:
         return {}
     pulled = _pull(setting.pieces, sources, [value], [torch.ones_like(value).unsqueeze(0)])
-    if (last := max(setting.suite)) in pulled:
+    if (last := to_output(setting.suite, setting.metric)[0]) in pulled:
         # Nothing lies between: what reaches the metric directly is the whole effect.
         pulled[last] = setting.gradients[last][:, setting.pieces.first :].unsqueeze(0)
     return {s: _products(setting, s, gradient).double().sum(1) for s, gradient in pulled.items()}

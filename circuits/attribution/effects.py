@@ -25,7 +25,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from circuits.attribution.edges import node_change
 from circuits.attribution.states import EMBED, BatchState
 from circuits.graph import Node
-from circuits.metric import Metric, metric_at
+from circuits.metric import Metric, SiteMetric, metric_at, reaches, reading
 from circuits.prompts import Positions
 from hooked_qwen.forward import (
     BlockArguments,
@@ -62,11 +62,26 @@ def gradients_at_clean(
     2024, arXiv:2403.19647.
     """
     leaf = state.values[EMBED].detach().requires_grad_()
-    with capture(model, suite) as seen, intervene(model, {EMBED: lambda _: leaf}):
-        value = metric(last_logits(model, state.clean), state.rows).sum()
-    sites = list(suite)
-    gradients = torch.autograd.grad(value, [leaf, *(seen[site] for site in sites)])
-    return dict(zip([EMBED, *sites], gradients, strict=True))
+    with (
+        capture(model, suite) as seen,
+        intervene(model, {EMBED: lambda _: leaf}),
+        reading(model, metric) as read,
+    ):
+        logits = last_logits(model, state.clean)
+    rows = state.rows
+    value = read(None, rows) if isinstance(metric, SiteMetric) else metric(logits, rows)
+    return _gradients(value, {EMBED: leaf} | {site: seen[site] for site in suite}, metric)
+
+
+def _gradients(
+    value: Float[Tensor, " rows"], tensors: Mapping[Site, Tensor], metric: Metric
+) -> Gradients:
+    """Gradients of the summed `value`; zero at sites that cannot reach it."""
+    found = torch.autograd.grad(value.sum(), list(tensors.values()), allow_unused=True)
+    return {
+        site: torch.zeros_like(tensor) if g is None or not reaches(metric, site) else g
+        for (site, tensor), g in zip(tensors.items(), found, strict=True)
+    }
 
 
 def gradients_along_path(
@@ -91,7 +106,7 @@ def gradients_along_path(
     changes |= {site: _change(dictionary, state, site) for site, dictionary in suite.items()}
     return {
         site: _path_gradient(model, state, metric, site, change, steps)
-        if change.any()
+        if change.any() and reaches(metric, site)
         else torch.zeros_like(change)
         for site, change in changes.items()
     }
@@ -122,11 +137,11 @@ def gradients_along_inputs(
         points = rearrange(clean + t * change, "t batch pos d -> (t batch) pos d")
         leaf = points.detach().requires_grad_()
         index = repeat(torch.arange(len(clean)), "batch -> (t batch)", t=len(some))
-        with capture(model, suite) as seen:
+        with capture(model, suite) as seen, reading(model, metric) as read:
             final = resume(model, leaf, 0, state.arguments.rows(index))
-        value = metric_at(model, final[:, -1:], metric, state.rows[index]).sum()
-        found = torch.autograd.grad(value, [leaf, *(seen[site] for site in suite)])
-        for site, gradient in zip(sites, found, strict=True):
+        value = read(final[:, -1:], state.rows[index])
+        tensors = {EMBED: leaf} | {site: seen[site] for site in suite}
+        for site, gradient in _gradients(value, tensors, metric).items():
             totals[site] += rearrange(
                 gradient, "(t batch) pos d -> t batch pos d", t=len(some)
             ).sum(0)
@@ -155,11 +170,37 @@ def _path_gradient(
         points = rearrange(clean + t * change, "t batch pos d -> (t batch) pos d")
         leaf = points.detach().requires_grad_()
         index = repeat(torch.arange(len(clean)), "batch -> (t batch)", t=len(some))
-        stream = run_from(model, state, site, leaf, index)
-        moved = metric_at(model, stream, metric, state.rows[index]).sum()
+        moved = metric_from(model, state, site, leaf, index, metric).sum()
         (gradient,) = torch.autograd.grad(moved, leaf)
         total += rearrange(gradient, "(t batch) pos d -> t batch pos d", t=len(some)).sum(0)
     return total / steps
+
+
+def metric_from(
+    model: TransformerBridge,
+    state: BatchState,
+    site: Site,
+    value: Float[Tensor, "rows pos d_site"],
+    index: Tensor,
+    metric: Metric,
+) -> Float[Tensor, " rows"]:
+    """The metric with the tensor at `site` set to `value`; `index` as in `run_from`."""
+    rows = state.rows[index]
+    if not isinstance(metric, SiteMetric):
+        return metric_at(model, run_from(model, state, site, value, index), metric, rows)
+    if not reaches(metric, site):
+        return metric.clean[rows].to(value)
+    if site == metric.site:
+        return metric.read(value, rows)
+    whole = site.kind in ("embed", "resid_post")
+    first = site.layer + 1 if whole else site.layer
+    resid = value if whole else state.values[Site("resid_pre", first)][index]
+    replace: Edit = lambda _: value  # noqa: E731
+    edits = None if whole else intervene(model, {site: replace})
+    with reading(model, metric, edits) as read:
+        arguments = state.arguments.rows(index)
+        resume(model, resid, first, arguments, stop=metric.site.layer + 1)
+    return read(None, rows)
 
 
 def run_from(
