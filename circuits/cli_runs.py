@@ -11,7 +11,13 @@ import typer
 
 from circuits.cli_options import Force, Mlp, Model, RunFolder, at_least, say_found
 from circuits.progress import bars
-from circuits.tables import ablation_table, comparison_table, console, verification_table
+from circuits.tables import (
+    ablation_table,
+    comparison_table,
+    console,
+    discovery_summary,
+    verification_table,
+)
 
 app = typer.Typer()
 prompts_app = typer.Typer(no_args_is_help=True, help="Prompt sets of our own making.")
@@ -184,13 +190,9 @@ def discover(
             command=command_line(),
             report=report,
         )
-    meta = found.graph.graph
+    discovery_summary(found.graph)
     console.print(
-        f"{meta['n_prompts']} prompts, mean {meta['metric']} {meta['clean_metric']:.2f}"
-        + ("" if meta["patch_metric"] is None else f", patched {meta['patch_metric']:.2f}")
-        + f"\n{found.graph.number_of_nodes()} nodes, {found.graph.number_of_edges()} edges\n"
-        f"graph {out / 'graph.json'}\npage  {out / 'graph.html'}\n"
-        f"next  circuits verify {out}",
+        f"graph {out / 'graph.json'}\npage  {out / 'graph.html'}\nnext  circuits verify {out}",
         highlight=False,
     )
 

@@ -11,19 +11,12 @@ from circuits.ablation import masks_of
 from circuits.answers import metric_of, preference_of
 from circuits.attribution.edges import LOGIT, edge_weights
 from circuits.attribution.states import BatchState
+from circuits.choice import choose, pool_of
 from circuits.faithfulness import ablation_means, default_to, ends, metrics_with
 from circuits.graph import Node, rounded
 from circuits.metric import NAMES, Metric, on_clean, on_patch
 from circuits.prompts import EncodedPrompts
-from circuits.prune import (
-    EdgeWeights,
-    Removal,
-    above_threshold,
-    by_faithfulness,
-    by_influence,
-    connected,
-    kept_edges,
-)
+from circuits.prune import Removal, kept_edges
 from circuits.ranking import (
     DiscoverConfig,
     Ranking,
@@ -34,14 +27,13 @@ from circuits.ranking import (
 )
 from circuits.readout import MetricChoice, metric_name, short_name
 from circuits.report import Report, silent
+from circuits.verdicts import Kept, of_nodes, of_task
 from hooked_qwen.identity import identity
 from hooked_qwen.sites import Site
 from saes.suite import Suite
 
 OUTPUT = Node(LOGIT, LOGIT)
 "The output while the graph is made; at the end it is named by the answer."
-SPARE = 20
-"Nodes beyond those wanted that are weighed too, and may connect them."
 
 
 @dataclass(frozen=True)
@@ -74,12 +66,12 @@ def discover(
         model, suite, prompts, metric, config=config, means=means, states=states, report=report
     )
     inputs = [n for n, _ in ranking if n.kind == "token"]
-    pool = _pool(ranking, config)
+    pool = pool_of(ranking, config)
     weights: dict[tuple[Node, Node], float] = {}
     done = 0
     for state, g in zip(states, gradients, strict=True):
         with rules_of(model, config):
-            found = edge_weights(model, suite, state, g, metric, [*pool, *inputs])
+            found = edge_weights(model, suite, state, g, metric, [*pool.nodes, *inputs])
         for pair, weight in found.items():
             weights[pair] = weights.get(pair, 0.0) + weight / len(prompts)
         done += len(state.rows)
@@ -87,8 +79,8 @@ def discover(
     measure = None
     if config.faithfulness is not None:
         measure = _faithfulness(model, suite, prompts, states, metric, config, report)
-    kept = _chosen(pool, inputs, weights, config, measure)
-    graph = _graph([*kept, *inputs], dict(ranking), weights, config)
+    nodes, kept = choose(pool, inputs, OUTPUT, weights, config, measure)
+    graph = _graph([*nodes, *inputs], dict(ranking), weights, config)
     summary = _Summary(prompts)
     for state in states:
         summary.add(state, metric)
@@ -96,35 +88,8 @@ def discover(
     _name_output(graph, prompts, summary, config.metric)
     _add_tokens(graph, prompts)
     graph.graph.update(_meta(model, suite, prompts, config, summary, weights, graph))
+    graph.graph.update(_told(kept, summary, config))
     return Discovery(graph, ranking, _norm_outliers(states))
-
-
-def _pool(ranking: Ranking, config: DiscoverConfig) -> list[Node]:
-    """The nodes that the graph is chosen from: some to spare, where one is not connected."""
-    nodes = [(n, e) for n, e in ranking if n.kind != "token"][: config.nodes + SPARE]
-    if config.threshold is not None:
-        return above_threshold(nodes, config.threshold)
-    return [n for n, _ in nodes]
-
-
-def _chosen(
-    pool: Sequence[Node],
-    inputs: Sequence[Node],
-    weights: EdgeWeights,
-    config: DiscoverConfig,
-    measure: Removal | None,
-) -> list[Node]:
-    """The nodes of the graph; the strongest as they are, where none has a path to the output."""
-
-    def connect(nodes: Sequence[Node]) -> list[Node]:
-        return connected(nodes, weights, count=config.nodes, output=OUTPUT, inputs=inputs)
-
-    if config.influence is not None:
-        pool = by_influence(pool, weights, OUTPUT, config.influence)
-    kept = connect(pool)
-    if kept and measure is not None and config.faithfulness is not None:
-        return by_faithfulness(kept, measure, config.faithfulness, connect)
-    return kept or list(pool[: config.nodes])
 
 
 def _faithfulness(
@@ -179,7 +144,7 @@ class _Summary:
     """Mean metric on the clean and on the patch prompts, and how often the answer is preferred."""
 
     def __init__(self, prompts: EncodedPrompts) -> None:
-        self.n, self.clean, self.patch, self.right = 0, 0.0, 0.0, 0
+        self.n, self.clean, self.patch, self.right, self.size = 0, 0.0, 0.0, 0, 0.0
         self.has_patch = True
         self.preference = preference_of(prompts) if all(prompts.answer_ids) else None
 
@@ -187,6 +152,7 @@ class _Summary:
         clean = on_clean(metric, state.logits, state.rows)
         self.n += len(clean)
         self.clean += float(clean.double().sum())
+        self.size += float(clean.double().abs().sum())
         if self.preference is not None:
             self.right += int((self.preference(state.logits, state.rows) > 0).sum())
         if state.patch_logits is None:
@@ -292,6 +258,18 @@ def _meta(
         },
         "dictionaries": suite.describe(),
     }
+
+
+def _told(kept: Kept, summary: _Summary, config: DiscoverConfig) -> dict[str, Any]:
+    """What became of the nodes that were asked for, and what a reader should hear of it."""
+    of_metric = of_task(
+        metric_name(config.metric),
+        summary.clean_mean,
+        summary.patch_mean,
+        summary.accuracy,
+        size=summary.size / summary.n,
+    )
+    return {**kept.record(), "notices": [*of_metric, *of_nodes(kept)]}
 
 
 def _norm_outliers(states: Sequence[BatchState]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ Source: Marks et al. 2024, arXiv:2403.19647 (thresholds); Ameisen et al. 2025, C
 (influence).
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 import networkx as nx
@@ -30,6 +31,8 @@ Removal = Callable[[Sequence[Sequence[Node]]], Sequence[float]]
 "Faithfulness of each of some circuits."
 Connect = Callable[[Sequence[Node]], list[Node]]
 "Those of some nodes that lie on paths through them."
+ROUNDING = 1e-9
+"All of a sum is all of it, in whatever order it was added up."
 AT_ONCE = 10
 "A round of elimination takes away one node in this many."
 
@@ -40,19 +43,57 @@ def above_threshold(ranking: Sequence[tuple[Node, float]], threshold: float) -> 
 
 
 def by_influence(
-    nodes: Sequence[Node], weights: EdgeWeights, output: Node, share: float
+    nodes: Sequence[Node],
+    weights: EdgeWeights,
+    output: Node,
+    share: float,
+    *,
+    connect: Connect = list,
 ) -> list[Node]:
-    """The fewest of `nodes` that hold `share` of their summed influence on `output`."""
+    """The fewest of `nodes` that hold `share` of their summed influence on `output`.
+
+    The share is that of the ones which `connect` leaves; all of these where they hold less.
+    """
     found = influence(weights, output)
-    heard = [n for n in nodes if found.get(n, 0.0) > 0]
-    ranked = sorted(heard, key=lambda n: (-found[n], str(n)))
-    total, held, kept = sum(found[n] for n in heard), 0.0, set()
-    for node in ranked:
-        if held >= share * total:
-            break
-        kept.add(node)
-        held += found[node]
-    return [node for node in nodes if node in kept]
+    ranked = sorted((n for n in nodes if found.get(n, 0.0) > 0), key=lambda n: (-found[n], str(n)))
+    wanted = share * sum(found[n] for n in ranked)
+
+    def first(count: int) -> list[Node]:
+        some = set(ranked[:count])
+        return connect([node for node in nodes if node in some])
+
+    def holds(count: int) -> bool:
+        return sum(found[n] for n in first(count)) >= wanted * (1 - ROUNDING)
+
+    return first(bisect_left(range(len(ranked)), True, key=holds))
+
+
+def share_of_influence(
+    kept: Collection[Node], nodes: Collection[Node], weights: EdgeWeights, output: Node
+) -> float:
+    """The share that `kept` hold of the summed influence of `nodes`; 1 where these have none."""
+    found = influence(weights, output)
+    total = sum(found.get(n, 0.0) for n in nodes)
+    return sum(found.get(n, 0.0) for n in kept) / total if total else 1.0
+
+
+def unconnected(
+    nodes: Collection[Node],
+    weights: EdgeWeights,
+    *,
+    output: Node,
+    inputs: Collection[Node],
+) -> tuple[list[Node], list[Node]]:
+    """Those of `nodes` without a path to `output`, and others without one from `inputs`.
+
+    Paths run through `nodes` and inputs. Where there are no inputs none has to begin there.
+    """
+    graph = _graph(_among({*nodes, *inputs, output}, weights))
+    lead = nx.ancestors(graph, output) if output in graph else set()
+    reached = {n for i in inputs if i in graph for n in nx.descendants(graph, i)}
+    no_way_out = [n for n in nodes if n not in lead]
+    no_way_in = [n for n in nodes if n in lead and n not in reached] if inputs else []
+    return no_way_out, no_way_in
 
 
 def influence(weights: EdgeWeights, output: Node) -> dict[Node, float]:

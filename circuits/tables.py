@@ -1,14 +1,19 @@
 """What the commands print: small tables on the terminal."""
 
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import networkx as nx
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Column, Table
 
 from circuits.compare import Difference
+from circuits.graph import KINDS
+from circuits.render.words import counted, row_name
+from circuits.verdicts import of_verification
 
 console = Console(width=None if sys.stdout.isatty() else 110)
 PRINTED_SIZES = (5, 10, 20, 50, 100, 200, 500)
@@ -107,6 +112,29 @@ def _ends(interval: Sequence[float] | None) -> str:
     return "–" if interval is None else f"{interval[0]:.2f}..{interval[1]:.2f}"
 
 
+def discovery_summary(graph: nx.DiGraph) -> None:
+    """What was measured and found, and what a reader should hear of it."""
+    meta = graph.graph
+    ends = f"mean {meta['metric']} {meta['clean_metric']:.2f}"
+    if meta["patch_metric"] is not None:
+        ends += f", patched {meta['patch_metric']:.2f}"
+    if meta["accuracy"] is not None:
+        ends += f", right answer preferred on {meta['accuracy']:.0%}"
+    say(f"{counted(meta['n_prompts'], 'prompt')}, {ends}")
+    counts = Counter(data["kind"] for _, data in graph.nodes(data=True))
+    nouns = {kind: "output" if kind == "logit" else kind for kind in KINDS}
+    kinds = ", ".join(counted(counts[kind], nouns[kind]) for kind in KINDS if counts[kind])
+    say(f"{counted(graph.number_of_nodes(), 'node')} ({kinds}), "
+        f"{counted(graph.number_of_edges(), 'edge')}")  # fmt: skip
+    for notice in meta["notices"]:
+        say(f"note: {notice}", style="yellow")
+
+
+def say(text: str, *, style: str | None = None) -> None:
+    """Print a line as it is."""
+    console.print(text, style=style, highlight=False, markup=False)
+
+
 def verification_table(record: Mapping[str, Any]) -> None:
     """How estimates and exact effects agree, and the faithfulness of circuits and controls."""
     nodes, curves = record["nodes"], record["curves"]
@@ -124,7 +152,7 @@ def verification_table(record: Mapping[str, Any]) -> None:
         console.print(f"{what}: {_agreement(figures)}", highlight=False)
     shown = [i for i, size in enumerate(curves["sizes"]) if size in PRINTED_SIZES]
     table = Table(
-        Column("faithfulness of", no_wrap=True),
+        Column("faithfulness of this many", no_wrap=True),
         *(
             Column(name, justify="right", no_wrap=True)
             for name in (*(str(curves["sizes"][i]) for i in shown), "CPR", "CMD")
@@ -137,26 +165,27 @@ def verification_table(record: Mapping[str, Any]) -> None:
     for name, row in curves["rows"].items():
         area = curves["areas"][name]
         values = [*(row["faithfulness"][i] for i in shown), area["cpr"], area["cmd"]]
-        table.add_row(name, *map(_two, values))
+        table.add_row(row_name(name), *map(_two, values))
     complete = curves["rows"]["circuit"]["completeness"]
-    table.add_row("circuit's complement", *(_two(complete[i]) for i in shown))
+    table.add_row("all but the strongest", *(_two(complete[i]) for i in shown))
     if held_out := record.get("held_out"):
         for name, row in held_out["rows"].items():
             values = dict(zip(held_out["sizes"], row["faithfulness"], strict=True))
             cells = [values.get(curves["sizes"][i]) for i in shown]
-            table.add_row(f"{name}, held out", *map(_two, cells))
+            table.add_row(f"{row_name(name)}, held out", *map(_two, cells))
     console.print(table)
     if pool and pool["missed"]:
         console.print(f"strong but not in the graph: {_missed(pool)}", highlight=False)
     adds = record["each_adds"]
-    if not adds["nodes"]:
-        return
+    kept = _with_ends(adds["faithfulness"], adds["interval"])
     needed = sorted(adds["nodes"], key=lambda n: -n["adds"])[:3]
-    console.print(
-        f"of the circuit of {adds['circuit']} ({adds['faithfulness']:.2f}) most is lost without "
-        + ", ".join(f"{n['id']} {_with_ends(n['adds'], n['interval'])}" for n in needed),
-        highlight=False,
+    lost = ", ".join(f"{n['id']} {_with_ends(n['adds'], n['interval'])}" for n in needed)
+    say(
+        f"the graph as it stands, its {counted(adds['circuit'], 'node')} connected: {kept}"
+        + (f", of which most is lost without {lost}" if lost else "")
     )
+    for verdict in of_verification(record):
+        say(verdict, style="bold")
 
 
 def _missed(pool: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from circuits.render import ink
-from circuits.render.words import OPPOSES, SUPPORTS, support
+from circuits.render.words import OPPOSES, SUPPORTS, row_name, support
 
 PANEL, PAGE = 2.2, 7.0  # in, widths of one panel and of all at most
 HEIGHT, LINE, COLUMNS = 2.0, 0.13, 4  # in, of the panels and of a line of the legend over them
@@ -127,7 +127,7 @@ def _draw_curves(axes: Axes, panel: _Panel, names: Sequence[str]) -> None:
     for row, values in panel.rows.items():
         colour, dashes, marker = STROKES[names.index(row) % len(STROKES)]
         axes.plot(sizes, values, color=colour, linestyle=dashes, marker=marker, markersize=2.2,
-                  linewidth=1.1, label=ink.drawable(row))  # fmt: skip
+                  linewidth=1.1, label=ink.drawable(row_name(row)))  # fmt: skip
         if row == names[0]:
             prefix = "" if panel.field == "faithfulness" else "completeness_"
             record = panel.record["rows"][row]
@@ -143,7 +143,7 @@ def _draw_curves(axes: Axes, panel: _Panel, names: Sequence[str]) -> None:
     low, high = min(np.nanmin(shown), LEAST[0]), max(np.nanmax(shown), LEAST[1])
     room = 0.06 * (high - low)
     axes.set_ylim(max(low - room, OUTSIDE[0]), min(high + room, OUTSIDE[1]))
-    _dress(axes, "nodes in the circuit", panel.label)
+    _dress(axes, "nodes kept", panel.label)
 
 
 def _draw_scatter(axes: Axes, points: NDArray[np.float64], verification: Mapping[str, Any]) -> None:

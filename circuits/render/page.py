@@ -18,9 +18,11 @@ from circuits.render.words import (
     acts_on_target,
     edge_support,
     readable,
+    row_name,
     stance,
     support,
 )
+from circuits.verdicts import of_verification
 
 EXAMPLES = 8  # top examples kept per card
 WINDOW = 48  # tokens kept around an example's peak
@@ -57,7 +59,7 @@ def page(
     return document(
         graph,
         title=title or str(graph.graph.get("title") or "Feature circuit"),
-        facts=[*facts(graph.graph), *_found(verification)],
+        facts=[*facts(graph.graph), *_found(verification), *_told(graph.graph, verification)],
         payload={
             "groups": GROUPS,
             "fields": FIELDS,
@@ -81,10 +83,12 @@ def facts(meta: Mapping[str, Any]) -> list[tuple[str, str]]:
     positions = {"keep": "kept apart", "end": "lined up at the last token", "sum": "summed"}.get(
         str(meta.get("positions"))
     )
+    accuracy = meta.get("accuracy")
     terms = {
         "Model": name,
         "Metric": _metric(meta),
         "Prompts": meta.get("n_prompts"),
+        "Right answer preferred": None if accuracy is None else f"{accuracy:.0%}",
         "Estimator": meta.get("estimator"),
         "Positions": positions,
     }
@@ -101,7 +105,14 @@ def _found(verification: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     span = "" if ends is None else f" ({ends[0]:.2f} to {ends[1]:.2f})"
     others = "zero" if baseline == "zero" else f"their {baseline}"
     kept = f"{circuit['faithfulness']:.2f}{span}".replace("-", "−")
-    return [("Faithfulness", f"{kept}, other nodes at {others}")]
+    return [("Faithfulness of the graph", f"{kept}, other nodes at {others}")]
+
+
+def _told(meta: Mapping[str, Any], verification: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """What the numbers come to, in sentences."""
+    verdicts = of_verification(verification) if verification and verification.get("curves") else []
+    notes = [("Note", notice) for notice in meta.get("notices") or []]
+    return [*notes, *(("Found", verdict) for verdict in verdicts)]
 
 
 def trimmed(card: Mapping[str, Any]) -> dict[str, Any]:
@@ -141,7 +152,19 @@ def _flipped(verification: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[s
         ]
         if part in verification:
             flipped[part] = record
+    for part in ("curves", "held_out"):
+        if part in verification:
+            flipped[part] = _with_row_names(verification[part])
     return flipped
+
+
+def _with_row_names(curves: Mapping[str, Any]) -> dict[str, Any]:
+    """Curves whose rows have the names that a reader is given."""
+    return dict(curves) | {
+        field: {row_name(name): row for name, row in curves[field].items()}
+        for field in ("rows", "areas")
+        if field in curves
+    }
 
 
 def _example(example: Mapping[str, Any]) -> dict[str, Any]:

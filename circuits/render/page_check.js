@@ -5,13 +5,13 @@ const CURVES = [
     "faithfulness",
     "Faithfulness",
     1,
-    "How much of the metric the circuit keeps on its own. 1 is the whole model.",
+    "How much of the metric so many nodes keep on their own: the strongest of the ranking, connected or not, and the controls. 1 is the whole model.",
   ],
   [
     "completeness",
     "Completeness",
     0,
-    "How much the rest keeps once the circuit is ablated. 0 means the circuit was all there is.",
+    "How much the rest keeps once the strongest are ablated. 0 means they were all there is.",
   ],
 ];
 
@@ -148,7 +148,7 @@ function eachAdds(record) {
         el(
           "p",
           { class: "note" },
-          `Faithfulness that the graph's ${record.circuit} nodes (${number(record.faithfulness)}` +
+          `Faithfulness that the graph as it stands, its ${record.circuit} nodes connected (${number(record.faithfulness)}` +
             `${record.interval ? `, 95 % ${span(record.interval)}` : ""}) lose without one of them.`,
         ),
         el(

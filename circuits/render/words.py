@@ -67,6 +67,21 @@ def caption(node: Node, data: Mapping[str, Any]) -> str:
     return "error" if node.kind == "error" else f"#{node.feature}"
 
 
+ROWS = {
+    "circuit": "strongest nodes",
+    "circuit, no attn or mlp errors": "strongest, no attn or mlp errors",
+    "circuit without errors": "strongest features",
+}
+
+
+def row_name(name: str) -> str:
+    """What a row of a verification is called where it is read: a graph is connected, rows are not.
+
+    `verification.json` says circuit of the n strongest nodes of the ranking.
+    """
+    return ROWS.get(name, name)
+
+
 def counted(n: int, noun: str) -> str:
     """`1 node`, `2 nodes`, `1,000 nodes`."""
     return f"{n:,} {noun}{'s' * (n != 1)}"

@@ -9,8 +9,9 @@ import torch
 
 from circuits.agreement import agreement
 from circuits.answers import metric_of
+from circuits.choice import SPARE
 from circuits.curves import Scale, Setting, areas, what_each_adds
-from circuits.discover import SPARE, discover
+from circuits.discover import discover
 from circuits.faithfulness import Measured, by_site
 from circuits.graph import Node, as_json
 from circuits.prompts import EncodedPrompts

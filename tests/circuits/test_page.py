@@ -226,7 +226,7 @@ def test_check_and_ablations_show_the_records(visit, sample_page):
     assert check.locator("svg.chart").count() == 5
     for heading in ("Edges against path patching", "What each node adds", "not found on"):
         assert heading in check.inner_text()
-    assert "0.81 to 0.92" in check.locator("tr:has-text('circuit without errors')").inner_text()
+    assert "0.81 to 0.92" in check.locator("tr:has-text('strongest features')").inner_text()
     assert "0.91 to 0.96" in check.locator(".figures").inner_text()
     header = tab.locator("header").inner_text()
     assert "0.90 (0.86 to 0.95), other nodes at their mean" in header
