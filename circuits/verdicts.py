@@ -22,7 +22,7 @@ REASONS = {
     "below_threshold": "{n} below the threshold",
     "little_influence": "{n} with too little influence",
     "no_path_to_output": "{n} without a path to the output",
-    "no_path_from_tokens": "{n} without one from the tokens",
+    "no_path_from_tokens": "{n} with none from the tokens",
     "no_room": "{n} whose path would take more nodes than are left",
     "eliminated": "{n} not needed",
 }
@@ -88,7 +88,8 @@ def of_nodes(kept: Kept) -> list[str]:
 
 
 def _reasons(kept: Kept) -> str:
-    parts = [REASONS[why].format(n=f"{n:,}") for why, n in kept.left_out.items() if n]
+    counts = {why: kept.left_out.get(why, 0) for why in REASONS}
+    parts = [REASONS[why].format(n=f"{n:,}") for why, n in counts.items() if n]
     if kept.changed < kept.asked:
         only = f": only {kept.changed:,} have clean and patch values that differ"
         return only + (f", of which {_listed(parts)} are left out" if parts else "")
@@ -118,7 +119,7 @@ def of_task(
     if metric == "kl":
         if patch < LEAST_DIVERGENCE:
             found.append(f"the patch hardly changes what the model says: {patch:.3f} nats")
-    elif abs(patch - clean) < LEAST_MOVE * size:
+    elif abs(patch - clean) <= LEAST_MOVE * size:
         found.append(
             f"the patch hardly changes what is asked: the mean {metric} goes from {clean:.2f} to "
             f"{patch:.2f}, so effects are of next to nothing"
