@@ -25,6 +25,8 @@ from saes.suite import Suite
 Cards = dict[str, dict[str, Any]]
 TOKENS = 8
 EXAMPLES = 6
+PROMOTED = 2
+"Tokens in a label that is made without text."
 FEATURES_AT_ONCE = 256
 "Rows unembedded together: 160 MB of scores over Qwen's vocabulary."
 
@@ -93,6 +95,32 @@ def name(card: Mapping[str, Any]) -> str:
     said = card["promoted"][0][0].strip() if card["promoted"] else ""
     read = " / ".join(peaks[:2]) or "silent"
     return f"{read} → {said}" if said else read
+
+
+def promoted_labels(
+    model: TransformerBridge, suite: Suite, nodes: Iterable[Node]
+) -> dict[Node, str]:
+    """A label for every feature among `nodes` that needs no text: the tokens it promotes most.
+
+    `SITE/FEATURE` where the model has no tokenizer.
+    """
+    by_site: dict[Site, list[Node]] = {}
+    for node in nodes:
+        if node.kind == "feature":
+            by_site.setdefault(Site.parse(node.site), []).append(node)
+    labels: dict[Node, str] = {}
+    for site, members in by_site.items():
+        if getattr(model, "tokenizer", None) is None:
+            labels |= {node: f"{site}/{node.feature}" for node in members}
+            continue
+        features = sorted({int(node.feature) for node in members})
+        found = logit_tokens(model, suite[site], features).promoted[:, :PROMOTED].tolist()
+        said = {
+            feature: " / ".join(t.strip() or t for t in token_strings(model.tokenizer, ids))
+            for feature, ids in zip(features, found, strict=True)
+        }
+        labels |= {node: f"→ {said[int(node.feature)]}" for node in members}
+    return labels
 
 
 @torch.no_grad()

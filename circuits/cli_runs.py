@@ -135,6 +135,9 @@ def discover(
         int,
         typer.Option(help="Draws the bundled text for examples; verify and ablate draw by it too."),
     ] = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with this run where it was cut off.")
+    ] = False,
     force: Force = False,
 ) -> None:
     """Find the sparse feature circuit of a prompt set.
@@ -187,6 +190,7 @@ def discover(
             text=text or (),
             seed=seed,
             force=force,
+            resume=resume,
             command=command_line(),
             report=report,
         )
@@ -300,7 +304,9 @@ def compare(
 @app.command()
 def render(
     run: RunFolder,
-    to: Annotated[str, typer.Option(help="Of html, svg, pdf, separated by commas.")] = "html",
+    to: Annotated[
+        str, typer.Option(help="Of html, svg, pdf, gexf, graphml, separated by commas.")
+    ] = "html",
     nodes: Annotated[int, typer.Option(help="Nodes in the figure.")] = 25,
 ) -> None:
     """Draw a run: the page, and vector figures for a paper.

@@ -9,8 +9,10 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.ablation import masks_of
 from circuits.answers import metric_of, preference_of
-from circuits.attribution.edges import LOGIT, edge_weights
+from circuits.attribution.edges import LOGIT, EdgeWeights, edge_weights
+from circuits.attribution.effects import Gradients
 from circuits.attribution.states import BatchState
+from circuits.cards import promoted_labels
 from circuits.choice import choose, pool_of
 from circuits.faithfulness import ablation_means, default_to, ends, metrics_with
 from circuits.graph import Node, rounded
@@ -27,6 +29,7 @@ from circuits.ranking import (
 )
 from circuits.readout import MetricChoice, metric_name, short_name
 from circuits.report import Report, silent
+from circuits.resume import NOTHING_KEPT, Parts
 from circuits.verdicts import Kept, of_nodes, of_task
 from hooked_qwen.identity import identity
 from hooked_qwen.sites import Site
@@ -52,26 +55,40 @@ def discover(
     prompts: EncodedPrompts,
     *,
     config: DiscoverConfig,
+    parts: Parts = NOTHING_KEPT,
     report: Report = silent,
 ) -> Discovery:
     """Estimate every node's effect on the metric, keep the strongest, weigh their edges.
 
-    Effects and weights are means over the prompts; thresholds apply to the means.
+    Effects and weights are means over the prompts; thresholds apply to the means. `parts` keeps
+    what is done of them, batch by batch.
     """
     suite = suite.fitting(model)
     metric = metric_of(config.metric, model, prompts, suite, positions=config.positions)
     means = reference_means(model, suite, prompts, config)
     states = list(states_of(model, suite, prompts, config, means))
     ranking, gradients = rank_nodes(
-        model, suite, prompts, metric, config=config, means=means, states=states, report=report
+        model,
+        suite,
+        prompts,
+        metric,
+        config=config,
+        means=means,
+        states=states,
+        parts=parts,
+        report=report,
     )
     inputs = [n for n, _ in ranking if n.kind == "token"]
     pool = pool_of(ranking, config)
     weights: dict[tuple[Node, Node], float] = {}
     done = 0
-    for state, g in zip(states, gradients, strict=True):
-        with rules_of(model, config):
-            found = edge_weights(model, suite, state, g, metric, [*pool.nodes, *inputs])
+    for batch, (state, g) in enumerate(zip(states, gradients, strict=True)):
+
+        def find(state: BatchState = state, g: Gradients = g) -> EdgeWeights:
+            with rules_of(model, config):
+                return edge_weights(model, suite, state, g, metric, [*pool.nodes, *inputs])
+
+        found = parts.edges(batch, find)
         for pair, weight in found.items():
             weights[pair] = weights.get(pair, 0.0) + weight / len(prompts)
         done += len(state.rows)
@@ -87,6 +104,8 @@ def discover(
         _add_activations(graph, state, len(prompts))
     _name_output(graph, prompts, summary, config.metric)
     _add_tokens(graph, prompts)
+    for node, label in promoted_labels(model, suite, graph).items():
+        graph.nodes[node]["label"] = label
     graph.graph.update(_meta(model, suite, prompts, config, summary, weights, graph))
     graph.graph.update(_told(kept, summary, config))
     return Discovery(graph, ranking, _norm_outliers(states))

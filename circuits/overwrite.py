@@ -16,6 +16,7 @@ from circuits.render.words import counted
 MADE_FROM = "made_from"
 "Where a record says what it was made from."
 FIGURES = ("graph.svg", "graph.pdf", "verification.svg", "verification.pdf")
+EXPORTS = ("graph.gexf", "graph.graphml")
 RUN_FILES = (
     "manifest.json",  # first: a run with one is whole
     "verification.json",
@@ -25,6 +26,7 @@ RUN_FILES = (
     "cards.json",
     "metric.safetensors",
     *FIGURES,
+    *EXPORTS,
 )
 ABLATIONS = "ablations"
 RUN, GRAPH = "run/1", "feature-graph/1"

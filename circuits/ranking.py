@@ -30,12 +30,14 @@ from circuits.metric import Metric
 from circuits.prompts import EncodedPrompts, Positions
 from circuits.readout import MetricChoice, check_metric, metric_name
 from circuits.report import Report, counting, silent
+from circuits.resume import NOTHING_KEPT, Parts
 from hooked_qwen.relevance import relevance_rules
 from hooked_qwen.sites import Site
 from hooked_qwen.tokens import Bos
 from saes.suite import Suite
 
 Ranking = list[tuple[Node, float]]
+Effects = tuple[list[float], Gradients]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,25 +112,28 @@ def rank_nodes(
     config: DiscoverConfig,
     means: Means | None,
     states: Sequence[BatchState] | None = None,
+    parts: Parts = NOTHING_KEPT,
     report: Report = silent,
 ) -> tuple[Ranking, list[Gradients]]:
     """Mean effect of every node that moves, strongest first, and each batch's gradients.
 
-    `states` are those of `states_of`, where the caller has them.
+    `states` are those of `states_of`, where the caller has them; `parts` keeps what is done.
     """
     totals: dict[Node, float] = {}
     gradients: list[Gradients] = []
     done = 0
-    for state in states or states_of(model, suite, prompts, config, means):
-        g = gradients_of(model, suite, state, metric, config)
-        gradients.append(g)
+    for batch, state in enumerate(states or states_of(model, suite, prompts, config, means)):
         nodes = all_nodes(suite, state, positions=config.positions)
         nodes += token_nodes(state, positions=config.positions)
-        if config.estimator == "exact":
-            effects = _exact(model, suite, state, metric, nodes, report)
-        else:
-            found = node_effects(suite, state, g, positions=config.positions)
-            effects = _picked(found, nodes)
+
+        def find(state: BatchState = state, nodes: Sequence[Node] = nodes) -> Effects:
+            g = gradients_of(model, suite, state, metric, config)
+            if config.estimator == "exact":
+                return _exact(model, suite, state, metric, nodes, report), g
+            return _picked(node_effects(suite, state, g, positions=config.positions), nodes), g
+
+        effects, g = parts.effects(batch, nodes, find)
+        gradients.append(g)
         for node, effect in zip(nodes, effects, strict=True):
             totals[node] = totals.get(node, 0.0) + effect
         done += len(state.rows)

@@ -178,7 +178,7 @@ def write_run(
     manifest = {
         "schema": RUN,
         "command": list(command),
-        "versions": {"python": platform.python_version()} | {p: _version(p) for p in PACKAGES},
+        "versions": versions(),
         "model_path": inputs.model,
         "dictionaries_path": inputs.dictionaries,
         "prompts_path": inputs.prompts,
@@ -189,6 +189,11 @@ def write_run(
         **watch.reading(),
     }
     write_json(manifest, folder / "manifest.json")
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of Python and of the packages that decide a run's numbers."""
+    return {"python": platform.python_version()} | {p: _version(p) for p in PACKAGES}
 
 
 def made_from(

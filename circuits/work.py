@@ -1,12 +1,14 @@
 """What each verb for circuits does, as one function: inputs opened, work done, folder written."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from circuits import edit as edits
 from circuits import graph as graphs
@@ -39,10 +41,12 @@ from circuits.prompts import (
 )
 from circuits.ranking import DiscoverConfig
 from circuits.readout import MetricChoice
+from circuits.render import export
 from circuits.render.compare_page import comparison_page
 from circuits.render.curves import curves_figure
 from circuits.render.figure import figure
 from circuits.report import Report, silent
+from circuits.resume import NOTHING_KEPT, close_parts, open_parts
 from circuits.runs import (
     Inputs,
     Loaded,
@@ -52,6 +56,7 @@ from circuits.runs import (
     open_inputs,
     read_run,
     verification_of,
+    versions,
     write_page,
     write_run,
 )
@@ -67,7 +72,7 @@ from hooked_qwen.tokens import token_blocks
 EXAMPLE_TOKENS = 16_384
 "Tokens of running text looked at for a feature's examples."
 EXAMPLE_BLOCK = 64
-FORMATS = ("html", "svg", "pdf")
+FORMATS = ("html", "svg", "pdf", *export.WRITERS)
 
 
 def make_prompts(
@@ -131,6 +136,7 @@ def discover_run(
     text: Sequence[str] = (),
     seed: int = 0,
     force: bool = False,
+    resume: bool = False,
     command: Sequence[str] = (),
     report: Report = silent,
 ) -> Discovery:
@@ -138,7 +144,7 @@ def discover_run(
 
     `given` are prompts that are no file yet: the run writes them where `inputs` says. `text` is
     where features' examples come from besides the prompts; the bundled model brings its own,
-    drawn by `seed`.
+    drawn by `seed`. `resume` goes on with a run of several batches of prompts that was cut off.
 
     Raises `ValueError` where another run, a verification or ablations in `out` would be lost,
     unless by `force`.
@@ -150,7 +156,17 @@ def discover_run(
     texts = texts_of(text) if text else None
     loaded = open_inputs(inputs, config, given)
     check_run(out, lambda: {"model_hash": identity(loaded.model)}, force=force)
-    discovery = discover(loaded.model, loaded.suite, loaded.prompts, config=config, report=report)
+    parts = NOTHING_KEPT
+    if resume and callable(config.metric):
+        raise ValueError(
+            "a run whose metric is a Python function cannot be resumed: its parts are not kept"
+        )
+    if len(loaded.prompts) > config.batch_size and not callable(config.metric):
+        identified = _identified(loaded, made_from(inputs, config, seed, text))
+        parts = open_parts(out, identified, resume=resume, force=force)
+    discovery = discover(
+        loaded.model, loaded.suite, loaded.prompts, config=config, parts=parts, report=report
+    )
     if texts is None and local_folder(inputs.model) == local_folder(BUNDLED):
         texts = partial(language.documents, seed=1 + seed)
     write_run(
@@ -165,7 +181,18 @@ def discover_run(
         text=text,
         given=given,
     )
+    close_parts(out)
     return discovery
+
+
+def _identified(loaded: Loaded, source: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides a run's numbers to the last bit."""
+    return {
+        **source,
+        "model_hash": identity(loaded.model),
+        "versions": versions(),
+        "threads": torch.get_num_threads(),
+    }
 
 
 def _labelled(
@@ -321,7 +348,9 @@ def compare_runs(a: Path, b: Path, out: Path, *, force: bool = False) -> list[Di
 
 
 def render_run(folder: Path, formats: Sequence[str], nodes: int) -> list[Path]:
-    """Write the page or figures of a run; figures of the curves too once it is verified.
+    """Write the page, figures or files for other programs of a run.
+
+    Once it is verified, figures of the curves too.
 
     Raises `ValueError` listing the formats for another one.
     """
@@ -336,6 +365,10 @@ def render_run(folder: Path, formats: Sequence[str], nodes: int) -> list[Path]:
         if suffix == "html":
             write_page(folder)
             written.append(folder / "graph.html")
+            continue
+        if suffix in export.WRITERS:
+            export.write(run.graph, folder / f"graph.{suffix}")
+            written.append(folder / f"graph.{suffix}")
             continue
         figure(run.graph, folder / f"graph.{suffix}", max_nodes=nodes)
         written.append(folder / f"graph.{suffix}")
