@@ -28,6 +28,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from hooked_qwen.forward import unembed
 from hooked_qwen.hooks import capture
+from hooked_qwen.precision import widened
 from hooked_qwen.sites import Site
 
 Logits = Float[Tensor, "batch vocabulary"]
@@ -55,7 +56,8 @@ class SiteMetric:
     ) -> Float[Tensor, " batch"]:
         """The metric of prompts `rows` with this at the site; `pos` may leave early ones out."""
         column = tensor.shape[1] - 1 - self.back[rows].to(tensor.device)
-        return self.value(tensor[torch.arange(len(tensor), device=tensor.device), column])
+        here = tensor[torch.arange(len(tensor), device=tensor.device), column]
+        return self.value(widened(here))
 
 
 Metric = LogitMetric | SiteMetric

@@ -32,6 +32,7 @@ from hooked_qwen.files import write_atomically
 from hooked_qwen.forward import run_through
 from hooked_qwen.hooks import capture
 from hooked_qwen.sites import Site
+from hooked_qwen.tensor_files import aligned
 from hooked_qwen.tokens import Batch
 from saes.suite import Suite
 
@@ -179,7 +180,7 @@ def _weights(file: Path) -> tuple[Float[Tensor, " d_site"], float]:
             f"the direction in {file} is of {direction.dtype} and shape {tuple(direction.shape)}: "
             "expected one row of floating-point numbers"
         )
-    return direction, float(bias)
+    return aligned(direction), float(bias)
 
 
 def bind_feature(
