@@ -19,6 +19,10 @@ Text = Annotated[
     ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there, made from else.")]
+TextBesideCache = Annotated[
+    list[str] | None,
+    typer.Option("--text", help="As for the other commands; with --cache only to judge on it."),
+]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder written by `circuits discover`.")]
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from circuits.cli_options import Force, Mlp, Model, Text, at_least, say_found
+from circuits.cli_options import Force, Mlp, Model, Text, TextBesideCache, at_least, say_found
 from circuits.progress import bars
 from circuits.tables import console, probe_table, quality_table
 
@@ -42,8 +42,8 @@ class Layout(StrEnum):
 @app.command()
 def train(
     families: Annotated[list[Family], typer.Argument(help="saes, transcoders, or both.")],
-    text: Text,
     out: Annotated[Path, typer.Option(help="Folder for the dictionaries.")],
+    text: TextBesideCache = None,
     model: Model = "bundled",
     layers: Annotated[str, typer.Option(help="'all' or such as '0-3,7'.")] = "all",
     sites: Annotated[
@@ -74,7 +74,8 @@ def train(
         float, typer.Option(help="Save a running average of the weights with this decay.")
     ] = 0.0,
     cache: Annotated[
-        Path | None, typer.Option(help="Read activations from here (`circuits cache`).")
+        Path | None,
+        typer.Option(help="Read activations from here (`circuits cache`); --text is not needed."),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the checkpoint in --out.")
@@ -101,7 +102,9 @@ def train(
     check_place(out)
     if cut_off(out) and not resume:
         console.print(f"starting over: --resume would go on from the checkpoint in {out}")
-    texts = suites.texts_of(text)
+    if not text and cache is None:
+        raise ValueError("there is nothing to train on: give --text, or --cache")
+    texts = suites.texts_of(text) if text else None
     with bars() as report:
         loaded = suites.load_model(model, report)
         chosen = parse_layers(layers, loaded.cfg.n_layers)

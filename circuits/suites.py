@@ -22,13 +22,13 @@ from hooked_qwen.identity import identity
 from hooked_qwen.load import BUNDLED, load, local_folder
 from hooked_qwen.shards import Cache, write_cache
 from hooked_qwen.sites import Site
-from hooked_qwen.stream import ActivationBatch, StreamConfig
+from hooked_qwen.stream import StreamConfig
 from hooked_qwen.texts import read_texts
 from saes.controls import judge
 from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.metrics import Quality, evaluate_jointly, held_out_blocks
 from saes.probing import probe, read_labelled
-from saes.run import RunOptions, from_cache, train_suite, training_text
+from saes.run import HELD_OUT_CHARACTERS, RunOptions, held_out_text, train_suite, training_text
 from saes.sae import sae
 from saes.store import Store, StoreConfig, build_store
 from saes.suite import MlpChoice, find, hash_of, load_suite, notify_of_another_model
@@ -79,7 +79,7 @@ def load_model(source: str, report: Report) -> TransformerBridge:
 def train(
     model: TransformerBridge,
     specs: Sequence[DictionarySpec],
-    texts: Texts,
+    texts: Texts | None,
     out: Path,
     *,
     config: TrainConfig,
@@ -89,18 +89,13 @@ def train(
     report: Report = silent,
     dtype: torch.dtype = torch.float32,
 ) -> list[Quality]:
-    """Train a suite into `out` and judge it on held-out text."""
-    opened = None if cache is None else Cache.open(cache)
+    """Train a suite into `out` and judge it on held-out text; with a cache, on the cache's."""
 
     report("first activations", 0, 1)
 
     def step(now: Progress) -> None:
         told = f"loss {now.loss:.3f}, L0 {now.l0:.0f}, FVU {now.fvu:.3f}, dead {now.dead:.0%}"
         report("training", now.step, now.steps, f"{told}, {now.tokens_per_second:,.0f}/s")
-
-    def batches(sites: list[Site], start: int) -> Iterator[ActivationBatch]:
-        assert opened is not None
-        return from_cache(opened, sites, model, stream, start)
 
     return train_suite(
         model,
@@ -110,7 +105,7 @@ def train(
         config=config,
         stream=stream,
         options=options,
-        batches=None if opened is None else batches,
+        cache=None if cache is None else Cache.open(cache),
         report=step,
         report_stage=report,
         dtype=dtype,
@@ -128,7 +123,7 @@ def cache_activations(
     half: bool = False,
     report: Report = silent,
 ) -> Cache:
-    """Write activations of the text that dictionaries are trained on; the held-out part is not."""
+    """Write activations of the text to train on, and the tokens of the part that is held out."""
     return write_cache(
         model,
         sites,
@@ -137,6 +132,7 @@ def cache_activations(
         config=stream,
         tokens=tokens,
         dtype=torch.bfloat16 if half else torch.float32,
+        held_out=held_out_blocks(held_out_text(texts()), model, tokens=HELD_OUT_CHARACTERS),
         report=lambda done, total: report("caching", done, total),
     )
 

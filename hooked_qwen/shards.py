@@ -2,6 +2,8 @@
 
     CACHE/manifest.json                 what was read, by which model, and the files with their sums
     CACHE/buffer-00000.safetensors      {site: [tokens, d_model]}, tokens in the order of the text
+    CACHE/held-out.safetensors          tokens int32 [blocks, pos] of text that is in no buffer, to
+                                        judge on what was trained from the cache
 
 A cache that was cut off is taken up where it stopped. Buffers are those of `stream.buffers`, so
 training from a float32 cache sees the same batches as training from the model itself.
@@ -9,12 +11,13 @@ training from a float32 cache sees the same batches as training from the model i
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from hashlib import file_digest
+from dataclasses import asdict, dataclass
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
@@ -25,9 +28,11 @@ from hooked_qwen.identity import identity
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import ActivationBatch, StreamConfig, buffers, is_outlier
 from hooked_qwen.tensor_files import read_tensors
+from hooked_qwen.texts_read import Position, TextsRead
 
 SCHEMA = "activation-cache/1"
 MANIFEST = "manifest.json"
+HELD_OUT = "held-out.safetensors"
 MODEL = ("model", "model_hash", "model_dtype")
 "Fields that say which model it was, and in which precision it ran."
 SHAPES = ("block_length", "blocks_per_pass", "buffer_size")
@@ -43,11 +48,15 @@ def write_cache(
     config: StreamConfig,
     tokens: int,
     dtype: torch.dtype = torch.float32,
+    held_out: Int[Tensor, "blocks pos"] | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> "Cache":
     """Write at least `tokens` activations of each of `sites` to `out`, from where it stopped.
 
-    Raises `ValueError` when `out` holds a cache of something else, or the text ends too early.
+    `held_out` is kept beside them: tokens to judge on, which `texts` are without.
+
+    Raises `ValueError` when `out` holds a cache of something else, other text among it, or the
+    text ends too early.
     """
     about = {
         "schema": SCHEMA,
@@ -56,9 +65,15 @@ def write_cache(
         "dtype": str(dtype).removeprefix("torch."),
         **{name: getattr(config, name) for name in SHAPES},
     }
-    shards = _written(out, about)
+    found = _written(out, about)
+    shards, before = found.get("shards", []), found.get("read")
+    if held_out is not None:
+        about |= {"held_out": _write_held_out(out, held_out, found.get("held_out"))}
+    elif "held_out" in found:
+        about |= {"held_out": found["held_out"]}
+    read = TextsRead(texts, before=Position(**before) if before else None)
     done = sum(shard["tokens"] for shard in shards)
-    source = buffers(model, sites, texts, config=config, start=len(shards))
+    source = buffers(model, sites, read, config=config, start=len(shards))
     while done < tokens:
         report(done, tokens)
         buffer = next(source, None)
@@ -66,7 +81,7 @@ def write_cache(
             raise ValueError(f"the text gave {done} activations, but {tokens} were asked for")
         shards.append(_write_shard(out, len(shards), buffer, dtype))
         done += shards[-1]["tokens"]
-        _write_manifest(out, about | {"shards": shards})
+        _write_manifest(out, about | {"read": asdict(read.position), "shards": shards})
     report(tokens, tokens)
     return Cache.open(out)
 
@@ -86,6 +101,20 @@ class Cache:
     @property
     def tokens(self) -> int:
         return sum(shard["tokens"] for shard in self.manifest["shards"])
+
+    @property
+    def hash(self) -> str:
+        """First 16 hex digits of a SHA-256 of what its buffers hold, in their order."""
+        sums = "".join(shard["sha256"] for shard in self.manifest["shards"])
+        return sha256(sums.encode()).hexdigest()[:16]
+
+    def held_out(self) -> Int[Tensor, "blocks pos"] | None:
+        """Tokens of text that is in no buffer; None in caches that were written without.
+
+        Raises `ValueError` when the file is not what was written.
+        """
+        about = self.manifest.get("held_out")
+        return None if about is None else self._tensors(about)["tokens"].long()
 
     def buffers(
         self,
@@ -122,21 +151,24 @@ class Cache:
                 )
 
     def _read(self, shard: dict[str, Any], sites: Sequence[Site]) -> ActivationBatch:
+        tensors = self._tensors(shard)
+        values: dict[Site, Tensor] = {site: tensors[str(site)].float() for site in sites}
+        return ActivationBatch(values, {site: is_outlier(value) for site, value in values.items()})
+
+    def _tensors(self, shard: Mapping[str, Any]) -> dict[str, Tensor]:
         path = self.folder / shard["file"]
         if not path.is_file() or _sum_of(path) != shard["sha256"]:
             raise ValueError(f"{path} is not what was written: remove {self.folder}, cache again")
         try:
-            tensors = read_tensors(path)
+            return read_tensors(path)
         except SafetensorError as error:
             raise ValueError(f"{path} is not a readable safetensors file: {error}") from None
-        values: dict[Site, Tensor] = {site: tensors[str(site)].float() for site in sites}
-        return ActivationBatch(values, {site: is_outlier(value) for site, value in values.items()})
 
 
-def _written(out: Path, about: dict[str, Any]) -> list[dict[str, Any]]:
-    """The shards that `out` has already."""
+def _written(out: Path, about: dict[str, Any]) -> dict[str, Any]:
+    """The manifest that `out` has already."""
     if not (out / MANIFEST).exists():
-        return []
+        return {}
     found = _read_manifest(out)
     if other := _of_another_model(found, about):
         raise ValueError(f"{out} holds activations of another model: {other}")
@@ -144,7 +176,23 @@ def _written(out: Path, about: dict[str, Any]) -> list[dict[str, Any]]:
     if differing:
         told = "; ".join(f"{n} is {found.get(n)!r} there, {about[n]!r} here" for n in differing)
         raise ValueError(f"{out} is another cache: {told}")
-    return found["shards"]
+    return found
+
+
+def _write_held_out(
+    out: Path, blocks: Int[Tensor, "blocks pos"], found: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Write the tokens to judge on, or raise where `found` says that others are there."""
+    path = out / HELD_OUT
+    tensors = {"tokens": blocks.int().contiguous()}
+    tokens = sha256(tensors["tokens"].numpy().tobytes()).hexdigest()
+    if found is not None and found["tokens"] != tokens:
+        raise ValueError(
+            f"{out} is a cache of another text: give the same text in the same order, or another "
+            "folder"
+        )
+    write_atomically(path, lambda partial: save_file(tensors, partial))
+    return {"file": path.name, "tokens": tokens, "sha256": _sum_of(path)}
 
 
 def _about_model(model: TransformerBridge) -> dict[str, str]:

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from hooked_qwen.files import write_atomically
 from hooked_qwen.tensor_files import read_tensors_and_metadata
+from hooked_qwen.texts_read import Position
 from saes.training import Snapshot
 
 
@@ -23,21 +24,28 @@ class Keeper:
     every: float
     identity: Mapping[str, Any]
     "what the run is; a run that is anything else must not go on from it"
+    position: Callable[[], Position | None] = lambda: None
+    "how far the text has been read, where it comes from text"
     last: float = field(default_factory=time.monotonic)
 
     def __call__(self, snapshot: Callable[[], Snapshot]) -> None:
         if time.monotonic() - self.last < self.every:
             return
         taken = snapshot()
-        about = {"step": str(taken.step), "identity": json.dumps(self.identity, sort_keys=True)}
+        position = self.position()
+        about = {
+            "step": str(taken.step),
+            "identity": json.dumps(self.identity, sort_keys=True),
+            "position": json.dumps(position and asdict(position)),
+        }
         write_atomically(
             self.path, lambda partial: save_file(taken.tensors, partial, metadata=about)
         )
         self.last = time.monotonic()
 
 
-def read_snapshot(path: Path, identity: Mapping[str, Any]) -> Snapshot:
-    """The snapshot in `path`.
+def read_snapshot(path: Path, identity: Mapping[str, Any]) -> tuple[Snapshot, Position | None]:
+    """The snapshot in `path`, and how far the text had been read by then.
 
     Raises `ValueError` when the file is broken, or was written by a run with another `identity`,
     naming what differs.
@@ -52,4 +60,5 @@ def read_snapshot(path: Path, identity: Mapping[str, Any]) -> Snapshot:
     if differing:
         told = "; ".join(f"{n} was {was[n]!r}, is {now[n]!r}" for n in differing)
         raise ValueError(f"{path} is of another training run: {told}")
-    return Snapshot(int(about["step"]), tensors)
+    position = json.loads(about.get("position", "null"))
+    return Snapshot(int(about["step"]), tensors), Position(**position) if position else None

@@ -1,17 +1,20 @@
 """A whole training run: text in, a folder of dictionaries with their quality out.
 
-OUT/training/checkpoint.safetensors     while it trains: what a resumed run goes on from
-OUT/training/log.jsonl                  one line every 50 steps
-OUT/suite.json, OUT/NAME/...            the dictionaries, all at once when all is done
+OUT/checkpoint.safetensors      while it trains: what a resumed run goes on from
+OUT/training.jsonl              one line every 50 steps
+OUT/suite.json, OUT/NAME/...    the dictionaries, all at once when all is done
 """
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from hooked_qwen.files import build_folder_atomically
@@ -19,6 +22,7 @@ from hooked_qwen.identity import identity
 from hooked_qwen.shards import Cache
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import ActivationBatch, StreamConfig, activation_batches, shuffled
+from hooked_qwen.texts_read import TextsRead
 from saes.checkpoint import Keeper, read_snapshot
 from saes.dictionary import DictionarySpec
 from saes.formats import ours
@@ -29,9 +33,8 @@ from saes.training import Progress, Trained, fit
 
 HELD_OUT_CHARACTERS = 40_000
 CHECKPOINT = "checkpoint.safetensors"
-
-Batches = Callable[[list[Site], int], Iterator[ActivationBatch]]
-"Activations of some sites from a batch number on."
+Texts = Callable[[], Iterator[str]]
+"Opens a corpus from its start."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,13 +52,13 @@ class RunOptions:
 def train_suite(
     model: TransformerBridge,
     specs: Sequence[DictionarySpec],
-    texts: Callable[[], Iterator[str]],
+    texts: Texts | None,
     out: Path,
     *,
     config: TrainConfig,
     stream: StreamConfig,
     options: RunOptions | None = None,
-    batches: Batches | None = None,
+    cache: Cache | None = None,
     evaluation_tokens: int = 2048,
     dtype: torch.dtype = torch.float32,
     report: Callable[[Progress], None] | None = None,
@@ -65,24 +68,30 @@ def train_suite(
 
     `texts` opens the corpus from its start. Its first 40,000 characters are held out; the rest
     is read as often as `config.tokens` needs. Activations come from the model as it reads, or
-    from `batches`, such as shards on disk. A run that was cut off goes on from its last
-    checkpoint with `options.resume`, to the same weights, bit for bit. Dictionaries that are in
-    `out` already stay until the new ones take their place.
+    from `cache`, which also has text to judge on where `texts` is None. A run that was cut off
+    goes on from its last checkpoint with `options.resume`, to the same weights, bit for bit.
+    Dictionaries that are in `out` already stay until the new ones take their place.
 
-    Raises `ValueError` when the checkpoint is of a run with other settings.
+    Raises `ValueError` when the checkpoint is of a run with other settings, another model or
+    other text, and where there is nothing to train on or to judge on.
     """
     options = options or RunOptions()
     sites = sorted({site for spec in specs for site in (spec.source, spec.target)})
-    blocks = held_out_blocks(_held_out(texts()), model, tokens=evaluation_tokens)
-    what = _identity(model, specs, config, stream)
+    blocks = _judged_on(texts, cache, model, evaluation_tokens)
+    what = _identity(model, specs, config, stream, cache, blocks)
     place = out / CHECKPOINT
-    after = read_snapshot(place, what) if options.resume and place.exists() else None
+    after, before = None, None
+    if options.resume and place.exists():
+        after, before = read_snapshot(place, what)
     out.mkdir(parents=True, exist_ok=True)
     start = after.step if after else 0
-    if batches is None:
-        source = activation_batches(model, sites, training_text(texts), config=stream, start=start)
+    read = None
+    if cache is None:
+        assert texts is not None
+        read = TextsRead(training_text(texts), before=before)
+        source = activation_batches(model, sites, read, config=stream, start=start)
     else:
-        source = batches(sites, start)
+        source = from_cache(cache, sites, model, stream, start)
     with open_log(out, options.logs, after_step=start) as log:
 
         def tell(now: Progress) -> None:
@@ -96,7 +105,12 @@ def train_suite(
             config=config,
             report=tell,
             report_calibration=lambda done, total: report_stage("thresholds", done, total),
-            keep=Keeper(place, options.checkpoint_every, what),
+            keep=Keeper(
+                place,
+                options.checkpoint_every,
+                what,
+                position=lambda: read.position if read is not None else None,
+            ),
             after=after,
         )
     dictionaries = [t.dictionary for t in trained]
@@ -113,6 +127,22 @@ def train_suite(
     )
     report_stage("writing", 1, 1)
     return quality
+
+
+def _judged_on(
+    texts: Texts | None, cache: Cache | None, model: TransformerBridge, tokens: int
+) -> Int[Tensor, "blocks pos"]:
+    """Held-out tokens, of the text or, without one, of the cache."""
+    if texts is not None:
+        return held_out_blocks(held_out_text(texts()), model, tokens=tokens)
+    if cache is None:
+        raise ValueError("there is nothing to train on: give a text, or activations in a cache")
+    blocks = cache.held_out()
+    if blocks is None:
+        raise ValueError(
+            f"{cache.folder} was written without text to judge on: give a text too (--text)"
+        )
+    return blocks[: max(1, tokens // blocks.shape[1])]
 
 
 def from_cache(
@@ -147,12 +177,17 @@ def _identity(
     specs: Sequence[DictionarySpec],
     config: TrainConfig,
     stream: StreamConfig,
+    cache: Cache | None,
+    judged_on: Int[Tensor, "blocks pos"],
 ) -> dict[str, Any]:
-    """What makes two runs the same run."""
+    """What makes two runs the same run; the text after what is held out is told by `TextsRead`."""
     of_specs = [f"{s.name} {s.architecture} k={s.k} skip={s.skip}" for s in specs]
     precision = str(model.cfg.dtype).removeprefix("torch.")
     about = {"model hash": identity(model), "model precision": precision}
     about |= {"dictionaries": of_specs, "threads": _threads()}
+    about |= {"device": next(model.parameters()).device.type}
+    about |= {"held-out tokens": sha256(judged_on.cpu().numpy().tobytes()).hexdigest()[:16]}
+    about |= {"cache": None if cache is None else cache.hash}
     return about | record_of(config) | {f"stream {k}": v for k, v in asdict(stream).items()}
 
 
@@ -191,7 +226,7 @@ def _write(
             shutil.copytree(logs / name, folder / name, symlinks=True)
 
 
-def training_text(texts: Callable[[], Iterator[str]]) -> Iterator[str]:
+def training_text(texts: Texts) -> Iterator[str]:
     """What is not held out, again and again; raises `ValueError` when that is nothing."""
     while True:
         rest = _after_held_out(texts())
@@ -205,7 +240,8 @@ def training_text(texts: Callable[[], Iterator[str]]) -> Iterator[str]:
         yield from rest
 
 
-def _held_out(texts: Iterator[str]) -> Iterator[str]:
+def held_out_text(texts: Iterator[str]) -> Iterator[str]:
+    """The first 40,000 characters, which dictionaries are judged on."""
     taken = 0
     for text in texts:
         if taken >= HELD_OUT_CHARACTERS:

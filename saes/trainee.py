@@ -220,8 +220,11 @@ class Trainee:
             Normalisation(state[f"mean {side}"].to(device).clone(), float(state[f"scale {side}"]))
             for side in ("source", "target")
         )
+        # Adam counts the same updates.
+        self.updates = int(state[f"step {next(iter(self.parameters))}"])
         for name in _NUMBERS:
-            setattr(self, name, type(getattr(self, name))(state[name].item()))
+            if name in state:
+                setattr(self, name, type(getattr(self, name))(state[name].item()))
 
     def record(self) -> dict[str, Any]:
         """How it was trained, for the card."""
@@ -275,7 +278,7 @@ class Trainee:
         return SparseDictionary(self.spec, {n: w.clone() for n, w in weights.items()})
 
 
-_NUMBERS = ("updates", "fvu", "l0", "loss", "smallest", "coefficient", "outliers", "bandwidth")
+_NUMBERS = ("fvu", "l0", "loss", "smallest", "coefficient", "outliers", "bandwidth")
 
 
 def share_of_last(decay: float, count: int) -> float:

@@ -64,6 +64,33 @@ def test_a_cache_that_was_cut_off_ends_the_same(model, tmp_path, cache):
     assert write(model, tmp_path / "other").manifest == cache.manifest
 
 
+def test_a_cache_does_not_go_on_with_another_text(model, tmp_path):
+    write(model, tmp_path / "cut", tokens=60)
+    other = text()
+    other[1] = "q" * 11
+    with pytest.raises(ValueError, match="the text is not the one that was read before"):
+        write(model, tmp_path / "cut", texts=other)
+    write(model, tmp_path / "cut", texts=[*text(), "more" * 10])
+
+
+def test_a_cache_keeps_the_tokens_to_judge_on(model, tmp_path):
+    held_out = torch.arange(16).view(2, 8)
+    cache = write(model, tmp_path / "cache", held_out=held_out, tokens=60)
+    assert torch.equal(cache.held_out(), held_out)
+    with pytest.raises(ValueError, match="is a cache of another text"):
+        write(model, tmp_path / "cache", held_out=held_out + 1)
+    again = write(model, tmp_path / "cache", held_out=held_out)
+    assert torch.equal(again.held_out(), held_out)
+    assert torch.equal(write(model, tmp_path / "cache").held_out(), held_out)
+    (tmp_path / "cache/held-out.safetensors").write_bytes(b"something else")
+    with pytest.raises(ValueError, match="held-out.safetensors is not what was written"):
+        again.held_out()
+
+
+def test_a_cache_without_tokens_to_judge_on(cache):
+    assert cache.held_out() is None
+
+
 def test_half_precision_is_what_was_asked_for(model, tmp_path, cache):
     half = write(model, tmp_path / "half", dtype=torch.bfloat16)
     exact = next(read(cache)).values[MLP]

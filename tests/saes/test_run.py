@@ -16,10 +16,11 @@ from hooked_qwen.load import hook
 from hooked_qwen.shards import write_cache
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import StreamConfig
+from hooked_qwen.tensor_files import read_tensors_and_metadata
 from saes import run
 from saes.log import open_log
 from saes.metrics import evaluate, held_out_blocks
-from saes.run import RunOptions, check_place, cut_off, from_cache, train_suite
+from saes.run import RunOptions, check_place, cut_off, train_suite
 from saes.sae import sae
 from saes.suite import load_suite
 from saes.training import TrainConfig
@@ -212,9 +213,85 @@ def test_training_from_a_cache_gives_the_same_dictionaries(model, tmp_path):
     train(
         model,
         tmp_path / "cached",
-        batches=lambda s, start: from_cache(cache, s, model, STREAM, start),
+        cache=cache,
     )
     assert dictionaries_in(tmp_path / "live") == dictionaries_in(tmp_path / "cached")
+
+
+def cached(model, out, **options):
+    sites = sorted({site for spec in SPECS for site in (spec.source, spec.target)})
+    read = run.training_text(texts)
+    chosen = {"config": STREAM, "tokens": 16 * 12} | options
+    return write_cache(model, sites, read, out, **chosen)
+
+
+def test_a_cache_has_the_text_to_judge_on(model, tmp_path):
+    held_out = held_out_blocks(run.held_out_text(texts()), model, tokens=64, length=8)
+    cache = cached(model, tmp_path / "cache", held_out=held_out)
+    quality = train(model, tmp_path / "with-text", cache=cache)
+    assert train(model, tmp_path / "without", texts=None, cache=cache) == quality
+    assert dictionaries_in(tmp_path / "with-text") == dictionaries_in(tmp_path / "without")
+
+
+def test_nothing_to_judge_or_train_on_is_said(model, tmp_path):
+    with pytest.raises(ValueError, match="nothing to train on: give a text, or activations"):
+        train(model, tmp_path / "suite", texts=None)
+    with pytest.raises(ValueError, match=r"without text to judge on: give a text too \(--text\)"):
+        train(model, tmp_path / "suite", texts=None, cache=cached(model, tmp_path / "cache"))
+    assert not (tmp_path / "suite").exists()
+
+
+def another_start():
+    return iter(["g" + HELD_OUT[1:], TRAINED])
+
+
+def another_order():
+    return iter([HELD_OUT[:50], HELD_OUT[50:] + TRAINED[:40], TRAINED[41:] + "u"])
+
+
+def shorter():
+    return iter([HELD_OUT[:50], HELD_OUT[50:] + TRAINED[:40]])
+
+
+@pytest.mark.parametrize(
+    ("other", "match"),
+    [
+        (another_start, "is of another training run: held-out tokens was"),
+        (another_order, "the text is not the one that was read before: the first 2 texts differ"),
+        (shorter, "the text is not the one that was read before"),
+    ],
+)
+def test_training_does_not_go_on_with_another_text(model, tmp_path, other, match):
+    with pytest.raises(Killed):
+        train(model, tmp_path / "cut", options=EACH_STEP, report=killed_at(9))
+    with pytest.raises(ValueError, match=match):
+        train(model, tmp_path / "cut", options=GO_ON, texts=other)
+    assert cut_off(tmp_path / "cut")
+
+
+def test_training_goes_on_with_a_text_that_has_grown(model, tmp_path):
+    """Only what was read decides."""
+
+    def grown():
+        yield from texts()
+        yield "more" * 100
+
+    with pytest.raises(Killed):
+        train(model, tmp_path / "cut", options=EACH_STEP, report=killed_at(8))
+    position = json.loads(
+        read_tensors_and_metadata(tmp_path / "cut" / run.CHECKPOINT)[1]["position"]
+    )
+    assert position["texts"] == 2
+    train(model, tmp_path / "cut", options=GO_ON, texts=grown)
+
+
+def test_training_does_not_go_on_with_another_cache(model, tmp_path):
+    options = {"cache": cached(model, tmp_path / "one"), "report": killed_at(9)}
+    with pytest.raises(Killed):
+        train(model, tmp_path / "cut", options=EACH_STEP, **options)
+    longer = cached(model, tmp_path / "longer", tokens=16 * 20)
+    with pytest.raises(ValueError, match="is of another training run: cache was"):
+        train(model, tmp_path / "cut", options=GO_ON, cache=longer)
 
 
 def test_where_a_run_may_write(model, tmp_path):
