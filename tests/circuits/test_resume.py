@@ -37,8 +37,10 @@ def case():
     return toy(dtype=torch.float32), full_suite(dtype=torch.float32), toy_prompts(n=5)
 
 
-@pytest.mark.parametrize("estimator", ["ig", "relp", "exact"])
-@pytest.mark.parametrize(("what", "done"), [("node effects", 2), ("node effects", 5), ("edges", 4)])
+@pytest.mark.parametrize(
+    ("estimator", "what", "done"),
+    [("ig", "node effects", 2), ("relp", "node effects", 5), ("exact", "edges", 4)],
+)
 def test_a_run_that_goes_on_ends_in_the_same_graph(case, tmp_path, estimator, what, done):
     model, suite, prompts = case
     config = dataclasses.replace(CONFIG, estimator=estimator)
