@@ -106,17 +106,21 @@ def with_own_answers(model: TransformerBridge, prompts: EncodedPrompts) -> Encod
     if all(prompts.answer_ids):
         return prompts
     logits = clean_logits(model, prompts)
-    ids, weights, texts = [], [], []
+    ids, weights, texts, answers = [], [], [], []
     for prompt, given, row in zip(prompts.prompts, prompts.answer_ids, logits, strict=True):
         chosen, shares = (list(given), [1 / len(given)] * len(given)) if given else likeliest(row)
         ids.append(tuple(chosen))
         weights.append(tuple(shares))
-        texts.append(replace(prompt, answer=tuple(token_strings(model.tokenizer, chosen))))
+        own = tuple(token_strings(model.tokenizer, chosen))
+        answers.append(own)
+        texts.append(prompt if given else replace(prompt, answer=own))
     return replace(
         prompts,
         prompts=tuple(texts),
         answer_ids=tuple(ids),
         answer_weights=tuple(weights),
+        answer_texts=tuple(answers),
+        own=frozenset(i for i, given in enumerate(prompts.answer_ids) if not given),
     )
 
 

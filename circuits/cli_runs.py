@@ -11,11 +11,13 @@ import typer
 
 from circuits.cli_options import Force, Mlp, Model, RunFolder, at_least, say_found
 from circuits.progress import bars
+from circuits.render.words import counted
 from circuits.tables import (
     ablation_table,
     comparison_table,
     console,
     discovery_summary,
+    tasks_table,
     verification_table,
 )
 
@@ -75,7 +77,11 @@ class Split(StrEnum):
 def discover(
     out: Annotated[Path, typer.Option(help="Run folder to write.")],
     prompts: Annotated[
-        Path | None, typer.Argument(help="Prompt file: JSON Lines or CSV.", show_default=False)
+        Path | None,
+        typer.Argument(
+            help="Prompt file: JSON Lines or CSV. Its fields: docs/circuits.md, Prompts.",
+            show_default=False,
+        ),
     ] = None,
     clean: Annotated[str | None, typer.Option(help="In place of a file: one prompt,")] = None,
     patch: Annotated[str | None, typer.Option(help="its counterpart of the same length,")] = None,
@@ -110,9 +116,16 @@ def discover(
         float | None, typer.Option(help="or what stays as faithful as this, by elimination.")
     ] = None,
     positions: Annotated[
-        Positions,
-        typer.Option(help="Keep token positions apart; so, lining up last tokens; or sum them."),
-    ] = Positions.keep,
+        Positions | None,
+        typer.Option(
+            help="Token positions: keep apart (prompts of one length), end: so, last tokens lined "
+            "up (of several lengths), or sum. By default what the lengths ask for."
+        ),
+    ] = None,
+    skip_unfit: Annotated[
+        bool,
+        typer.Option("--skip-unfit", help="Leave out prompts that do not fit the tokenizer."),
+    ] = False,
     bos: Annotated[
         Bos,
         typer.Option(help="A BOS token before each prompt: as the tokenizer does, always, never."),
@@ -148,7 +161,7 @@ def discover(
     --wrong " is" --out run`
     """
     from circuits import work
-    from circuits.prompts import read_prompts
+    from circuits.prompts import WhenUnfit, read_prompts
     from circuits.ranking import DiscoverConfig
     from circuits.readout import read_metric
     from circuits.runs import Inputs
@@ -167,6 +180,8 @@ def discover(
         raise ValueError("--patch, --answer and --wrong go with --clean; a file has its own")
     assert prompts is not None
     listed = given or read_prompts(prompts)
+    unfit: WhenUnfit = "skip" if skip_unfit else "refuse"
+    fitting = (listed, model, bos.value, unfit)
     config = DiscoverConfig(
         metric=read_metric(metric),
         estimator=estimator.value,
@@ -174,12 +189,12 @@ def discover(
         threshold=threshold,
         influence=influence,
         faithfulness=faithfulness,
-        positions=positions.value,
+        positions=positions.value if positions else work.positions_for(*fitting),
         bos=bos.value,
         reference=reference.value if reference else work.reference_for(listed),
         edge_threshold=edge_threshold,
     )
-    inputs = Inputs.resolved(model, dictionaries, prompts, mlp.value)
+    inputs = Inputs.resolved(model, dictionaries, prompts, mlp.value, unfit)
     say_found(dictionaries, mlp)
     with bars() as report:
         found = work.discover_run(
@@ -322,7 +337,9 @@ def render(
 
 @prompts_app.command("make")
 def make_prompts(
-    task: Annotated[str, typer.Argument(help="Such as agreement_nounpp; a wrong one lists all.")],
+    task: Annotated[
+        str, typer.Argument(help="Such as agreement_nounpp; `circuits prompts list` has all.")
+    ],
     out: Annotated[Path, typer.Option(help="JSON Lines file to write.")],
     n: Annotated[int, typer.Option(help="Number of pairs.")] = 40,
     split: Annotated[Split, typer.Option(help="Train and test share no content word.")] = (
@@ -332,7 +349,7 @@ def make_prompts(
     seed: int = 0,
     force: Force = False,
 ) -> None:
-    """Write a prompt set of ours in words that are one token to a model; a wrong TASK lists all.
+    """Write a prompt set of ours in words that are one token to a model.
 
     Example: `circuits prompts make agreement_nounpp --n 40 --out prompts.jsonl`
     """
@@ -342,7 +359,22 @@ def make_prompts(
     prompts = work.make_prompts(
         task, n, split=split.value, seed=seed, model=model, out=out, force=force
     )
-    console.print(f"{len(prompts)} pairs in {out}, such as {prompts[0].clean!r}", highlight=False)
+    console.print(
+        f"{counted(len(prompts), 'pair')} in {out}, such as {prompts[0].clean!r}",
+        highlight=False,
+        markup=False,
+    )
+
+
+@prompts_app.command("list")
+def list_prompts(model: Model = "bundled") -> None:
+    """The tasks that `circuits prompts make` knows for a model, with an example of each.
+
+    Example: `circuits prompts list --model bundled`
+    """
+    from circuits import work
+
+    tasks_table(work.list_tasks(model))
 
 
 def _ablation_name(

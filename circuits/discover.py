@@ -16,7 +16,8 @@ from circuits.cards import promoted_labels
 from circuits.choice import choose, pool_of
 from circuits.faithfulness import ablation_means, default_to, ends, metrics_with
 from circuits.graph import Node, rounded
-from circuits.metric import NAMES, Metric, on_clean, on_patch
+from circuits.metric import Metric, on_clean, on_patch
+from circuits.output import output_node, prompts_record
 from circuits.prompts import EncodedPrompts
 from circuits.prune import Removal, kept_edges
 from circuits.ranking import (
@@ -27,7 +28,7 @@ from circuits.ranking import (
     rules_of,
     states_of,
 )
-from circuits.readout import MetricChoice, metric_name, short_name
+from circuits.readout import MetricChoice, metric_name
 from circuits.report import Report, silent
 from circuits.resume import NOTHING_KEPT, Parts
 from circuits.verdicts import Kept, of_nodes, of_task
@@ -208,18 +209,6 @@ def _add_activations(graph: nx.DiGraph, state: BatchState, n_prompts: int) -> No
         data["activation"] += float(here.sum()) / n_prompts
 
 
-def output_node(prompts: EncodedPrompts, metric: MetricChoice) -> tuple[Node, str]:
-    """The graph's output and its label: the answer, where there is only one, or what is read."""
-    if metric not in NAMES:
-        name = short_name(metric)
-        return Node("logit", name), name
-    answers = {answer for p in prompts.prompts for answer in p.answer}
-    answer = answers.pop() if len(answers) == 1 else "answer"
-    against = "wrong" if all(prompts.wrong_ids) else "mean"
-    labels = {"log-probability": f"log p({answer})", "kl": "KL from the clean run"}
-    return Node("logit", answer), labels.get(metric_name(metric), f"{answer} − {against}")
-
-
 def _name_output(
     graph: nx.DiGraph, prompts: EncodedPrompts, summary: _Summary, metric: MetricChoice
 ) -> None:
@@ -260,6 +249,7 @@ def _meta(
         **config.record(),
         "edge_units": "metric",
         "n_prompts": len(prompts),
+        **prompts_record(prompts),
         "begins_with": list(prompts.begins_with),
         "tokens_hash": prompts.tokens_hash(),
         "columns": list(prompts.columns) if prompts.columns and config.positions != "sum" else None,

@@ -125,6 +125,8 @@ def load(path: Path) -> nx.DiGraph:
         found = record.get("schema") if isinstance(record, Mapping) else type(record).__name__
         raise ValueError(f"{path} has schema {found!r}, expected {SCHEMA!r}")
     graph = nx.DiGraph(**record["meta"])
+    if isinstance(metric := graph.graph.get("metric"), str):
+        graph.graph["metric"] = metric.replace(" ", "-")  # earlier versions wrote a space
     for fields in record["nodes"]:
         attributes = {k: v for k, v in fields.items() if k not in ("id", "site", "feature")}
         attributes.pop("position")

@@ -1,27 +1,24 @@
-"""Prompt sets: pairs of prompts that differ in one thing, with the answer to each.
-
-A line of a JSON Lines file is `{"clean": ..., "patch": ..., "answer": ..., "wrong": ...}` with an
-optional `case`; `answer` and `wrong` may be lists. A null `patch` leaves the reference to zero or
-a mean, a null `answer` asks for the model's own, a null `wrong` for the whole vocabulary. The
-layouts of published sets are read as they
-are: `clean_prefix/patch_prefix/clean_answer/patch_answer` (Marks et al.) and CSV with
-`clean,corrupted` (Hanna et al.).
+"""Prompt sets in the tokens of one model: pairs that differ in one thing, with their answers.
 
 Positions are counted from the left over tokens; prompts of different lengths are padded on the
 left, so the last token of every prompt is in the last column.
+
+An answer of several tokens is measured at the first token in which the right answers and the
+wrong ones differ: what they share before it is appended to the prompt.
 """
 
-import csv
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from hashlib import sha256
-from itertools import zip_longest
-from pathlib import Path
+from itertools import takewhile, zip_longest
 from typing import Any, Literal
 
-from hooked_qwen.files import write_atomically
+import torch
+from jinja2 import TemplateError
+
+from circuits.prompt_files import Chat, Prompt, prompt_lines, read_prompts, write_prompts
 from hooked_qwen.tokens import (
     Batch,
     Bos,
@@ -32,25 +29,21 @@ from hooked_qwen.tokens import (
     token_strings,
 )
 
+__all__ = ["EncodedPrompts", "Positions", "Prompt", "Unfit", "encode_prompts", "prompt_lines",
+           "read_prompts", "write_prompts"]  # fmt: skip
+
 Positions = Literal["keep", "end", "sum"]
 "Kept apart, for prompts of one length or of several whose last tokens share a column; or summed."
-DIGITS = "0123456789"
+WhenUnfit = Literal["refuse", "skip"]
+"Whether a prompt that does not fit the tokenizer is an error, or left out and counted."
 
 
-@dataclass(frozen=True, kw_only=True)
-class Prompt:
-    """One line of a prompt set. For `patch`, when there is one, `wrong` is the right answer.
+class Unfit(ValueError):
+    """A prompt that does not fit the tokenizer; `reason` says it in words for all of its kind."""
 
-    No `answer` asks for the model's own, no `wrong` stands for the whole vocabulary.
-    """
-
-    clean: str
-    patch: str | None
-    answer: tuple[str, ...]
-    wrong: tuple[str, ...]
-    case: str = ""
-    where: str = ""
-    "file and line, for messages"
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -68,6 +61,14 @@ class EncodedPrompts:
     "what each answer counts for; None: the same"
     begins_with: tuple[str, ...] = ()
     "tokens put before every prompt, as the tokenizer does; the first positions are theirs"
+    answer_texts: tuple[tuple[str, ...], ...] | None = None
+    "the tokens of `answer_ids` as text; None: those of the prompts"
+    own: frozenset[int] = frozenset()
+    "numbers of the prompts without an answer, whose answers are the model's own"
+    several_tokens: int = 0
+    "prompts whose answers are of several tokens, measured at the first that differs"
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    "prompts of the set that do not fit the tokenizer, by the reason"
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -82,203 +83,241 @@ class EncodedPrompts:
         """Positions told apart: 1 where they are summed."""
         return 1 if positions == "sum" else self.clean.tokens.shape[1]
 
-
-def read_prompts(path: Path) -> list[Prompt]:
-    """Read a prompt file; raises `ValueError` naming file, line and what is wrong with it."""
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"there is no prompt file at {path}")
-    records = _csv_records(path) if path.suffix == ".csv" else _json_records(path)
-    prompts = [_prompt(record, where) for where, record in records]
-    if not prompts:
-        raise ValueError(f"{path} holds no prompts")
-    return prompts
+    @property
+    def lengths(self) -> tuple[int, int]:
+        """Tokens of the shortest and of the longest prompt."""
+        counts = self.clean.mask.sum(1)
+        return int(counts.min()), int(counts.max())
 
 
-def prompt_lines(prompts: Sequence[Prompt]) -> str:
-    """A prompt set as JSON Lines."""
-    return "".join(
-        json.dumps(
-            {
-                "clean": p.clean,
-                "patch": p.patch,
-                "answer": p.answer[0] if len(p.answer) == 1 else list(p.answer) or None,
-                "wrong": p.wrong[0] if len(p.wrong) == 1 else list(p.wrong) or None,
-                "case": p.case,
-            },
-            ensure_ascii=False,
-        )
-        + "\n"
-        for p in prompts
-    )
+@dataclass(frozen=True)
+class _Row:
+    """One prompt in tokens."""
 
-
-def write_prompts(prompts: Sequence[Prompt], path: Path) -> None:
-    """Write a prompt set as JSON Lines, whole or not at all."""
-    content = prompt_lines(prompts).encode()
-    write_atomically(path, lambda partial: partial.write_bytes(content))
+    prompt: Prompt
+    clean: list[int]
+    patch: list[int] | None
+    right: tuple[int, ...]
+    wrong: tuple[int, ...]
+    several: bool
+    "whether an answer has several tokens"
 
 
 def encode_prompts(
-    prompts: Sequence[Prompt], tokenizer: Any, *, positions: Positions, bos: Bos = "auto"
+    prompts: Sequence[Prompt],
+    tokenizer: Any,
+    *,
+    positions: Positions,
+    bos: Bos = "auto",
+    unfit: WhenUnfit = "refuse",
+    width: int | None = None,
 ) -> EncodedPrompts:
-    """Check a prompt set against a tokenizer and put it in tokens.
+    """Check a prompt set against a tokenizer and put it in tokens, in `width` columns if given.
 
     Before each prompt stand the tokens that the tokenizer itself puts there, or what `bos` says.
 
-    Raises `ValueError` naming the line when an answer is not one token, a pair is not of one
-    length, clean equals patch, or, with positions kept, prompts are of different lengths.
+    Raises `ValueError` naming the line when no single token tells right from wrong, a pair is
+    not of one length, clean equals patch, a prompt is longer than `width`, or, with positions
+    kept, prompts are of different lengths. With `unfit` these are left out and counted.
     """
-    clean = [encode_prompt(tokenizer, p.clean, bos) for p in prompts]
-    with_patch = [p.patch is not None for p in prompts]
-    if any(with_patch) != all(with_patch):
-        odd = prompts[with_patch.index(not with_patch[0])]
-        raise ValueError(f"{odd.where}: either every prompt has a patch or none has")
-    patch = [encode_prompt(tokenizer, p.patch, bos) for p in prompts if p.patch is not None]
-    for prompt, a, b in zip(prompts, clean, patch, strict=bool(patch)) if patch else ():
-        _check_pair(prompt, a, b, tokenizer)
-    if positions == "keep":
-        _check_lengths(prompts, clean)
+    rows, left_out = _fitting(prompts, tokenizer, positions, bos, unfit, width)
+    patches = [row.patch for row in rows if row.patch is not None]
+    if 0 < len(patches) < len(rows):
+        with_first = rows[0].patch is not None
+        odd = next(row for row in rows if (row.patch is not None) != with_first)
+        raise ValueError(f"{odd.prompt.where}: either every prompt has a patch or none has")
+    pad = _pad(tokenizer)
+    clean = [row.clean for row in rows]
+    answers = tuple(row.right for row in rows)
     return EncodedPrompts(
-        tuple(prompts),
-        pad_left(clean, _pad(tokenizer)),
-        pad_left(patch, _pad(tokenizer)) if patch else None,
-        tuple(_answer_ids(p, p.answer, tokenizer) for p in prompts),
-        tuple(_answer_ids(p, p.wrong, tokenizer) for p in prompts),
-        None if positions == "sum" else _columns(clean, tokenizer),
+        tuple(row.prompt for row in rows),
+        _padded(clean, pad, width),
+        _padded(patches, pad, width) if patches else None,
+        answers,
+        tuple(row.wrong for row in rows),
+        None if positions == "sum" else _columns(clean, tokenizer, width),
         begins_with=tuple(token_strings(tokenizer, start_of_text(tokenizer, bos))),
+        answer_texts=tuple(tuple(token_strings(tokenizer, ids)) for ids in answers),
+        several_tokens=sum(row.several for row in rows),
+        left_out=dict(left_out.most_common()),
     )
+
+
+def _fitting(
+    prompts: Sequence[Prompt],
+    tokenizer: Any,
+    positions: Positions,
+    bos: Bos,
+    unfit: WhenUnfit,
+    width: int | None,
+) -> tuple[list[_Row], Counter[str]]:
+    """The prompts that fit, and how many do not for which reason."""
+    rows: list[_Row] = []
+    left_out: Counter[str] = Counter()
+
+    def kept(checks: Iterable[Any]) -> list[_Row]:
+        found = []
+        for check in checks:
+            try:
+                found.append(check())
+            except Unfit as error:
+                if unfit == "refuse":
+                    raise
+                left_out[error.reason] += 1
+        return found
+
+    rows = kept(lambda p=prompt: _row(p, tokenizer, bos) for prompt in prompts)
+    if positions == "keep" and rows and width is None:
+        common = Counter(len(row.clean) for row in rows).most_common(1)[0][0]
+        rows = kept(lambda r=row: _of_length(r, common) for row in rows)
+    if width is not None:
+        least, most = (width if positions == "keep" else 1), width
+        rows = kept(lambda r=row: _within(r, least, most) for row in rows)
+    if not rows:
+        raise ValueError(
+            f"none of {len(prompts)} prompts fits the tokenizer: "
+            + ", ".join(f"{n} {reason}" for reason, n in left_out.most_common())
+        )
+    return rows, left_out
+
+
+def _row(prompt: Prompt, tokenizer: Any, bos: Bos) -> _Row:
+    """One prompt in tokens; raises `Unfit`."""
+    if prompt.unfit:
+        raise Unfit(f"{prompt.where}: {prompt.unfit}; leave the line out", prompt.unfit)
+    texts = _texts(prompt, tokenizer)
+    clean = encode_prompt(tokenizer, texts[0], bos)
+    patch = None if texts[1] is None else encode_prompt(tokenizer, texts[1], bos)
+    if patch is not None:
+        _check_pair(prompt, clean, patch, tokenizer)
+    shared, right, wrong, several = _answers(prompt, tokenizer)
+    return _Row(
+        prompt, clean + shared, None if patch is None else patch + shared, right, wrong, several
+    )
+
+
+def _texts(prompt: Prompt, tokenizer: Any) -> tuple[str, str | None]:
+    """Clean and patch as the model reads them: chat messages through its template."""
+    if prompt.chat is None:
+        return prompt.clean, prompt.patch
+    clean, patch = prompt.chat
+    return (
+        _templated(clean, tokenizer, prompt.where),
+        None if patch is None else _templated(patch, tokenizer, prompt.where),
+    )
+
+
+def _templated(chat: Chat, tokenizer: Any, where: str) -> str:
+    """Messages as one text, at whose end the assistant speaks, or goes on with its message."""
+    if not getattr(tokenizer, "chat_template", None):
+        raise ValueError(
+            f"{where}: the prompt is chat messages, but the model's tokenizer has no chat "
+            "template: take an instruct model, or write clean and patch as text"
+        )
+    messages = [{"role": role, "content": content} for role, content in chat]
+    goes_on = chat[-1][0] == "assistant"
+    try:
+        return tokenizer.apply_chat_template(
+            messages,
+            tokenize=False,
+            add_generation_prompt=not goes_on,
+            continue_final_message=goes_on,
+        )
+    except (TemplateError, ValueError) as error:
+        raise ValueError(f"{where}: the model's chat template refuses it ({error})") from None
 
 
 def _pad(tokenizer: Any) -> int:
     return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
 
 
+def _padded(rows: Sequence[Sequence[int]], pad: int, width: int | None) -> Batch:
+    """One batch, `width` columns wide, where that is more than the longest row has."""
+    batch = pad_left(rows, pad)
+    more = (width or 0) - batch.tokens.shape[1]
+    if more <= 0:
+        return batch
+    widened = torch.nn.functional.pad
+    return Batch(
+        tokens=widened(batch.tokens, (more, 0), value=pad), mask=widened(batch.mask, (more, 0))
+    )
+
+
 def _check_pair(prompt: Prompt, clean: list[int], patch: list[int], tokenizer: Any) -> None:
     if len(clean) != len(patch):
-        raise ValueError(
+        raise Unfit(
             f"{prompt.where}: clean has {len(clean)} tokens and patch {len(patch)}, but a pair "
             f"needs one length: {token_strings(tokenizer, clean)} against "
-            f"{token_strings(tokenizer, patch)}"
+            f"{token_strings(tokenizer, patch)}",
+            "clean and patch are not of one length",
         )
     if clean == patch:
-        raise ValueError(f"{prompt.where}: clean and patch are the same prompt {prompt.clean!r}")
+        raise Unfit(
+            f"{prompt.where}: clean and patch are the same prompt {prompt.clean!r}",
+            "clean and patch are the same",
+        )
 
 
-def _check_lengths(prompts: Sequence[Prompt], rows: Sequence[list[int]]) -> None:
-    counts = Counter(map(len, rows))
-    common = counts.most_common(1)[0][0]
-    for prompt, row in zip(prompts, rows, strict=True):
-        if len(row) != common:
-            raise ValueError(
-                f"{prompt.where}: {len(row)} tokens where most prompts have {common}; positions "
-                "can only be kept when all prompts have one length. Use --positions end, which "
-                "lines up the last tokens, or sum, or leave this prompt out"
-            )
+def _of_length(row: _Row, common: int) -> _Row:
+    if len(row.clean) != common:
+        raise Unfit(
+            f"{row.prompt.where}: {len(row.clean)} tokens where most prompts have {common}; "
+            "positions can only be kept when all prompts have one length. Use --positions end, "
+            "which lines up the last tokens, or sum, or leave this prompt out",
+            "of another length than most, with positions kept",
+        )
+    return row
 
 
-def _answer_ids(prompt: Prompt, answers: tuple[str, ...], tokenizer: Any) -> tuple[int, ...]:
-    ids = []
-    for answer in answers:
-        tokens = encode(tokenizer, answer)
-        if len(tokens) != 1:
-            hint = "" if answer.startswith(" ") else "; most answers begin with a space"
-            raise ValueError(
-                f"{prompt.where}: the answer {answer!r} is {len(tokens)} tokens "
-                f"({token_strings(tokenizer, tokens)}), expected one{hint}"
-            )
-        ids.append(tokens[0])
-    return tuple(ids)
+def _within(row: _Row, least: int, most: int) -> _Row:
+    """The row, where it has as many tokens as those of the run whose positions it shares."""
+    if not least <= (n := len(row.clean)) <= most:
+        asked = f"{most}" if least == most else f"at most {most}"
+        raise Unfit(
+            f"{row.prompt.where}: {n} tokens, but the run's prompts have {asked} and positions "
+            "are told apart; take prompts of that length, or discover with --positions sum",
+            "of another length than the run's, with positions told apart",
+        )
+    return row
 
 
-def _columns(rows: Sequence[list[int]], tokenizer: Any) -> tuple[str, ...]:
+def _answers(
+    prompt: Prompt, tokenizer: Any
+) -> tuple[list[int], tuple[int, ...], tuple[int, ...], bool]:
+    """What right and wrong answers share at their start, then the next token of each."""
+    right, wrong = (
+        [encode(tokenizer, a) for a in texts] for texts in (prompt.answer, prompt.wrong)
+    )
+    both = [*right, *wrong]
+    if not all(both):
+        raise ValueError(f"{prompt.where}: an answer has no tokens")
+    several = any(len(ids) > 1 for ids in both)
+    # Without a wrong answer the vocabulary is the other side: the first token differs from it.
+    steps = takewhile(lambda ids: len(set(ids)) == 1, zip(*both, strict=False)) if wrong else ()
+    shared = [ids[0] for ids in steps]
+    firsts = [
+        tuple(dict.fromkeys(ids[len(shared)] for ids in side if len(ids) > len(shared)))
+        for side in (right, wrong)
+    ]
+    whole = min(map(len, both), default=1) == len(shared)
+    if whole or set(firsts[0]) & set(firsts[1]):
+        raise Unfit(
+            f"{prompt.where}: no single token tells {_quoted(prompt.answer)} from "
+            f"{_quoted(prompt.wrong)}: {[token_strings(tokenizer, ids) for ids in both]}",
+            "no single token tells right from wrong answers",
+        )
+    return shared, firsts[0], firsts[1], several
+
+
+def _quoted(texts: Sequence[str]) -> str:
+    return ", ".join(map(repr, texts))
+
+
+def _columns(rows: Sequence[list[int]], tokenizer: Any, width: int | None) -> tuple[str, ...]:
     """The most common token of each column, marked with … where the prompts differ."""
     labels = []
     for column in zip_longest(*(reversed(row) for row in rows)):
         [(token, count)] = Counter(t for t in column if t is not None).most_common(1)
         text = token_strings(tokenizer, [token])[0]
         labels.append(text if count == len(rows) else f"{text}…")
-    return tuple(reversed(labels))
-
-
-def _json_records(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            where = f"{path}, line {number}"
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{where}: not JSON ({error})") from None
-            if not isinstance(record, dict):
-                raise ValueError(f"{where}: expected a JSON object")
-            yield where, record
-
-
-def _csv_records(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    with path.open(encoding="utf-8", newline="") as lines:
-        reader = csv.DictReader(lines)
-        for record in reader:
-            yield f"{path}, line {reader.line_num}", record
-
-
-# What the published layouts call our fields.
-NAMES = {
-    "clean": ("clean", "clean_prefix"),
-    "patch": ("patch", "patch_prefix", "corrupted"),
-    "answer": ("answer", "clean_answer"),
-    "wrong": ("wrong", "patch_answer"),
-}
-
-
-def _prompt(record: Mapping[str, Any], where: str) -> Prompt:
-    found = {
-        field: next((record[n] for n in names if record.get(n) not in (None, "")), None)
-        for field, names in NAMES.items()
-    }
-    if found["answer"] is None and record.get("label", "").isdigit():
-        found["answer"], found["wrong"] = _later_digits(record["label"], where)
-    for field in ("clean", "answer", "wrong"):
-        if found[field] is None and (field == "clean" or field not in record):
-            raise ValueError(
-                f"{where}: no field {' or '.join(map(repr, NAMES[field]))}; "
-                f"the line has {', '.join(map(repr, record))}"
-            )
-    answer, wrong = (_texts(found[f], f, where) for f in ("answer", "wrong"))
-    if wrong and not answer:
-        raise ValueError(f"{where}: a wrong answer needs a right one")
-    if set(answer) & set(wrong):
-        raise ValueError(f"{where}: {sorted(set(answer) & set(wrong))} is both right and wrong")
-    patch = found["patch"]
-    if not isinstance(found["clean"], str) or not (patch is None or isinstance(patch, str)):
-        raise ValueError(f"{where}: clean and patch must be text")
-    case = str(record.get("case") or "")
-    return Prompt(
-        clean=found["clean"], patch=patch, answer=answer, wrong=wrong, case=case, where=where
-    )
-
-
-def _texts(value: Any, field: str, where: str) -> tuple[str, ...]:
-    if value is None:
-        return ()
-    values = value if isinstance(value, list) else [value]
-    if not values or not all(isinstance(v, str) and v for v in values):
-        raise ValueError(f"{where}: {field} must be a text or a list of texts, got {value!r}")
-    return tuple(values)
-
-
-def _later_digits(label: str, where: str) -> tuple[list[str], list[str]]:
-    """Answers of the greater-than task, for tokenizers that split numbers into digits.
-
-    The prompt ends within a year, before its tens digit; `label` is the two digits of the year
-    that must be exceeded. Any higher digit is right, any lower one wrong.
-    """
-    tens = label[0]
-    right, wrong = [d for d in DIGITS if d > tens], [d for d in DIGITS if d < tens]
-    if not right or not wrong:
-        raise ValueError(
-            f"{where}: no single digit decides whether a year is later than {label!r}; "
-            "leave the line out"
-        )
-    return right, wrong
+    return ("",) * ((width or 0) - len(labels)) + tuple(reversed(labels))

@@ -30,7 +30,14 @@ from circuits.cards import Cards
 from circuits.discover import Discovery
 from circuits.graph import Node, rounded, write_json
 from circuits.overwrite import ABLATIONS, RUN, RUN_FILES
-from circuits.prompts import EncodedPrompts, Prompt, encode_prompts, read_prompts, write_prompts
+from circuits.prompts import (
+    EncodedPrompts,
+    Prompt,
+    WhenUnfit,
+    encode_prompts,
+    read_prompts,
+    write_prompts,
+)
 from circuits.ranking import DiscoverConfig, Ranking
 from circuits.readout import (
     READOUT,
@@ -56,10 +63,17 @@ class Inputs:
     dictionaries: str
     prompts: str
     mlp: MlpChoice = "sae"
+    unfit: WhenUnfit = "refuse"
+    "what is done with prompts that do not fit the model's tokenizer"
 
     @classmethod
     def resolved(
-        cls, model: str, dictionaries: str, prompts: str | Path, mlp: MlpChoice = "sae"
+        cls,
+        model: str,
+        dictionaries: str,
+        prompts: str | Path,
+        mlp: MlpChoice = "sae",
+        unfit: WhenUnfit = "refuse",
     ) -> "Inputs":
         folder = local_folder(model)
         return cls(
@@ -67,6 +81,7 @@ class Inputs:
             dictionaries=pinned(dictionaries),
             prompts=str(Path(prompts).resolve()),
             mlp=mlp,
+            unfit=unfit,
         )
 
     def hashes(self) -> dict[str, str | None]:
@@ -85,6 +100,19 @@ class Loaded:
     model: TransformerBridge
     suite: Suite
     prompts: EncodedPrompts
+    inputs: Inputs
+
+    def others(self, path: Path, config: DiscoverConfig) -> EncodedPrompts:
+        """Other prompts, their positions counted as those of the run are."""
+        encoded = encode_prompts(
+            read_prompts(path),
+            self.model.tokenizer,
+            positions=config.positions,
+            bos=config.bos,
+            unfit=self.inputs.unfit,
+            width=None if config.positions == "sum" else self.prompts.clean.tokens.shape[1],
+        )
+        return with_own_answers(self.model, encoded)
 
 
 def open_inputs(
@@ -99,8 +127,14 @@ def open_inputs(
     suite = load_suite(inputs.dictionaries, mlp=inputs.mlp)
     _check_fit(model, suite)
     suite.notify_of_another_model(model)
-    encoded = encode_prompts(prompts, model.tokenizer, positions=config.positions, bos=config.bos)
-    return Loaded(model, suite, with_own_answers(model, encoded))
+    encoded = encode_prompts(
+        prompts,
+        model.tokenizer,
+        positions=config.positions,
+        bos=config.bos,
+        unfit=inputs.unfit,
+    )
+    return Loaded(model, suite, with_own_answers(model, encoded), inputs)
 
 
 def _check_fit(model: TransformerBridge, suite: Suite) -> None:
@@ -185,6 +219,7 @@ def write_run(
         "model_hash": discovery.graph.graph["model"]["hash"],
         **made_from(inputs, config, seed, text),
         "begins_with": discovery.graph.graph["begins_with"],
+        "left_out": discovery.graph.graph["left_out"],
         "norm_outliers": discovery.norm_outliers,
         **watch.reading(),
     }
@@ -202,7 +237,7 @@ def made_from(
     """What decides a graph and its cards: the part of a manifest by which runs are the same."""
     return {
         "seed": seed,
-        "config": config.record() | {"mlp": inputs.mlp},
+        "config": config.record() | {"mlp": inputs.mlp, "unfit": inputs.unfit},
         "text": list(text),
         **inputs.hashes(),
     }
@@ -300,6 +335,7 @@ def read_run(folder: Path) -> Run:
         dictionaries=manifest["dictionaries_path"],
         prompts=manifest["prompts_path"],
         mlp=config.pop("mlp"),
+        unfit=config.pop("unfit", "refuse"),
     )
     ranking = _read(folder / "ranking.json").get("nodes")
     if ranking is None:

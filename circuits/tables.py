@@ -12,7 +12,8 @@ from rich.table import Column, Table
 
 from circuits.compare import Difference
 from circuits.graph import KINDS
-from circuits.render.words import counted, row_name
+from circuits.prompt_files import Prompt
+from circuits.render.words import answers_in_words, counted, row_name
 from circuits.verdicts import of_verification
 
 console = Console(width=None if sys.stdout.isatty() else 110)
@@ -121,6 +122,8 @@ def discovery_summary(graph: nx.DiGraph) -> None:
     if meta["accuracy"] is not None:
         ends += f", right answer preferred on {meta['accuracy']:.0%}"
     say(f"{counted(meta['n_prompts'], 'prompt')}, {ends}")
+    for line in _prompts_used(meta):
+        say(line)
     counts = Counter(data["kind"] for _, data in graph.nodes(data=True))
     nouns = {kind: "output" if kind == "logit" else kind for kind in KINDS}
     kinds = ", ".join(counted(counts[kind], nouns[kind]) for kind in KINDS if counts[kind])
@@ -130,9 +133,40 @@ def discovery_summary(graph: nx.DiGraph) -> None:
         say(f"note: {notice}", style="yellow")
 
 
+def _prompts_used(meta: Mapping[str, Any]) -> list[str]:
+    """Which prompts were left out, which tokens are measured, and how prompts are lined up."""
+    lines = []
+    if left_out := meta["left_out"]:
+        reasons = ", ".join(f"{n} {reason}" for reason, n in left_out.items())
+        lines.append(f"left out {counted(sum(left_out.values()), 'prompt')}: {reasons}")
+    if answers := answers_in_words(meta):
+        lines.append(f"answers {answers}")
+    shortest, longest = meta["prompt_lengths"]
+    if shortest != longest and meta["positions"] == "end":
+        lines.append(
+            f"prompts have {shortest} to {longest} tokens: positions are lined up at the last "
+            "token (--positions end)"
+        )
+    return lines
+
+
 def say(text: str, *, style: str | None = None) -> None:
     """Print a line as it is."""
     console.print(text, style=style, highlight=False, markup=False)
+
+
+def tasks_table(rows: Sequence[tuple[str, str, Prompt | None]]) -> None:
+    """Each task, what it asks, and one pair of it."""
+    for task, described, example in rows:
+        say(f"{task}  {described}", style="bold")
+        if example is None:
+            say("  too few of its words are one token to this model")
+            continue
+        for side, text, answers in (
+            ("clean", example.clean, example.answer),
+            ("patch", example.patch, example.wrong),
+        ):
+            say(f"  {side} {text!r} → {' / '.join(map(repr, answers))}")
 
 
 def verification_table(record: Mapping[str, Any]) -> None:

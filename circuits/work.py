@@ -13,7 +13,6 @@ import torch
 from circuits import edit as edits
 from circuits import graph as graphs
 from circuits import tasks
-from circuits.answers import with_own_answers
 from circuits.attribution.states import Reference
 from circuits.cards import block_texts, make_cards, name, prompt_texts
 from circuits.compare import Difference, differences, different_origins
@@ -33,10 +32,11 @@ from circuits.overwrite import (
 )
 from circuits.prompts import (
     EncodedPrompts,
+    Positions,
     Prompt,
+    WhenUnfit,
     encode_prompts,
     prompt_lines,
-    read_prompts,
     write_prompts,
 )
 from circuits.ranking import DiscoverConfig
@@ -67,7 +67,7 @@ from hooked_qwen.files import build_folder_atomically, content_hash, write_atomi
 from hooked_qwen.identity import identity
 from hooked_qwen.load import BUNDLED, load_tokenizer, local_folder
 from hooked_qwen.notices import notify
-from hooked_qwen.tokens import token_blocks
+from hooked_qwen.tokens import Bos, token_blocks
 
 EXAMPLE_TOKENS = 16_384
 "Tokens of running text looked at for a feature's examples."
@@ -125,6 +125,33 @@ def one_prompt(
 def reference_for(prompts: Sequence[Prompt]) -> Reference:
     """What nodes are moved to by default: the patch prompts', zero where there are none."""
     return "patch" if any(p.patch is not None for p in prompts) else "zero"
+
+
+def positions_for(prompts: Sequence[Prompt], model: str, bos: Bos, unfit: WhenUnfit) -> Positions:
+    """Kept apart where all prompts have one length; else lined up at their last tokens."""
+    tokenizer = load_tokenizer(model)
+    encoded = encode_prompts(prompts, tokenizer, positions="sum", bos=bos, unfit=unfit)
+    shortest, longest = encoded.lengths
+    return "keep" if shortest == longest else "end"
+
+
+def list_tasks(model: str) -> list[tuple[str, str, Prompt | None]]:
+    """Every task that there is for a model: name, description and one example.
+
+    The example is None where the tokenizer knows too few of the task's words as one token.
+    """
+    if local_folder(model) == local_folder(BUNDLED):
+        described = language.TASKS
+        return [(t, said, _bundled_prompts(t, 1, "train", 0)[0]) for t, said in described.items()]
+    tokenizer = load_tokenizer(model)
+
+    def example(task: str) -> Prompt | None:
+        try:
+            return tasks.make(task, 1, tokenizer, split="train")[0]
+        except ValueError:
+            return None
+
+    return [(t.name, t.description, example(t.name)) for t in tasks.TASKS.values()]
 
 
 def discover_run(
@@ -379,10 +406,4 @@ def render_run(folder: Path, formats: Sequence[str], nodes: int) -> list[Path]:
 
 
 def _prompts(loaded: Loaded, path: Path | None, config: DiscoverConfig) -> EncodedPrompts:
-    if path is None:
-        return loaded.prompts
-    prompts = read_prompts(path)
-    encoded = encode_prompts(
-        prompts, loaded.model.tokenizer, positions=config.positions, bos=config.bos
-    )
-    return with_own_answers(loaded.model, encoded)
+    return loaded.prompts if path is None else loaded.others(path, config)

@@ -16,6 +16,7 @@ from circuits.render.words import (
     OPPOSES,
     SUPPORTS,
     acts_on_target,
+    answers_in_words,
     edge_support,
     readable,
     row_name,
@@ -80,19 +81,29 @@ def facts(meta: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What the header says about a graph: pairs of term and value; absent keys are left out."""
     model = meta.get("model")
     name = model.get("name") if isinstance(model, Mapping) else model
-    positions = {"keep": "kept apart", "end": "lined up at the last token", "sum": "summed"}.get(
-        str(meta.get("positions"))
-    )
     accuracy = meta.get("accuracy")
     terms = {
         "Model": name,
         "Metric": _metric(meta),
+        "Answers": answers_in_words(meta),
         "Prompts": meta.get("n_prompts"),
         "Right answer preferred": None if accuracy is None else f"{accuracy:.0%}",
         "Estimator": meta.get("estimator"),
-        "Positions": positions,
+        "Positions": _positions(meta),
     }
     return [(term, str(value)) for term, value in terms.items() if value is not None]
+
+
+def _positions(meta: Mapping[str, Any]) -> str | None:
+    names = {"keep": "kept apart", "end": "lined up at the last token", "sum": "summed"}
+    name, (shortest, longest) = names.get(str(meta.get("positions"))), _lengths(meta)
+    return name and name + ("" if shortest == longest else f" ({shortest} to {longest} tokens)")
+
+
+def _lengths(meta: Mapping[str, Any]) -> tuple[int, int]:
+    """Tokens of the shortest and the longest prompt, equal where the graph does not say."""
+    shortest, longest = meta.get("prompt_lengths") or (0, 0)
+    return shortest, longest
 
 
 def _found(verification: Mapping[str, Any] | None) -> list[tuple[str, str]]:

@@ -4,7 +4,7 @@ Width is counted in cells, as in a terminal: a Latin letter takes one, a CJK cha
 """
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, SupportsFloat
 
 from circuits.graph import Node
@@ -58,7 +58,7 @@ def readable(token: str) -> str:
 def caption(node: Node, data: Mapping[str, Any]) -> str:
     """The text that names a node in a picture, where its band already tells the site."""
     label = data.get("label")
-    if label and node.kind != "logit":
+    if label and (node.kind != "logit" or node.feature == "answer"):
         return readable(str(label))
     if node.kind == "logit":
         return f"“{readable(str(node.feature))}”"
@@ -67,6 +67,8 @@ def caption(node: Node, data: Mapping[str, Any]) -> str:
     return "error" if node.kind == "error" else f"#{node.feature}"
 
 
+OF_ANSWERS = ("logit-difference", "log-probability")
+"Metrics that are of the answers' tokens."
 ROWS = {
     "circuit": "strongest nodes",
     "circuit, no attn or mlp errors": "strongest, no attn or mlp errors",
@@ -80,6 +82,27 @@ def row_name(name: str) -> str:
     `verification.json` says circuit of the n strongest nodes of the ranking.
     """
     return ROWS.get(name, name)
+
+
+def shares_in_words(shares: Sequence[Sequence[Any]], others: int) -> str:
+    """Tokens with their shares: `“ are” 52%, “ is” 48% and 3 more`; a lone one without."""
+    if len(shares) == 1 and not others:
+        return f"“{readable(str(shares[0][0]))}”"
+    named = ", ".join(f"“{readable(str(token))}” {share:.0%}" for token, share in shares)
+    return named + (f" and {others:,} more" if others else "")
+
+
+def answers_in_words(meta: Mapping[str, Any]) -> str | None:
+    """Which tokens a graph's metric is of; None where it is of none or all, or is not said."""
+    answers = meta.get("answers")
+    if not answers or not answers["tokens"] or meta.get("metric") not in OF_ANSWERS:
+        return None
+    whose = {"model": "the model's own: ", "both": "some of them the model's own: "}
+    named = shares_in_words(answers["tokens"], answers["others"])
+    of_several = ""
+    if n := answers["of_several_tokens"]:
+        of_several = f" (of several tokens in {counted(n, 'prompt')}: the first that differs)"
+    return whose.get(answers["of"], "") + named + of_several
 
 
 def counted(n: int, noun: str) -> str:

@@ -27,9 +27,9 @@ def circuit(
     """A graph of `n` nodes over `layers` layers, both signs, with errors, tokens and an output."""
     rng = random.Random(seed)
     graph = nx.DiGraph(
-        metric="logit difference",
+        metric="logit-difference",
         estimator="integrated gradients, 10 steps",
-        edge_units="logit difference",
+        edge_units="logit-difference",
         positions=positions,
         columns=PROMPT if positions == "keep" else None,
         n_prompts=64,

@@ -15,7 +15,7 @@ from tests.circuits import synthetic
 
 
 def graph(effects, columns=None):
-    built = nx.DiGraph(columns=columns, metric="logit difference", positions="keep")
+    built = nx.DiGraph(columns=columns, metric="logit-difference", positions="keep")
     for name, effect in effects.items():
         node = Node.parse(name)
         built.add_node(node, kind=node.kind, token=None, activation=None, effect=effect,

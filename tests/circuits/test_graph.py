@@ -33,7 +33,7 @@ def test_a_name_that_is_no_node_is_refused(text):
 
 
 def small_graph() -> nx.DiGraph:
-    graph = nx.DiGraph(metric="logit difference")
+    graph = nx.DiGraph(metric="logit-difference")
     a, b, out = Node("embed", "token", 1), Node("mlp_out.0", 3, 1), Node("logit", " are")
     for node, effect in ((a, -0.5), (b, 1 / 3), (out, -2.0)):
         graph.add_node(node, kind=node.kind, effect=effect, exact=None, activation=1.0, label="x")

@@ -1,19 +1,22 @@
 """Prompt files: what is read, and what a wrong line is told."""
 
+import copy
 import json
+import os
+from pathlib import Path
 
 import pytest
 import torch
 from tokenizers.processors import TemplateProcessing
 
-from circuits.answers import metric_of
+from circuits.answers import clean_logits, metric_of
 from circuits.discover import discover
 from circuits.prompts import Prompt, encode_prompts, read_prompts, write_prompts
 from circuits.ranking import DiscoverConfig
 from hooked_qwen.bundled import PATH
 from hooked_qwen.forward import last_logits
 from hooked_qwen.load import hook, load_tokenizer
-from tests.conftest import toy_hf, toy_suite, toy_tokenizer
+from tests.conftest import toy, toy_hf, toy_suite, toy_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +95,7 @@ def test_a_line_that_cannot_be_read_is_named(tmp_path, line, message):
 @pytest.mark.parametrize(
     ("line", "positions", "message"),
     [
-        ({**GOOD, "answer": " are not"}, "sum", "line 2: the answer ' are not' is 2 tokens"),
+        ({**GOOD, "answer": " are not", "wrong": " are"}, "sum", "line 2: no single token tells"),
         ({**GOOD, "patch": GOOD["clean"]}, "sum", "line 2: clean and patch are the same"),
         ({**GOOD, "patch": "The key near the old table"}, "sum", "line 2: clean has 5 tokens"),
         (
@@ -191,3 +194,163 @@ def test_an_answer_that_the_model_does_not_have_is_named():
     encoded = encode_prompts([prompt], tokenizer, positions="keep")
     with pytest.raises(ValueError, match=r"the token 'other' has number 60, but toy embeds 60"):
         metric_of("logit-difference", model, encoded)
+
+
+def test_other_encodings_are_read_or_refused_in_one_line(tmp_path):
+    lines = json.dumps({**GOOD, "clean": "Die Schlüssel – 鍵"}, ensure_ascii=False) + "\n"
+    path = tmp_path / "prompts.jsonl"
+    for encoding in ("utf-8", "utf-8-sig", "utf-16", "utf-32"):
+        path.write_bytes((lines * 2).encode(encoding))
+        assert [p.clean for p in read_prompts(path)] == ["Die Schlüssel – 鍵"] * 2
+    path.write_bytes(b'{"clean": "x"}\n{"clean": "Schl\xfcssel"}')
+    with pytest.raises(ValueError, match="line 2: byte 0xfc is not UTF-8; save the file as UTF-8"):
+        read_prompts(path)
+    path.write_bytes('{"clean": "x"}'.encode("utf-16-le"))
+    with pytest.raises(ValueError, match="zero bytes"):
+        read_prompts(path)
+    rows = "clean,patch,answer,wrong\nThe keys,The key, are, is\n"
+    (tmp_path / "p.csv").write_bytes(rows.encode("utf-8-sig"))
+    assert read_prompts(tmp_path / "p.csv")[0].clean == "The keys"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ({**GOOD, "clean": ""}, "line 1: 'clean' is empty"),
+        ({**GOOD, "patch": ""}, "line 1: 'patch' is empty .null where there is none"),
+        ({**GOOD, "answer": ""}, "line 1: 'answer' is empty"),
+        ({**GOOD, "wrong": []}, "line 1: 'wrong' is empty"),
+        ({**GOOD, "clean": None}, "line 1: no field 'clean'"),
+        ({"clean": "x", "label": 3}, "line 1: no field 'answer'"),
+        ({**GOOD, "clean": [{"role": "user"}], "patch": None}, "a chat message is"),
+        ({**GOOD, "clean": [{"role": "user", "content": "x"}]}, "both a list of chat messages"),
+    ],
+)
+def test_what_is_empty_or_of_another_kind_is_said(tmp_path, line, message):
+    with pytest.raises(ValueError, match=message):
+        read_prompts(write(tmp_path, line))
+
+
+def test_a_json_list_and_cells_of_a_csv(tmp_path):
+    (tmp_path / "list.json").write_text(json.dumps([GOOD, GOOD], indent=1))
+    assert len(read_prompts(tmp_path / "list.json")) == 2
+    rows = ["clean,patch,answer,wrong", "The keys,,,", "The keys,The key, are, is, too"]
+    (prompt,) = read_prompts(write(tmp_path, *rows[:2], name="empty.csv"))
+    assert (prompt.patch, prompt.answer, prompt.wrong) == (None, (), ())
+    with pytest.raises(ValueError, match="line 3: more cells than the first line has names"):
+        read_prompts(write(tmp_path, *rows, name="more.csv"))
+
+
+def test_prompts_that_do_not_fit_are_left_out_and_counted(tmp_path, tokenizer):
+    unequal = {**GOOD, "patch": "The key near the old table"}
+    same = {**GOOD, "patch": GOOD["clean"]}
+    prompts = read_prompts(write(tmp_path, unequal, GOOD, same, unequal, GOOD))
+    encoded = encode_prompts(prompts, tokenizer, positions="keep", unfit="skip")
+    assert [p.where for p in encoded.prompts] == [prompts[1].where, prompts[4].where]
+    assert encoded.left_out == {
+        "clean and patch are not of one length": 2,
+        "clean and patch are the same": 1,
+    }
+    with pytest.raises(ValueError, match="none of 1 prompts fits .*: 1 clean and patch are the"):
+        encode_prompts(prompts[2:3], tokenizer, positions="keep", unfit="skip")
+    short = read_prompts(write(tmp_path, GOOD, GOOD, {**GOOD, "clean": "A key", "patch": "A cat"}))
+    assert encode_prompts(short, tokenizer, positions="keep", unfit="skip").left_out == {
+        "of another length than most, with positions kept": 1
+    }
+
+
+def test_years_that_no_digit_decides_are_left_out(tmp_path, tokenizer):
+    rows = ["clean,corrupted,label", *(f"from 1{n} to 1,from 101 to 1,{n}" for n in (52, 95, 9))]
+    prompts = read_prompts(write(tmp_path, *rows, name="years.csv"))
+    with pytest.raises(ValueError, match="line 3: no single digit decides"):
+        encode_prompts(prompts, tokenizer, positions="sum")
+    encoded = encode_prompts(prompts, tokenizer, positions="sum", unfit="skip")
+    assert (len(encoded), list(encoded.left_out.values())) == (1, [2])
+
+
+# The data of github.com/saprmarks/feature-circuits, where it is at hand.
+PUBLISHED = Path(os.environ.get("FEATURE_CIRCUITS_DATA", "absent")) / "nounpp_test.json"
+
+
+@pytest.mark.skipif(not PUBLISHED.exists(), reason="the published prompt set is not here")
+def test_the_rest_of_a_published_set_is_used(tokenizer):
+    prompts = read_prompts(PUBLISHED)
+    with pytest.raises(ValueError, match="nounpp_test.json, line"):
+        encode_prompts(prompts, tokenizer, positions="sum")
+    encoded = encode_prompts(prompts, tokenizer, positions="sum", unfit="skip")
+    assert 0 < len(encoded) == len(prompts) - sum(encoded.left_out.values()) < len(prompts)
+
+
+def test_answers_of_several_tokens_differ_at_one(tmp_path):
+    """What right and wrong share is read as prompt; the next token is the answer."""
+    tokens = toy_tokenizer()  # a token a letter, but for "ab"
+    line = {"clean": "xy", "patch": "zy", "answer": "cde", "wrong": ["cdf", "cdgh"]}
+    prompts = read_prompts(write(tmp_path, line, {**line, "answer": ["c", "d"], "wrong": None}))
+    encoded = encode_prompts(prompts, tokens, positions="end")
+    texts = [tokens.decode(row[mask]) for row, mask in zip(
+        encoded.clean.tokens, encoded.clean.mask, strict=True)]  # fmt: skip
+    assert texts == ["xycd", "xy"]
+    assert [tokens.decode(list(ids)) for ids in encoded.answer_ids] == ["e", "cd"]
+    assert tokens.decode(list(encoded.wrong_ids[0])) == "fg"
+    assert encoded.several_tokens == 1
+    for answer, wrong in (("cd", "c"), (["cd", "ef"], "ce")):
+        unclear = read_prompts(write(tmp_path, {**line, "answer": answer, "wrong": wrong}))
+        with pytest.raises(ValueError, match="line 1: no single token tells .* from"):
+            encode_prompts(unclear, tokens, positions="sum")
+
+
+def test_the_metric_of_several_tokens_is_that_of_plain_transformers(tmp_path):
+    hf, tokens = toy_hf(), toy_tokenizer()
+    line = {"clean": "xy", "patch": "zy", "answer": "cde", "wrong": ["cdf", "cdgh"]}
+    prompts = encode_prompts(read_prompts(write(tmp_path, line)), tokens, positions="keep")
+    plain = hf(torch.tensor([tokens("xycd")["input_ids"]])).logits[0, -1].detach()
+    e, f, g = (tokens(x)["input_ids"][0] for x in "efg")
+    expected = plain[e] - (plain[f] + plain[g]) / 2
+    model = toy()
+    metric = metric_of("logit-difference", model, prompts)
+    found = metric(clean_logits(model, prompts), torch.tensor([0]))
+    assert float(found) == pytest.approx(float(expected), abs=1e-9)
+    logp = metric_of("log-probability", model, prompts)(
+        clean_logits(model, prompts), torch.tensor([0])
+    )
+    assert float(logp) == pytest.approx(float(plain.log_softmax(-1)[e]), abs=1e-9)
+
+
+CHAT = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}" + (
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+def test_chat_messages_go_through_the_models_template(tmp_path, tokenizer):
+    def side(word):
+        return [{"role": "system", "content": "S"}, {"role": "user", "content": f"The {word}"}]
+
+    line = {**GOOD, "clean": side("keys"), "patch": side("key")}
+    prompts = read_prompts(write(tmp_path, line))
+    with pytest.raises(ValueError, match="line 1: .* no chat template: take an instruct model"):
+        encode_prompts(prompts, tokenizer, positions="keep")
+    chatty = copy.deepcopy(tokenizer)
+    chatty.chat_template = CHAT
+    encoded = encode_prompts(prompts, chatty, positions="keep")
+    said = chatty.decode(encoded.clean.tokens[0])
+    assert said == "<system>S<user>The keys<assistant>"
+    write_prompts(prompts, tmp_path / "again.jsonl")
+    assert read_prompts(tmp_path / "again.jsonl")[0].chat == prompts[0].chat
+    begun = [*side("keys"), {"role": "assistant", "content": "Well"}]
+    (prompt,) = read_prompts(write(tmp_path, {**line, "clean": begun, "patch": None}))
+    goes_on = encode_prompts([prompt], chatty, positions="keep")
+    assert chatty.decode(goes_on.clean.tokens[0]) == "<system>S<user>The keys<assistant>Well"
+    chatty.chat_template = "{{ raise_exception('no system messages') }}"
+    with pytest.raises(ValueError, match="line 1: .*template refuses it .no system messages"):
+        encode_prompts(prompts, chatty, positions="keep")
+
+
+def test_other_prompts_stand_in_the_columns_of_the_run(tmp_path, tokenizer):
+    short = read_prompts(write(tmp_path, {**GOOD, "clean": "The keys", "patch": "The key"}))
+    encoded = encode_prompts(short, tokenizer, positions="end", width=5)
+    assert encoded.clean.mask.tolist() == [[False] * 3 + [True] * 2]
+    assert encoded.columns is not None
+    assert len(encoded.columns) == 5
+    for positions, width in (("end", 1), ("keep", 5)):
+        with pytest.raises(ValueError, match="line 1: 2 tokens, but the run's prompts have"):
+            encode_prompts(short, tokenizer, positions=positions, width=width)
