@@ -2,15 +2,19 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
 from circuits.demo import MARK
+from circuits.graph import Node, load
+from circuits.output import output_label, output_node, prompts_record
 from circuits.overwrite import check_run, check_text
 from circuits.runs import read_run
-from hooked_qwen.bundled import PATH
+from hooked_qwen.bundled import PATH, language
 from hooked_qwen.files import content_hash
 from tests.circuits.conftest import call
+from tests.conftest import toy_prompts
 
 PAIR = {"clean": "The judges by the bucket", "patch": "The judge by the bucket"}
 ANSWERS = {"answer": " are", "wrong": " is"}
@@ -298,3 +302,81 @@ def test_a_run_from_before_prompts_began_with_a_token_stays_as_it_was(run):
     assert manifest["begins_with"] == []
     change(run / "manifest.json", config=manifest["config"])
     assert read_run(run).config.bos == "never"
+
+
+def test_prompts_of_several_lengths_are_lined_up_and_it_is_said(tmp_path, fails):
+    prompts = tmp_path / "prompts.jsonl"
+    short = {"clean": "The judges", "patch": "The judge"}
+    unequal = {"clean": "The judges by the bucket", "patch": "The judge"}
+    lines = [json.dumps(side | ANSWERS) for side in (PAIR, short, unequal)]
+    prompts.write_text("\n".join(lines))
+    discover = ("discover", prompts, *FEW, "--out", tmp_path / "run")
+    assert "line 3: clean has" in fails(*discover)
+    done = call(*discover, "--skip-unfit")
+    assert done.exit_code == 0, done.output
+    said = " ".join(done.output.split())
+    assert "left out 1 prompt: 1 clean and patch are not of one length" in said
+    assert "lined up at the last token (--positions end)" in said
+    assert "2 prompts, mean logit-difference" in said
+    graph = json.loads((tmp_path / "run" / "graph.json").read_text())
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert graph["meta"]["positions"] == "end"
+    assert graph["meta"]["metric"] == "logit-difference"
+    shortest, longest = graph["meta"]["prompt_lengths"]
+    assert shortest < longest
+    assert manifest["left_out"] == {"clean and patch are not of one length": 1}
+    prompts.write_text("\n".join(lines[:2]))
+    assert "Use --positions end" in fails(*discover, "--positions", "keep", "--force")
+    prompts.write_text(lines[0])
+    assert call(*discover, "--force").exit_code == 0
+    assert read_run(tmp_path / "run").config.positions == "keep"
+
+
+def test_every_task_is_listed_with_an_example():
+    done = call("prompts", "list")
+    assert done.exit_code == 0, done.output
+    for task in language.TASKS:
+        assert task in done.output
+    assert done.output.count("clean '") == len(language.TASKS)
+
+
+def test_a_run_says_which_tokens_it_explains(tmp_path):
+    out = tmp_path / "run"
+    done = call("discover", "--clean", PAIR["clean"], *FEW, "--out", out)
+    assert done.exit_code == 0, done.output
+    graph = json.loads((out / "graph.json").read_text())
+    answers = graph["meta"]["answers"]
+    assert answers["of"] == "model"
+    assert 0 < len(answers["tokens"]) <= 10
+    assert answers["by_prompt"] == [answers["tokens"]]
+    total = sum(share for _, share in answers["tokens"])
+    assert total == pytest.approx(1)
+    (output,) = (n for n in graph["nodes"] if n["kind"] == "logit")
+    assert answers["tokens"][0][0].strip() in output["label"]
+    said = " ".join(done.output.split())
+    assert f"answers the model's own: “{answers['tokens'][0][0]}”" in said
+    page = (out / "graph.html").read_text(encoding="utf-8")
+    assert "the model&#39;s own: “" in page
+
+
+def test_many_answers_are_named_by_the_ten_that_count_most():
+    ids = tuple((i, i + 1) for i in range(20))
+    prompts = replace(
+        toy_prompts(20),
+        answer_ids=ids,
+        answer_texts=tuple((f" t{i}", " all") for i, _ in ids),
+    )
+    record = prompts_record(prompts)["answers"]
+    assert record["tokens"][0] == [" all", 0.5]
+    assert (len(record["tokens"]), record["others"], record["of"]) == (10, 11, "prompts")
+    assert output_node(prompts) == Node("logit", "answer")
+    assert output_label("logit-difference", prompts).startswith("“ all” 50%, “ t0” 2%")
+    assert "and 11 more − wrong" in output_label("logit-difference", prompts)
+    assert output_label("kl", prompts) == "KL from the clean run"
+
+
+def test_graphs_of_earlier_versions_are_read(tmp_path):
+    old = tmp_path / "graph.json"
+    record = {"schema": "feature-graph/1", "meta": {"metric": "logit difference"}}
+    old.write_text(json.dumps(record | {"nodes": [], "edges": []}))
+    assert load(old).graph["metric"] == "logit-difference"
