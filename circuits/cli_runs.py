@@ -312,7 +312,7 @@ def compare(
 
     at_least(1, rows=rows)
     changes = work.compare_runs(run_a, run_b, out, force=force)
-    comparison_table(changes[:rows], (run_a.name or "A", run_b.name or "B"))
+    comparison_table(changes, work.names_of(run_a, run_b), shown=rows)
     console.print(f"page {out}", highlight=False)
 
 

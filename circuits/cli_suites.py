@@ -9,6 +9,7 @@ import typer
 
 from circuits.cli_options import Force, Mlp, Model, Text, TextBesideCache, at_least, say_found
 from circuits.progress import bars
+from circuits.render.words import counted
 from circuits.tables import console, probe_table, quality_table
 
 app = typer.Typer()
@@ -142,7 +143,7 @@ def train(
     quality_table([s.name for s in specs], [asdict(q) for q in quality])
     last = last_line(out)
     console.print(
-        f"{len(specs)} dictionaries in {out}\n"
+        f"{counted(len(specs), 'dictionary', 'dictionaries')} in {out}\n"
         f"{last['tokens_per_second']:,.0f} activations a second, "
         f"{last['model_share']:.0%} of the time waiting for them",
         highlight=False,
@@ -336,7 +337,9 @@ def convert(
 
     _need_free(out)
     written = convert_dictionaries(dictionaries, out, to.value, only=only.value if only else None)
-    console.print(f"{len(written)} dictionaries in {out}", highlight=False)
+    console.print(
+        f"{len(written)} dictionar{'y' if len(written) == 1 else 'ies'} in {out}", highlight=False
+    )
 
 
 def _need_free(out: Path) -> None:

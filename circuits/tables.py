@@ -173,15 +173,15 @@ def verification_table(record: Mapping[str, Any]) -> None:
     """How estimates and exact effects agree, and the faithfulness of circuits and controls."""
     nodes, curves = record["nodes"], record["curves"]
     compared = {
-        f"{nodes['n']} nodes on {nodes['n_prompts']} prompt{'s' * (nodes['n_prompts'] > 1)}, "
+        f"{counted(nodes['n'], 'node')} on {counted(nodes['n_prompts'], 'prompt')}, "
         f"{record['estimator']} against exact (95 %)": nodes
     }
     pool = record.get("pool")
     if pool:
-        compared[f"{pool['n']} nodes chosen without {record['estimator']}"] = pool
+        compared[f"{counted(pool['n'], 'node')} chosen without {record['estimator']}"] = pool
     for name in ("strongest", "random"):
         if edges := record["edges"].get(name):
-            compared[f"{edges['n']} {name} edges against path patching"] = edges
+            compared[f"{counted(edges['n'], f'{name} edge')} against path patching"] = edges
     for what, figures in compared.items():
         console.print(f"{what}: {_agreement(figures)}", highlight=False)
     shown = [i for i, size in enumerate(curves["sizes"]) if size in PRINTED_SIZES]
@@ -259,11 +259,29 @@ def ablation_table(result: Mapping[str, Any]) -> None:
     console.print(table)
 
 
-def comparison_table(rows: Sequence[Difference], names: tuple[str, str]) -> None:
-    """The nodes that changed most between two graphs, by their effects as in `graph.json`."""
-    table = Table("node", "status", *(f"effect, {name}" for name in names), "change")
-    for row in rows:
+def comparison_table(rows: Sequence[Difference], names: tuple[str, str], *, shown: int) -> None:
+    """How many nodes differ between two graphs, and the `shown` that differ most.
+
+    Effects are as in `graph.json`.
+    """
+    words = {
+        "only-a": f"only in {names[0]}",
+        "only-b": f"only in {names[1]}",
+        "changed": "changed",
+        "same": "the same in both",
+    }
+    counts = {status: sum(row.status == status for row in rows) for status in words}
+    console.print(
+        f"{counted(len(rows), 'node')}: "
+        + ", ".join(f"{counts[status]:,} {said}" for status, said in words.items()),
+        highlight=False,
+        markup=False,
+    )
+    table = Table("node", "", *(f"effect, {name}" for name in names), "change")
+    for row in rows[:shown]:
         values = (row.effect_a, row.effect_b, row.change)
-        table.add_row(str(row.node), row.status, *map(_number, values))
+        table.add_row(str(row.node), words[row.status], *map(_number, values))
     console.print(table)
+    if len(rows) > shown:
+        console.print(f"the {counted(shown, 'node')} that changed most", highlight=False)
     console.print("effect: what moving the node to its patch value does to the metric")

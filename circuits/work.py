@@ -44,7 +44,7 @@ from circuits.readout import MetricChoice
 from circuits.render import export
 from circuits.render.compare_page import comparison_page
 from circuits.render.curves import curves_figure
-from circuits.render.figure import figure
+from circuits.render.figure import figure, undrawable
 from circuits.report import Report, silent
 from circuits.resume import NOTHING_KEPT, close_parts, open_parts
 from circuits.runs import (
@@ -368,10 +368,20 @@ def compare_runs(a: Path, b: Path, out: Path, *, force: bool = False) -> list[Di
     check_page(out, source, force=force)
     for line in different_origins(first, second):
         notify(line)
-    html = comparison_page(first, second, rows, names=(a.name or "A", b.name or "B"))
+    html = comparison_page(first, second, rows, names=names_of(a, b))
     text = signed(html, source)
     write_atomically(out, lambda partial: partial.write_text(text, encoding="utf-8"))
     return rows
+
+
+def names_of(a: Path, b: Path) -> tuple[str, str]:
+    """Names of two runs, with the folders above where these tell what the last does not."""
+    first, second = (folder.resolve().parts[1:] for folder in (a, b))
+    for length in range(1, max(len(first), len(second)) + 1):
+        names = ["/".join(parts[-length:]) for parts in (first, second)]
+        if names[0] != names[1]:
+            return names[0], names[1]
+    return "A", "B"
 
 
 def render_run(folder: Path, formats: Sequence[str], nodes: int) -> list[Path]:
@@ -398,6 +408,11 @@ def render_run(folder: Path, formats: Sequence[str], nodes: int) -> list[Path]:
             written.append(folder / f"graph.{suffix}")
             continue
         figure(run.graph, folder / f"graph.{suffix}", max_nodes=nodes)
+        if lacking := undrawable(run.graph):
+            notify(
+                f"no installed font has {' '.join(lacking[:10])}: the figure writes their code "
+                "points; install one that has them, such as Noto Sans CJK (fonts-noto-cjk)"
+            )
         written.append(folder / f"graph.{suffix}")
         if (record := verification_of(folder)) is not None:
             curves_figure(record, folder / f"verification.{suffix}")

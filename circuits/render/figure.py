@@ -23,9 +23,19 @@ from circuits.render.boxes import LEADING, MARGIN, POINT, SMALL, TEXT, Box, Shee
 from circuits.render.curves import curves_figure
 from circuits.render.layout import Layout
 from circuits.render.layout import layout as lay_out
-from circuits.render.words import OPPOSES, SUPPORTS, acts_on_target, edge_support, stance, support
+from circuits.render.words import (
+    OPPOSES,
+    SUPPORTS,
+    acts_on_target,
+    caption,
+    counted,
+    edge_support,
+    readable,
+    stance,
+    support,
+)
 
-__all__ = ["curves_figure", "figure", "strongest"]
+__all__ = ["curves_figure", "figure", "strongest", "undrawable"]
 
 EDGES_PER_NODE = 2
 THINNEST, THICKEST = 0.35, 1.7  # points
@@ -208,10 +218,18 @@ def _dashes(group: str) -> Any:
     return (0, DASH) if group == OPPOSES else "solid"
 
 
+def undrawable(graph: nx.DiGraph) -> list[str]:
+    """Characters of the graph's captions and tokens that no installed font has, in their order."""
+    texts = [caption(node, data) for node, data in graph.nodes(data=True)]
+    texts += [str(token) for token in graph.graph.get("columns") or ()]
+    found = (c for text in texts for c in readable(text) if not ink.has_glyph(c))
+    return list(dict.fromkeys(found))
+
+
 def _counts(circuit: nx.DiGraph, graph: nx.DiGraph) -> str:
     return (
-        f"{len(circuit)} of {len(graph):,} nodes, "
-        f"{circuit.number_of_edges()} of {graph.number_of_edges():,} edges"
+        f"{len(circuit)} of {counted(len(graph), 'node')}, "
+        f"{circuit.number_of_edges()} of {counted(graph.number_of_edges(), 'edge')}"
     )
 
 

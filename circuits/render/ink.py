@@ -5,7 +5,7 @@ can draw is written as its code point, such as `\\u590d`: never as an empty box.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,16 @@ from hooked_qwen.files import write_atomically
 COLOURS = {SUPPORTS: "#2b6cb0", OPPOSES: "#c2500f", NEUTRAL: "#6b7785"}
 SOFT, LINE, STRIPE = "#5a6572", "#c9d0d8", "#f4f6f8"
 POINTS = 72.0  # per inch
+PROBES = ("中", "の", "한")
+"Characters that tell a font for Chinese, for Japanese, for Korean."
 FALLBACKS = (
     "Noto Sans CJK SC",
     "Noto Sans CJK JP",
     "Source Han Sans SC",
     "WenQuanYi Micro Hei",
+    "WenQuanYi Zen Hei",
+    "Droid Sans Fallback",
+    "Hiragino Sans",
     "PingFang SC",
     "Microsoft YaHei",
     "Arial Unicode MS",
@@ -92,14 +97,30 @@ def tint(colour: str, share: float) -> str:
 
 @cache
 def families() -> tuple[str, ...]:
-    """DejaVu Sans, then the fonts for CJK that this machine happens to have."""
-    installed = {font.name for font in font_manager.fontManager.ttflist}
-    return ("DejaVu Sans", *(name for name in FALLBACKS if name in installed))
+    """DejaVu Sans, then the fonts for CJK that this machine happens to have.
+
+    Where none of the known ones has Chinese, Japanese or Korean, any other that does.
+    """
+    _find_new_fonts()
+    installed = sorted({font.name for font in font_manager.fontManager.ttflist})
+    chosen = ["DejaVu Sans", *(name for name in FALLBACKS if name in installed)]
+    for probe in PROBES:
+        if not any(ord(probe) in _charmap(family) for family in chosen):
+            chosen += [f for f in installed if ord(probe) in _charmap(f)][:1]
+    return tuple(chosen)
+
+
+def _find_new_fonts() -> None:
+    """Fonts that were installed since matplotlib made its list, once, on first use."""
+    known = {font.fname for font in font_manager.fontManager.ttflist}
+    for path in sorted(set(font_manager.findSystemFonts()) - known):
+        with suppress(RuntimeError, OSError):  # a font that matplotlib cannot read
+            font_manager.fontManager.addfont(path)
 
 
 def drawable(text: str) -> str:
     """`text` with every character that no font here can draw written as its code point."""
-    return "".join(c if _has_glyph(c) else f"\\u{ord(c):04x}" for c in text)
+    return "".join(c if has_glyph(c) else f"\\u{ord(c):04x}" for c in text)
 
 
 @lru_cache(maxsize=4096)
@@ -138,11 +159,15 @@ def _head(text: str, size: float, room: float, *, last: bool) -> str:
 
 
 @cache
-def _has_glyph(character: str) -> bool:
+def has_glyph(character: str) -> bool:
+    """Whether an installed font can draw `character`."""
     return any(ord(character) in _charmap(family) for family in families())
 
 
 @cache
 def _charmap(family: str) -> frozenset[int]:
-    path = font_manager.findfont(FontProperties(family=family), fallback_to_default=False)
-    return frozenset(font_manager.get_font(path).get_charmap())
+    try:
+        path = font_manager.findfont(FontProperties(family=family), fallback_to_default=False)
+        return frozenset(font_manager.get_font(path).get_charmap())
+    except (ValueError, RuntimeError, OSError):  # in matplotlib's list, but gone or damaged
+        return frozenset()

@@ -148,7 +148,7 @@ function eachAdds(record) {
         el(
           "p",
           { class: "note" },
-          `Faithfulness that the graph as it stands, its ${record.circuit} nodes connected (${number(record.faithfulness)}` +
+          `Faithfulness that the graph as it stands, its ${count(record.circuit, "node")} connected (${number(record.faithfulness)}` +
             `${record.interval ? `, 95 % ${span(record.interval)}` : ""}) lose without one of them.`,
         ),
         el(

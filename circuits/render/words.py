@@ -105,9 +105,9 @@ def answers_in_words(meta: Mapping[str, Any]) -> str | None:
     return whose.get(answers["of"], "") + named + of_several
 
 
-def counted(n: int, noun: str) -> str:
+def counted(n: int, noun: str, plural: str | None = None) -> str:
     """`1 node`, `2 nodes`, `1,000 nodes`."""
-    return f"{n:,} {noun}{'s' * (n != 1)}"
+    return f"{n:,} {noun if n == 1 else plural or f'{noun}s'}"
 
 
 def cells(text: str) -> int:

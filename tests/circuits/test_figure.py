@@ -5,11 +5,13 @@ from itertools import combinations
 from xml.etree import ElementTree
 
 import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
 
 from circuits.graph import Node
 from circuits.render import ink
 from circuits.render.boxes import PAD, PAGES, TEXT, sheet
-from circuits.render.figure import curves_figure, figure, strongest
+from circuits.render.figure import curves_figure, figure, strongest, undrawable
 from circuits.render.layout import layout
 from tests.circuits import synthetic
 
@@ -168,3 +170,55 @@ def test_curves_alone_and_points_alone_are_drawn(tmp_path):
     curves_figure({"curves": record["curves"]}, tmp_path / "curves.svg")
     curves_figure({"nodes": record["nodes"]}, tmp_path / "points.svg")
     assert all(ElementTree.parse(path) for path in tmp_path.iterdir())
+
+
+@pytest.fixture
+def toy_font(tmp_path, monkeypatch):
+    """A font of one Chinese character that was installed after matplotlib made its list."""
+
+    def install(character):
+        pen = TTGlyphPen(None)
+        for point in ((0, 0), (0, 500), (500, 500)):
+            (pen.lineTo if point != (0, 0) else pen.moveTo)(point)
+        pen.closePath()
+        builder = FontBuilder(1000)
+        builder.setupGlyphOrder([".notdef", "one"])
+        builder.setupCharacterMap({ord(character): "one"})
+        builder.setupGlyf({".notdef": TTGlyphPen(None).glyph(), "one": pen.glyph()})
+        builder.setupHorizontalMetrics({".notdef": (500, 0), "one": (500, 0)})
+        builder.setupHorizontalHeader(ascent=800, descent=-200)
+        builder.setupNameTable({"familyName": "Toy CJK", "styleName": "Regular"})
+        builder.setupOS2()
+        builder.setupPost()
+        builder.save(tmp_path / "toy.ttf")
+        monkeypatch.setattr(
+            ink.font_manager, "findSystemFonts", lambda: [str(tmp_path / "toy.ttf")]
+        )
+
+    fonts = [f for f in ink.font_manager.fontManager.ttflist if "DejaVu" in f.name]
+    monkeypatch.setattr(ink.font_manager.fontManager, "ttflist", fonts)
+    monkeypatch.setattr(ink.font_manager, "findSystemFonts", lambda: [])
+    caches = (ink.families, ink.has_glyph, ink._charmap, ink.measure)
+    for cached in caches:
+        cached.cache_clear()
+    yield install
+    for cached in caches:
+        cached.cache_clear()
+
+
+def test_any_font_that_has_chinese_is_used(toy_font, tmp_path):
+    toy_font("中")
+    assert ink.families() == ("DejaVu Sans", "Toy CJK")
+    assert ink.drawable("a中") == "a中"
+    circuit = synthetic.circuit(10)
+    circuit.graph["columns"] = ["中"] * len(circuit.graph["columns"])
+    figure(circuit, tmp_path / "circuit.pdf")
+    assert "中" not in undrawable(circuit)
+
+
+def test_without_one_what_cannot_be_drawn_is_told(toy_font):
+    assert ink.drawable("a中") == "a\\u4e2d"
+    circuit = synthetic.circuit(10)
+    circuit.graph["columns"] = ["中文中"] * len(circuit.graph["columns"])
+    found = undrawable(circuit)
+    assert found[-2:] == ["中", "文"]

@@ -8,7 +8,7 @@ import pytest
 
 from circuits.demo import MARK
 from circuits.graph import Node, load
-from circuits.output import output_label, output_node, prompts_record
+from circuits.output import output_node, prompts_record
 from circuits.overwrite import check_run, check_text
 from circuits.runs import read_run
 from hooked_qwen.bundled import PATH, language
@@ -163,7 +163,11 @@ def test_a_full_verification_takes_the_place_of_a_quick_one(run, quick_verify, f
 def test_a_page_of_other_runs_stays(made, run, tmp_path, fails):
     page = tmp_path / "compare.html"
     compare = ("compare", made / "run", run, "--out", page)
-    assert call(*compare).exit_code == 0
+    done = call(*compare, "--rows", 1)
+    said = " ".join(done.output.split())
+    assert "0 only in" in said
+    assert "the same in both" in said
+    assert "the 1 node that changed most" in said
     assert call(*compare).exit_code == 0
     first = page.read_bytes()
     assert "is there already" in fails("compare", run, made / "run", "--out", page)
@@ -369,10 +373,11 @@ def test_many_answers_are_named_by_the_ten_that_count_most():
     record = prompts_record(prompts)["answers"]
     assert record["tokens"][0] == [" all", 0.5]
     assert (len(record["tokens"]), record["others"], record["of"]) == (10, 11, "prompts")
-    assert output_node(prompts) == Node("logit", "answer")
-    assert output_label("logit-difference", prompts).startswith("“ all” 50%, “ t0” 2%")
-    assert "and 11 more − wrong" in output_label("logit-difference", prompts)
-    assert output_label("kl", prompts) == "KL from the clean run"
+    node, label = output_node(prompts, "logit-difference")
+    assert node == Node("logit", "answer")
+    assert label.startswith("“ all” 50%, “ t0” 2%")
+    assert label.endswith("and 11 more − wrong")
+    assert output_node(prompts, "kl")[1] == "KL from the clean run"
 
 
 def test_graphs_of_earlier_versions_are_read(tmp_path):
