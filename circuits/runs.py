@@ -5,6 +5,7 @@ RUN/graph.html           the page
 RUN/ranking.json         mean effect of every node that moves, strongest first
 RUN/cards.json           what each feature of the graph is about
 RUN/manifest.json        command, versions, seed, paths, hashes, wall time, peak memory
+RUN/prompts.jsonl        the prompt, where it was given on the command line
 RUN/verification.json    once verified
 RUN/ablations/NAME/      result.json, and the graph under that ablation
 """
