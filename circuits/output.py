@@ -33,7 +33,7 @@ def prompts_record(prompts: EncodedPrompts) -> dict[str, Any]:
     origin = "model" if len(prompts.own) == len(prompts) else "both" if prompts.own else "prompts"
     return {
         "prompt_lengths": list(prompts.lengths),
-        "left_out": dict(prompts.left_out),
+        "prompts_left_out": dict(prompts.left_out),
         "answers": {
             "of": origin,
             "tokens": [[token, rounded(share)] for token, share in shares[:MOST]],

@@ -220,7 +220,7 @@ def write_run(
         "model_hash": discovery.graph.graph["model"]["hash"],
         **made_from(inputs, config, seed, text),
         "begins_with": discovery.graph.graph["begins_with"],
-        "left_out": discovery.graph.graph["left_out"],
+        "prompts_left_out": discovery.graph.graph["prompts_left_out"],
         "norm_outliers": discovery.norm_outliers,
         **watch.reading(),
     }

@@ -136,7 +136,7 @@ def discovery_summary(graph: nx.DiGraph) -> None:
 def _prompts_used(meta: Mapping[str, Any]) -> list[str]:
     """Which prompts were left out, which tokens are measured, and how prompts are lined up."""
     lines = []
-    if left_out := meta["left_out"]:
+    if left_out := meta["prompts_left_out"]:
         reasons = ", ".join(f"{n} {reason}" for reason, n in left_out.items())
         lines.append(f"left out {counted(sum(left_out.values()), 'prompt')}: {reasons}")
     if answers := answers_in_words(meta):

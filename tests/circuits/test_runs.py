@@ -328,7 +328,7 @@ def test_prompts_of_several_lengths_are_lined_up_and_it_is_said(tmp_path, fails)
     assert graph["meta"]["metric"] == "logit-difference"
     shortest, longest = graph["meta"]["prompt_lengths"]
     assert shortest < longest
-    assert manifest["left_out"] == {"clean and patch are not of one length": 1}
+    assert manifest["prompts_left_out"] == {"clean and patch are not of one length": 1}
     prompts.write_text("\n".join(lines[:2]))
     assert "Use --positions end" in fails(*discover, "--positions", "keep", "--force")
     prompts.write_text(lines[0])
