@@ -203,6 +203,7 @@ def only(
     baselines: Mapping[Site, Baseline],
     *,
     entry: Callable[[], Entry] | None = None,
+    must_run: bool = True,
 ) -> Generator[None, None, None]:
     """Ablate, inside the block, every node outside `masks` to its baseline.
 
@@ -211,17 +212,17 @@ def only(
 
     Each site is decomposed as it arrives under the ablations upstream: kept features follow
     their inputs. Sites where everything is kept are not touched. Padding is ablated like the
-    rest: no real token reads it.
+    rest: no real token reads it. `must_run` is as that of `hooked_qwen.hooks.intervene`.
     """
     cut = {site: mask for site, mask in masks.items() if not mask.keeps_all}
     sources = {suite[site].source for site in cut} - set(cut)
     with ExitStack() as stack:
-        seen = stack.enter_context(capture(model, sources)) if sources else {}
+        seen = stack.enter_context(capture(model, sources, must_run=must_run)) if sources else {}
         edits = {
             site: _ablation(suite[site], mask, baselines[site], seen, entry)
             for site, mask in cut.items()
         }
-        stack.enter_context(intervene(model, edits))
+        stack.enter_context(intervene(model, edits, must_run=must_run))
         yield
 
 

@@ -12,8 +12,8 @@ import networkx as nx
 
 from circuits.graph import Node
 
-Status = Literal["only-a", "only-b", "changed", "same"]
-STATUSES: tuple[Status, ...] = ("only-a", "only-b", "changed", "same")
+Status = Literal["only-a", "only-b", "ablated", "changed", "same"]
+STATUSES: tuple[Status, ...] = ("only-a", "only-b", "ablated", "changed", "same")
 TOLERANCE = 0.1  # share of the larger effect below which a difference counts as none
 
 
@@ -43,7 +43,7 @@ def differences(a: nx.DiGraph, b: nx.DiGraph, *, tolerance: float = TOLERANCE) -
     """Every node of `a` or `b`, largest change first, ties by name.
 
     A node in both is `same` when its effect moved by at most `tolerance` of the larger of its
-    two effects.
+    two effects, and `ablated` where one of the graphs is of a model in which it is ablated.
 
     Raises `ValueError` when one graph keeps positions and the other sums them, when they are
     graphs of different metrics, and when they have no dictionary in common.
@@ -148,6 +148,8 @@ def _difference(
     status: Status = "same"
     if in_a is None or in_b is None:
         status = "only-b" if in_a is None else "only-a"
+    elif a.nodes[in_a].get("ablated") or b.nodes[in_b].get("ablated"):
+        status = "ablated"
     elif abs(change) > tolerance * max(abs(effect_a or 0.0), abs(effect_b or 0.0)):
         status = "changed"
     return Difference(

@@ -56,18 +56,24 @@ def discover(
     prompts: EncodedPrompts,
     *,
     config: DiscoverConfig,
+    states: Sequence[BatchState] | None = None,
+    metric: Metric | None = None,
     parts: Parts = NOTHING_KEPT,
     report: Report = silent,
 ) -> Discovery:
     """Estimate every node's effect on the metric, keep the strongest, weigh their edges.
 
-    Effects and weights are means over the prompts; thresholds apply to the means. `parts` keeps
-    what is done of them, batch by batch.
+    Effects and weights are means over the prompts; thresholds apply to the means. `states` are
+    those of the prompts in an edited model, with its `metric` (`circuits.edited`); without them
+    the model is plain. `parts` keeps what is done of them, batch by batch.
     """
     suite = suite.fitting(model)
-    metric = metric_of(config.metric, model, prompts, suite, positions=config.positions)
-    means = reference_means(model, suite, prompts, config)
-    states = list(states_of(model, suite, prompts, config, means))
+    if metric is None:
+        metric = metric_of(config.metric, model, prompts, suite, positions=config.positions)
+    means = None
+    if states is None:
+        means = reference_means(model, suite, prompts, config)
+        states = list(states_of(model, suite, prompts, config, means))
     ranking, gradients = rank_nodes(
         model,
         suite,

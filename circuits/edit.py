@@ -5,45 +5,70 @@ downstream react. Ablated to `zero`, to their `mean` over the patch prompts (by 
 positions are kept), or to the value they have on each prompt's own `patch`.
 """
 
-import random
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.ablation import Entry, Masks, complement, masks_of, only
-from circuits.answers import metric_of, preference_of
-from circuits.attribution.states import BatchState, Means, batches, norm_limits
-from circuits.faithfulness import To, ablation_means, baselines, by_site, metric_with
-from circuits.graph import Node, rounded
-from circuits.metric import on_clean
-from circuits.prompts import EncodedPrompts, Prompt
-from circuits.ranking import DiscoverConfig, Ranking
+from circuits.attribution.states import Means, norm_limits
+from circuits.faithfulness import To, ablation_means, baselines
+from circuits.graph import Node
+from circuits.prompts import EncodedPrompts
+from circuits.ranking import DiscoverConfig
 from hooked_qwen.positions import follow_positions
 from hooked_qwen.sites import Site
 from saes.suite import Suite
 
-SCHEMA = "ablation/1"
-DRAWS = 3
-Outcome = Float[Tensor, "2 prompts"]
-"The metric of each prompt, and the logit difference that says whether the answer is preferred."
-
 
 @dataclass(frozen=True, kw_only=True)
 class Edit:
-    """Nodes to ablate, and what to set them to."""
+    """Nodes to ablate, and what to set them to.
 
-    ablated: tuple[Node, ...]
+    With `kept`, everything but those nodes is ablated, whether it changes between clean and patch
+    or not, as `verify` does it: the metric that is left is its m(C).
+
+    Raises `ValueError` for both, and for neither.
+    """
+
+    ablated: tuple[Node, ...] = ()
+    kept: tuple[Node, ...] | None = None
     to: To = "zero"
 
+    def __post_init__(self) -> None:
+        if bool(self.ablated) == (self.kept is not None):
+            raise ValueError("an edit ablates some nodes, or all but those that are kept")
+
+    @property
+    def inner(self) -> tuple[Node, ...]:
+        """The features and errors that it names."""
+        named = self.ablated if self.kept is None else self.kept
+        return tuple(n for n in named if n.kind in ("feature", "error"))
+
+    def touches(self, node: Node) -> bool:
+        """Whether it names the node: at its position, or at every one; or some position of it."""
+        return any(
+            n[:2] == node[:2] and (None in (n.position, node.position) or n == node)
+            for n in self.inner
+        )
+
+    def ablates(self, node: Node) -> bool:
+        """Whether the node, a feature or an error, is ablated."""
+        named = any(n in (node, node._replace(position=None)) for n in self.inner)
+        return named if self.kept is None else not named
+
+    def with_nodes(self, nodes: tuple[Node, ...]) -> "Edit":
+        """The same done to other nodes."""
+        return (
+            Edit(ablated=nodes, to=self.to) if self.kept is None else Edit(kept=nodes, to=self.to)
+        )
+
     def masks(self, suite: Suite, n_positions: int) -> Masks:
-        """What stays: everything but the ablated nodes."""
-        return complement(masks_of(suite, self.ablated, n_positions))
+        """What stays."""
+        masks = masks_of(suite, self.inner, n_positions)
+        return complement(masks) if self.kept is None else masks
 
 
 def parse_features(text: str, suite: Suite) -> tuple[Node, ...]:
@@ -78,76 +103,6 @@ def _check_node(node: Node, suite: Suite) -> None:
         raise ValueError(f"{node.site} has features 0 to {size - 1}, so there is no {node}")
 
 
-def ablate(
-    model: TransformerBridge,
-    suite: Suite,
-    prompts: EncodedPrompts,
-    edit: Edit,
-    ranking: Ranking,
-    *,
-    config: DiscoverConfig,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """Run the prompts with and without the edit; the record of `result.json`.
-
-    Controls ablate as many random nodes at the same sites, among those that move; `seed` draws
-    them.
-    """
-    if edit.to == "patch" and prompts.patch is None:
-        raise ValueError("the prompts have no patch to ablate to: use --to zero or mean")
-    suite = suite.fitting(model)
-    metric = metric_of(config.metric, model, prompts, suite, positions=config.positions)
-    preference = preference_of(prompts)
-    options = {"positions": config.positions, "batch_size": config.batch_size}
-    means = ablation_means(model, suite, prompts, **options) if edit.to == "mean" else None
-    states = _states(model, suite, prompts, config)
-    n_positions = prompts.n_positions(config.positions)
-    _check_positions(edit, n_positions)
-    before = torch.stack(
-        [
-            torch.cat([on_clean(m, s.logits, s.rows).double() for s in states])
-            for m in (metric, preference)
-        ]
-    )
-    spared = _spared(suite, states, edit, means)
-
-    def run(nodes: Sequence[Node]) -> Outcome:
-        masks = Edit(ablated=tuple(nodes), to=edit.to).masks(suite, n_positions)
-        found = metric_with(model, suite, states, metric, masks, edit.to, means)
-        if config.metric == "logit-difference":
-            return torch.stack([found, found])
-        preferred = metric_with(model, suite, states, preference, masks, edit.to, means)
-        return torch.stack([found, preferred])
-
-    after = run(edit.ablated)
-    draws = [run(nodes) for nodes in _random_nodes(edit, ranking, seed)]
-    return {
-        "schema": SCHEMA,
-        "features": [str(node) for node in edit.ablated],
-        "to": edit.to,
-        "spared": spared,
-        **_summary("before", before),
-        **_summary("after", after),
-        "controls": [_control(draws, len(edit.ablated))] if draws else [],
-        "prompts": [
-            _one_prompt(prompt, *metrics)
-            for prompt, *metrics in zip(
-                prompts.prompts, before[0].tolist(), after[0].tolist(), strict=True
-            )
-        ],
-    }
-
-
-def _one_prompt(prompt: Prompt, before: float, after: float) -> dict[str, Any]:
-    return {
-        "clean": prompt.clean,
-        "answer": prompt.answer[0],
-        "wrong": prompt.wrong[0] if prompt.wrong else None,
-        "before": rounded(before),
-        "after": rounded(after),
-    }
-
-
 @contextmanager
 def apply(
     model: TransformerBridge,
@@ -172,7 +127,7 @@ def apply(
     """
     suite = suite.fitting(model)
     n_positions = 0 if config.positions == "sum" else prompts.n_positions(config.positions)
-    _check_positions(edit, max(1, n_positions))
+    check_positions(edit, max(1, n_positions))
     to: To = "zero" if edit.to == "zero" else "mean"
     means = None if to == "zero" else _means_anywhere(model, suite, prompts, config)
     limits = norm_limits(model, suite, prompts.clean, batch_size=config.batch_size)
@@ -191,7 +146,7 @@ def apply(
 
         with only(model, suite, edit.masks(suite, n_positions + 1), base, entry=entry):
             yield
-    missed = [n for n in edit.ablated if n.position is not None and n.position not in reached]
+    missed = [n for n in edit.inner if n.position is not None and n.position not in reached]
     if missed:
         raise RuntimeError(
             f"{', '.join(map(str, missed))} never edited: no text that was run inside the block "
@@ -219,14 +174,8 @@ def _means_anywhere(
     )
 
 
-def outside(ranking: Ranking, kept: Sequence[Node]) -> tuple[Node, ...]:
-    """Every node that moves and is not among `kept`."""
-    inside = set(kept)
-    return tuple(n for n, _ in ranking if n.kind != "token" and n not in inside)
-
-
-def _check_positions(edit: Edit, n_positions: int) -> None:
-    for node in edit.ablated:
+def check_positions(edit: Edit, n_positions: int) -> None:
+    for node in edit.inner:
         if node.position is not None and node.position >= n_positions:
             raise ValueError(
                 f"{node} names a position, but "
@@ -236,61 +185,3 @@ def _check_positions(edit: Edit, n_positions: int) -> None:
                     else f"prompts have positions 0 to {n_positions - 1}"
                 )
             )
-
-
-def _spared(suite: Suite, states: Sequence[BatchState], edit: Edit, means: Means | None) -> int:
-    """How many tokens of the ablated nodes are norm outliers that stay; not all may be."""
-    spared = named = 0
-    for state in states:
-        base = baselines(suite, edit.to, means=means, state=state)
-        for node in edit.ablated:
-            here, at = base[Site.parse(node.site)], slice(None)
-            if node.position is not None:
-                at = slice(node.position, node.position + 1)
-            tokens = state.clean.mask[:, at]
-            named += int(tokens.sum())
-            if here.stays is not None and here.outlier is not None:
-                spared += int((here.outlier & here.stays)[:, at].sum())
-    if named and spared == named:
-        raise ValueError(
-            f"nothing would be ablated: {', '.join(map(str, edit.ablated))} stand only on norm "
-            f"outliers, which stay as they are when nodes go to {edit.to}; use --to patch"
-        )
-    return spared
-
-
-def _states(
-    model: TransformerBridge, suite: Suite, prompts: EncodedPrompts, config: DiscoverConfig
-) -> list[BatchState]:
-    reference = "patch" if prompts.patch is not None else "zero"
-    return list(batches(model, suite, prompts, reference=reference, batch_size=config.batch_size))
-
-
-def _random_nodes(edit: Edit, ranking: Ranking, seed: int) -> list[list[Node]]:
-    """Nodes that move, at the sites of the edit's, none of them in it; empty if too few."""
-    inside = set(edit.ablated)
-    pool = by_site([n for n, _ in ranking if n not in inside])
-    wanted = by_site(edit.ablated)
-    if any(len(pool.get(group, [])) < len(members) for group, members in wanted.items()):
-        return []
-    return [
-        [
-            node
-            for group, members in wanted.items()
-            for node in random.Random(seed * DRAWS + draw).sample(pool[group], len(members))
-        ]
-        for draw in range(DRAWS)
-    ]
-
-
-def _summary(when: str, values: Outcome) -> dict[str, float | None]:
-    metric, preference = values
-    return {
-        when: rounded(float(metric.mean())),
-        f"accuracy_{when}": rounded(float((preference > 0).double().mean())),
-    }
-
-
-def _control(draws: Sequence[Outcome], n: int) -> dict[str, Any]:
-    values = torch.cat(list(draws), 1)
-    return {"name": f"{n} random nodes at the same sites", **_summary("after", values)}

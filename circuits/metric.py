@@ -27,7 +27,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformer_lens.model_bridge import TransformerBridge
 
 from hooked_qwen.forward import unembed
-from hooked_qwen.hooks import capture
+from hooked_qwen.hooks import capture, capture_arriving
 from hooked_qwen.precision import widened
 from hooked_qwen.sites import Site
 
@@ -212,7 +212,8 @@ def reading(
     with ExitStack() as stack:
         if metric.when == "leaving":
             stack.enter_context(edits)
-        seen = stack.enter_context(capture(model, {metric.site}))
+        look = capture_arriving if metric.when == "arriving" else capture
+        seen = stack.enter_context(look(model, {metric.site}))
         if metric.when == "arriving":
             stack.enter_context(edits)
         yield lambda last, rows: metric.read(seen[metric.site], rows)

@@ -10,15 +10,17 @@ from typing import Any
 
 import torch
 
-from circuits import edit as edits
 from circuits import graph as graphs
 from circuits import tasks
+from circuits.ablate import ablate
 from circuits.attribution.states import Reference
 from circuits.cards import block_texts, make_cards, name, prompt_texts
 from circuits.compare import Difference, differences, different_origins
 from circuits.discover import Discovery, discover
+from circuits.edit import Edit, parse_features
+from circuits.edited import graph_left
 from circuits.faithfulness import To
-from circuits.graph import Node, ordered, write_json
+from circuits.graph import ordered, write_json
 from circuits.overwrite import (
     ABLATIONS,
     MADE_FROM,
@@ -296,8 +298,8 @@ def ablate_run(
     """Ablate nodes, rerun the prompts, find the graph that is left; into `ablations/<label>/`.
 
     The nodes are named by `features`, or the graph's `top` strongest features, or everything
-    that moves `outside` the graph. `seed` draws the controls, by default the run's. `metric` is the
-    run's, where that is a Python function.
+    `outside` the graph. `seed` draws the controls, by default the run's. `metric` is the run's,
+    where that is a Python function.
 
     Raises `ValueError` where another ablation of that name would be lost, unless by `force`.
     """
@@ -305,27 +307,22 @@ def ablate_run(
     run = read_run(folder).with_metric(metric)
     loaded = run.open()
     seed = run.seed if seed is None else seed
-    edit = edits.Edit(ablated=_chosen(run, loaded, features, top, outside), to=to)
+    edit = _edit(run, loaded, features, top, outside, to)
     source = {
-        "nodes": digest(*map(str, edit.ablated)),
+        "nodes": digest(*map(str, edit.inner)),
+        "outside": edit.kept is not None,
         "to": to,
         "seed": seed,
         "prompts_hash": prompts and content_hash(prompts),
     }
     check_record(into / "result.json", source, force=force)
     encoded = _prompts(loaded, prompts, run.config)
-    result = edits.ablate(
-        loaded.model, loaded.suite, encoded, edit, run.ranking, config=run.config, seed=seed
-    )
-    with edits.apply(loaded.model, loaded.suite, encoded, edit, config=run.config):
-        after = discover(loaded.model, loaded.suite, encoded, config=run.config, report=report)
-    for node, data in after.graph.nodes(data=True):
-        if node in run.graph:
-            data["label"] = run.graph.nodes[node]["label"]
-    after.graph.graph["ablation"] = {"features": result["features"], "to": to}
+    model, suite = loaded.model, loaded.suite
+    result = ablate(model, suite, encoded, edit, run.ranking, config=run.config, seed=seed)
+    left = graph_left(model, suite, encoded, edit, run.graph, config=run.config, report=report)
 
     def build(partial: Path) -> None:
-        graphs.save(after.graph, partial / "graph.json")
+        graphs.save(left, partial / "graph.json")
         write_json(result | {MADE_FROM: source}, partial / "result.json")
 
     build_folder_atomically(into, build)
@@ -333,18 +330,18 @@ def ablate_run(
     return result
 
 
-def _chosen(
-    run: Run, loaded: Loaded, features: str | None, top: int | None, outside: bool
-) -> tuple[Node, ...]:
-    """The nodes to ablate; raises `ValueError` for more features than the graph has, or none."""
+def _edit(
+    run: Run, loaded: Loaded, features: str | None, top: int | None, outside: bool, to: To
+) -> Edit:
+    """What to ablate; raises `ValueError` for more features than the graph has, or none."""
     if features is not None:
-        return edits.parse_features(features, loaded.suite)
+        return Edit(ablated=parse_features(features, loaded.suite), to=to)
     if outside:
-        return edits.outside(run.ranking, list(run.graph))
+        return Edit(kept=tuple(n for n in ordered(run.graph) if n.kind != "logit"), to=to)
     found = [n for n in ordered(run.graph) if n.kind == "feature"]
     if top is None or not 1 <= top <= len(found):
         raise ValueError(f"the graph has {len(found)} features: expected --top 1 to {len(found)}")
-    return tuple(found[:top])
+    return Edit(ablated=tuple(found[:top]), to=to)
 
 
 def ablation_name(name: str) -> str:

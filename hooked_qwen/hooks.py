@@ -20,7 +20,7 @@ Edit = Callable[[Activation], Activation]
 
 @contextmanager
 def capture(
-    model: TransformerBridge, sites: Iterable[Site]
+    model: TransformerBridge, sites: Iterable[Site], *, must_run: bool = True
 ) -> Generator[dict[Site, Activation], None, None]:
     """Yield a dictionary that each forward pass inside the block fills with the sites' tensors.
 
@@ -28,8 +28,26 @@ def capture(
     is captured and edited at once is seen as the contexts are nested: an outer capture sees the
     tensor before an inner edit.
 
-    Raises `RuntimeError` on leaving if a site was never reached.
+    Raises `RuntimeError` on leaving if a site was never reached, unless it need not be
+    (`must_run`).
     """
+    with _captured(model, sites, prepend=False, must_run=must_run) as seen:
+        yield seen
+
+
+@contextmanager
+def capture_arriving(
+    model: TransformerBridge, sites: Iterable[Site]
+) -> Generator[dict[Site, Activation], None, None]:
+    """As `capture`, but sees each tensor before the edits of blocks around this one, too."""
+    with _captured(model, sites, prepend=True, must_run=True) as seen:
+        yield seen
+
+
+@contextmanager
+def _captured(
+    model: TransformerBridge, sites: Iterable[Site], *, prepend: bool, must_run: bool
+) -> Generator[dict[Site, Activation], None, None]:
     seen: dict[Site, Activation] = {}
 
     def keep(site: Site) -> Edit:
@@ -41,19 +59,23 @@ def capture(
         return read
 
     wanted = tuple(sites)
-    with _hooked(model, {site: keep(site) for site in wanted}):
+    with _hooked(model, {site: keep(site) for site in wanted}, prepend=prepend):
         yield seen
-    _require_all(wanted, seen, "captured")
+    if must_run:
+        _require_all(wanted, seen, "captured")
 
 
 @contextmanager
-def intervene(model: TransformerBridge, edits: Mapping[Site, Edit]) -> Generator[None, None, None]:
+def intervene(
+    model: TransformerBridge, edits: Mapping[Site, Edit], *, must_run: bool = True
+) -> Generator[None, None, None]:
     """Replace the tensor `x` at each site by `edits[site](x)` inside the block.
 
     Edits see float32 where the model's tensors are less; what they give is rounded to the model's
     precision. Nested blocks compose: the outer edit runs first.
 
-    Raises `ValueError` for a read-only site, `RuntimeError` on leaving if an edit never ran.
+    Raises `ValueError` for a read-only site, and `RuntimeError` on leaving if an edit never ran,
+    unless it need not (`must_run`), as in runs of some layers only.
     """
     ran: set[Site] = set()
 
@@ -79,15 +101,19 @@ def intervene(model: TransformerBridge, edits: Mapping[Site, Edit]) -> Generator
             )
     with _hooked(model, {site: watch(site, edit) for site, edit in edits.items()}):
         yield
-    _require_all(edits, ran, "edited")
+    if must_run:
+        _require_all(edits, ran, "edited")
 
 
 @contextmanager
-def _hooked(model: TransformerBridge, functions: Mapping[Site, Edit]) -> Generator[None]:
+def _hooked(
+    model: TransformerBridge, functions: Mapping[Site, Edit], *, prepend: bool = False
+) -> Generator[None]:
     with ExitStack() as stack:
         for site, function in functions.items():
             handle = hook_point(model, site).register_forward_hook(
-                lambda _module, _args, output, function=function: function(output)
+                lambda _module, _args, output, function=function: function(output),
+                prepend=prepend,
             )
             stack.callback(handle.remove)
         yield

@@ -10,7 +10,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from circuits.attribution.states import EMBED, BatchState
 from circuits.metric import Metric, reading
 from hooked_qwen.forward import is_watched, resume
-from hooked_qwen.hooks import Activation, Edit, capture, intervene
+from hooked_qwen.hooks import Activation, Edit, capture_arriving, intervene
 from hooked_qwen.sites import Site
 from saes.suite import Suite
 
@@ -38,12 +38,10 @@ def cut(
 
     Positions before `first` are not run again: attention sees the keys and values they had.
     """
-    arrivals: dict[Site, Activation] = {}
     leaves: dict[Site, Activation] = {}
 
     def sever(site: Site) -> Edit:
         def edit(value: Activation) -> Activation:
-            arrivals[site] = value
             leaves[site] = value.detach().requires_grad_()
             return leaves[site]
 
@@ -51,12 +49,12 @@ def cut(
 
     leaves[EMBED] = state.values[EMBED][:, first:].detach().requires_grad_()
     arguments = state.arguments.rows(torch.arange(len(state.rows)), first=first)
-    only_read = set(suite.sources) - set(suite)
+    watched = {*suite, *suite.sources}
     edits = intervene(model, {s: sever(s) for s in suite})
-    with capture(model, only_read) as seen, reading(model, metric, edits) as read:
+    with capture_arriving(model, watched) as arrivals, reading(model, metric, edits) as read:
         final = resume(model, leaves[EMBED], 0, arguments)
     value = read(final[:, -1:], state.rows).sum()
-    return CutModel(first, arrivals | seen, leaves, value)
+    return CutModel(first, arrivals, leaves, value)
 
 
 def first_move(model: TransformerBridge, state: BatchState) -> int:

@@ -78,6 +78,18 @@ def edge_weights(
 
     `gradients` are the estimator's: the metric's gradient to each site's tensor.
     """
+    with state.under(state.every_row):
+        return _edge_weights(model, suite, state, gradients, metric, nodes)
+
+
+def _edge_weights(
+    model: TransformerBridge,
+    suite: Suite,
+    state: BatchState,
+    gradients: Mapping[Site, Activation],
+    metric: Metric,
+    nodes: Iterable[Node],
+) -> EdgeWeights:
     by_site: dict[Site, list[Node]] = defaultdict(list)
     for node in nodes:
         by_site[Site.parse(node.site)].append(node)

@@ -63,6 +63,7 @@ def gradients_at_clean(
     """
     leaf = state.values[EMBED].detach().requires_grad_()
     with (
+        state.under(state.every_row),
         capture(model, suite) as seen,
         intervene(model, {EMBED: lambda _: leaf}),
         reading(model, metric) as read,
@@ -137,7 +138,11 @@ def gradients_along_inputs(
         points = rearrange(clean + t * change, "t batch pos d -> (t batch) pos d")
         leaf = points.detach().requires_grad_()
         index = repeat(torch.arange(len(clean)), "batch -> (t batch)", t=len(some))
-        with capture(model, suite) as seen, reading(model, metric) as read:
+        with (
+            state.under(index),
+            capture(model, suite) as seen,
+            reading(model, metric) as read,
+        ):
             final = resume(model, leaf, 0, state.arguments.rows(index))
         value = read(final[:, -1:], state.rows[index])
         tensors = {EMBED: leaf} | {site: seen[site] for site in suite}
@@ -197,7 +202,7 @@ def metric_from(
     resid = value if whole else state.values[Site("resid_pre", first)][index]
     replace: Edit = lambda _: value  # noqa: E731
     edits = None if whole else intervene(model, {site: replace})
-    with reading(model, metric, edits) as read:
+    with state.under(index), reading(model, metric, edits) as read:
         arguments = state.arguments.rows(index)
         resume(model, resid, first, arguments, stop=metric.site.layer + 1)
     return read(None, rows)
@@ -219,6 +224,17 @@ def run_from(
     reaches them. Where something watches the model, it sees the site's whole block, and all of
     its positions.
     """
+    with state.under(index):
+        return _run_from(model, state, site, value, index)
+
+
+def _run_from(
+    model: TransformerBridge,
+    state: BatchState,
+    site: Site,
+    value: Float[Tensor, "rows pos d_site"],
+    index: Tensor,
+) -> Float[Tensor, "rows 1 d_model"]:
     first, watched = 0, is_watched(model)
     if state.arguments.past is not None and not watched:
         differs = (value != state.values[site][index]).any(-1).any(0)

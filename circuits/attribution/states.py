@@ -12,7 +12,8 @@ to a patch, or to the mean of a position that holds outliers only, they are node
 Axes: `batch` prompts, `pos` columns (prompts padded on the left), `features` a dictionary's.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -77,6 +78,38 @@ class BatchState:
     logits: LastLogits
     patch_logits: LastLogits | None
     arguments: BlockArguments
+    under: Callable[[Int[Tensor, " rows"]], AbstractContextManager[None]] = lambda index: (
+        nullcontext()
+    )
+    "puts the edit that the prompts run under into the model, where row i is prompt `index[i]`"
+
+    @property
+    def every_row(self) -> Int[Tensor, " batch"]:
+        """The index of a run of all prompts, each once."""
+        return torch.arange(len(self.rows))
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """One run of a batch of prompts: its tensors, and what each site's nodes are in them."""
+
+    values: dict[Site, Float[Tensor, "batch pos d_model"]]
+    read: dict[Site, Float[Tensor, "batch pos d_source"]]
+    "what each target's dictionary read"
+    encoded: dict[Site, Float[Tensor, "batch pos features"]]
+    "the features of that"
+    features: dict[Site, Float[Tensor, "batch pos features"]]
+    "those that stand at the site: the same, but for what an edit sets"
+    outlier: dict[Site, Bool[Tensor, "batch pos"]]
+    logits: LastLogits
+    arguments: BlockArguments
+
+    def parts(
+        self, site: Site, dictionary: SparseDictionary
+    ) -> tuple[Float[Tensor, "batch pos features"], Float[Tensor, "batch pos d_target"]]:
+        """Features and error that add up, with the bias, to the site's tensor."""
+        f = self.features[site]
+        return f, self.values[site] - dictionary.decode(f)
 
 
 @dataclass(frozen=True)
@@ -93,16 +126,6 @@ class Means:
     "where there is nothing else"
 
 
-def decompose(
-    dictionary: SparseDictionary,
-    source: Float[Tensor, "batch pos d_source"],
-    target: Float[Tensor, "batch pos d_target"],
-) -> tuple[Float[Tensor, "batch pos features"], Float[Tensor, "batch pos d_target"]]:
-    """Features and error whose sum `f @ W_dec + b_dec + error` is `target`."""
-    f = dictionary.encode(source)
-    return f, target - dictionary.decode(f)
-
-
 def batches(
     model: TransformerBridge,
     suite: Suite,
@@ -117,7 +140,10 @@ def batches(
     `reference` is what nodes are moved to: their value on the patch prompt, zero, or `means`.
     """
     for rows in torch.arange(len(prompts)).split(batch_size):
-        yield _batch_state(model, suite, prompts, rows, reference, means)
+        clean = prompts.clean.rows(rows)
+        run = record(model, suite, clean)
+        patched = None if prompts.patch is None else record(model, suite, prompts.patch.rows(rows))
+        yield batch_state(suite, rows, clean, run, patched, reference, means)
 
 
 def slopes(
@@ -155,6 +181,19 @@ def site_values(
     return values, logits, arguments
 
 
+def record(model: TransformerBridge, suite: Suite, batch: Batch) -> Recorded:
+    """Run `batch` and decompose every site."""
+    values, logits, arguments = site_values(model, suite, batch)
+    read = {site: values[dictionary.source] for site, dictionary in suite.items()}
+    encoded = {site: dictionary.encode(read[site]) for site, dictionary in suite.items()}
+    outlier = {
+        site: is_outlier_in_prompt(read[site], batch.mask)
+        | is_outlier_in_prompt(values[site], batch.mask)
+        for site in suite
+    }
+    return Recorded(values, read, encoded, encoded, outlier, logits, arguments)
+
+
 def mean_over(
     model: TransformerBridge,
     suite: Suite,
@@ -164,23 +203,33 @@ def mean_over(
     batch_size: int,
 ) -> Means:
     """Mean features and errors over the prompts of `batch`, padding left out."""
+    pieces = (batch.rows(rows) for rows in torch.arange(len(batch)).split(batch_size))
+    runs = ((part, record(model, suite, part)) for part in pieces)
+    return mean_of(suite, runs, by_position=by_position, dtype=our_precision(model))
+
+
+def mean_of(
+    suite: Suite,
+    runs: Iterable[tuple[Batch, Recorded]],
+    *,
+    by_position: bool,
+    dtype: torch.dtype,
+) -> Means:
+    """Mean features and errors over runs of prompts, padding left out."""
     totals: dict[Site, list[Tensor]] = {}
-    for rows in torch.arange(len(batch)).split(batch_size):
-        part = batch.rows(rows)
-        values, _, _ = site_values(model, suite, part)
+    for part, run in runs:
         for site, dictionary in suite.items():
-            parts = decompose(dictionary, values[dictionary.source], values[site])
-            outlier = _outlier(dictionary, values, part)
+            outlier = run.outlier[site]
             kinds = torch.stack([part.mask & ~outlier, outlier]).double()
             over = "kind batch pos, batch pos d -> kind pos d"
-            sums = [einsum(kinds, x.double(), over) for x in (*parts, part.mask.unsqueeze(-1))]
+            whole = (*run.parts(site, dictionary), part.mask.unsqueeze(-1))
+            sums = [einsum(kinds, x.double(), over) for x in whole]
             if not by_position:
                 sums = [x.sum(1, keepdim=True) for x in sums]
             known = totals.get(site)
             totals[site] = (
                 sums if known is None else [a + b for a, b in zip(known, sums, strict=True)]
             )
-    dtype = our_precision(model)
     means = Means({}, {}, {})
     for site, (f, error, count) in totals.items():
         plain = count[0] > 0
@@ -190,48 +239,44 @@ def mean_over(
     return means
 
 
-def _batch_state(
-    model: TransformerBridge,
+def batch_state(
     suite: Suite,
-    prompts: EncodedPrompts,
     rows: Int[Tensor, " batch"],
+    clean: Batch,
+    run: Recorded,
+    patched: Recorded | None,
     reference: Reference,
     means: Means | None,
 ) -> BatchState:
-    clean = prompts.clean.rows(rows)
-    values, logits, arguments = site_values(model, suite, clean)
-    patched, patch_logits = None, None
-    if prompts.patch is not None:
-        patched, patch_logits, _ = site_values(model, suite, prompts.patch.rows(rows))
+    """Where the nodes of prompts that were `run` stand, and where they are moved to.
+
+    Raises `ValueError` when they are to be moved to a patch that they do not have.
+    """
+    if reference == "patch" and patched is None:
+        raise ValueError(
+            "the prompts have no patch: give each one a patch, or use the reference zero or mean"
+        )
     states = {}
     for site, dictionary in suite.items():
-        f, error = decompose(dictionary, values[dictionary.source], values[site])
+        f, error = run.parts(site, dictionary)
         moved = _reference(site, dictionary, reference, patched, means, f, error)
-        outlier = _outlier(dictionary, values, clean)
-        keep = clean.mask.unsqueeze(-1)
+        outlier, keep = run.outlier[site], clean.mask.unsqueeze(-1)
         if reference != "patch":
             stays = outlier if means is None else outlier & ~means.of_outliers[site]
             keep = keep & ~stays.unsqueeze(-1)
         f_moved, error_moved = torch.where(keep, moved[0], f), torch.where(keep, moved[1], error)
         slope = (f != 0).to(f)
         if reference == "patch" and patched is not None:
-            slope = slopes(
-                dictionary, f, f_moved, values[dictionary.source], patched[dictionary.source]
-            )
+            encoded = run.encoded[site], torch.where(keep, patched.encoded[site], run.encoded[site])
+            slope = slopes(dictionary, *encoded, run.read[site], patched.read[site])
         states[site] = SiteState(f, error, f_moved, error_moved, slope, outlier)
-    embed_change = (
-        patched[EMBED] - values[EMBED]
-        if reference == "patch" and patched is not None
-        else torch.zeros_like(values[EMBED])
+    embed_change = torch.zeros_like(run.values[EMBED])
+    if reference == "patch" and patched is not None:
+        embed_change = patched.values[EMBED] - run.values[EMBED]
+    patch_logits = None if patched is None else patched.logits
+    return BatchState(
+        rows, clean, run.values, states, embed_change, run.logits, patch_logits, run.arguments
     )
-    return BatchState(rows, clean, values, states, embed_change, logits, patch_logits, arguments)
-
-
-def _outlier(
-    dictionary: SparseDictionary, values: Mapping[Site, Tensor], batch: Batch
-) -> Bool[Tensor, "batch pos"]:
-    source, target = (values[s] for s in (dictionary.source, dictionary.target))
-    return is_outlier_in_prompt(source, batch.mask) | is_outlier_in_prompt(target, batch.mask)
 
 
 def norm_limits(
@@ -256,18 +301,14 @@ def _reference(
     site: Site,
     dictionary: SparseDictionary,
     reference: Reference,
-    patched: dict[Site, Tensor] | None,
+    patched: Recorded | None,
     means: Means | None,
     f: Tensor,
     error: Tensor,
 ) -> tuple[Tensor, Tensor]:
     if reference == "patch":
-        if patched is None:
-            raise ValueError(
-                "the prompts have no patch: give each one a patch, or use the reference zero or "
-                "mean"
-            )
-        return decompose(dictionary, patched[dictionary.source], patched[site])
+        assert patched is not None, "asked for above"
+        return patched.parts(site, dictionary)
     if reference == "zero":
         return torch.zeros_like(f), torch.zeros_like(error)
     assert means is not None, "the mean reference needs the means"

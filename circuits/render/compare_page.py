@@ -111,8 +111,14 @@ def _moved_edges(graph: nx.DiGraph, moved: Mapping[Node, Node]) -> dict[tuple[No
 
 
 def _groups(names: tuple[str, str]) -> list[dict[str, Any]]:
-    labels = (f"only in {names[0]}", f"only in {names[1]}", "changed", "same in both")
-    dashed = {"only-a"}
+    labels = (
+        f"only in {names[0]}",
+        f"only in {names[1]}",
+        "ablated in one",
+        "changed",
+        "same in both",
+    )
+    dashed = {"only-a", "ablated"}
     return [
         {"name": status, "label": label, "dashed": status in dashed}
         for status, label in zip(STATUSES, labels, strict=True)
@@ -131,7 +137,7 @@ def _fields(names: tuple[str, str]) -> list[dict[str, Any]]:
 
 
 def _counts(rows: Sequence[Difference], names: tuple[str, str]) -> list[tuple[str, str]]:
-    labels = (f"Only {names[0]}", f"Only {names[1]}", "Changed", "Same")
+    labels = (f"Only {names[0]}", f"Only {names[1]}", "Ablated", "Changed", "Same")
     return [
         (label, str(sum(row.status == status for row in rows)))
         for status, label in zip(STATUSES, labels, strict=True)

@@ -33,6 +33,7 @@ GROUPS = [
     {"name": SUPPORTS, "label": "supports the answer", "dashed": False},
     {"name": OPPOSES, "label": "opposes the answer", "dashed": True},
 ]
+ABLATED = {"name": "ablated", "label": "ablated", "dashed": True}
 RAISES = "; an edge is coloured by whether it raises or lowers its target"
 FIELDS = [
     {"key": "activation", "label": "activation", "missing": "–"},
@@ -62,7 +63,7 @@ def page(
         title=title or str(graph.graph.get("title") or "Feature circuit"),
         facts=[*facts(graph.graph), *_found(verification), *_told(graph.graph, verification)],
         payload={
-            "groups": GROUPS,
+            "groups": [*GROUPS, ABLATED] if _has_ablated(graph) else GROUPS,
             "fields": FIELDS,
             "units": str(graph.graph.get("metric") or "metric"),
             "note": RAISES if acts_on_target(graph.graph) else "",
@@ -136,11 +137,15 @@ def trimmed(card: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _has_ablated(graph: nx.DiGraph) -> bool:
+    return any(data.get("ablated") for _, data in graph.nodes(data=True))
+
+
 def _describe(node: Node, data: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[str, Any]:
     value = support(data.get("effect"), meta)
     group = NEUTRAL if node.kind == "logit" and not value else stance(value)
     return {
-        "group": group,
+        "group": "ablated" if data.get("ablated") else group,
         "activation": data.get("activation"),
         "support": value,
         "exact": support(data.get("exact"), meta),

@@ -1,13 +1,16 @@
 """Sets of nodes ablated together: the ends of the scale, and edits against plain hooks."""
 
 import dataclasses
+from collections import Counter
 
 import pytest
 import torch
 
 from circuits import edit as edits
+from circuits.ablate import ablate
 from circuits.ablation import all_nodes, complement, exact_effects, masks_of, no_nodes
 from circuits.attribution.states import batches, mean_over
+from circuits.control_nodes import control_nodes
 from circuits.discover import discover
 from circuits.faithfulness import ends, metric_with
 from circuits.graph import Node
@@ -141,7 +144,7 @@ def test_accuracy_is_of_the_answer_whatever_the_metric(case, name):
     configs = [DiscoverConfig(metric=m, nodes=10, steps=1) for m in ("logit-difference", name)]
     ranking = discover(model, suite, prompts, config=configs[0]).ranking
     edit = edits.Edit(ablated=tuple(n for n, _ in ranking if n.kind == "feature")[:5])
-    found = [edits.ablate(model, suite, prompts, edit, ranking, config=c) for c in configs]
+    found = [ablate(model, suite, prompts, edit, ranking, config=c) for c in configs]
     for field in ("accuracy_before", "accuracy_after"):
         assert found[1][field] == found[0][field]
     assert found[1]["controls"][0]["accuracy_after"] == found[0]["controls"][0]["accuracy_after"]
@@ -155,7 +158,7 @@ def test_prompts_without_a_patch_cannot_be_ablated_to_it(case):
     edit = edits.Edit(ablated=(Node("mlp_out.0", 2),), to="patch")
     config = DiscoverConfig(reference="zero")
     with pytest.raises(ValueError, match="no patch to ablate to: use --to zero or mean"):
-        edits.ablate(model, suite, alone, edit, [], config=config)
+        ablate(model, suite, alone, edit, [], config=config)
 
 
 @pytest.mark.parametrize(
@@ -179,20 +182,75 @@ def test_a_position_outside_the_prompts_is_refused(case):
         edit = edits.Edit(ablated=(Node("mlp_out.0", 1, 9),))
         config = DiscoverConfig(positions=positions)
         with pytest.raises(ValueError, match=message):
-            edits.ablate(model, suite, prompts, edit, [], config=config)
+            ablate(model, suite, prompts, edit, [], config=config)
 
 
-def test_random_controls_are_other_nodes_of_the_same_sites(case):
+def test_controls_are_other_nodes_at_the_same_sites_and_positions(case):
     model, suite, prompts, _, states, _ = case
     ranking = [(n, 1.0) for n in all_nodes(suite, states[0], positions="keep")]
-    ablated = tuple(n for n, _ in ranking if n.site == "resid_post.1" and n.kind == "feature")[:3]
-    result = edits.ablate(
-        model, suite, prompts, edits.Edit(ablated=ablated), ranking, config=DiscoverConfig()
-    )
-    (control,) = result["controls"]
-    assert control["name"] == "3 random nodes at the same sites"
-    assert control["after"] != result["after"]
+    features = [n for n, _ in ranking if n.kind == "feature"]
+    ablated = tuple(n for n in features if n.site == "resid_post.1" and n.position in (2, 5))[:3]
+    edit = edits.Edit(ablated=ablated)
+    wanted = Counter((n.site, n.position) for n in ablated)
+    controls = control_nodes(edit, ranking, states, seed=0)
+    assert list(controls) == [
+        "3 random nodes at the same sites and positions",
+        "3 features as active at the same sites and positions",
+    ]
+    for draws in controls.values():
+        assert len(draws) == 3
+        for drawn in draws:
+            assert Counter((n.site, n.position) for n in drawn) == wanted
+            assert not set(drawn) & set(ablated)
+    result = ablate(model, suite, prompts, edit, ranking, config=DiscoverConfig())
+    assert [c["name"] for c in result["controls"]] == list(controls)
+    assert all(c["after"] != result["after"] for c in result["controls"])
     assert len(result["prompts"]) == len(prompts)
+
+
+def test_a_feature_at_every_position_is_answered_by_another_at_every_position(case):
+    """One node in its place would ablate one position where the feature ablates six."""
+    _, suite, _, _, states, _ = case
+    ranking = [(n, 1.0) for n in all_nodes(suite, states[0], positions="keep")]
+    edit = edits.Edit(ablated=(Node("mlp_out.1", 2), Node("mlp_out.1", 5)))
+    for draws in control_nodes(edit, ranking, states, seed=0).values():
+        for drawn in draws:
+            assert [n.position for n in drawn] == [None, None]
+            assert len({n.feature for n in drawn} - {2, 5}) == 2
+
+
+def test_the_control_of_like_activation_is_of_like_activation(case):
+    _, suite, _, _, states, _ = case
+    ranking = [(n, 1.0) for n in all_nodes(suite, states[0], positions="keep")]
+    f = torch.cat([s.sites[Site("resid_post", 1)].f[:, 3] for s in states]).mean(0)
+    by_size = f.argsort(descending=True).tolist()
+    strongest = Node("resid_post.1", by_size[0], 3)
+    draws = control_nodes(edits.Edit(ablated=(strongest,)), ranking, states, seed=0)[
+        "1 features as active at the same sites and positions"
+    ]
+    assert {n.feature for (n,) in draws} <= set(by_size[1:6])
+
+
+@pytest.mark.parametrize("to", ["zero", "mean", "patch"])
+def test_what_is_kept_outside_an_edit_has_the_faithfulness_that_verify_says(case, to):
+    """`--outside` ablates all but the circuit, nodes that do not change with the patch too."""
+    model, suite, prompts, metric, states, means = case
+    ranking = [(n, 1.0) for n in all_nodes(suite, states[0], positions="keep")]
+    circuit = tuple(n for n, _ in ranking)[::7]
+    edit = edits.Edit(kept=circuit, to=to)
+    result = ablate(model, suite, prompts, edit, ranking, config=DiscoverConfig(batch_size=5))
+    kept = masks_of(suite, circuit, LENGTH)
+    expected = metric_with(model, suite, states, metric, kept, to, means if to == "mean" else None)
+    assert result["after"] == pytest.approx(float(expected.mean()), abs=1e-5)
+    (control,) = result["controls"]
+    assert control["name"] == f"{len(circuit)} random nodes at the same sites and positions"
+
+
+def test_an_edit_ablates_nodes_or_keeps_them():
+    with pytest.raises(ValueError, match="ablates some nodes, or all but those that are kept"):
+        edits.Edit()
+    with pytest.raises(ValueError, match="ablates some nodes, or all but those that are kept"):
+        edits.Edit(ablated=(Node("mlp_out.0", 1),), kept=())
 
 
 def test_masks_of_a_circuit_keep_its_nodes_and_nothing_else(case):

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from circuits import edit as edits
+from circuits.ablate import ablate
 from circuits.ablation import no_nodes
-from circuits.attribution.states import batches, decompose, mean_over
+from circuits.attribution.states import batches, mean_over
 from circuits.discover import discover
 from circuits.faithfulness import metric_with
 from circuits.graph import Node
@@ -92,7 +93,8 @@ def test_outliers_move_to_their_patch(case):
     (state,) = batches(model, suite, prompts, reference="patch", batch_size=3)
     with capture(model, {STREAM}) as seen:
         last_logits(model, prompts.patch)
-    f, error = decompose(suite[STREAM], seen[STREAM], seen[STREAM])
+    f = suite[STREAM].encode(seen[STREAM])
+    error = seen[STREAM] - suite[STREAM].decode(f)
     torch.testing.assert_close(state.sites[STREAM].f_reference, f)
     torch.testing.assert_close(state.sites[STREAM].error_reference, error)
 
@@ -164,13 +166,13 @@ def test_an_edit_says_how_many_tokens_it_spares(case):
     model, suite, prompts = case
     config = DiscoverConfig(reference="zero", positions="sum")
     everywhere = edits.Edit(ablated=(Node(str(STREAM), 3), Node(str(STREAM), "error")))
-    assert edits.ablate(model, suite, prompts, everywhere, [], config=config)["spared"] == 6
+    assert ablate(model, suite, prompts, everywhere, [], config=config)["spared"] == 6
     config = dataclasses.replace(config, positions="keep")
     at_the_sink = edits.Edit(ablated=(Node(str(STREAM), 3, 0),))
     with pytest.raises(ValueError, match="stand only on norm outliers"):
-        edits.ablate(model, suite, prompts, at_the_sink, [], config=config)
+        ablate(model, suite, prompts, at_the_sink, [], config=config)
     to_mean = dataclasses.replace(at_the_sink, to="mean")
-    assert edits.ablate(model, suite, prompts, to_mean, [], config=config)["spared"] == 0
+    assert ablate(model, suite, prompts, to_mean, [], config=config)["spared"] == 0
 
 
 def test_a_discovery_counts_the_outliers(case):
