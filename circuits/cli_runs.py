@@ -137,6 +137,10 @@ def discover(
     mlp: Annotated[
         Mlp, typer.Option(help="Which dictionary to use where an MLP has both.")
     ] = Mlp.sae,
+    edge_steps: Annotated[
+        int,
+        typer.Option(help="Points from clean to patch at which an edge is read; 0: at clean."),
+    ] = 0,
     edge_threshold: Annotated[
         float, typer.Option(help="Leave out edges under this share of the strongest node.")
     ] = 0.01,
@@ -192,6 +196,7 @@ def discover(
         positions=positions.value if positions else work.positions_for(*fitting),
         bos=bos.value,
         reference=reference.value if reference else work.reference_for(listed),
+        edge_steps=edge_steps,
         edge_threshold=edge_threshold,
     )
     inputs = Inputs.resolved(model, dictionaries, prompts, mlp.value, unfit)

@@ -89,11 +89,12 @@ def discover(
     pool = pool_of(ranking, config)
     weights: dict[tuple[Node, Node], float] = {}
     done = 0
+    nodes = [*pool.nodes, *inputs]
     for batch, (state, g) in enumerate(zip(states, gradients, strict=True)):
 
         def find(state: BatchState = state, g: Gradients = g) -> EdgeWeights:
             with rules_of(model, config):
-                return edge_weights(model, suite, state, g, metric, [*pool.nodes, *inputs])
+                return edge_weights(model, suite, state, g, metric, nodes, steps=config.edge_steps)
 
         found = parts.edges(batch, find)
         for pair, weight in found.items():
@@ -103,8 +104,8 @@ def discover(
     measure = None
     if config.faithfulness is not None:
         measure = _faithfulness(model, suite, prompts, states, metric, config, report)
-    nodes, kept = choose(pool, inputs, OUTPUT, weights, config, measure)
-    graph = _graph([*nodes, *inputs], dict(ranking), weights, config)
+    chosen, kept = choose(pool, inputs, OUTPUT, weights, config, measure)
+    graph = _graph([*chosen, *inputs], dict(ranking), weights, config)
     summary = _Summary(prompts)
     for state in states:
         summary.add(state, metric)

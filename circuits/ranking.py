@@ -62,6 +62,8 @@ class DiscoverConfig:
     reference: Reference = "patch"
     steps: int = 10
     "points on the path of integrated gradients"
+    edge_steps: int = 0
+    "points on the way from clean to patch at which an edge's Jacobian is taken; 0: at clean"
     edge_threshold: float = 0.01
     "edges weaker than this share of the strongest feature's or error's effect are left out, but "
     "for those that connect a node to the rest"
@@ -79,6 +81,8 @@ class DiscoverConfig:
         for name in ("nodes", "steps", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected at least 1")
+        if self.edge_steps < 0:
+            raise ValueError(f"edge_steps is {self.edge_steps}: expected 0 or more")
         if not 0 <= self.edge_threshold < math.inf:
             raise ValueError(f"edge_threshold is {self.edge_threshold}: expected 0 or more")
         if self.threshold is not None and not 0 <= self.threshold < math.inf:

@@ -32,22 +32,36 @@ class CutModel:
 
 
 def cut(
-    model: TransformerBridge, suite: Suite, state: BatchState, metric: Metric, *, first: int = 0
+    model: TransformerBridge,
+    suite: Suite,
+    state: BatchState,
+    metric: Metric,
+    *,
+    first: int = 0,
+    moved: float = 0.0,
 ) -> CutModel:
     """Run the clean prompts with the graph cut at the embeddings and at every site of `suite`.
 
-    Positions before `first` are not run again: attention sees the keys and values they had.
+    With `moved`, what leaves each cut is that share of the way from its clean to its reference
+    value, at all of them alike. Positions before `first` are not run again: attention sees the
+    keys and values they had, and nothing moves there.
     """
     leaves: dict[Site, Activation] = {}
 
+    def on_the_way(site: Site) -> Activation:
+        nodes = state.sites[site]
+        change = suite[site].write(nodes.f_change) + nodes.error_change
+        return (state.values[site] + moved * change)[:, first:]
+
     def sever(site: Site) -> Edit:
         def edit(value: Activation) -> Activation:
-            leaves[site] = value.detach().requires_grad_()
+            leaves[site] = (on_the_way(site) if moved else value).detach().requires_grad_()
             return leaves[site]
 
         return edit
 
-    leaves[EMBED] = state.values[EMBED][:, first:].detach().requires_grad_()
+    embedded = state.values[EMBED] + moved * state.embed_change
+    leaves[EMBED] = embedded[:, first:].detach().requires_grad_()
     arguments = state.arguments.rows(torch.arange(len(state.rows)), first=first)
     watched = {*suite, *suite.sources}
     edits = intervene(model, {s: sever(s) for s in suite})

@@ -15,11 +15,15 @@ arrival and the leaves before it. Prompts do not meet in it, and on a prompt man
 not answer, so a product takes on each prompt another of the nodes that do: as many products as a
 prompt has such nodes at most, not as many as there are nodes.
 
-Units are those of the metric; positive means that moving u to its reference value raises it.
+Units are those of the metric; positive means that moving u to its reference value raises it. At
+the clean run the weights into a node need not add up to its effect: the local Jacobian meets the
+whole move, and attention patterns and gates change on the way. Along the way they do, but for
+features whose slope is held to its range.
 
 Source: Marks et al. 2024, arXiv:2403.19647.
 Differs: weights are averaged over prompts before any threshold is applied; features answer by
-their slope between clean and reference, not by their gradient at clean.
+their slope between clean and reference, not by their gradient at clean; the Jacobian can be taken
+along the way.
 
 Axes: `targets` the downstream nodes pulled back together, `sources` the upstream nodes of one site,
 `places` a target on a prompt (see `circuits.attribution.places`), `slots` the products made at
@@ -73,22 +77,34 @@ def edge_weights(
     gradients: Mapping[Site, Activation],
     metric: Metric,
     nodes: Iterable[Node],
+    *,
+    steps: int = 0,
 ) -> EdgeWeights:
     """Weights of all edges among `nodes` and to the logit, summed over the batch's prompts.
 
-    `gradients` are the estimator's: the metric's gradient to each site's tensor.
+    `gradients` are the estimator's: the metric's gradient to each site's tensor. The Jacobian is
+    taken at the clean run, or, with `steps`, is the mean over as many points on the way from clean
+    to reference, (j + 1/2) / steps of it at all sites alike: then the weights into a node add up
+    to its effect, if `nodes` are all that change.
     """
+    points = [(j + 0.5) / steps for j in range(steps)] or [0.0]
+    weights: EdgeWeights = {}
     with state.under(state.every_row):
-        return _edge_weights(model, suite, state, gradients, metric, nodes)
+        for moved in points:
+            found = _weights_at(model, suite, state, gradients, metric, nodes, moved)
+            for edge, weight in found.items():
+                weights[edge] = weights.get(edge, 0.0) + weight / len(points)
+    return weights
 
 
-def _edge_weights(
+def _weights_at(
     model: TransformerBridge,
     suite: Suite,
     state: BatchState,
     gradients: Mapping[Site, Activation],
     metric: Metric,
     nodes: Iterable[Node],
+    moved: float,
 ) -> EdgeWeights:
     by_site: dict[Site, list[Node]] = defaultdict(list)
     for node in nodes:
@@ -97,7 +113,7 @@ def _edge_weights(
     if isinstance(metric, SiteMetric):
         last = state.clean.tokens.shape[1] - 1
         first = min(first, last - int(metric.back[state.rows].max()))
-    pieces = cut(model, suite, state, metric, first=first)
+    pieces = cut(model, suite, state, metric, first=first, moved=moved)
     setting = _Setting(pieces, suite, state, gradients, dict(by_site), metric)
     weights: EdgeWeights = {}
     for group in together(suite, state, by_site, pieces.first):

@@ -1,11 +1,11 @@
-"""Which estimate is right? Every estimator of node effects, and two of edges, against the oracle.
+"""Which estimate is right? Every estimator of node effects, and three of edges, against the oracle.
 
     python -m experiments.estimators.run [--model MODEL --dictionaries DIR] [--pairs N]
                                          [--task TASK ...]
 
 Circuits: how faithful the strongest nodes by each estimator are, all others at the patch and at
 their mean. Nodes: the hundred largest by each estimator, against exact ablation. Edges: the
-hundred largest by either way of answering, among the nodes that `ig` ranks first, against path
+hundred largest by each way of weighing them, among the nodes that `ig` ranks first, against path
 patching.
 Results go to `results/MODEL.json` beside this file, with the tables of the README.
 """
@@ -43,8 +43,10 @@ from saes.suite import Suite, load_suite
 
 RESULTS = Path(__file__).parent / "results"
 ESTIMATORS: tuple[Estimator, ...] = ("patching", "relp", "ig", "ig-inputs")
-ANSWERS = ("slope", "gradient")
-"How a feature answers its pre-activation: see `circuits.attribution.edges`."
+ANSWERS = ("slope", "gradient", "along the way")
+"""How a feature answers its pre-activation, and where the Jacobian is taken: by slope or by
+gradient at the clean run, or by slope along the way (see `circuits.attribution.edges`)."""
+EDGE_STEPS = 8
 NODES, EDGES = 100, 100
 SIZES = (20, 100, 500)
 ABLATED_TO: tuple[To, ...] = ("patch", "mean")
@@ -157,12 +159,19 @@ class Case:
         }
 
     def edges(self) -> dict[str, Any]:
-        """Agreement of edges by slope and by gradient with path patching, on the strongest."""
+        """Agreement of each way of weighing edges with path patching, on the strongest by any."""
         ranking, gradients = self.ranked["ig"]
         nodes = _first(ranking) + [n for n, _ in ranking if n.kind == "token"]
+        ways = {
+            "slope": (self.state, 0),
+            "gradient": (_by_gradient(self.state), 0),
+            "along the way": (self.state, EDGE_STEPS),
+        }
         weights = {
-            name: edge_weights(self.model, self.suite, state, gradients, self.metric, nodes)
-            for name, state in (("slope", self.state), ("gradient", _by_gradient(self.state)))
+            name: edge_weights(
+                self.model, self.suite, state, gradients, self.metric, nodes, steps=steps
+            )
+            for name, (state, steps) in ways.items()
         }
         edges = sorted({e for some in weights.values() for e in _strongest(some)}, key=str)
         exact = exact_edges(self.model, self.suite, self.state, gradients, self.metric, edges)

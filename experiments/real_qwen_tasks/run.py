@@ -93,6 +93,7 @@ def keep(task: str, out: Path, records: dict[To, dict[str, Any]]) -> None:
             for n in strongest
         ],
         "nodes": {k: v for k, v in record["nodes"].items() if k != "points"},
+        "pool": record["pool"],
         "edges": {k: v for k, v in record["edges"].items() if k != "points"},
         "each_adds": record["each_adds"],
         "curves": {to: r["curves"] for to, r in records.items()},

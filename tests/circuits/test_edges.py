@@ -8,7 +8,7 @@ import torch
 from circuits.attribution import edges, places
 from circuits.attribution.cut import cut, first_move
 from circuits.attribution.edges import edge_weights, node_change, upstream
-from circuits.attribution.effects import gradients_at_clean
+from circuits.attribution.effects import effects_by_prompt, gradients_at_clean
 from circuits.attribution.states import EMBED, batches
 from circuits.graph import Node
 from circuits.metric import logit_difference
@@ -16,7 +16,16 @@ from hooked_qwen.forward import last_logits
 from hooked_qwen.hooks import capture, intervene
 from hooked_qwen.sites import Site
 from hooked_qwen.tokens import Batch
-from tests.conftest import full_suite, padded_on_the_left, toy, toy_prompts, toy_suite
+from saes.dictionary import DictionarySpec
+from saes.suite import Suite
+from tests.conftest import (
+    full_suite,
+    padded_on_the_left,
+    random_dictionary,
+    toy,
+    toy_prompts,
+    toy_suite,
+)
 
 
 def prepare(suite, n=1):
@@ -51,6 +60,38 @@ def test_cutting_the_model_changes_no_metric():
     clean = metric(last_logits(model, state.clean), state.rows).sum()
     found = cut(model, suite, state, metric).metric
     torch.testing.assert_close(found, clean, atol=1e-12, rtol=0)
+
+
+def test_along_the_way_the_edges_into_a_node_add_up_to_its_effect():
+    """At the clean run they do into the stream, and not into attention or MLPs."""
+    sites = [Site.parse(s) for s in ("resid_post.0", "attn_out.1", "mlp_out.1", "resid_post.1")]
+    suite = Suite(
+        {
+            site: random_dictionary(
+                DictionarySpec(source=site, target=site, architecture="relu"), seed=i
+            )
+            for i, site in enumerate(sites)
+        },
+        {},
+    )
+    model, metric, state, gradients = prepare(suite)
+    nodes = every_node(suite)
+    gaps = {}
+    for steps in (0, 12):
+        weights = edge_weights(model, suite, state, gradients, metric, nodes, steps=steps)
+        into: dict[Node, float] = {}
+        for (_, target), weight in weights.items():
+            into[target] = into.get(target, 0.0) + weight
+        effects = effects_by_prompt(suite, state, gradients, nodes)[:, 0].tolist()
+        for site in sites[1:]:
+            rows = [
+                (into[n], e) for n, e in zip(nodes, effects, strict=True) if n.site == str(site)
+            ]
+            found, expected = torch.tensor(rows).double().T
+            gaps[site.kind, steps] = float((found - expected).norm() / expected.norm())
+    assert max(gaps[kind, 12] for kind in ("attn_out", "mlp_out", "resid_post")) < 0.01
+    assert min(gaps[kind, 0] for kind in ("attn_out", "mlp_out")) > 0.05
+    assert gaps["resid_post", 0] < 0.01
 
 
 @pytest.mark.parametrize("site", ["attn_out.1", "mlp_out.1", "mlp_out.2", "resid_post.1"])
