@@ -16,9 +16,12 @@ from typing import Any
 
 import torch
 
+from circuits.answers import metric_of
+from circuits.curves import Scale, Setting, curves, held_out_curves
 from circuits.faithfulness import To
 from circuits.graph import Node, ordered, rounded, write_json
 from circuits.progress import bars
+from circuits.prompts import encode_prompts, read_prompts
 from circuits.ranking import DiscoverConfig, states_of
 from circuits.render.curves import curves_figure
 from circuits.report import Report
@@ -67,9 +70,36 @@ def run(task: str, model: str, dictionaries: str, work: Path) -> None:
 
 
 def verify(out: Path, to: To, held_out: Path, report: Report) -> dict[str, Any]:
-    """The record of one verification; the last is the one that stays in the run."""
-    config = VerifyConfig(to=to, draws=1)
-    return verify_run(out, config=config, held_out=held_out, force=True, report=report)
+    """The whole record for the last of `ABLATED_TO`, which stays in the run; for others the curves.
+
+    Nodes and edges are measured by moving them to the patch, whatever sets are ablated to.
+    """
+    if to == ABLATED_TO[-1]:
+        config = VerifyConfig(to=to, draws=1)
+        return verify_run(out, config=config, held_out=held_out, report=report)
+    found = read_run(out)
+    loaded = found.open()
+    model, suite = loaded.model, loaded.suite.fitting(loaded.model)
+    other = encode_prompts(read_prompts(held_out), model.tokenizer, positions="keep")
+    scales = [
+        Scale.of(
+            Setting(
+                model=model,
+                metric=metric_of(found.config.metric, model, prompts),
+                prompts=prompts,
+                to=to,
+                discovered=found.config,
+            ),
+            suite,
+        )
+        for prompts in (loaded.prompts, other)
+    ]
+    options = {"level": "full", "seed": 0, "report": report}
+    return {
+        "metric": found.config.metric,
+        "curves": curves(scales[0], found.ranking, draws=1, **options),
+        "held_out": held_out_curves(scales[1], found.ranking, **options),
+    }
 
 
 def keep(task: str, out: Path, records: dict[To, dict[str, Any]]) -> None:
