@@ -5,8 +5,9 @@ import itertools
 import pytest
 import torch
 
+from circuits.ablate import ablate
 from circuits.discover import discover
-from circuits.edit import Edit, ablate, apply
+from circuits.edit import Edit, apply
 from circuits.graph import ordered
 from circuits.ranking import DiscoverConfig
 from hooked_qwen.forward import last_logits, resume, run_recording, unembed
