@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from circuits import edit as edits
+from circuits.ablate import ablate
 from circuits.answers import metric_of
 from circuits.attribution.states import batches, mean_over
 from circuits.discover import discover
@@ -237,7 +238,7 @@ def test_an_ablation_is_measured_on_what_the_site_then_holds(case):
     model, suite, prompts = case
     config = DiscoverConfig(metric=PROBE)
     nodes = (Node("resid_post.1", "error"), *(Node("resid_post.1", i) for i in range(20)))
-    result = edits.ablate(model, suite, prompts, edits.Edit(ablated=nodes), [], config=config)
+    result = ablate(model, suite, prompts, edits.Edit(ablated=nodes), [], config=config)
     expected = suite[Site("resid_post", 1)].b_dec @ DIRECTION + 0.5
     assert result["after"] == pytest.approx(float(expected), abs=1e-5)
 
@@ -261,7 +262,7 @@ def test_a_function_of_logits_is_a_metric_like_those_with_names(case, estimator)
     assert "difference" in [n.feature for n in found.graph if n.kind == "logit"]
     json.dumps(as_json(found.graph))
     edit = edits.Edit(ablated=(Node("resid_post.1", "error"),))
-    results = [edits.ablate(model, suite, prompts, edit, [], config=c) for c in (config, own)]
+    results = [ablate(model, suite, prompts, edit, [], config=c) for c in (config, own)]
     for field in ("before", "after", "accuracy_after"):
         assert results[1][field] == pytest.approx(results[0][field], abs=1e-6)
 
