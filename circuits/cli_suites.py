@@ -338,7 +338,7 @@ def convert(
     _need_free(out)
     written = convert_dictionaries(dictionaries, out, to.value, only=only.value if only else None)
     console.print(
-        f"{len(written)} dictionar{'y' if len(written) == 1 else 'ies'} in {out}", highlight=False
+        f"{counted(len(written), 'dictionary', 'dictionaries')} in {out}", highlight=False
     )
 
 

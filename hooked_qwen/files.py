@@ -26,6 +26,9 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     try:
         write(partial)
         _move(partial, path)
+    except OSError as error:
+        _name_target(error, partial, path)
+        raise
     finally:
         partial.unlink(missing_ok=True)
 
@@ -43,13 +46,23 @@ def build_folder_atomically(path: Path, build: Callable[[Path], object]) -> None
         if path.exists():
             _move(path, old)
         _move(partial, path)
-    except BaseException:
+    except BaseException as error:
         if old.exists() and not path.exists():
             _move(old, path)
+        if isinstance(error, OSError):
+            _name_target(error, partial, path)
         raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _name_target(error: OSError, partial: Path, path: Path) -> None:
+    """Let the error tell of `path`, which is what the user knows of."""
+    for name in ("filename", "filename2"):
+        told = getattr(error, name)
+        if told is not None:
+            setattr(error, name, str(told).replace(str(partial), str(path)))
 
 
 def _move(source: Path, target: Path) -> None:

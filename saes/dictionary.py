@@ -79,6 +79,17 @@ class SparseDictionary(nn.Module):
             # A row of a stacked tensor, say, would give other roundings than the same row alone.
             self.register_buffer(name, aligned(weights[name]) if name in weights else None)
 
+    def __repr__(self) -> str:
+        spec, dtype = self.spec, str(self.W_enc.dtype).removeprefix("torch.")
+        k = "" if spec.k is None else f", k = {spec.k}"
+        skip = ", skip" if spec.skip else ""
+        sites = f"{spec.source} -> {spec.target}"
+        where = f"{dtype} on {self.W_enc.device}"
+        return (
+            f"SparseDictionary({spec.architecture}{k}{skip}, {self.n_features} features, "
+            f"{sites}, {where})"
+        )
+
     @property
     def source(self) -> Site:
         return self.spec.source
@@ -139,7 +150,17 @@ def check_weights(spec: DictionarySpec, weights: dict[str, Tensor]) -> None:
     if extra := weights.keys() - required - {"threshold", "W_skip"}:
         raise ValueError(f"a dictionary has no tensor called {', '.join(sorted(extra))}")
     features, d_source = _matrix("W_enc", weights)
-    _, d_target = _matrix("W_dec", weights)
+    rows, d_target = _matrix("W_dec", weights)
+    if features != rows and d_source == rows == len(weights["b_enc"]):
+        raise ValueError(
+            f"W_enc has shape {(features, d_source)}: it is transposed, expected "
+            f"{(d_source, features)}, one row for each of the {rows} features"
+        )
+    if d_target != rows and d_target == features == len(weights["b_enc"]):
+        raise ValueError(
+            f"W_dec has shape {(rows, d_target)}: it is transposed, expected "
+            f"{(d_target, rows)}, one row for each of the {features} features"
+        )
     expected = {
         "W_enc": (features, d_source),
         "W_dec": (features, d_target),

@@ -32,7 +32,7 @@ from saes.train_config import TrainConfig, record_of
 from saes.training import Progress, Trained, fit
 
 HELD_OUT_CHARACTERS = 40_000
-CHECKPOINT = "checkpoint.safetensors"
+CHECKPOINT = ours.CHECKPOINT
 Texts = Callable[[], Iterator[str]]
 "Opens a corpus from its start."
 

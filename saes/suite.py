@@ -50,7 +50,18 @@ class Suite(Dictionaries):
         self._converted: dict[Site, SparseDictionary] = {}
         self._sites = sorted({*dictionaries, *entries})
 
-    def __getitem__(self, site: Site) -> SparseDictionary:
+    def __repr__(self) -> str:
+        return f"Suite: {self.summary()}"
+
+    def __getitem__(self, site: Site | str) -> SparseDictionary:
+        """The dictionary that writes `site`, which may be written as in 'resid_post.1'.
+
+        Raises `KeyError` listing the sites there are.
+        """
+        site = _parsed(site)
+        if site not in self:
+            there = ", ".join(map(str, self._sites)) or "none"
+            raise KeyError(f"no dictionary writes {site}; those that are there write {there}")
         if site not in self._dictionaries:
             entry = self._entries[site]
             assert self._found, "a suite with entries says where they were found"
@@ -64,6 +75,7 @@ class Suite(Dictionaries):
 
     def __contains__(self, site: object) -> bool:
         # Mapping's own would read the dictionary.
+        site = _parsed(site)
         return site in self._dictionaries or site in self._entries
 
     def __iter__(self) -> Iterator[Site]:
@@ -133,6 +145,14 @@ class Suite(Dictionaries):
     def _source(self, site: Site) -> Site:
         entry = self._entries.get(site)
         return entry.source if entry else self._dictionaries[site].source
+
+
+def _parsed(site: Any) -> Any:
+    """The site that a text names; what names none stays as it is, and is in no suite."""
+    try:
+        return Site.parse(site) if isinstance(site, str) else site
+    except ValueError:
+        return site
 
 
 def _spans(layers: list[int]) -> str:

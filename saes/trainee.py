@@ -121,7 +121,7 @@ class Trainee:
         x = self.source.apply(x)
         y = x if same else self.target.apply(y)
         result = self._step(x, y)
-        self._note(result, y, step)
+        self._note(result, y, step, batch)
         self._update(result, rate)
 
     def _step(self, x: Float[Tensor, "tokens s"], y: Float[Tensor, "tokens t"]) -> StepResult:
@@ -152,9 +152,18 @@ class Trainee:
         )
         return penalised_step(self.weights, x, y, penalty=penalty)
 
-    def _note(self, result: StepResult, y: Float[Tensor, "tokens d"], step: int) -> None:
+    def _note(
+        self, result: StepResult, y: Float[Tensor, "tokens d"], step: int, batch: ActivationBatch
+    ) -> None:
         fvu = result.squared_error / sum_of_squares(y)
         if not fvu < float("inf"):
+            for site in (self.spec.source, self.spec.target):
+                if not torch.isfinite(batch.values[site]).all():
+                    raise FloatingPointError(
+                        f"the model's activations at {site} hold numbers that are not finite, at "
+                        f"step {step}: its weights are damaged, or its precision is too short; "
+                        "the last checkpoint is kept"
+                    )
             raise FloatingPointError(
                 f"the loss of {self.spec.name} is {fvu} at step {step}: "
                 "lower the learning rate; the last checkpoint is kept"

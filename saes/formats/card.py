@@ -35,7 +35,9 @@ def card_text(records: Mapping[str, Mapping[str, Any]]) -> str:
     header = ["---", "library_name: qwen-circuits", f"tags: {json.dumps(_tags(records))}"]
     if len(models) == 1:
         header.append(f"base_model: {json.dumps(models[0])}")
-    what = f"{len(records)} dictionaries" + (f" of {_cell(', '.join(models))}" if models else "")
+    what = f"{len(records)} {'dictionary' if len(records) == 1 else 'dictionaries'}" + (
+        f" of {_cell(', '.join(models))}" if models else ""
+    )
     return "\n".join([*header, "---", "", HEAD.format(what=f"{what}."), *_table(records), LEGEND])
 
 

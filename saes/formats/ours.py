@@ -34,6 +34,8 @@ RECORD = "dictionary.json"
 TENSORS = "dictionary.safetensors"
 SUITE = "suite.json"
 CARD = "README.md"
+CHECKPOINT = "checkpoint.safetensors"
+"In place of all these while a training is not finished."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,11 +146,21 @@ def suite_folders(folder: Path) -> list[Path]:
     if (folder / RECORD).exists():
         return [folder]
     if not (folder / SUITE).exists():
+        check_finished(str(folder), [p.name for p in folder.glob("*")])
         raise ValueError(
             f"{folder} holds no dictionaries: expected a {SUITE} (a suite) or a {RECORD} "
             "(one dictionary)"
         )
     return [folder / name for name in _listed(folder / SUITE)]
+
+
+def check_finished(label: str, names: Iterable[str]) -> None:
+    """Raise `ValueError` where the files called `names` are those of an unfinished training."""
+    if CHECKPOINT in names:
+        raise ValueError(
+            f"{label} holds a training that is not finished: the same `circuits train` command "
+            "with --resume goes on with it"
+        )
 
 
 def matches(place: Place) -> bool:

@@ -55,6 +55,7 @@ def recognise(place: Place) -> Found:
     for layout in LAYOUTS:
         if layout.matches(place):
             return Found(layout, place, tuple(layout.find(place)))
+    ours.check_finished(place.label, place.names)
     published = ", ".join(layout.name for layout in LAYOUTS[1:-1])
     raise ValueError(
         f"{place.label} holds no dictionaries: expected a {ours.SUITE} (a suite), a {ours.RECORD} "
