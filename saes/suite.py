@@ -53,12 +53,12 @@ class Suite(Dictionaries):
     def __repr__(self) -> str:
         return f"Suite: {self.summary()}"
 
-    def __getitem__(self, site: Site | str) -> SparseDictionary:
-        """The dictionary that writes `site`, which may be written as in 'resid_post.1'.
+    def __getitem__(self, name: Site | str) -> SparseDictionary:
+        """The dictionary that writes a site, which may be given as in 'resid_post.1'.
 
         Raises `KeyError` listing the sites there are.
         """
-        site = _parsed(site)
+        site: Site = _parsed(name)
         if site not in self:
             there = ", ".join(map(str, self._sites)) or "none"
             raise KeyError(f"no dictionary writes {site}; those that are there write {there}")
