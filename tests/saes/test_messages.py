@@ -49,10 +49,11 @@ def test_an_unfinished_training_is_called_so(tmp_path):
         load_suite(tmp_path)
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("spec", [SAE, TRANSCODER], ids=["sae", "transcoder"])
-def test_activations_that_are_not_numbers_are_the_models(spec):
+def test_activations_that_are_not_finite_are_the_models(spec, bad):
     batches = list(planted(20))
-    batches[10].values[OUT if spec is SAE else IN][3, 2] = torch.nan
+    batches[10].values[OUT if spec is SAE else IN][3, 2] = bad
     with pytest.raises(FloatingPointError, match="the model's activations at .* at step 10"):
         fit(batches, [spec], config=TrainConfig(width=20, tokens=32 * 20))
 

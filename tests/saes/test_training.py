@@ -258,12 +258,11 @@ def test_a_stream_with_nothing_in_it():
         fit(iter(()), [SAE], config=CONFIG)
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e30])
-def test_a_loss_that_is_not_finite_names_the_step_and_the_dictionary(bad):
+def test_a_loss_that_is_not_finite_names_the_step_and_the_dictionary():
     def broken():
         for step, batch in enumerate(planted(100)):
             if step == 12:
-                batch.values[OUT][3, 3] = bad
+                batch.values[OUT][3, 3] = 1e30
             yield batch
 
     message = r"the loss of mlp_in\.0-mlp_out\.0 is (nan|inf) at step 12: lower the learning rate"
