@@ -106,7 +106,8 @@ def families() -> tuple[str, ...]:
     chosen = ["DejaVu Sans", *(name for name in FALLBACKS if name in installed)]
     for probe in PROBES:
         if not any(ord(probe) in _charmap(family) for family in chosen):
-            chosen += [f for f in installed if ord(probe) in _charmap(f)][:1]
+            fonts = sorted(font_manager.fontManager.ttflist, key=lambda f: (f.name, f.fname))
+            chosen += [f.name for f in fonts if ord(probe) in _characters(f.fname)][:1]
     return tuple(chosen)
 
 
@@ -168,6 +169,15 @@ def has_glyph(character: str) -> bool:
 def _charmap(family: str) -> frozenset[int]:
     try:
         path = font_manager.findfont(FontProperties(family=family), fallback_to_default=False)
+    except ValueError:
+        return frozenset()
+    return _characters(str(path))
+
+
+@cache
+def _characters(path: str) -> frozenset[int]:
+    """Those that the font at `path` has; none where it is gone or damaged."""
+    try:
         return frozenset(font_manager.get_font(path).get_charmap())
-    except (ValueError, RuntimeError, OSError):  # in matplotlib's list, but gone or damaged
+    except (RuntimeError, OSError):
         return frozenset()

@@ -198,7 +198,7 @@ def toy_font(tmp_path, monkeypatch):
     fonts = [f for f in ink.font_manager.fontManager.ttflist if "DejaVu" in f.name]
     monkeypatch.setattr(ink.font_manager.fontManager, "ttflist", fonts)
     monkeypatch.setattr(ink.font_manager, "findSystemFonts", lambda: [])
-    caches = (ink.families, ink.has_glyph, ink._charmap, ink.measure)
+    caches = (ink.families, ink.has_glyph, ink._charmap, ink._characters, ink.measure)
     for cached in caches:
         cached.cache_clear()
     yield install
@@ -216,9 +216,10 @@ def test_any_font_that_has_chinese_is_used(toy_font, tmp_path):
     assert "中" not in undrawable(circuit)
 
 
-def test_without_one_what_cannot_be_drawn_is_told(toy_font):
+def test_without_one_what_cannot_be_drawn_is_told(toy_font, caplog):
     assert ink.drawable("a中") == "a\\u4e2d"
     circuit = synthetic.circuit(10)
     circuit.graph["columns"] = ["中文中"] * len(circuit.graph["columns"])
     found = undrawable(circuit)
     assert found[-2:] == ["中", "文"]
+    assert not caplog.records
