@@ -10,7 +10,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from circuits import cli_runs, cli_suites
-from circuits.cli_options import Force
+from circuits.cli_options import Force, Threads
 from circuits.progress import bars
 from circuits.tables import console
 from hooked_qwen.notices import Notice
@@ -49,17 +49,14 @@ def _say(message: Warning | str, *_: Any, **__: Any) -> None:
 def demo(
     out: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("demo"),
     force: Force = False,
+    threads: Threads = None,
 ) -> None:
     """The whole main job on the bundled model: train, discover, verify, ablate, render.
 
     Example: `circuits demo --out demo`
     """
-    import torch
-
     from circuits.demo import run_demo
 
-    # The bundled model's matrices are too small to share: a second thread only waits.
-    torch.set_num_threads(1)
     with bars() as report:
         lines = run_demo(out, force=force, command=cli_runs.command_line(), report=report)
     for line in lines:

@@ -23,6 +23,21 @@ TextBesideCache = Annotated[
     list[str] | None,
     typer.Option("--text", help="As for the other commands; with --cache only to judge on it."),
 ]
+
+
+def _use(threads: int | None) -> None:
+    if threads is not None:
+        from hooked_qwen.threads import set_threads
+
+        set_threads(threads)
+
+
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        callback=_use, help="Threads to compute with; by default one for small matrices, else all."
+    ),
+]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder written by `circuits discover`.")]
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from circuits.cli_options import Force, Mlp, Model, RunFolder, at_least, say_found
+from circuits.cli_options import Force, Mlp, Model, RunFolder, Threads, at_least, say_found
 from circuits.progress import bars
 from circuits.render.words import counted
 from circuits.tables import (
@@ -156,6 +156,7 @@ def discover(
         bool, typer.Option("--resume", help="Go on with this run where it was cut off.")
     ] = False,
     force: Force = False,
+    threads: Threads = None,
 ) -> None:
     """Find the sparse feature circuit of a prompt set.
 
@@ -237,6 +238,7 @@ def verify(
     ] = Level.full,
     seed: Annotated[int | None, typer.Option(help="Of random controls; the run's if none.")] = None,
     force: Force = False,
+    threads: Threads = None,
 ) -> None:
     """Hold a run against exact ablation: its nodes, its edges, and the circuit as a whole.
 
@@ -274,6 +276,7 @@ def ablate(
     name: Annotated[str | None, typer.Option(help="Folder under RUN/ablations.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of random controls; the run's if none.")] = None,
     force: Force = False,
+    threads: Threads = None,
 ) -> None:
     """Cut features out, rerun the prompts, and find the graph that is left.
 

@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from circuits.cli_options import Force, Mlp, Model, Text, TextBesideCache, at_least, say_found
+from circuits.cli_options import (
+    Force,
+    Mlp,
+    Model,
+    Text,
+    TextBesideCache,
+    Threads,
+    at_least,
+    say_found,
+)
 from circuits.progress import bars
 from circuits.render.words import counted
 from circuits.tables import console, probe_table, quality_table
@@ -86,6 +95,7 @@ def train(
         list[str] | None, typer.Option(help="Besides training.jsonl: tensorboard, wandb.")
     ] = None,
     seed: int = 0,
+    threads: Threads = None,
 ) -> None:
     """Train a suite of dictionaries, all sites and layers from one pass over the text.
 
@@ -163,6 +173,7 @@ def cache(
     ] = "resid_post,attn_out,mlp_in,mlp_out",
     tokens: Annotated[int, typer.Option(help="Activations of each site.")] = 500_000,
     half: Annotated[bool, typer.Option("--half", help="Store bfloat16, half the size.")] = False,
+    threads: Threads = None,
 ) -> None:
     """Write activations to disk, for several trainings on one pass of the model.
 
@@ -209,6 +220,7 @@ def evaluate(
         Path | None, typer.Option(help="Write the figures here as JSON, and beside it an SVG.")
     ] = None,
     force: Force = False,
+    threads: Threads = None,
 ) -> None:
     """How good dictionaries are, beside untrained ones and the best linear map of the same rank.
 
@@ -257,6 +269,7 @@ def feature(
         Path, typer.Option(help="Folder for the examples of all features, made once, and cards.")
     ] = Path("features"),
     force: Force = False,
+    threads: Threads = None,
 ) -> None:
     """What a feature is about: its strongest examples, density, promoted tokens, neighbours.
 
@@ -296,6 +309,7 @@ def suite(
         Path, typer.Option(help="Folder for the examples of all features, made once, and the page.")
     ] = Path("features"),
     force: Force = False,
+    threads: Threads = None,
 ) -> None:
     """One page with every dictionary and a search over all features.
 

@@ -51,6 +51,7 @@ from circuits.render.page import page
 from hooked_qwen.files import content_hash, write_atomically
 from hooked_qwen.identity import identity
 from hooked_qwen.load import load, local_folder
+from hooked_qwen.threads import fit_threads
 from saes.suite import MlpChoice, Suite, hash_of, load_suite, pinned
 
 PACKAGES = ("qwen-circuits", "torch", "transformers", "transformer-lens", "networkx", "safetensors")
@@ -125,6 +126,7 @@ def open_inputs(
     """
     prompts = read_prompts(Path(inputs.prompts)) if given is None else given
     model = load(inputs.model)
+    fit_threads(model)
     suite = load_suite(inputs.dictionaries, mlp=inputs.mlp)
     _check_fit(model, suite)
     suite.notify_of_another_model(model)

@@ -24,6 +24,7 @@ from hooked_qwen.shards import Cache, write_cache
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import StreamConfig
 from hooked_qwen.texts import read_texts
+from hooked_qwen.threads import fit_threads
 from saes.controls import judge
 from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.metrics import Quality, evaluate_jointly, held_out_blocks
@@ -69,9 +70,10 @@ def dictionary_specs(
 
 
 def load_model(source: str, report: Report) -> TransformerBridge:
-    """`load`, told of while it goes on."""
+    """`load`, told of while it goes on; torch's threads fit the model."""
     report("loading", 0, 1)
     model = load(source)
+    fit_threads(model)
     report("loading", 1, 1)
     return model
 
@@ -90,7 +92,7 @@ def train(
     dtype: torch.dtype = torch.float32,
 ) -> list[Quality]:
     """Train a suite into `out` and judge it on held-out text; with a cache, on the cache's."""
-
+    fit_threads(model, width=config.width)
     report("first activations", 0, 1)
 
     def step(now: Progress) -> None:

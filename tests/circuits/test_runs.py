@@ -265,6 +265,7 @@ def test_the_name_of_an_ablation_is_the_one_asked_for(run):
         (("train", "saes", "--text", "bundled", "--out", "x", "--layers", "-1"), "layers '-1'"),
         (("cache", "--text", "bundled", "--out", "x", "--tokens", "-1"), "--tokens is -1"),
         (("discover", "--clean", "x", "--out", "x", "--nodes", "0"), "nodes is 0"),
+        (("discover", "--clean", "x", "--out", "x", "--threads", "0"), "0 threads"),
         (("discover", "--clean", "x", "--out", "x", "--edge-threshold", "-1"), "edge_threshold"),
         (("discover", "--clean", "x", "--out", "x", "--method", "replacement"), "not built yet"),
     ],
