@@ -267,6 +267,7 @@ def comparison_table(rows: Sequence[Difference], names: tuple[str, str], *, show
     words = {
         "only-a": f"only in {names[0]}",
         "only-b": f"only in {names[1]}",
+        "ablated": "ablated in one",
         "changed": "changed",
         "same": "the same in both",
     }
