@@ -17,11 +17,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
@@ -32,7 +31,7 @@ from hooked_qwen.files import write_atomically
 from hooked_qwen.forward import run_through
 from hooked_qwen.hooks import capture
 from hooked_qwen.sites import Site
-from hooked_qwen.tensor_files import aligned
+from hooked_qwen.tensor_files import aligned, read_array, read_tensors
 from hooked_qwen.tokens import Batch
 from saes.suite import Suite
 
@@ -160,9 +159,9 @@ def _weights(file: Path) -> tuple[Float[Tensor, " d_site"], float]:
         raise ValueError(f"there is no direction at {file}")
     try:
         if file.suffix == ".npy":
-            tensors = {"direction": torch.from_numpy(np.load(file, allow_pickle=False))}
+            tensors = {"direction": read_array(file)}
         elif file.suffix == ".safetensors":
-            tensors = load_file(file)
+            tensors = read_tensors(file)
         else:
             raise ValueError(f"cannot read a direction from {file}: expected .npy or .safetensors")
     except (SafetensorError, EOFError, TypeError) as error:

@@ -7,6 +7,8 @@ multiples of 64 bytes. Everything that is read and then computed with comes thro
 
 from pathlib import Path
 
+import numpy as np
+import torch
 from safetensors import safe_open
 from torch import Tensor
 
@@ -29,6 +31,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     `SafetensorError` or `OSError` for a file that is damaged or missing.
     """
     return read_tensors_and_metadata(path)[0]
+
+
+def read_array(path: Path) -> Tensor:
+    """The array of a `.npy` file, aligned; raises `ValueError` or `OSError` for a damaged one."""
+    return aligned(torch.from_numpy(np.load(path, allow_pickle=False)))
 
 
 def read_tensors_and_metadata(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

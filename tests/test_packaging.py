@@ -49,13 +49,13 @@ NAMED = re.compile(r"\s*[A-Z]{3,}/([a-z][\w/-]*\.[a-z]+)\s{2,}")
 
 
 def test_docstrings_name_files_that_exist():
-    """Lines such as `OUT/training.jsonl   one line every 50 steps`: code beside has that name."""
+    """Lines such as `OUT/training.jsonl   one line`: the package has code with that name."""
     found = []
     for name in PACKAGES[:3]:
         for path in (ROOT / name).rglob("*.py"):
             docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
             named = {n[1] for n in map(NAMED.match, docstring.splitlines()) if n}
-            beside = "".join(p.read_text(encoding="utf-8") for p in path.parent.glob("*.py"))
+            beside = "".join(p.read_text(encoding="utf-8") for p in (ROOT / name).rglob("*.py"))
             found += [
                 (path.name, file, f'"{file.partition("00000")[0]}' in beside) for file in named
             ]

@@ -344,7 +344,10 @@ function ablation([name, run], index) {
       group: "same",
     })),
   ];
-  const features = run.features ?? [];
+  const named = run.kept ?? run.features ?? [];
+  const ablated = run.kept
+    ? `Everything but ${count(named.length, "node")}`
+    : count(named.length, "feature");
   return el(
     "details",
     { open: index === 0 },
@@ -360,10 +363,10 @@ function ablation([name, run], index) {
       el(
         "p",
         { class: "note" },
-        `${count(features.length, "feature")} set to ${run.to ?? "zero"}; ` +
+        `${ablated} set to ${run.to ?? "zero"}; ` +
           "means over the prompts.",
       ),
-      featureLinks(features),
+      featureLinks(named),
       bars(rows),
       el("h3", {}, "Prompts, most changed first"),
       promptTable(run.prompts ?? []),

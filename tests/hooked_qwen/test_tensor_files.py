@@ -72,6 +72,7 @@ def test_nothing_else_reads_weights():
     }
     assert found == {
         "hooked_qwen/tensor_files.py .get_tensor(",
+        "hooked_qwen/tensor_files.py np.load(",
         "saes/formats/reading.py torch.load(",
     }
 
