@@ -74,7 +74,7 @@ def ablate(
     return {
         "schema": SCHEMA,
         "features": [str(node) for node in edit.ablated],
-        "kept": None if edit.kept is None else [str(node) for node in edit.kept],
+        "kept": None if edit.kept is None else [str(node) for node in edit.inner],
         "to": edit.to,
         "spared": spared,
         **_summary("before", before),

@@ -201,7 +201,7 @@ def graph_left(
         if node in before:
             data["label"] = before.nodes[node]["label"]
     _add_ablated(left, before, edit)
-    names = [str(node) for node in (edit.ablated if edit.kept is None else edit.kept)]
+    names = [str(node) for node in edit.inner]
     left.graph["ablation"] = {"to": edit.to, "features" if edit.kept is None else "kept": names}
     return left
 

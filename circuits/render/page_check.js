@@ -346,7 +346,7 @@ function ablation([name, run], index) {
   ];
   const named = run.kept ?? run.features ?? [];
   const ablated = run.kept
-    ? `Everything but ${count(named.length, "node")}`
+    ? `Everything but the graph's ${count(named.length, "node")}`
     : count(named.length, "feature");
   return el(
     "details",
@@ -366,7 +366,7 @@ function ablation([name, run], index) {
         `${ablated} set to ${run.to ?? "zero"}; ` +
           "means over the prompts.",
       ),
-      featureLinks(named),
+      run.kept ? [] : featureLinks(named),
       bars(rows),
       el("h3", {}, "Prompts, most changed first"),
       promptTable(run.prompts ?? []),
