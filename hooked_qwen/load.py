@@ -13,7 +13,10 @@ from typing import Any
 import torch
 from platformdirs import user_cache_path
 from transformer_lens.model_bridge import TransformerBridge
-from transformer_lens.model_bridge.sources import build_bridge_from_module
+from transformer_lens.model_bridge.sources import (
+    build_bridge_from_module,
+    detect_tokenizer_bos_eos,
+)
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
@@ -95,9 +98,15 @@ def hook(model: PreTrainedModel, *, tokenizer: Any = None, name: str) -> Transfo
         model,
         type(model).__name__,
         hf_config=model.config,
-        tokenizer=tokenizer,
         model_name=name,
     )
+    if tokenizer is not None:
+        # Given when the bridge is built, TransformerLens takes a copy that begins every text with
+        # the beginning-of-sequence token, whether the tokenizer itself does so or not.
+        bridge.tokenizer = tokenizer
+        adds = detect_tokenizer_bos_eos(tokenizer)
+        bridge.cfg.tokenizer_prepends_bos, bridge.cfg.tokenizer_appends_eos = adds
+        bridge.cfg.default_prepend_bos = bridge.cfg.tokenizer_prepends_bos
     return bridge.eval()
 
 

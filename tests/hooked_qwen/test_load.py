@@ -203,6 +203,20 @@ def test_a_file_that_is_no_gguf(tmp_path):
     refuse(tmp_path / "model.safetensors", r"is a file: expected a \.gguf file or a model's folder")
 
 
+def test_a_loaded_model_has_the_tokenizer_as_it_is(tmp_path):
+    """TransformerLens' copy of one that knows a beginning-of-sequence token puts it everywhere."""
+    save_toy("qwen2", tmp_path)
+    tokenizer = toy_tokenizer()
+    tokenizer.add_special_tokens({"bos_token": "<|endoftext|>"})
+    tokenizer.save_pretrained(tmp_path)
+    model = load(tmp_path)
+    ids = tokenizer("cab")["input_ids"]
+    assert (
+        model.tokenizer("cab")["input_ids"] == load_tokenizer(tmp_path)("cab")["input_ids"] == ids
+    )
+    assert model.to_tokens("cab").tolist() == [ids]
+
+
 def test_an_architecture_that_is_not_qwen_lists_those_that_are(tmp_path):
     LlamaConfig(**SIZES, architectures=["LlamaForCausalLM"]).save_pretrained(tmp_path)
     message = refuse(tmp_path, "is a LlamaForCausalLM: expected one of")
