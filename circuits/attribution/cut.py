@@ -49,8 +49,7 @@ def cut(
     leaves: dict[Site, Activation] = {}
 
     def on_the_way(site: Site) -> Activation:
-        nodes = state.sites[site]
-        change = suite[site].write(nodes.f_change) + nodes.error_change
+        change = state.sites[site].tensor_change(suite[site])
         return (state.values[site] + moved * change)[:, first:]
 
     def sever(site: Site) -> Edit:

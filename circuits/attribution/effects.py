@@ -37,7 +37,6 @@ from hooked_qwen.forward import (
 )
 from hooked_qwen.hooks import Edit, capture, intervene
 from hooked_qwen.sites import Site
-from saes.dictionary import SparseDictionary
 from saes.suite import Suite
 
 Gradients = dict[Site, Float[Tensor, "batch pos d_model"]]
@@ -104,7 +103,7 @@ def gradients_along_path(
     Differs: midpoints, where published code of the latter takes left end points.
     """
     changes = {EMBED: state.embed_change}
-    changes |= {site: _change(dictionary, state, site) for site, dictionary in suite.items()}
+    changes |= {site: state.sites[site].tensor_change(d) for site, d in suite.items()}
     return {
         site: _path_gradient(model, state, metric, site, change, steps)
         if change.any() and reaches(metric, site)
@@ -151,12 +150,6 @@ def gradients_along_inputs(
                 gradient, "(t batch) pos d -> t batch pos d", t=len(some)
             ).sum(0)
     return {site: total / steps for site, total in totals.items()}
-
-
-def _change(dictionary: SparseDictionary, state: BatchState, site: Site) -> Tensor:
-    """How the site's tensor changes when all its nodes move to the reference."""
-    nodes = state.sites[site]
-    return dictionary.write(nodes.f_change) + nodes.error_change
 
 
 def _path_gradient(

@@ -63,6 +63,10 @@ class SiteState:
     def error_change(self) -> Float[Tensor, "batch pos d_model"]:
         return self.error_reference - self.error
 
+    def tensor_change(self, dictionary: SparseDictionary) -> Float[Tensor, "batch pos d_model"]:
+        """How the site's tensor changes when all its nodes move to the reference."""
+        return dictionary.write(self.f_change) + self.error_change
+
 
 @dataclass(frozen=True)
 class BatchState:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 
 import pytest
 import torch
@@ -158,4 +159,6 @@ def test_dictionaries_without_a_hash_give_no_alarm(namesakes, tmp_path, monkeypa
     del record["model"]["hash"]
     path.write_text(json.dumps(record), encoding="utf-8")
     found = find(out)
-    notify_of_another_model(namesakes[1], found, found.entries)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        notify_of_another_model(namesakes[1], found, found.entries)
