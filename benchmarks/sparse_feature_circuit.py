@@ -7,7 +7,7 @@ A job is the effects of all nodes, or the weights of all edges among the stronge
 Jobs run in turn, each in a fork of this process, which has the model in memory; time and peak
 memory are counted after a first small pass through it. Every run's numbers are compared with
 ours, and a difference ends the benchmark; `ig-inputs` is held against exact effects instead. What
-the sides do is in `circuits.discover` and `sparse_feature_circuit_baseline.py`.
+the sides do is in `circuits.discovery.sparse_feature` and `sparse_feature_circuit_baseline.py`.
 """
 
 import argparse
@@ -33,17 +33,17 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from benchmarks import sparse_feature_circuit_baseline as baseline
 from benchmarks.sparse_feature_circuit_baseline import Act, Cost
-from circuits.ablation import exact_effects
-from circuits.agreement import agreement
+from circuits.ablation.exact_effects import exact_effects
 from circuits.attribution.edges import edge_weights
 from circuits.attribution.effects import Estimator
-from circuits.attribution.states import EMBED
+from circuits.attribution.state import EMBED
+from circuits.discovery.ranking import DiscoverConfig, rank_nodes, states_of
 from circuits.graph import Node
-from circuits.metric import Metric, logit_difference
+from circuits.metrics.metric import Metric, logit_difference
 from circuits.prompts import EncodedPrompts, encode_prompts, read_prompts
-from circuits.ranking import DiscoverConfig, rank_nodes, states_of
-from circuits.runs import peak_memory
-from circuits.work import make_prompts
+from circuits.runs.commands import make_prompts
+from circuits.runs.folder import peak_memory
+from circuits.verification.estimator_agreement import agreement
 from hooked_qwen.forward import last_logits
 from hooked_qwen.hooks import intervene
 from hooked_qwen.load import BUNDLED, load

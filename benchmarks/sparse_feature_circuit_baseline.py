@@ -29,7 +29,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.graph import Node
-from circuits.metric import Metric
+from circuits.metrics.metric import Metric
 from circuits.prompts import EncodedPrompts
 from hooked_qwen.forward import last_logits
 from hooked_qwen.hooks import Edit, capture, intervene

@@ -30,12 +30,12 @@ from torch import Tensor
 from benchmarks.training_step_peer import RATE, Step, serve
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import ActivationBatch
-from saes.initial import Normalisation
 from saes.nonlinearities import topk
 from saes.sae import sae
-from saes.step import Precision, Weights
-from saes.train_config import TrainConfig
-from saes.trainee import Trainee
+from saes.training.config import TrainConfig
+from saes.training.initial import Normalisation
+from saes.training.sparse_step import Precision, Weights
+from saes.training.trainer import Trainee
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "training_step.json"
@@ -228,7 +228,7 @@ def _weights(problem: Mapping[str, Tensor]) -> Weights:
 
 
 def _trainee(problem: Mapping[str, Tensor], k: int, precision: Precision) -> Step:
-    """`Trainee.learn`, what `saes.training.fit` does to a batch."""
+    """`Trainee.learn`, what `saes.training.loop.fit` does to a batch."""
     features, d = problem["W_enc"].shape
     site, plain = Site("mlp_out", 0), Normalisation(torch.zeros(d), 1.0)
     config = TrainConfig(width=features, precision=precision, dead_after=10**9)

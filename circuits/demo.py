@@ -8,20 +8,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from circuits.discover import Discovery
+from circuits.discovery.ranking import DiscoverConfig
+from circuits.discovery.sparse_feature import Discovery
 from circuits.graph import ordered, write_json
-from circuits.overwrite import ablations_in
-from circuits.ranking import DiscoverConfig
 from circuits.render.words import counted
-from circuits.report import Report, silent
-from circuits.runs import Inputs, Stopwatch
+from circuits.runs.commands import ablate_run, discover_run, make_prompts, render_run, verify_run
+from circuits.runs.folder import Inputs, Stopwatch
+from circuits.runs.overwrite import ablations_in
 from circuits.suites import dictionary_specs, texts_of, train
-from circuits.verify import VerifyConfig
-from circuits.work import ablate_run, discover_run, make_prompts, render_run, verify_run
+from circuits.verification.verify import VerifyConfig
 from hooked_qwen.load import BUNDLED, load
+from hooked_qwen.progress import Report, silent
 from hooked_qwen.stream import StreamConfig
-from saes.metrics import Quality
-from saes.training import TrainConfig
+from saes.evaluation.metrics import Quality
+from saes.training.loop import TrainConfig
 
 TASK = "agreement_nounpp"
 SITES = ("resid_post", "attn_out", "mlp_out")

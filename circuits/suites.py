@@ -9,32 +9,38 @@ from typing import Any, Literal
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 
-from circuits.features import feature_card, find_feature
+from circuits.features.neighbours import feature_card, find_feature
+from circuits.features.suite_index import suite_record
 from circuits.graph import write_json
-from circuits.overwrite import MADE_FROM, check_page, check_record, digest, signed
 from circuits.render.feature_page import feature_page
 from circuits.render.suite_page import suite_page
-from circuits.report import Report, silent
-from circuits.suite_record import suite_record
+from circuits.runs.overwrite import MADE_FROM, check_page, check_record, digest, signed
 from hooked_qwen.bundled import language
 from hooked_qwen.files import content_hash, write_atomically
 from hooked_qwen.identity import identity
 from hooked_qwen.load import BUNDLED, load, local_folder
+from hooked_qwen.progress import Report, silent
 from hooked_qwen.shards import Cache, write_cache
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import StreamConfig
 from hooked_qwen.texts import read_texts
 from hooked_qwen.threads import fit_threads
-from saes.controls import judge
 from saes.dictionary import DictionarySpec, SparseDictionary
-from saes.metrics import Quality, evaluate_jointly, held_out_blocks
-from saes.probing import probe, read_labelled
-from saes.run import HELD_OUT_CHARACTERS, RunOptions, held_out_text, train_suite, training_text
+from saes.evaluation.baselines import judge
+from saes.evaluation.metrics import Quality, evaluate_jointly, held_out_blocks
+from saes.evaluation.probing import probe, read_labelled
+from saes.examples.store import Store, StoreConfig, build_store
 from saes.sae import sae
-from saes.store import Store, StoreConfig, build_store
 from saes.suite import MlpChoice, find, hash_of, load_suite, notify_of_another_model
-from saes.train_config import TrainConfig
-from saes.training import Progress
+from saes.training.config import TrainConfig
+from saes.training.loop import Progress
+from saes.training.run import (
+    HELD_OUT_CHARACTERS,
+    RunOptions,
+    held_out_text,
+    train_suite,
+    training_text,
+)
 from transcoders.transcoder import transcoder
 
 Family = Literal["saes", "transcoders"]
@@ -163,7 +169,7 @@ def evaluate_suite(
     """The quality of every dictionary of a suite with its controls, and of all spliced at once.
 
     The linear control is fitted on text that follows the text judged on. With `labelled`, how
-    well single features tell the labels (`saes.probing`).
+    well single features tell the labels (`saes.evaluation.probing`).
     """
     suite = load_suite(dictionaries, mlp=mlp)
     found = find(dictionaries)

@@ -18,11 +18,11 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from circuits.curves import Level
-from circuits.discover import Discovery, discover
+from circuits.discovery.ranking import DiscoverConfig
+from circuits.discovery.sparse_feature import Discovery, discover
 from circuits.prompts import EncodedPrompts, Prompt
-from circuits.ranking import DiscoverConfig
-from circuits.verify import VerifyConfig, verify
+from circuits.verification.faithfulness_curves import Level
+from circuits.verification.verify import VerifyConfig, verify
 from hooked_qwen.load import hook
 from hooked_qwen.sites import Site
 from hooked_qwen.tokens import Batch

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from circuits import runs
+from circuits.runs import folder as runs
 
 REPOSITORY = Path(__file__).parents[1]
 FOLDERS = ("hooked_qwen", "saes", "transcoders", "circuits", "experiments", "benchmarks")

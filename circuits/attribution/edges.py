@@ -7,10 +7,10 @@ The Jacobian is taken with every other site of the graph held at its value. With
 attention to the stream the MLP is stopped, from the stream to the MLP attention is stopped, from
 stream to stream both are. With fewer sites the same rule leaves the paths through unwatched
 modules in. A feature answers its pre-activation by the slope from its clean to its reference
-value (see `circuits.attribution.states.slopes`).
+value (see `circuits.attribution.state.slopes`).
 
 One forward pass is cut at every site of the graph: what arrives is recorded, what leaves is a new
-leaf (see `circuits.attribution.cut`). Each edge is then a vector-Jacobian product between an
+leaf (see `circuits.attribution.cut_graph`). Each edge is then a vector-Jacobian product between an
 arrival and the leaves before it. Prompts do not meet in it, and on a prompt many of the nodes do
 not answer, so a product takes on each prompt another of the nodes that do: as many products as a
 prompt has such nodes at most, not as many as there are nodes.
@@ -26,7 +26,7 @@ their slope between clean and reference, not by their gradient at clean; the Jac
 along the way.
 
 Axes: `targets` the downstream nodes pulled back together, `sources` the upstream nodes of one site,
-`places` a target on a prompt (see `circuits.attribution.places`), `slots` the products made at
+`places` a target on a prompt (see `circuits.attribution.vjp_batches`), `slots` the products made at
 once, `run` the positions that are run, `width` those of one node.
 """
 
@@ -40,11 +40,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from circuits.attribution.cut import CutModel, cut, first_move
-from circuits.attribution.places import Places, Targets, places, together
-from circuits.attribution.states import EMBED, BatchState
+from circuits.attribution.cut_graph import CutModel, cut, first_move
+from circuits.attribution.state import EMBED, BatchState
+from circuits.attribution.vjp_batches import Places, Targets, places, together
 from circuits.graph import Node
-from circuits.metric import Metric, SiteMetric, reaching
+from circuits.metrics.metric import Metric, SiteMetric, reaching
 from hooked_qwen.hooks import Activation
 from hooked_qwen.sites import Site
 from saes.suite import Suite

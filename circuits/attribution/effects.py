@@ -7,7 +7,8 @@
 
 The site's tensor is the sum of what its nodes write, so the gradient of a feature is the site's
 gradient times the feature's decoder row, and one backward pass serves every feature of a site.
-Both are first order in the move; `circuits.ablation` measures the same effects exactly.
+Both are first order in the move; `circuits.ablation.exact_effects` measures the same effects
+exactly.
 
 Units are those of the metric; positive means that the move raises it.
 """
@@ -23,9 +24,9 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.attribution.edges import node_change
-from circuits.attribution.states import EMBED, BatchState
+from circuits.attribution.state import EMBED, BatchState
 from circuits.graph import Node
-from circuits.metric import Metric, SiteMetric, metric_at, reaches, reading
+from circuits.metrics.metric import Metric, SiteMetric, metric_at, reaches, reading
 from circuits.prompts import Positions
 from hooked_qwen.forward import (
     BlockArguments,

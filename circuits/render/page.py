@@ -9,6 +9,7 @@ from typing import Any, SupportsFloat
 
 import networkx as nx
 
+from circuits.discovery.verdicts import of_verification
 from circuits.graph import Node
 from circuits.render.document import document
 from circuits.render.words import (
@@ -23,7 +24,6 @@ from circuits.render.words import (
     stance,
     support,
 )
-from circuits.verdicts import of_verification
 
 EXAMPLES = 8  # top examples kept per card
 WINDOW = 48  # tokens kept around an example's peak

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import torch
 
+from circuits.cli.progress_bars import bars
 from circuits.graph import write_json
-from circuits.progress import bars
 from circuits.suites import dictionary_specs, texts_of, train
 from hooked_qwen.bundled import DICTIONARIES
 from hooked_qwen.load import BUNDLED, load
 from hooked_qwen.stream import StreamConfig
-from saes.log import LOG
-from saes.train_config import TrainConfig
+from saes.training.config import TrainConfig
+from saes.training.log import LOG
 
 RESULTS = Path(__file__).parent / "results"
 KINDS = ("resid_post", "attn_out", "mlp_out")

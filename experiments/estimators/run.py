@@ -22,20 +22,20 @@ import torch
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from circuits.ablation import exact_effects
-from circuits.agreement import Edge, agreement
-from circuits.answers import metric_of
+from circuits.ablation.exact_effects import exact_effects
+from circuits.ablation.faithfulness import To
+from circuits.ablation.path_patching import exact_edges
 from circuits.attribution.edges import edge_weights
 from circuits.attribution.effects import Estimator, effects_by_prompt
-from circuits.attribution.states import BatchState
-from circuits.curves import Scale, Setting
-from circuits.faithfulness import To
+from circuits.attribution.state import BatchState
+from circuits.discovery.ranking import DiscoverConfig, Ranking, rank_nodes, states_of
 from circuits.graph import Node, write_json
-from circuits.metric import Metric
-from circuits.path_patching import exact_edges
+from circuits.metrics.answers import metric_of
+from circuits.metrics.metric import Metric
 from circuits.prompts import EncodedPrompts, encode_prompts, read_prompts
-from circuits.ranking import DiscoverConfig, Ranking, rank_nodes, states_of
-from circuits.work import make_prompts
+from circuits.runs.commands import make_prompts
+from circuits.verification.estimator_agreement import Edge, agreement
+from circuits.verification.faithfulness_curves import Scale, Setting
 from hooked_qwen.bundled.language import TASKS
 from hooked_qwen.load import BUNDLED, load
 from hooked_qwen.sites import Site

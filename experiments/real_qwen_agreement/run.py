@@ -18,21 +18,21 @@ from typing import Any
 
 from transformer_lens.model_bridge import TransformerBridge
 
+from circuits.cli.progress_bars import bars
+from circuits.discovery.ranking import DiscoverConfig
 from circuits.graph import Node, ordered, write_json
-from circuits.progress import bars
 from circuits.prompts import Prompt, write_prompts
-from circuits.ranking import DiscoverConfig
-from circuits.runs import Inputs, read_run
+from circuits.runs.commands import ablate_run, discover_run, render_run, verify_run
+from circuits.runs.folder import Inputs, read_run
 from circuits.suites import Texts, texts_of, train
-from circuits.verify import VerifyConfig
-from circuits.work import ablate_run, discover_run, render_run, verify_run
+from circuits.verification.verify import VerifyConfig
 from hooked_qwen.load import load
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import StreamConfig
 from hooked_qwen.tokens import encode
 from saes.formats import ours
 from saes.sae import sae
-from saes.training import TrainConfig
+from saes.training.loop import TrainConfig
 from transcoders.transcoder import transcoder
 
 RESULTS = Path(__file__).parent / "results"

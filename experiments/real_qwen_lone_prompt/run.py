@@ -11,12 +11,12 @@ import json
 import shutil
 from pathlib import Path
 
+from circuits.cli.progress_bars import bars
+from circuits.discovery.ranking import DiscoverConfig
 from circuits.graph import ordered, rounded, write_json
-from circuits.progress import bars
-from circuits.ranking import DiscoverConfig
-from circuits.runs import Inputs, read_run
-from circuits.verify import VerifyConfig
-from circuits.work import discover_run, one_prompt, render_run, verify_run
+from circuits.runs.commands import discover_run, one_prompt, render_run, verify_run
+from circuits.runs.folder import Inputs, read_run
+from circuits.verification.verify import VerifyConfig
 
 RESULTS = Path(__file__).parent / "results"
 PROMPT = "The capital of France is"

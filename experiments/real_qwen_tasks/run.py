@@ -16,18 +16,18 @@ from typing import Any
 
 import torch
 
-from circuits.answers import metric_of
-from circuits.curves import Scale, Setting, curves, held_out_curves
-from circuits.faithfulness import To
+from circuits.ablation.faithfulness import To
+from circuits.cli.progress_bars import bars
+from circuits.discovery.ranking import DiscoverConfig, states_of
 from circuits.graph import Node, ordered, rounded, write_json
-from circuits.progress import bars
+from circuits.metrics.answers import metric_of
 from circuits.prompts import encode_prompts, read_prompts
-from circuits.ranking import DiscoverConfig, states_of
 from circuits.render.curves import curves_figure
-from circuits.report import Report
-from circuits.runs import Inputs, Run, read_run
-from circuits.verify import VerifyConfig
-from circuits.work import discover_run, make_prompts, render_run, verify_run
+from circuits.runs.commands import discover_run, make_prompts, render_run, verify_run
+from circuits.runs.folder import Inputs, Run, read_run
+from circuits.verification.faithfulness_curves import Scale, Setting, curves, held_out_curves
+from circuits.verification.verify import VerifyConfig
+from hooked_qwen.progress import Report
 from hooked_qwen.sites import Site
 from hooked_qwen.tokens import token_strings
 

@@ -13,19 +13,19 @@ from typing import Any
 
 from transformer_lens.model_bridge import TransformerBridge
 
+from circuits.cli.progress_bars import bars
 from circuits.graph import write_json
-from circuits.progress import bars
 from circuits.suites import Texts, cache_activations, texts_of, train
 from hooked_qwen.load import load
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import StreamConfig
-from saes.controls import judge
 from saes.dictionary import DictionarySpec
-from saes.metrics import held_out_blocks
-from saes.run import RunOptions
+from saes.evaluation.baselines import judge
+from saes.evaluation.metrics import held_out_blocks
 from saes.sae import sae
 from saes.suite import find
-from saes.train_config import TrainConfig
+from saes.training.config import TrainConfig
+from saes.training.run import RunOptions
 from transcoders.transcoder import transcoder
 
 RESULTS = Path(__file__).parent / "results"

@@ -6,7 +6,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from circuits.cli import app, main
+from circuits.cli.app import app, main
 
 
 def call(*arguments):

@@ -22,12 +22,12 @@ import torch
 from torch import Tensor
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from circuits.ablation.path_patching import exact_edges
 from circuits.attribution.edges import edge_weights
+from circuits.discovery.ranking import DiscoverConfig, rank_nodes, states_of
 from circuits.graph import Node
-from circuits.metric import logit_difference
-from circuits.path_patching import exact_edges
+from circuits.metrics.metric import logit_difference
 from circuits.prompts import EncodedPrompts, Prompt
-from circuits.ranking import DiscoverConfig, rank_nodes, states_of
 from hooked_qwen.load import hook
 from hooked_qwen.sites import Site
 from hooked_qwen.tokens import Batch

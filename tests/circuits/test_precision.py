@@ -5,21 +5,21 @@ import itertools
 import pytest
 import torch
 
-from circuits.ablate import ablate
-from circuits.discover import discover
-from circuits.edit import Edit, apply
+from circuits.discovery.ranking import DiscoverConfig
+from circuits.discovery.sparse_feature import discover
+from circuits.edits.ablate import ablate
+from circuits.edits.edit import Edit, apply
 from circuits.graph import ordered
-from circuits.ranking import DiscoverConfig
 from hooked_qwen.forward import last_logits, resume, run_recording, unembed
 from hooked_qwen.hooks import capture, intervene
 from hooked_qwen.load import hook
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import StreamConfig
-from saes import run
-from saes.controls import judge
-from saes.run import train_suite
+from saes.evaluation.baselines import judge
 from saes.sae import sae
-from saes.train_config import TrainConfig
+from saes.training import run
+from saes.training.config import TrainConfig
+from saes.training.run import train_suite
 from tests.conftest import (
     found_and_verified,
     toy,

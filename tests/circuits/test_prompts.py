@@ -9,10 +9,10 @@ import pytest
 import torch
 from tokenizers.processors import TemplateProcessing
 
-from circuits.answers import clean_logits, metric_of
-from circuits.discover import discover
+from circuits.discovery.ranking import DiscoverConfig
+from circuits.discovery.sparse_feature import discover
+from circuits.metrics.answers import clean_logits, metric_of
 from circuits.prompts import Prompt, encode_prompts, read_prompts, write_prompts
-from circuits.ranking import DiscoverConfig
 from hooked_qwen.bundled import PATH
 from hooked_qwen.forward import last_logits
 from hooked_qwen.load import hook, load_tokenizer

@@ -14,10 +14,10 @@ from hooked_qwen.load import hook, load
 from hooked_qwen.shards import Cache, write_cache
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import StreamConfig
-from saes.run import RunOptions, train_suite
 from saes.sae import sae
 from saes.suite import find, load_suite, notify_of_another_model
-from saes.train_config import TrainConfig
+from saes.training.config import TrainConfig
+from saes.training.run import RunOptions, train_suite
 from tests.conftest import FAMILIES, toy_hf, toy_tokenizer
 
 CONFIG = StreamConfig(block_length=8, blocks_per_pass=2, batch_size=16, buffer_size=32)
@@ -113,7 +113,7 @@ class Killed(Exception):
 
 
 def train(model, out, *, after=None, monkeypatch):
-    monkeypatch.setattr("saes.run.HELD_OUT_CHARACTERS", 200)
+    monkeypatch.setattr("saes.training.run.HELD_OUT_CHARACTERS", 200)
 
     def stop(now):
         if now.step == after:

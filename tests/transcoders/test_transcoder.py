@@ -8,7 +8,7 @@ from hooked_qwen.hooks import capture, intervene
 from hooked_qwen.load import hook
 from hooked_qwen.sites import Site
 from saes.dictionary import DictionarySpec, SparseDictionary
-from saes.metrics import evaluate
+from saes.evaluation.metrics import evaluate
 from tests.conftest import VOCABULARY, toy_hf
 from transcoders.transcoder import transcoder
 

@@ -1,0 +1,288 @@
+"""Does a set of nodes carry the behaviour? Ablate everything else and look.
+
+    faithfulness(C) = (m(C) - m(empty)) / (m(full) - m(empty))
+    completeness(C) = faithfulness(not C)
+
+m(C) is the mean metric with every node outside C ablated, at every site that has a dictionary;
+m(empty) with all nodes ablated, m(full) with none. A circuit that carries all has faithfulness 1,
+one that leaves nothing behind completeness 0. Values above 1 and below 0 are possible.
+
+Source: Marks et al. 2024, arXiv:2403.19647.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from circuits.ablation.exact_effects import (
+    TOKENS_AT_ONCE,
+    Baseline,
+    Masks,
+    complement,
+    masks_of,
+    no_nodes,
+    only,
+    stacked,
+)
+from circuits.attribution.state import BatchState, Means, mean_over
+from circuits.graph import Node, rounded
+from circuits.metrics.metric import Metric, SiteMetric, on_clean, reading
+from circuits.prompts import EncodedPrompts, Positions
+from hooked_qwen.forward import resume
+from hooked_qwen.sites import Site
+from saes.evaluation.bootstrap import interval, resamples
+from saes.suite import Suite
+
+To = Literal["mean", "patch", "zero"]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A number for each of some circuits: of all prompts, and of each bootstrap draw of them."""
+
+    values: Float[Tensor, " circuits"]
+    draws: Float[Tensor, "circuits draws"]
+
+    def record(self) -> list[float | None]:
+        """The numbers as a file holds them."""
+        return [rounded(value) for value in self.values.tolist()]
+
+    def ends(self) -> list[list[float | None]]:
+        """Low and high ends of the 95 % intervals; nothing where there are no draws."""
+        found = [interval(draws) for draws in self.draws]
+        return [[None if f is None else rounded(f[end]) for f in found] for end in (0, 1)]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Faithfulness and completeness of growing circuits."""
+
+    faithfulness: Measured
+    completeness: Measured
+    "of no circuit where it was not measured"
+
+    def record(self) -> dict[str, list[float | None]]:
+        """Both, each with the ends of its 95 % intervals."""
+        low, high = self.faithfulness.ends()
+        completeness_low, completeness_high = self.completeness.ends()
+        return {
+            "faithfulness": self.faithfulness.record(),
+            "low": low,
+            "high": high,
+            "completeness": self.completeness.record(),
+            "completeness_low": completeness_low,
+            "completeness_high": completeness_high,
+        }
+
+
+def baselines(
+    suite: Suite,
+    to: To,
+    *,
+    means: Means | None = None,
+    state: BatchState | None = None,
+    limits: Mapping[Site, float] | None = None,
+) -> dict[Site, Baseline]:
+    """What ablated nodes are set to: means by position, the patch run's values, or zero.
+
+    `state` knows the prompts' norm outliers; without one, `limits` of `norm_limits` tell them.
+    """
+    outlier = {s: None if state is None else state.sites[s].outlier for s in suite}
+    above = {s: None if limits is None else (limits[suite[s].source], limits[s]) for s in suite}
+    if to == "mean":
+        assert means is not None, "ablation to the mean needs the means"
+        return {
+            s: Baseline(
+                means.f[s].unsqueeze(0),
+                means.error[s].unsqueeze(0),
+                ~means.of_outliers[s],
+                outlier[s],
+                above[s],
+            )
+            for s in suite
+        }
+    if to == "patch":
+        assert state is not None, "ablation to the patch needs the prompts' states"
+        return {
+            s: Baseline(state.sites[s].f_reference, state.sites[s].error_reference) for s in suite
+        }
+    zero, everywhere = torch.zeros(1, 1, 1), torch.ones(1, dtype=torch.bool)
+    return {s: Baseline(zero, zero, everywhere, outlier[s], above[s]) for s in suite}
+
+
+def metric_with(
+    model: TransformerBridge,
+    suite: Suite,
+    states: Sequence[BatchState],
+    metric: Metric,
+    masks: Masks,
+    to: To,
+    means: Means | None,
+) -> Float[Tensor, " prompts"]:
+    """The metric of each prompt with every node outside `masks` ablated."""
+    return metrics_with(model, suite, states, metric, [masks], to, means)[0]
+
+
+@torch.no_grad()
+def metrics_with(
+    model: TransformerBridge,
+    suite: Suite,
+    states: Sequence[BatchState],
+    metric: Metric,
+    circuits: Sequence[Masks],
+    to: To,
+    means: Means | None,
+    *,
+    report: Callable[[int], None] = lambda done: None,
+) -> Float[Tensor, "circuits prompts"]:
+    """The metric of each prompt under each of `circuits`, several of them in one forward pass.
+
+    A pass starts at the first layer where one of its circuits ablates anything. `report` is
+    called with the circuits done since, one batch of prompts after another.
+    """
+    return torch.cat(
+        [_under(model, suite, s, metric, circuits, to, means, report) for s in states], 1
+    )
+
+
+def _under(
+    model: TransformerBridge,
+    suite: Suite,
+    state: BatchState,
+    metric: Metric,
+    circuits: Sequence[Masks],
+    to: To,
+    means: Means | None,
+    report: Callable[[int], None],
+) -> Float[Tensor, "circuits batch"]:
+    n, values = len(state.rows), []
+    base = baselines(suite, to, means=means, state=state)
+    together = max(1, TOKENS_AT_ONCE // state.clean.tokens.numel())
+    for i in range(0, len(circuits), together):
+        some = circuits[i : i + together]
+        cut = [site.layer for masks in some for site, mask in masks.items() if not mask.keeps_all]
+        first = min(cut, default=max(site.layer for site in suite))
+        if isinstance(metric, SiteMetric):
+            first = min(first, metric.site.layer)
+        index = torch.arange(n).repeat(len(some))
+        rows = {site: baseline.rows(index) for site, baseline in base.items()}
+        with reading(model, metric, only(model, suite, stacked(some, n), rows)) as read:
+            start = state.values[Site("resid_pre", first)][index]
+            final = resume(model, start, first, state.arguments.rows(index))
+        found = read(final[:, -1:], state.rows[index])
+        values.append(found.double().view(len(some), n))
+        report(len(some))
+    return torch.cat(values)
+
+
+@dataclass(frozen=True)
+class Ends:
+    """The metric of each prompt with nothing and with everything ablated."""
+
+    full: Float[Tensor, " prompts"]
+    empty: Float[Tensor, " prompts"]
+
+    def faithfulness(self, values: Float[Tensor, "circuits prompts"]) -> Measured:
+        """Of circuits whose metric on each prompt is `values`; both ends are drawn with them."""
+        shares = resamples(len(self.full))
+        return Measured(
+            _ratio(values.mean(-1), self.full.mean(), self.empty.mean()),
+            _ratio(values @ shares.T, shares @ self.full, shares @ self.empty),
+        )
+
+
+def _ratio(value: Tensor, full: Tensor, empty: Tensor) -> Tensor:
+    return (value - empty) / (full - empty)
+
+
+def ends(
+    model: TransformerBridge,
+    suite: Suite,
+    states: Sequence[BatchState],
+    metric: Metric,
+    to: To,
+    means: Means | None,
+) -> Ends:
+    """Both ends of the scale; raises `ValueError` when they coincide."""
+    full = torch.cat([on_clean(metric, s.logits, s.rows).double() for s in states])
+    length = states[0].clean.tokens.shape[1]
+    empty = metric_with(model, suite, states, metric, no_nodes(suite, length), to, means)
+    if abs(float(full.mean() - empty.mean())) < 1e-9:
+        raise ValueError(
+            "ablating every node changes nothing, so faithfulness has no scale: "
+            "do the dictionaries belong to this model?"
+        )
+    return Ends(full, empty)
+
+
+def curve(
+    model: TransformerBridge,
+    suite: Suite,
+    states: Sequence[BatchState],
+    metric: Metric,
+    circuits: Sequence[Sequence[Node]],
+    scale: Ends,
+    *,
+    n_positions: int,
+    to: To,
+    means: Means | None,
+    complete: bool = True,
+    report: Callable[[int], None] = lambda done: None,
+) -> Curve:
+    """Faithfulness and, where `complete`, completeness of each of `circuits`.
+
+    `report` is as that of `metrics_with`.
+    """
+    kept = [masks_of(suite, nodes, n_positions) for nodes in circuits]
+    both = [*kept, *map(complement, kept)] if complete else kept
+    values = metrics_with(model, suite, states, metric, both, to, means, report=report)
+    inside, outside = values[: len(kept)], values[len(kept) :]
+    return Curve(scale.faithfulness(inside), scale.faithfulness(outside))
+
+
+def default_to(prompts: EncodedPrompts) -> To:
+    """The mean over the prompts; zero, where a lone prompt would be its own mean."""
+    return "zero" if len(prompts) == 1 and prompts.patch is None else "mean"
+
+
+def ablation_means(
+    model: TransformerBridge,
+    suite: Suite,
+    prompts: EncodedPrompts,
+    *,
+    positions: Positions,
+    batch_size: int,
+) -> Means:
+    """What `mean` ablation sets nodes to: means over the patch prompts, else the clean ones."""
+    return mean_over(
+        model,
+        suite,
+        prompts.patch or prompts.clean,
+        by_position=positions != "sum",
+        batch_size=batch_size,
+    )
+
+
+def mean_curve(curves: Sequence[Curve]) -> Curve:
+    """Point by point mean of several curves, in every draw of the prompts too."""
+
+    def mean(parts: Sequence[Measured]) -> Measured:
+        return Measured(
+            torch.stack([part.values for part in parts]).mean(0),
+            torch.stack([part.draws for part in parts]).mean(0),
+        )
+
+    return Curve(mean([c.faithfulness for c in curves]), mean([c.completeness for c in curves]))
+
+
+def by_site(nodes: Sequence[Node]) -> Mapping[tuple[str, str], list[Node]]:
+    """Nodes grouped by site and kind (feature or error)."""
+    groups: dict[tuple[str, str], list[Node]] = {}
+    for node in nodes:
+        groups.setdefault((node.site, node.kind), []).append(node)
+    return groups

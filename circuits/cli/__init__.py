@@ -1,0 +1,1 @@
+"""The command line: `circuits VERB`, one module for each noun."""

@@ -1,0 +1,288 @@
+"""What the commands print: small tables on the terminal."""
+
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import networkx as nx
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Column, Table
+
+from circuits.compare import Difference
+from circuits.discovery.verdicts import of_verification
+from circuits.graph import KINDS
+from circuits.prompt_files import Prompt
+from circuits.render.words import answers_in_words, counted, row_name
+
+console = Console(width=None if sys.stdout.isatty() else 110)
+PRINTED_SIZES = (5, 10, 20, 50, 100, 200, 500)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.4f}"
+
+
+def _two(value: float | None) -> str:
+    """Two decimals, no minus before a zero."""
+    return "–" if value is None else f"{round(value, 2) + 0.0:.2f}"
+
+
+def quality_table(
+    names: Sequence[str],
+    rows: Sequence[Mapping[str, Any]],
+    joint: Mapping[str, Any] | None = None,
+) -> None:
+    """One line for each dictionary, a dim one for each of its `controls`, one for all at once.
+
+    `docs/dictionaries.md` says what the columns mean.
+    """
+    columns = ("L0", "FVU", "95 %", "all", "cosine", "dead", "dense", "recovered", "95 %", "KL")
+    table = Table(
+        Column("dictionary", no_wrap=True),
+        *(Column(name, justify="right", no_wrap=True) for name in columns),
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    for name, q in zip(names, rows, strict=True):
+        table.add_row(name, *_quality_cells(q))
+        for control, figures in q.get("controls", {}).items():
+            table.add_row(f"  {control}", *_quality_cells(figures), style="dim")
+    console.print(table)
+    if joint is not None:
+        console.print(
+            f"{joint['dictionaries']} at once: recovered {_share(joint['loss_recovered'])} "
+            f"({_ends(joint['intervals']['loss_recovered'])}), KL {joint['kl']:.3f}, "
+            f"CE {joint['ce_clean']:.3f}; spliced {joint['ce_spliced']:.3f}, "
+            f"zero {joint['ce_zero']:.3f}, mean {joint['ce_mean']:.3f}",
+            highlight=False,
+            markup=False,
+        )
+
+
+def probe_table(probings: Mapping[str, Mapping[str, Any]]) -> None:
+    """For each dictionary, how well one and five features tell the labels, beside the controls."""
+    first = next(iter(probings.values()))
+    table = Table(
+        "dictionary", "reads", "n", "accuracy", "95 %", "which", box=SIMPLE_HEAD, show_edge=False
+    )
+    for name, probing in probings.items():
+        for row in probing["probes"]:
+            chosen = row["chosen"]
+            table.add_row(
+                name if row is probing["probes"][0] else "",
+                row["reads"],
+                "all" if chosen is None else str(len(chosen)),
+                _share(row["accuracy"]),
+                _ends(row["interval"]),
+                "" if chosen is None or len(chosen) > 5 else ", ".join(map(str, chosen)),
+                style="" if row["reads"] == "features" else "dim",
+            )
+    console.print(table)
+    console.print(
+        f"{' or '.join(first['labels'])}: {first['test']} texts, always the more frequent "
+        f"{_share(first['majority'])}",
+        highlight=False,
+        markup=False,
+    )
+
+
+def _quality_cells(q: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{q['l0']:.1f}",
+        f"{q['fvu']:.3f}",
+        _ends(q["intervals"]["fvu"]),
+        f"{q['fvu_all']:.3f}",
+        f"{q['cosine']:.3f}",
+        f"{q['dead']:.0%}",
+        f"{q['dense']:.0f}",
+        _share(q["loss_recovered"]),
+        _ends(q["intervals"]["loss_recovered"]),
+        f"{q['kl']:.3f}",
+    ]
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _ends(interval: Sequence[float] | None) -> str:
+    return "–" if interval is None else f"{interval[0]:.2f}..{interval[1]:.2f}"
+
+
+def discovery_summary(graph: nx.DiGraph) -> None:
+    """What was measured and found, and what a reader should hear of it."""
+    meta = graph.graph
+    ends = f"mean {meta['metric']} {meta['clean_metric']:.2f}"
+    if meta["patch_metric"] is not None:
+        ends += f", patched {meta['patch_metric']:.2f}"
+    if meta["accuracy"] is not None:
+        ends += f", right answer preferred on {meta['accuracy']:.0%}"
+    say(f"{counted(meta['n_prompts'], 'prompt')}, {ends}")
+    for line in _prompts_used(meta):
+        say(line)
+    counts = Counter(data["kind"] for _, data in graph.nodes(data=True))
+    nouns = {kind: "output" if kind == "logit" else kind for kind in KINDS}
+    kinds = ", ".join(counted(counts[kind], nouns[kind]) for kind in KINDS if counts[kind])
+    say(f"{counted(graph.number_of_nodes(), 'node')} ({kinds}), "
+        f"{counted(graph.number_of_edges(), 'edge')}")  # fmt: skip
+    for notice in meta["notices"]:
+        say(f"note: {notice}", style="yellow")
+
+
+def _prompts_used(meta: Mapping[str, Any]) -> list[str]:
+    """Which prompts were left out, which tokens are measured, and how prompts are lined up."""
+    lines = []
+    if left_out := meta["prompts_left_out"]:
+        reasons = ", ".join(f"{n} {reason}" for reason, n in left_out.items())
+        lines.append(f"left out {counted(sum(left_out.values()), 'prompt')}: {reasons}")
+    if answers := answers_in_words(meta):
+        lines.append(f"answers {answers}")
+    shortest, longest = meta["prompt_lengths"]
+    if shortest != longest and meta["positions"] == "end":
+        lines.append(
+            f"prompts have {shortest} to {longest} tokens: positions are lined up at the last "
+            "token (--positions end)"
+        )
+    return lines
+
+
+def say(text: str, *, style: str | None = None) -> None:
+    """Print a line as it is."""
+    console.print(text, style=style, highlight=False, markup=False)
+
+
+def tasks_table(rows: Sequence[tuple[str, str, Prompt | None]]) -> None:
+    """Each task, what it asks, and one pair of it."""
+    for task, described, example in rows:
+        say(f"{task}  {described}", style="bold")
+        if example is None:
+            say("  too few of its words are one token to this model")
+            continue
+        for side, text, answers in (
+            ("clean", example.clean, example.answer),
+            ("patch", example.patch, example.wrong),
+        ):
+            say(f"  {side} {text!r} → {' / '.join(map(repr, answers))}")
+
+
+def verification_table(record: Mapping[str, Any]) -> None:
+    """How estimates and exact effects agree, and the faithfulness of circuits and controls."""
+    nodes, curves = record["nodes"], record["curves"]
+    compared = {
+        f"{counted(nodes['n'], 'node')} on {counted(nodes['n_prompts'], 'prompt')}, "
+        f"{record['estimator']} against exact (95 %)": nodes
+    }
+    pool = record.get("pool")
+    if pool:
+        compared[f"{counted(pool['n'], 'node')} chosen without {record['estimator']}"] = pool
+    for name in ("strongest", "random"):
+        if edges := record["edges"].get(name):
+            compared[f"{counted(edges['n'], f'{name} edge')} against path patching"] = edges
+    for what, figures in compared.items():
+        console.print(f"{what}: {_agreement(figures)}", highlight=False)
+    shown = [i for i, size in enumerate(curves["sizes"]) if size in PRINTED_SIZES]
+    table = Table(
+        Column("faithfulness of this many", no_wrap=True),
+        *(
+            Column(name, justify="right", no_wrap=True)
+            for name in (*(str(curves["sizes"][i]) for i in shown), "CPR", "CMD")
+        ),
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    for name, row in curves["rows"].items():
+        area = curves["areas"][name]
+        values = [*(row["faithfulness"][i] for i in shown), area["cpr"], area["cmd"]]
+        table.add_row(row_name(name), *map(_two, values))
+    complete = curves["rows"]["circuit"]["completeness"]
+    table.add_row("all but the strongest", *(_two(complete[i]) for i in shown))
+    if held_out := record.get("held_out"):
+        for name, row in held_out["rows"].items():
+            values = dict(zip(held_out["sizes"], row["faithfulness"], strict=True))
+            cells = [values.get(curves["sizes"][i]) for i in shown]
+            table.add_row(f"{row_name(name)}, held out", *map(_two, cells))
+    console.print(table)
+    if pool and pool["missed"]:
+        console.print(f"strong but not in the graph: {_missed(pool)}", highlight=False)
+    adds = record["each_adds"]
+    kept = _with_ends(adds["faithfulness"], adds["interval"])
+    needed = sorted(adds["nodes"], key=lambda n: -n["adds"])[:3]
+    lost = ", ".join(f"{n['id']} {_with_ends(n['adds'], n['interval'])}" for n in needed)
+    say(
+        f"the graph as it stands, its {counted(adds['circuit'], 'node')} connected: {kept}"
+        + (f", of which most is lost without {lost}" if lost else "")
+    )
+    for verdict in of_verification(record):
+        say(verdict, style="bold")
+
+
+def _missed(pool: Mapping[str, Any]) -> str:
+    """The strongest nodes that a graph lacks, and whether estimate or rule left them out."""
+    why = {"estimate": "by its estimate {estimate:.2f}", "rule": "on no path that is kept"}
+    listed = [
+        f"{row['id']} {row['exact']:.2f} ({why[row['by']].format(**row)})"
+        for row in pool["missed"][:3]
+    ]
+    more = pool["missed_in_all"] - len(listed)
+    return ", ".join(listed) + (f" and {more} more" if more else "")
+
+
+def _agreement(figures: Mapping[str, Any]) -> str:
+    spearman, slope = (
+        f"{name} {_with_ends(figures[name.lower()], figures['intervals'][name.lower()])}"
+        for name in ("Spearman", "slope")
+    )
+    signs, zeros = figures["sign_agreement"], figures["zeros"]
+    same = "–" if signs is None else f"{signs:.0%}"
+    return f"{spearman}, {slope}, same sign {same}" + (f" ({zeros} are zero)" if zeros else "")
+
+
+def _with_ends(value: float | None, interval: Sequence[float] | None) -> str:
+    return _two(value) if interval is None else f"{_two(value)} ({_ends(interval)})"
+
+
+def ablation_table(result: Mapping[str, Any]) -> None:
+    """The metric before and after, beside the random controls."""
+    table = Table("", "mean metric", "accuracy")
+    table.add_row("before", _number(result["before"]), f"{result['accuracy_before']:.0%}")
+    table.add_row("after", _number(result["after"]), f"{result['accuracy_after']:.0%}")
+    for control in result["controls"]:
+        table.add_row(
+            control["name"], _number(control["after"]), f"{control['accuracy_after']:.0%}"
+        )
+    console.print(table)
+
+
+def comparison_table(rows: Sequence[Difference], names: tuple[str, str], *, shown: int) -> None:
+    """How many nodes differ between two graphs, and the `shown` that differ most.
+
+    Effects are as in `graph.json`.
+    """
+    words = {
+        "only-a": f"only in {names[0]}",
+        "only-b": f"only in {names[1]}",
+        "ablated": "ablated in one",
+        "changed": "changed",
+        "same": "the same in both",
+    }
+    counts = {status: sum(row.status == status for row in rows) for status in words}
+    console.print(
+        f"{counted(len(rows), 'node')}: "
+        + ", ".join(f"{counts[status]:,} {said}" for status, said in words.items()),
+        highlight=False,
+        markup=False,
+    )
+    table = Table("node", "", *(f"effect, {name}" for name in names), "change")
+    for row in rows[:shown]:
+        values = (row.effect_a, row.effect_b, row.change)
+        table.add_row(str(row.node), words[row.status], *map(_number, values))
+    console.print(table)
+    if len(rows) > shown:
+        console.print(f"the {counted(shown, 'node')} that changed most", highlight=False)
+    console.print("effect: what moving the node to its patch value does to the metric")

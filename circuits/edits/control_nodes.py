@@ -1,0 +1,117 @@
+"""Nodes to ablate beside the chosen ones: as many, at the same sites and positions, at random.
+
+Two kinds: any that change between clean and patch, and features that are on as strongly. A feature
+chosen at every position is answered by another at every position. Where a site has too few at the
+position, others of the site stand in; where it has too few at all, there is no control.
+"""
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+
+from circuits.ablation.faithfulness import by_site
+from circuits.attribution.state import BatchState
+from circuits.discovery.ranking import Ranking
+from circuits.edits.edit import Edit
+from circuits.graph import Node
+from hooked_qwen.sites import Site
+
+DRAWS = 3
+NEAREST = 5
+"Features of the closest activation that one is drawn from."
+Draws = list[tuple[Node, ...]]
+
+
+def control_nodes(
+    edit: Edit, ranking: Ranking, states: Sequence[BatchState], *, seed: int
+) -> dict[str, Draws]:
+    """For each kind of control, by name, what each draw ablates (or keeps, as `edit` does)."""
+    chosen = edit.ablated if edit.kept is None else edit.inner
+    changed = [n for n, _ in ranking if n.kind != "token"]
+    found = {"random nodes at the same sites and positions": _random(edit, chosen, changed, seed)}
+    if edit.kept is None:
+        alike = _alike(edit, chosen, states, seed)
+        found["features as active at the same sites and positions"] = alike
+    return {f"{len(chosen)} {name}": draws for name, draws in found.items() if draws}
+
+
+def _random(edit: Edit, chosen: Sequence[Node], changed: Sequence[Node], seed: int) -> Draws:
+    """Draws from the nodes that change."""
+    everywhere = dict.fromkeys(n._replace(position=None) for n in changed)
+    free = [n for n in (*changed, *everywhere) if edit.kept is not None or not edit.touches(n)]
+    at_site: dict[tuple[str, str, bool], list[Node]] = {}
+    at_position: dict[tuple[str, str, int | None], list[Node]] = {}
+    for node in dict.fromkeys(free):
+        at_site.setdefault((node.site, node.kind, node.position is None), []).append(node)
+        at_position.setdefault((node.site, node.kind, node.position), []).append(node)
+    draws: Draws = []
+    for draw in range(DRAWS):
+        generator, drawn = random.Random(seed * DRAWS + draw), []
+        for (site, kind), members in by_site(chosen).items():
+            for position in dict.fromkeys(n.position for n in members):
+                size = sum(n.position == position for n in members)
+                pools = (
+                    at_position.get((site, kind, position), []),
+                    at_site.get((site, kind, position is None), []),
+                )
+                taken = set(drawn)
+                left = [[n for n in pool if n not in taken] for pool in pools]
+                pool = next((pool for pool in left if len(pool) >= size), None)
+                if pool is None:
+                    return []
+                drawn += generator.sample(pool, size)
+        draws.append(tuple(drawn))
+    return draws
+
+
+def _alike(edit: Edit, chosen: Sequence[Node], states: Sequence[BatchState], seed: int) -> Draws:
+    """Draws from the features whose mean clean activation is nearest; errors have none."""
+    if any(node.kind != "feature" for node in chosen):
+        return []
+    near: list[list[Node]] = []
+    for site, members in by_site_and_position(chosen).items():
+        activation = _activations(states, *site)
+        for node in members:
+            others = [
+                (abs(value - activation.get(int(node.feature), 0.0)), i)
+                for i, value in activation.items()
+                if not edit.touches(node._replace(feature=i))
+            ]
+            near.append([node._replace(feature=i) for _, i in sorted(others)])
+    draws: Draws = []
+    for draw in range(DRAWS):
+        generator, drawn = random.Random(seed * DRAWS + draw), []
+        for others in near:
+            free = [n for n in others if n not in drawn][:NEAREST]
+            if not free:
+                return []
+            drawn.append(generator.choice(free))
+        draws.append(tuple(drawn))
+    return draws
+
+
+def by_site_and_position(
+    nodes: Iterable[Node],
+) -> Mapping[tuple[Site, int | None], list[Node]]:
+    """Nodes grouped by site and position."""
+    groups: dict[tuple[Site, int | None], list[Node]] = {}
+    for node in nodes:
+        groups.setdefault((Site.parse(node.site), node.position), []).append(node)
+    return groups
+
+
+def _activations(
+    states: Sequence[BatchState], site: Site, position: int | None
+) -> dict[int, float]:
+    """Mean over prompts and tokens of each feature that is on there, on the clean prompts."""
+    at = slice(None) if position is None else slice(position, position + 1)
+    total = torch.stack(
+        [
+            (s.sites[site].f[:, at].abs() * s.clean.mask[:, at, None]).double().sum((0, 1))
+            for s in states
+        ]
+    ).sum(0)
+    tokens = sum(int(s.clean.mask[:, at].sum()) for s in states)
+    on = total.nonzero().flatten().tolist()
+    return {i: float(total[i]) / tokens for i in on}

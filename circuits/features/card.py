@@ -1,0 +1,169 @@
+"""What a feature is about: the tokens it promotes, where it fires most, and a name from both.
+
+A card is plain JSON: `promoted` and `suppressed` tokens with scores, `examples` with one value a
+token, `density` and `max_activation` over the text looked at.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from circuits.graph import Node, rounded
+from circuits.prompts import EncodedPrompts
+from hooked_qwen.precision import widened
+from hooked_qwen.sites import Site
+from hooked_qwen.tokens import Batch, token_strings
+from saes.dictionary import SparseDictionary
+from saes.examples.collect import Example, Examples, find_examples
+from saes.suite import Suite
+
+Cards = dict[str, dict[str, Any]]
+TOKENS = 8
+EXAMPLES = 6
+PROMOTED = 2
+"Tokens in a label that is made without text."
+FEATURES_AT_ONCE = 256
+"Rows unembedded together: 160 MB of scores over Qwen's vocabulary."
+
+
+@dataclass(frozen=True)
+class LogitTokens:
+    """Tokens that features promote and suppress most, strongest first."""
+
+    promoted: Int[Tensor, "features tokens"]
+    promoted_scores: Float[Tensor, "features tokens"]
+    suppressed: Int[Tensor, "features tokens"]
+    suppressed_scores: Float[Tensor, "features tokens"]
+
+    def fields(self, i: int, tokenizer: Any) -> dict[str, list[list[Any]]]:
+        """Both lists of the `i`-th feature, as a card has them."""
+
+        def pairs(ids: Tensor, scores: Tensor) -> list[list[Any]]:
+            names = token_strings(tokenizer, ids[i].tolist())
+            return [[n, rounded(v)] for n, v in zip(names, scores[i].tolist(), strict=True)]
+
+        return {
+            "promoted": pairs(self.promoted, self.promoted_scores),
+            "suppressed": pairs(self.suppressed, self.suppressed_scores),
+        }
+
+
+def make_cards(
+    model: TransformerBridge, suite: Suite, nodes: Iterable[Node], texts: Sequence[Batch]
+) -> Cards:
+    """A card for every feature among `nodes`, its examples taken from `texts`."""
+    by_site: dict[Site, set[int]] = {}
+    for node in nodes:
+        if node.kind == "feature":
+            by_site.setdefault(Site.parse(node.site), set()).add(int(node.feature))
+    wanted = [(suite[site], sorted(features)) for site, features in by_site.items()]
+    found = find_examples(model, wanted, texts, top=EXAMPLES)
+    cards: Cards = {}
+    for site, (dictionary, features), examples in zip(by_site, wanted, found, strict=True):
+        tokens = logit_tokens(model, dictionary, features)
+        for i, feature in enumerate(features):
+            said = tokens.fields(i, model.tokenizer)
+            cards[f"{site}/{feature}"] = said | example_fields(examples, i, model.tokenizer)
+    return cards
+
+
+def prompt_texts(prompts: EncodedPrompts, *, batch_size: int = 32) -> list[Batch]:
+    """The clean and patch prompts as text to look for examples in."""
+    batches = [prompts.clean] + ([prompts.patch] if prompts.patch is not None else [])
+    return [b.rows(index) for b in batches for index in torch.arange(len(b)).split(batch_size)]
+
+
+def block_texts(blocks: Iterable[Tensor], *, batch_size: int = 16) -> list[Batch]:
+    """Blocks of running text as batches."""
+    rows = list(blocks)
+    stacked = [torch.stack(rows[i : i + batch_size]) for i in range(0, len(rows), batch_size)]
+    return [Batch(tokens=t, mask=torch.ones_like(t, dtype=torch.bool)) for t in stacked]
+
+
+def name(card: Mapping[str, Any]) -> str:
+    """A short name: the tokens on which the feature is strongest, then the one it promotes most."""
+    peaks: list[str] = []
+    for example in card["examples"]:
+        token = example["tokens"][example["peak"]].strip()
+        if token and token not in peaks:
+            peaks.append(token)
+    said = card["promoted"][0][0].strip() if card["promoted"] else ""
+    read = " / ".join(peaks[:2]) or "silent"
+    return f"{read} → {said}" if said else read
+
+
+def promoted_labels(
+    model: TransformerBridge, suite: Suite, nodes: Iterable[Node]
+) -> dict[Node, str]:
+    """A label for every feature among `nodes` that needs no text: the tokens it promotes most.
+
+    `SITE/FEATURE` where the model has no tokenizer.
+    """
+    by_site: dict[Site, list[Node]] = {}
+    for node in nodes:
+        if node.kind == "feature":
+            by_site.setdefault(Site.parse(node.site), []).append(node)
+    labels: dict[Node, str] = {}
+    for site, members in by_site.items():
+        if getattr(model, "tokenizer", None) is None:
+            labels |= {node: f"{site}/{node.feature}" for node in members}
+            continue
+        features = sorted({int(node.feature) for node in members})
+        found = logit_tokens(model, suite[site], features).promoted[:, :PROMOTED].tolist()
+        said = {
+            feature: " / ".join(t.strip() or t for t in token_strings(model.tokenizer, ids))
+            for feature, ids in zip(features, found, strict=True)
+        }
+        labels |= {node: f"→ {said[int(node.feature)]}" for node in members}
+    return labels
+
+
+@torch.no_grad()
+def logit_tokens(
+    model: TransformerBridge, dictionary: SparseDictionary, features: Sequence[int]
+) -> LogitTokens:
+    """Tokens whose logits decoder rows raise and lower most, by the direct path.
+
+        score_v = sum over d of W_dec[i, d] * gain[d] * W_U[d, v], minus its mean over v
+
+    Units are logits per unit of activation where the final norm divides by 1. The gain is what
+    the final norm makes of a vector of ones, as families differ in how they store it. Rows of the
+    vocabulary that are no token of the tokenizer, such as padding to a round number, are left out.
+    """
+    ones = torch.ones(1, 1, len(model.W_U), dtype=model.W_U.dtype, device=model.W_U.device)
+    gain, W_U = widened(model.ln_final(ones)[0, 0]), widened(model.W_U)
+    known = len(model.tokenizer) if model.tokenizer is not None else W_U.shape[1]
+    size = min(TOKENS, known, W_U.shape[1])
+
+    def scored() -> Iterator[tuple[Tensor, ...]]:
+        for chosen in torch.tensor(list(features), dtype=torch.int64).split(FEATURES_AT_ONCE):
+            scores = ((dictionary.W_dec[chosen].to(gain) * gain) @ W_U).float()
+            scores = (scores - scores.mean(-1, keepdim=True))[:, :known]
+            high, low = scores.topk(size), scores.topk(size, largest=False)
+            yield high.indices, high.values, low.indices, low.values
+
+    return LogitTokens(*(torch.cat(parts).cpu() for parts in zip(*scored(), strict=True)))
+
+
+def example_fields(examples: Examples, i: int, tokenizer: Any) -> dict[str, Any]:
+    """What a card says of where the `i`-th feature of `examples` fires."""
+    return {
+        "density": rounded(examples.density(i)),
+        "tokens_seen": examples.tokens,
+        "max_activation": rounded(examples.largest(i)),
+        "examples": [as_record(e, tokenizer) for e in examples.of(i, examples.top)],
+    }
+
+
+def as_record(example: Example, tokenizer: Any) -> dict[str, Any]:
+    """One example as a card holds it: a text and a value for each token, three digits each."""
+    return {
+        "tokens": token_strings(tokenizer, example.tokens),
+        "values": [float(f"{value:.3g}") for value in example.values],
+        "peak": example.peak,
+    }

@@ -1,0 +1,235 @@
+"""Every feature of a suite in one record, for a page that searches them all.
+
+Texts go once into `vocabulary`, and numbers into arrays: a page of thousands of features weighs
+little. Features count through all dictionaries, in their order.
+
+    density, largest        [features]
+    row, position           [features, examples], into `tokens` [rows, pos]; the strongest `top`
+                            come first, then the sampled ones; row is the number of rows where
+                            there is none
+    activation              [features, examples] in 65535ths of the feature's largest
+    window                  [features, examples, shown] in 255ths of it, negative values as zero
+    promoted, suppressed    [features, tokens], with scores in 1 / `score_steps`
+    decoder, encoder        [features, nearest] features, with cosines in 1 / `cosine_steps`;
+    layers                  [features, other layers] likewise, `features` where there is none
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from circuits.features.card import LogitTokens, logit_tokens, name
+from circuits.features.neighbours import NEAREST, Nearest, across, by_decoder, by_encoder, siblings
+from hooked_qwen.progress import Report, silent
+from hooked_qwen.tokens import token_strings
+from saes.dictionary import SparseDictionary
+from saes.examples.collect import EMPTY, STEPS, WINDOW, Examples
+from saes.examples.store import Store
+
+SCHEMA = "feature-suite/1"
+MAX_FEATURES = 50_000
+COSINE_STEPS = 10_000
+SCORE_RANGE = 32_767
+
+
+def suite_record(
+    model: TransformerBridge,
+    dictionaries: Sequence[SparseDictionary],
+    store: Store,
+    quality: Mapping[str, Mapping[str, Any]],
+    *,
+    report: Report = silent,
+) -> dict[str, Any]:
+    """The record of `dictionaries`; `quality` has what is known of each by name.
+
+    Raises `ValueError` over 50,000 features, or when `store` is of other dictionaries.
+    """
+    total = sum(d.n_features for d in dictionaries)
+    if total > MAX_FEATURES:
+        raise ValueError(
+            f"a page holds at most {MAX_FEATURES:,} features, these dictionaries have {total:,}: "
+            "choose some of them"
+        )
+    firsts = _firsts(dictionaries)
+    parts = []
+    for done, dictionary in enumerate(dictionaries):
+        report("features", done, len(dictionaries))
+        parts.append(_part(model, dictionary, dictionaries, firsts, total, store))
+    report("features", len(dictionaries), len(dictionaries))
+    arrays = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+    arrays["tokens"], arrays["row"] = _rows_used(store.blocks, arrays["row"])
+    vocabulary = _renumber(arrays, ("tokens", "promoted", "suppressed"))
+    score_steps = _to_steps(arrays, ("promoted_score", "suppressed_score"))
+    words = token_strings(model.tokenizer, vocabulary)
+    top = store.manifest["config"]["top"]
+    return {
+        "schema": SCHEMA,
+        "model": model.cfg.model_name,
+        "tokens_seen": store.blocks.numel(),
+        "dictionaries": [
+            _about(d, first, quality.get(d.spec.name, {}))
+            for d, first in zip(dictionaries, firsts.values(), strict=True)
+        ],
+        "vocabulary": words,
+        "labels": list(_labels(arrays, words, top)),
+        "top": top,
+        "around": WINDOW,
+        "score_steps": score_steps,
+        "cosine_steps": COSINE_STEPS,
+        "arrays": {key: value.numpy().astype(TYPES[key]) for key, value in arrays.items()},
+    }
+
+
+TYPES = {
+    "density": "<f4",
+    "largest": "<f4",
+    "row": "<u4",
+    "position": "<u2",
+    "activation": "<u2",
+    "window": "<u1",
+    "promoted": "<u4",
+    "promoted_score": "<i2",
+    "suppressed": "<u4",
+    "suppressed_score": "<i2",
+    "decoder": "<u2",
+    "decoder_cosine": "<i2",
+    "encoder": "<u2",
+    "encoder_cosine": "<i2",
+    "layers": "<u2",
+    "layers_cosine": "<i2",
+    "tokens": "<u4",
+}
+
+
+def _about(dictionary: SparseDictionary, first: int, quality: Mapping[str, Any]) -> dict[str, Any]:
+    spec = dictionary.spec
+    return {
+        "name": spec.name,
+        "source": str(spec.source),
+        "target": str(spec.target),
+        "architecture": spec.architecture,
+        "features": dictionary.n_features,
+        "first": first,
+        "quality": dict(quality),
+    }
+
+
+def _firsts(dictionaries: Sequence[SparseDictionary]) -> dict[str, int]:
+    """Number of each dictionary's first feature."""
+    firsts, total = {}, 0
+    for dictionary in dictionaries:
+        firsts[dictionary.spec.name] = total
+        total += dictionary.n_features
+    return firsts
+
+
+def _part(
+    model: TransformerBridge,
+    dictionary: SparseDictionary,
+    dictionaries: Sequence[SparseDictionary],
+    firsts: Mapping[str, int],
+    total: int,
+    store: Store,
+) -> dict[str, Tensor]:
+    """The arrays of one dictionary's features, tokens and rows still numbered as in the store."""
+    every, first = range(dictionary.n_features), firsts[dictionary.spec.name]
+    arrays = _example_arrays(store.examples(dictionary))
+    arrays |= _token_arrays(logit_tokens(model, dictionary, every))
+    found = {
+        "decoder": [(by_decoder(dictionary, every), first)],
+        "encoder": [(by_encoder(dictionary, every), first)],
+        "layers": [
+            (across(dictionary, every, other), firsts[other.spec.name])
+            for other in siblings(dictionary, dictionaries)
+        ],
+    }
+    layers = max(len(siblings(d, dictionaries)) for d in dictionaries)
+    for kind, width in (("decoder", NEAREST), ("encoder", NEAREST), ("layers", layers)):
+        arrays |= _neighbour_arrays(kind, found[kind], dictionary.n_features, width, total)
+    return arrays
+
+
+def _token_arrays(tokens: LogitTokens) -> dict[str, Tensor]:
+    return {
+        "promoted": tokens.promoted,
+        "promoted_score": tokens.promoted_scores,
+        "suppressed": tokens.suppressed,
+        "suppressed_score": tokens.suppressed_scores,
+    }
+
+
+def _example_arrays(examples: Examples) -> dict[str, Tensor]:
+    both = (examples.top, examples.sampled)
+    row, position, activation, scale, window = (
+        torch.cat([getattr(passages, key) for passages in both], 1)
+        for key in ("row", "position", "activation", "scale", "window")
+    )
+    largest = examples.top.activation[:, :1]
+    by = largest.clamp_min(torch.finfo(torch.float32).tiny)
+    share = window * (scale / by / STEPS).unsqueeze(-1)
+    return {
+        "density": examples.fired / max(1, examples.tokens),
+        "largest": largest[:, 0],
+        "row": row.long(),
+        "position": position.int(),
+        "activation": (activation / by * 65_535).round().int(),
+        "window": (share.clamp(0, 1) * 255).round().to(torch.uint8),
+    }
+
+
+def _neighbour_arrays(
+    kind: str, found: Sequence[tuple[Nearest, int]], features: int, width: int, nothing: int
+) -> dict[str, Tensor]:
+    """Neighbours side by side, each numbered from its dictionary's first feature."""
+    index = torch.full((features, width), nothing)
+    cosine = torch.zeros(features, width)
+    filled = 0
+    for nearest, first in found:
+        span = slice(filled, filled + nearest.index.shape[1])
+        index[:, span] = nearest.index + first
+        cosine[:, span] = nearest.cosine
+        filled = span.stop
+    return {kind: index, f"{kind}_cosine": (cosine * COSINE_STEPS).round().int()}
+
+
+def _rows_used(blocks: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows of text that examples point into, and `rows` as numbers of those."""
+    used = rows[rows != EMPTY].unique()
+    place = torch.full((len(blocks) + 1,), len(used))
+    place[used] = torch.arange(len(used))
+    return blocks[used], place[rows]
+
+
+def _renumber(arrays: dict[str, Tensor], keys: Sequence[str]) -> list[int]:
+    """Replace token ids by their places among all that occur; those ids."""
+    ids = torch.cat([arrays[key].flatten() for key in keys]).unique()
+    for key in keys:
+        arrays[key] = torch.searchsorted(ids, arrays[key].contiguous())
+    return ids.tolist()
+
+
+def _to_steps(arrays: dict[str, Tensor], keys: Sequence[str]) -> float:
+    """Replace scores by whole numbers; how many of them make one."""
+    largest = max(float(arrays[key].abs().max()) for key in keys)
+    steps = SCORE_RANGE / largest if largest else 1.0
+    for key in keys:
+        arrays[key] = (arrays[key] * steps).round().int()
+    return steps
+
+
+def _labels(arrays: Mapping[str, Tensor], words: Sequence[str], top: int) -> Iterator[str]:
+    tokens = arrays["tokens"]
+    row, position = arrays["row"][:, :top], arrays["position"][:, :top].long()
+    found = row < len(tokens)
+    peaks = tokens[row.clamp(max=len(tokens) - 1), position] if len(tokens) else row
+    for i in range(len(row)):
+        at = [words[p] for p in peaks[i][found[i]].tolist()]
+        yield name(
+            {
+                "examples": [{"tokens": [token], "peak": 0} for token in at],
+                "promoted": [[words[int(arrays["promoted"][i, 0])], 0.0]],
+            }
+        )

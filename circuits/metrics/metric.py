@@ -1,0 +1,229 @@
+"""What a circuit is a circuit *of*: a number for each prompt.
+
+Most are computed from the prompt's last logits; any function of these is a metric:
+
+    logit-difference   mean logit of the right answers - mean logit of the wrong ones
+                       (of the whole vocabulary, for a prompt without wrong answers)
+    log-probability    log of the summed probability of the right answers
+    kl                 sum over tokens of p (log p - log q), p of the clean run, q of the run
+
+Units: logits, and nats for the last two. A divergence is 0 on the clean run and so is its
+gradient: it can be integrated and measured, but one gradient at the clean run says nothing of it.
+
+A `SiteMetric` reads the tensor at one site instead (see `circuits.metrics.readout`): a feature's
+activation, a linear probe. Nodes behind the site, and at later positions, have no effect on it.
+"""
+
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformer_lens.model_bridge import TransformerBridge
+
+from hooked_qwen.forward import unembed
+from hooked_qwen.hooks import capture, capture_arriving
+from hooked_qwen.precision import widened
+from hooked_qwen.sites import Site
+
+Logits = Float[Tensor, "batch vocabulary"]
+LogitMetric = Callable[[Logits, Int[Tensor, " batch"]], Float[Tensor, " batch"]]
+"Takes logits after the last token and the index of each row's prompt in the prompt set."
+NAMES = ("logit-difference", "log-probability", "kl")
+Ids = Sequence[Sequence[int]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SiteMetric:
+    """A number read from one site's tensor, bound to a prompt set."""
+
+    site: Site
+    when: Literal["arriving", "leaving"]
+    "whether it is read before or after the site's own nodes move"
+    back: Int[Tensor, " prompts"]
+    "columns from the last to the one that is read, for each prompt"
+    value: Callable[[Float[Tensor, "batch d_site"]], Float[Tensor, " batch"]]
+    clean: Float[Tensor, " prompts"]
+    patch: Float[Tensor, " prompts"] | None
+
+    def read(
+        self, tensor: Float[Tensor, "batch pos d_site"], rows: Int[Tensor, " batch"]
+    ) -> Float[Tensor, " batch"]:
+        """The metric of prompts `rows` with this at the site; `pos` may leave early ones out."""
+        column = tensor.shape[1] - 1 - self.back[rows].to(tensor.device)
+        here = tensor[torch.arange(len(tensor), device=tensor.device), column]
+        return self.value(widened(here))
+
+
+Metric = LogitMetric | SiteMetric
+Read = Callable[[Float[Tensor, "batch 1 d_model"] | None, Int[Tensor, " batch"]], Tensor]
+"The metric of prompts, after a run that ended in that stream at the last token."
+
+
+@dataclass(frozen=True)
+class LogitDifference:
+    """A weighted sum of logits for each prompt, less the vocabulary's mean where none is wrong."""
+
+    index: Int[Tensor, "prompts named"]
+    weight: Float[Tensor, "prompts named"]
+    unopposed: Bool[Tensor, " prompts"]
+
+    def __call__(self, logits: Logits, rows: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        difference = self.of_named(logits, self.index[rows], rows)
+        alone = self.unopposed[rows].to(logits.device)
+        return difference - alone * logits.mean(-1) if alone.any() else difference
+
+    def of_named(
+        self,
+        logits: Float[Tensor, "batch some"],
+        places: Int[Tensor, "batch named"],
+        rows: Int[Tensor, " batch"],
+    ) -> Float[Tensor, " batch"]:
+        """The weighted sum, where `places` says where in `logits` each row's tokens are."""
+        chosen = logits.gather(1, places.to(logits.device))
+        return (chosen * self.weight[rows].to(chosen)).sum(-1)
+
+
+def logit_difference(
+    answers: Ids, wrongs: Ids, *, weights: Sequence[Sequence[float]] | None = None
+) -> LogitDifference:
+    """Mean logit of the right answers minus mean logit of the wrong ones.
+
+        m = sum over a of p_a logit[a] - mean over w of logit[w]      p_a = 1 / number of answers
+
+    or p_a = `weights`, which add up to 1. Where a prompt has no wrong answer, the mean is over
+    the whole vocabulary. Units: logits. Positive means that the model prefers the right answer.
+    """
+    shares = weights or [[1 / len(right)] * len(right) for right in answers]
+    rows = [[*right, *wrong] for right, wrong in zip(answers, wrongs, strict=True)]
+    signed = [
+        [*share, *(-1 / len(wrong) for _ in wrong)]
+        for share, wrong in zip(shares, wrongs, strict=True)
+    ]
+    unopposed = torch.tensor([not wrong for wrong in wrongs])
+    return LogitDifference(_padded(rows), _padded(signed), unopposed)
+
+
+def log_probability(answers: Ids) -> LogitMetric:
+    """Logarithm of the probability that the next token is one of the right answers, in nats."""
+    index = _padded(answers)
+    real = _padded([[True] * len(right) for right in answers])
+
+    def metric(logits: Logits, rows: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        chosen = logits.log_softmax(-1).gather(1, index[rows].to(logits.device))
+        return chosen.masked_fill(~real[rows].to(logits.device), -torch.inf).logsumexp(-1)
+
+    return metric
+
+
+def divergence(clean: Float[Tensor, "prompts vocabulary"]) -> LogitMetric:
+    """KL divergence from each prompt's `clean` next-token distribution, in nats; 0 where equal."""
+
+    def metric(logits: Logits, rows: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        p, q = clean[rows].to(logits).log_softmax(-1), logits.log_softmax(-1)
+        return F.kl_div(q, p, reduction="none", log_target=True).sum(-1)
+
+    return metric
+
+
+def readout(weight: Float[Tensor, " vocabulary"], bias: float = 0.0) -> LogitMetric:
+    """The logit of a linear probe that reads the next-token logits."""
+    return lambda logits, rows: logits @ weight.to(logits) + bias
+
+
+def metric_at(
+    model: TransformerBridge,
+    last: Float[Tensor, "batch 1 d_model"],
+    metric: LogitMetric,
+    rows: Int[Tensor, " batch"],
+) -> Float[Tensor, " batch"]:
+    """The metric of prompts `rows` when `last` leaves the last block at the last token.
+
+    A logit difference unembeds the tokens that it names and no others.
+    """
+    if isinstance(metric, LogitDifference) and not metric.unopposed[rows].any():
+        tokens, places = metric.index[rows].unique(return_inverse=True)
+        return metric.of_named(unembed(model, last, tokens).squeeze(1), places, rows)
+    return metric(unembed(model, last).squeeze(1), rows)
+
+
+def on_clean(
+    metric: Metric, logits: Logits, rows: Int[Tensor, " batch"]
+) -> Float[Tensor, " batch"]:
+    """The metric of the clean prompts `rows`, whose last logits are `logits`."""
+    if isinstance(metric, SiteMetric):
+        return metric.clean[rows.to(metric.clean.device)].to(logits)
+    return metric(logits, rows)
+
+
+def on_patch(
+    metric: Metric, logits: Logits, rows: Int[Tensor, " batch"]
+) -> Float[Tensor, " batch"]:
+    """The metric of the patch prompts `rows`, whose last logits are `logits`."""
+    if isinstance(metric, SiteMetric):
+        assert metric.patch is not None, "prompts with patch logits have a patch"
+        return metric.patch[rows.to(metric.patch.device)].to(logits)
+    return metric(logits, rows)
+
+
+def reaches(metric: Metric, site: Site) -> bool:
+    """Whether moving the tensor at `site` can change the metric."""
+    if not isinstance(metric, SiteMetric):
+        return True
+    return site < metric.site or (site == metric.site and metric.when == "leaving")
+
+
+def counts(
+    metric: Metric, site: Site, changes: Float[Tensor, "nodes batch pos d_site"], rows: Tensor
+) -> Bool[Tensor, "nodes batch"]:
+    """Where some of `changes` at `site`, on prompts `rows`, can change the metric."""
+    moved = changes.any(-1)
+    if isinstance(metric, SiteMetric):
+        column = moved.shape[-1] - 1 - metric.back[rows].to(moved.device)
+        at = torch.arange(moved.shape[-1], device=moved.device)
+        moved = moved & (at <= column.unsqueeze(-1)) & reaches(metric, site)
+    return moved.any(-1)
+
+
+def reaching(metric: Metric, sites: Iterable[Site]) -> list[Site]:
+    """Those of `sites` that can change the metric."""
+    return [site for site in sites if reaches(metric, site)]
+
+
+@contextmanager
+def reading(
+    model: TransformerBridge, metric: Metric, edits: AbstractContextManager[Any] | None = None
+) -> Generator[Read, None, None]:
+    """Yield what gives the metric of a run inside the block, in which `edits` hold.
+
+    Raises `RuntimeError` on leaving if a site that the metric reads was never reached.
+    """
+    edits = edits or nullcontext()
+    if not isinstance(metric, SiteMetric):
+        logit_metric = metric
+        with edits:
+            yield lambda last, rows: metric_at(model, _known(last), logit_metric, rows)
+        return
+    with ExitStack() as stack:
+        if metric.when == "leaving":
+            stack.enter_context(edits)
+        look = capture_arriving if metric.when == "arriving" else capture
+        seen = stack.enter_context(look(model, {metric.site}))
+        if metric.when == "arriving":
+            stack.enter_context(edits)
+        yield lambda last, rows: metric.read(seen[metric.site], rows)
+
+
+def _known(last: Tensor | None) -> Tensor:
+    assert last is not None, "a metric of logits needs the last stream"
+    return last
+
+
+def _padded(rows: Sequence[Sequence[int | float]]) -> Shaped[Tensor, "rows longest"]:
+    """Rows of numbers, filled up with zeros on the right."""
+    return pad_sequence([torch.tensor(row) for row in rows], batch_first=True)

@@ -1,0 +1,284 @@
+"""Metrics that read a site instead of the logits: a feature's activation, a linear probe.
+
+    feature:SITE/INDEX[@POSITION]        the activation of a feature of the suite
+    readout:SITE[@POSITION]:FILE         x . direction + bias, x the tensor that leaves SITE
+
+Without a position they are read at the last token. A position is written as those of nodes are: it
+counts tokens from the start of a prompt or, where last tokens are lined up, columns of the longest.
+
+A feature is read from what arrives at its dictionary, so nodes of its own site have no effect on
+it. A readout is taken of what leaves the site: where that has a dictionary, its nodes write what
+is read.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from circuits.graph import Node
+from circuits.metrics.metric import NAMES, LogitMetric, SiteMetric, reaching
+from circuits.prompts import EncodedPrompts, Positions
+from hooked_qwen.files import write_atomically
+from hooked_qwen.forward import run_through
+from hooked_qwen.hooks import capture
+from hooked_qwen.sites import Site
+from hooked_qwen.tensor_files import aligned, read_array, read_tensors
+from hooked_qwen.tokens import Batch
+from saes.suite import Suite
+
+FEATURE, READOUT, PYTHON = "feature:", "readout:", "python:"
+DIRECTION_FILE = "metric.safetensors"
+"What a run folder keeps of a readout."
+BATCH = 32
+Value = Callable[[Float[Tensor, "batch d_site"]], Float[Tensor, " batch"]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Readout:
+    """The metric x . direction + bias, x the tensor at `site` at one position."""
+
+    site: Site
+    direction: Float[Tensor, " d_site"]
+    bias: float = 0.0
+    position: int | None = None
+    "None: the last token"
+
+    @property
+    def name(self) -> str:
+        """Such as 'readout:resid_post.3@4:1f0c9a2b', the end a hash of direction and bias."""
+        at = "" if self.position is None else f"@{self.position}"
+        weights = torch.tensor([*self.direction.tolist(), self.bias], dtype=torch.float64)
+        return f"{READOUT}{self.site}{at}:{sha256(weights.numpy().tobytes()).hexdigest()[:8]}"
+
+    def save(self, folder: Path) -> None:
+        """Keep direction and bias in a run folder."""
+        tensors = {
+            "direction": self.direction.detach().cpu().contiguous(),
+            "bias": torch.tensor([self.bias], dtype=torch.float64),
+        }
+        write_atomically(folder / DIRECTION_FILE, lambda partial: save_file(tensors, partial))
+
+
+MetricChoice = str | Readout | LogitMetric
+"A metric's name, a readout, or a function of logits and prompt numbers."
+
+
+def metric_name(chosen: MetricChoice) -> str:
+    """What files call it; a function goes by its name behind 'python:'."""
+    if isinstance(chosen, str):
+        return chosen
+    if isinstance(chosen, Readout):
+        return chosen.name
+    return PYTHON + getattr(chosen, "__qualname__", type(chosen).__qualname__)
+
+
+def short_name(chosen: MetricChoice) -> str:
+    """What pictures call it: a readout without its hash, a function or feature by its own name."""
+    if isinstance(chosen, Readout):
+        return chosen.name.rpartition(":")[0]
+    return metric_name(chosen).removeprefix(PYTHON).removeprefix(FEATURE)
+
+
+def check_metric(chosen: MetricChoice) -> None:
+    """Raise `ValueError` for a text that names no metric."""
+    if not isinstance(chosen, str) or chosen in NAMES or chosen.startswith(PYTHON):
+        return
+    if not chosen.startswith(FEATURE):
+        raise ValueError(
+            f"no metric is called {chosen!r}: expected {', '.join(NAMES)}, "
+            "'feature:SITE/INDEX[@POSITION]' or 'readout:SITE[@POSITION]:FILE'"
+        )
+    feature_of(chosen)
+
+
+def read_metric(text: str) -> str | Readout:
+    """The metric that a command names; a readout's direction is read from its file."""
+    found = read_readout(text) if text.startswith(READOUT) else text
+    if text.startswith(PYTHON):
+        raise ValueError(f"the metric {text!r} is a Python function: discover with it from Python")
+    check_metric(found)
+    return found
+
+
+def feature_of(text: str) -> Node:
+    """The feature that 'feature:SITE/INDEX[@POSITION]' names."""
+    node = Node.parse(text.removeprefix(FEATURE))
+    if node.kind != "feature":
+        raise ValueError(
+            f"the metric {text!r} names no feature: write such as 'feature:resid_post.3/17@4'"
+        )
+    return node
+
+
+def read_readout(text: str) -> Readout:
+    """The readout written as 'readout:SITE[@POSITION]:FILE'; raises `ValueError` if it is none."""
+    where, colon, file = text.removeprefix(READOUT).partition(":")
+    name, at, position = where.partition("@")
+    if not colon or not file or (at and not position.isdecimal()):
+        raise ValueError(
+            f"cannot read the metric {text!r}: write 'readout:SITE:FILE' or "
+            "'readout:SITE@POSITION:FILE', such as 'readout:resid_post.3@4:probe.npy'"
+        )
+    direction, bias = _weights(Path(file))
+    at_token = int(position) if at else None
+    return Readout(site=Site.parse(name), direction=direction, bias=bias, position=at_token)
+
+
+def keep_readout(chosen: MetricChoice, folder: Path) -> None:
+    """Keep a readout's direction in a run folder, where no other metric leaves one."""
+    if isinstance(chosen, Readout):
+        chosen.save(folder)
+    else:
+        (folder / DIRECTION_FILE).unlink(missing_ok=True)
+
+
+def kept_readout(name: str, folder: Path) -> Readout:
+    """The readout that a run folder keeps under `name`."""
+    where = name.rpartition(":")[0]
+    found = read_readout(f"{where}:{folder / DIRECTION_FILE}")
+    if found.name != name:
+        raise ValueError(
+            f"{folder / DIRECTION_FILE} is not the direction that {folder} was made with: "
+            "run `circuits discover` again"
+        )
+    return found
+
+
+def _weights(file: Path) -> tuple[Float[Tensor, " d_site"], float]:
+    """Direction and bias in a `.npy` or `.safetensors` file."""
+    if not file.is_file():
+        raise ValueError(f"there is no direction at {file}")
+    try:
+        if file.suffix == ".npy":
+            tensors = {"direction": read_array(file)}
+        elif file.suffix == ".safetensors":
+            tensors = read_tensors(file)
+        else:
+            raise ValueError(f"cannot read a direction from {file}: expected .npy or .safetensors")
+    except (SafetensorError, EOFError, TypeError) as error:
+        raise ValueError(f"cannot read a direction from {file}: {error}") from None
+    bias = tensors.pop("bias", torch.zeros(1))
+    direction = next(iter(tensors.values())) if len(tensors) == 1 else tensors.get("direction")
+    if direction is None or bias.numel() != 1:
+        raise ValueError(
+            f"{file} holds {', '.join(sorted(tensors)) or 'nothing'}: expected one tensor, or "
+            "'direction', and with it at most a 'bias' of one number"
+        )
+    direction = direction.squeeze()
+    if direction.dim() != 1 or not direction.is_floating_point():
+        raise ValueError(
+            f"the direction in {file} is of {direction.dtype} and shape {tuple(direction.shape)}: "
+            "expected one row of floating-point numbers"
+        )
+    return aligned(direction), float(bias)
+
+
+def bind_feature(
+    text: str,
+    model: TransformerBridge,
+    suite: Suite,
+    prompts: EncodedPrompts,
+    positions: Positions,
+) -> SiteMetric:
+    """The activation of the feature that `text` names, on these prompts."""
+    node = feature_of(text)
+    site = Site.parse(node.site)
+    if site not in suite:
+        raise ValueError(
+            f"the metric {text!r} is at no dictionary's site: the sites are "
+            f"{', '.join(map(str, suite))}"
+        )
+    dictionary, index = suite[site], int(node.feature)
+    if not 0 <= index < dictionary.n_features:
+        raise ValueError(
+            f"{site} has features 0 to {dictionary.n_features - 1}, so there is no {text!r}"
+        )
+
+    def value(x: Float[Tensor, "batch d_site"]) -> Float[Tensor, " batch"]:
+        return dictionary.encode(x)[..., index]
+
+    back = _columns_back(prompts, node.position, positions)
+    return _bound(model, suite, prompts, dictionary.source, "arriving", back, value)
+
+
+def bind_readout(
+    readout: Readout,
+    model: TransformerBridge,
+    suite: Suite,
+    prompts: EncodedPrompts,
+    positions: Positions,
+) -> SiteMetric:
+    """The readout on these prompts."""
+
+    def value(x: Float[Tensor, "batch d_site"]) -> Float[Tensor, " batch"]:
+        if x.shape[-1] != len(readout.direction):
+            raise ValueError(
+                f"the direction has {len(readout.direction)} numbers, but {readout.site} has "
+                f"width {x.shape[-1]}"
+            )
+        return x @ readout.direction.to(x) + readout.bias
+
+    back = _columns_back(prompts, readout.position, positions)
+    return _bound(model, suite, prompts, readout.site, "leaving", back, value)
+
+
+def _columns_back(
+    prompts: EncodedPrompts, position: int | None, positions: Positions
+) -> Int[Tensor, " prompts"]:
+    """How many columns before the last one is read, for each prompt."""
+    mask = prompts.clean.mask
+    if position is None:
+        return torch.zeros(len(mask), dtype=torch.long)
+    width, padding = mask.shape[1], (~mask).sum(-1)
+    column = torch.full_like(padding, position)
+    if positions != "end":
+        column = column + padding
+    outside = (column < padding) | (column >= width)
+    if outside.any():
+        short = int(outside.int().argmax())
+        raise ValueError(
+            f"the metric reads position {position}, which prompt {short + 1} does not have: it "
+            f"has positions {int(padding[short]) if positions == 'end' else 0} to "
+            f"{width - 1 if positions == 'end' else int(mask[short].sum()) - 1}"
+        )
+    return width - 1 - column
+
+
+def _bound(
+    model: TransformerBridge,
+    suite: Suite,
+    prompts: EncodedPrompts,
+    site: Site,
+    when: Literal["arriving", "leaving"],
+    back: Int[Tensor, " prompts"],
+    value: Value,
+) -> SiteMetric:
+    """The metric with its values on both halves of the prompt set."""
+    nothing = torch.zeros(len(back))
+    bare = SiteMetric(site=site, when=when, back=back, value=value, clean=nothing, patch=None)
+    if not reaching(bare, suite):
+        raise ValueError(
+            f"the metric reads {site}, and no dictionary lies before it: there is no circuit of it"
+        )
+    clean = _on(model, bare, prompts.clean)
+    patch = None if prompts.patch is None else _on(model, bare, prompts.patch)
+    return replace(bare, clean=clean, patch=patch)
+
+
+@torch.no_grad()
+def _on(model: TransformerBridge, metric: SiteMetric, batch: Batch) -> Float[Tensor, " prompts"]:
+    parts = []
+    for rows in torch.arange(len(batch)).split(BATCH):
+        with capture(model, {metric.site}) as seen:
+            run_through(model, batch.rows(rows), max(0, metric.site.layer))
+        parts.append(metric.read(seen[metric.site], rows))
+    return torch.cat(parts)

@@ -1,0 +1,421 @@
+"""What each verb for circuits does, as one function: inputs opened, work done, folder written."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from circuits import graph as graphs
+from circuits import tasks
+from circuits.ablation.faithfulness import To
+from circuits.attribution.state import Reference
+from circuits.compare import Difference, differences, different_origins
+from circuits.discovery.ranking import DiscoverConfig
+from circuits.discovery.resume import NOTHING_KEPT, close_parts, open_parts
+from circuits.discovery.sparse_feature import Discovery, discover
+from circuits.edits.ablate import ablate
+from circuits.edits.edit import Edit, parse_features
+from circuits.edits.edited import graph_left
+from circuits.features.card import block_texts, make_cards, name, prompt_texts
+from circuits.graph import ordered, write_json
+from circuits.metrics.readout import MetricChoice
+from circuits.prompts import (
+    EncodedPrompts,
+    Positions,
+    Prompt,
+    WhenUnfit,
+    encode_prompts,
+    prompt_lines,
+    write_prompts,
+)
+from circuits.render import export
+from circuits.render.compare_page import comparison_page
+from circuits.render.curves import curves_figure
+from circuits.render.figure import figure, undrawable
+from circuits.runs.folder import (
+    Inputs,
+    Loaded,
+    Run,
+    Stopwatch,
+    made_from,
+    open_inputs,
+    read_run,
+    verification_of,
+    versions,
+    write_page,
+    write_run,
+)
+from circuits.runs.overwrite import (
+    ABLATIONS,
+    MADE_FROM,
+    check_page,
+    check_record,
+    check_run,
+    check_text,
+    digest,
+    is_made_from,
+    signed,
+)
+from circuits.suites import Texts, texts_of
+from circuits.verification.verify import VerifyConfig, verify
+from hooked_qwen.bundled import language
+from hooked_qwen.files import build_folder_atomically, content_hash, write_atomically
+from hooked_qwen.identity import identity
+from hooked_qwen.load import BUNDLED, load_tokenizer, local_folder
+from hooked_qwen.notices import notify
+from hooked_qwen.progress import Report, silent
+from hooked_qwen.tokens import Bos, token_blocks
+
+EXAMPLE_TOKENS = 16_384
+"Tokens of running text looked at for a feature's examples."
+EXAMPLE_BLOCK = 64
+FORMATS = ("html", "svg", "pdf", *export.WRITERS)
+
+
+def make_prompts(
+    task: str,
+    n: int,
+    *,
+    split: language.Split,
+    seed: int,
+    model: str,
+    out: Path,
+    force: bool = False,
+) -> list[Prompt]:
+    """Write a prompt set for `model`: of the bundled English for the bundled model, else English.
+
+    Raises `ValueError` for an unknown task, where the tokenizer knows too few words, and where
+    `out` holds something else.
+    """
+    tokenizer = load_tokenizer(model)
+    if local_folder(model) == local_folder(BUNDLED):
+        prompts = _bundled_prompts(task, n, split, seed)
+    else:
+        prompts = tasks.make(task, n, tokenizer, split=split, seed=seed)
+    encode_prompts(prompts, tokenizer, positions="sum")
+    check_text(out, prompt_lines(prompts), force=force)
+    write_prompts(prompts, out)
+    return prompts
+
+
+def _bundled_prompts(task: str, n: int, split: language.Split, seed: int) -> list[Prompt]:
+    return [
+        Prompt(
+            clean=p.clean,
+            patch=p.patch,
+            answer=(p.answer,),
+            wrong=(p.wrong,),
+            case=p.case,
+            where=f"{task} {p.case!r}",
+        )
+        for p in language.pairs(task, n, split=split, seed=seed)
+    ]
+
+
+def one_prompt(
+    clean: str, patch: str | None, answers: Sequence[str], wrongs: Sequence[str]
+) -> Prompt:
+    """A prompt given on the command line."""
+    return Prompt(clean=clean, patch=patch, answer=tuple(answers), wrong=tuple(wrongs))
+
+
+def reference_for(prompts: Sequence[Prompt]) -> Reference:
+    """What nodes are moved to by default: the patch prompts', zero where there are none."""
+    return "patch" if any(p.patch is not None for p in prompts) else "zero"
+
+
+def positions_for(prompts: Sequence[Prompt], model: str, bos: Bos, unfit: WhenUnfit) -> Positions:
+    """Kept apart where all prompts have one length; else lined up at their last tokens."""
+    tokenizer = load_tokenizer(model)
+    encoded = encode_prompts(prompts, tokenizer, positions="sum", bos=bos, unfit=unfit)
+    shortest, longest = encoded.lengths
+    return "keep" if shortest == longest else "end"
+
+
+def list_tasks(model: str) -> list[tuple[str, str, Prompt | None]]:
+    """Every task that there is for a model: name, description and one example.
+
+    The example is None where the tokenizer knows too few of the task's words as one token.
+    """
+    if local_folder(model) == local_folder(BUNDLED):
+        described = language.TASKS
+        return [(t, said, _bundled_prompts(t, 1, "train", 0)[0]) for t, said in described.items()]
+    tokenizer = load_tokenizer(model)
+
+    def example(task: str) -> Prompt | None:
+        try:
+            return tasks.make(task, 1, tokenizer, split="train")[0]
+        except ValueError:
+            return None
+
+    return [(t.name, t.description, example(t.name)) for t in tasks.TASKS.values()]
+
+
+def discover_run(
+    inputs: Inputs,
+    out: Path,
+    *,
+    config: DiscoverConfig,
+    given: Sequence[Prompt] | None = None,
+    text: Sequence[str] = (),
+    seed: int = 0,
+    force: bool = False,
+    resume: bool = False,
+    command: Sequence[str] = (),
+    report: Report = silent,
+) -> Discovery:
+    """Find the circuit of a prompt set and write it to `out`.
+
+    `given` are prompts that are no file yet: the run writes them where `inputs` says. `text` is
+    where features' examples come from besides the prompts; the bundled model brings its own,
+    drawn by `seed`. `resume` goes on with a run of several batches of prompts that was cut off.
+
+    Raises `ValueError` where another run, a verification or ablations in `out` would be lost,
+    unless by `force`.
+    """
+    watch = Stopwatch()
+    check_run(out, lambda: made_from(inputs, config, seed, text), force=force)
+    if given is not None:
+        check_text(Path(inputs.prompts), prompt_lines(given), force=force)
+    texts = texts_of(text) if text else None
+    loaded = open_inputs(inputs, config, given)
+    check_run(out, lambda: {"model_hash": identity(loaded.model)}, force=force)
+    parts = NOTHING_KEPT
+    if resume and callable(config.metric):
+        raise ValueError(
+            "a run whose metric is a Python function cannot be resumed: its parts are not kept"
+        )
+    if len(loaded.prompts) > config.batch_size and not callable(config.metric):
+        identified = _identified(loaded, made_from(inputs, config, seed, text))
+        parts = open_parts(out, identified, resume=resume, force=force)
+    discovery = discover(
+        loaded.model, loaded.suite, loaded.prompts, config=config, parts=parts, report=report
+    )
+    if texts is None and local_folder(inputs.model) == local_folder(BUNDLED):
+        texts = partial(language.documents, seed=1 + seed)
+    write_run(
+        out,
+        discovery,
+        _labelled(loaded, discovery, texts, report),
+        inputs=inputs,
+        config=config,
+        command=command,
+        watch=watch,
+        seed=seed,
+        text=text,
+        given=given,
+    )
+    close_parts(out)
+    return discovery
+
+
+def _identified(loaded: Loaded, source: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides a run's numbers to the last bit."""
+    return {
+        **source,
+        "model_hash": identity(loaded.model),
+        "versions": versions(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _labelled(
+    loaded: Loaded, discovery: Discovery, texts: Texts | None, report: Report
+) -> dict[str, Any]:
+    """Cards of the graph's features; each feature's node takes its card's name."""
+    corpus = prompt_texts(loaded.prompts)
+    if texts is not None:
+        blocks = token_blocks(texts(), loaded.model.tokenizer, length=EXAMPLE_BLOCK)
+        corpus += block_texts(islice(blocks, EXAMPLE_TOKENS // EXAMPLE_BLOCK))
+    report("examples", 0, 1)
+    cards = make_cards(loaded.model, loaded.suite, ordered(discovery.graph), corpus)
+    report("examples", 1, 1)
+    for node, data in discovery.graph.nodes(data=True):
+        if node.kind == "feature":
+            data["label"] = name(cards[f"{node.site}/{node.feature}"])
+    return cards
+
+
+def verify_run(
+    folder: Path,
+    *,
+    config: VerifyConfig,
+    held_out: Path | None = None,
+    force: bool = False,
+    metric: MetricChoice | None = None,
+    report: Report = silent,
+) -> dict[str, Any]:
+    """Check a run against ablation; writes verification.json, exact effects, and the page.
+
+    `metric` is the run's, where that is a Python function.
+
+    Raises `ValueError` where a verification with other settings would be lost, unless by `force`.
+    """
+    run = read_run(folder).with_metric(metric)
+    path = folder / "verification.json"
+    source = {**asdict(config), "held_out_hash": held_out and content_hash(held_out)}
+    if not is_made_from(path, source | {"level": "quick"}):
+        check_record(path, source, force=force)
+    loaded = run.open()
+    record = verify(
+        loaded.model,
+        loaded.suite,
+        loaded.prompts,
+        run.graph,
+        run.ranking,
+        discovered=run.config,
+        config=config,
+        held_out=None if held_out is None else _prompts(loaded, held_out, run.config),
+        report=report,
+    )
+    for stale in folder.glob("verification.*"):
+        stale.unlink()
+    graphs.save(run.graph, folder / "graph.json")
+    write_json(record | {MADE_FROM: source}, path)
+    write_page(folder)
+    return record
+
+
+def ablate_run(
+    folder: Path,
+    *,
+    features: str | None = None,
+    top: int | None = None,
+    outside: bool = False,
+    to: To = "zero",
+    label: str,
+    prompts: Path | None = None,
+    seed: int | None = None,
+    force: bool = False,
+    metric: MetricChoice | None = None,
+    report: Report = silent,
+) -> dict[str, Any]:
+    """Ablate nodes, rerun the prompts, find the graph that is left; into `ablations/<label>/`.
+
+    The nodes are named by `features`, or the graph's `top` strongest features, or everything
+    `outside` the graph. `seed` draws the controls, by default the run's. `metric` is the run's,
+    where that is a Python function.
+
+    Raises `ValueError` where another ablation of that name would be lost, unless by `force`.
+    """
+    into = folder / ABLATIONS / ablation_name(label)
+    run = read_run(folder).with_metric(metric)
+    loaded = run.open()
+    seed = run.seed if seed is None else seed
+    edit = _edit(run, loaded, features, top, outside, to)
+    source = {
+        "nodes": digest(*map(str, edit.inner)),
+        "outside": edit.kept is not None,
+        "to": to,
+        "seed": seed,
+        "prompts_hash": prompts and content_hash(prompts),
+    }
+    check_record(into / "result.json", source, force=force)
+    encoded = _prompts(loaded, prompts, run.config)
+    model, suite = loaded.model, loaded.suite
+    result = ablate(model, suite, encoded, edit, run.ranking, config=run.config, seed=seed)
+    left = graph_left(model, suite, encoded, edit, run.graph, config=run.config, report=report)
+
+    def build(partial: Path) -> None:
+        graphs.save(left, partial / "graph.json")
+        write_json(result | {MADE_FROM: source}, partial / "result.json")
+
+    build_folder_atomically(into, build)
+    write_page(folder)
+    return result
+
+
+def _edit(
+    run: Run, loaded: Loaded, features: str | None, top: int | None, outside: bool, to: To
+) -> Edit:
+    """What to ablate; raises `ValueError` for more features than the graph has, or none."""
+    if features is not None:
+        return Edit(ablated=parse_features(features, loaded.suite), to=to)
+    if outside:
+        return Edit(kept=tuple(n for n in ordered(run.graph) if n.kind != "logit"), to=to)
+    found = [n for n in ordered(run.graph) if n.kind == "feature"]
+    if top is None or not 1 <= top <= len(found):
+        raise ValueError(f"the graph has {len(found)} features: expected --top 1 to {len(found)}")
+    return Edit(ablated=tuple(found[:top]), to=to)
+
+
+def ablation_name(name: str) -> str:
+    """`name`, fit for one folder on any system; raises `ValueError` for one that is not."""
+    if not re.fullmatch(r"[\w@+=,-][\w.@+=, -]{0,99}", name) or name[-1] in ". ":
+        raise ValueError(
+            f"{name!r} is no name for an ablation: it is one folder under {ABLATIONS}/, so write "
+            "letters, digits and any of . _ - @ + = , without a . or a space at either end"
+        )
+    return name
+
+
+def compare_runs(a: Path, b: Path, out: Path, *, force: bool = False) -> list[Difference]:
+    """What changed between two graphs; writes the page and returns its rows.
+
+    Raises `ValueError` where `out` is anything but a page of the same two, unless by `force`.
+    """
+    first, second = (graphs.load(folder / "graph.json") for folder in (a, b))
+    rows = differences(first, second)
+    source = digest(*(folder.resolve().as_posix() for folder in (a, b)))
+    check_page(out, source, force=force)
+    for line in different_origins(first, second):
+        notify(line)
+    html = comparison_page(first, second, rows, names=names_of(a, b))
+    text = signed(html, source)
+    write_atomically(out, lambda partial: partial.write_text(text, encoding="utf-8"))
+    return rows
+
+
+def names_of(a: Path, b: Path) -> tuple[str, str]:
+    """Names of two runs, with the folders above where these tell what the last does not."""
+    first, second = (folder.resolve().parts[1:] for folder in (a, b))
+    for length in range(1, max(len(first), len(second)) + 1):
+        names = ["/".join(parts[-length:]) for parts in (first, second)]
+        if names[0] != names[1]:
+            return names[0], names[1]
+    return "A", "B"
+
+
+def render_run(folder: Path, formats: Sequence[str], nodes: int) -> list[Path]:
+    """Write the page, figures or files for other programs of a run.
+
+    Once it is verified, figures of the curves too.
+
+    Raises `ValueError` listing the formats for another one.
+    """
+    run = read_run(folder)
+    wanted = [f.strip() for f in formats]
+    if unknown := set(wanted) - set(FORMATS):
+        raise ValueError(
+            f"cannot render to {', '.join(sorted(unknown))}: expected some of {', '.join(FORMATS)}"
+        )
+    written = []
+    for suffix in wanted:
+        if suffix == "html":
+            write_page(folder)
+            written.append(folder / "graph.html")
+            continue
+        if suffix in export.WRITERS:
+            export.write(run.graph, folder / f"graph.{suffix}")
+            written.append(folder / f"graph.{suffix}")
+            continue
+        figure(run.graph, folder / f"graph.{suffix}", max_nodes=nodes)
+        if lacking := undrawable(run.graph):
+            notify(
+                f"no installed font has {' '.join(lacking[:10])}: the figure writes their code "
+                "points; install one that has them, such as Noto Sans CJK (fonts-noto-cjk)"
+            )
+        written.append(folder / f"graph.{suffix}")
+        if (record := verification_of(folder)) is not None:
+            curves_figure(record, folder / f"verification.{suffix}")
+            written.append(folder / f"verification.{suffix}")
+    return written
+
+
+def _prompts(loaded: Loaded, path: Path | None, config: DiscoverConfig) -> EncodedPrompts:
+    return loaded.prompts if path is None else loaded.others(path, config)

@@ -1,0 +1,368 @@
+"""The run folder: what a command wrote, and enough to open it again and go on.
+
+RUN/graph.json           the graph (circuits.graph)
+RUN/graph.html           the page
+RUN/ranking.json         mean effect of every node that moves, strongest first
+RUN/cards.json           what each feature of the graph is about
+RUN/manifest.json        command, versions, seed, paths, hashes, wall time, peak memory
+RUN/prompts.jsonl        the prompt, where it was given on the command line
+RUN/verification.json    once verified
+RUN/ablations/NAME/      result.json, and the graph under that ablation
+"""
+
+import json
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+import psutil
+from transformer_lens.model_bridge import TransformerBridge
+
+from circuits import graph as graphs
+from circuits.discovery.ranking import DiscoverConfig, Ranking
+from circuits.discovery.sparse_feature import Discovery
+from circuits.features.card import Cards
+from circuits.graph import Node, rounded, write_json
+from circuits.metrics.answers import with_own_answers
+from circuits.metrics.readout import (
+    READOUT,
+    MetricChoice,
+    keep_readout,
+    kept_readout,
+    metric_name,
+)
+from circuits.prompts import (
+    EncodedPrompts,
+    Prompt,
+    WhenUnfit,
+    encode_prompts,
+    read_prompts,
+    write_prompts,
+)
+from circuits.render.page import page
+from circuits.runs.overwrite import ABLATIONS, RUN, RUN_FILES
+from hooked_qwen.files import content_hash, write_atomically
+from hooked_qwen.identity import identity
+from hooked_qwen.load import load, local_folder
+from hooked_qwen.threads import fit_threads
+from saes.suite import MlpChoice, Suite, hash_of, load_suite, pinned
+
+PACKAGES = ("qwen-circuits", "torch", "transformers", "transformer-lens", "networkx", "safetensors")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What a run was made from: paths as given, resolved where they are local."""
+
+    model: str
+    dictionaries: str
+    prompts: str
+    mlp: MlpChoice = "sae"
+    unfit: WhenUnfit = "refuse"
+    "what is done with prompts that do not fit the model's tokenizer"
+
+    @classmethod
+    def resolved(
+        cls,
+        model: str,
+        dictionaries: str,
+        prompts: str | Path,
+        mlp: MlpChoice = "sae",
+        unfit: WhenUnfit = "refuse",
+    ) -> "Inputs":
+        folder = local_folder(model)
+        return cls(
+            model=str(folder.resolve()) if folder else model,
+            dictionaries=pinned(dictionaries),
+            prompts=str(Path(prompts).resolve()),
+            mlp=mlp,
+            unfit=unfit,
+        )
+
+    def hashes(self) -> dict[str, str | None]:
+        """Content hashes of dictionaries and prompts; a model's is known once it is loaded."""
+        prompts = Path(self.prompts)
+        return {
+            "dictionaries_hash": hash_of(self.dictionaries),
+            "prompts_hash": content_hash(prompts) if prompts.is_file() else None,
+        }
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A run's inputs, opened."""
+
+    model: TransformerBridge
+    suite: Suite
+    prompts: EncodedPrompts
+    inputs: Inputs
+
+    def others(self, path: Path, config: DiscoverConfig) -> EncodedPrompts:
+        """Other prompts, their positions counted as those of the run are."""
+        encoded = encode_prompts(
+            read_prompts(path),
+            self.model.tokenizer,
+            positions=config.positions,
+            bos=config.bos,
+            unfit=self.inputs.unfit,
+            width=None if config.positions == "sum" else self.prompts.clean.tokens.shape[1],
+        )
+        return with_own_answers(self.model, encoded)
+
+
+def open_inputs(
+    inputs: Inputs, config: DiscoverConfig, given: Sequence[Prompt] | None = None
+) -> Loaded:
+    """Load model, dictionaries and prompts; raises `ValueError` when they do not fit together.
+
+    `given` are prompts that are not in the file yet.
+    """
+    prompts = read_prompts(Path(inputs.prompts)) if given is None else given
+    model = load(inputs.model)
+    fit_threads(model)
+    suite = load_suite(inputs.dictionaries, mlp=inputs.mlp)
+    _check_fit(model, suite)
+    suite.notify_of_another_model(model)
+    encoded = encode_prompts(
+        prompts,
+        model.tokenizer,
+        positions=config.positions,
+        bos=config.bos,
+        unfit=inputs.unfit,
+    )
+    return Loaded(model, suite, with_own_answers(model, encoded), inputs)
+
+
+def _check_fit(model: TransformerBridge, suite: Suite) -> None:
+    for site, dictionary in suite.items():
+        if dictionary.source != site and dictionary.source in suite:
+            raise ValueError(
+                f"{dictionary.source} is written by one dictionary and read by that of {site}: "
+                "a graph needs one of them left out"
+            )
+    for site, dictionary in suite.items():
+        if site.layer >= model.cfg.n_layers:
+            raise ValueError(
+                f"the dictionary of {site} is for a deeper model: "
+                f"{model.cfg.model_name} has layers 0 to {model.cfg.n_layers - 1}"
+            )
+        if dictionary.W_dec.shape[1] != model.cfg.d_model:
+            raise ValueError(
+                f"the dictionary of {site} has width {dictionary.W_dec.shape[1]}, but "
+                f"{model.cfg.model_name} has {model.cfg.d_model}"
+            )
+
+
+class Stopwatch:
+    """Wall time since it was made, and the process's peak memory."""
+
+    def __init__(self) -> None:
+        self.start = time.perf_counter()
+
+    def reading(self) -> dict[str, float]:
+        return {
+            "wall_seconds": round(time.perf_counter() - self.start, 2),
+            "peak_memory_mb": round(peak_memory() / 2**20, 1),
+        }
+
+
+def peak_memory() -> int:
+    """The most memory that this process has held so far, in bytes."""
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset
+    # No such module on Windows, and psutil knows no peak elsewhere.
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def write_run(
+    folder: Path,
+    discovery: Discovery,
+    cards: Cards,
+    *,
+    inputs: Inputs,
+    config: DiscoverConfig,
+    command: Sequence[str],
+    watch: Stopwatch,
+    seed: int = 0,
+    text: Sequence[str] = (),
+    given: Sequence[Prompt] | None = None,
+) -> None:
+    """Write a discovery as a run folder; the manifest comes last, so a run with one is whole.
+
+    A run that was there is replaced, with its verification, ablations and figures: they were
+    another graph's. `circuits.runs.overwrite.check_run` says first whether that may be.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_run(folder)
+    if given is not None:
+        write_prompts(given, Path(inputs.prompts))
+    graphs.save(discovery.graph, folder / "graph.json")
+    ranking = [[str(n), rounded(e)] for n, e in discovery.ranking]
+    write_json({"nodes": ranking}, folder / "ranking.json")
+    write_json(cards, folder / "cards.json")
+    write_page(folder)
+    keep_readout(config.metric, folder)
+    manifest = {
+        "schema": RUN,
+        "command": list(command),
+        "versions": versions(),
+        "model_path": inputs.model,
+        "dictionaries_path": inputs.dictionaries,
+        "prompts_path": inputs.prompts,
+        "model_hash": discovery.graph.graph["model"]["hash"],
+        **made_from(inputs, config, seed, text),
+        "begins_with": discovery.graph.graph["begins_with"],
+        "prompts_left_out": discovery.graph.graph["prompts_left_out"],
+        "norm_outliers": discovery.norm_outliers,
+        **watch.reading(),
+    }
+    write_json(manifest, folder / "manifest.json")
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of Python and of the packages that decide a run's numbers."""
+    return {"python": platform.python_version()} | {p: _version(p) for p in PACKAGES}
+
+
+def made_from(
+    inputs: Inputs, config: DiscoverConfig, seed: int, text: Sequence[str]
+) -> dict[str, Any]:
+    """What decides a graph and its cards: the part of a manifest by which runs are the same."""
+    return {
+        "seed": seed,
+        "config": config.record() | {"mlp": inputs.mlp, "unfit": inputs.unfit},
+        "text": list(text),
+        **inputs.hashes(),
+    }
+
+
+def remove_run(folder: Path) -> None:
+    """Take away all that belongs to the run in `folder`; other files stay, prompts too."""
+    for name in RUN_FILES:
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / ABLATIONS, ignore_errors=True)
+
+
+def write_page(folder: Path) -> None:
+    """Render `graph.html` from whatever the run folder holds by now."""
+    html = page(
+        graphs.load(folder / "graph.json"),
+        cards=_read(folder / "cards.json"),
+        verification=verification_of(folder),
+        ablations={p.parent.name: _read(p) for p in sorted(folder.glob("ablations/*/result.json"))},
+    )
+    write_atomically(folder / "graph.html", lambda p: p.write_text(html, encoding="utf-8"))
+
+
+def verification_of(folder: Path) -> Mapping[str, Any] | None:
+    """The record that `circuits verify` left in a run folder, or None before it ran."""
+    path = folder / "verification.json"
+    return _read(path) if path.exists() else None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, read back."""
+
+    folder: Path
+    graph: nx.DiGraph
+    ranking: Ranking
+    inputs: Inputs
+    config: DiscoverConfig
+    seed: int = 0
+    "what the run was asked for, and the random draws of its checks are made with"
+
+    def with_metric(self, metric: MetricChoice | None) -> "Run":
+        """The run with its metric given again, where that is a function, which files do not hold.
+
+        Raises `ValueError` when the run was made with another one.
+        """
+        if metric is None:
+            return self
+        names = metric_name(self.config.metric), metric_name(metric)
+        if names[0] != names[1]:
+            raise ValueError(
+                f"{self.folder} was made with the metric {names[0]}, not with {names[1]}"
+            )
+        return replace(self, config=replace(self.config, metric=metric))
+
+    def open(self) -> Loaded:
+        """Load what the run was made from; raises `ValueError` when any of it has changed."""
+        manifest = _read(self.folder / "manifest.json")
+        for name, found in self.inputs.hashes().items():
+            if found != manifest[name]:
+                raise self._changed(name.removesuffix("_hash"))
+        loaded = open_inputs(self.inputs, self.config)
+        if not self._is_model(loaded.model, manifest["model_hash"]):
+            raise self._changed("model")
+        if self.graph.graph.get("tokens_hash") not in (None, loaded.prompts.tokens_hash()):
+            raise self._changed("model", "tokenizer of the model")
+        return loaded
+
+    def _is_model(self, model: TransformerBridge, recorded: str | None) -> bool:
+        if recorded in (None, identity(model)):
+            return True
+        # Earlier versions recorded a hash of the model's files, None for those on the hub.
+        files = local_folder(self.inputs.model)
+        return files is not None and content_hash(files) == recorded
+
+    def _changed(self, what: str, part: str | None = None) -> ValueError:
+        return ValueError(
+            f"the {part or what} at {getattr(self.inputs, what)} changed since "
+            f"{self.folder} was made: run `circuits discover` again"
+        )
+
+
+def read_run(folder: Path) -> Run:
+    """Open a run folder; raises `ValueError` when it is none, or is not complete."""
+    if not (folder / "manifest.json").is_file():
+        raise ValueError(
+            f"{folder} is not a finished run: no manifest.json. "
+            "Make one with `circuits discover PROMPTS --out RUN`"
+        )
+    manifest = _read(folder / "manifest.json")
+    # Earlier versions put nothing before a prompt.
+    config = {"bos": "never"} | manifest["config"]
+    inputs = Inputs(
+        model=manifest["model_path"],
+        dictionaries=manifest["dictionaries_path"],
+        prompts=manifest["prompts_path"],
+        mlp=config.pop("mlp"),
+        unfit=config.pop("unfit", "refuse"),
+    )
+    ranking = _read(folder / "ranking.json").get("nodes")
+    if ranking is None:
+        raise ValueError(
+            f"{folder} was made by an earlier version, which kept only some of the nodes that "
+            "move: run `circuits discover` again"
+        )
+    if config["metric"].startswith(READOUT):
+        config["metric"] = kept_readout(config["metric"], folder)
+    graph = graphs.load(folder / "graph.json")
+    parsed = [(Node.parse(name), effect) for name, effect in ranking]
+    seed = manifest.get("seed", 0)
+    return Run(folder, graph, parsed, inputs, DiscoverConfig(**config), seed)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except ModuleNotFoundError:
+        return None
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is missing or damaged ({error}): run the command again") from None

@@ -1,0 +1,365 @@
+"""Faithfulness over circuits of growing size, beside every control.
+
+Each row is one way to choose nodes. `circuit` takes the strongest by the estimator; rows without
+errors leave out those of attention and MLPs, or all. Controls are random nodes and features of
+the same number, and other bases of the same tensors, ranked by the same estimator: their
+coordinates ("neurons"), those with the neurons inside the MLPs in place of the MLPs' outputs, the
+dictionaries' features beside these, and dictionaries that were never trained.
+
+    CPR = area under faithfulness      CMD = area of |1 - faithfulness|
+
+over the share of the nodes that are kept, from none (faithfulness 0) to all.
+
+Source: Marks et al. 2024, arXiv:2403.19647; CPR and CMD of MIB, Mueller et al. 2025,
+arXiv:2504.13151.
+Differs: CPR and CMD are taken over the share of nodes, where MIB counts edges.
+"""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from circuits.ablation.exact_effects import masks_of
+from circuits.ablation.faithfulness import (
+    Curve,
+    Ends,
+    Measured,
+    To,
+    ablation_means,
+    by_site,
+    curve,
+    ends,
+    mean_curve,
+    metrics_with,
+)
+from circuits.attribution.state import BatchState, Means
+from circuits.discovery.ranking import (
+    DiscoverConfig,
+    Ranking,
+    rank_nodes,
+    reference_means,
+    states_of,
+)
+from circuits.graph import Node, rounded
+from circuits.metrics.metric import Metric
+from circuits.prompts import EncodedPrompts
+from hooked_qwen.progress import Report, counting, silent
+from hooked_qwen.sites import has_neurons
+from saes.evaluation.baselines import (
+    features_and_neurons_inside_mlps,
+    neurons,
+    neurons_inside_mlps,
+    untrained,
+)
+from saes.evaluation.bootstrap import interval
+from saes.suite import Suite
+
+HEADLINE = 100
+SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
+QUICK_SIZES = (10, 100)
+MOST_NEEDED = 30
+"Nodes of the graph that are taken away one at a time."
+QUICK_ROWS = ("circuit", "circuit without errors", "random nodes, same sites", "random nodes")
+Level = Literal["full", "quick"]
+"Every size and control, or `QUICK_SIZES` and all nodes of `QUICK_ROWS`, with no other basis."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What all curves of one verification share."""
+
+    model: TransformerBridge
+    metric: Metric
+    prompts: EncodedPrompts
+    to: To
+    discovered: DiscoverConfig
+
+    @property
+    def n_positions(self) -> int:
+        """Positions told apart: 1 where they are summed."""
+        return self.prompts.n_positions(self.discovered.positions)
+
+    def means(self, suite: Suite) -> Means | None:
+        """What nodes are ablated to, where that is a mean."""
+        if self.to != "mean":
+            return None
+        d = self.discovered
+        return ablation_means(
+            self.model, suite, self.prompts, positions=d.positions, batch_size=d.batch_size
+        )
+
+    def states(self, suite: Suite) -> list[BatchState]:
+        """The prompts, decomposed by `suite`."""
+        d, prompts = self.discovered, self.prompts
+        means = reference_means(self.model, suite, prompts, d)
+        return list(states_of(self.model, suite, prompts, d, means))
+
+
+@dataclass(frozen=True)
+class Scale:
+    """One suite on the prompts, with everything kept and with everything ablated."""
+
+    setting: Setting
+    suite: Suite
+    states: Sequence[BatchState]
+    means: Means | None
+    ends: Ends
+
+    @classmethod
+    def of(cls, setting: Setting, suite: Suite) -> "Scale":
+        """Run the prompts and measure both ends."""
+        states, means = setting.states(suite), setting.means(suite)
+        found = ends(setting.model, suite, states, setting.metric, setting.to, means)
+        return cls(setting, suite, states, means, found)
+
+    def curve(
+        self,
+        circuits: Sequence[Sequence[Node]],
+        *,
+        complete: bool = False,
+        report: Callable[[int], None] = lambda done: None,
+    ) -> Curve:
+        """Faithfulness of each of `circuits`; what is left without them, where `complete`.
+
+        `report` is as that of `metrics_with`.
+        """
+        s = self.setting
+        return curve(
+            s.model,
+            self.suite,
+            self.states,
+            s.metric,
+            circuits,
+            self.ends,
+            n_positions=s.n_positions,
+            to=s.to,
+            means=self.means,
+            complete=complete,
+            report=report,
+        )
+
+    def faithfulness(
+        self,
+        circuits: Sequence[Sequence[Node]],
+        *,
+        report: Callable[[int], None] = lambda done: None,
+    ) -> Measured:
+        """Faithfulness of each of `circuits`; `report` is as that of `metrics_with`."""
+        s = self.setting
+        masks = [masks_of(self.suite, nodes, s.n_positions) for nodes in circuits]
+        values = metrics_with(
+            s.model, self.suite, self.states, s.metric, masks, s.to, self.means, report=report
+        )
+        return self.ends.faithfulness(values)
+
+
+def curves(
+    scale: Scale,
+    ranking: Ranking,
+    *,
+    level: Level,
+    draws: int,
+    seed: int,
+    report: Report = silent,
+) -> dict[str, Any]:
+    """The record of all rows."""
+    nodes = [n for n, _ in ranking if n.kind != "token"]
+    sizes = _sizes(nodes, level)
+    plans = _plans(nodes, sizes, draws=draws, seed=seed)
+    if level == "quick":
+        plans = {name: plans[name][:1] for name in QUICK_ROWS}
+    rows = _planned(scale, plans, report)
+    for name, control in _controls(scale, level).items():
+        rows |= _control(scale, name, control, sizes, report)
+    return {
+        "baseline": scale.setting.to,
+        "full": rounded(float(scale.ends.full.mean())),
+        "empty": rounded(float(scale.ends.empty.mean())),
+        "nodes_that_move": len(nodes),
+        "sizes": sizes,
+        "margin": _margin(rows, sizes),
+        "areas": {name: areas(row.faithfulness, sizes) for name, row in rows.items()},
+        "rows": {name: row.record() for name, row in rows.items()},
+    }
+
+
+def _sizes(nodes: Sequence[Node], level: Level) -> list[int]:
+    asked = QUICK_SIZES if level == "quick" else SIZES
+    return [size for size in asked if size < len(nodes)] + [len(nodes)]
+
+
+def _planned(
+    scale: Scale,
+    plans: Mapping[str, Sequence[Sequence[Sequence[Node]]]],
+    report: Report,
+    what: str = "faithfulness",
+) -> dict[str, Curve]:
+    """Each row of `plans`, its draws averaged; completeness too of those that say circuit."""
+    complete = {name for name in plans if name.startswith("circuit") and what == "faithfulness"}
+    total = sum(
+        len(circuits) * (2 if name in complete else 1)
+        for name, drawn in plans.items()
+        for circuits in drawn
+    )
+    tick = counting(report, what, total * len(scale.states))
+    return {
+        name: mean_curve(
+            [scale.curve(circuits, complete=name in complete, report=tick) for circuits in drawn]
+        )
+        for name, drawn in plans.items()
+    }
+
+
+def _controls(scale: Scale, level: Level) -> dict[str, Suite]:
+    """Other bases of the same tensors, by the name of their row."""
+    if level == "quick":
+        return {}
+    model, suite = scale.setting.model, scale.suite
+    found = {"neurons": neurons(suite)}
+    mlps = [site.layer for site in suite if site.kind == "mlp_out"]
+    if mlps and has_neurons(model, mlps):
+        found["neurons, inside the MLPs"] = neurons_inside_mlps(model, suite)
+        if len(mlps) < len(suite):
+            mixed = features_and_neurons_inside_mlps(model, suite)
+            found["features, neurons inside the MLPs"] = mixed
+    return found | {"untrained dictionaries": untrained(suite)}
+
+
+def held_out_curves(
+    scale: Scale, ranking: Ranking, *, level: Level, seed: int, report: Report = silent
+) -> dict[str, Any]:
+    """The same circuits on other prompts, beside random nodes."""
+    nodes = [n for n, _ in ranking if n.kind != "token"]
+    sizes = _sizes(nodes, level)
+    plans = _plans(nodes, sizes, draws=1, seed=seed)
+    names = ("circuit", "circuit without errors", "random nodes")
+    rows = _planned(scale, {name: plans[name] for name in names}, report, "held-out prompts")
+    return {
+        "n_prompts": len(scale.setting.prompts),
+        "full": rounded(float(scale.ends.full.mean())),
+        "empty": rounded(float(scale.ends.empty.mean())),
+        "sizes": sizes,
+        "rows": {name: row.record() for name, row in rows.items()},
+    }
+
+
+def what_each_adds(
+    scale: Scale, nodes: Sequence[Node], *, level: Level = "full", report: Report = silent
+) -> dict[str, Any]:
+    """What the circuit of `nodes` loses in faithfulness without each of the first of them."""
+    asked = list(nodes[:MOST_NEEDED]) if level == "full" else []
+    circuits = [nodes, *([n for n in nodes if n != x] for x in asked)]
+    tick = counting(report, "what each adds", len(circuits) * len(scale.states))
+    found = scale.faithfulness(circuits, report=tick)
+    lost, draws = found.values[0] - found.values[1:], found.draws[0] - found.draws[1:]
+    return {
+        "circuit": len(nodes),
+        "faithfulness": rounded(float(found.values[0])),
+        "interval": interval(found.draws[0]),
+        "nodes": [
+            {"id": str(node), "adds": rounded(float(value)), "interval": interval(draw)}
+            for node, value, draw in zip(asked, lost, draws, strict=True)
+        ],
+    }
+
+
+def areas(faithfulness: Measured, sizes: Sequence[int]) -> dict[str, Any]:
+    """CPR and CMD of one row with their 95 % intervals, by the trapezium rule from none to all."""
+    share = torch.tensor([0, *sizes], dtype=torch.float64) / sizes[-1]
+
+    def both(f: Float[Tensor, "sizes ..."]) -> dict[str, Tensor]:
+        f = torch.cat([torch.zeros_like(f[:1]), f])
+        return {
+            "cpr": torch.trapezoid(f, share, dim=0),
+            "cmd": torch.trapezoid((1 - f).abs(), share, dim=0),
+        }
+
+    values, draws = both(faithfulness.values), both(faithfulness.draws)
+    return {name: rounded(float(value)) for name, value in values.items()} | {
+        f"{name}_interval": interval(draw) for name, draw in draws.items()
+    }
+
+
+def _margin(rows: dict[str, Curve], sizes: Sequence[int]) -> dict[str, Any]:
+    """By how much the circuit is more faithful than as many random nodes, at about a hundred."""
+    at = min(range(len(sizes)), key=lambda i: abs(sizes[i] - HEADLINE))
+    circuit, chance = (rows[name].faithfulness for name in ("circuit", "random nodes"))
+    return {
+        "size": sizes[at],
+        "circuit": rounded(float(circuit.values[at])),
+        "random nodes": rounded(float(chance.values[at])),
+        "difference": rounded(float(circuit.values[at] - chance.values[at])),
+        "interval": interval(circuit.draws[at] - chance.draws[at]),
+    }
+
+
+def _plans(
+    nodes: Sequence[Node], sizes: Sequence[int], *, draws: int, seed: int
+) -> dict[str, list[list[list[Node]]]]:
+    """For each row, the circuits of each size, once for each random draw."""
+    features = [n for n in nodes if n.kind == "feature"]
+    streams = [n for n in nodes if n.kind == "feature" or n.site.startswith("resid")]
+    strongest = [list(nodes[:size]) for size in sizes]
+    seeds = range(seed, seed + draws)
+    return {
+        "circuit": [strongest],
+        "circuit, no attn or mlp errors": [[streams[:size] for size in sizes]],
+        "circuit without errors": [[features[:size] for size in sizes]],
+        "random nodes, same sites": [
+            [_matched(circuit, nodes, seed) for circuit in strongest] for seed in seeds
+        ],
+        "random nodes": [[_drawn(nodes, size, seed) for size in sizes] for seed in seeds],
+        "random features": [[_drawn(features, size, seed) for size in sizes] for seed in seeds],
+    }
+
+
+def _drawn(nodes: Sequence[Node], size: int, seed: int) -> list[Node]:
+    return random.Random(seed).sample(list(nodes), min(size, len(nodes)))
+
+
+def _matched(circuit: Sequence[Node], nodes: Sequence[Node], seed: int) -> list[Node]:
+    """Random nodes, as many features and as many errors at each site as the circuit has."""
+    pool, generator = by_site(nodes), random.Random(seed)
+    return [
+        node
+        for group, members in by_site(circuit).items()
+        for node in generator.sample(pool[group], len(members))
+    ]
+
+
+def _control(
+    scale: Scale, name: str, suite: Suite, sizes: Sequence[int], report: Report
+) -> dict[str, Curve]:
+    """Curves of another set of dictionaries at the same places, found the same way.
+
+    Where they have errors a second row leaves those out: dictionaries that explain nothing have
+    errors that carry everything.
+    """
+    setting = scale.setting
+    here = Scale.of(setting, suite)
+    means = reference_means(setting.model, suite, setting.prompts, setting.discovered)
+    ranking, _ = rank_nodes(
+        setting.model,
+        suite,
+        setting.prompts,
+        setting.metric,
+        config=setting.discovered,
+        means=means,
+        states=here.states,
+        report=lambda what, done, total, note="": report(f"{name}: {what}", done, total, note),
+    )
+    nodes = [n for n, _ in ranking if n.kind != "token"]
+    features = [n for n in nodes if n.kind == "feature"]
+    pools = {name: nodes}
+    if len(features) < len(nodes):
+        pools[f"{name}, no errors"] = features
+    tick = counting(report, f"{name}: faithfulness", len(pools) * len(sizes) * len(here.states))
+    return {
+        row: here.curve([pool[:size] for size in sizes], report=tick) for row, pool in pools.items()
+    }

@@ -1,0 +1,263 @@
+"""Dictionaries to compare with: what do trained features add over what was there before?"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from hooked_qwen.forward import run_through
+from hooked_qwen.hooks import capture
+from hooked_qwen.precision import our_precision
+from hooked_qwen.sites import Site
+from saes.dictionary import DictionarySpec, SparseDictionary, in_precision
+from saes.evaluation.metrics import BLOCKS_PER_PASS, Quality, evaluate
+from saes.evaluation.splice import is_outlier_pair, sites_of, unpadded
+from saes.suite import Suite
+
+UNTRAINED, PCA, LINEAR = "untrained", "PCA", "linear"
+SMALLEST_SHARE = 1e-10
+"Directions of the source with less than this share of the largest variance are not inverted."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """The quality of a dictionary and of its controls, `untrained` and `PCA` or `linear`."""
+
+    quality: Quality
+    controls: dict[str, Quality]
+
+
+def judge(
+    model: TransformerBridge,
+    dictionaries: Sequence[SparseDictionary],
+    blocks: Int[Tensor, "blocks pos"],
+    *,
+    fitted_on: Int[Tensor, "other pos"],
+    seed: int = 0,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Judged]:
+    """The quality of each dictionary on `blocks`, beside two controls that are as sparse.
+
+    One is an untrained dictionary of the target (see `untrained`), one the best linear map of as
+    low a rank (see `low_rank`), for an SAE that is PCA. Their L0 is the dictionary's on
+    `fitted_on`, rounded.
+
+    Raises `ValueError` when `fitted_on` shares a block with `blocks`: a control fitted on the
+    text it is judged on looks better than it is.
+    """
+    if {tuple(b) for b in blocks.tolist()} & {tuple(b) for b in fitted_on.tolist()}:
+        raise ValueError(
+            "the controls are to be fitted on other text than is judged on, "
+            "but a block is in both: give more text"
+        )
+    report(0, len(blocks))
+    fits = _fits(model, dictionaries, fitted_on)
+    randoms = [_random(fit.dictionary, fit.l0, seed + i) for i, fit in enumerate(fits)]
+    linears = [_low_rank(fit) for fit in fits]
+    quality = evaluate(model, [*dictionaries, *randoms, *linears], blocks, report=report)
+    n = len(dictionaries)
+    return [
+        Judged(
+            quality=own,
+            controls={UNTRAINED: random, PCA if d.source == d.target else LINEAR: linear},
+        )
+        for d, own, random, linear in zip(
+            dictionaries, quality[:n], quality[n : 2 * n], quality[2 * n :], strict=True
+        )
+    ]
+
+
+class Coordinates(SparseDictionary):
+    """Each coordinate of a tensor as one feature, of either sign; the error is zero.
+
+        f = x        write(f) = f
+
+    Its products are the identity, not matrix products: inside an MLP the matrices would cost more
+    than the model.
+    """
+
+    def __init__(self, site: Site, identity: Float[Tensor, "d d"]) -> None:
+        d = len(identity)
+        spec = DictionarySpec(source=site, target=site, architecture="topk", k=d, signed=True)
+        zero = identity.new_zeros(d)
+        weights = {"W_enc": identity, "W_dec": identity, "b_enc": zero, "b_dec": zero}
+        super().__init__(spec, weights)
+
+    def pre_activations(
+        self, x: Float[Tensor, "*batch d_source"]
+    ) -> Float[Tensor, "*batch features"]:
+        return x
+
+    def encode(self, x: Float[Tensor, "*batch d_source"]) -> Float[Tensor, "*batch features"]:
+        return x
+
+    def write(self, f: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch d_target"]:
+        return f
+
+    def along(self, g: Float[Tensor, "*batch d_target"]) -> Float[Tensor, "*batch features"]:
+        return g
+
+
+def neurons(suite: Suite) -> Suite:
+    """The coordinates of each target tensor as features."""
+    return _coordinates(suite, {site: d.W_dec.shape[1] for site, d in suite.items()})
+
+
+def neurons_inside_mlps(model: TransformerBridge, suite: Suite) -> Suite:
+    """`neurons`, but of `mlp_hidden` where the suite writes `mlp_out`."""
+    outside = {s: d.W_dec.shape[1] for s, d in suite.items() if s.kind != "mlp_out"}
+    return _coordinates(suite, _inside_mlps(model, suite) | outside)
+
+
+def features_and_neurons_inside_mlps(model: TransformerBridge, suite: Suite) -> Suite:
+    """The suite's own dictionaries, but the neurons of `mlp_hidden` where it writes `mlp_out`."""
+    inside = _coordinates(suite, _inside_mlps(model, suite))
+    outside = {s: d for s, d in suite.items() if s.kind != "mlp_out"}
+    return Suite(outside | dict(inside), {})
+
+
+def _inside_mlps(model: TransformerBridge, suite: Suite) -> dict[Site, int]:
+    width = model.cfg.d_mlp
+    assert width is not None, "a Qwen's configuration says how wide its MLPs are"
+    return {Site("mlp_hidden", site.layer): width for site in suite if site.kind == "mlp_out"}
+
+
+def _coordinates(suite: Suite, widths: Mapping[Site, int]) -> Suite:
+    """Coordinates of each site, in the suite's precision; sites of one width share a matrix."""
+    like = next(iter(suite.values())).W_dec
+    identities = {width: torch.eye(width).to(like) for width in set(widths.values())}
+    return Suite({site: Coordinates(site, identities[w]) for site, w in widths.items()}, {})
+
+
+def untrained(suite: Suite, *, seed: int = 0) -> Suite:
+    """Dictionaries of the same shape with random weights, biased to the same mean.
+
+    TopK with random unit rows, encoder and decoder transposes of each other, reading the target.
+    """
+    return Suite(
+        {
+            site: _random(d, d.spec.k or min(32, d.n_features), seed + i)
+            for i, (site, d) in enumerate(suite.items())
+        },
+        {},
+    )
+
+
+@torch.no_grad()
+def low_rank(
+    model: TransformerBridge,
+    dictionaries: Sequence[SparseDictionary],
+    blocks: Int[Tensor, "blocks pos"],
+) -> list[SparseDictionary]:
+    """For each dictionary the linear map from its source to its target that errs least on `blocks`.
+
+        y_hat = mean(y) + U U^T C_yx C_xx^+ (x - mean(x))
+
+    among those of rank r, the dictionary's L0 on `blocks`, rounded: the columns of U are the r
+    leading eigenvectors of C_yx C_xx^+ C_xy. For an SAE this is PCA. Each component is a pair of
+    features, one for each sign, of which one is on: L0 is r. Norm outliers are left out.
+
+    On few tokens the map fits their noise and the control looks worse than it is; ten times the
+    source's width is enough. Raises `ValueError` for fewer tokens than the source is wide.
+
+    Source: Izenman 1975, Reduced-rank regression for the multivariate linear model.
+    """
+    return [_low_rank(fit) for fit in _fits(model, dictionaries, blocks)]
+
+
+@dataclass
+class _Fit:
+    """Sums over tokens from which a dictionary's best linear map follows."""
+
+    dictionary: SparseDictionary
+    n: int = 0
+    active: int = 0
+    x: Tensor = field(init=False)
+    y: Tensor = field(init=False)
+    xx: Tensor = field(init=False)
+    yx: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        W_enc, W_dec = self.dictionary.W_enc, self.dictionary.W_dec
+        self.x, self.y = (torch.zeros_like(W[0], dtype=torch.double) for W in (W_enc, W_dec))
+        self.xx, self.yx = torch.outer(self.x, self.x), torch.outer(self.y, self.x)
+
+    def add(self, x: Float[Tensor, "tokens d_source"], y: Float[Tensor, "tokens d_target"]) -> None:
+        self.n += len(x)
+        self.active += int((self.dictionary.encode(x) != 0).sum())
+        x, y = x.double(), y.double()
+        self.x += x.sum(0)
+        self.y += y.sum(0)
+        self.xx += x.T @ x
+        self.yx += y.T @ x
+
+    @property
+    def l0(self) -> int:
+        """Rounded, and at least 1."""
+        return max(1, round(self.active / self.n))
+
+    def covariances(self) -> tuple[Tensor, Tensor]:
+        """Of the source with itself, and of the target with the source, times n."""
+        mean = self.x / self.n
+        return self.xx - torch.outer(self.x, mean), self.yx - torch.outer(self.y, mean)
+
+
+@torch.no_grad()
+def _fits(
+    model: TransformerBridge,
+    dictionaries: Sequence[SparseDictionary],
+    blocks: Int[Tensor, "blocks pos"],
+) -> list[_Fit]:
+    fits = [_Fit(in_precision(d, our_precision(model))) for d in dictionaries]
+    sites = sites_of(dictionaries)
+    for tokens in blocks.split(BLOCKS_PER_PASS) if sites and len(blocks) else ():
+        with capture(model, sites) as values:
+            run_through(model, unpadded(tokens), max(site.layer for site in sites))
+        for fit in fits:
+            x, y = values[fit.dictionary.source], values[fit.dictionary.target]
+            inlier = ~is_outlier_pair(x, y)
+            fit.add(x[inlier], y[inlier])
+    for fit in fits:
+        if fit.n <= len(fit.x):
+            raise ValueError(
+                f"a linear map from {fit.dictionary.source} needs more than {len(fit.x)} tokens "
+                f"to be fitted on, its width, and got {fit.n}: give more text"
+            )
+    return fits
+
+
+def _low_rank(fit: _Fit) -> SparseDictionary:
+    xx, yx = fit.covariances()
+    regression = yx @ torch.linalg.pinv(xx, rtol=SMALLEST_SHARE, hermitian=True)
+    rank = min(fit.l0, len(fit.x), len(fit.y))
+    U = torch.linalg.eigh(regression @ yx.T).eigenvectors[:, -rank:]
+    V = U.T @ regression
+    offset = V @ (fit.x / fit.n)
+    dtype, spec = fit.dictionary.W_dec.dtype, fit.dictionary.spec
+    weights = {
+        "W_enc": torch.cat([V, -V]),
+        "b_enc": torch.cat([-offset, offset]),
+        "W_dec": torch.cat([U.T, -U.T]),
+        "b_dec": fit.y / fit.n,
+    }
+    return SparseDictionary(
+        DictionarySpec(source=spec.source, target=spec.target, architecture="relu"),
+        {name: value.to(dtype) for name, value in weights.items()},
+    )
+
+
+def _random(dictionary: SparseDictionary, k: int, seed: int) -> SparseDictionary:
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randn(dictionary.W_dec.shape, generator=generator).to(dictionary.W_dec)
+    rows /= rows.norm(dim=-1, keepdim=True)
+    site = dictionary.target
+    weights = {
+        "W_enc": rows,
+        "W_dec": rows,
+        "b_enc": -rows @ dictionary.b_dec,
+        "b_dec": dictionary.b_dec.clone(),
+    }
+    return SparseDictionary(DictionarySpec(source=site, target=site, k=k), weights)

@@ -1,0 +1,301 @@
+"""Sets of nodes ablated together: the ends of the scale, and edits against plain hooks."""
+
+import dataclasses
+from collections import Counter
+
+import pytest
+import torch
+
+from circuits.ablation.exact_effects import all_nodes, complement, exact_effects, masks_of, no_nodes
+from circuits.ablation.faithfulness import ends, metric_with
+from circuits.attribution.state import batches, mean_over
+from circuits.discovery.ranking import DiscoverConfig
+from circuits.discovery.sparse_feature import discover
+from circuits.edits import edit as edits
+from circuits.edits.ablate import ablate
+from circuits.edits.control_nodes import control_nodes
+from circuits.graph import Node
+from circuits.metrics.metric import logit_difference
+from hooked_qwen.forward import last_logits
+from hooked_qwen.hooks import intervene
+from hooked_qwen.sites import Site
+from saes.evaluation.baselines import neurons, untrained
+from tests.conftest import full_suite, toy, toy_hf, toy_prompts, toy_suite
+
+LENGTH = 6
+
+
+@pytest.fixture(scope="module")
+def case():
+    model, suite, prompts = toy(), full_suite(), toy_prompts(n=5)
+    metric = logit_difference(prompts.answer_ids, prompts.wrong_ids)
+    states = list(batches(model, suite, prompts, reference="patch", batch_size=3))
+    means = mean_over(model, suite, prompts.patch, by_position=True, batch_size=2)
+    return model, suite, prompts, metric, states, means
+
+
+def test_keeping_every_node_changes_nothing(case):
+    model, suite, _, metric, states, means = case
+    everything = complement(no_nodes(suite, LENGTH))
+    kept = metric_with(model, suite, states, metric, everything, "mean", means)
+    clean = torch.cat([metric(s.logits, s.rows) for s in states]).double()
+    torch.testing.assert_close(kept, clean, atol=1e-6, rtol=0)
+
+
+def test_the_scale_runs_from_nothing_kept_to_everything(case):
+    model, suite, _, metric, states, means = case
+    scale = ends(model, suite, states, metric, "mean", means)
+    found = scale.faithfulness(torch.stack([scale.full, scale.empty]))
+    assert found.record() == pytest.approx([1, 0])
+    low, high = found.ends()
+    assert low == pytest.approx([1, 0])
+    assert high == pytest.approx([1, 0])
+
+
+def test_with_all_nodes_at_the_patch_the_metric_is_the_patch_runs(case):
+    """Every site forced to its patch value, whatever arrives: the patch prompt's own logits,
+    but for the embeddings' direct path, which the last stream's site cuts off."""
+    model, suite, _, metric, states, _ = case
+    empty = metric_with(model, suite, states, metric, no_nodes(suite, LENGTH), "patch", None)
+    patch = torch.cat([metric(s.patch_logits, s.rows) for s in states]).double()
+    torch.testing.assert_close(empty, patch, atol=1e-6, rtol=0)
+
+
+def test_means_leave_padding_out_and_do_not_depend_on_batches(case):
+    model, suite, prompts, _, _, means = case
+    again = mean_over(model, suite, prompts.patch, by_position=True, batch_size=5)
+    for site in suite:
+        torch.testing.assert_close(again.f[site], means.f[site], atol=1e-6, rtol=0)
+    total = mean_over(model, suite, prompts.patch, by_position=False, batch_size=5)
+    for site in suite:
+        expected = means.error[site].mean(0, keepdim=True)
+        torch.testing.assert_close(total.error[site], expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("to", ["zero", "mean", "patch"])
+def test_an_edit_equals_plain_hugging_face_hooks(case, to):
+    model, suite, prompts, metric, states, means = case
+    site, i, position = Site("mlp_out", 0), None, 3
+    i = int(torch.cat([s.sites[site].f for s in states])[:, position].sum(0).argmax())
+    edit = edits.Edit(ablated=(Node(str(site), i, position),), to=to)
+    masks = edit.masks(suite, LENGTH)
+    ours = metric_with(model, suite, states, metric, masks, to, means)
+
+    hf, dictionary = toy_hf(), suite[site]
+    mlp = hf.model.layers[0].mlp
+
+    def features(x):
+        pre = x @ dictionary.W_enc.T + dictionary.b_enc
+        return torch.relu(pre) * (pre >= pre.topk(5, dim=-1).values[..., -1:])
+
+    outputs = {}
+    for name, batch in (("clean", prompts.clean), ("patch", prompts.patch)):
+        handle = mlp.register_forward_hook(lambda m, a, o, name=name: outputs.update({name: o}))
+        with torch.no_grad():
+            hf(batch.tokens)
+        handle.remove()
+    f_clean, f_patch = (features(outputs[name])[:, position, i] for name in ("clean", "patch"))
+    target = {"zero": 0.0, "mean": f_patch.mean(), "patch": f_patch}[to]
+
+    def cut(module, args, output):
+        output = output.clone()
+        output[:, position] += (target - f_clean)[:, None] * dictionary.W_dec[i]
+        return output
+
+    handle = mlp.register_forward_hook(cut)
+    with torch.no_grad():
+        logits = hf(prompts.clean.tokens).logits[:, -1]
+    handle.remove()
+    expected = metric(logits, torch.arange(len(prompts))).double()
+    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=0)
+
+
+def test_a_node_that_moves_on_no_prompt_has_no_effect(case):
+    model, suite, _, metric, states, _ = case
+    still = [
+        i for i in range(20) if not states[0].sites[Site("mlp_out", 0)].f_change[:, 2, i].any()
+    ]
+    effects = exact_effects(model, suite, states[0], metric, [Node("mlp_out.0", still[0], 2)])
+    assert not effects.any()
+
+
+def test_a_node_without_a_position_is_ablated_at_all(case):
+    _, suite, *_ = case
+    masks = edits.Edit(ablated=(Node("mlp_out.0", 2),)).masks(suite, LENGTH)
+    assert not masks[Site("mlp_out", 0)].feature[:, 2].any()
+    assert masks[Site("mlp_out", 0)].feature.sum() == LENGTH * 19
+
+
+def test_under_an_edit_discovery_sees_the_edited_model(case):
+    """Ablating a node's whole upstream leaves the graph with the metric of the edited run."""
+    model, suite, prompts, metric, states, means = case
+    config = DiscoverConfig(estimator="patching", nodes=10, batch_size=2)
+    edit = edits.Edit(ablated=(Node("resid_post.0", "error"), Node("resid_post.0", 3)), to="mean")
+    with edits.apply(model, suite, prompts, edit, config=config):
+        under = discover(model, suite, prompts, config=config)
+    masks = edit.masks(suite, LENGTH)
+    expected = metric_with(model, suite, states, metric, masks, "mean", means).mean()
+    assert under.graph.graph["clean_metric"] == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["log-probability", "kl"])
+def test_accuracy_is_of_the_answer_whatever_the_metric(case, name):
+    model, suite, prompts, *_ = case
+    configs = [DiscoverConfig(metric=m, nodes=10, steps=1) for m in ("logit-difference", name)]
+    ranking = discover(model, suite, prompts, config=configs[0]).ranking
+    edit = edits.Edit(ablated=tuple(n for n, _ in ranking if n.kind == "feature")[:5])
+    found = [ablate(model, suite, prompts, edit, ranking, config=c) for c in configs]
+    for field in ("accuracy_before", "accuracy_after"):
+        assert found[1][field] == found[0][field]
+    assert found[1]["controls"][0]["accuracy_after"] == found[0]["controls"][0]["accuracy_after"]
+    assert 0 < found[0]["accuracy_before"] < 1
+    assert found[1]["after"] != found[0]["after"]
+
+
+def test_prompts_without_a_patch_cannot_be_ablated_to_it(case):
+    model, suite, prompts, *_ = case
+    alone = dataclasses.replace(prompts, patch=None)
+    edit = edits.Edit(ablated=(Node("mlp_out.0", 2),), to="patch")
+    config = DiscoverConfig(reference="zero")
+    with pytest.raises(ValueError, match="no patch to ablate to: use --to zero or mean"):
+        ablate(model, suite, alone, edit, [], config=config)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("mlp_out.9/3", "there is no dictionary for mlp_out.9/3: the sites are"),
+        ("mlp_out.0/20", "features 0 to 19"),
+        ("logit/ are", "there is no dictionary"),
+        (" , ", "no feature was named"),
+        ("mlp_out.0", "write SITE/FEATURE"),
+    ],
+)
+def test_features_that_do_not_exist_are_refused(text, message):
+    with pytest.raises(ValueError, match=message):
+        edits.parse_features(text, full_suite())
+
+
+def test_a_position_outside_the_prompts_is_refused(case):
+    model, suite, prompts, *_ = case
+    for positions, message in (("keep", "positions 0 to 5"), ("sum", "leave out the @")):
+        edit = edits.Edit(ablated=(Node("mlp_out.0", 1, 9),))
+        config = DiscoverConfig(positions=positions)
+        with pytest.raises(ValueError, match=message):
+            ablate(model, suite, prompts, edit, [], config=config)
+
+
+def test_controls_are_other_nodes_at_the_same_sites_and_positions(case):
+    model, suite, prompts, _, states, _ = case
+    ranking = [(n, 1.0) for n in all_nodes(suite, states[0], positions="keep")]
+    features = [n for n, _ in ranking if n.kind == "feature"]
+    ablated = tuple(n for n in features if n.site == "resid_post.1" and n.position in (2, 5))[:3]
+    edit = edits.Edit(ablated=ablated)
+    wanted = Counter((n.site, n.position) for n in ablated)
+    controls = control_nodes(edit, ranking, states, seed=0)
+    assert list(controls) == [
+        "3 random nodes at the same sites and positions",
+        "3 features as active at the same sites and positions",
+    ]
+    for draws in controls.values():
+        assert len(draws) == 3
+        for drawn in draws:
+            assert Counter((n.site, n.position) for n in drawn) == wanted
+            assert not set(drawn) & set(ablated)
+    result = ablate(model, suite, prompts, edit, ranking, config=DiscoverConfig())
+    assert [c["name"] for c in result["controls"]] == list(controls)
+    assert all(c["after"] != result["after"] for c in result["controls"])
+    assert len(result["prompts"]) == len(prompts)
+
+
+def test_a_feature_at_every_position_is_answered_by_another_at_every_position(case):
+    """One node in its place would ablate one position where the feature ablates six."""
+    _, suite, _, _, states, _ = case
+    ranking = [(n, 1.0) for n in all_nodes(suite, states[0], positions="keep")]
+    edit = edits.Edit(ablated=(Node("mlp_out.1", 2), Node("mlp_out.1", 5)))
+    for draws in control_nodes(edit, ranking, states, seed=0).values():
+        for drawn in draws:
+            assert [n.position for n in drawn] == [None, None]
+            assert len({n.feature for n in drawn} - {2, 5}) == 2
+
+
+def test_the_control_of_like_activation_is_of_like_activation(case):
+    _, suite, _, _, states, _ = case
+    ranking = [(n, 1.0) for n in all_nodes(suite, states[0], positions="keep")]
+    f = torch.cat([s.sites[Site("resid_post", 1)].f[:, 3] for s in states]).mean(0)
+    by_size = f.argsort(descending=True).tolist()
+    strongest = Node("resid_post.1", by_size[0], 3)
+    draws = control_nodes(edits.Edit(ablated=(strongest,)), ranking, states, seed=0)[
+        "1 features as active at the same sites and positions"
+    ]
+    assert {n.feature for (n,) in draws} <= set(by_size[1:6])
+
+
+@pytest.mark.parametrize("to", ["zero", "mean", "patch"])
+def test_what_is_kept_outside_an_edit_has_the_faithfulness_that_verify_says(case, to):
+    """`--outside` ablates all but the circuit, nodes that do not change with the patch too."""
+    model, suite, prompts, metric, states, means = case
+    ranking = [(n, 1.0) for n in all_nodes(suite, states[0], positions="keep")]
+    circuit = tuple(n for n, _ in ranking)[::7]
+    edit = edits.Edit(kept=circuit, to=to)
+    result = ablate(model, suite, prompts, edit, ranking, config=DiscoverConfig(batch_size=5))
+    kept = masks_of(suite, circuit, LENGTH)
+    expected = metric_with(model, suite, states, metric, kept, to, means if to == "mean" else None)
+    assert result["after"] == pytest.approx(float(expected.mean()), abs=1e-5)
+    (control,) = result["controls"]
+    assert control["name"] == f"{len(circuit)} random nodes at the same sites and positions"
+
+
+def test_an_edit_ablates_nodes_or_keeps_them():
+    with pytest.raises(ValueError, match="ablates some nodes, or all but those that are kept"):
+        edits.Edit()
+    with pytest.raises(ValueError, match="ablates some nodes, or all but those that are kept"):
+        edits.Edit(ablated=(Node("mlp_out.0", 1),), kept=())
+
+
+def test_masks_of_a_circuit_keep_its_nodes_and_nothing_else(case):
+    _, suite, *_ = case
+    nodes = [Node("mlp_out.1", 4, 2), Node("resid_post.0", "error", 5), Node("embed", "token", 1)]
+    masks = masks_of(suite, nodes, LENGTH)
+    assert masks[Site("mlp_out", 1)].feature.nonzero().tolist() == [[2, 4]]
+    assert masks[Site("resid_post", 0)].error.nonzero().tolist() == [[5]]
+    assert sum(int(m.feature.sum() + m.error.sum()) for m in masks.values()) == 2
+
+
+def test_the_neuron_control_decomposes_without_error(case):
+    model, suite, prompts, *_ = case
+    (state,) = batches(model, neurons(suite), prompts, reference="patch", batch_size=5)
+    for nodes in state.sites.values():
+        assert nodes.error.abs().max() < 1e-12
+
+
+def test_controls_share_both_ends_of_the_scale(case):
+    """With everything ablated to its mean a site is its mean, however it was decomposed."""
+    model, suite, prompts, metric, states, means = case
+    expected = ends(model, suite, states, metric, "mean", means).empty
+    for control in (neurons(suite), untrained(suite)):
+        own = list(batches(model, control, prompts, reference="patch", batch_size=3))
+        own_means = mean_over(model, control, prompts.patch, by_position=True, batch_size=3)
+        empty = ends(model, control, own, metric, "mean", own_means).empty
+        torch.testing.assert_close(empty, expected, atol=1e-5, rtol=0)
+
+
+def test_dictionaries_of_another_model_have_no_scale(case):
+    model, _, prompts, metric, *_ = case
+    suite = toy_suite("resid_post.0")
+    frozen = dataclasses.replace(prompts, patch=prompts.clean)
+    states = list(batches(model, suite, frozen, reference="patch", batch_size=5))
+    with pytest.raises(ValueError, match="changes nothing"):
+        ends(model, suite, states, metric, "patch", None)
+
+
+def test_hooks_are_gone_after_an_ablation(case):
+    model, suite, prompts, metric, states, means = case
+    before = last_logits(model, prompts.clean)
+    metric_with(model, suite, states, metric, no_nodes(suite, LENGTH), "mean", means)
+    assert torch.equal(last_logits(model, prompts.clean), before)
+    with (
+        pytest.raises(RuntimeError, match="never edited"),
+        intervene(model, {Site("mlp_out", 0): lambda x: x}),
+    ):
+        pass

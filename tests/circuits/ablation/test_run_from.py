@@ -1,0 +1,72 @@
+"""A run that starts where something moved equals the whole run, in every family of models."""
+
+import pytest
+import torch
+
+from circuits.attribution.effects import run_from
+from circuits.attribution.state import batches
+from circuits.discovery.ranking import DiscoverConfig
+from hooked_qwen.forward import last_logits, unembed
+from hooked_qwen.hooks import intervene
+from hooked_qwen.load import hook
+from hooked_qwen.sites import Site
+from saes.evaluation.baselines import neurons
+from tests.conftest import found_and_verified, full_suite, toy_hf, toy_prompts
+from tests.hooked_qwen.test_load import toy_hybrid, toy_moe
+
+FAMILIES = {
+    "qwen2": lambda: toy_hf("qwen2", torch.float32),
+    "qwen3": lambda: toy_hf("qwen3", torch.float32),
+    "moe": toy_moe,
+    "hybrid": toy_hybrid,
+}
+
+
+@pytest.fixture(scope="module", params=sorted(FAMILIES))
+def case(request):
+    model = hook(FAMILIES[request.param](), name="toy")
+    suite = neurons(full_suite(dtype=torch.float32))
+    prompts = toy_prompts(n=3)
+    (state,) = batches(model, suite, prompts, reference="patch", batch_size=3)
+    return model, suite, state
+
+
+@pytest.mark.parametrize("first", [0, 2, 5], ids="from position {}".format)
+@pytest.mark.parametrize("site", ["attn_out.0", "mlp_out.1", "resid_post.1", "attn_out.2"])
+@torch.no_grad()
+def test_starting_late_changes_no_logit(case, site, first):
+    model, _, state = case
+    site = Site.parse(site)
+    index = torch.tensor([2, 0, 0, 1])
+    generator = torch.Generator().manual_seed(0)
+    value = state.values[site][index].clone()
+    value[:, first:] += torch.randn(value[:, first:].shape, generator=generator)
+    found = unembed(model, run_from(model, state, site, value, index))[:, -1]
+    with intervene(model, {site: lambda _: value}):
+        expected = last_logits(model, state.clean.rows(index))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_what_watches_the_model_sees_whole_tensors(case):
+    """Under an edit, positions may move that did not in the clean run: nothing is left out."""
+    model, _, state = case
+    site, early = Site("resid_post", 1), Site("mlp_out", 2)
+    value = state.values[site].clone()
+    value[:, 4:] += 1
+    with intervene(model, {early: lambda x: x + 0.1}):
+        found = unembed(model, run_from(model, state, site, value, torch.arange(3)))[:, -1]
+    edits = {site: lambda _: value, early: lambda x: x + 0.1}
+    with intervene(model, edits):
+        expected = last_logits(model, state.clean)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_every_family_has_circuits_whose_exact_effects_are_as_verified(case):
+    model, suite, _ = case
+    config = DiscoverConfig(estimator="exact", nodes=12)
+    prompts = toy_prompts(n=3)
+    found, record = found_and_verified(model, suite, prompts, config)
+    nodes = record["nodes"]
+    assert nodes["n"] + nodes["tokens"]["n"] == len(found.graph) - 1 > 2
+    assert record["nodes"]["slope"] == pytest.approx(1, abs=1e-4)

@@ -1,0 +1,221 @@
+"""Edges: the law they sum to, and what their prediction is worth against an actual intervention."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from circuits.attribution import edges, vjp_batches
+from circuits.attribution.cut_graph import cut, first_move
+from circuits.attribution.edges import edge_weights, node_change, upstream
+from circuits.attribution.effects import effects_by_prompt, gradients_at_clean
+from circuits.attribution.state import EMBED, batches
+from circuits.graph import Node
+from circuits.metrics.metric import logit_difference
+from hooked_qwen.forward import last_logits
+from hooked_qwen.hooks import capture, intervene
+from hooked_qwen.sites import Site
+from hooked_qwen.tokens import Batch
+from saes.dictionary import DictionarySpec
+from saes.suite import Suite
+from tests.conftest import (
+    full_suite,
+    padded_on_the_left,
+    random_dictionary,
+    toy,
+    toy_prompts,
+    toy_suite,
+)
+
+
+def prepare(suite, n=1):
+    model, prompts = toy(), toy_prompts(n=n)
+    metric = logit_difference(prompts.answer_ids, prompts.wrong_ids)
+    (state,) = batches(model, suite, prompts, reference="patch", batch_size=n)
+    return model, metric, state, gradients_at_clean(model, suite, state, metric)
+
+
+def every_node(suite, length=6):
+    nodes = [Node("embed", "token", p) for p in range(length)]
+    for site, dictionary in suite.items():
+        features = [*range(dictionary.n_features), "error"]
+        nodes += [Node(str(site), f, p) for f in features for p in range(length)]
+    return nodes
+
+
+def test_upstream_sites_reach_back_to_the_last_cut_of_the_stream():
+    suite = full_suite()
+    names = lambda site: [str(s) for s in upstream(suite, site)]  # noqa: E731
+    assert names(Site("mlp_out", 1)) == ["attn_out.1", "resid_post.0"]
+    assert names(Site("attn_out", 0)) == ["embed"]
+    assert names(Site("resid_post", 2)) == ["mlp_out.2", "attn_out.2", "resid_post.1"]
+    assert names(None) == ["resid_post.2"]
+    only_mlps = toy_suite("mlp_out.0", "mlp_out.2")
+    assert [str(s) for s in upstream(only_mlps, None)] == ["mlp_out.2", "mlp_out.0", "embed"]
+
+
+def test_cutting_the_model_changes_no_metric():
+    suite = full_suite()
+    model, metric, state, _ = prepare(suite)
+    clean = metric(last_logits(model, state.clean), state.rows).sum()
+    found = cut(model, suite, state, metric).metric
+    torch.testing.assert_close(found, clean, atol=1e-12, rtol=0)
+
+
+def test_along_the_way_the_edges_into_a_node_add_up_to_its_effect():
+    """At the clean run they do into the stream, and not into attention or MLPs."""
+    sites = [Site.parse(s) for s in ("resid_post.0", "attn_out.1", "mlp_out.1", "resid_post.1")]
+    suite = Suite(
+        {
+            site: random_dictionary(
+                DictionarySpec(source=site, target=site, architecture="relu"), seed=i
+            )
+            for i, site in enumerate(sites)
+        },
+        {},
+    )
+    model, metric, state, gradients = prepare(suite)
+    nodes = every_node(suite)
+    gaps = {}
+    for steps in (0, 12):
+        weights = edge_weights(model, suite, state, gradients, metric, nodes, steps=steps)
+        into: dict[Node, float] = {}
+        for (_, target), weight in weights.items():
+            into[target] = into.get(target, 0.0) + weight
+        effects = effects_by_prompt(suite, state, gradients, nodes)[:, 0].tolist()
+        for site in sites[1:]:
+            rows = [
+                (into[n], e) for n, e in zip(nodes, effects, strict=True) if n.site == str(site)
+            ]
+            found, expected = torch.tensor(rows).double().T
+            gaps[site.kind, steps] = float((found - expected).norm() / expected.norm())
+    assert max(gaps[kind, 12] for kind in ("attn_out", "mlp_out", "resid_post")) < 0.01
+    assert min(gaps[kind, 0] for kind in ("attn_out", "mlp_out")) > 0.05
+    assert gaps["resid_post", 0] < 0.01
+
+
+@pytest.mark.parametrize("site", ["attn_out.1", "mlp_out.1", "mlp_out.2", "resid_post.1"])
+def test_incoming_edges_sum_to_the_change_of_the_node_held_by_everything_else(site):
+    """All edges into a node are its gradient times its first-order change when every site
+    upstream moves: finite differences of the real model with those sites set by hand."""
+    suite = full_suite()
+    model, metric, state, gradients = prepare(suite)
+    site = Site.parse(site)
+    dictionary = suite[site]
+    feature = int(state.sites[site].f[0, 4].argmax())
+    target = Node(str(site), feature, 4)
+    weights = edge_weights(model, suite, state, gradients, metric, every_node(suite))
+    total = sum(w for (_, d), w in weights.items() if d == target)
+
+    def value_of(scale: float) -> torch.Tensor:
+        edits = {}
+        for source in upstream(suite, site):
+            nodes = state.sites[source]
+            move = nodes.f_change @ suite[source].W_dec + nodes.error_change
+            new = state.values[source] + scale * move
+            edits[source] = lambda _, new=new: new
+        wanted = [dictionary.source]
+        with torch.no_grad(), intervene(model, edits), capture(model, wanted) as seen:
+            last_logits(model, state.clean)
+        return seen[dictionary.source][0, 4] @ dictionary.W_enc[feature] + dictionary.b_enc[feature]
+
+    step = 1e-2
+    slope = (value_of(step) - value_of(-step)) / (2 * step)
+    gradient = gradients[site][0, 4] @ dictionary.W_dec[feature]
+    assert total == pytest.approx(float(slope * gradient), rel=2e-3, abs=1e-6)
+
+
+def test_edges_into_the_metric_from_the_last_site_are_the_node_effects():
+    suite = full_suite()
+    model, metric, state, gradients = prepare(suite, n=3)
+    weights = edge_weights(model, suite, state, gradients, metric, every_node(suite))
+    site = Site("resid_post", 2)
+    for (source, target), weight in weights.items():
+        if target.site != "logit":
+            continue
+        assert source.site == "resid_post.2"
+        change = node_change(suite, state, site, source)[:, source.position]
+        expected = (change * gradients[site][:, source.position]).sum()
+        assert weight == pytest.approx(float(expected), abs=1e-10)
+
+
+def test_features_and_error_of_a_site_share_its_gradient_without_loss():
+    """Cotangents of all nodes of an SAE's site add up to the site's own gradient, so the edges
+    from the stream below into all of them add up to one plain vector-Jacobian product."""
+    suite = full_suite()
+    model, metric, state, gradients = prepare(suite)
+    weights = edge_weights(model, suite, state, gradients, metric, every_node(suite))
+    total = sum(
+        w for (u, d), w in weights.items() if d.site == "attn_out.2" and u.site == "resid_post.1"
+    )
+    pieces = cut(model, suite, state, metric)
+    lower, upper = Site("resid_post", 1), Site("attn_out", 2)
+    (pulled,) = torch.autograd.grad(pieces.arrivals[upper], pieces.leaves[lower], gradients[upper])
+    nodes = state.sites[lower]
+    move = nodes.f_change @ suite[lower].W_dec + nodes.error_change
+    assert total == pytest.approx(float((pulled * move).sum()), rel=1e-6)
+
+
+def test_summed_positions_are_the_sum_over_kept_ones():
+    suite = toy_suite("attn_out.1", "mlp_in.1-mlp_out.1", "resid_post.0", "resid_post.1")
+    model, metric, state, gradients = prepare(suite, n=2)
+    kept = edge_weights(model, suite, state, gradients, metric, every_node(suite))
+    sites = [str(s) for s in suite]
+    summed_nodes = [Node(s, f) for s in sites for f in [*range(20), "error"]]
+    summed_nodes.append(Node(str(EMBED), "token"))
+    summed = edge_weights(model, suite, state, gradients, metric, summed_nodes)
+    totals: dict = {}
+    for (u, d), w in kept.items():
+        key = (u._replace(position=None), d._replace(position=None))
+        totals[key] = totals.get(key, 0.0) + w
+    assert totals.keys() == summed.keys()
+    for key, weight in summed.items():
+        assert weight == pytest.approx(totals[key], rel=1e-5, abs=1e-5)
+
+
+def with_both(suite, length=6):
+    """Every node, at each position and summed over them."""
+    sites = {str(s): suite[s].n_features for s in suite}
+    summed = [Node(s, f) for s, n in sites.items() for f in [*range(n), "error"]]
+    return [*every_node(suite, length), *summed]
+
+
+def test_how_many_products_are_made_at_once_changes_no_weight(monkeypatch):
+    suite = toy_suite("attn_out.1", "mlp_in.1-mlp_out.1", "resid_post.0", "resid_post.1")
+    model, metric, state, gradients = prepare(suite, n=2)
+    nodes = with_both(suite)
+    together = edge_weights(model, suite, state, gradients, metric, nodes)
+    monkeypatch.setattr(vjp_batches, "TENSOR_ROWS_AT_ONCE", 40)
+    apart = edge_weights(model, suite, state, gradients, metric, nodes)
+    assert apart == pytest.approx(together, abs=1e-10)
+
+
+def test_what_happens_before_the_first_move_changes_no_weight(monkeypatch):
+    """The patch differs late: positions before it are not run, and nothing is lost with them."""
+    suite, model = full_suite(), toy()
+    late = toy_prompts(n=2)
+    tokens = late.clean.tokens.clone()
+    tokens[:, 4] = late.patch.tokens[:, 1]
+    prompts = dataclasses.replace(late, patch=Batch(tokens=tokens, mask=late.clean.mask))
+    metric = logit_difference(prompts.answer_ids, prompts.wrong_ids)
+    (state,) = batches(model, suite, prompts, reference="patch", batch_size=2)
+    gradients = gradients_at_clean(model, suite, state, metric)
+    assert first_move(model, state) == 4
+    found = edge_weights(model, suite, state, gradients, metric, with_both(suite))
+    monkeypatch.setattr(edges, "first_move", lambda *_: 0)
+    whole = edge_weights(model, suite, state, gradients, metric, with_both(suite))
+    assert found == pytest.approx(whole, abs=1e-10)
+
+
+def test_padding_on_the_left_changes_no_weight():
+    suite, prompts = full_suite(torch.float32), toy_prompts(n=2)
+    model = toy(dtype=torch.float32)
+    metric = logit_difference(prompts.answer_ids, prompts.wrong_ids)
+
+    nodes = [n for n in with_both(suite) if n.position is None]
+    found = []
+    for version in (prompts, padded_on_the_left(prompts)):
+        (state,) = batches(model, suite, version, reference="patch", batch_size=2)
+        gradients = gradients_at_clean(model, suite, state, metric)
+        found.append(edge_weights(model, suite, state, gradients, metric, nodes))
+    assert found[1] == pytest.approx(found[0], abs=1e-3)

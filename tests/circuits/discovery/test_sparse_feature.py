@@ -1,0 +1,369 @@
+"""Discovery and verification as wholes, on toys: what must not change the result, and what must."""
+
+import dataclasses
+from functools import partial
+
+import networkx as nx
+import pytest
+import torch
+
+from circuits.ablation.faithfulness import Measured, by_site
+from circuits.discovery.choice import SPARE
+from circuits.discovery.ranking import DiscoverConfig
+from circuits.discovery.sparse_feature import discover
+from circuits.graph import Node, as_json
+from circuits.metrics.answers import metric_of
+from circuits.prompts import EncodedPrompts
+from circuits.verification.estimator_agreement import agreement
+from circuits.verification.faithfulness_curves import Scale, Setting, areas, what_each_adds
+from circuits.verification.verify import VerifyConfig, verify
+from hooked_qwen.tokens import Batch
+from tests.conftest import (
+    found_and_verified,
+    full_suite,
+    padded_on_the_left,
+    toy,
+    toy_prompts,
+    toy_suite,
+)
+
+
+@pytest.fixture(scope="module")
+def case():
+    return toy(), full_suite(), toy_prompts(n=5)
+
+
+def shuffled(prompts: EncodedPrompts, order: list[int]) -> EncodedPrompts:
+    assert prompts.patch is not None
+
+    def take(batch: Batch) -> Batch:
+        return Batch(tokens=batch.tokens[order], mask=batch.mask[order])
+
+    return EncodedPrompts(
+        tuple(prompts.prompts[i] for i in order),
+        take(prompts.clean),
+        take(prompts.patch),
+        tuple(prompts.answer_ids[i] for i in order),
+        tuple(prompts.wrong_ids[i] for i in order),
+        prompts.columns,
+    )
+
+
+@pytest.mark.parametrize("estimator", ["patching", "ig", "exact"])
+def test_batch_size_and_prompt_order_change_nothing(case, estimator):
+    model, suite, prompts = case
+    config = DiscoverConfig(estimator=estimator, nodes=25, batch_size=5, steps=3)
+    first = discover(model, suite, prompts, config=config).graph
+    other = discover(
+        model,
+        suite,
+        shuffled(prompts, [3, 1, 4, 0, 2]),
+        config=dataclasses.replace(config, batch_size=2),
+    ).graph
+    assert set(first) == set(other)
+    for node in first:
+        assert first.nodes[node]["effect"] == pytest.approx(other.nodes[node]["effect"], abs=1e-5)
+    for u, v in set(first.edges) & set(other.edges):
+        assert first[u][v]["weight"] == pytest.approx(other[u][v]["weight"], abs=1e-5)
+
+
+def test_the_same_call_gives_the_same_file(case):
+    model, suite, prompts = case
+    config = DiscoverConfig(nodes=20, steps=2)
+    first, second = (discover(model, suite, prompts, config=config) for _ in range(2))
+    assert as_json(first.graph) == as_json(second.graph)
+
+
+def test_as_many_nodes_as_asked_are_kept_beside_the_inputs_and_the_output(case):
+    model, suite, prompts = case
+    found = discover(model, suite, prompts, config=DiscoverConfig(nodes=20, steps=2))
+    kinds = [data["kind"] for _, data in found.graph.nodes(data=True)]
+    assert sum(k in ("feature", "error") for k in kinds) == 20
+    assert kinds.count("token") == 1
+    assert kinds.count("logit") == 1
+    candidates = [n for n, _ in found.ranking if n.kind != "token"][: 20 + SPARE]
+    assert {n for n in found.graph if n.kind in ("feature", "error")} <= set(candidates)
+
+
+@pytest.mark.parametrize("floor", [0.0, 0.05, 0.5])
+def test_every_node_lies_between_the_inputs_and_the_output(case, floor):
+    model, suite, prompts = case
+    config = DiscoverConfig(nodes=20, steps=2, edge_threshold=floor)
+    graph = discover(model, suite, prompts, config=config).graph
+    (output,) = (n for n in graph if n.kind == "logit")
+    tokens = {n for n in graph if n.kind == "token"}
+    assert nx.ancestors(graph, output) == set(graph) - {output}
+    assert set.union(*(nx.descendants(graph, n) for n in tokens)) == set(graph) - tokens
+
+
+def test_edges_run_upward_and_only_what_connects_a_node_is_weak(case):
+    model, suite, prompts = case
+    loose = DiscoverConfig(nodes=30, steps=2, edge_threshold=0.0)
+    all_edges = discover(model, suite, prompts, config=loose).graph
+    tight = dataclasses.replace(loose, edge_threshold=0.3)
+    few = discover(model, suite, prompts, config=tight).graph
+    assert 0 < few.number_of_edges() < all_edges.number_of_edges()
+    strongest = max(abs(e) for n, e in few.nodes(data="effect") if n.kind in ("feature", "error"))
+    for source, target, weight in few.edges(data="weight"):
+        rivals = (
+            [*all_edges.out_edges(source, data="weight")],
+            [*all_edges.in_edges(target, data="weight")],
+        )
+        strongest_of = [max(abs(w) for _, _, w in edges) for edges in rivals]
+        assert abs(weight) >= min(0.3 * strongest, *strongest_of)
+    assert nx.is_directed_acyclic_graph(all_edges)
+
+
+def test_without_a_patch_the_reference_is_zero_or_the_mean(case):
+    model, suite, prompts = case
+    unpaired = dataclasses.replace(prompts, patch=None)
+    for reference in ("zero", "mean"):
+        config = DiscoverConfig(estimator="patching", reference=reference, nodes=5)
+        graph = discover(model, suite, unpaired, config=config).graph
+        assert graph.graph["patch_metric"] is None
+        assert sum(n.kind in ("feature", "error") for n in graph) == 5
+
+
+def test_an_exact_graph_agrees_with_its_own_verification(case):
+    model, suite, prompts = case
+    config = DiscoverConfig(estimator="exact", nodes=20)
+    found, record = found_and_verified(model, suite, prompts, config)
+    assert record["nodes"]["spearman"] == pytest.approx(1)
+    assert record["nodes"]["slope"] == pytest.approx(1, abs=1e-6)
+    assert record["nodes"]["sign_agreement"] == 1
+    for node, data in found.graph.nodes(data=True):
+        if node.kind != "logit":
+            assert data["exact"] == pytest.approx(data["effect"], abs=1e-9)
+
+
+@pytest.mark.parametrize("positions", ["keep", "sum"])
+def test_verification_compares_with_every_control(case, positions):
+    model, suite, prompts = case
+    config = DiscoverConfig(estimator="patching", nodes=20, positions=positions)
+    _, record = found_and_verified(model, suite, prompts, config, level="full")
+    curves = record["curves"]
+    assert set(curves["rows"]) == {
+        "circuit",
+        "circuit, no attn or mlp errors",
+        "circuit without errors",
+        "random nodes, same sites",
+        "random nodes",
+        "random features",
+        "neurons",
+        "neurons, inside the MLPs",
+        "features, neurons inside the MLPs",
+        "features, neurons inside the MLPs, no errors",
+        "untrained dictionaries",
+        "untrained dictionaries, no errors",
+    }
+    for name, row in curves["rows"].items():
+        complete = len(curves["sizes"]) if name.startswith("circuit") else 0
+        for field, values in row.items():
+            assert len(values) == (complete if "completeness" in field else len(curves["sizes"]))
+        for value, low, high in zip(row["faithfulness"], row["low"], row["high"], strict=True):
+            assert low <= value <= high
+    at = curves["sizes"].index(curves["margin"]["size"])
+    assert curves["margin"]["circuit"] == curves["rows"]["circuit"]["faithfulness"][at]
+    assert curves["rows"]["circuit"]["faithfulness"] != curves["rows"]["neurons"]["faithfulness"]
+    assert curves["rows"]["neurons"] != curves["rows"]["neurons, inside the MLPs"]
+    assert record["edges"]["all"]["n"] == len(record["edges"]["points"]) > 0
+    added = record["each_adds"]
+    assert added["circuit"] == 20
+    assert len(added["nodes"]) == 20
+
+
+def test_areas_of_known_curves():
+    """A circuit that is faithful from the first node on, and one that follows its share."""
+
+    def measured(*values):
+        column = torch.tensor(values, dtype=torch.float64)
+        return Measured(column, column.unsqueeze(-1).expand(-1, 7))
+
+    found = areas(measured(1.0, 1.0), [1, 100])
+    assert found["cpr"] == pytest.approx(0.995)
+    assert found["cmd"] == pytest.approx(0.005)
+    assert found["cmd_interval"] == pytest.approx([0.005, 0.005])
+    assert areas(measured(0.5, 1.0), [50, 100])["cpr"] == 0.5
+
+
+def test_what_a_node_adds_is_what_the_circuit_loses_without_it(case):
+    model, suite, prompts = case
+    config = DiscoverConfig(estimator="patching", nodes=5)
+    found = discover(model, suite, prompts, config=config)
+    metric = metric_of("logit-difference", model, prompts)
+    setting = Setting(model=model, metric=metric, prompts=prompts, to="mean", discovered=config)
+    scale = Scale.of(setting, suite)
+    nodes = [n for n in found.graph if n.kind in ("feature", "error")]
+    added = what_each_adds(scale, nodes)
+    (whole,) = scale.faithfulness([nodes]).values
+    for row in added["nodes"]:
+        without = [n for n in nodes if str(n) != row["id"]]
+        assert row["adds"] == pytest.approx(
+            float(whole - scale.faithfulness([without]).values), abs=1e-6
+        )
+        assert row["interval"][0] <= row["adds"] <= row["interval"][1]
+
+
+@pytest.mark.parametrize("share", [0.5, 0.8])
+def test_a_graph_asked_to_be_faithful_is_so_as_it_stands(case, share):
+    model, suite, prompts = case
+    config = DiscoverConfig(estimator="patching", nodes=40, faithfulness=share)
+    found = discover(model, suite, prompts, config=config)
+    metric = metric_of("logit-difference", model, prompts)
+    setting = Setting(model=model, metric=metric, prompts=prompts, to="mean", discovered=config)
+    kept = [n for n in found.graph if n.kind in ("feature", "error")]
+    assert Scale.of(setting, suite).faithfulness([kept]).values >= share
+    assert len(kept) < 40
+    inner = nx.ancestors(found.graph, next(n for n in found.graph if n.kind == "logit"))
+    assert set(kept) <= inner
+
+
+@pytest.mark.parametrize("positions", ["keep", "sum"])
+def test_estimates_of_single_prompts_have_the_mean_that_was_found(case, positions):
+    model, suite, prompts = case
+    config = DiscoverConfig(nodes=25, steps=3, positions=positions, batch_size=2)
+    found, record = found_and_verified(model, suite, prompts, config)
+    estimates = {point["id"]: point["estimate"] for point in record["nodes"]["points"]}
+    nodes = [n for n in found.graph if n.kind in ("feature", "error")]
+    assert {str(n) for n in nodes} == set(estimates)
+    for node in nodes:
+        assert estimates[str(node)] == pytest.approx(found.graph.nodes[node]["effect"], abs=1e-6)
+    low, high = record["nodes"]["intervals"]["slope"]
+    assert low < record["nodes"]["slope"] < high
+
+
+def test_exact_effects_come_with_edges_of_a_divergence_too(case):
+    """The gradient of a divergence at the clean run is zero, so edges need one along a path."""
+    model, suite, prompts = case
+    config = DiscoverConfig(estimator="exact", metric="kl", nodes=15, steps=3)
+    found, record = found_and_verified(model, suite, prompts, config)
+    weights = [abs(w) for _, _, w in found.graph.edges(data="weight")]
+    assert max(weights) > 0.1 * max(abs(e) for _, e in found.ranking)
+    assert record["edges"]["all"]["spearman"] > 0.5
+    assert record["metric"] == "kl"
+
+
+def test_nodes_that_were_not_moved_to_a_patch_cannot_be_ablated_to_it(case):
+    model, suite, prompts = case
+    config = DiscoverConfig(estimator="patching", reference="zero", nodes=5)
+    found = discover(model, suite, prompts, config=config)
+    with pytest.raises(ValueError, match="moved to zero in this run, not to a patch"):
+        verify(
+            model, suite, prompts, found.graph, found.ranking,
+            discovered=config, config=VerifyConfig(to="patch"),
+        )  # fmt: skip
+
+
+def test_a_circuit_is_held_against_prompts_it_was_not_found_on(case):
+    model, suite, prompts = case
+    config = DiscoverConfig(estimator="patching", nodes=10)
+    found = discover(model, suite, prompts, config=config)
+    check = partial(
+        verify, model, suite, prompts, found.graph, found.ranking,
+        discovered=config, config=VerifyConfig(level="quick"),
+    )  # fmt: skip
+    same = check(held_out=prompts)
+    rows = same["curves"]["rows"]
+    for name, row in same["held_out"]["rows"].items():
+        if name != "random nodes":
+            assert row["faithfulness"] == pytest.approx(rows[name]["faithfulness"], abs=1e-5)
+    with pytest.raises(ValueError, match="held-out prompts have 7 tokens and the run's 6"):
+        check(held_out=toy_prompts(n=3, length=7))
+
+
+def side_by_side(long: EncodedPrompts, short: EncodedPrompts) -> EncodedPrompts:
+    """Pairs of two lengths as one set, the last tokens in one column."""
+    short = padded_on_the_left(short, pad=long.clean.tokens.shape[1] - short.clean.tokens.shape[1])
+    assert long.patch is not None
+    assert short.patch is not None
+
+    def join(a: Batch, b: Batch) -> Batch:
+        return Batch(tokens=torch.cat([a.tokens, b.tokens]), mask=torch.cat([a.mask, b.mask]))
+
+    return EncodedPrompts(
+        (*long.prompts, *short.prompts),
+        join(long.clean, short.clean),
+        join(long.patch, short.patch),
+        (*long.answer_ids, *short.answer_ids),
+        (*long.wrong_ids, *short.wrong_ids),
+        None,
+    )
+
+
+def test_prompts_lined_up_at_their_ends_have_the_nodes_of_both():
+    """Positions of the shorter prompts move right by what they are shorter; means are of all."""
+    model, suite = toy(dtype=torch.float32), full_suite(torch.float32)
+    long, short = toy_prompts(n=3, length=6), toy_prompts(n=2, length=4, seed=1)
+    config = DiscoverConfig(estimator="ig", positions="end", nodes=20, steps=3)
+    found, record = found_and_verified(model, suite, side_by_side(long, short), config)
+    expected: dict[Node, float] = {}
+    for prompts, shift in ((long, 0), (short, 2)):
+        ranking = discover(
+            model, suite, prompts, config=dataclasses.replace(config, positions="keep")
+        ).ranking
+        for node, effect in ranking:
+            key = node._replace(position=node.position + shift)
+            expected[key] = expected.get(key, 0.0) + effect * len(prompts) / 5
+    assert dict(found.ranking).keys() == expected.keys()
+    for node, effect in found.ranking:
+        assert effect == pytest.approx(expected[node], abs=1e-4)
+    nodes = record["nodes"]
+    assert nodes["n"] + nodes["tokens"]["n"] == len(found.graph) - 1
+    assert record["curves"]["rows"]["circuit"]["completeness"][-1] == pytest.approx(0, abs=1e-3)
+
+
+def test_summed_positions_give_nodes_without_positions(case):
+    model, suite, prompts = case
+    config = DiscoverConfig(estimator="patching", positions="sum", nodes=10)
+    graph = discover(model, suite, prompts, config=config).graph
+    assert all(node.position is None for node in graph)
+    assert Node("embed", "token") in graph
+
+
+def test_summed_effects_are_the_sum_over_kept_positions():
+    model, suite, prompts = toy(), toy_suite("mlp_out.1", "resid_post.1"), toy_prompts(n=3)
+    kept, summed = (
+        discover(
+            model,
+            suite,
+            prompts,
+            config=DiscoverConfig(estimator="patching", positions=positions, nodes=1000),
+        )
+        for positions in ("keep", "sum")
+    )
+    totals: dict[Node, float] = {}
+    for node, effect in kept.ranking:
+        key = node._replace(position=None)
+        totals[key] = totals.get(key, 0.0) + effect
+    assert totals.keys() == dict(summed.ranking).keys()
+    for node, effect in summed.ranking:
+        assert effect == pytest.approx(totals[node], abs=1e-9)
+
+
+def test_agreement_of_known_numbers():
+    estimate = torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64)
+    exact = torch.tensor([[1.0, 3.0], [-1.0, -1.0], [5.0, 7.0]], dtype=torch.float64)
+    figures = agreement(estimate.unsqueeze(1), exact)
+    assert figures["spearman"] == pytest.approx(1)
+    assert figures["slope"] == pytest.approx((2 + 2 + 18) / 14, rel=1e-6)
+    assert figures["sign_agreement"] == 1
+    ends = [((1 + 2 + 15) / 14), ((3 + 2 + 21) / 14)]
+    assert figures["intervals"]["slope"] == pytest.approx(ends)
+    assert figures["intervals"]["spearman"] == pytest.approx([1, 1])
+    assert agreement(exact[:2], exact[:2])["spearman"] is None
+    assert agreement(exact, -exact)["sign_agreement"] == 0
+    assert agreement(2 * exact, exact)["intervals"]["slope"] == pytest.approx([0.5, 0.5])
+
+
+def test_nodes_group_by_site_and_kind():
+    nodes = [Node("a.0", 1, 0), Node("a.0", "error", 0), Node("a.0", 2, 1)]
+    assert by_site(nodes) == {
+        ("a.0", "feature"): [nodes[0], nodes[2]],
+        ("a.0", "error"): [nodes[1]],
+    }
+
+
+@pytest.mark.parametrize("field", ["nodes", "steps", "batch_size"])
+def test_configuration_out_of_range_is_refused(field):
+    with pytest.raises(ValueError, match=f"{field} is 0: expected at least 1"):
+        DiscoverConfig(**{field: 0})

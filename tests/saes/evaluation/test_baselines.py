@@ -1,0 +1,187 @@
+"""Controls: what is not trained, and the best linear map of as low a rank."""
+
+import numpy as np
+import pytest
+import torch
+
+from hooked_qwen.hooks import capture
+from hooked_qwen.sites import Site
+from saes.dictionary import DictionarySpec, SparseDictionary
+from saes.evaluation import baselines as controls
+from saes.evaluation.metrics import evaluate
+from tests.conftest import SIZES, VOCABULARY, full_suite, random_dictionary, toy, toy_suite
+
+D = SIZES["hidden_size"]
+MLP = Site("mlp_out", 1)
+NAMES = ("mlp_out.1", "resid_post.0", "mlp_in.1-mlp_out.1")
+GENERATOR = torch.Generator().manual_seed(4)
+FITTED = torch.randint(1, VOCABULARY, (10, 9), generator=GENERATOR)
+JUDGED = torch.randint(1, VOCABULARY, (6, 9), generator=GENERATOR)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return toy("qwen3")
+
+
+@torch.no_grad()
+def plain_values(model, blocks, dictionary):
+    with capture(model, [dictionary.source, dictionary.target]) as seen:
+        model(blocks)
+    return seen[dictionary.source].flatten(0, 1), seen[dictionary.target].flatten(0, 1)
+
+
+def one(name, k=5):
+    source, _, target = name.partition("-")
+    source, target = Site.parse(source), Site.parse(target or source)
+    return random_dictionary(DictionarySpec(source=source, target=target, k=k))
+
+
+def plain_rank(x, y, r):
+    """Rank-r regression the long way: least squares, then SVD of the fitted values."""
+    x, y = x.numpy(), y.numpy()
+    centred = x - x.mean(0)
+    coefficients, *_ = np.linalg.lstsq(centred, y - y.mean(0), rcond=None)
+    _, _, Vt = np.linalg.svd(centred @ coefficients, full_matrices=False)
+    project = coefficients @ Vt[:r].T @ Vt[:r]
+    return lambda new: torch.from_numpy((new.numpy() - x.mean(0)) @ project + y.mean(0))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("k", [1, 4])
+def test_the_linear_control_is_the_best_map_of_its_rank(model, name, k):
+    dictionary = one(name, k)
+    (linear,) = controls.low_rank(model, [dictionary], FITTED)
+    x, y = plain_values(model, FITTED, dictionary)
+    new, _ = plain_values(model, JUDGED, dictionary)
+    expected = plain_rank(x, y, k)
+    torch.testing.assert_close(linear(x), expected(x), atol=1e-8, rtol=1e-8)
+    torch.testing.assert_close(linear(new), expected(new), atol=1e-8, rtol=1e-8)
+    assert (linear.source, linear.target) == (dictionary.source, dictionary.target)
+    active = (linear.encode(new) != 0).sum(-1)
+    assert (active == k).all()
+
+
+@pytest.mark.parametrize("name", NAMES[:2])
+def test_for_an_sae_the_linear_control_is_pca(model, name):
+    dictionary = one(name, 3)
+    (linear,) = controls.low_rank(model, [dictionary], FITTED)
+    _, y = plain_values(model, FITTED, dictionary)
+    y = y.numpy()
+    _, _, Vt = np.linalg.svd(y - y.mean(0), full_matrices=False)
+    pca = (y - y.mean(0)) @ Vt[:3].T @ Vt[:3] + y.mean(0)
+    np.testing.assert_allclose(linear(torch.from_numpy(y)).numpy(), pca, atol=1e-8)
+
+
+def test_no_map_of_the_same_rank_errs_less_on_the_text_it_is_fitted_on(model):
+    dictionary = one("mlp_in.1-mlp_out.1", 2)
+    (linear,) = controls.low_rank(model, [dictionary], FITTED)
+    x, y = plain_values(model, FITTED, dictionary)
+
+    def error(factor):
+        W_enc = linear.W_enc[:2] * factor[0]
+        f = (x - x.mean(0)) @ W_enc.T
+        return float((y - y.mean(0) - f @ (linear.W_dec[:2] * factor[1])).square().sum())
+
+    best = error((torch.ones(2, D), torch.ones(2, D)))
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        nudged = [1 + 0.05 * torch.randn(2, D, generator=generator) for _ in range(2)]
+        assert error(nudged) > best
+
+
+def test_neurons_are_the_dictionary_that_their_matrices_say(model):
+    """Their products are the identity; the plain dictionary with the same weights makes them."""
+    suite = toy_suite("attn_out.1", "mlp_out.1", "resid_post.2")
+    basis = controls.neurons_inside_mlps(model, suite)
+    assert [str(site) for site in basis] == ["attn_out.1", "mlp_hidden.1", "resid_post.2"]
+    assert basis[Site("attn_out", 1)].W_dec is basis[Site("resid_post", 2)].W_dec
+    for dictionary in basis.values():
+        names = ("W_enc", "b_enc", "W_dec", "b_dec")
+        plain = SparseDictionary(dictionary.spec, {n: getattr(dictionary, n) for n in names})
+        x, g = torch.randn(2, 5, dictionary.W_dec.shape[1], dtype=torch.float64)
+        f = dictionary.encode(x)
+        assert dictionary.n_features == x.shape[-1]
+        assert torch.equal(dictionary.decode(f), x)
+        assert torch.equal(f, plain.encode(x))
+        torch.testing.assert_close(plain.decode(f), x)
+        torch.testing.assert_close(dictionary.along(g), plain.along(g))
+
+
+def test_features_of_the_stream_stay_beside_neurons_inside_mlps(model):
+    suite = toy_suite("attn_out.1", "mlp_out.1", "resid_post.2")
+    mixed = controls.features_and_neurons_inside_mlps(model, suite)
+    assert [str(site) for site in mixed] == ["attn_out.1", "mlp_hidden.1", "resid_post.2"]
+    for site in ("attn_out.1", "resid_post.2"):
+        assert mixed[Site.parse(site)] is suite[Site.parse(site)]
+    assert mixed[Site("mlp_hidden", 1)].n_features == model.cfg.d_mlp
+
+
+def test_the_rank_is_the_l0_rounded_and_no_more_than_the_width(model):
+    exact = controls.neurons(toy_suite("mlp_out.1"))[MLP]
+    silent = one("mlp_out.1")
+    silent.b_enc.fill_(-1e6)
+    full, least = controls.low_rank(model, [exact, silent], FITTED)
+    assert full.n_features == 2 * D
+    assert least.n_features == 2
+    (quality,) = evaluate(model, [full], JUDGED)
+    assert quality.fvu == pytest.approx(0, abs=1e-12)
+
+
+def test_a_linear_control_needs_more_tokens_than_the_source_is_wide(model):
+    with pytest.raises(ValueError, match="from mlp_out.1 needs more than 24 tokens .* and got 18"):
+        controls.low_rank(model, [one("mlp_out.1")], FITTED[:2])
+    with pytest.raises(ValueError, match="and got 0: give more text"):
+        controls.low_rank(model, [one("mlp_out.1")], FITTED[:0])
+
+
+def test_dictionaries_are_judged_beside_controls_as_sparse(model):
+    dictionaries, reports = [one(name) for name in NAMES], []
+    judged = controls.judge(
+        model, dictionaries, JUDGED, fitted_on=FITTED, report=lambda *now: reports.append(now)
+    )
+    assert [j.quality for j in judged] == evaluate(model, dictionaries, JUDGED)
+    assert [list(j.controls) for j in judged] == [
+        ["untrained", "PCA"],
+        ["untrained", "PCA"],
+        ["untrained", "linear"],
+    ]
+    linear = evaluate(model, controls.low_rank(model, dictionaries, FITTED), JUDGED)
+    assert [list(j.controls.values())[1] for j in judged] == linear
+    for one_judged in judged:
+        assert all(c.l0 == pytest.approx(5, abs=0.5) for c in one_judged.controls.values())
+    assert reports[0] == (0, 6)
+    assert reports[-1] == (6, 6)
+
+
+def test_the_untrained_control_is_as_sparse_where_no_k_is_recorded(model):
+    spec = DictionarySpec(source=MLP, target=MLP, architecture="relu")
+    dictionary = random_dictionary(spec)
+    x, _ = plain_values(model, FITTED, dictionary)
+    l0 = float((dictionary.encode(x) != 0).double().sum(-1).mean())
+    (judged,) = controls.judge(model, [dictionary], JUDGED, fitted_on=FITTED)
+    assert judged.controls["untrained"].l0 <= round(l0)
+    (control,) = controls.untrained(toy_suite("mlp_out.1")).values()
+    assert control.spec.k == 5
+
+
+def test_controls_are_not_fitted_on_the_text_they_are_judged_on(model):
+    with pytest.raises(ValueError, match="fitted on other text than is judged on"):
+        controls.judge(model, [one("mlp_out.1")], JUDGED, fitted_on=torch.cat([FITTED, JUDGED[:1]]))
+
+
+def test_untrained_dictionaries_have_the_shape_of_the_trained(model):
+    suite = full_suite()
+    control = controls.untrained(suite, seed=3)
+    assert list(control) == list(suite)
+    for site, dictionary in control.items():
+        assert (dictionary.source, dictionary.target) == (site, site)
+        assert dictionary.W_dec.shape == suite[site].W_dec.shape
+        torch.testing.assert_close(
+            dictionary.W_dec.norm(dim=-1), torch.ones(20, dtype=torch.float64)
+        )
+        at_the_mean = dictionary.encode(suite[site].b_dec)
+        torch.testing.assert_close(at_the_mean, torch.zeros_like(at_the_mean), atol=1e-12, rtol=0)
+    again, other = controls.untrained(suite, seed=3), controls.untrained(suite, seed=90)
+    assert torch.equal(control[MLP].W_dec, again[MLP].W_dec)
+    assert not torch.equal(control[MLP].W_dec, other[MLP].W_dec)

@@ -1,0 +1,348 @@
+"""Training finds planted features, and every shortcut of it equals the plain way of doing it."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from hooked_qwen.sites import Site
+from hooked_qwen.stream import ActivationBatch
+from saes.nonlinearities import topk
+from saes.sae import sae
+from saes.training.loop import BATCHES_FOR_MEAN, Progress, TrainConfig, fit
+from transcoders.transcoder import transcoder
+
+OUT, IN = Site("mlp_out", 0), Site("mlp_in", 0)
+SAE, TRANSCODER = sae(OUT, k=4), transcoder(0, k=4)
+PLANTED, D = 24, 16
+CONFIG = TrainConfig(width=20, tokens=32 * 100, dead_after=40, learning_rate=3e-3)
+
+
+def unit_rows(n, d, seed):
+    rows = torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
+    return rows / rows.norm(dim=-1, keepdim=True)
+
+
+def planted(n, size=32, *, seed=0):
+    """Sparse non-negative codes, and two images of them: what the MLP reads, and what it writes.
+
+    Raw activations as a model has them: off centre, and of no particular scale.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    read, written = (unit_rows(PLANTED, D, s).to(torch.get_default_dtype()) for s in (1, 2))
+    for _ in range(n):
+        on = torch.rand(size, PLANTED, generator=generator) < 3 / PLANTED
+        codes = on * (1 + torch.rand(size, PLANTED, generator=generator))
+        values = {IN: 5 * codes @ read + 3, OUT: 0.2 * codes @ written - 1}
+        yield ActivationBatch(
+            values, {site: torch.zeros(size, dtype=torch.bool) for site in values}
+        )
+
+
+@pytest.fixture(params=[torch.float64, torch.float32], ids=str)
+def _each_precision(request):
+    torch.set_default_dtype(request.param)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
+def _float64():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def tensors(trained):
+    return trained.dictionary.state_dict()
+
+
+def assert_same(one, other, **tolerance):
+    assert tensors(one).keys() == tensors(other).keys()
+    for name, value in tensors(one).items():
+        torch.testing.assert_close(value, tensors(other)[name], msg=name, **tolerance)
+
+
+EXACTLY = {"atol": 0, "rtol": 0}
+
+
+@pytest.fixture(scope="module")
+def recovered():
+    config = TrainConfig(width=48, tokens=256 * 1000, learning_rate=5e-3)
+    return fit(planted(1000, 256), [SAE, TRANSCODER], config=config)
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["sae", "transcoder"])
+def test_planted_features_are_recovered(recovered, which):
+    found = recovered[which].dictionary.W_dec
+    best = (found @ unit_rows(PLANTED, D, 2).T).max(0).values
+    assert best.mean() > 0.95
+
+
+def test_a_recovered_dictionary_reconstructs_raw_activations(recovered):
+    (batch,) = planted(1, 2000, seed=9)
+    for trained in recovered:
+        x, y = batch.pair(trained.dictionary.source, trained.dictionary.target)
+        error = (y - trained.dictionary(x)).square().sum() / (y - y.mean(0)).square().sum()
+        assert error < 0.25
+
+
+@pytest.mark.usefixtures("_each_precision")
+@pytest.mark.parametrize("spec", [SAE, TRANSCODER], ids=["sae", "transcoder"])
+@pytest.mark.parametrize("dead_after", [40, 10**9], ids=["auxk", "no-auxk"])
+def test_training_equals_the_dense_reference(spec, dead_after):
+    """A hundred steps of autograd through the plain formula give the same losses and weights."""
+    config = replace(CONFIG, width=96, dead_after=dead_after)
+    reports: list[Progress] = []
+    (trained,) = fit(planted(100), [spec], config=config, report=reports.append)
+    losses, dead, expected = dense_training(list(planted(100)), spec, config)
+    assert [r.fvu for r in reports] == pytest.approx(losses, rel=1e-6)
+    assert [r.dead for r in reports] == pytest.approx(dead)
+    assert (max(dead) > 0) == (dead_after == 40)
+    for name, value in expected.items():
+        torch.testing.assert_close(tensors(trained)[name], value, atol=1e-6, rtol=1e-6, msg=name)
+
+
+def dense_training(batches, spec, config):
+    """Training as the docstrings tell it, by autograd, in nothing but dense products."""
+    source = torch.cat([b.values[spec.source] for b in batches[:BATCHES_FOR_MEAN]])
+    target = torch.cat([b.values[spec.target] for b in batches[:BATCHES_FOR_MEAN]])
+    (m_x, s_x), (m_y, s_y) = map(centre_and_scale, (source, target))
+    W_dec = unit_rows_in_default_dtype(config.width, config.seed)
+    W_enc = W_dec.clone()
+    if spec.source != spec.target:
+        _, W_enc = unit_rows_in_default_dtype(config.width, config.seed, draws=2)
+    leaves = [W_enc, torch.zeros(config.width), W_dec, torch.zeros(D)]
+    W_enc, b_enc, W_dec, b_dec = leaves = [leaf.requires_grad_() for leaf in leaves]
+    adam = torch.optim.Adam(leaves, eps=1e-9)
+    silent, unexplained, losses, shares = torch.zeros(config.width), [], [], []
+    for step, batch in enumerate(batches):
+        x, y = (batch.values[spec.source] - m_x) * s_x, (batch.values[spec.target] - m_y) * s_y
+        pre, dead = x @ W_enc.T + b_enc, silent > config.dead_after
+        f = topk(pre, spec.k)
+        error = y - f @ W_dec - b_dec
+        loss = error.square().mean()
+        if dead.any():
+            e = error.detach()
+            revived = topk(pre[:, dead], min(D // 2, int(dead.sum()))) @ W_dec[dead]
+            share = (e - revived).square().sum() / e.square().sum()
+            loss = loss + config.aux_coefficient * share
+        adam.zero_grad()
+        loss.backward()
+        with torch.no_grad():
+            unexplained.append(float(error.square().sum() / y.square().sum()))
+            weights = [0.95 ** (step - n) for n in range(step + 1)]
+            fvu = sum(w * u for w, u in zip(weights, unexplained, strict=True)) / sum(weights)
+            silent = torch.where((f > 0).any(0), 0.0, silent + len(x))
+            W_dec.grad -= (W_dec.grad * W_dec).sum(-1, keepdim=True) * W_dec
+            torch.nn.utils.clip_grad_norm_(leaves, config.gradient_norm)
+            adam.param_groups[0]["lr"] = config.learning_rate * min(
+                1,
+                (step + 1) / (config.warmup * len(batches)),
+                (len(batches) - step) / (config.decay * len(batches)),
+            )
+            adam.step()
+            W_dec /= W_dec.norm(dim=-1, keepdim=True)
+        losses.append(fvu)
+        shares.append(float((silent > config.dead_after).double().mean()))
+    return losses, shares, folded(leaves, m_x, s_x, m_y, s_y)
+
+
+def centre_and_scale(x):
+    return x.mean(0), (D / (x - x.mean(0)).square().sum(-1).mean()).sqrt()
+
+
+def unit_rows_in_default_dtype(width, seed, draws=1):
+    generator = torch.Generator().manual_seed(seed)
+    rows = [torch.randn(width, D, generator=generator) for _ in range(draws)]
+    rows = [r / r.norm(dim=-1, keepdim=True) for r in rows]
+    return rows[0] if draws == 1 else rows
+
+
+def folded(leaves, m_x, s_x, m_y, s_y):
+    """The normalised dictionary on (x - m_x) s_x, undone by (y / s_y) + m_y, as raw weights."""
+    W_enc, b_enc, W_dec, b_dec = (leaf.detach() for leaf in leaves)
+    return {
+        "W_enc": W_enc * s_x / s_y,
+        "b_enc": (b_enc - s_x * W_enc @ m_x) / s_y,
+        "W_dec": W_dec,
+        "b_dec": b_dec / s_y + m_y,
+    }
+
+
+@pytest.mark.usefixtures("_float64")
+@pytest.mark.parametrize("spec", [SAE, TRANSCODER], ids=["sae", "transcoder"])
+def test_the_folded_dictionary_is_the_normalised_one(spec):
+    """Activations moved and stretched train the same dictionary, moved and stretched back."""
+
+    def moved(batches):
+        for batch in batches:
+            values = {site: 7 * value + 11 for site, value in batch.values.items()}
+            yield ActivationBatch(values, batch.outlier)
+
+    (plain,) = fit(planted(100), [spec], config=CONFIG)
+    (stretched,) = fit(moved(planted(100)), [spec], config=CONFIG)
+    (batch,) = planted(1, 50, seed=5)
+    x = batch.values[spec.source]
+    f, raw = plain.dictionary.encode(x), stretched.dictionary.encode(7 * x + 11)
+    torch.testing.assert_close(raw, 7 * f, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(
+        stretched.dictionary(7 * x + 11), 7 * plain.dictionary(x) + 11, atol=1e-6, rtol=1e-6
+    )
+
+
+def test_decoder_rows_have_unit_norm():
+    for trained in fit(planted(100), [SAE, TRANSCODER], config=CONFIG):
+        norms = trained.dictionary.W_dec.norm(dim=-1)
+        torch.testing.assert_close(norms, torch.ones_like(norms), atol=1e-6, rtol=0)
+
+
+def test_the_same_seed_trains_the_same_dictionary_and_another_seed_another():
+    once, again, other = (
+        fit(planted(100), [SAE], config=replace(CONFIG, seed=seed))[0] for seed in (0, 0, 50)
+    )
+    assert_same(once, again, **EXACTLY)
+    assert not torch.equal(tensors(once)["W_dec"], tensors(other)["W_dec"])
+
+
+def test_dictionaries_trained_together_equal_each_trained_alone():
+    """The n-th of several starts from the seed plus n, and is otherwise on its own."""
+    specs = [SAE, TRANSCODER, sae(OUT, k=2)]
+    together = fit(planted(100), specs, config=CONFIG)
+    for n, (spec, trained) in enumerate(zip(specs, together, strict=True)):
+        (alone,) = fit(planted(100), [spec], config=replace(CONFIG, seed=CONFIG.seed + n))
+        assert_same(trained, alone, **EXACTLY)
+
+
+def test_outliers_are_left_out_and_counted():
+    """Rows flagged at either site, whatever is in them, change nothing but the count."""
+
+    def spoilt(batches):
+        for batch in batches:
+            junk = {
+                site: torch.cat([value, value[:2] * 1e6]) for site, value in batch.values.items()
+            }
+            n = len(batch.values[IN])
+            flags = {IN: torch.arange(n + 2) == n, OUT: torch.arange(n + 2) == n + 1}
+            yield ActivationBatch(junk, flags)
+
+    clean = fit(planted(100), [TRANSCODER], config=CONFIG)[0]
+    tokens = 34 * 100
+    spoiled = fit(spoilt(planted(100)), [TRANSCODER], config=replace(CONFIG, tokens=tokens))[0]
+    assert_same(clean, spoiled, **EXACTLY)
+    assert clean.record["norm_outliers_left_out"] == 0
+    assert spoiled.record["norm_outliers_left_out"] == 2 * 100
+
+
+def test_the_record_tells_how_it_was_trained():
+    reports: list[Progress] = []
+    config = replace(CONFIG, tokens=32 * 20 + 5)
+    (trained,) = fit(planted(100), [SAE], config=config, report=reports.append)
+    assert [r.step for r in reports] == list(range(1, 21))
+    assert [r.tokens for r in reports] == [32 * n for n in range(1, 21)]
+    assert {r.steps for r in reports} == {20}
+    assert trained.record["tokens"] == 32 * 20
+    assert trained.record["learning_rate"] == CONFIG.learning_rate
+    assert reports[-1].fvu < reports[0].fvu
+
+
+@pytest.mark.parametrize("n", [3, BATCHES_FOR_MEAN, 50])
+def test_a_stream_that_ends_early_says_what_it_gave(n):
+    message = f"the text gave {32 * n} activations, but 3200 were asked for: give more text"
+    with pytest.raises(ValueError, match=message):
+        fit(planted(n), [SAE], config=CONFIG)
+
+
+def test_a_stream_with_nothing_in_it():
+    with pytest.raises(ValueError, match="no activations to train on"):
+        fit(iter(()), [SAE], config=CONFIG)
+
+
+def test_a_loss_that_is_not_finite_names_the_step_and_the_dictionary():
+    def broken():
+        for step, batch in enumerate(planted(100)):
+            if step == 12:
+                batch.values[OUT][3, 3] = 1e30
+            yield batch
+
+    message = r"the loss of mlp_in\.0-mlp_out\.0 is (nan|inf) at step 12: lower the learning rate"
+    with pytest.raises(FloatingPointError, match=message):
+        fit(broken(), [TRANSCODER], config=CONFIG)
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        {"width": 0},
+        {"tokens": -1},
+        {"dead_after": 0},
+        {"learning_rate": 0.0},
+        {"learning_rate": -1.0},
+        {"gradient_norm": 0.0},
+    ],
+)
+def test_a_number_out_of_range_is_named(number):
+    ((name, value),) = number.items()
+    with pytest.raises(ValueError, match=f"{name} is {value}: expected a positive number"):
+        TrainConfig(**number)
+
+
+def test_warm_up_and_decay_fit_into_the_steps():
+    with pytest.raises(ValueError, match=r"warm-up and decay take 1\.1 of the steps: at most 1"):
+        TrainConfig(warmup=0.5, decay=0.6)
+
+
+def test_more_features_a_token_than_there_are():
+    with pytest.raises(ValueError, match="k is 21"):
+        fit(planted(100), [sae(OUT, k=21)], config=CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("spec", "changes", "message"),
+    [
+        (replace(SAE, signed=True), {}, "dictionaries with negative features are not trained"),
+        (replace(SAE, architecture="batch-topk", k=None), {}, "batch-topk is trained with a k"),
+        (replace(SAE, architecture="relu"), {"prefixes": (4,)}, "relu has no prefixes"),
+    ],
+)
+def test_what_cannot_be_trained(spec, changes, message):
+    with pytest.raises(ValueError, match=message):
+        fit(planted(100), [spec], config=replace(CONFIG, **changes))
+
+
+@pytest.mark.parametrize("prefixes", [(3, 2), (0, 5), (4, 4), (21,)])
+def test_prefixes_rise_within_the_width(prefixes):
+    with pytest.raises(ValueError, match="expected rising widths from 1 to 20"):
+        TrainConfig(width=20, prefixes=prefixes)
+
+
+def test_an_average_is_a_decay():
+    with pytest.raises(ValueError, match=r"average is 1\.0: expected a decay"):
+        TrainConfig(average=1.0)
+
+
+def test_the_default_learning_rate_falls_with_the_root_of_the_width():
+    rates = [TrainConfig(width=width).peak_rate for width in (16384, 4096, 1024)]
+    assert rates == pytest.approx([2e-4, 4e-4, 8e-4])
+
+
+def test_memory_that_runs_out_names_the_step_and_what_to_do():
+    def greedy():
+        for step, batch in enumerate(planted(100)):
+            if step == 12:
+                raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+            yield batch
+
+    with pytest.raises(RuntimeError, match="out of memory at step 12: train fewer layers at once"):
+        fit(greedy(), [SAE], config=CONFIG)
+
+
+def test_averaged_weights_lie_between_those_of_the_steps():
+    """With a long memory the average stays nearer to where training began."""
+    last, averaged = (
+        fit(planted(100), [SAE], config=replace(CONFIG, average=a))[0].dictionary
+        for a in (0.0, 0.99)
+    )
+    start = unit_rows(CONFIG.width, D, CONFIG.seed)
+    assert (averaged.W_dec - start).norm() < 0.9 * (last.W_dec - start).norm()
+    torch.testing.assert_close(averaged.W_dec.norm(dim=-1), torch.ones(CONFIG.width))

@@ -1,0 +1,388 @@
+"""A training run: held-out text stays held out, and the folder is whole or absent."""
+
+import json
+import string
+import sys
+import types
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from hooked_qwen.identity import identity
+from hooked_qwen.load import hook
+from hooked_qwen.shards import write_cache
+from hooked_qwen.sites import Site
+from hooked_qwen.stream import StreamConfig
+from hooked_qwen.tensor_files import read_tensors_and_metadata
+from saes.evaluation.metrics import evaluate, held_out_blocks
+from saes.sae import sae
+from saes.suite import load_suite
+from saes.training import run
+from saes.training.log import open_log
+from saes.training.loop import TrainConfig
+from saes.training.run import RunOptions, check_place, cut_off, train_suite
+from tests.conftest import toy_hf, toy_tokenizer
+from transcoders.transcoder import transcoder
+
+SPECS = [transcoder(1, k=3), sae(Site("mlp_out", 1), k=3), sae(Site("attn_out", 0), k=2)]
+STREAM = StreamConfig(block_length=8, blocks_per_pass=2, batch_size=16, buffer_size=32)
+CONFIG = TrainConfig(width=10, tokens=16 * 12)
+HELD_OUT, TRAINED = "cdefgh" * 20, "uvwxyz" * 30
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch):
+    monkeypatch.setattr(run, "HELD_OUT_CHARACTERS", len(HELD_OUT))
+    monkeypatch.setattr(run, "held_out_blocks", partial(held_out_blocks, length=8))
+
+
+@pytest.fixture
+def model():
+    return hook(toy_hf("qwen3", torch.float32), tokenizer=toy_tokenizer(), name="toy")
+
+
+def texts():
+    """The first `HELD_OUT_CHARACTERS` end in the middle of a text."""
+    yield HELD_OUT[:50]
+    yield HELD_OUT[50:] + TRAINED[:40]
+    yield TRAINED[40:]
+
+
+def train(model, out, **changes):
+    options = {"config": CONFIG, "stream": STREAM, "evaluation_tokens": 64} | changes
+    specs, source = options.pop("specs", SPECS), options.pop("texts", texts)
+    return train_suite(model, specs, source, out, **options)
+
+
+def test_a_run_writes_a_suite_that_loads_with_its_quality(model, tmp_path):
+    quality = train(model, tmp_path / "suite")
+    names = ["mlp_in.1-mlp_out.1", "mlp_out.1", "attn_out.0"]
+    assert json.loads((tmp_path / "suite/suite.json").read_text())["dictionaries"] == sorted(names)
+    assert set(load_suite(tmp_path / "suite")) == {Site("attn_out", 0), Site("mlp_out", 1)}
+    for name, figures in zip(names, quality, strict=True):
+        record = json.loads((tmp_path / "suite" / name / "dictionary.json").read_text())
+        assert record["metrics"] == asdict(figures)
+        assert record["model"] == {"name": "toy", "hash": identity(model), "d_model": 24}
+        assert record["training"]["stream"] == asdict(STREAM)
+        assert record["training"]["width"] == CONFIG.width
+
+
+def seen_tokens(model, monkeypatch):
+    """Tokens of every text that the run turned into activations, training first."""
+    seen = []
+    whole = run.activation_batches
+
+    def spy(model, sites, texts, **options):
+        def watched():
+            for text in texts:
+                seen.append(text)
+                yield text
+
+        return whole(model, sites, watched(), **options)
+
+    monkeypatch.setattr(run, "activation_batches", spy)
+    return seen
+
+
+def test_training_sees_all_but_the_held_out_text_as_often_as_it_needs(model, tmp_path, monkeypatch):
+    read = seen_tokens(model, monkeypatch)
+    train(model, tmp_path / "suite", config=TrainConfig(width=10, tokens=16 * 40))
+    assert set("".join(read)) == set(TRAINED)
+    assert "".join(read)[: 2 * len(TRAINED)] == 2 * TRAINED
+
+
+def test_quality_is_of_the_held_out_text(model, tmp_path, monkeypatch):
+    judged = []
+    monkeypatch.setattr(
+        run, "evaluate", lambda m, d, blocks, **k: judged.append(blocks) or evaluate(m, d, blocks)
+    )
+    train(model, tmp_path / "suite")
+    stream = toy_tokenizer()(HELD_OUT[:50])["input_ids"] + [0]
+    stream += toy_tokenizer()(HELD_OUT[50:])["input_ids"]
+    assert judged[0].flatten().tolist() == stream[:64]
+
+
+def dictionaries_in(out):
+    files = [path for path in out.rglob("*") if path.is_file() and path.name != "training.jsonl"]
+    return {path.relative_to(out): path.read_bytes() for path in files}
+
+
+@pytest.mark.parametrize("fails", ["fit", "evaluate", "_write"])
+def test_a_run_that_fails_leaves_the_old_folder(model, tmp_path, monkeypatch, fails):
+    out = tmp_path / "suite"
+    train(model, out)
+    before = dictionaries_in(out)
+
+    def fail(*_, **__):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(run, fails, fail)
+    with pytest.raises(OSError, match="the disk is full"):
+        train(model, out)
+    assert dictionaries_in(out) == before
+    assert list(tmp_path.iterdir()) == [out]
+
+
+class Killed(Exception):
+    pass
+
+
+def killed_at(step):
+    """A report that ends the run after some step, when its checkpoint is written."""
+
+    def report(now):
+        if now.step == step + 1:
+            raise Killed
+
+    return report
+
+
+EACH_STEP = RunOptions(checkpoint_every=0.0)
+GO_ON = RunOptions(checkpoint_every=0.0, resume=True)
+MIXED = [
+    transcoder(1, k=3, skip=True),
+    sae(Site("mlp_out", 1), k=3, architecture="batch-topk"),
+    sae(Site("attn_out", 0), k=2, architecture="jumprelu"),
+    sae(Site("resid_post", 0), k=2, architecture="gated"),
+    sae(Site("resid_post", 1), k=2, architecture="matryoshka"),
+]
+
+
+@pytest.mark.parametrize("step", [3, 8, 9, 15, 28])
+def test_a_run_that_goes_on_ends_with_the_same_weights(model, tmp_path, step):
+    config = TrainConfig(width=10, tokens=16 * 30, dead_after=40, average=0.5)
+    changes = {"specs": MIXED, "config": config, "stream": replace(STREAM, reuse=2)}
+    train(model, tmp_path / "whole", **changes)
+    with pytest.raises(Killed):
+        train(model, tmp_path / "cut", options=EACH_STEP, report=killed_at(step), **changes)
+    assert not (tmp_path / "cut/suite.json").exists()
+    steps = []
+    train(
+        model,
+        tmp_path / "cut",
+        options=GO_ON,
+        report=lambda now: steps.append(now.step),
+        **changes,
+    )
+    # Before the eighth step there is nothing to go on from.
+    assert steps[0] == (step + 1 if step >= 8 else 1)
+    whole, cut = dictionaries_in(tmp_path / "whole"), dictionaries_in(tmp_path / "cut")
+    assert whole == cut
+    assert not (tmp_path / "cut/checkpoint.safetensors").exists()
+
+
+def test_the_log_of_a_run_that_went_on_has_each_line_once(model, tmp_path, monkeypatch):
+    monkeypatch.setattr("saes.training.log.LOG_EVERY", 4)
+    with pytest.raises(Killed):
+        train(model, tmp_path / "cut", options=EACH_STEP, report=killed_at(9))
+    with (tmp_path / "cut/training.jsonl").open("a") as log:
+        log.write('{"step": 99}\n{"ste')
+    train(model, tmp_path / "cut", options=GO_ON)
+    lines = [json.loads(x) for x in (tmp_path / "cut/training.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [4, 8, 12]
+    assert set(lines[0]["dictionaries"]) == {s.name for s in SPECS}
+    assert set(lines[0]["dictionaries"]["mlp_out.1"]) == {"loss", "fvu", "l0", "dead"}
+    assert 0 <= lines[0]["model_share"] <= 1
+    assert lines[0]["tokens_per_second"] > 0
+
+
+def test_another_run_does_not_go_on_from_a_checkpoint(model, tmp_path):
+    with pytest.raises(Killed):
+        train(model, tmp_path / "cut", options=EACH_STEP, report=killed_at(9))
+    other = replace(CONFIG, width=11)
+    with pytest.raises(ValueError, match="is of another training run: width was 10, is 11"):
+        train(model, tmp_path / "cut", options=GO_ON, config=other)
+
+
+def test_a_broken_checkpoint_is_named(model, tmp_path):
+    place = tmp_path / "cut/checkpoint.safetensors"
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b"no safetensors")
+    with pytest.raises(ValueError, match=r"checkpoint\.safetensors is not a readable checkpoint"):
+        train(model, tmp_path / "cut", options=GO_ON)
+
+
+def test_training_from_a_cache_gives_the_same_dictionaries(model, tmp_path):
+    sites = sorted({site for spec in SPECS for site in (spec.source, spec.target)})
+    read = run.training_text(texts)
+    cache = write_cache(model, sites, read, tmp_path / "cache", config=STREAM, tokens=16 * 12)
+    train(model, tmp_path / "live")
+    train(
+        model,
+        tmp_path / "cached",
+        cache=cache,
+    )
+    assert dictionaries_in(tmp_path / "live") == dictionaries_in(tmp_path / "cached")
+
+
+def cached(model, out, **options):
+    sites = sorted({site for spec in SPECS for site in (spec.source, spec.target)})
+    read = run.training_text(texts)
+    chosen = {"config": STREAM, "tokens": 16 * 12} | options
+    return write_cache(model, sites, read, out, **chosen)
+
+
+def test_a_cache_has_the_text_to_judge_on(model, tmp_path):
+    held_out = held_out_blocks(run.held_out_text(texts()), model, tokens=64, length=8)
+    cache = cached(model, tmp_path / "cache", held_out=held_out)
+    quality = train(model, tmp_path / "with-text", cache=cache)
+    assert train(model, tmp_path / "without", texts=None, cache=cache) == quality
+    assert dictionaries_in(tmp_path / "with-text") == dictionaries_in(tmp_path / "without")
+
+
+def test_nothing_to_judge_or_train_on_is_said(model, tmp_path):
+    with pytest.raises(ValueError, match="nothing to train on: give a text, or activations"):
+        train(model, tmp_path / "suite", texts=None)
+    with pytest.raises(ValueError, match=r"without text to judge on: give a text too \(--text\)"):
+        train(model, tmp_path / "suite", texts=None, cache=cached(model, tmp_path / "cache"))
+    assert not (tmp_path / "suite").exists()
+
+
+def another_start():
+    return iter(["g" + HELD_OUT[1:], TRAINED])
+
+
+def another_order():
+    return iter([HELD_OUT[:50], HELD_OUT[50:] + TRAINED[:40], TRAINED[41:] + "u"])
+
+
+def shorter():
+    return iter([HELD_OUT[:50], HELD_OUT[50:] + TRAINED[:40]])
+
+
+@pytest.mark.parametrize(
+    ("other", "match"),
+    [
+        (another_start, "is of another training run: held-out tokens was"),
+        (another_order, "the text is not the one that was read before: the first 2 texts differ"),
+        (shorter, "the text is not the one that was read before"),
+    ],
+)
+def test_training_does_not_go_on_with_another_text(model, tmp_path, other, match):
+    with pytest.raises(Killed):
+        train(model, tmp_path / "cut", options=EACH_STEP, report=killed_at(9))
+    with pytest.raises(ValueError, match=match):
+        train(model, tmp_path / "cut", options=GO_ON, texts=other)
+    assert cut_off(tmp_path / "cut")
+
+
+def test_training_goes_on_with_a_text_that_has_grown(model, tmp_path):
+    """Only what was read decides."""
+
+    def grown():
+        yield from texts()
+        yield "more" * 100
+
+    with pytest.raises(Killed):
+        train(model, tmp_path / "cut", options=EACH_STEP, report=killed_at(8))
+    position = json.loads(
+        read_tensors_and_metadata(tmp_path / "cut" / run.CHECKPOINT)[1]["position"]
+    )
+    assert position["texts"] == 2
+    train(model, tmp_path / "cut", options=GO_ON, texts=grown)
+
+
+def test_training_does_not_go_on_with_another_cache(model, tmp_path):
+    options = {"cache": cached(model, tmp_path / "one"), "report": killed_at(9)}
+    with pytest.raises(Killed):
+        train(model, tmp_path / "cut", options=EACH_STEP, **options)
+    longer = cached(model, tmp_path / "longer", tokens=16 * 20)
+    with pytest.raises(ValueError, match="is of another training run: cache was"):
+        train(model, tmp_path / "cut", options=GO_ON, cache=longer)
+
+
+def test_where_a_run_may_write(model, tmp_path):
+    check_place(tmp_path / "new")
+    train(model, tmp_path / "done")
+    with pytest.raises(ValueError, match="it holds dictionaries: choose another folder"):
+        check_place(tmp_path / "done")
+    with pytest.raises(Killed):
+        train(model, tmp_path / "cut", options=EACH_STEP, report=killed_at(9))
+    assert cut_off(tmp_path / "cut")
+    assert not cut_off(tmp_path / "done")
+    check_place(tmp_path / "cut")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="file is a file"):
+        check_place(tmp_path / "file")
+    with pytest.raises(ValueError, match="is not empty: choose another folder, or remove it"):
+        check_place(tmp_path)
+
+
+def test_a_run_that_is_started_over_forgets_the_checkpoint(model, tmp_path):
+    with pytest.raises(Killed):
+        train(model, tmp_path / "cut", options=EACH_STEP, report=killed_at(9))
+    train(model, tmp_path / "cut")
+    train(model, tmp_path / "whole")
+    assert dictionaries_in(tmp_path / "cut") == dictionaries_in(tmp_path / "whole")
+
+
+def test_an_unknown_log_lists_the_known(tmp_path):
+    with pytest.raises(ValueError, match="no log is called 'mlflow': expected one of tensorboard"):
+        open_log(tmp_path, ["mlflow"], after_step=0).__enter__()
+
+
+def test_a_log_whose_package_is_missing_says_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ValueError, match=r"pip install 'qwen-circuits\[wandb\]'"):
+        open_log(tmp_path, ["wandb"], after_step=0).__enter__()
+
+
+@pytest.fixture
+def tensorboard(monkeypatch):
+    """A writer that keeps a file in its folder and writes it once more when closed."""
+
+    class Writer:
+        def __init__(self, folder, purge_step):
+            Path(folder).mkdir(exist_ok=True)
+            self.path, self.lines = Path(folder, f"events after {purge_step}"), []
+
+        def add_scalar(self, key, value, step):
+            self.lines.append(f"{step} {key} {value:.3f}\n")
+
+        def flush(self):
+            self.path.write_text("".join(self.lines))
+
+        def close(self):
+            self.flush()
+
+    package = types.SimpleNamespace(SummaryWriter=Writer)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", package)
+
+
+@pytest.mark.usefixtures("tensorboard")
+def test_other_logs_get_one_number_a_name_and_stay_with_the_suite(model, tmp_path):
+    train(model, tmp_path / "suite", options=RunOptions(logs=("tensorboard",)))
+    lines = (tmp_path / "suite" / "tensorboard" / "events after 1").read_text().splitlines()
+    assert {line.rpartition(" ")[0] for line in lines} >= {"12 mlp_out.1/fvu", "12 tokens"}
+
+
+@pytest.mark.usefixtures("tensorboard")
+def test_a_run_that_was_cut_off_goes_on_beside_its_other_logs(model, tmp_path):
+    out, logs = tmp_path / "suite", {"logs": ("tensorboard",)}
+    with pytest.raises(Killed):
+        train(model, out, options=replace(EACH_STEP, **logs), report=killed_at(9))
+    check_place(out)
+    train(model, out, options=replace(GO_ON, **logs))
+    found = sorted(path.name for path in (out / "tensorboard").iterdir())
+    assert found == ["events after 1", "events after 10"]
+
+
+def test_a_corpus_with_nothing_left_to_train_on(model, tmp_path):
+    opened = []
+
+    def short():
+        opened.append(1)
+        assert len(opened) < 100, "opened a hundred times"
+        return iter([string.ascii_letters])
+
+    with pytest.raises(ValueError, match="text"):
+        train(model, tmp_path / "suite", texts=short)
+
+
+def test_a_run_that_cannot_be_judged_says_so_before_it_trains(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "fit", lambda *_, **__: pytest.fail("trained first"))
+    with pytest.raises(ValueError, match="tokens"):
+        train(model, tmp_path / "suite", evaluation_tokens=5)
