@@ -157,5 +157,17 @@ def padded_on_the_left(prompts: EncodedPrompts, pad: int = 3) -> EncodedPrompts:
 
 
 @pytest.fixture(scope="session")
+def pretend():
+    """The module of a test device that complains where CUDA would: see its docstring."""
+    from tests.pretend.build import CannotBuild
+
+    try:
+        import tests.pretend
+    except CannotBuild as reason:
+        pytest.skip(f"the pretend device cannot be built: {reason}")
+    return tests.pretend
+
+
+@pytest.fixture(scope="session")
 def toy_model():
     return toy()
