@@ -5,6 +5,7 @@ against ablation, its strongest features are cut out and the prompts run again, 
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from circuits.render.words import counted
 from circuits.runs.commands import ablate_run, discover_run, make_prompts, render_run, verify_run
 from circuits.runs.folder import Inputs, Stopwatch
 from circuits.runs.overwrite import ablations_in
-from circuits.suites import dictionary_specs, texts_of, train
+from circuits.suites import dictionary_specs, load_model, texts_of, train
 from circuits.verification.verify import VerifyConfig
-from hooked_qwen.load import BUNDLED, load
+from hooked_qwen.load import BUNDLED
+from hooked_qwen.placement import ANYWHERE, Placement
 from hooked_qwen.progress import Report, silent
 from hooked_qwen.stream import StreamConfig
 from saes.evaluation.metrics import Quality
@@ -36,9 +38,17 @@ STREAM = StreamConfig(batch_size=1024, buffer_size=16_384, reuse=2)
 
 
 def run_demo(
-    out: Path, *, force: bool = False, command: Sequence[str] = (), report: Report = silent
+    out: Path,
+    *,
+    force: bool = False,
+    seed: int = 0,
+    placement: Placement = ANYWHERE,
+    command: Sequence[str] = (),
+    report: Report = silent,
 ) -> list[str]:
     """Do everything into `out`; the summary as lines of text. A demo that was there is made anew.
+
+    `seed` draws the dictionaries' first weights, the prompts and the controls.
 
     Raises `ValueError` where anything but a demo in `out` would be lost, unless by `force`.
     """
@@ -46,21 +56,37 @@ def run_demo(
         _check_place(out)
     watch = Stopwatch()
     write_json({"schema": SCHEMA}, out / MARK)
-    model = load(BUNDLED)
+    model = load_model(BUNDLED, report, placement)
     layers = range(model.cfg.n_layers)
     specs = dictionary_specs(["saes"], layers, SITES, k=FEATURES_PER_TOKEN)
     folder = out / "dictionaries"
     quality = train(
-        model, specs, texts_of([BUNDLED]), folder, config=TRAINING, stream=STREAM, report=report
+        model,
+        specs,
+        texts_of([BUNDLED]),
+        folder,
+        config=replace(TRAINING, seed=seed),
+        stream=replace(STREAM, seed=seed),
+        report=report,
     )
     prompts, run = out / "prompts.jsonl", out / "run"
-    make_prompts(TASK, PROMPTS, split="test", seed=0, model=BUNDLED, out=prompts, force=True)
+    make_prompts(TASK, PROMPTS, split="test", seed=seed, model=BUNDLED, out=prompts, force=True)
     inputs = Inputs.resolved(BUNDLED, str(folder), prompts)
     found = discover_run(
-        inputs, run, config=DiscoverConfig(), force=True, command=command, report=report
+        inputs,
+        run,
+        config=DiscoverConfig(),
+        seed=seed,
+        force=True,
+        placement=placement,
+        command=command,
+        report=report,
     )
-    verification = verify_run(run, config=VerifyConfig(draws=2), report=report)
-    ablation = ablate_run(run, top=TOP, to="mean", label=ABLATION, report=report)
+    check = VerifyConfig(draws=2, seed=seed)
+    verification = verify_run(run, config=check, placement=placement, report=report)
+    ablation = ablate_run(
+        run, top=TOP, to="mean", label=ABLATION, placement=placement, report=report
+    )
     figures = render_run(run, ["html", "svg", "pdf"], nodes=25)
     return _summary(quality, found, verification, ablation, figures, watch)
 

@@ -14,18 +14,21 @@ from circuits.features.suite_index import suite_record
 from circuits.graph import write_json
 from circuits.render.feature_page import feature_page
 from circuits.render.suite_page import suite_page
+from circuits.render.words import counted
 from circuits.runs.overwrite import MADE_FROM, check_page, check_record, digest, signed
 from hooked_qwen.bundled import language
 from hooked_qwen.files import content_hash, write_atomically
 from hooked_qwen.identity import identity
 from hooked_qwen.load import BUNDLED, load, local_folder
+from hooked_qwen.placement import ANYWHERE, AUTO, Placement, name_of
+from hooked_qwen.precision import model_precision
 from hooked_qwen.progress import Report, silent
 from hooked_qwen.shards import Cache, write_cache
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import StreamConfig
 from hooked_qwen.texts import read_texts
 from hooked_qwen.threads import fit_threads
-from saes.dictionary import DictionarySpec, SparseDictionary
+from saes.dictionary import DictionarySpec, SparseDictionary, fitted
 from saes.evaluation.baselines import judge
 from saes.evaluation.metrics import Quality, evaluate_jointly, held_out_blocks
 from saes.evaluation.probing import probe, read_labelled
@@ -34,6 +37,7 @@ from saes.sae import sae
 from saes.suite import MlpChoice, find, hash_of, load_suite, notify_of_another_model
 from saes.training.config import TrainConfig
 from saes.training.loop import Progress
+from saes.training.memory import buffer_bytes, require_memory, training_bytes
 from saes.training.run import (
     HELD_OUT_CHARACTERS,
     RunOptions,
@@ -47,10 +51,13 @@ Family = Literal["saes", "transcoders"]
 Texts = Callable[[], Iterator[str]]
 
 
-def texts_of(sources: Sequence[str | Path]) -> Texts:
-    """A corpus that can be opened again: `hooked_qwen.texts`, or `bundled` for our English."""
+def texts_of(sources: Sequence[str | Path], *, seed: int = 0) -> Texts:
+    """A corpus that can be opened again: `hooked_qwen.texts`, or `bundled` for our English.
+
+    The bundled English is drawn by `seed`.
+    """
     if [str(s) for s in sources] == [BUNDLED]:
-        return lambda: language.documents(seed=1)
+        return lambda: language.documents(seed=1 + seed)
     if next(read_texts(sources), None) is None:
         raise ValueError(f"no text in {', '.join(map(str, sources))}")
     return lambda: read_texts(sources)
@@ -75,10 +82,12 @@ def dictionary_specs(
     return specs
 
 
-def load_model(source: str, report: Report) -> TransformerBridge:
+def load_model(
+    source: str, report: Report = silent, placement: Placement = ANYWHERE
+) -> TransformerBridge:
     """`load`, told of while it goes on; torch's threads fit the model."""
     report("loading", 0, 1)
-    model = load(source)
+    model = load(source, device=placement.device or AUTO, dtype=placement.dtype or "float32")
     fit_threads(model)
     report("loading", 1, 1)
     return model
@@ -94,10 +103,20 @@ def train(
     stream: StreamConfig,
     options: RunOptions | None = None,
     cache: Path | None = None,
+    memory: float | None = None,
     report: Report = silent,
     dtype: torch.dtype = torch.float32,
 ) -> list[Quality]:
-    """Train a suite into `out` and judge it on held-out text; with a cache, on the cache's."""
+    """Train a suite into `out` and judge it on held-out text; with a cache, on the cache's.
+
+    Raises `ValueError` where that takes more than `memory` GB beside the model.
+    """
+    require_memory(
+        f"training {counted(len(specs), 'dictionary', 'dictionaries')}",
+        training_bytes(specs, model.cfg.d_model, config, stream),
+        memory,
+        "train fewer layers at once, or narrower dictionaries",
+    )
     fit_threads(model, width=config.width)
     report("first activations", 0, 1)
 
@@ -129,9 +148,19 @@ def cache_activations(
     tokens: int,
     stream: StreamConfig,
     half: bool = False,
+    memory: float | None = None,
     report: Report = silent,
 ) -> Cache:
-    """Write activations of the text to train on, and the tokens of the part that is held out."""
+    """Write activations of the text to train on, and the tokens of the part that is held out.
+
+    Raises `ValueError` where a buffer of all sites takes more than `memory` GB.
+    """
+    require_memory(
+        f"a buffer of {counted(len(sites), 'site')}",
+        buffer_bytes(sites, model.cfg.d_model, stream),
+        memory,
+        "cache fewer sites at once",
+    )
     return write_cache(
         model,
         sites,
@@ -145,12 +174,19 @@ def cache_activations(
     )
 
 
-def sources(dictionaries: str, model: str, text: Sequence[str], **settings: Any) -> dict[str, Any]:
+def sources(
+    dictionaries: str,
+    model: str,
+    text: Sequence[str],
+    placement: Placement = ANYWHERE,
+    **settings: Any,
+) -> dict[str, Any]:
     """What a record of dictionaries is made from, by which two of them are the same."""
     folder = local_folder(model)
     return {
         "dictionaries_hash": hash_of(dictionaries),
         "model_hash": model if folder is None else content_hash(folder),
+        "dtype": placement.dtype or "float32",
         "text": list(text),
         **settings,
     }
@@ -164,17 +200,20 @@ def evaluate_suite(
     *,
     mlp: MlpChoice = "sae",
     labelled: Path | None = None,
+    seed: int = 0,
+    placement: Placement = ANYWHERE,
     report: Report = silent,
 ) -> dict[str, Any]:
     """The quality of every dictionary of a suite with its controls, and of all spliced at once.
 
     The linear control is fitted on text that follows the text judged on. With `labelled`, how
-    well single features tell the labels (`saes.evaluation.probing`).
+    well single features tell the labels (`saes.evaluation.probing`). `seed` draws the untrained
+    dictionaries, and the texts that a probe is fitted on.
     """
-    suite = load_suite(dictionaries, mlp=mlp)
+    suite = load_suite(dictionaries, mlp=mlp, memory=placement.memory)
     found = find(dictionaries)
     opened = [found.load(entry) for entry in found.entries]
-    loaded = load_model(model, report)
+    loaded = load_model(model, report, placement)
     notify_of_another_model(loaded, found, found.entries)
     fitted = max(tokens, 10 * loaded.cfg.d_model)
     blocks = held_out_blocks(texts(), loaded, tokens=tokens)
@@ -184,6 +223,7 @@ def evaluate_suite(
         opened,
         blocks,
         fitted_on=more[len(blocks) :],
+        seed=seed,
         report=lambda done, total: report("evaluating", done, total),
     )
     joint = evaluate_jointly(
@@ -202,7 +242,7 @@ def evaluate_suite(
     }
     if labelled is not None:
         data = read_labelled(labelled)
-        record["probes"] = {d.spec.name: asdict(probe(loaded, d, data)) for d in opened}
+        record["probes"] = {d.spec.name: asdict(probe(loaded, d, data, seed=seed)) for d in opened}
     return record
 
 
@@ -216,6 +256,8 @@ def feature(
     tokens: int,
     made_from: Mapping[str, Any] | None = None,
     force: bool = False,
+    seed: int = 0,
+    placement: Placement = ANYWHERE,
     report: Report = silent,
 ) -> tuple[dict[str, Any], list[Path]]:
     """The card of one feature, as a record and as files; examples of all are kept in `out`.
@@ -227,9 +269,10 @@ def feature(
     found = find(dictionaries)
     opened = [found.load(entry) for entry in found.entries]
     find_feature(which, opened)
-    loaded = load_model(model, report)
+    loaded = load_model(model, report, placement)
     notify_of_another_model(loaded, found, found.entries)
-    store = _store(loaded, opened, texts, out, tokens, report)
+    opened = [fitted(dictionary, loaded) for dictionary in opened]
+    store = _store(loaded, opened, texts, out, StoreConfig(tokens=tokens, seed=seed), report)
     card = feature_card(loaded, opened, store, which)
     write_json(card | {MADE_FROM: dict(made_from or {})}, paths[0])
     page = feature_page(card)
@@ -247,6 +290,8 @@ def suite_overview(
     mlp: MlpChoice = "sae",
     made_from: Mapping[str, Any] | None = None,
     force: bool = False,
+    seed: int = 0,
+    placement: Placement = ANYWHERE,
     report: Report = silent,
 ) -> Path:
     """The page of a whole suite; examples are kept in `out`.
@@ -255,10 +300,11 @@ def suite_overview(
     """
     path, source = out / "suite.html", digest(made_from)
     check_page(path, source, force=force)
-    suite = load_suite(dictionaries, mlp=mlp)
-    loaded, opened = load_model(model, report), list(suite.values())
+    suite = load_suite(dictionaries, mlp=mlp, memory=placement.memory)
+    loaded = load_model(model, report, placement)
     suite.notify_of_another_model(loaded)
-    store = _store(loaded, opened, texts, out, tokens, report)
+    opened = list(suite.fitting(loaded).values())
+    store = _store(loaded, opened, texts, out, StoreConfig(tokens=tokens, seed=seed), report)
     record = suite_record(loaded, opened, store, suite.metrics(), report=report)
     page = signed(suite_page(record, title=f"Features of {loaded.cfg.model_name}"), source)
     write_atomically(path, lambda partial: partial.write_text(page, encoding="utf-8"))
@@ -270,18 +316,22 @@ def _store(
     dictionaries: Sequence[SparseDictionary],
     texts: Texts,
     out: Path,
-    tokens: int,
+    config: StoreConfig,
     report: Report,
 ) -> Store:
-    """Examples of every feature, in a folder named for the model and the dictionaries."""
+    """Examples of every feature, in a folder named for what decides which they are."""
     names = " ".join(sorted(d.spec.name for d in dictionaries))
-    what = f"{identity(model)} {names} {tokens}"
+    what = f"{identity(model)} {names} {config.tokens}"
+    if (precision := name_of(model_precision(model))) != "float32":
+        what += f" {precision}"
+    if config.seed:
+        what += f" seed {config.seed}"
     folder = out / f"examples-{sha256(what.encode()).hexdigest()[:8]}"
     return build_store(
         model,
         dictionaries,
         texts(),
         folder,
-        config=StoreConfig(tokens=tokens),
+        config=config,
         report=lambda done, total: report("examples", done, total),
     )

@@ -28,6 +28,7 @@ from transformers import (
 from hooked_qwen import bundled
 from hooked_qwen.files import build_folder_atomically, content_hash
 from hooked_qwen.notices import notify
+from hooked_qwen.placement import AUTO, DtypeName, dtype_called, find_device
 from hooked_qwen.tensor_files import aligned
 
 BUNDLED = "bundled"
@@ -42,18 +43,23 @@ ARCHITECTURES = (
 
 
 def load(
-    source: str | Path, *, dtype: torch.dtype = torch.float32, device: str = "cpu"
+    source: str | Path,
+    *,
+    dtype: torch.dtype | DtypeName = torch.float32,
+    device: str | torch.device = AUTO,
 ) -> TransformerBridge:
     """A hooked Qwen model with its tokenizer, in evaluation mode, weights frozen.
 
     `source` is `"bundled"`, a local folder, a `.gguf` file (dequantised once, the result kept in
-    the user's cache folder), or a model on the hub as `org/name` or `org/name@revision`.
+    the user's cache folder), or a model on the hub as `org/name` or `org/name@revision`. `device`
+    is any that torch knows; `auto` takes the first accelerator, else the CPU.
 
     Of a model that takes images as well (Qwen3.5 as published) the language model is loaded.
 
-    Raises `ValueError` with one line when nothing is there, the hub cannot be reached, or the
-    language model is not one of `ARCHITECTURES`.
+    Raises `ValueError` with one line when nothing is there, the hub cannot be reached, the
+    language model is not one of `ARCHITECTURES`, or there is no such device.
     """
+    there = find_device(device)
     place = _place(source)
     name = BUNDLED if place.folder == bundled.PATH else Path(source).name
     config = _from_hub(AutoConfig, place, source)
@@ -62,12 +68,12 @@ def load(
         AutoModelForCausalLM,
         place,
         source,
-        dtype=dtype,
+        dtype=dtype_called(dtype) if isinstance(dtype, str) else dtype,
         attn_implementation="eager",
         output_loading_info=True,
     )
     _require_all_weights(loading, source)
-    return hook(model.to(device), tokenizer=load_tokenizer(source), name=name)
+    return hook(model.to(there), tokenizer=load_tokenizer(source), name=name)
 
 
 def load_tokenizer(source: str | Path) -> Any:

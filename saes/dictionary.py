@@ -17,6 +17,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from hooked_qwen.placement import device_of
+from hooked_qwen.precision import our_precision
 from hooked_qwen.sites import Site
 from hooked_qwen.tensor_files import aligned
 from saes.nonlinearities import above_threshold, topk
@@ -137,9 +139,15 @@ class SparseDictionary(nn.Module):
         return self.decode(self.encode(x)) + self.skip(x)
 
 
-def in_precision(dictionary: SparseDictionary, dtype: torch.dtype) -> SparseDictionary:
-    """The dictionary with its weights in `dtype`: itself where they are."""
-    return dictionary if dictionary.W_dec.dtype == dtype else deepcopy(dictionary).to(dtype)
+def fitted(dictionary: SparseDictionary, model: nn.Module) -> SparseDictionary:
+    """The dictionary in the precision and on the device that a model's activations have.
+
+    Itself where it is so already.
+    """
+    wanted = our_precision(model), device_of(model)
+    if (dictionary.W_dec.dtype, dictionary.W_dec.device) == wanted:
+        return dictionary
+    return deepcopy(dictionary).to(dtype=wanted[0], device=wanted[1])
 
 
 def check_weights(spec: DictionarySpec, weights: dict[str, Tensor]) -> None:

@@ -8,16 +8,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from transformer_lens.model_bridge import TransformerBridge
 
 from hooked_qwen import bundled
 from hooked_qwen.identity import identity
 from hooked_qwen.load import BUNDLED
 from hooked_qwen.notices import notify
-from hooked_qwen.precision import our_precision
 from hooked_qwen.sites import Site
-from saes.dictionary import SparseDictionary, in_precision
+from saes.dictionary import SparseDictionary, fitted
 from saes.formats import ours
 from saes.formats.hub import hub_place, is_hub_name
 from saes.formats.place import Entry, Place, local_place
@@ -34,7 +32,8 @@ else:
 class Suite(Dictionaries):
     """Dictionaries by target site, in the order of the forward pass.
 
-    Those that were found in files are read when they are first asked for, and then kept.
+    Those that were found in files are read when they are first asked for, and then kept, up to
+    `memory` GB: beyond that the one that was not asked for the longest is let go, and read again.
     """
 
     def __init__(
@@ -42,12 +41,15 @@ class Suite(Dictionaries):
         dictionaries: Mapping[Site, SparseDictionary],
         entries: Mapping[Site, Entry],
         found: Found | None = None,
+        memory: float | None = None,
     ) -> None:
         self._dictionaries = dict(dictionaries)
         self._entries = dict(sorted(entries.items()))
         self._found = found
-        self._dtype: torch.dtype | None = None
-        self._converted: dict[Site, SparseDictionary] = {}
+        self._memory = memory
+        self._model: TransformerBridge | None = None
+        # As they are used, the one asked for last at the end.
+        self._ready: dict[Site, SparseDictionary] = {}
         self._sites = sorted({*dictionaries, *entries})
 
     def __repr__(self) -> str:
@@ -62,16 +64,29 @@ class Suite(Dictionaries):
         if site not in self:
             there = ", ".join(map(str, self._sites)) or "none"
             raise KeyError(f"no dictionary writes {site}; those that are there write {there}")
-        if site not in self._dictionaries:
-            entry = self._entries[site]
+        dictionary = self._ready.pop(site, None) or self._made_ready(site)
+        self._ready[site] = dictionary
+        self._make_room()
+        return dictionary
+
+    def _made_ready(self, site: Site) -> SparseDictionary:
+        as_read = self._dictionaries.get(site)
+        if as_read is None:
             assert self._found, "a suite with entries says where they were found"
-            self._dictionaries[site] = self._found.load(entry)
-        as_read = self._dictionaries[site]
-        if self._dtype is None or as_read.W_dec.dtype == self._dtype:
-            return as_read
-        if site not in self._converted:
-            self._converted[site] = in_precision(as_read, self._dtype)
-        return self._converted[site]
+            as_read = self._found.load(self._entries[site])
+            if self._memory is None:
+                self._dictionaries[site] = as_read
+        return as_read if self._model is None else fitted(as_read, self._model)
+
+    def _make_room(self) -> None:
+        if self._memory is None:
+            return
+        sizes = {site: _bytes(dictionary) for site, dictionary in self._ready.items()}
+        *others, _ = sizes
+        for site in others:
+            if sum(sizes.values()) <= self._memory * 1e9:
+                return
+            del sizes[site], self._ready[site]
 
     def __contains__(self, site: object) -> bool:
         # Mapping's own would read the dictionary.
@@ -85,13 +100,12 @@ class Suite(Dictionaries):
         return len(self._sites)
 
     def fitting(self, model: TransformerBridge) -> "Suite":
-        """The same suite, its dictionaries in the precision that the model is computed with in."""
-        dtype = our_precision(model)
-        if self._dtype == dtype:
+        """The same suite, its dictionaries as `fitted` makes them: in precision, on the device."""
+        if self._model is model:
             return self
         # What one of the two reads from its files is kept for both.
         fitting = copy(self)
-        fitting._dtype, fitting._converted = dtype, {}
+        fitting._model, fitting._ready = model, {}
         return fitting
 
     @property
@@ -145,6 +159,10 @@ class Suite(Dictionaries):
     def _source(self, site: Site) -> Site:
         entry = self._entries.get(site)
         return entry.source if entry else self._dictionaries[site].source
+
+
+def _bytes(dictionary: SparseDictionary) -> int:
+    return sum(buffer.numel() * buffer.element_size() for buffer in dictionary.buffers())
 
 
 def _parsed(site: Any) -> Any:
@@ -223,11 +241,11 @@ def _place(source: str | Path) -> Place:
     return local_place(folder_of(source))
 
 
-def load_suite(source: str | Path, *, mlp: MlpChoice = "sae") -> Suite:
+def load_suite(source: str | Path, *, mlp: MlpChoice = "sae", memory: float | None = None) -> Suite:
     """The suite in a folder of any layout that is known, on the hub, or the bundled one.
 
-    Weights are read when they are asked for. Where an SAE and a transcoder both write
-    `mlp_out.L`, `mlp` picks; a site with only one of them keeps that one.
+    Weights are read when they are asked for, and kept up to `memory` GB. Where an SAE and a
+    transcoder both write `mlp_out.L`, `mlp` picks; a site with only one of them keeps that one.
 
     Raises `ValueError` when a site is left with several dictionaries, such as several widths.
     """
@@ -245,4 +263,4 @@ def load_suite(source: str | Path, *, mlp: MlpChoice = "sae") -> Suite:
                 f"{found.place.label} has {1 + len(others)} dictionaries of {site}: "
                 f"name the folder of one of them, such as {names}"
             )
-    return Suite({}, chosen, found)
+    return Suite({}, chosen, found, memory)

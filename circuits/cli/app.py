@@ -10,7 +10,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from circuits.cli import dictionaries, runs
-from circuits.cli.options import Force, Threads
+from circuits.cli.options import Device, Force, Memory, ModelDtype, Quiet, Seed, Threads, placed
 from circuits.cli.progress_bars import bars
 from circuits.cli.tables import console
 from hooked_qwen.notices import Notice
@@ -48,8 +48,13 @@ def _say(message: Warning | str, *_: Any, **__: Any) -> None:
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("demo"),
+    device: Device = None,
+    dtype: ModelDtype = None,
+    memory: Memory = None,
+    seed: Seed = 0,
     force: Force = False,
     threads: Threads = None,
+    quiet: Quiet = False,
 ) -> None:
     """The whole main job on the bundled model: train, discover, verify, ablate, render.
 
@@ -57,8 +62,16 @@ def demo(
     """
     from circuits.demo import run_demo
 
+    placement = placed(device, dtype, memory)
     with bars() as report:
-        lines = run_demo(out, force=force, command=runs.command_line(), report=report)
+        lines = run_demo(
+            out,
+            force=force,
+            seed=seed,
+            placement=placement,
+            command=runs.command_line(),
+            report=report,
+        )
     for line in lines:
         console.print(line, highlight=False)
 

@@ -8,13 +8,21 @@ from typing import Annotated
 import typer
 
 from circuits.cli.options import (
+    Device,
+    Dictionaries,
     Force,
+    Layers,
+    Memory,
     Mlp,
     Model,
+    ModelDtype,
+    Quiet,
+    Seed,
     Text,
     TextBesideCache,
     Threads,
     at_least,
+    placed,
     say_found,
 )
 from circuits.cli.progress_bars import bars
@@ -55,7 +63,7 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder for the dictionaries.")],
     text: TextBesideCache = None,
     model: Model = "bundled",
-    layers: Annotated[str, typer.Option(help="'all' or such as '0-3,7'.")] = "all",
+    layers: Layers = "all",
     sites: Annotated[
         str, typer.Option(help="For SAEs: of resid_post, attn_out, mlp_out.")
     ] = "resid_post,attn_out,mlp_out",
@@ -94,8 +102,12 @@ def train(
     log: Annotated[
         list[str] | None, typer.Option(help="Besides training.jsonl: tensorboard, wandb.")
     ] = None,
-    seed: int = 0,
+    device: Device = None,
+    dtype: ModelDtype = None,
+    memory: Memory = None,
+    seed: Seed = 0,
     threads: Threads = None,
+    quiet: Quiet = False,
 ) -> None:
     """Train a suite of dictionaries, all sites and layers from one pass over the text.
 
@@ -108,6 +120,7 @@ def train(
     from saes.training.log import last_line
     from saes.training.run import RunOptions, check_place, cut_off
 
+    placement = placed(device, dtype, memory)
     at_least(1, tokens=tokens, width=width, reuse=reuse)
     at_least(0, k=k)
     check_place(out)
@@ -117,7 +130,7 @@ def train(
         raise ValueError("there is nothing to train on: give --text, or --cache")
     texts = suites.texts_of(text) if text else None
     with bars() as report:
-        loaded = suites.load_model(model, report)
+        loaded = suites.load_model(model, report, placement)
         chosen = parse_layers(layers, loaded.cfg.n_layers)
         kinds = [s.strip() for s in sites.split(",")]
         specs = suites.dictionary_specs(
@@ -148,6 +161,7 @@ def train(
                 resume=resume, checkpoint_every=checkpoint_every, logs=tuple(log or ())
             ),
             cache=cache,
+            memory=memory,
             report=report,
         )
     quality_table([s.name for s in specs], [asdict(q) for q in quality])
@@ -167,13 +181,18 @@ def cache(
         Path, typer.Option(help="Folder for the activations; goes on where it stopped.")
     ],
     model: Model = "bundled",
-    layers: Annotated[str, typer.Option(help="'all' or such as '0-3,7'.")] = "all",
+    layers: Layers = "all",
     sites: Annotated[
         str, typer.Option(help="Of resid_post, attn_out, mlp_in, mlp_out.")
     ] = "resid_post,attn_out,mlp_in,mlp_out",
     tokens: Annotated[int, typer.Option(help="Activations of each site.")] = 500_000,
     half: Annotated[bool, typer.Option("--half", help="Store bfloat16, half the size.")] = False,
+    device: Device = None,
+    dtype: ModelDtype = None,
+    memory: Memory = None,
+    seed: Seed = 0,
     threads: Threads = None,
+    quiet: Quiet = False,
 ) -> None:
     """Write activations to disk, for several trainings on one pass of the model.
 
@@ -183,11 +202,12 @@ def cache(
     from hooked_qwen.sites import Site, parse_layers
     from hooked_qwen.stream import StreamConfig
 
+    placement = placed(device, dtype, memory)
     at_least(1, tokens=tokens)
-    texts = suites.texts_of(text)
+    texts = suites.texts_of(text, seed=seed)
     kinds = [s.strip() for s in sites.split(",")]
     with bars() as report:
-        loaded = suites.load_model(model, report)
+        loaded = suites.load_model(model, report, placement)
         chosen = [Site(k, n) for n in parse_layers(layers, loaded.cfg.n_layers) for k in kinds]
         written = suites.cache_activations(
             loaded,
@@ -195,8 +215,9 @@ def cache(
             texts,
             out,
             tokens=tokens,
-            stream=StreamConfig(),
+            stream=StreamConfig(seed=seed),
             half=half,
+            memory=memory,
             report=report,
         )
     console.print(
@@ -206,7 +227,7 @@ def cache(
 
 @app.command()
 def evaluate(
-    dictionaries: Annotated[str, typer.Argument(help="A folder of dictionaries, or 'bundled'.")],
+    dictionaries: Dictionaries,
     text: Text,
     model: Model = "bundled",
     tokens: Annotated[int, typer.Option(help="Tokens of text to judge on.")] = 4096,
@@ -219,8 +240,13 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(help="Write the figures here as JSON, and beside it an SVG.")
     ] = None,
+    device: Device = None,
+    dtype: ModelDtype = None,
+    memory: Memory = None,
+    seed: Seed = 0,
     force: Force = False,
     threads: Threads = None,
+    quiet: Quiet = False,
 ) -> None:
     """How good dictionaries are, beside untrained ones and the best linear map of the same rank.
 
@@ -231,9 +257,11 @@ def evaluate(
     from circuits.render.quality import quality_figure
     from circuits.runs.overwrite import MADE_FROM, check_beside, check_record
 
+    placement = placed(device, dtype, memory)
     at_least(1, tokens=tokens)
     options = {"tokens": tokens, "mlp": mlp.value, "labelled": labelled and str(labelled)}
-    source = {} if out is None else suites.sources(dictionaries, model, text, **options)
+    options |= {"seed": seed}
+    source = {} if out is None else suites.sources(dictionaries, model, text, placement, **options)
     if out is not None:
         check_record(out, source, force=force)
         check_beside(out, ".svg", force=force)
@@ -242,10 +270,12 @@ def evaluate(
         record = suites.evaluate_suite(
             dictionaries,
             model,
-            suites.texts_of(text),
+            suites.texts_of(text, seed=seed),
             tokens,
             mlp=mlp.value,
             labelled=labelled,
+            seed=seed,
+            placement=placement,
             report=report,
         )
     found = record["dictionaries"]
@@ -260,7 +290,7 @@ def evaluate(
 
 @app.command()
 def feature(
-    dictionaries: Annotated[str, typer.Argument(help="Folder, hub name, or 'bundled'.")],
+    dictionaries: Dictionaries,
     which: Annotated[str, typer.Argument(help="SITE/INDEX, such as mlp_out.3/812.")],
     text: Text,
     model: Model = "bundled",
@@ -268,8 +298,13 @@ def feature(
     out: Annotated[
         Path, typer.Option(help="Folder for the examples of all features, made once, and cards.")
     ] = Path("features"),
+    device: Device = None,
+    dtype: ModelDtype = None,
+    memory: Memory = None,
+    seed: Seed = 0,
     force: Force = False,
     threads: Threads = None,
+    quiet: Quiet = False,
 ) -> None:
     """What a feature is about: its strongest examples, density, promoted tokens, neighbours.
 
@@ -278,17 +313,21 @@ def feature(
     from circuits import suites
     from circuits.features.terminal import card_view
 
+    placement = placed(device, dtype, memory)
     at_least(1, tokens=tokens)
+    source = suites.sources(dictionaries, model, text, placement, tokens=tokens, seed=seed)
     with bars() as report:
         card, paths = suites.feature(
             dictionaries,
             which,
             model,
-            suites.texts_of(text),
+            suites.texts_of(text, seed=seed),
             out,
             tokens=tokens,
-            made_from=suites.sources(dictionaries, model, text, tokens=tokens),
+            made_from=source,
             force=force,
+            seed=seed,
+            placement=placement,
             report=report,
         )
     console.print(card_view(card))
@@ -298,7 +337,7 @@ def feature(
 
 @app.command()
 def suite(
-    dictionaries: Annotated[str, typer.Argument(help="Folder, hub name, or 'bundled'.")],
+    dictionaries: Dictionaries,
     text: Text,
     model: Model = "bundled",
     tokens: Annotated[int, typer.Option(help="Tokens of text to look for examples in.")] = 262_144,
@@ -308,8 +347,13 @@ def suite(
     out: Annotated[
         Path, typer.Option(help="Folder for the examples of all features, made once, and the page.")
     ] = Path("features"),
+    device: Device = None,
+    dtype: ModelDtype = None,
+    memory: Memory = None,
+    seed: Seed = 0,
     force: Force = False,
     threads: Threads = None,
+    quiet: Quiet = False,
 ) -> None:
     """One page with every dictionary and a search over all features.
 
@@ -317,18 +361,23 @@ def suite(
     """
     from circuits import suites
 
+    placement = placed(device, dtype, memory)
     at_least(1, tokens=tokens)
+    options = {"tokens": tokens, "mlp": mlp.value, "seed": seed}
+    source = suites.sources(dictionaries, model, text, placement, **options)
     say_found(dictionaries, mlp)
     with bars() as report:
         page = suites.suite_overview(
             dictionaries,
             model,
-            suites.texts_of(text),
+            suites.texts_of(text, seed=seed),
             out,
             tokens=tokens,
             mlp=mlp.value,
-            made_from=suites.sources(dictionaries, model, text, tokens=tokens, mlp=mlp.value),
+            made_from=source,
             force=force,
+            seed=seed,
+            placement=placement,
             report=report,
         )
     console.print(f"page {page}", highlight=False)

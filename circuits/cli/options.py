@@ -2,11 +2,14 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from circuits.cli.tables import console
+
+if TYPE_CHECKING:
+    from hooked_qwen.placement import Placement
 
 Model = Annotated[
     str, typer.Option(help="Hub name, local folder, .gguf file, or 'bundled'.", show_default=True)
@@ -22,6 +25,72 @@ Force = Annotated[bool, typer.Option("--force", help="Replace what is there, mad
 TextBesideCache = Annotated[
     list[str] | None,
     typer.Option("--text", help="As for the other commands; with --cache only to judge on it."),
+]
+
+
+Dictionaries = Annotated[
+    str, typer.Argument(help="Folder, hub name, or 'bundled'.", show_default=False)
+]
+Layers = Annotated[str, typer.Option(help="'all' or such as '0-3,7'.")]
+Seed = Annotated[int, typer.Option(help="Seed of every random draw.")]
+SeedOfRun = Annotated[
+    int | None, typer.Option("--seed", help="Seed of the random controls; by default the run's.")
+]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        help="Where to compute: cpu, cuda, cuda:1, mps, another device of torch, or auto, the "
+        "first accelerator, else the CPU; by default auto, and for a run its own.",
+        show_default=False,
+    ),
+]
+Memory = Annotated[
+    float | None,
+    typer.Option(
+        help="GB that dictionaries and states may take on the device; by default all there is.",
+        show_default=False,
+    ),
+]
+
+
+class Dtype(StrEnum):
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+ModelDtype = Annotated[
+    Dtype | None,
+    typer.Option(
+        "--dtype",
+        help="Precision of the model, features and effects are float32 always; by default "
+        "float32, and for a run its own.",
+        show_default=False,
+    ),
+]
+
+
+def placed(
+    device: str | None, dtype: Dtype | None = None, memory: float | None = None
+) -> "Placement":
+    """Where to compute, checked before anything is read."""
+    from hooked_qwen.placement import Placement, find_device
+
+    if device is not None:
+        find_device(device)
+    return Placement(device=device, dtype=dtype.value if dtype else None, memory=memory)
+
+
+def _hush(quiet: bool) -> bool:
+    console.quiet = quiet
+    return quiet
+
+
+Quiet = Annotated[
+    bool,
+    typer.Option(
+        "--quiet", callback=_hush, help="Print nothing but notes and errors, show no progress."
+    ),
 ]
 
 

@@ -19,7 +19,8 @@ from rich.progress import (
 )
 from rich.table import Column
 
-from hooked_qwen.progress import Report
+from circuits.cli.tables import console
+from hooked_qwen.progress import Report, silent
 
 EVERY = 30.0
 "Seconds between plain lines."
@@ -31,7 +32,13 @@ LOOK = 1.0
 
 @contextmanager
 def bars() -> Generator[Report, None, None]:
-    """Yield a report that shows what is being done, how much of it, and the time left."""
+    """Yield a report that shows what is being done, how much of it, and the time left.
+
+    It shows nothing under `--quiet`.
+    """
+    if console.quiet:
+        yield silent
+        return
     with _drawn() if sys.stderr.isatty() else _printed() as report:
         yield report
 

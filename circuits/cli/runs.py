@@ -9,7 +9,22 @@ from typing import Annotated
 
 import typer
 
-from circuits.cli.options import Force, Mlp, Model, RunFolder, Threads, at_least, say_found
+from circuits.cli.options import (
+    Device,
+    Force,
+    Memory,
+    Mlp,
+    Model,
+    ModelDtype,
+    Quiet,
+    RunFolder,
+    Seed,
+    SeedOfRun,
+    Threads,
+    at_least,
+    placed,
+    say_found,
+)
 from circuits.cli.progress_bars import bars
 from circuits.cli.tables import (
     ablation_table,
@@ -148,15 +163,16 @@ def discover(
         list[str] | None,
         typer.Option(help="Text for features' examples, besides the prompts, as for train."),
     ] = None,
-    seed: Annotated[
-        int,
-        typer.Option(help="Draws the bundled text for examples; verify and ablate draw by it too."),
-    ] = 0,
+    device: Device = None,
+    dtype: ModelDtype = None,
+    memory: Memory = None,
+    seed: Seed = 0,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with this run where it was cut off.")
     ] = False,
     force: Force = False,
     threads: Threads = None,
+    quiet: Quiet = False,
 ) -> None:
     """Find the sparse feature circuit of a prompt set.
 
@@ -171,6 +187,7 @@ def discover(
     from circuits.runs import commands
     from circuits.runs.folder import Inputs
 
+    placement = placed(device, dtype, memory)
     if method is Method.replacement:
         raise ValueError(
             "graphs of a replacement model are not built yet: use --method sparse-feature"
@@ -212,6 +229,7 @@ def discover(
             seed=seed,
             force=force,
             resume=resume,
+            placement=placement,
             command=command_line(),
             report=report,
         )
@@ -236,9 +254,13 @@ def verify(
         Level,
         typer.Option(help="quick: nodes, edges and the circuit at three sizes, few controls."),
     ] = Level.full,
-    seed: Annotated[int | None, typer.Option(help="Of random controls; the run's if none.")] = None,
+    device: Device = None,
+    dtype: ModelDtype = None,
+    memory: Memory = None,
+    seed: SeedOfRun = None,
     force: Force = False,
     threads: Threads = None,
+    quiet: Quiet = False,
 ) -> None:
     """Hold a run against exact ablation: its nodes, its edges, and the circuit as a whole.
 
@@ -248,6 +270,7 @@ def verify(
     from circuits.runs.folder import read_run
     from circuits.verification.verify import VerifyConfig
 
+    placement = placed(device, dtype, memory)
     config = VerifyConfig(
         to=to.value if to else None,
         level=level.value,
@@ -255,7 +278,12 @@ def verify(
     )
     with bars() as report:
         record = commands.verify_run(
-            run, config=config, held_out=held_out, force=force, report=report
+            run,
+            config=config,
+            held_out=held_out,
+            force=force,
+            placement=placement,
+            report=report,
         )
     verification_table(record)
     console.print(
@@ -276,9 +304,13 @@ def ablate(
     to: Annotated[To, typer.Option(help="What they are set to.")] = To.zero,
     prompts: Annotated[Path | None, typer.Option(help="Other prompts to rerun.")] = None,
     name: Annotated[str | None, typer.Option(help="Folder under RUN/ablations.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of random controls; the run's if none.")] = None,
+    device: Device = None,
+    dtype: ModelDtype = None,
+    memory: Memory = None,
+    seed: SeedOfRun = None,
     force: Force = False,
     threads: Threads = None,
+    quiet: Quiet = False,
 ) -> None:
     """Cut features out, rerun the prompts, and find the graph that is left.
 
@@ -286,6 +318,7 @@ def ablate(
     """
     from circuits.runs import commands
 
+    placement = placed(device, dtype, memory)
     if sum([features is not None, top is not None, outside]) != 1:
         raise ValueError("say what to ablate with one of --features, --top or --outside")
     label = _ablation_name(features, top, to, prompts, seed) if name is None else name
@@ -300,6 +333,7 @@ def ablate(
             prompts=prompts,
             seed=seed,
             force=force,
+            placement=placement,
             report=report,
         )
     ablation_table(result)
@@ -356,7 +390,7 @@ def make_prompts(
         Split.train
     ),
     model: Model = "bundled",
-    seed: int = 0,
+    seed: Seed = 0,
     force: Force = False,
 ) -> None:
     """Write a prompt set of ours in words that are one token to a model.

@@ -68,6 +68,7 @@ from hooked_qwen.files import build_folder_atomically, content_hash, write_atomi
 from hooked_qwen.identity import identity
 from hooked_qwen.load import BUNDLED, load_tokenizer, local_folder
 from hooked_qwen.notices import notify
+from hooked_qwen.placement import ANYWHERE, Placement, device_of, placement_of
 from hooked_qwen.progress import Report, silent
 from hooked_qwen.tokens import Bos, token_blocks
 
@@ -166,6 +167,7 @@ def discover_run(
     seed: int = 0,
     force: bool = False,
     resume: bool = False,
+    placement: Placement = ANYWHERE,
     command: Sequence[str] = (),
     report: Report = silent,
 ) -> Discovery:
@@ -179,11 +181,12 @@ def discover_run(
     unless by `force`.
     """
     watch = Stopwatch()
-    check_run(out, lambda: made_from(inputs, config, seed, text), force=force)
+    source = made_from(inputs, config, seed, text, placement)
+    check_run(out, lambda: source, force=force)
     if given is not None:
         check_text(Path(inputs.prompts), prompt_lines(given), force=force)
     texts = texts_of(text) if text else None
-    loaded = open_inputs(inputs, config, given)
+    loaded = open_inputs(inputs, config, given, placement=placement)
     check_run(out, lambda: {"model_hash": identity(loaded.model)}, force=force)
     parts = NOTHING_KEPT
     if resume and callable(config.metric):
@@ -191,7 +194,7 @@ def discover_run(
             "a run whose metric is a Python function cannot be resumed: its parts are not kept"
         )
     if len(loaded.prompts) > config.batch_size and not callable(config.metric):
-        identified = _identified(loaded, made_from(inputs, config, seed, text))
+        identified = _identified(loaded, source)
         parts = open_parts(out, identified, resume=resume, force=force)
     discovery = discover(
         loaded.model, loaded.suite, loaded.prompts, config=config, parts=parts, report=report
@@ -206,6 +209,7 @@ def discover_run(
         config=config,
         command=command,
         watch=watch,
+        placement=placement_of(loaded.model, placement.memory),
         seed=seed,
         text=text,
         given=given,
@@ -220,6 +224,7 @@ def _identified(loaded: Loaded, source: Mapping[str, Any]) -> dict[str, Any]:
         **source,
         "model_hash": identity(loaded.model),
         "versions": versions(),
+        "device": str(device_of(loaded.model)),
         "threads": torch.get_num_threads(),
     }
 
@@ -248,20 +253,23 @@ def verify_run(
     held_out: Path | None = None,
     force: bool = False,
     metric: MetricChoice | None = None,
+    placement: Placement = ANYWHERE,
     report: Report = silent,
 ) -> dict[str, Any]:
     """Check a run against ablation; writes verification.json, exact effects, and the page.
 
-    `metric` is the run's, where that is a Python function.
+    `metric` is the run's, where that is a Python function. The run's own device and precision are
+    taken unless `placement` says otherwise.
 
     Raises `ValueError` where a verification with other settings would be lost, unless by `force`.
     """
     run = read_run(folder).with_metric(metric)
     path = folder / "verification.json"
     source = {**asdict(config), "held_out_hash": held_out and content_hash(held_out)}
+    source |= {"dtype": placement.dtype or run.placement.dtype}
     if not is_made_from(path, source | {"level": "quick"}):
         check_record(path, source, force=force)
-    loaded = run.open()
+    loaded = run.open(placement)
     record = verify(
         loaded.model,
         loaded.suite,
@@ -293,19 +301,21 @@ def ablate_run(
     seed: int | None = None,
     force: bool = False,
     metric: MetricChoice | None = None,
+    placement: Placement = ANYWHERE,
     report: Report = silent,
 ) -> dict[str, Any]:
     """Ablate nodes, rerun the prompts, find the graph that is left; into `ablations/<label>/`.
 
     The nodes are named by `features`, or the graph's `top` strongest features, or everything
     `outside` the graph. `seed` draws the controls, by default the run's. `metric` is the run's,
-    where that is a Python function.
+    where that is a Python function. The run's own device and precision are taken unless
+    `placement` says otherwise.
 
     Raises `ValueError` where another ablation of that name would be lost, unless by `force`.
     """
     into = folder / ABLATIONS / ablation_name(label)
     run = read_run(folder).with_metric(metric)
-    loaded = run.open()
+    loaded = run.open(placement)
     seed = run.seed if seed is None else seed
     edit = _edit(run, loaded, features, top, outside, to)
     source = {
@@ -313,6 +323,7 @@ def ablate_run(
         "outside": edit.kept is not None,
         "to": to,
         "seed": seed,
+        "dtype": placement.dtype or run.placement.dtype,
         "prompts_hash": prompts and content_hash(prompts),
     }
     check_record(into / "result.json", source, force=force)

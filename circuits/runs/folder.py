@@ -48,10 +48,12 @@ from circuits.prompts import (
 )
 from circuits.render.page import page
 from circuits.runs.overwrite import ABLATIONS, RUN, RUN_FILES
+from circuits.suites import load_model
 from hooked_qwen.files import content_hash, write_atomically
 from hooked_qwen.identity import identity
-from hooked_qwen.load import load, local_folder
-from hooked_qwen.threads import fit_threads
+from hooked_qwen.load import local_folder
+from hooked_qwen.notices import notify
+from hooked_qwen.placement import ANYWHERE, AUTO, Placement, is_here
 from saes.suite import MlpChoice, Suite, hash_of, load_suite, pinned
 
 PACKAGES = ("qwen-circuits", "torch", "transformers", "transformer-lens", "networkx", "safetensors")
@@ -118,16 +120,19 @@ class Loaded:
 
 
 def open_inputs(
-    inputs: Inputs, config: DiscoverConfig, given: Sequence[Prompt] | None = None
+    inputs: Inputs,
+    config: DiscoverConfig,
+    given: Sequence[Prompt] | None = None,
+    *,
+    placement: Placement = ANYWHERE,
 ) -> Loaded:
     """Load model, dictionaries and prompts; raises `ValueError` when they do not fit together.
 
     `given` are prompts that are not in the file yet.
     """
     prompts = read_prompts(Path(inputs.prompts)) if given is None else given
-    model = load(inputs.model)
-    fit_threads(model)
-    suite = load_suite(inputs.dictionaries, mlp=inputs.mlp)
+    model = load_model(inputs.model, placement=placement)
+    suite = load_suite(inputs.dictionaries, mlp=inputs.mlp, memory=placement.memory)
     _check_fit(model, suite)
     suite.notify_of_another_model(model)
     encoded = encode_prompts(
@@ -193,6 +198,7 @@ def write_run(
     config: DiscoverConfig,
     command: Sequence[str],
     watch: Stopwatch,
+    placement: Placement,
     seed: int = 0,
     text: Sequence[str] = (),
     given: Sequence[Prompt] | None = None,
@@ -220,7 +226,8 @@ def write_run(
         "dictionaries_path": inputs.dictionaries,
         "prompts_path": inputs.prompts,
         "model_hash": discovery.graph.graph["model"]["hash"],
-        **made_from(inputs, config, seed, text),
+        **made_from(inputs, config, seed, text, placement),
+        "device": placement.device,
         "begins_with": discovery.graph.graph["begins_with"],
         "prompts_left_out": discovery.graph.graph["prompts_left_out"],
         "norm_outliers": discovery.norm_outliers,
@@ -235,11 +242,16 @@ def versions() -> dict[str, str | None]:
 
 
 def made_from(
-    inputs: Inputs, config: DiscoverConfig, seed: int, text: Sequence[str]
+    inputs: Inputs,
+    config: DiscoverConfig,
+    seed: int,
+    text: Sequence[str],
+    placement: Placement = ANYWHERE,
 ) -> dict[str, Any]:
     """What decides a graph and its cards: the part of a manifest by which runs are the same."""
     return {
         "seed": seed,
+        "dtype": placement.dtype or "float32",
         "config": config.record() | {"mlp": inputs.mlp, "unfit": inputs.unfit},
         "text": list(text),
         **inputs.hashes(),
@@ -281,6 +293,8 @@ class Run:
     config: DiscoverConfig
     seed: int = 0
     "what the run was asked for, and the random draws of its checks are made with"
+    placement: Placement = ANYWHERE
+    "where it was found, and in which precision of the model"
 
     def with_metric(self, metric: MetricChoice | None) -> "Run":
         """The run with its metric given again, where that is a function, which files do not hold.
@@ -296,18 +310,35 @@ class Run:
             )
         return replace(self, config=replace(self.config, metric=metric))
 
-    def open(self) -> Loaded:
-        """Load what the run was made from; raises `ValueError` when any of it has changed."""
+    def open(self, placement: Placement = ANYWHERE) -> Loaded:
+        """Load what the run was made from; raises `ValueError` when any of it has changed.
+
+        On the run's own device where that is here, and in its precision, unless `placement` says
+        otherwise; another precision than the run's is said, for effects then differ.
+        """
         manifest = _read(self.folder / "manifest.json")
         for name, found in self.inputs.hashes().items():
             if found != manifest[name]:
                 raise self._changed(name.removesuffix("_hash"))
-        loaded = open_inputs(self.inputs, self.config)
+        loaded = open_inputs(self.inputs, self.config, placement=self._place(placement))
         if not self._is_model(loaded.model, manifest["model_hash"]):
             raise self._changed("model")
         if self.graph.graph.get("tokens_hash") not in (None, loaded.prompts.tokens_hash()):
             raise self._changed("model", "tokenizer of the model")
         return loaded
+
+    def _place(self, asked: Placement) -> Placement:
+        own = self.placement
+        if asked.dtype not in (None, own.dtype):
+            notify(
+                f"{self.folder} was found with the model in {own.dtype}, and is held against the "
+                f"model in {asked.dtype}: differences may be those of rounding"
+            )
+        device = asked.device or own.device or AUTO
+        if asked.device is None and not is_here(device):
+            notify(f"{self.folder} was found on {device}, which is not here: computing on another")
+            device = AUTO
+        return Placement(device=device, dtype=asked.dtype or own.dtype, memory=asked.memory)
 
     def _is_model(self, model: TransformerBridge, recorded: str | None) -> bool:
         if recorded in (None, identity(model)):
@@ -351,7 +382,11 @@ def read_run(folder: Path) -> Run:
     graph = graphs.load(folder / "graph.json")
     parsed = [(Node.parse(name), effect) for name, effect in ranking]
     seed = manifest.get("seed", 0)
-    return Run(folder, graph, parsed, inputs, DiscoverConfig(**config), seed)
+    # Earlier versions computed on the CPU in float32, and did not say so.
+    placement = Placement(
+        device=manifest.get("device", "cpu"), dtype=manifest.get("dtype", "float32")
+    )
+    return Run(folder, graph, parsed, inputs, DiscoverConfig(**config), seed, placement)
 
 
 def _version(package: str) -> str | None:

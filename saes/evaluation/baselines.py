@@ -10,9 +10,8 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from hooked_qwen.forward import run_through
 from hooked_qwen.hooks import capture
-from hooked_qwen.precision import our_precision
 from hooked_qwen.sites import Site
-from saes.dictionary import DictionarySpec, SparseDictionary, in_precision
+from saes.dictionary import DictionarySpec, SparseDictionary, fitted
 from saes.evaluation.metrics import BLOCKS_PER_PASS, Quality, evaluate
 from saes.evaluation.splice import is_outlier_pair, sites_of, unpadded
 from saes.suite import Suite
@@ -211,7 +210,7 @@ def _fits(
     dictionaries: Sequence[SparseDictionary],
     blocks: Int[Tensor, "blocks pos"],
 ) -> list[_Fit]:
-    fits = [_Fit(in_precision(d, our_precision(model))) for d in dictionaries]
+    fits = [_Fit(fitted(d, model)) for d in dictionaries]
     sites = sites_of(dictionaries)
     for tokens in blocks.split(BLOCKS_PER_PASS) if sites and len(blocks) else ():
         with capture(model, sites) as values:

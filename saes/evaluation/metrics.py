@@ -37,9 +37,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from hooked_qwen.precision import our_precision
 from hooked_qwen.tokens import token_blocks
-from saes.dictionary import SparseDictionary, in_precision
+from saes.dictionary import SparseDictionary, fitted
 from saes.evaluation.bootstrap import Interval, ratio, ratio_interval
 from saes.evaluation.splice import (
     CleanRun,
@@ -163,7 +162,7 @@ def evaluate(
     Raises `ValueError` for a target that is the same on every token: it has no variance.
     """
     report(0, len(blocks))
-    dictionaries = [in_precision(d, our_precision(model)) for d in dictionaries]
+    dictionaries = [fitted(d, model) for d in dictionaries]
     means = site_means(model, dictionaries, blocks.split(BLOCKS_PER_PASS))
     tallies = [_Tally(d, means[d.source, d.target]) for d in dictionaries]
     done = 0
@@ -191,7 +190,7 @@ def evaluate_jointly(
     Raises `ValueError` when there are none, and when two write one target.
     """
     _check_targets(dictionaries)
-    dictionaries = [in_precision(d, our_precision(model)) for d in dictionaries]
+    dictionaries = [fitted(d, model) for d in dictionaries]
     report(0, len(blocks))
     means = site_means(model, dictionaries, blocks.split(BLOCKS_PER_PASS))
     parts: list[Sums] = []

@@ -34,11 +34,10 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from hooked_qwen.forward import run_through
 from hooked_qwen.hooks import capture
-from hooked_qwen.precision import our_precision
 from hooked_qwen.sites import Site
 from hooked_qwen.texts import json_lines
 from hooked_qwen.tokens import encode_prompt
-from saes.dictionary import SparseDictionary, in_precision
+from saes.dictionary import SparseDictionary, fitted
 from saes.evaluation.baselines import untrained
 from saes.evaluation.bootstrap import Interval, ratio_interval
 from saes.evaluation.splice import is_outlier_pair, unpadded
@@ -128,7 +127,7 @@ def probe(
     Raises `ValueError` for other than two labels, and for fewer than four texts of one.
     """
     labels, positive = _two_labels(examples)
-    dictionary = in_precision(dictionary, our_precision(model))
+    dictionary = fitted(dictionary, model)
     pooled = _pooled(model, dictionary, [e.text for e in examples], pool, report)
     train = _half(positive, seed)
     probes = []

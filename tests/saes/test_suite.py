@@ -9,7 +9,7 @@ from saes import suite as suites
 from saes.dictionary import DictionarySpec
 from saes.formats import ours
 from saes.suite import Suite, find, load_suite, pinned
-from tests.conftest import random_dictionary, toy_suite
+from tests.conftest import random_dictionary, toy, toy_suite
 from tests.saes import published
 from tests.saes.published import CASES, ONE_OF_EACH
 
@@ -136,3 +136,30 @@ def test_looking_at_a_large_folder_reads_none_of_it(tmp_path, monkeypatch):
         (folder / f"layer_{layer}.safetensors").write_bytes(b"broken")
     monkeypatch.setattr(suites.Found, "load", None)
     assert len(load_suite(folder)) == 4
+
+
+def test_a_suite_keeps_what_fits_in_its_memory_and_reads_the_rest_again(folder):
+    one = sum(b.numel() * 4 for b in load_suite(folder)["attn_out.0"].buffers())
+    suite = load_suite(folder, memory=2.5 * one / 1e9)
+    first = suite["attn_out.0"]
+    assert suite["attn_out.1"] is not first
+    assert suite["attn_out.0"] is first, "two fit"
+    again = suite["attn_out.2"]
+    assert suite["attn_out.0"] is first, "asked for after attn_out.1"
+    assert suite["attn_out.2"] is again
+    kept = suite["attn_out.1"]
+    assert suite["attn_out.1"] is kept
+    read_again = suite["attn_out.0"]
+    assert read_again is not first
+    assert torch.equal(read_again.W_enc, first.W_enc)
+    tiny = load_suite(folder, memory=1e-9)
+    assert tiny["attn_out.0"] is tiny["attn_out.0"], "the one in use stays, whatever it takes"
+
+
+def test_a_suite_comes_to_the_device_of_the_model(folder, pretend):
+    suite = load_suite(folder)
+    moved = suite.fitting(toy(dtype=torch.float32).to("pretend"))
+    assert moved["resid_post.1"].W_dec.device.type == "pretend"
+    assert moved["resid_post.1"] is moved["resid_post.1"]
+    assert suite["resid_post.1"].W_dec.is_cpu
+    assert torch.equal(moved["resid_post.1"].W_dec.cpu(), suite["resid_post.1"].W_dec)

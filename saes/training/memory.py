@@ -1,0 +1,38 @@
+"""What a training holds in memory beside the model, before it is begun."""
+
+from collections.abc import Sequence
+
+from hooked_qwen.sites import Site
+from hooked_qwen.stream import StreamConfig
+from saes.dictionary import DictionarySpec
+from saes.training.config import TrainConfig
+
+FLOAT32 = 4
+"Bytes."
+COPIES = 4
+"Of each weight matrix: itself, its gradient, and the optimiser's two moments."
+
+
+def buffer_bytes(sites: Sequence[Site], d_model: int, stream: StreamConfig) -> int:
+    """The activations that are shuffled together, while they are joined: twice."""
+    return 2 * FLOAT32 * len(sites) * d_model * stream.buffer_size
+
+
+def training_bytes(
+    specs: Sequence[DictionarySpec], d_model: int, config: TrainConfig, stream: StreamConfig
+) -> int:
+    """Dictionaries with what trains them, the buffer, and the pre-activations of one batch."""
+    sites = sorted({site for spec in specs for site in (spec.source, spec.target)})
+    copies = COPIES + (1 if config.average else 0)
+    weights = 2 * copies * FLOAT32 * config.width * d_model * len(specs)
+    one_batch = 2 * FLOAT32 * config.width * stream.batch_size
+    return weights + one_batch + buffer_bytes(sites, d_model, stream)
+
+
+def require_memory(what: str, needed: int, memory: float | None, instead: str) -> None:
+    """Raise `ValueError` where `needed` bytes are more than `memory` GB."""
+    if memory is not None and needed > memory * 1e9:
+        raise ValueError(
+            f"{what} takes about {needed / 1e9:.3g} GB beside the model, more than the "
+            f"{memory:g} GB of --memory: {instead}"
+        )
