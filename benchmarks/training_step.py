@@ -34,8 +34,9 @@ from saes.nonlinearities import topk
 from saes.sae import sae
 from saes.training.config import TrainConfig
 from saes.training.initial import Normalisation
-from saes.training.sparse_step import Precision, Weights
-from saes.training.trainer import Trainee
+from saes.training.sparse_step import Precision
+from saes.training.step import Weights
+from saes.training.trainer import DictionaryTrainer
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "training_step.json"
@@ -212,7 +213,7 @@ def work() -> None:
 
 def our_steps(problem: Mapping[str, Tensor], k: int) -> dict[str, Step]:
     """Our step at both precisions, the plain formula, and the bare encoder product."""
-    steps = {name: _trainee(problem, k, precision) for name, precision in OURS.items()}
+    steps = {name: _ours(problem, k, precision) for name, precision in OURS.items()}
     steps[AUTOGRAD] = _autograd(problem, k)
     return steps | {name: _product(problem, dtype) for name, dtype in GEMMS.items()}
 
@@ -227,28 +228,19 @@ def _weights(problem: Mapping[str, Tensor]) -> Weights:
     )
 
 
-def _trainee(problem: Mapping[str, Tensor], k: int, precision: Precision) -> Step:
-    """`Trainee.learn`, what `saes.training.loop.fit` does to a batch."""
+def _ours(problem: Mapping[str, Tensor], k: int, precision: Precision) -> Step:
+    """`DictionaryTrainer.train_step`, what `saes.training.loop.fit` does to a batch."""
     features, d = problem["W_enc"].shape
     site, plain = Site("mlp_out", 0), Normalisation(torch.zeros(d), 1.0)
     config = TrainConfig(width=features, precision=precision, dead_after=10**9)
-    trainee = Trainee(
-        sae(site, k=k),
-        config,
-        plain,
-        plain,
-        _weights(problem),
-        rate=RATE,
-        seed=0,
-        bandwidth=0.0,
-    )
+    trainer = DictionaryTrainer(sae(site, k=k), config, plain, plain, _weights(problem), seed=0)
     numbers, batches = count(), cycle(problem["x"])
 
     def step() -> float:
         x = next(batches)
         batch = ActivationBatch({site: x}, {site: torch.zeros(len(x), dtype=torch.bool)})
-        trainee.learn(batch, RATE, next(numbers))
-        return trainee.loss * d
+        trainer.train_step(batch, RATE, next(numbers))
+        return float(trainer.shown["loss"]) * d
 
     return step
 

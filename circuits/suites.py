@@ -1,5 +1,7 @@
 """What each verb for dictionaries does, as one function: opened, done, written."""
 
+import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from hashlib import sha256
@@ -49,6 +51,8 @@ from transcoders.transcoder import transcoder
 
 Family = Literal["saes", "transcoders"]
 Texts = Callable[[], Iterator[str]]
+NOTE_EVERY = 1.0
+"Seconds between two readings of the loss for the progress bar."
 
 
 def texts_of(sources: Sequence[str | Path], *, seed: int = 0) -> Texts:
@@ -119,10 +123,15 @@ def train(
     )
     fit_threads(model, width=config.width)
     report("first activations", 0, 1)
+    note, last = "", -math.inf
 
     def step(now: Progress) -> None:
-        told = f"loss {now.loss:.3f}, L0 {now.l0:.0f}, FVU {now.fvu:.3f}, dead {now.dead:.0%}"
-        report("training", now.step, now.steps, f"{told}, {now.tokens_per_second:,.0f}/s")
+        nonlocal note, last
+        # Reading the numbers waits for the device.
+        if time.monotonic() - last >= NOTE_EVERY or now.step == now.steps:
+            note = f"loss {now.loss:.3f}, L0 {now.l0:.0f}, FVU {now.fvu:.3f}, dead {now.dead:.0%}"
+            last = time.monotonic()
+        report("training", now.step, now.steps, f"{note}, {now.tokens_per_second:,.0f}/s")
 
     return train_suite(
         model,

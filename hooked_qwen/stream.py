@@ -76,9 +76,13 @@ class ActivationBatch:
         self, source: Site, target: Site
     ) -> tuple[Float[Tensor, "tokens d_model"], Float[Tensor, "tokens d_model"]]:
         """Source and target rows of the tokens that are no outlier at either."""
-        keep = ~(self.outlier[source] | self.outlier[target])
-        x = self.values[source][keep]
-        return x, x if source == target else self.values[target][keep]
+        x, y = self.values[source], self.values[target]
+        # A mask as the index of each would make the host wait for the device twice.
+        keep = (~(self.outlier[source] | self.outlier[target])).nonzero().squeeze(1)
+        if len(keep) < len(x):
+            keep = keep.to(x.device)
+            x, y = (z.index_select(0, keep) for z in (x, y))
+        return (x, x) if source == target else (x, y)
 
 
 def buffers(

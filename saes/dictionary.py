@@ -21,9 +21,8 @@ from hooked_qwen.placement import device_of
 from hooked_qwen.precision import our_precision
 from hooked_qwen.sites import Site
 from hooked_qwen.tensor_files import aligned
+from saes.architectures.table import ARCHITECTURES, architecture
 from saes.nonlinearities import above_threshold, topk
-
-ARCHITECTURES = ("topk", "batch-topk", "jumprelu", "relu", "gated", "matryoshka")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +185,8 @@ def check_weights(spec: DictionarySpec, weights: dict[str, Tensor]) -> None:
         raise ValueError(f"an SAE reads and writes one site, but {d_source} != {d_target}")
     if spec.k is not None and not 0 < spec.k <= features:
         raise ValueError(f"k is {spec.k}, expected 1 to {features}, the number of features")
-    has_threshold, wants = "threshold" in weights, spec.architecture not in ("topk", "relu")
+    has_threshold = "threshold" in weights
+    wants = architecture(spec.architecture).threshold != "none"
     if has_threshold != wants:
         raise ValueError(
             f"the architecture {spec.architecture!r} "

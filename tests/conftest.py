@@ -2,6 +2,7 @@
 
 import os
 import string
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -166,6 +167,18 @@ def pretend():
     except CannotBuild as reason:
         pytest.skip(f"the pretend device cannot be built: {reason}")
     return tests.pretend
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Register the test device before any test runs, where one needs it.
+
+    Autograd makes a queue for each device that there is at the process's first backward pass.
+    """
+    if any("pretend" in getattr(item, "fixturenames", ()) for item in session.items):
+        from tests.pretend.build import CannotBuild
+
+        with suppress(CannotBuild):
+            import tests.pretend  # noqa: F401
 
 
 @pytest.fixture(scope="session")

@@ -28,6 +28,7 @@ from circuits.cli.options import (
 from circuits.cli.progress_bars import bars
 from circuits.cli.tables import console, probe_table, quality_table
 from circuits.render.words import counted
+from saes.architectures.table import ARCHITECTURES
 
 app = typer.Typer()
 
@@ -38,12 +39,11 @@ class Family(StrEnum):
 
 
 class Arch(StrEnum):
-    topk = "topk"
-    batch_topk = "batch-topk"
-    jumprelu = "jumprelu"
-    relu = "relu"
-    gated = "gated"
-    matryoshka = "matryoshka"
+    # A member for each row of the table; typer offers the members of an enumeration only.
+    locals().update({name.replace("-", "_"): name for name in ARCHITECTURES})
+
+
+TOPK = Arch("topk")
 
 
 class Precision(StrEnum):
@@ -67,7 +67,7 @@ def train(
     sites: Annotated[
         str, typer.Option(help="For SAEs: of resid_post, attn_out, mlp_out.")
     ] = "resid_post,attn_out,mlp_out",
-    arch: Annotated[Arch, typer.Option(help="How features are kept few.")] = Arch.topk,
+    arch: Annotated[Arch, typer.Option(help="How features are kept few.")] = TOPK,
     skip: Annotated[
         bool, typer.Option("--skip", help="Transcoders get a linear skip connection.")
     ] = False,

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooked_qwen.stream import ActivationBatch
-from saes.training.trainer import THRESHOLDED, Trainee
+from saes.training.trainer import DictionaryTrainer
 
 CALIBRATION_TOKENS = 65_536
 """Activations that thresholds are set on; at most four times those trained on.
@@ -33,19 +33,19 @@ Passages differ: the L0 of 16,384 tokens of running text is up to 4 % from that 
 
 @torch.no_grad()
 def calibrate(
-    trainees: Sequence[Trainee],
+    trainers: Sequence[DictionaryTrainer],
     following: Iterator[ActivationBatch],
     *,
     last: ActivationBatch,
     tokens: int,
     report: Callable[[int, int], None],
 ) -> None:
-    """Set the threshold of each trainee that needs one, on what follows in the stream.
+    """Set the threshold of each dictionary that needs one, on what follows in the stream.
 
     `tokens` is how many were trained on, `last` their last batch: where the stream has ended,
     it stands in for what would follow.
     """
-    chosen = [t for t in trainees if t.spec.architecture in THRESHOLDED]
+    chosen = [t for t in trainers if t.architecture.threshold == "calibrated"]
     if not chosen:
         return
     size = len(next(iter(last.values.values())))
@@ -54,11 +54,11 @@ def calibrate(
     first = next(following, None)
     stream = [last] if first is None else chain([first], islice(following, batches - 1))
     for done, batch in enumerate(stream, 1):
-        for trainee, search in zip(chosen, searches, strict=True):
-            search.add(trainee.pre_activations(batch))
+        for trainer, search in zip(chosen, searches, strict=True):
+            search.add(trainer.pre_activations(batch))
         report(done, batches)
-    for trainee, search in zip(chosen, searches, strict=True):
-        trainee.threshold = search.threshold()
+    for trainer, search in zip(chosen, searches, strict=True):
+        trainer.threshold = search.threshold()
 
 
 class LargestPerToken:

@@ -17,7 +17,7 @@ from saes.training.loop import Snapshot
 
 
 @dataclass
-class Keeper:
+class Checkpointer:
     """Writes a snapshot to `path` when the last one is older than `every` seconds."""
 
     path: Path

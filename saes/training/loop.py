@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import chain, islice
 from typing import Any
 
@@ -16,34 +17,65 @@ import torch
 from torch import Tensor
 
 from hooked_qwen.stream import ActivationBatch
+from saes.architectures.table import architecture
 from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.training.calibration import calibrate
 from saes.training.config import TrainConfig
-from saes.training.sparse_step import Memory
-from saes.training.trainer import Trainee
+from saes.training.step import Memory
+from saes.training.trainer import DictionaryTrainer
 
 BATCHES_FOR_MEAN = 8
+CHECK_EVERY = 50
+"Steps between two looks at whether losses are finite: a look waits for the device."
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What the loop reports after each step: averages over the dictionaries, and each of them."""
+    """What the loop reports after each step: averages over the dictionaries, and each of them.
+
+    Asking for any of `dictionaries`, `loss`, `fvu`, `l0` and `dead` waits for the device once.
+    """
 
     step: int
     steps: int
     tokens: int
-    loss: float
-    fvu: float
-    l0: float
-    dead: float
     rate: float
     "the learning rate of this step"
     tokens_per_second: float
     "since training started or was taken up again, everything included"
     model_share: float
     "share of that time spent waiting for activations"
-    dictionaries: Mapping[str, Mapping[str, float]] = field(repr=False)
-    "loss, fvu, l0 and dead share of each"
+    shown: Mapping[str, Mapping[str, Tensor]] = field(repr=False)
+    "loss, fvu, l0 and dead share of each, where they were computed"
+
+    @cached_property
+    def dictionaries(self) -> dict[str, dict[str, float]]:
+        """The same as Python's numbers."""
+        rows = torch.stack([torch.stack(list(of.values())).double() for of in self.shown.values()])
+        return {
+            name: dict(zip(of, row, strict=True))
+            for (name, of), row in zip(self.shown.items(), rows.tolist(), strict=True)
+        }
+
+    @property
+    def loss(self) -> float:
+        return self._mean("loss")
+
+    @property
+    def fvu(self) -> float:
+        return self._mean("fvu")
+
+    @property
+    def l0(self) -> float:
+        return self._mean("l0")
+
+    @property
+    def dead(self) -> float:
+        return self._mean("dead")
+
+    def _mean(self, name: str) -> float:
+        figures = self.dictionaries.values()
+        return sum(of[name] for of in figures) / len(figures)
 
 
 @dataclass(frozen=True)
@@ -85,8 +117,9 @@ def fit(
     between steps with a function that takes a snapshot; training that starts `after` one, with
     `batches` from its step on, ends with the same weights, bit for bit.
 
-    Raises `ValueError` when the stream ends before `config.tokens`, `FloatingPointError` naming
-    step and dictionary when a loss is not finite, and `RuntimeError` when memory runs out.
+    Raises `ValueError` when the stream ends before `config.tokens`, `RuntimeError` when memory
+    runs out, and `FloatingPointError` naming step and dictionary when a loss was not finite,
+    which is looked for every 50 steps and before a snapshot.
     """
     for spec in specs:
         _check_trainable(spec, config)
@@ -98,30 +131,32 @@ def fit(
     size = len(next(iter(first[0].values.values())))
     steps = max(1, config.tokens // size)
     memory = Memory()
-    trainees = [
-        Trainee.begin(spec, first, config, config.peak_rate, config.seed + n, memory)
+    trainers = [
+        DictionaryTrainer.begin(spec, first, config, config.seed + n, memory)
         for n, spec in enumerate(specs)
     ]
     begin = after.step if after else 0
     if after:
-        for n, trainee in enumerate(trainees):
-            trainee.restore(after.of(n))
+        for n, trainer in enumerate(trainers):
+            trainer.restore(after.of(n))
     stream, batch = chain(first, stream), first[0]
     for step in range(begin, steps):
-        with _saying(step):
+        with _out_of_memory_named(step):
             with clock.waiting():
                 batch = _next(stream, step, steps, size)
             rate = config.peak_rate * schedule(step, steps, config)
-            for trainee in trainees:
-                trainee.learn(batch, rate, step)
+            for trainer in trainers:
+                trainer.train_step(batch, rate, step)
+        if (step + 1) % CHECK_EVERY == 0 or step + 1 == steps:
+            _check_finite(trainers)
         if report is not None:
-            report(_progress(trainees, step + 1, steps, size, rate, clock, begin))
-        # Before that, the stream is ahead of the step.
+            report(_progress(trainers, step + 1, steps, size, rate, clock, begin))
+        # Until then the stream has been read further than the step count says.
         if keep is not None and step + 1 >= BATCHES_FOR_MEAN:
-            keep(lambda done=step + 1: _snapshot(trainees, done))
-    with _saying(steps):
-        calibrate(trainees, stream, last=batch, tokens=steps * size, report=report_calibration)
-    return [Trained(t.finish(), t.record() | {"tokens": steps * size}) for t in trainees]
+            keep(lambda done=step + 1: _snapshot(trainers, done))
+    with _out_of_memory_named(steps):
+        calibrate(trainers, stream, last=batch, tokens=steps * size, report=report_calibration)
+    return [Trained(t.finish(), t.record() | {"tokens": steps * size}) for t in trainers]
 
 
 def schedule(step: int, steps: int, config: TrainConfig) -> float:
@@ -134,11 +169,12 @@ def schedule(step: int, steps: int, config: TrainConfig) -> float:
 def _check_trainable(spec: DictionarySpec, config: TrainConfig) -> None:
     if spec.signed:
         raise ValueError(f"{spec.name}: dictionaries with negative features are not trained")
-    if spec.architecture in ("batch-topk", "matryoshka") and spec.k is None:
+    how = architecture(spec.architecture)
+    if how.needs_k and spec.k is None:
         raise ValueError(f"{spec.name}: {spec.architecture} is trained with a k, the average")
     if spec.k is not None and not 0 < spec.k <= config.width:
         raise ValueError(f"{spec.name}: k is {spec.k}, expected 1 to {config.width}, the width")
-    if config.prefixes and spec.architecture not in ("topk", "matryoshka"):
+    if config.prefixes and how.nested is None:
         raise ValueError(f"{spec.name}: {spec.architecture} has no prefixes; matryoshka has")
 
 
@@ -153,7 +189,7 @@ def _next(stream: Iterator[ActivationBatch], step: int, steps: int, size: int) -
 
 
 @contextmanager
-def _saying(step: int) -> Iterator[None]:
+def _out_of_memory_named(step: int) -> Iterator[None]:
     """Say at which step memory ran out, and what to do."""
     try:
         yield
@@ -184,7 +220,7 @@ class _Clock:
 
 
 def _progress(
-    trainees: Sequence[Trainee],
+    trainers: Sequence[DictionaryTrainer],
     step: int,
     steps: int,
     size: int,
@@ -192,28 +228,29 @@ def _progress(
     clock: _Clock,
     begin: int,
 ) -> Progress:
-    figures = {trainee.spec.name: trainee.figures() for trainee in trainees}
-    means = {
-        name: sum(f[name] for f in figures.values()) / len(figures)
-        for name in ("loss", "fvu", "l0", "dead")
-    }
     seconds = max(clock.seconds(), 1e-9)
     return Progress(
         step,
         steps,
         step * size,
-        **means,
-        rate=rate,
+        rate,
         tokens_per_second=(step - begin) * size / seconds,
         model_share=clock.waited / seconds,
-        dictionaries=figures,
+        shown={trainer.spec.name: trainer.shown for trainer in trainers},
     )
 
 
-def _snapshot(trainees: Sequence[Trainee], step: int) -> Snapshot:
+def _check_finite(trainers: Sequence[DictionaryTrainer]) -> None:
+    for trainer in trainers:
+        trainer.check_finite()
+
+
+def _snapshot(trainers: Sequence[DictionaryTrainer], step: int) -> Snapshot:
+    # The last good checkpoint must not be replaced by a broken one.
+    _check_finite(trainers)
     tensors = {
         f"{n}/{name}": value
-        for n, trainee in enumerate(trainees)
-        for name, value in trainee.state().items()
+        for n, trainer in enumerate(trainers)
+        for name, value in trainer.state().items()
     }
     return Snapshot(step, tensors)

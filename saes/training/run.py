@@ -26,7 +26,7 @@ from hooked_qwen.texts_read import TextsRead
 from saes.dictionary import DictionarySpec
 from saes.evaluation.metrics import Quality, evaluate, held_out_blocks
 from saes.formats import ours
-from saes.training.checkpoint import Keeper, read_snapshot
+from saes.training.checkpoint import Checkpointer, read_snapshot
 from saes.training.config import TrainConfig, record_of
 from saes.training.log import LOG, LOGS, open_log
 from saes.training.loop import Progress, Trained, fit
@@ -105,7 +105,7 @@ def train_suite(
             config=config,
             report=tell,
             report_calibration=lambda done, total: report_stage("thresholds", done, total),
-            keep=Keeper(
+            keep=Checkpointer(
                 place,
                 options.checkpoint_every,
                 what,

@@ -49,26 +49,41 @@ def select_topk(pre: Float[Tensor, "tokens features"], k: int) -> Pairs:
     return Pairs(features.flatten(), values.relu().flatten(), counts)
 
 
-def select_batch_topk(pre: Float[Tensor, "tokens features"], k: int, *, guess: float) -> Pairs:
+def select_batch_topk(
+    pre: Float[Tensor, "tokens features"], k: int, *, guess: Float[Tensor, ""] | None = None
+) -> Pairs:
     """The `k * tokens` largest pre-activations of the whole batch, where positive.
 
     `guess` is a value that about the wanted number of them exceed, such as the threshold of the
-    batch before: it saves time when right and changes nothing when wrong.
+    batch before: it saves time on the CPU when right and changes nothing when wrong.
 
     Source: Bussmann et al. 2024, arXiv:2412.06410.
     """
     wanted = min(k * len(pre), pre.numel())
     flat = pre.flatten()
+    if pre.is_cpu:
+        chosen = _largest_by_guess(flat, wanted, 0.0 if guess is None else float(guess))
+    else:
+        chosen = _largest_at_once(flat, wanted)
+    tokens = chosen // pre.shape[1]
+    counts = starts_of(tokens, len(pre)).diff()
+    return Pairs(chosen % pre.shape[1], flat[chosen].relu(), counts)
+
+
+def _largest_by_guess(flat: Float[Tensor, " all"], wanted: int, guess: float) -> Int[Tensor, " n"]:
+    """Where the positive ones of the `wanted` largest lie, rising."""
     candidates = (flat > guess).nonzero().squeeze(1) if guess > 0 else None
     if candidates is None or not wanted <= len(candidates) <= 4 * wanted:
         candidates = (flat > 0).nonzero().squeeze(1)
-    values = flat[candidates]
-    if len(candidates) > wanted:
-        values, kept = values.topk(wanted, sorted=False)
-        candidates, order = candidates[kept].sort()
-        values = values[order]
-    tokens = candidates // pre.shape[1]
-    return Pairs(candidates % pre.shape[1], values, torch.bincount(tokens, minlength=len(pre)))
+    if len(candidates) <= wanted:
+        return candidates
+    kept = flat[candidates].topk(wanted, sorted=False).indices
+    return candidates[kept].sort().values
+
+
+def _largest_at_once(flat: Float[Tensor, " all"], wanted: int) -> Int[Tensor, " wanted"]:
+    """Where the `wanted` largest lie, rising: how many are positive would have to be waited for."""
+    return flat.topk(wanted, sorted=False).indices.sort().values
 
 
 def largest(
@@ -101,3 +116,11 @@ def prefix_of(
         return 0
     ends = torch.tensor(prefixes, device=features.device)
     return torch.bucketize(features, ends, right=True)
+
+
+def starts_of(rising: Int[Tensor, " pairs"], rows: int) -> Int[Tensor, " ends"]:
+    """Where each row's pairs start in the `rising` rows of all pairs, and where the last ends.
+
+    Counting them with `bincount` makes the host wait for a device.
+    """
+    return torch.ops.aten._convert_indices_from_coo_to_csr(rising, rows)

@@ -21,17 +21,18 @@ pairs of one token within one step of the prefixes.
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from saes.nonlinearities import topk
-from saes.training.selection import Pairs, prefix_of, select_batch_topk, select_topk
+from saes.training.selection import Pairs, prefix_of, select_batch_topk, select_topk, starts_of
+from saes.training.step import Memory, StepResult, Weights, precise, sum_of_squares
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -44,67 +45,6 @@ CANDIDATES = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Weights:
-    """What a dictionary learns, or the gradients of it; the last three not by all architectures."""
-
-    W_enc: Float[Tensor, "features d_source"]
-    b_enc: Float[Tensor, " features"]
-    W_dec: Float[Tensor, "features d_target"]
-    b_dec: Float[Tensor, " d_target"]
-    W_skip: Float[Tensor, "d_target d_source"] | None = None
-    log_threshold: Float[Tensor, " features"] | None = None
-    "JumpReLU: logarithm of the threshold"
-    r_mag: Float[Tensor, " features"] | None = None
-    "Gated: logarithm of the magnitude's scale over the gate's; `b_enc` is the gate's bias"
-    b_mag: Float[Tensor, " features"] | None = None
-
-    def named(self) -> dict[str, Tensor]:
-        """The tensors that are there."""
-        found = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: value for name, value in found.items() if value is not None}
-
-
-class Memory:
-    """Large tensors that the steps of one or several dictionaries write into in turn.
-
-    The system clears fresh memory first, which costs as much time as the sparse products do.
-    """
-
-    def __init__(self) -> None:
-        self._kept: dict[str, Tensor] = {}
-
-    def take(
-        self, use: str, rows: int, columns: int, like: Tensor
-    ) -> Float[Tensor, "rows columns"]:
-        """Memory for `use`, with anything in it, until `use` is taken again."""
-        size, kept = rows * columns, self._kept.get(use)
-        if (
-            kept is None
-            or (kept.dtype, kept.device) != (like.dtype, like.device)
-            or len(kept) < size
-        ):
-            kept = self._kept[use] = like.new_empty(size)
-        return kept[:size].view(rows, columns)
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """Gradients of one batch and what the log shows of it."""
-
-    gradients: Weights
-    along: Float[Tensor, " features"]
-    "product of each decoder row with its gradient: the part that only changes the row's length"
-    loss: float
-    squared_error: float
-    "of the whole reconstruction, summed over the batch"
-    fired: Int[Tensor, " fired"]
-    "features that were on, repeats allowed"
-    l0: float
-    smallest: float
-    "the smallest feature that was on"
-
-
-@dataclass(frozen=True, kw_only=True)
 class Choice:
     """How many features are kept, and for which nested prefixes the loss is counted."""
 
@@ -113,7 +53,7 @@ class Choice:
     "the largest of the batch together, not of each token"
     prefixes: tuple[int, ...]
     "widths, rising; the last is the whole"
-    guess: float = 0.0
+    guess: Float[Tensor, ""] | None = None
     "about the smallest feature kept in the batch before"
     precision: Precision = "float32"
     "of the encoder's product when it chooses features; their values are float32 in any case"
@@ -173,23 +113,20 @@ def sparse_step(
     final = error[:, -1]
     squared_error = sum_of_squares(final)
     loss = sum_of_squares(error) / error.numel()
-    if len(dead) and aux_coefficient and squared_error > 0:
-        loss += _add_aux(gradients, along, weights, x, final, dead, aux_coefficient / squared_error)
+    if len(dead) and aux_coefficient:
+        # Where there is no error, none of it can be explained.
+        share = torch.where(squared_error > 0, aux_coefficient / squared_error, 0.0)
+        loss = loss + _add_aux(gradients, along, weights, x, final, dead, share)
     on = values > 0
     return StepResult(
-        gradients,
-        along,
-        loss,
-        squared_error,
-        fired=bags.features[on],
-        l0=float(on.sum()) / len(x),
-        smallest=float(values[on].min()) if bool(on.any()) else 0.0,
+        gradients=gradients,
+        along=along,
+        loss=loss,
+        squared_error=squared_error,
+        fired=_any(on, bags.features, len(weights.W_enc)),
+        l0=precise(on.sum()) / len(x),
+        numbers={"smallest": _smallest(values, on)} if choice.of_batch else {},
     )
-
-
-def sum_of_squares(x: Float[Tensor, "*rows columns"]) -> float:
-    """Row by row: no memory for the squares, and no rounding of one long sum, 1 % at 10^8."""
-    return float(x.norm(dim=-1).square().sum())
 
 
 def _encode(
@@ -310,7 +247,7 @@ class _Bags:
         if n > 1:
             ids, order = (ids * n + prefix_of(features, prefixes)).sort(stable=True)
             features = features[order]
-            counts = torch.bincount(ids, minlength=n * len(pairs.counts))
+            counts = starts_of(ids, n * len(pairs.counts)).diff()
         return cls(features, ids, counts.cumsum(0) - counts, n, order)
 
 
@@ -321,8 +258,8 @@ def _add_aux(
     x: Float[Tensor, "tokens d_source"],
     error: Float[Tensor, "tokens d_target"],
     dead: Int[Tensor, " dead"],
-    coefficient: float,
-) -> float:
+    coefficient: Float[Tensor, ""],
+) -> Float[Tensor, ""]:
     """Add the gradients of AuxK; products over the dead features only are small enough dense."""
     k_aux = min(max(1, error.shape[-1] // 2), len(dead))
     f = topk(torch.addmm(weights.b_enc[dead], x, weights.W_enc[dead].T), k_aux)
@@ -361,9 +298,8 @@ class _ByFeature:
     @classmethod
     def of(cls, features: Int[Tensor, " pairs"], width: int) -> "_ByFeature":
         # 32-bit keys sort in a third of the time.
-        order = features.int().sort(stable=True).indices
-        counts = torch.bincount(features, minlength=width)
-        return cls(order, F.pad(counts.cumsum(0), (1, 0)))
+        rising, order = features.int().sort(stable=True)
+        return cls(order, starts_of(rising, width))
 
     def product(
         self,
@@ -395,3 +331,17 @@ def _sums(
     return torch.zeros(width, dtype=values.dtype, device=values.device).index_add_(
         0, features, values
     )
+
+
+def _any(
+    on: Bool[Tensor, " pairs"], features: Int[Tensor, " pairs"], width: int
+) -> Bool[Tensor, " features"]:
+    """Whether any of a feature's pairs is on."""
+    # What is off marks one more row: leaving it out would make the host wait for its number.
+    marks = torch.zeros(width + 1, dtype=torch.bool, device=on.device)
+    return marks.scatter_(0, features.where(on, width), True)[:width]
+
+
+def _smallest(values: Float[Tensor, " pairs"], on: Bool[Tensor, " pairs"]) -> Float[Tensor, ""]:
+    """The smallest value that is on, infinite where none is."""
+    return precise(F.pad(values.where(on, torch.inf), (0, 1), value=torch.inf).amin())

@@ -1,45 +1,32 @@
-"""One dictionary while it trains: weights, optimiser, and when each feature last fired."""
+"""One dictionary while it trains: weights, optimiser, and when each feature last fired.
 
-import math
-from collections.abc import Mapping, Sequence
+On a device nothing here waits for it but the list of dead features, which AuxK needs: what the log
+shows stays there until it is read, and so does the step at which a loss was not finite.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hooked_qwen.stream import ActivationBatch
+from saes.architectures.architecture import Begun, Start, StepOptions
+from saes.architectures.table import architecture
 from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.training.config import TrainConfig, record_of
-from saes.training.dense_step import Penalty, penalised_step
 from saes.training.initial import Normalisation, initial_weights, nested_widths
-from saes.training.sparse_step import (
-    Choice,
-    Memory,
-    StepResult,
-    Weights,
-    sparse_step,
-    sum_of_squares,
-)
+from saes.training.step import Memory, Numbers, StepResult, Weights, number_like, sum_of_squares
 
-SPARSE = ("topk", "batch-topk", "matryoshka")
-"Architectures that keep a chosen number of features, and train by the sparse step."
-THRESHOLDED = ("batch-topk", "matryoshka")
-"Of these, those that get a threshold after training (`saes.training.calibration`)."
-BANDWIDTH = 0.5
-"Width of JumpReLU's kernel, as a share of the standard deviation of the first pre-activations."
-THRESHOLD_RATE = 10.0
-"Learning rate of JumpReLU's log-thresholds over that of the weights: they have far to go."
-TARGET_COEFFICIENT = 3.0
-"Weight of JumpReLU's quadratic penalty, at which L0 ends within a few percent of its target."
-CONTROL_RATE = 0.02
-"Largest relative change of the L1 coefficient in a step, where L0 is to reach a k."
 FVU_MEMORY = 0.95
 "Decay of the running mean of the FVU that is shown."
+SHOWN = ("loss", "fvu", "l0", "dead")
+"What the log shows of a dictionary."
 
 
-class Trainee:
-    """One dictionary while it trains; `learn` takes one batch, `finish` folds the weights."""
+class DictionaryTrainer:
+    """One dictionary while it trains; `train_step` takes one batch, `finish` folds the weights."""
 
     def __init__(
         self,
@@ -49,30 +36,29 @@ class Trainee:
         target: Normalisation,
         weights: Weights,
         *,
-        rate: float,
         seed: int,
-        bandwidth: float,
+        numbers: Numbers | None = None,
         memory: Memory | None = None,
     ) -> None:
+        """`weights` with the architecture's own, and the `numbers` that it goes by.
+
+        Dictionaries that train in turn may share `memory`.
+        """
+        self.architecture = architecture(spec.architecture)
         self.memory = memory or Memory()
         self.spec, self.config, self.seed = spec, config, seed
         self.source, self.target, self.weights = source, target, weights
-        self.bandwidth = bandwidth
+        self.numbers: Numbers = dict(numbers or {})
         self.parameters = {n: torch.nn.Parameter(w) for n, w in weights.named().items()}
-        slow = [p for n, p in self.parameters.items() if n != "log_threshold"]
-        groups = [{"params": slow, "lr": rate, "relative": 1.0}]
-        if weights.log_threshold is not None:
-            fast = [self.parameters["log_threshold"]]
-            groups.append({"params": fast, "lr": rate, "relative": THRESHOLD_RATE})
-        self.optimiser = torch.optim.Adam(groups, fused=True, eps=1e-9)
+        self.optimiser = _adam(self.parameters, self.architecture.rates)
         self.averages = {n: w.clone() for n, w in weights.named().items()} if config.average else {}
-        self.silent = torch.zeros(config.width, dtype=torch.long, device=weights.W_dec.device)
-        self.fvu, self.l0, self.loss = 1.0, 0.0, 0.0
-        self.updates = 0
-        self.smallest = 0.0
+        device = weights.W_dec.device
+        self.tokens_since_fired = torch.zeros(config.width, dtype=torch.long, device=device)
+        self.shown = {name: number_like(0.0, weights.W_dec) for name in SHOWN}
+        self.not_finite = torch.full((3,), -1, dtype=torch.long, device=device)
+        "The first step with a loss, source or target that is not finite; -1: none"
+        self.updates, self.outliers, self.tokens = 0, 0, 0
         self.threshold = 0.0
-        self.coefficient = config.sparsity
-        self.outliers = 0
         self.prefixes = nested_widths(spec, config)
 
     @classmethod
@@ -81,120 +67,93 @@ class Trainee:
         spec: DictionarySpec,
         first: Sequence[ActivationBatch],
         config: TrainConfig,
-        rate: float,
         seed: int,
         memory: Memory | None = None,
-    ) -> "Trainee":
-        """A dictionary before its first step; `first` sets the normalisation.
-
-        Dictionaries that learn in turn may share `memory`.
-        """
+    ) -> "DictionaryTrainer":
+        """A dictionary before its first step; `first` sets the normalisation."""
         pairs = [batch.pair(spec.source, spec.target) for batch in first]
         x, y = torch.cat([x for x, _ in pairs]), torch.cat([y for _, y in pairs])
         source, target = Normalisation.of(x), Normalisation.of(y)
-        weights, spread = initial_weights(spec, config.width, source.apply(x), y.shape[1], seed)
+        x = source.apply(x)
+        weights = initial_weights(spec, config.width, x, y.shape[1], seed)
+        begun: Begun = architecture(spec.architecture).begin(
+            Start(weights=weights, x=x, k=spec.k, sparsity=config.sparsity)
+        )
+        weights = Weights.of(weights.named() | dict(begun.parameters))
         return cls(
             spec,
             config,
             source,
             target,
             weights,
-            rate=rate,
             seed=seed,
-            bandwidth=BANDWIDTH * spread,
+            numbers=begun.numbers,
             memory=memory,
         )
 
     def is_dead(self) -> Bool[Tensor, " features"]:
-        return self.silent > self.config.dead_after
-
-    def figures(self) -> dict[str, float]:
-        """What the log shows of the last step."""
-        return {
-            "loss": self.loss,
-            "fvu": self.fvu,
-            "l0": self.l0,
-            "dead": float(self.is_dead().float().mean()),
-        }
+        return self.tokens_since_fired > self.config.dead_after
 
     @torch.no_grad()
-    def learn(self, batch: ActivationBatch, rate: float, step: int) -> None:
-        """Take one step at learning rate `rate`; raises `FloatingPointError` on a loss of NaN."""
-        x, y = batch.pair(self.spec.source, self.spec.target)
-        self.outliers += len(batch.values[self.spec.source]) - len(x)
-        if not len(x):
+    def train_step(self, batch: ActivationBatch, rate: float, step: int) -> None:
+        """Take one step at learning rate `rate`; `check_finite` tells whether it went well."""
+        raw_x, raw_y = batch.pair(self.spec.source, self.spec.target)
+        self.outliers += len(batch.values[self.spec.source]) - len(raw_x)
+        if not len(raw_x):
             return
         same = self.spec.source == self.spec.target
-        x = self.source.apply(x)
-        y = x if same else self.target.apply(y)
-        result = self._step(x, y)
-        self._note(result, y, step, batch)
+        x = self.source.apply(raw_x)
+        y = x if same else self.target.apply(raw_y)
+        options = StepOptions(
+            k=self.spec.k,
+            prefixes=self.prefixes,
+            config=self.config,
+            numbers=self.numbers,
+            dead=self._dead,
+            memory=self.memory,
+        )
+        result = self.architecture.step(self.weights, x, y, options)
+        fvu = result.squared_error / sum_of_squares(y)
+        self._note(result, fvu, len(y))
+        self._note_finite(fvu, raw_x, raw_x if same else raw_y, step)
         self._update(result, rate)
 
-    def _step(self, x: Float[Tensor, "tokens s"], y: Float[Tensor, "tokens t"]) -> StepResult:
-        if self.spec.architecture in SPARSE:
-            assert self.spec.k is not None
-            choice = Choice(
-                k=self.spec.k,
-                of_batch=self.spec.architecture in THRESHOLDED,
-                prefixes=self.prefixes,
-                guess=0.9 * self.smallest,
-                precision=self.config.precision,
-            )
-            return sparse_step(
-                self.weights,
-                x,
-                y,
-                choice=choice,
-                dead=self.is_dead().nonzero().flatten(),
-                aux_coefficient=self.config.aux_coefficient,
-                memory=self.memory,
-            )
-        quadratic = self.spec.architecture == "jumprelu" and self.spec.k is not None
-        penalty = Penalty(
-            architecture=self.spec.architecture,
-            coefficient=TARGET_COEFFICIENT if quadratic else self.coefficient,
-            target=self.spec.k if quadratic else None,
-            bandwidth=self.bandwidth,
-        )
-        return penalised_step(self.weights, x, y, penalty=penalty)
+    def _dead(self) -> Int[Tensor, " dead"]:
+        """The dead features, for AuxK: none where it is off or it is too early for any."""
+        if not self.config.aux_coefficient or self.tokens <= self.config.dead_after:
+            return self.tokens_since_fired.new_empty(0)
+        return self.is_dead().nonzero().flatten()
 
-    def _note(
-        self, result: StepResult, y: Float[Tensor, "tokens d"], step: int, batch: ActivationBatch
-    ) -> None:
-        fvu = result.squared_error / sum_of_squares(y)
-        if not fvu < float("inf"):
-            for site in (self.spec.source, self.spec.target):
-                if not torch.isfinite(batch.values[site]).all():
-                    raise FloatingPointError(
-                        f"the model's activations at {site} hold numbers that are not finite, at "
-                        f"step {step}: its weights are damaged, or its precision is too short; "
-                        "the last checkpoint is kept"
-                    )
-            raise FloatingPointError(
-                f"the loss of {self.spec.name} is {fvu} at step {step}: "
-                "lower the learning rate; the last checkpoint is kept"
-            )
+    def _note(self, result: StepResult, fvu: Float[Tensor, ""], tokens: int) -> None:
         self.updates += 1
-        self.fvu += share_of_last(FVU_MEMORY, self.updates) * (fvu - self.fvu)
-        self.l0, self.loss = result.l0, result.loss
-        self.silent += len(y)
-        self.silent[result.fired] = 0
-        self.smallest = result.smallest
-        if self.spec.architecture in ("relu", "gated") and self.spec.k is not None:
-            excess = math.log(max(result.l0, 1e-3) / self.spec.k)
-            self.coefficient *= math.exp(CONTROL_RATE * max(-1.0, min(1.0, excess)))
+        self.tokens += tokens
+        self.numbers = result.numbers
+        self.tokens_since_fired += tokens
+        self.tokens_since_fired.masked_fill_(result.fired, 0)
+        mean = self.shown["fvu"]
+        mean = mean + share_of_last(FVU_MEMORY, self.updates) * (fvu - mean)
+        dead = self.is_dead().float().mean()
+        self.shown = {"loss": result.loss, "fvu": mean, "l0": result.l0, "dead": dead}
+
+    def _note_finite(
+        self,
+        fvu: Float[Tensor, ""],
+        x: Float[Tensor, "tokens s"],
+        y: Float[Tensor, "tokens t"],
+        step: int,
+    ) -> None:
+        largest = [torch.linalg.vector_norm(site, torch.inf) for site in (x, y)]
+        bad = ~torch.isfinite(torch.stack([fvu, *(n.to(fvu.dtype) for n in largest)]))
+        self.not_finite.masked_fill_(bad & (self.not_finite < 0), step)
 
     def _update(self, result: StepResult, rate: float) -> None:
         gradients, W_dec = result.gradients, self.weights.W_dec
         # The part of the gradient along a unit row only changes its length.
         gradients.W_dec.addcmul_(result.along.unsqueeze(-1), W_dec, value=-1)
         found = gradients.named()
-        norm = math.sqrt(sum(sum_of_squares(g) for g in found.values()))
+        shorten(found.values(), self.config.gradient_norm)
         for name, parameter in self.parameters.items():
             parameter.grad = found[name]
-            if norm > self.config.gradient_norm:
-                parameter.grad.mul_(self.config.gradient_norm / norm)
         for group in self.optimiser.param_groups:
             group["lr"] = rate * group["relative"]
         self.optimiser.step()
@@ -204,6 +163,23 @@ class Trainee:
         for name, average in self.averages.items():
             average.lerp_(self.parameters[name].detach(), share)
 
+    def check_finite(self) -> None:
+        """Raise `FloatingPointError` naming the step at which a loss was not finite."""
+        loss, source, target = self.not_finite.tolist()
+        if loss < 0:
+            return
+        for site, first in ((self.spec.source, source), (self.spec.target, target)):
+            if first == loss:
+                raise FloatingPointError(
+                    f"the model's activations at {site} hold numbers that are not finite, at "
+                    f"step {loss}: its weights are damaged, or its precision is too short; "
+                    "the last checkpoint is kept"
+                )
+        raise FloatingPointError(
+            f"the loss of {self.spec.name} is not finite at step {loss}: "
+            "lower the learning rate; the last checkpoint is kept"
+        )
+
     def state(self) -> dict[str, Tensor]:
         """Everything that the next step depends on."""
         tensors = dict(self.weights.named())
@@ -211,15 +187,15 @@ class Trainee:
         for name, parameter in self.parameters.items():
             for key, value in self.optimiser.state[parameter].items():
                 tensors[f"{key} {name}"] = value
-        tensors |= {"silent": self.silent}
+        tensors |= {"silent": self.tokens_since_fired}
         for side, norm in (("source", self.source), ("target", self.target)):
-            tensors |= {f"mean {side}": norm.mean, f"scale {side}": _number(norm.scale)}
-        for name in _NUMBERS:
-            tensors[name] = _number(getattr(self, name))
+            scale = torch.tensor(norm.scale, dtype=torch.float64)
+            tensors |= {f"mean {side}": norm.mean, f"scale {side}": scale}
+        tensors |= {"outliers": torch.tensor(self.outliers)} | self.shown | self.numbers
         return {name: value.detach().cpu().clone() for name, value in tensors.items()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from `state`, of a trainee of the same spec and configuration."""
+        """Go on from `state`, of a trainer of the same spec and configuration."""
         for name, parameter in self.parameters.items():
             parameter.data.copy_(state[name])
             prefix = f" {name}"
@@ -230,27 +206,30 @@ class Trainee:
             }
         for name, average in self.averages.items():
             average.copy_(state[f"average {name}"])
-        self.silent.copy_(state["silent"])
-        device = self.silent.device
+        self.tokens_since_fired.copy_(state["silent"])
+        self.tokens = int(state["silent"].max())
+        device = self.tokens_since_fired.device
         self.source, self.target = (
             Normalisation(state[f"mean {side}"].to(device).clone(), float(state[f"scale {side}"]))
             for side in ("source", "target")
         )
         # Adam counts the same updates.
         self.updates = int(state[f"step {next(iter(self.parameters))}"])
-        for name in _NUMBERS:
-            if name in state:
-                setattr(self, name, type(getattr(self, name))(state[name].item()))
+        self.outliers = int(state["outliers"])
+        for numbers in (self.shown, self.numbers):
+            # Checkpoints of earlier versions hold all numbers that these do but the dead share.
+            numbers |= {n: state[n].to(value) for n, value in numbers.items() if n in state}
 
     def record(self) -> dict[str, Any]:
         """How it was trained, for the card."""
+        coefficient = self.numbers.get("coefficient")
         return record_of(self.config) | {
             "seed": self.seed,
             "prefixes": list(self.prefixes[:-1]),
             "norm_outliers_left_out": self.outliers,
             "dead_at_end": int(self.is_dead().sum()),
             "loss": "mean squared error of the normalised target",
-            "sparsity": None if self.spec.architecture in SPARSE else self.coefficient,
+            "sparsity": None if coefficient is None else float(coefficient),
         }
 
     def pre_activations(self, batch: ActivationBatch) -> Float[Tensor, "tokens features"]:
@@ -261,7 +240,7 @@ class Trainee:
         return torch.addmm(learnt.b_enc, self.source.apply(x), learnt.W_enc.T, out=out)
 
     def _learnt(self) -> Weights:
-        return Weights(**(self.averages or self.weights.named()))
+        return Weights.of(self.averages or self.weights.named())
 
     def finish(self) -> SparseDictionary:
         """The dictionary on raw activations, decoder rows of unit norm.
@@ -270,31 +249,47 @@ class Trainee:
         target's scale changes neither which are largest nor which are positive.
         """
         learnt = self._learnt()
+        folded = self.architecture.fold(learnt)
         norms = learnt.W_dec.norm(dim=-1)
         unit = norms / self.target.scale
-        gain = learnt.r_mag.exp() if learnt.r_mag is not None else torch.ones_like(norms)
-        bias = learnt.b_mag if learnt.b_mag is not None else learnt.b_enc
-        encoder = learnt.W_enc * (gain * unit * self.source.scale).unsqueeze(-1)
+        encoder = learnt.W_enc * (folded.gain * unit * self.source.scale).unsqueeze(-1)
         weights = {
             "W_enc": encoder,
-            "b_enc": bias * unit - encoder @ self.source.mean,
+            "b_enc": folded.bias * unit - encoder @ self.source.mean,
             "W_dec": learnt.W_dec / norms.unsqueeze(-1),
             "b_dec": learnt.b_dec / self.target.scale + self.target.mean,
         }
         if learnt.W_skip is not None:
             weights["W_skip"] = learnt.W_skip * (self.source.scale / self.target.scale)
             weights["b_dec"] = weights["b_dec"] - weights["W_skip"] @ self.source.mean
-        if learnt.log_threshold is not None:
-            weights["threshold"] = learnt.log_threshold.exp() * unit
-        elif learnt.b_mag is not None:
-            # The gate x W + b_gate > 0, said of the magnitude's pre-activation.
-            weights["threshold"] = (learnt.b_mag - gain * learnt.b_enc) * unit
-        elif self.spec.architecture in THRESHOLDED:
+        if self.architecture.threshold == "calibrated":
             weights["threshold"] = self.threshold * unit
+        elif folded.threshold is not None:
+            weights["threshold"] = folded.threshold * unit
         return SparseDictionary(self.spec, {n: w.clone() for n, w in weights.items()})
 
 
-_NUMBERS = ("fvu", "l0", "loss", "smallest", "coefficient", "outliers", "bandwidth")
+def _adam(
+    parameters: Mapping[str, torch.nn.Parameter], rates: Mapping[str, float]
+) -> torch.optim.Adam:
+    """Adam, with the learning rates of some parameters relative to that of the others."""
+    groups = {rate: [] for rate in (1.0, *rates.values())}
+    for name, parameter in parameters.items():
+        groups[rates.get(name, 1.0)].append(parameter)
+    of_groups = [{"params": found, "relative": rate} for rate, found in groups.items()]
+    return torch.optim.Adam(of_groups, fused=True, eps=1e-9)
+
+
+def shorten(gradients: Iterable[Tensor], longest: float) -> None:
+    """Scale all `gradients` so that together they are at most `longest`."""
+    gradients = list(gradients)
+    first, *others = map(sum_of_squares, gradients)
+    factor = (longest / sum(others, first).sqrt()).clamp(max=1.0)
+    # On the CPU asking is free, and mostly saves a pass over the gradients.
+    if factor.is_cpu and factor == 1:
+        return
+    for gradient in gradients:
+        gradient.mul_(factor)
 
 
 def share_of_last(decay: float, count: int) -> float:
@@ -304,7 +299,3 @@ def share_of_last(decay: float, count: int) -> float:
     the first 1 / (1 - decay) steps.
     """
     return (1 - decay) / (1 - decay**count)
-
-
-def _number(value: int | float) -> Tensor:
-    return torch.tensor(value, dtype=torch.float64)

@@ -7,7 +7,7 @@ from hooked_qwen.sites import Site
 from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.sae import sae
 from saes.suite import load_suite
-from saes.training.checkpoint import Keeper, read_snapshot
+from saes.training.checkpoint import Checkpointer, read_snapshot
 from saes.training.loop import TrainConfig, fit
 from tests.conftest import random_dictionary
 from tests.hooked_qwen.test_shards import write
@@ -78,7 +78,7 @@ def test_training_goes_on_the_same_wherever_its_checkpoint_starts(tmp_path):
     config = TrainConfig(width=20, tokens=32 * 16, average=0.5)
     path = tmp_path / "checkpoint.safetensors"
     kept = []
-    keep = Keeper(path, 0.0, {})
+    keep = Checkpointer(path, 0.0, {})
     whole = fit(
         planted(16),
         specs,

@@ -5,7 +5,7 @@ import torch
 
 from saes.dictionary import DictionarySpec
 from saes.training.loop import TrainConfig, fit
-from saes.training.trainer import Trainee
+from saes.training.trainer import DictionaryTrainer
 from tests.saes.training.test_loop import IN, OUT, PLANTED, D, planted, unit_rows
 
 STEPS, BATCH = 1000, 256
@@ -117,11 +117,11 @@ def test_features_that_no_token_chooses_come_back():
         spec = DictionarySpec(source=OUT, target=OUT, k=2)
         config = TrainConfig(width=48, tokens=1, dead_after=BATCH * 10, aux_coefficient=coefficient)
         batches = list(planted(400, BATCH))
-        trainee = Trainee.begin(spec, batches[:8], config, 5e-3, seed=0)
-        trainee.weights.W_enc[24:] *= 0.01
+        trainer = DictionaryTrainer.begin(spec, batches[:8], config, seed=0)
+        trainer.weights.W_enc[24:] *= 0.01
         for step, batch in enumerate(batches):
-            trainee.learn(batch, 5e-3, step)
-        return int(trainee.is_dead().sum())
+            trainer.train_step(batch, 5e-3, step)
+        return int(trainer.is_dead().sum())
 
     assert dead_at_end(0.0) == 24
     assert dead_at_end(1 / 32) <= 4

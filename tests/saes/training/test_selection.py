@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from saes.training.selection import largest, select_batch_topk, select_topk
+from saes.training.selection import Pairs, largest, select_batch_topk, select_topk
 
 
 def pre_activations(tokens, features, seed=0):
@@ -47,13 +47,13 @@ def plain_batch_topk(pre, k):
     return torch.where(positive >= smallest, positive, 0)
 
 
-@pytest.mark.parametrize("guess", [0.0, -1.0, 0.5, 1.2, 50.0])
+@pytest.mark.parametrize("guess", [None, 0.0, -1.0, 0.5, 1.2, 50.0, torch.inf])
 @pytest.mark.parametrize("k", [1, 4])
 def test_batch_topk_is_the_same_whatever_the_guess(k, guess):
     pre = pre_activations(30, 40)
     # Tokens differ in how many features they get.
     pre[:5] += 2
-    pairs = select_batch_topk(pre, k, guess=guess)
+    pairs = select_batch_topk(pre, k, guess=None if guess is None else torch.tensor(guess))
     assert torch.equal(dense(pairs, 40), plain_batch_topk(pre, k))
     assert pairs.counts.sum() == k * 30
     assert len(set(pairs.counts.tolist())) > 1
@@ -61,6 +61,15 @@ def test_batch_topk_is_the_same_whatever_the_guess(k, guess):
 
 def test_batch_topk_keeps_fewer_where_fewer_are_positive():
     pre = torch.tensor([[1.0, -1.0], [-1.0, -2.0], [2.0, -1.0]])
-    pairs = select_batch_topk(pre, 1, guess=0.0)
+    pairs = select_batch_topk(pre, 1)
     assert torch.equal(dense(pairs, 2), pre.relu())
     assert pairs.counts.tolist() == [1, 0, 1]
+
+
+@pytest.mark.parametrize("shift", [0.0, -2.5], ids=["enough", "few"])
+def test_batch_topk_on_a_device_chooses_the_same_without_waiting(pretend, shift):
+    pre = pre_activations(30, 40) + shift
+    with pretend.watch(forbid=("sync",)):
+        there = select_batch_topk(pre.to("pretend"), 4, guess=torch.tensor(1.0).to("pretend"))
+    found = Pairs(there.features.cpu(), there.values.cpu(), there.counts.cpu())
+    assert torch.equal(dense(found, 40), dense(select_batch_topk(pre, 4), 40))

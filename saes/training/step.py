@@ -1,0 +1,100 @@
+"""What the steps of all architectures share: weights, memory, and what a step gives back.
+
+Numbers that a step gives stay on its device: reading one would make the host wait until all that
+was asked of the device is done, several times a step and dictionary.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+Numbers = dict[str, Tensor]
+"Single numbers by name, each a tensor without axes on the device of the weights."
+CORE = ("W_enc", "b_enc", "W_dec", "b_dec", "W_skip")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """What a dictionary learns, or the gradients of it."""
+
+    W_enc: Float[Tensor, "features d_source"]
+    b_enc: Float[Tensor, " features"]
+    W_dec: Float[Tensor, "features d_target"]
+    b_dec: Float[Tensor, " d_target"]
+    W_skip: Float[Tensor, "d_target d_source"] | None = None
+    own: Mapping[str, Tensor] = field(default_factory=dict)
+    "what only this architecture learns, such as JumpReLU's `log_threshold`"
+
+    @classmethod
+    def of(cls, named: Mapping[str, Tensor]) -> "Weights":
+        """From all tensors by name, as `named` gives them."""
+        core = {name: named[name] for name in CORE if name in named}
+        return cls(**core, own={name: value for name, value in named.items() if name not in CORE})
+
+    def named(self) -> dict[str, Tensor]:
+        """The tensors that are there."""
+        core = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "own"}
+        return {name: value for name, value in core.items() if value is not None} | dict(self.own)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepResult:
+    """Gradients of one batch and what the log shows of it."""
+
+    gradients: Weights
+    along: Float[Tensor, " features"]
+    "product of each decoder row with its gradient: the part that only changes the row's length"
+    loss: Float[Tensor, ""]
+    squared_error: Float[Tensor, ""]
+    "of the whole reconstruction, summed over the batch"
+    fired: Bool[Tensor, " features"]
+    "whether the feature was on at any token"
+    l0: Float[Tensor, ""]
+    numbers: Numbers = field(default_factory=dict)
+    "what the architecture's next step goes by"
+
+
+class Memory:
+    """Large tensors that the steps of one or several dictionaries write into in turn.
+
+    The system clears fresh memory first, which costs as much time as the sparse products do.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[str, Tensor] = {}
+
+    def take(
+        self, use: str, rows: int, columns: int, like: Tensor
+    ) -> Float[Tensor, "rows columns"]:
+        """Memory for `use`, with anything in it, until `use` is taken again."""
+        size, kept = rows * columns, self._kept.get(use)
+        if (
+            kept is None
+            or (kept.dtype, kept.device) != (like.dtype, like.device)
+            or len(kept) < size
+        ):
+            kept = self._kept[use] = like.new_empty(size)
+        return kept[:size].view(rows, columns)
+
+
+def sum_of_squares(x: Float[Tensor, "*rows columns"]) -> Float[Tensor, ""]:
+    """Row by row: no memory for the squares, and no rounding of one long sum, 1 % at 10^8."""
+    return precise(x.norm(dim=-1).square().sum())
+
+
+def precise(number: Float[Tensor, ""] | Int[Tensor, ""]) -> Float[Tensor, ""]:
+    """In float64, as Python's numbers are."""
+    return number.to(_widest(number.device))
+
+
+def number_like(value: float, like: Tensor) -> Float[Tensor, ""]:
+    """A `precise` number on the device of `like`."""
+    return torch.tensor(value, dtype=_widest(like.device), device=like.device)
+
+
+def _widest(device: torch.device) -> torch.dtype:
+    # Apple's GPU has no float64.
+    return torch.float32 if device.type == "mps" else torch.float64
