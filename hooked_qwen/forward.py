@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
 
 from hooked_qwen.notices import notify
+from hooked_qwen.placement import device_of
 from hooked_qwen.precision import model_precision, widened
 from hooked_qwen.tokens import Batch, token_strings
 
@@ -42,6 +43,8 @@ def _forward(model: TransformerBridge, batch: Batch, **options: Any) -> Tensor:
         raise ValueError("padded prompts need a model in float32 or less, this one is in float64")
     require_in_vocabulary(model, batch.tokens)
     _notify_of_length(model, int(batch.mask.sum(1).max()))
+    # Only now: what is asked of a batch on another device waits for that.
+    batch = batch.to(device_of(model))
     return model(
         batch.tokens,
         attention_mask=batch.mask.long(),

@@ -3,14 +3,15 @@
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
+from itertools import chain
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
 
 PART = 1 << 22
@@ -48,23 +49,64 @@ def identity(model: TransformerBridge) -> str:
     values are held; another one after any change to a weight. The tokenizer does not count. Asked
     again it costs nothing, unless a weight was written to in between.
     """
-    weights = [(_published(name), p.detach()) for name, p in _parameters(model)]
-    state = [(name, p.data_ptr(), p.dtype, _writes(p)) for name, p in weights]
-    if model in _known and _known[model][0] == state:
+    weights = _weights(model.original_model)
+    if model in _known and _known[model][0] == _state(weights):
         return _known[model][1]
-    digest = sha256(json.dumps(_computed_with(model), sort_keys=True, default=str).encode())
-    # Hashing lets other threads run.
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as threads:
-        for name, found in sorted(
-            zip((n for n, _ in weights), threads.map(_hash, (p for _, p in weights)), strict=True)
-        ):
-            digest.update(name.encode() + found)
-    _known[model] = state, digest.hexdigest()[:16]
+    known_as(model, identity_of(model.original_model))
     return _known[model][1]
 
 
-def _parameters(model: TransformerBridge) -> Iterable[tuple[str, Tensor]]:
-    return model.original_model.named_parameters()
+def identity_of(model: nn.Module) -> str:
+    """The `identity` of a Hugging Face model, hooked or not."""
+    digest = sha256(json.dumps(_computed_with(model), sort_keys=True, default=str).encode())
+    # Hashing lets other threads run.
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as threads:
+        hashed = chain.from_iterable(threads.map(_hashes, _groups(_weights(model))))
+        for name, found in sorted(hashed):
+            digest.update(name.encode() + found)
+    return digest.hexdigest()[:16]
+
+
+def known_as(model: TransformerBridge, name: str) -> None:
+    """Let `identity` of a model be `name`, until a weight is written to.
+
+    Weights that were rounded on loading are known as those of the file.
+    """
+    _known[model] = _state(_weights(model.original_model)), name
+
+
+Weights = list[tuple[str, Tensor]]
+
+
+def _weights(model: nn.Module) -> Weights:
+    return [(_published(name), p.detach()) for name, p in model.named_parameters()]
+
+
+def _state(weights: Weights) -> Any:
+    return [(name, p.data_ptr(), p.dtype, _writes(p)) for name, p in weights]
+
+
+def _groups(weights: Weights) -> Iterator[Weights]:
+    """Weights that are hashed in one go: on the host each alone, else as many as fit together."""
+    group: Weights = []
+    for name, p in weights:
+        alike = group and (p.dtype, p.device) == (group[0][1].dtype, group[0][1].device)
+        size = sum(q.numel() for _, q in group) + p.numel()
+        if group and (p.is_cpu or not alike or size > PART):
+            yield group
+            group = []
+        group.append((name, p))
+    if group:
+        yield group
+
+
+def _hashes(group: Weights) -> list[tuple[str, bytes]]:
+    """The hash of each; small ones of a device come to the host in one copy, which waits for it."""
+    if len(group) > 1:
+        sizes = [p.numel() for _, p in group]
+        parts = torch.cat([p.flatten() for _, p in group]).cpu().split(sizes)
+        group = [(n, part.view_as(p)) for (n, p), part in zip(group, parts, strict=True)]
+    return [(name, _hash(p)) for name, p in group]
 
 
 def _published(name: str) -> str:
@@ -77,9 +119,9 @@ def _writes(tensor: Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version
 
 
-def _computed_with(model: TransformerBridge) -> dict[str, Any]:
+def _computed_with(model: Any) -> dict[str, Any]:
     """The configuration where it departs from its class: later classes have more entries."""
-    config: Any = model.original_model.config
+    config = model.config
     usual, own = (_as_computed(c.to_dict()) for c in (type(config)(), config))
     entries = {
         key: value
@@ -101,9 +143,9 @@ def _as_computed(value: Any) -> Any:
 def _hash(tensor: Tensor) -> bytes:
     digest = sha256(repr(tuple(tensor.shape)).encode())
     for part in tensor.flatten().split(PART):
-        values = _narrowest(part)
+        values = _narrowest(part.cpu())
         digest.update(str(values.dtype).encode())
-        digest.update(values.cpu().contiguous().view(torch.uint8).numpy().data)
+        digest.update(values.contiguous().view(torch.uint8).numpy().data)
     return digest.digest()
 
 

@@ -27,8 +27,10 @@ from transformers import (
 
 from hooked_qwen import bundled
 from hooked_qwen.files import build_folder_atomically, content_hash
+from hooked_qwen.identity import identity_of, known_as
 from hooked_qwen.notices import notify
 from hooked_qwen.placement import AUTO, DtypeName, dtype_called, find_device
+from hooked_qwen.precision import HALF
 from hooked_qwen.tensor_files import aligned
 
 BUNDLED = "bundled"
@@ -64,16 +66,31 @@ def load(
     name = BUNDLED if place.folder == bundled.PATH else Path(source).name
     config = _from_hub(AutoConfig, place, source)
     _require_known_class(config, source)
+    dtype = dtype_called(dtype) if isinstance(dtype, str) else dtype
+    known = None
+    if dtype in HALF:
+        # A model is known by what its files hold, not by what is left of it in less precision.
+        whole = _weights(place, source, "auto")
+        known = None if whole.dtype == dtype else identity_of(whole)
+        del whole
+    model = _weights(place, source, dtype)
+    bridge = hook(model.to(there), tokenizer=load_tokenizer(source), name=name)
+    if known is not None:
+        known_as(bridge, known)
+    return bridge
+
+
+def _weights(place: "_Place", source: str | Path, dtype: torch.dtype | str) -> Any:
     model, loading = _from_hub(
         AutoModelForCausalLM,
         place,
         source,
-        dtype=dtype_called(dtype) if isinstance(dtype, str) else dtype,
+        dtype=dtype,
         attn_implementation="eager",
         output_loading_info=True,
     )
     _require_all_weights(loading, source)
-    return hook(model.to(there), tokenizer=load_tokenizer(source), name=name)
+    return model
 
 
 def load_tokenizer(source: str | Path) -> Any:

@@ -169,8 +169,7 @@ def _mixed(seed: int, number: int) -> int:
 def _run(
     model: TransformerBridge, sites: Sequence[Site], tokens: Int[Tensor, "batch pos"]
 ) -> dict[Site, Float[Tensor, "tokens d_model"]]:
-    device = next(model.parameters()).device
-    batch = Batch(tokens=tokens, mask=torch.ones_like(tokens, dtype=torch.bool)).to(device)
+    batch = Batch(tokens=tokens, mask=torch.ones_like(tokens, dtype=torch.bool))
     with capture(model, sites) as seen:
         run_through(model, batch, max(site.layer for site in sites))
     rows = "batch pos d_model -> (batch pos) d_model"

@@ -179,8 +179,7 @@ def check_weights(spec: DictionarySpec, weights: dict[str, Tensor]) -> None:
     for name, value in weights.items():
         if tuple(value.shape) != expected[name]:
             raise ValueError(f"{name} has shape {tuple(value.shape)}, expected {expected[name]}")
-        if not torch.isfinite(value).all():
-            raise ValueError(f"{name} holds numbers that are not finite")
+    _require_finite(weights)
     if spec.source == spec.target and d_source != d_target:
         raise ValueError(f"an SAE reads and writes one site, but {d_source} != {d_target}")
     if spec.k is not None and not 0 < spec.k <= features:
@@ -192,6 +191,14 @@ def check_weights(spec: DictionarySpec, weights: dict[str, Tensor]) -> None:
             f"the architecture {spec.architecture!r} "
             f"{'needs a' if wants else 'has no'} threshold tensor"
         )
+
+
+def _require_finite(weights: dict[str, Tensor]) -> None:
+    # Asked all at once: each answer waits for the device.
+    finite = torch.stack([torch.isfinite(value).all() for value in weights.values()]).tolist()
+    for name, whole in zip(weights, finite, strict=True):
+        if not whole:
+            raise ValueError(f"{name} holds numbers that are not finite")
 
 
 def _matrix(name: str, weights: dict[str, Tensor]) -> tuple[int, int]:

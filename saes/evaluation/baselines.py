@@ -1,10 +1,11 @@
 """Dictionaries to compare with: what do trained features add over what was there before?"""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
@@ -13,7 +14,7 @@ from hooked_qwen.hooks import capture
 from hooked_qwen.sites import Site
 from saes.dictionary import DictionarySpec, SparseDictionary, fitted
 from saes.evaluation.metrics import BLOCKS_PER_PASS, Quality, evaluate
-from saes.evaluation.splice import is_outlier_pair, sites_of, unpadded
+from saes.evaluation.splice import is_outlier_pair, pairs_of, sites_of, unpadded
 from saes.suite import Suite
 
 UNTRAINED, PCA, LINEAR = "untrained", "PCA", "linear"
@@ -54,7 +55,8 @@ def judge(
         )
     report(0, len(blocks))
     fits = _fits(model, dictionaries, fitted_on)
-    randoms = [_random(fit.dictionary, fit.l0, seed + i) for i, fit in enumerate(fits)]
+    both = zip(dictionaries, fits, strict=True)
+    randoms = [_random(d, fit.l0, seed + i) for i, (d, fit) in enumerate(both)]
     linears = [_low_rank(fit) for fit in fits]
     quality = evaluate(model, [*dictionaries, *randoms, *linears], blocks, report=report)
     n = len(dictionaries)
@@ -167,41 +169,59 @@ def low_rank(
     return [_low_rank(fit) for fit in _fits(model, dictionaries, blocks)]
 
 
-@dataclass
-class _Fit:
+class _FitSums:
     """Sums over tokens from which a dictionary's best linear map follows."""
 
-    dictionary: SparseDictionary
-    n: int = 0
-    active: int = 0
-    x: Tensor = field(init=False)
-    y: Tensor = field(init=False)
-    xx: Tensor = field(init=False)
-    yx: Tensor = field(init=False)
-
-    def __post_init__(self) -> None:
-        W_enc, W_dec = self.dictionary.W_enc, self.dictionary.W_dec
+    def __init__(self, dictionary: SparseDictionary) -> None:
+        self.dictionary = dictionary
+        W_enc, W_dec = dictionary.W_enc, dictionary.W_dec
         self.x, self.y = (torch.zeros_like(W[0], dtype=torch.double) for W in (W_enc, W_dec))
         self.xx, self.yx = torch.outer(self.x, self.x), torch.outer(self.y, self.x)
+        self.counts = self.x.new_zeros(2)  # tokens, and features that are on in all of them
 
-    def add(self, x: Float[Tensor, "tokens d_source"], y: Float[Tensor, "tokens d_target"]) -> None:
-        self.n += len(x)
-        self.active += int((self.dictionary.encode(x) != 0).sum())
-        x, y = x.double(), y.double()
+    def add(
+        self,
+        x: Float[Tensor, "*tokens d_source"],
+        y: Float[Tensor, "*tokens d_target"],
+        inlier: Bool[Tensor, "*tokens"],
+    ) -> None:
+        """Take in the tokens that are no outlier; the others count as zeros.
+
+        Picking them would wait for the device, to know how many they are.
+        """
+        keep = inlier.unsqueeze(-1)
+        on = (self.dictionary.encode(x) != 0) & keep
+        self.counts += torch.stack([inlier.sum(), on.sum()])
+        x, y = (rearrange(v.double() * keep, "... d -> (...) d") for v in (x, y))
         self.x += x.sum(0)
         self.y += y.sum(0)
         self.xx += x.T @ x
         self.yx += y.T @ x
 
+
+@dataclass(frozen=True)
+class _Fit:
+    """A dictionary on some text: sums over its tokens, and how many features were on."""
+
+    dictionary: SparseDictionary
+    sums: _FitSums
+    tokens: int
+    active: int
+
     @property
     def l0(self) -> int:
         """Rounded, and at least 1."""
-        return max(1, round(self.active / self.n))
+        return max(1, round(self.active / self.tokens))
+
+    @property
+    def means(self) -> tuple[Tensor, Tensor]:
+        """Of the source and of the target."""
+        return self.sums.x / self.tokens, self.sums.y / self.tokens
 
     def covariances(self) -> tuple[Tensor, Tensor]:
         """Of the source with itself, and of the target with the source, times n."""
-        mean = self.x / self.n
-        return self.xx - torch.outer(self.x, mean), self.yx - torch.outer(self.y, mean)
+        s, (mean, _) = self.sums, self.means
+        return s.xx - torch.outer(s.x, mean), s.yx - torch.outer(s.y, mean)
 
 
 @torch.no_grad()
@@ -210,37 +230,38 @@ def _fits(
     dictionaries: Sequence[SparseDictionary],
     blocks: Int[Tensor, "blocks pos"],
 ) -> list[_Fit]:
-    fits = [_Fit(fitted(d, model)) for d in dictionaries]
-    sites = sites_of(dictionaries)
+    sums = [_FitSums(fitted(d, model)) for d in dictionaries]
+    sites = sites_of(pairs_of(dictionaries))
     for tokens in blocks.split(BLOCKS_PER_PASS) if sites and len(blocks) else ():
         with capture(model, sites) as values:
             run_through(model, unpadded(tokens), max(site.layer for site in sites))
-        for fit in fits:
-            x, y = values[fit.dictionary.source], values[fit.dictionary.target]
-            inlier = ~is_outlier_pair(x, y)
-            fit.add(x[inlier], y[inlier])
+        for one in sums:
+            x, y = values[one.dictionary.source], values[one.dictionary.target]
+            one.add(x, y, ~is_outlier_pair(x, y))
+    counts = torch.stack([one.counts for one in sums]).tolist() if sums else []
+    fits = [_Fit(one.dictionary, one, *map(int, n)) for one, n in zip(sums, counts, strict=True)]
     for fit in fits:
-        if fit.n <= len(fit.x):
+        if fit.tokens <= len(fit.sums.x):
             raise ValueError(
-                f"a linear map from {fit.dictionary.source} needs more than {len(fit.x)} tokens "
-                f"to be fitted on, its width, and got {fit.n}: give more text"
+                f"a linear map from {fit.dictionary.source} needs more than {len(fit.sums.x)} "
+                f"tokens to be fitted on, its width, and got {fit.tokens}: give more text"
             )
     return fits
 
 
 def _low_rank(fit: _Fit) -> SparseDictionary:
-    xx, yx = fit.covariances()
+    (xx, yx), (x, y) = fit.covariances(), fit.means
     regression = yx @ torch.linalg.pinv(xx, rtol=SMALLEST_SHARE, hermitian=True)
-    rank = min(fit.l0, len(fit.x), len(fit.y))
+    rank = min(fit.l0, len(x), len(y))
     U = torch.linalg.eigh(regression @ yx.T).eigenvectors[:, -rank:]
     V = U.T @ regression
-    offset = V @ (fit.x / fit.n)
+    offset = V @ x
     dtype, spec = fit.dictionary.W_dec.dtype, fit.dictionary.spec
     weights = {
         "W_enc": torch.cat([V, -V]),
         "b_enc": torch.cat([-offset, offset]),
         "W_dec": torch.cat([U.T, -U.T]),
-        "b_dec": fit.y / fit.n,
+        "b_dec": y,
     }
     return SparseDictionary(
         DictionarySpec(source=spec.source, target=spec.target, architecture="relu"),

@@ -38,16 +38,16 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from hooked_qwen.tokens import token_blocks
+from hooked_qwen.transfer import to_host
 from saes.dictionary import SparseDictionary, fitted
 from saes.evaluation.bootstrap import Interval, ratio, ratio_interval
 from saes.evaluation.splice import (
     CleanRun,
     Sums,
     clean_run,
-    is_outlier_pair,
+    pairs_of,
     reference_sums,
     site_means,
-    sites_of,
     spliced_sums,
 )
 
@@ -167,14 +167,15 @@ def evaluate(
     tallies = [_Tally(d, means[d.source, d.target]) for d in dictionaries]
     done = 0
     for tokens in blocks.split(BLOCKS_PER_PASS):
-        clean = clean_run(model, sites_of(dictionaries), tokens)
+        clean = clean_run(model, pairs_of(dictionaries), tokens)
         references = {key: reference_sums(model, clean, {key: means[key]}) for key in means}
         for tally in tallies:
             d = tally.dictionary
             tally.add(clean, references[d.source, d.target] | spliced_sums(model, clean, [d]))
         done += len(tokens)
         report(done, len(blocks))
-    return [tally.quality() for tally in tallies]
+    sums = [_joined(tally.parts) | {"fired": tally.fired} for tally in tallies]
+    return [_quality(d, one) for d, one in zip(dictionaries, _on_the_host(sums), strict=True)]
 
 
 @torch.no_grad()
@@ -195,10 +196,10 @@ def evaluate_jointly(
     means = site_means(model, dictionaries, blocks.split(BLOCKS_PER_PASS))
     parts: list[Sums] = []
     for tokens in blocks.split(BLOCKS_PER_PASS):
-        clean = clean_run(model, sites_of(dictionaries), tokens)
+        clean = clean_run(model, pairs_of(dictionaries), tokens)
         parts.append(reference_sums(model, clean, means) | spliced_sums(model, clean, dictionaries))
         report(sum(len(part["clean"]) for part in parts), len(blocks))
-    sums = _joined(parts)
+    (sums,) = _on_the_host([_joined(parts)])
     return JointQuality(
         dictionaries=len(dictionaries),
         **_ratios(sums, SPLICE),
@@ -232,8 +233,8 @@ class _Tally:
         self.fired = torch.zeros_like(self.dictionary.b_enc, dtype=torch.long)
 
     def add(self, clean: CleanRun, splice: Sums) -> None:
-        x, y = clean.values[self.dictionary.source], clean.values[self.dictionary.target]
-        inlier = ~is_outlier_pair(x, y)
+        source, target = self.dictionary.source, self.dictionary.target
+        x, y, inlier = clean.values[source], clean.values[target], ~clean.outliers[source, target]
         f = self.dictionary.encode(x)
         y_hat = self.dictionary.decode(f) + self.dictionary.skip(x)
         fires = (f != 0) & inlier.unsqueeze(-1)
@@ -255,36 +256,41 @@ class _Tally:
             }
         )
 
-    def quality(self) -> Quality:
-        sums = _joined(self.parts)
-        if not sums["spread"].sum():
-            raise ValueError(
-                f"{self.dictionary.target} is the same on every token of the text, so there is "
-                "no variance to explain: judge on more text"
-            )
-        figures = _ratios(sums, RECONSTRUCTION | SPLICE)
-        density = self.fired.double().cpu() / sums["tokens"].sum()
-        return Quality(
-            tokens=int(sums["tokens"].sum()),
-            outliers=int(sums["outliers"].sum()),
-            explained_variance=1 - figures["fvu"],
-            dead=float((density == 0).double().mean()),
-            dense=int((density > DENSE).sum()),
-            density=_histogram(density),
-            **figures,
-            intervals=_intervals(
-                sums, RECONSTRUCTION | SPLICE, "fvu", "l0", "kl", "loss_recovered"
-            ),
+
+def _quality(dictionary: SparseDictionary, sums: Sums) -> Quality:
+    """The figures that follow from a dictionary's sums, and how often each feature `fired`."""
+    if not sums["spread"].sum():
+        raise ValueError(
+            f"{dictionary.target} is the same on every token of the text, so there is no "
+            "variance to explain: judge on more text"
         )
+    figures = _ratios(sums, RECONSTRUCTION | SPLICE)
+    density = sums["fired"].double() / sums["tokens"].sum()
+    return Quality(
+        tokens=int(sums["tokens"].sum()),
+        outliers=int(sums["outliers"].sum()),
+        explained_variance=1 - figures["fvu"],
+        dead=float((density == 0).double().mean()),
+        dense=int((density > DENSE).sum()),
+        density=_histogram(density),
+        **figures,
+        intervals=_intervals(sums, RECONSTRUCTION | SPLICE, "fvu", "l0", "kl", "loss_recovered"),
+    )
 
 
 def _joined(parts: Sequence[Sums]) -> Sums:
     """The sums of all blocks, and their differences that figures are made of."""
-    sums = {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
+    sums = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     for name in {name for pair in SPLICE.values() for name in pair if " - " in name}:
         one, other = name.split(" - ")
         sums[name] = sums[one] - sums[other]
     return sums
+
+
+def _on_the_host(sums: Sequence[Sums]) -> list[Sums]:
+    """The same sums, all brought over in one copy: each copy waits for the device."""
+    values = iter(to_host([value for one in sums for value in one.values()]))
+    return [{name: next(values) for name in one} for one in sums]
 
 
 def _ratios(sums: Sums, which: Mapping[str, tuple[str, str]]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
@@ -23,9 +23,11 @@ from hooked_qwen.tokens import Batch
 from saes.dictionary import SparseDictionary
 
 Mask = Bool[Tensor, "batch pos"]
-Means = Mapping[tuple[Site, Site], Float[Tensor, "2 d_target"]]
-"By source and target, the target's mean: without norm outliers, and with them."
-Sums = dict[str, Float[Tensor, " _"]]
+Pair = tuple[Site, Site]
+"Source and target of a dictionary."
+Means = Mapping[Pair, Float[Tensor, "2 d_target"]]
+"The target's mean: without norm outliers, and with them."
+Sums = dict[str, Num[Tensor, " _"]]
 "Sums over the tokens of each block, by name."
 
 
@@ -37,9 +39,9 @@ class CleanRun:
     values: dict[Site, Activation]
     log_probs: Float[Tensor, "batch predicted vocabulary"]
     arguments: BlockArguments
-
-    def outlier(self, source: Site, target: Site) -> Mask:
-        return is_outlier_pair(self.values[source], self.values[target])
+    outliers: Mapping[Pair, Mask]
+    with_outliers: frozenset[Pair]
+    "where any of these tokens is an outlier"
 
 
 @dataclass(frozen=True)
@@ -63,9 +65,14 @@ def unpadded(tokens: Int[Tensor, "batch pos"]) -> Batch:
     return Batch(tokens=tokens, mask=torch.ones_like(tokens, dtype=torch.bool))
 
 
-def sites_of(dictionaries: Sequence[SparseDictionary]) -> set[Site]:
-    """Every site that the dictionaries read or write."""
-    return {site for d in dictionaries for site in (d.source, d.target)}
+def pairs_of(dictionaries: Sequence[SparseDictionary]) -> set[Pair]:
+    """What the dictionaries read and write."""
+    return {(d.source, d.target) for d in dictionaries}
+
+
+def sites_of(pairs: Iterable[Pair]) -> set[Site]:
+    """Every site that is read or written."""
+    return {site for pair in pairs for site in pair}
 
 
 def site_means(
@@ -74,13 +81,14 @@ def site_means(
     passes: Iterable[Int[Tensor, "_ pos"]],
 ) -> Means:
     """Means of the targets over the whole text, in a round of their own."""
-    sites = sites_of(dictionaries)
-    totals: dict[tuple[Site, Site], Tensor] = {}
-    counts: dict[tuple[Site, Site], Tensor] = {}
+    pairs = pairs_of(dictionaries)
+    sites = sites_of(pairs)
+    totals: dict[Pair, Tensor] = {}
+    counts: dict[Pair, Tensor] = {}
     for tokens in passes if sites else ():
         with capture(model, sites) as values:
             run_through(model, unpadded(tokens), max(site.layer for site in sites))
-        for source, target in {(d.source, d.target) for d in dictionaries}:
+        for source, target in pairs:
             key, inlier = (source, target), ~is_outlier_pair(values[source], values[target])
             keep = torch.stack([inlier, torch.ones_like(inlier)]).double()
             total = torch.einsum("cbp,bpd->cd", keep, values[target].double())
@@ -90,23 +98,32 @@ def site_means(
 
 
 def clean_run(
-    model: TransformerBridge, sites: Iterable[Site], tokens: Int[Tensor, "batch pos"]
+    model: TransformerBridge, pairs: Iterable[Pair], tokens: Int[Tensor, "batch pos"]
 ) -> CleanRun:
-    """One pass that keeps `sites`, and all that an edited run from any layer starts from."""
-    layers = range(len(model.blocks))
+    """One pass that keeps the sites of `pairs`, and what an edited run from any layer starts from.
+
+    The device is waited for once, to know where there are outliers.
+    """
+    layers, pairs = range(len(model.blocks)), list(pairs)
     last = Site("resid_post", layers[-1])
-    with capture(model, {*sites, last, *(Site("resid_pre", i) for i in layers)}) as values:
+    wanted = {*sites_of(pairs), last, *(Site("resid_pre", i) for i in layers)}
+    with capture(model, wanted) as values:
         _, arguments = run_recording(model, unpadded(tokens))
     log_probs = unembed(model, values[last][:, :-1]).log_softmax(-1)
-    return CleanRun(tokens, values, log_probs, arguments)
+    outliers = {(x, y): is_outlier_pair(values[x], values[y]) for x, y in pairs}
+    there = torch.stack([mask.any() for mask in outliers.values()]).tolist()
+    where = frozenset(pair for pair, found in zip(outliers, there, strict=True) if found)
+    return CleanRun(tokens.to(log_probs.device), values, log_probs, arguments, outliers, where)
 
 
 def reference_sums(model: TransformerBridge, clean: CleanRun, means: Means) -> Sums:
     """Cross-entropies to hold a splice against: clean, and all targets at zero or at their mean."""
-    outliers = {target: clean.outlier(source, target) for source, target in means}
     mean = {target: value[0] for (_, target), value in means.items()}
     zero = {target: torch.zeros_like(value) for target, value in mean.items()}
-    kept, replaced = _with_and_without(lambda keep: _ablate(model, clean, zero, keep), outliers)
+    kept, replaced = _with_and_without(
+        lambda keep: _ablate(model, clean, zero, keep), clean, list(means)
+    )
+    outliers = {target: clean.outliers[source, target] for source, target in means}
     picked = clean.log_probs.gather(-1, clean.tokens[:, 1:, None])
     return {
         "predicted": picked.new_ones(picked.shape).double().sum((1, 2)),
@@ -124,9 +141,10 @@ def spliced_sums(
 
     Each dictionary reads its source as the dictionaries before it left it.
     """
-    outliers = {d.target: clean.outlier(d.source, d.target) for d in dictionaries}
     kept, replaced = _with_and_without(
-        lambda keep: _splice(model, clean, dictionaries, keep), outliers
+        lambda keep: _splice(model, clean, dictionaries, keep),
+        clean,
+        [(d.source, d.target) for d in dictionaries],
     )
     return {
         "spliced": kept.ce,
@@ -137,11 +155,12 @@ def spliced_sums(
 
 
 def _with_and_without(
-    run: Callable[[Mapping[Site, Mask]], Effect], outliers: Mapping[Site, Mask]
+    run: Callable[[Mapping[Site, Mask]], Effect], clean: CleanRun, pairs: Sequence[Pair]
 ) -> tuple[Effect, Effect]:
     """The run that keeps the outliers, and the one that keeps nothing: often the same."""
+    outliers = {target: clean.outliers[source, target] for source, target in pairs}
     kept = run(outliers)
-    if not any(bool(mask.any()) for mask in outliers.values()):
+    if clean.with_outliers.isdisjoint(pairs):
         return kept, kept
     return kept, run({site: torch.zeros_like(mask) for site, mask in outliers.items()})
 

@@ -162,3 +162,20 @@ def test_dictionaries_without_a_hash_give_no_alarm(namesakes, tmp_path, monkeypa
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         notify_of_another_model(namesakes[1], found, found.entries)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_model_that_was_rounded_on_loading_is_known_as_what_its_files_hold(dtype, tmp_path):
+    folder = save(tmp_path / "whole")
+    rounded = load(folder, dtype=dtype)
+    assert identity(rounded) == identity(load(folder))
+    with torch.no_grad():
+        next(rounded.parameters())[0, 0] += 1
+    assert identity(rounded) != identity(load(folder))
+
+
+def test_a_model_has_its_identity_on_every_device_and_small_weights_come_in_one_copy(pretend):
+    here, there = (hook(toy_hf(dtype=torch.float32).to(d), name="a") for d in ("cpu", "pretend"))
+    with pretend.watch() as seen:
+        assert identity(there) == identity(here)
+    assert seen.of("sync").total() == 1

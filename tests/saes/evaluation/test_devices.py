@@ -1,0 +1,52 @@
+"""What dictionaries are judged by is the same on another device, which is seldom waited for."""
+
+import json
+from dataclasses import asdict
+
+import pytest
+import torch
+
+from hooked_qwen.load import hook
+from saes.evaluation.baselines import judge
+from saes.evaluation.metrics import evaluate_jointly
+from saes.evaluation.probing import Labelled, probe
+from tests.conftest import toy, toy_hf, toy_suite, toy_tokenizer
+
+SITES = ("attn_out.0", "resid_post.0", "mlp_in.1-mlp_out.1", "resid_post.1")
+TEXT = torch.randint(1, 60, (24, 16), generator=torch.Generator().manual_seed(0))
+JUDGED, FITTED = TEXT[:8], TEXT[8:]
+
+
+def judged(device, sites=SITES, blocks=JUDGED):
+    model = toy(dtype=torch.float32).to(device)
+    dictionaries = list(toy_suite(*sites, dtype=torch.float32).values())
+    found = [asdict(one) for one in judge(model, dictionaries, blocks, fitted_on=FITTED)]
+    return found, asdict(evaluate_jointly(model, dictionaries, blocks))
+
+
+def test_quality_and_controls_are_the_same_on_another_device(pretend):
+    assert judged("pretend") == judged("cpu")
+
+
+@pytest.mark.parametrize("pool", ["mean", "max"])
+def test_probes_are_the_same_on_another_device(pretend, pool):
+    examples = [Labelled("abcd"[i % 4 :] + "e" * (i % 3), "xy"[i % 2]) for i in range(24)]
+
+    def probed(device):
+        model = hook(toy_hf(dtype=torch.float32), tokenizer=toy_tokenizer(), name="toy").to(device)
+        dictionary = toy_suite("resid_post.1", dtype=torch.float32)["resid_post.1"]
+        return json.dumps(asdict(probe(model, dictionary, examples, pool=pool)))
+
+    assert probed("pretend") == probed("cpu")
+
+
+def test_waits_do_not_grow_with_the_dictionaries_and_little_with_the_text(pretend):
+    def waits(*arguments):
+        with pretend.watch() as seen:
+            judged("pretend", *arguments)
+        return seen.of("sync").total()
+
+    few, many = waits(SITES[:1]), waits(SITES)
+    assert many - few <= len(SITES) - 1, "one for the weights of each control"
+    passes = (len(JUDGED) - 4) // 4
+    assert waits(SITES, JUDGED) - waits(SITES, JUDGED[:4]) <= 6 * passes
