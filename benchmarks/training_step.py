@@ -58,9 +58,10 @@ SHAPES: tuple[Shape, ...] = (
     (512, 4096, 32, 2048),
     (1024, 16384, 64, 2048),
     (2048, 32768, 100, 1024),
+    (256, 2048, 16, 512),
 )
 "d, features, k, tokens in a batch"
-QUICK: tuple[Shape, ...] = ((256, 2048, 16, 512),)
+QUICK = SHAPES[-1:]
 BATCHES, WARM_UP = 4, 2
 OURS: dict[str, Precision] = {"ours": "float32", "ours, bfloat16 encoder": "bfloat16"}
 GEMMS = {"product": torch.float32, "product in bfloat16": torch.bfloat16}

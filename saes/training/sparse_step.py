@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -31,7 +32,16 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from saes.nonlinearities import topk
-from saes.training.selection import Pairs, prefix_of, select_batch_topk, select_topk, starts_of
+from saes.training.selection import (
+    Pairs,
+    Search,
+    largest,
+    largest_positive,
+    prefix_of,
+    select_batch_topk,
+    select_topk,
+    starts_of,
+)
 from saes.training.step import Memory, StepResult, Weights, precise, sum_of_squares
 
 Precision = Literal["float32", "bfloat16"]
@@ -40,6 +50,8 @@ ENCODED_AT_ONCE = 2**25
 "Pre-activations that are in memory together; with 2**22 or 2**23, wide encoders are slower."
 ALIGNED = 32
 "Columns of a bfloat16 matrix are a multiple of this."
+SHORT = 2**15
+"Features up to which their numbers fit into 16 bits."
 CANDIDATES = 2
 "Features scored in float32 for each that is kept, where bfloat16 chooses the candidates."
 
@@ -57,11 +69,13 @@ class Choice:
     "about the smallest feature kept in the batch before"
     precision: Precision = "float32"
     "of the encoder's product when it chooses features; their values are float32 in any case"
+    search: Search = largest
+    "how the largest of each token are found"
 
     def select(self, pre: Float[Tensor, "tokens features"]) -> Pairs:
         if self.of_batch:
             return select_batch_topk(pre, self.k, guess=self.guess)
-        return select_topk(pre, self.k)
+        return select_topk(pre, self.k, self.search)
 
 
 @torch.no_grad()
@@ -112,7 +126,7 @@ def sparse_step(
     along = _sums(along * values, bags.features, len(weights.W_enc))
     final = error[:, -1]
     squared_error = sum_of_squares(final)
-    loss = sum_of_squares(error) / error.numel()
+    loss = (squared_error if bags.prefixes == 1 else sum_of_squares(error)) / error.numel()
     if len(dead) and aux_coefficient:
         # Where there is no error, none of it can be explained.
         share = torch.where(squared_error > 0, aux_coefficient / squared_error, 0.0)
@@ -159,7 +173,7 @@ def screened_topk(
     norms = weights.W_enc.norm(dim=-1)
     # One more input carries each token's slack times each row's length.
     raised = _with_column(x, slack), _with_column(weights.W_enc, norms)
-    wider = replace(choice, k=min(CANDIDATES * k, width))
+    wider = replace(choice, k=min(CANDIDATES * k, width), search=largest_positive)
     rough = _rough(raised[1], weights.b_enc, raised[0], wider, memory)
     scores = _scores(weights, x, rough).view(len(x), -1)
     values, kept = scores.topk(k, sorted=False)
@@ -205,8 +219,10 @@ def _scores(
 
 
 def _multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether products in bfloat16 are much faster than in float32."""
-    return device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+    """Whether products in bfloat16 are much faster than in float32: four times or more."""
+    return device.type == "cpu" and (
+        torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    )
 
 
 def _choose(
@@ -297,9 +313,8 @@ class _ByFeature:
 
     @classmethod
     def of(cls, features: Int[Tensor, " pairs"], width: int) -> "_ByFeature":
-        # 32-bit keys sort in a third of the time.
-        rising, order = features.int().sort(stable=True)
-        return cls(order, starts_of(rising, width))
+        order = _stable_order(features, width)
+        return cls(order, starts_of(features[order], width))
 
     def product(
         self,
@@ -322,6 +337,15 @@ class _ByFeature:
             )
         out = memory.take(use, width, rows.shape[1], rows)
         return torch.addmm(out, matrix, rows, beta=0, out=out)
+
+
+def _stable_order(features: Int[Tensor, " pairs"], width: int) -> Int[Tensor, " pairs"]:
+    """The pairs by rising feature, those of one feature as they stand."""
+    if features.is_cpu and width <= SHORT:
+        # NumPy sorts 16 bits digit by digit: of ten thousand pairs in a fifteenth of torch's time.
+        return torch.from_numpy(np.argsort(features.short().numpy(), kind="stable"))
+    # 32-bit keys sort in a third of the time.
+    return features.int().sort(stable=True).indices
 
 
 def _sums(

@@ -142,8 +142,8 @@ class DictionaryTrainer:
         y: Float[Tensor, "tokens t"],
         step: int,
     ) -> None:
-        largest = [torch.linalg.vector_norm(site, torch.inf) for site in (x, y)]
-        bad = ~torch.isfinite(torch.stack([fvu, *(n.to(fvu.dtype) for n in largest)]))
+        # A sum is finite where all it adds up is, and takes a tenth of the time of asking for each.
+        bad = ~torch.isfinite(torch.stack([fvu, x.sum().to(fvu.dtype), y.sum().to(fvu.dtype)]))
         self.not_finite.masked_fill_(bad & (self.not_finite < 0), step)
 
     def _update(self, result: StepResult, rate: float) -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from saes.training.selection import Pairs, largest, select_batch_topk, select_topk
+from saes.training.selection import Pairs, largest, largest_positive, select_batch_topk, select_topk
 
 
 def pre_activations(tokens, features, seed=0):
@@ -26,6 +26,17 @@ def test_the_largest_are_those_of_topk(features, k):
     expected = pre.topk(k)
     assert torch.equal(values.sort(descending=True).values, expected.values)
     assert torch.equal(index.sort().values, expected.indices.sort().values)
+
+
+@pytest.mark.parametrize("shift", [0.0, -2.0], ids=["enough", "few"])
+def test_positive_numbers_are_found_by_their_bits(shift):
+    pre = (pre_activations(50, 512) + shift).bfloat16()
+    values, index = largest_positive(pre, 20)
+    assert torch.equal(pre.gather(1, index), values)
+    assert all(len(set(row.tolist())) == 20 for row in index)
+    expected = pre.topk(20).values.relu()
+    assert (expected == 0).any() == (shift < 0)
+    assert torch.equal(values.relu().sort(descending=True).values, expected)
 
 
 def test_ties_are_chosen_once_each():
