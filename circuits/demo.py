@@ -16,14 +16,17 @@ from circuits.render.words import counted
 from circuits.runs.commands import ablate_run, discover_run, make_prompts, render_run, verify_run
 from circuits.runs.folder import Inputs, Stopwatch
 from circuits.runs.overwrite import ablations_in
-from circuits.suites import dictionary_specs, load_model, texts_of, train
+from circuits.suites import load_model
 from circuits.verification.verify import VerifyConfig
 from hooked_qwen.load import BUNDLED
 from hooked_qwen.placement import ANYWHERE, Placement
 from hooked_qwen.progress import Report, silent
 from hooked_qwen.stream import StreamConfig
+from hooked_qwen.texts import texts_of
 from saes.evaluation.metrics import Quality
-from saes.training.loop import TrainConfig
+from saes.training.config import TrainConfig
+from saes.training.train import train
+from transcoders.specs import dictionary_specs
 
 TASK = "agreement_nounpp"
 SITES = ("resid_post", "attn_out", "mlp_out")

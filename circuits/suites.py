@@ -1,14 +1,11 @@
 """What each verb for dictionaries does, as one function: opened, done, written."""
 
-import math
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import torch
 from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.features.neighbours import feature_card, find_feature
@@ -16,74 +13,21 @@ from circuits.features.suite_index import suite_record
 from circuits.graph import write_json
 from circuits.render.feature_page import feature_page
 from circuits.render.suite_page import suite_page
-from circuits.render.words import counted
 from circuits.runs.overwrite import MADE_FROM, check_page, check_record, digest, signed
-from hooked_qwen.bundled import language
 from hooked_qwen.files import content_hash, write_atomically
 from hooked_qwen.identity import identity
-from hooked_qwen.load import BUNDLED, load, local_folder
+from hooked_qwen.load import load, local_folder
 from hooked_qwen.placement import ANYWHERE, AUTO, Placement, name_of
 from hooked_qwen.precision import model_precision
 from hooked_qwen.progress import Report, silent
-from hooked_qwen.shards import Cache, write_cache
-from hooked_qwen.sites import Site
-from hooked_qwen.stream import StreamConfig
-from hooked_qwen.texts import read_texts
+from hooked_qwen.texts import Texts
 from hooked_qwen.threads import fit_threads
-from saes.dictionary import DictionarySpec, SparseDictionary, fitted
+from saes.dictionary import SparseDictionary, fitted
 from saes.evaluation.baselines import judge
-from saes.evaluation.metrics import Quality, evaluate_jointly, held_out_blocks
+from saes.evaluation.metrics import evaluate_jointly, held_out_blocks
 from saes.evaluation.probing import probe, read_labelled
 from saes.examples.store import Store, StoreConfig, build_store
-from saes.sae import sae
 from saes.suite import MlpChoice, find, hash_of, load_suite, notify_of_another_model
-from saes.training.config import TrainConfig
-from saes.training.loop import Progress
-from saes.training.memory import buffer_bytes, require_memory, training_bytes
-from saes.training.run import (
-    HELD_OUT_CHARACTERS,
-    RunOptions,
-    held_out_text,
-    train_suite,
-    training_text,
-)
-from transcoders.transcoder import transcoder
-
-Family = Literal["saes", "transcoders"]
-Texts = Callable[[], Iterator[str]]
-NOTE_EVERY = 1.0
-"Seconds between two readings of the loss for the progress bar."
-
-
-def texts_of(sources: Sequence[str | Path], *, seed: int = 0) -> Texts:
-    """A corpus that can be opened again: `hooked_qwen.texts`, or `bundled` for our English.
-
-    The bundled English is drawn by `seed`.
-    """
-    if [str(s) for s in sources] == [BUNDLED]:
-        return lambda: language.documents(seed=1 + seed)
-    if next(read_texts(sources), None) is None:
-        raise ValueError(f"no text in {', '.join(map(str, sources))}")
-    return lambda: read_texts(sources)
-
-
-def dictionary_specs(
-    families: Sequence[Family],
-    layers: Sequence[int],
-    kinds: Sequence[str],
-    *,
-    k: int | None,
-    architecture: str = "topk",
-    skip: bool = False,
-) -> list[DictionarySpec]:
-    """The dictionaries to train: SAEs of `kinds` at each layer, a transcoder of each layer."""
-    specs = []
-    for layer in layers:
-        if "saes" in families:
-            specs += [sae(Site(kind, layer), k=k, architecture=architecture) for kind in kinds]
-        if "transcoders" in families:
-            specs.append(transcoder(layer, k=k, architecture=architecture, skip=skip))
-    return specs
 
 
 def load_model(
@@ -95,92 +39,6 @@ def load_model(
     fit_threads(model)
     report("loading", 1, 1)
     return model
-
-
-def train(
-    model: TransformerBridge,
-    specs: Sequence[DictionarySpec],
-    texts: Texts | None,
-    out: Path,
-    *,
-    config: TrainConfig,
-    stream: StreamConfig,
-    options: RunOptions | None = None,
-    cache: Path | None = None,
-    memory: float | None = None,
-    report: Report = silent,
-    dtype: torch.dtype = torch.float32,
-) -> list[Quality]:
-    """Train a suite into `out` and judge it on held-out text; with a cache, on the cache's.
-
-    Raises `ValueError` where that takes more than `memory` GB beside the model.
-    """
-    require_memory(
-        f"training {counted(len(specs), 'dictionary', 'dictionaries')}",
-        training_bytes(specs, model.cfg.d_model, config, stream),
-        memory,
-        "train fewer layers at once, or narrower dictionaries",
-    )
-    fit_threads(model, width=config.width)
-    report("first activations", 0, 1)
-    note, last = "", -math.inf
-
-    def step(now: Progress) -> None:
-        nonlocal note, last
-        # Reading the numbers waits for the device.
-        if time.monotonic() - last >= NOTE_EVERY or now.step == now.steps:
-            note = f"loss {now.loss:.3f}, L0 {now.l0:.0f}, FVU {now.fvu:.3f}, dead {now.dead:.0%}"
-            last = time.monotonic()
-        report("training", now.step, now.steps, f"{note}, {now.tokens_per_second:,.0f}/s")
-
-    return train_suite(
-        model,
-        specs,
-        texts,
-        out,
-        config=config,
-        stream=stream,
-        options=options,
-        cache=None if cache is None else Cache.open(cache),
-        report=step,
-        report_stage=report,
-        dtype=dtype,
-    )
-
-
-def cache_activations(
-    model: TransformerBridge,
-    sites: Sequence[Site],
-    texts: Texts,
-    out: Path,
-    *,
-    tokens: int,
-    stream: StreamConfig,
-    half: bool = False,
-    memory: float | None = None,
-    report: Report = silent,
-) -> Cache:
-    """Write activations of the text to train on, and the tokens of the part that is held out.
-
-    Raises `ValueError` where a buffer of all sites takes more than `memory` GB.
-    """
-    require_memory(
-        f"a buffer of {counted(len(sites), 'site')}",
-        buffer_bytes(sites, model.cfg.d_model, stream),
-        memory,
-        "cache fewer sites at once",
-    )
-    return write_cache(
-        model,
-        sites,
-        training_text(texts),
-        out,
-        config=stream,
-        tokens=tokens,
-        dtype=torch.bfloat16 if half else torch.float32,
-        held_out=held_out_blocks(held_out_text(texts()), model, tokens=HELD_OUT_CHARACTERS),
-        report=lambda done, total: report("caching", done, total),
-    )
 
 
 def sources(

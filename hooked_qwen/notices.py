@@ -1,4 +1,7 @@
-"""What a user should know although the work goes on: a Python warning, a line on the terminal."""
+"""Words for the user: what to know although the work goes on, and how many there are of a thing.
+
+A notice is a Python warning, on the terminal a line.
+"""
 
 import warnings
 
@@ -11,3 +14,8 @@ def notify(text: str) -> None:
     """Warn with one line; said again and again, it is shown once."""
     # The caller's caller asked for the work; a line of ours tells a reader nothing.
     warnings.warn(text, Notice, stacklevel=3)
+
+
+def counted(n: int, noun: str, plural: str | None = None) -> str:
+    """`1 node`, `2 nodes`, `1,000 nodes`."""
+    return f"{n:,} {noun if n == 1 else plural or f'{noun}s'}"

@@ -13,10 +13,12 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from hooked_qwen.bundled import language
+from hooked_qwen.load import BUNDLED
 from hooked_qwen.notices import notify
 
 WHOLE = (".txt", ".md", ".py")
@@ -31,6 +33,20 @@ BOMS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-1
 MOST_REPLACED = 1e-3
 "Share of characters that may be damaged: beyond it, a file is in another encoding."
 ROWS_AT_ONCE = 256
+Texts = Callable[[], Iterator[str]]
+"Opens a corpus from its start."
+
+
+def texts_of(sources: Sequence[str | Path], *, seed: int = 0) -> Texts:
+    """A corpus that can be opened again, or with `bundled` alone our English, drawn by `seed`.
+
+    Raises `ValueError` where there is no text in it.
+    """
+    if [str(s) for s in sources] == [BUNDLED]:
+        return lambda: language.documents(seed=1 + seed)
+    if next(read_texts(sources), None) is None:
+        raise ValueError(f"no text in {', '.join(map(str, sources))}")
+    return lambda: read_texts(sources)
 
 
 def read_texts(sources: Iterable[str | Path]) -> Iterator[str]:

@@ -116,9 +116,12 @@ def train(
     from circuits import suites
     from hooked_qwen.sites import parse_layers
     from hooked_qwen.stream import StreamConfig
+    from hooked_qwen.texts import texts_of
+    from saes.training import train as training
     from saes.training.config import TrainConfig
     from saes.training.log import last_line
     from saes.training.run import RunOptions, check_place, cut_off
+    from transcoders.specs import dictionary_specs
 
     placement = placed(device, dtype, memory)
     at_least(1, tokens=tokens, width=width, reuse=reuse)
@@ -128,12 +131,12 @@ def train(
         console.print(f"starting over: --resume would go on from the checkpoint in {out}")
     if not text and cache is None:
         raise ValueError("there is nothing to train on: give --text, or --cache")
-    texts = suites.texts_of(text) if text else None
+    texts = texts_of(text) if text else None
     with bars() as report:
         loaded = suites.load_model(model, report, placement)
         chosen = parse_layers(layers, loaded.cfg.n_layers)
         kinds = [s.strip() for s in sites.split(",")]
-        specs = suites.dictionary_specs(
+        specs = dictionary_specs(
             [f.value for f in families],
             chosen,
             kinds,
@@ -150,7 +153,7 @@ def train(
             precision=precision.value,
             seed=seed,
         )
-        quality = suites.train(
+        quality = training.train(
             loaded,
             specs,
             texts,
@@ -201,15 +204,17 @@ def cache(
     from circuits import suites
     from hooked_qwen.sites import Site, parse_layers
     from hooked_qwen.stream import StreamConfig
+    from hooked_qwen.texts import texts_of
+    from saes.training import train as training
 
     placement = placed(device, dtype, memory)
     at_least(1, tokens=tokens)
-    texts = suites.texts_of(text, seed=seed)
+    texts = texts_of(text, seed=seed)
     kinds = [s.strip() for s in sites.split(",")]
     with bars() as report:
         loaded = suites.load_model(model, report, placement)
         chosen = [Site(k, n) for n in parse_layers(layers, loaded.cfg.n_layers) for k in kinds]
-        written = suites.cache_activations(
+        written = training.cache_activations(
             loaded,
             chosen,
             texts,
@@ -256,6 +261,7 @@ def evaluate(
     from circuits.graph import write_json
     from circuits.render.quality import quality_figure
     from circuits.runs.overwrite import MADE_FROM, check_beside, check_record
+    from hooked_qwen.texts import texts_of
 
     placement = placed(device, dtype, memory)
     at_least(1, tokens=tokens)
@@ -270,7 +276,7 @@ def evaluate(
         record = suites.evaluate_suite(
             dictionaries,
             model,
-            suites.texts_of(text, seed=seed),
+            texts_of(text, seed=seed),
             tokens,
             mlp=mlp.value,
             labelled=labelled,
@@ -312,6 +318,7 @@ def feature(
     """
     from circuits import suites
     from circuits.features.terminal import card_view
+    from hooked_qwen.texts import texts_of
 
     placement = placed(device, dtype, memory)
     at_least(1, tokens=tokens)
@@ -321,7 +328,7 @@ def feature(
             dictionaries,
             which,
             model,
-            suites.texts_of(text, seed=seed),
+            texts_of(text, seed=seed),
             out,
             tokens=tokens,
             made_from=source,
@@ -360,6 +367,7 @@ def suite(
     Example: `circuits suite bundled --text bundled`
     """
     from circuits import suites
+    from hooked_qwen.texts import texts_of
 
     placement = placed(device, dtype, memory)
     at_least(1, tokens=tokens)
@@ -370,7 +378,7 @@ def suite(
         page = suites.suite_overview(
             dictionaries,
             model,
-            suites.texts_of(text, seed=seed),
+            texts_of(text, seed=seed),
             out,
             tokens=tokens,
             mlp=mlp.value,

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, SupportsFloat
 
 from circuits.graph import Node
+from hooked_qwen.notices import counted as counted
 
 SUPPORTS, OPPOSES, NEUTRAL = "supports", "opposes", "neutral"
 # Control characters have pictures of their own; what reorders or breaks a line is spelled out.
@@ -103,11 +104,6 @@ def answers_in_words(meta: Mapping[str, Any]) -> str | None:
     if n := answers["of_several_tokens"]:
         of_several = f" (of several tokens in {counted(n, 'prompt')}: the first that differs)"
     return whose.get(answers["of"], "") + named + of_several
-
-
-def counted(n: int, noun: str, plural: str | None = None) -> str:
-    """`1 node`, `2 nodes`, `1,000 nodes`."""
-    return f"{n:,} {noun if n == 1 else plural or f'{noun}s'}"
 
 
 def cells(text: str) -> int:

@@ -61,7 +61,6 @@ from circuits.runs.overwrite import (
     is_made_from,
     signed,
 )
-from circuits.suites import Texts, texts_of
 from circuits.verification.verify import VerifyConfig, verify
 from hooked_qwen.bundled import language
 from hooked_qwen.files import build_folder_atomically, content_hash, write_atomically
@@ -70,6 +69,7 @@ from hooked_qwen.load import BUNDLED, load_tokenizer, local_folder
 from hooked_qwen.notices import notify
 from hooked_qwen.placement import ANYWHERE, Placement, device_of, placement_of
 from hooked_qwen.progress import Report, silent
+from hooked_qwen.texts import Texts, texts_of
 from hooked_qwen.tokens import Bos, token_blocks
 
 EXAMPLE_TOKENS = 16_384

@@ -12,12 +12,14 @@ import torch
 
 from circuits.cli.progress_bars import bars
 from circuits.graph import write_json
-from circuits.suites import dictionary_specs, texts_of, train
 from hooked_qwen.bundled import DICTIONARIES
 from hooked_qwen.load import BUNDLED, load
 from hooked_qwen.stream import StreamConfig
+from hooked_qwen.texts import texts_of
 from saes.training.config import TrainConfig
 from saes.training.log import LOG
+from saes.training.train import train
+from transcoders.specs import dictionary_specs
 
 RESULTS = Path(__file__).parent / "results"
 KINDS = ("resid_post", "attn_out", "mlp_out")

@@ -24,15 +24,16 @@ from circuits.graph import Node, ordered, write_json
 from circuits.prompts import Prompt, write_prompts
 from circuits.runs.commands import ablate_run, discover_run, render_run, verify_run
 from circuits.runs.folder import Inputs, read_run
-from circuits.suites import Texts, texts_of, train
 from circuits.verification.verify import VerifyConfig
 from hooked_qwen.load import load
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import StreamConfig
+from hooked_qwen.texts import Texts, texts_of
 from hooked_qwen.tokens import encode
 from saes.formats import ours
 from saes.sae import sae
-from saes.training.loop import TrainConfig
+from saes.training.config import TrainConfig
+from saes.training.train import train
 from transcoders.transcoder import transcoder
 
 RESULTS = Path(__file__).parent / "results"

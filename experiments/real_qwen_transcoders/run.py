@@ -15,10 +15,10 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.cli.progress_bars import bars
 from circuits.graph import write_json
-from circuits.suites import Texts, cache_activations, texts_of, train
 from hooked_qwen.load import load
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import StreamConfig
+from hooked_qwen.texts import Texts, texts_of
 from saes.dictionary import DictionarySpec
 from saes.evaluation.baselines import judge
 from saes.evaluation.metrics import held_out_blocks
@@ -26,6 +26,7 @@ from saes.sae import sae
 from saes.suite import find
 from saes.training.config import TrainConfig
 from saes.training.run import RunOptions
+from saes.training.train import cache_activations, train
 from transcoders.transcoder import transcoder
 
 RESULTS = Path(__file__).parent / "results"

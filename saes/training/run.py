@@ -22,19 +22,18 @@ from hooked_qwen.identity import identity
 from hooked_qwen.shards import Cache
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import ActivationBatch, StreamConfig, activation_batches, shuffled
+from hooked_qwen.texts import Texts
 from hooked_qwen.texts_read import TextsRead
 from saes.dictionary import DictionarySpec
 from saes.evaluation.metrics import Quality, evaluate, held_out_blocks
 from saes.formats import ours
 from saes.training.checkpoint import Checkpointer, read_snapshot
 from saes.training.config import TrainConfig, record_of
+from saes.training.held_out import held_out_text, training_text
 from saes.training.log import LOG, LOGS, open_log
 from saes.training.loop import Progress, Trained, fit
 
-HELD_OUT_CHARACTERS = 40_000
 CHECKPOINT = ours.CHECKPOINT
-Texts = Callable[[], Iterator[str]]
-"Opens a corpus from its start."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,36 +223,3 @@ def _write(
     for name in LOGS:
         if (logs / name).is_dir():
             shutil.copytree(logs / name, folder / name, symlinks=True)
-
-
-def training_text(texts: Texts) -> Iterator[str]:
-    """What is not held out, again and again; raises `ValueError` when that is nothing."""
-    while True:
-        rest = _after_held_out(texts())
-        first = next(rest, None)
-        if first is None:
-            raise ValueError(
-                f"the text has at most {HELD_OUT_CHARACTERS:,} characters, which are held out "
-                "for judging: give more text to train on"
-            )
-        yield first
-        yield from rest
-
-
-def held_out_text(texts: Iterator[str]) -> Iterator[str]:
-    """The first 40,000 characters, which dictionaries are judged on."""
-    taken = 0
-    for text in texts:
-        if taken >= HELD_OUT_CHARACTERS:
-            return
-        yield text[: HELD_OUT_CHARACTERS - taken]
-        taken += len(text)
-
-
-def _after_held_out(texts: Iterator[str]) -> Iterator[str]:
-    taken = 0
-    for text in texts:
-        rest = text[max(0, HELD_OUT_CHARACTERS - taken) :]
-        taken += len(text)
-        if rest:
-            yield rest

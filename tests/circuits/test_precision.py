@@ -17,7 +17,6 @@ from hooked_qwen.sites import Site
 from hooked_qwen.stream import StreamConfig
 from saes.evaluation.baselines import judge
 from saes.sae import sae
-from saes.training import run
 from saes.training.config import TrainConfig
 from saes.training.run import train_suite
 from tests.conftest import (
@@ -100,7 +99,7 @@ def test_captures_and_logits_are_wide_and_edits_fit_the_model(dtype):
 def test_dictionaries_are_trained_on_and_judged_with_a_model_of_any_precision(
     dtype, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(run, "HELD_OUT_CHARACTERS", 300)
+    monkeypatch.setattr("saes.training.held_out.HELD_OUT_CHARACTERS", 300)
     model = hook(toy_hf(dtype=dtype), tokenizer=toy_tokenizer(), name="toy")
     specs = [sae(MLP, k=3), sae(Site("attn_out", 0), k=2, architecture="jumprelu")]
     stream = StreamConfig(block_length=8, blocks_per_pass=2, batch_size=16, buffer_size=32)

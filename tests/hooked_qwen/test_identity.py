@@ -113,7 +113,7 @@ class Killed(Exception):
 
 
 def train(model, out, *, after=None, monkeypatch):
-    monkeypatch.setattr("saes.training.run.HELD_OUT_CHARACTERS", 200)
+    monkeypatch.setattr("saes.training.held_out.HELD_OUT_CHARACTERS", 200)
 
     def stop(now):
         if now.step == after:

@@ -9,7 +9,7 @@ import pytest
 from pyarrow import parquet
 
 from hooked_qwen.notices import Notice
-from hooked_qwen.texts import read_texts
+from hooked_qwen.texts import read_texts, texts_of
 
 
 @pytest.mark.parametrize("suffix", [".txt", ".md", ".py"])
@@ -208,3 +208,19 @@ def test_a_data_set_without_the_package_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ValueError, match=r"pip install 'qwen-circuits\[datasets\]'"):
         list(read_texts(["hf:a/b"]))
+
+
+def test_a_corpus_can_be_opened_again(tmp_path):
+    (tmp_path / "a.txt").write_text("one")
+    opened = texts_of([tmp_path / "a.txt"])
+    assert list(opened()) == list(opened()) == ["one"]
+
+
+def test_the_bundled_english_is_drawn_by_its_seed():
+    firsts = [next(texts_of(["bundled"], seed=seed)()) for seed in (0, 0, 1)]
+    assert firsts[0] == firsts[1] != firsts[2]
+
+
+def test_a_corpus_without_a_text_is_refused_when_it_is_named(tmp_path):
+    with pytest.raises(ValueError, match="no text in"):
+        texts_of([tmp_path])

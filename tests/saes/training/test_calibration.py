@@ -5,10 +5,10 @@ from itertools import islice
 import pytest
 import torch
 
-from circuits.suites import texts_of
 from hooked_qwen.load import BUNDLED, load
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import StreamConfig, activation_batches
+from hooked_qwen.texts import texts_of
 from saes.sae import sae
 from saes.training.calibration import LargestPerToken
 from saes.training.loop import TrainConfig, fit

@@ -20,7 +20,7 @@ from hooked_qwen.tensor_files import read_tensors_and_metadata
 from saes.evaluation.metrics import evaluate, held_out_blocks
 from saes.sae import sae
 from saes.suite import load_suite
-from saes.training import run
+from saes.training import held_out, run
 from saes.training.log import open_log
 from saes.training.loop import TrainConfig
 from saes.training.run import RunOptions, check_place, cut_off, train_suite
@@ -35,7 +35,7 @@ HELD_OUT, TRAINED = "cdefgh" * 20, "uvwxyz" * 30
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch):
-    monkeypatch.setattr(run, "HELD_OUT_CHARACTERS", len(HELD_OUT))
+    monkeypatch.setattr(held_out, "HELD_OUT_CHARACTERS", len(HELD_OUT))
     monkeypatch.setattr(run, "held_out_blocks", partial(held_out_blocks, length=8))
 
 
@@ -207,7 +207,7 @@ def test_a_broken_checkpoint_is_named(model, tmp_path):
 
 def test_training_from_a_cache_gives_the_same_dictionaries(model, tmp_path):
     sites = sorted({site for spec in SPECS for site in (spec.source, spec.target)})
-    read = run.training_text(texts)
+    read = held_out.training_text(texts)
     cache = write_cache(model, sites, read, tmp_path / "cache", config=STREAM, tokens=16 * 12)
     train(model, tmp_path / "live")
     train(
@@ -220,14 +220,14 @@ def test_training_from_a_cache_gives_the_same_dictionaries(model, tmp_path):
 
 def cached(model, out, **options):
     sites = sorted({site for spec in SPECS for site in (spec.source, spec.target)})
-    read = run.training_text(texts)
+    read = held_out.training_text(texts)
     chosen = {"config": STREAM, "tokens": 16 * 12} | options
     return write_cache(model, sites, read, out, **chosen)
 
 
 def test_a_cache_has_the_text_to_judge_on(model, tmp_path):
-    held_out = held_out_blocks(run.held_out_text(texts()), model, tokens=64, length=8)
-    cache = cached(model, tmp_path / "cache", held_out=held_out)
+    blocks = held_out_blocks(held_out.held_out_text(texts()), model, tokens=64, length=8)
+    cache = cached(model, tmp_path / "cache", held_out=blocks)
     quality = train(model, tmp_path / "with-text", cache=cache)
     assert train(model, tmp_path / "without", texts=None, cache=cache) == quality
     assert dictionaries_in(tmp_path / "with-text") == dictionaries_in(tmp_path / "without")

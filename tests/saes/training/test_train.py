@@ -1,0 +1,104 @@
+"""What a user starts: a suite from text or a cache, told of while it goes on."""
+
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from hooked_qwen.load import hook
+from hooked_qwen.shards import Cache
+from hooked_qwen.sites import Site
+from hooked_qwen.stream import StreamConfig
+from saes.evaluation.metrics import held_out_blocks
+from saes.sae import sae
+from saes.suite import load_suite
+from saes.training import held_out, run
+from saes.training import train as training
+from saes.training.config import TrainConfig
+from tests.conftest import toy_hf, toy_tokenizer
+
+SPEC = sae(Site("mlp_out", 1), k=3)
+STREAM = StreamConfig(block_length=8, blocks_per_pass=2, batch_size=16, buffer_size=32)
+CONFIG = TrainConfig(width=10, tokens=16 * 12)
+
+
+@pytest.fixture
+def model(monkeypatch):
+    monkeypatch.setattr(held_out, "HELD_OUT_CHARACTERS", 120)
+    for module in (run, training):
+        monkeypatch.setattr(module, "held_out_blocks", partial(held_out_blocks, length=8))
+    return hook(toy_hf("qwen3"), tokenizer=toy_tokenizer(), name="toy")
+
+
+def texts():
+    yield "cdefgh" * 20 + "uvwxyz" * 40
+
+
+def test_an_sae_is_trained_without_anything_of_circuits():
+    """In a process that holds nothing of the tests."""
+    look = "import sys, saes.training.train; print({m.split('.')[0] for m in sys.modules})"
+    done = subprocess.run(
+        [sys.executable, "-c", look],
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "'saes'" in done.stdout
+    assert "'circuits'" not in done.stdout
+
+
+def test_a_training_tells_how_it_goes(model, tmp_path):
+    told = []
+    options = {"config": CONFIG, "stream": STREAM, "report": lambda *of: told.append(of)}
+    (quality,) = training.train(model, [SPEC], texts, tmp_path / "suite", **options)
+    stages = [what for what, *_ in told]
+    assert stages[0] == "first activations"
+    assert {"training", "evaluating", "writing"} <= set(stages)
+    steps = [of for of in told if of[0] == "training"]
+    assert [of[1:3] for of in steps] == [(n, 12) for n in range(1, 13)]
+    assert all(note.startswith("loss ") and note.endswith("/s") for *_, note in steps)
+    assert quality.l0 == pytest.approx(3, abs=0.2)
+    assert set(load_suite(tmp_path / "suite")) == {SPEC.target}
+
+
+def test_what_is_shown_of_a_training_is_read_once_a_second(model, tmp_path, monkeypatch):
+    """Reading it makes the host wait for a device."""
+    read = []
+    whole = training.Progress.loss.fget
+    monkeypatch.setattr(
+        training.Progress, "loss", property(lambda now: read.append(now.step) or whole(now))
+    )
+    monkeypatch.setattr(training, "NOTE_EVERY", 1e9)
+    training.train(model, [SPEC], texts, tmp_path / "suite", config=CONFIG, stream=STREAM)
+    assert read == [1, 12]
+
+
+def test_a_training_from_a_cache_is_that_from_the_text(model, tmp_path):
+    written = training.cache_activations(
+        model, [SPEC.source], texts, tmp_path / "cache", tokens=16 * 12, stream=STREAM
+    )
+    assert written.tokens == 16 * 12
+    assert Cache.open(tmp_path / "cache").held_out() is not None
+    options = {"config": CONFIG, "stream": STREAM}
+    live = training.train(model, [SPEC], texts, tmp_path / "live", **options)
+    cache = tmp_path / "cache"
+    cached = training.train(model, [SPEC], None, tmp_path / "cached", cache=cache, **options)
+    assert cached == live
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        (partial(training.train, config=CONFIG), "training 1 dictionary takes about .* GB"),
+        (partial(training.cache_activations, tokens=64), "a buffer of 1 site takes about .* GB"),
+    ],
+    ids=["train", "cache"],
+)
+def test_what_does_not_fit_the_memory_is_refused_before_it_begins(model, tmp_path, start, message):
+    what = [SPEC] if start.func is training.train else [SPEC.source]
+    with pytest.raises(ValueError, match=message):
+        start(model, what, texts, tmp_path / "out", stream=STREAM, memory=1e-6)
+    assert not (tmp_path / "out").exists()
