@@ -33,8 +33,8 @@ from hooked_qwen.stream import ActivationBatch
 from saes.nonlinearities import topk
 from saes.sae import sae
 from saes.training.config import TrainConfig
+from saes.training.encode import Precision
 from saes.training.initial import Normalisation
-from saes.training.sparse_step import Precision
 from saes.training.step import Weights
 from saes.training.trainer import DictionaryTrainer
 

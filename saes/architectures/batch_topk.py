@@ -11,7 +11,7 @@ from torch import Tensor
 
 from saes.architectures.architecture import Architecture, Begun, Start, StepOptions
 from saes.architectures.topk import step_by
-from saes.training.sparse_step import Choice
+from saes.training.encode import Choice
 from saes.training.step import StepResult, Weights, number_like
 
 LOWERED = 0.9

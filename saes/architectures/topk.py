@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from saes.architectures.architecture import Architecture, StepOptions
-from saes.training.sparse_step import Choice, sparse_step
+from saes.training.encode import Choice
+from saes.training.sparse_step import sparse_step
 from saes.training.step import StepResult, Weights
 
 

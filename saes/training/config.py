@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from saes.training.sparse_step import Precision
+from saes.training.encode import Precision
 
 
 @dataclass(frozen=True, kw_only=True)

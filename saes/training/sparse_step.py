@@ -16,15 +16,9 @@ Differs: the auxiliary residual is the target's, which for a transcoder is not t
 prefixes' losses are averaged, not added.
 
 Axes: `tokens` activations in a batch, `pairs` the (token, feature) pairs that are on, `bags` the
-pairs of one token within one step of the prefixes.
+pairs of one token within one of the nested prefixes (`saes.training.sparse_products`).
 """
 
-import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
-
-import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -32,50 +26,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from saes.nonlinearities import topk
-from saes.training.selection import (
-    Pairs,
-    Search,
-    largest,
-    largest_positive,
-    prefix_of,
-    select_batch_topk,
-    select_topk,
-    starts_of,
-)
+from saes.training.encode import Choice, encode
+from saes.training.sparse_products import Bags, ByFeature, any_by_feature, sums_by_feature
 from saes.training.step import Memory, StepResult, Weights, precise, sum_of_squares
-
-Precision = Literal["float32", "bfloat16"]
-
-ENCODED_AT_ONCE = 2**25
-"Pre-activations that are in memory together; with 2**22 or 2**23, wide encoders are slower."
-ALIGNED = 32
-"Columns of a bfloat16 matrix are a multiple of this."
-SHORT = 2**15
-"Features up to which their numbers fit into 16 bits."
-CANDIDATES = 2
-"Features scored in float32 for each that is kept, where bfloat16 chooses the candidates."
-
-
-@dataclass(frozen=True, kw_only=True)
-class Choice:
-    """How many features are kept, and for which nested prefixes the loss is counted."""
-
-    k: int
-    of_batch: bool
-    "the largest of the batch together, not of each token"
-    prefixes: tuple[int, ...]
-    "widths, rising; the last is the whole"
-    guess: Float[Tensor, ""] | None = None
-    "about the smallest feature kept in the batch before"
-    precision: Precision = "float32"
-    "of the encoder's product when it chooses features; their values are float32 in any case"
-    search: Search = largest
-    "how the largest of each token are found"
-
-    def select(self, pre: Float[Tensor, "tokens features"]) -> Pairs:
-        if self.of_batch:
-            return select_batch_topk(pre, self.k, guess=self.guess)
-        return select_topk(pre, self.k, self.search)
 
 
 @torch.no_grad()
@@ -94,36 +47,9 @@ def sparse_step(
     The gradients lie in `memory` and last until the next step that has the same.
     """
     memory = memory or Memory()
-    pairs = _encode(weights, x, choice, memory)
-    bags = _Bags.of(pairs, choice.prefixes)
-    values = pairs.values[bags.order] if bags.order is not None else pairs.values
-    partial = F.embedding_bag(
-        bags.features, weights.W_dec, bags.starts, per_sample_weights=values, mode="sum"
-    )
-    partial = rearrange(partial, "(tokens p) d -> tokens p d", p=bags.prefixes)
-    rest = y - weights.b_dec
-    if weights.W_skip is not None:
-        rest = rest - x @ weights.W_skip.T
-    error = rest.unsqueeze(1) - (partial if bags.prefixes == 1 else partial.cumsum(1))
-
-    d_output = error * (-2 / error.numel())
-    if bags.prefixes > 1:
-        # A feature adds to every prefix from its own on.
-        d_output = d_output.flip(1).cumsum(1).flip(1)
-    d_total = d_output[:, 0]
-    d_rows = rearrange(d_output, "tokens p d -> (tokens p) d")
-    along = _row_products(d_rows, weights.W_dec, bags)
-    d_values = along * (values > 0)
-    by_feature = _ByFeature.of(bags.features, len(weights.W_enc))
-    tokens = bags.ids // bags.prefixes if bags.prefixes > 1 else bags.ids
-    gradients = Weights(
-        W_enc=by_feature.product(d_values, tokens, x, "W_enc", memory),
-        b_enc=_sums(d_values, bags.features, len(weights.W_enc)),
-        W_dec=by_feature.product(values, bags.ids, d_rows, "W_dec", memory),
-        b_dec=d_total.sum(0),
-        W_skip=None if weights.W_skip is None else d_total.T @ x,
-    )
-    along = _sums(along * values, bags.features, len(weights.W_enc))
+    bags = Bags.of(encode(weights, x, choice, memory), choice.prefixes)
+    error = _errors(weights, bags, x, y)
+    gradients, along = _gradients(weights, bags, x, error, memory)
     final = error[:, -1]
     squared_error = sum_of_squares(final)
     loss = (squared_error if bags.prefixes == 1 else sum_of_squares(error)) / error.numel()
@@ -131,140 +57,68 @@ def sparse_step(
         # Where there is no error, none of it can be explained.
         share = torch.where(squared_error > 0, aux_coefficient / squared_error, 0.0)
         loss = loss + _add_aux(gradients, along, weights, x, final, dead, share)
-    on = values > 0
+    on = bags.values > 0
     return StepResult(
         gradients=gradients,
         along=along,
         loss=loss,
         squared_error=squared_error,
-        fired=_any(on, bags.features, len(weights.W_enc)),
+        fired=any_by_feature(on, bags.features, len(weights.W_enc)),
         l0=precise(on.sum()) / len(x),
-        numbers={"smallest": _smallest(values, on)} if choice.of_batch else {},
+        numbers={"smallest": _smallest(bags.values, on)} if choice.of_batch else {},
     )
 
 
-def _encode(
-    weights: Weights, x: Float[Tensor, "tokens d_source"], choice: Choice, memory: Memory
-) -> Pairs:
-    """The chosen features, their values in full precision."""
-    if choice.precision == "bfloat16":
-        rough = _rough(weights.W_enc, weights.b_enc, x, choice, memory)
-        return Pairs(rough.features, _scores(weights, x, rough).relu(), rough.counts)
-    if not choice.of_batch and x.dtype == torch.float32 and _multiplies_bfloat16(x.device):
-        return screened_topk(weights, x, choice, memory)
-    return _choose(weights.W_enc, weights.b_enc, x, choice, memory)
+def _errors(
+    weights: Weights,
+    bags: Bags,
+    x: Float[Tensor, "tokens d_source"],
+    y: Float[Tensor, "tokens d_target"],
+) -> Float[Tensor, "tokens prefixes d_target"]:
+    """What each prefix leaves of the target."""
+    rest = y - weights.b_dec
+    if weights.W_skip is not None:
+        rest = rest - x @ weights.W_skip.T
+    partial = rearrange(bags.decode(weights.W_dec), "(tokens p) d -> tokens p d", p=bags.prefixes)
+    # A bag holds what its prefix adds to the shorter ones.
+    return rest.unsqueeze(1) - (partial if bags.prefixes == 1 else partial.cumsum(1))
 
 
-def screened_topk(
-    weights: Weights, x: Float[Tensor, "tokens d_source"], choice: Choice, memory: Memory
-) -> Pairs:
-    """The k largest of each token, exactly, by way of a product in bfloat16.
+def _gradients(
+    weights: Weights,
+    bags: Bags,
+    x: Float[Tensor, "tokens d_source"],
+    error: Float[Tensor, "tokens prefixes d_target"],
+    memory: Memory,
+) -> tuple[Weights, Float[Tensor, " features"]]:
+    """Gradients of the mean squared error, and each decoder row's product with its own.
 
-    The rough product plus what rounding can take from it bounds every pre-activation from above:
+    With g_p = -2 error_p / (tokens * prefixes * d_target), the gradient at the output of prefix p,
+    and G = the sum of the g_p of all prefixes that hold a feature i:
 
-        x . w <= x~ . w~ + |x - x~| |w| + |x~| |w - w~|        |w - w~| <= 2^-9 |w|
-
-    Twice k features with the largest bounds are scored in float32. Tokens for which the last
-    bound reaches the k-th best score are encoded in float32.
+        dL/df_i = G . W_dec_i        dL/dW_dec_i = sum over tokens of f_i G
+        dL/dpre_i = dL/df_i where f_i > 0, so dL/dW_enc_i = sum over tokens of dL/dpre_i x
     """
-    k, width = choice.k, len(weights.W_enc)
-    rounded = x.to(torch.bfloat16).float()
-    slack = 1.02 * ((x - rounded).norm(dim=-1) + rounded.norm(dim=-1) * 2**-9)
-    norms = weights.W_enc.norm(dim=-1)
-    # One more input carries each token's slack times each row's length.
-    raised = _with_column(x, slack), _with_column(weights.W_enc, norms)
-    wider = replace(choice, k=min(CANDIDATES * k, width), search=largest_positive)
-    rough = _rough(raised[1], weights.b_enc, raised[0], wider, memory)
-    scores = _scores(weights, x, rough).view(len(x), -1)
-    values, kept = scores.topk(k, sorted=False)
-    features = rough.features.view(len(x), -1).gather(1, kept)
-    last = rough.values.view(len(x), -1).amin(1).float()
-    # The sum and the bias are rounded too.
-    last += (last + weights.b_enc.abs().amax()) * 2**-7
-    doubtful = (last >= values.amin(1)).nonzero().flatten()
-    if len(doubtful) and wider.k < width:
-        again = _choose(weights.W_enc, weights.b_enc, x[doubtful], choice, memory)
-        values[doubtful], features[doubtful] = again.values.view(-1, k), again.features.view(-1, k)
-    counts = torch.full((len(x),), k, device=x.device)
-    return Pairs(features.flatten(), values.relu().flatten(), counts)
-
-
-def _with_column(
-    rows: Float[Tensor, "rows d"], column: Float[Tensor, " rows"]
-) -> Float[Tensor, "rows wider"]:
-    """The rows in bfloat16 with one more column, and zeros up to a width that multiplies fast."""
-    d = rows.shape[1]
-    wider = rows.new_zeros(len(rows), d + ALIGNED - d % ALIGNED, dtype=torch.bfloat16)
-    wider[:, :d], wider[:, d] = rows, column
-    return wider
-
-
-def _rough(
-    W_enc: Float[Tensor, "features d_source"],
-    b_enc: Float[Tensor, " features"],
-    x: Float[Tensor, "tokens d_source"],
-    choice: Choice,
-    memory: Memory,
-) -> Pairs:
-    half = torch.bfloat16
-    return _choose(W_enc.to(half), b_enc.to(half), x.to(half), choice, memory)
-
-
-def _scores(
-    weights: Weights, x: Float[Tensor, "tokens d_source"], pairs: Pairs
-) -> Float[Tensor, " pairs"]:
-    """The pre-activations of some features, in full precision."""
-    products = _row_products(x, weights.W_enc, _Bags.of(pairs, (len(weights.W_enc),)))
-    return products + weights.b_enc[pairs.features]
-
-
-def _multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether products in bfloat16 are much faster than in float32: four times or more."""
-    return device.type == "cpu" and (
-        torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    width = len(weights.W_enc)
+    d_output = error * (-2 / error.numel())
+    if bags.prefixes > 1:
+        # A feature adds to every prefix from its own on.
+        d_output = d_output.flip(1).cumsum(1).flip(1)
+    # All prefixes hold the biases and the skip connection.
+    d_total = d_output[:, 0]
+    d_bags = rearrange(d_output, "tokens p d -> (tokens p) d")
+    d_values = bags.row_products(d_bags, weights.W_dec)
+    d_pre = d_values * (bags.values > 0)
+    by_feature = ByFeature.of(bags.features, width)
+    gradients = Weights(
+        W_enc=by_feature.product(d_pre, bags.tokens, x, "W_enc", memory),
+        b_enc=sums_by_feature(d_pre, bags.features, width),
+        W_dec=by_feature.product(bags.values, bags.ids, d_bags, "W_dec", memory),
+        b_dec=d_total.sum(0),
+        W_skip=None if weights.W_skip is None else d_total.T @ x,
     )
-
-
-def _choose(
-    W_enc: Float[Tensor, "features d_source"],
-    b_enc: Float[Tensor, " features"],
-    x: Float[Tensor, "tokens d_source"],
-    choice: Choice,
-    memory: Memory,
-) -> Pairs:
-    size = max(1, ENCODED_AT_ONCE // len(W_enc))
-    # BatchTopK compares all tokens.
-    size = len(x) if choice.of_batch else min(size, len(x))
-    pre = memory.take(f"pre-activations in {x.dtype}", size, len(W_enc), x)
-    parts = [
-        choice.select(torch.addmm(b_enc, part, W_enc.T, out=pre[: len(part)]))
-        for part in x.split(size)
-    ]
-    return parts[0] if len(parts) == 1 else Pairs.concatenate(parts)
-
-
-@dataclass(frozen=True)
-class _Bags:
-    """The pairs ordered by token and prefix step, for `embedding_bag`."""
-
-    features: Int[Tensor, " pairs"]
-    ids: Int[Tensor, " pairs"]
-    "the bag of each pair: token * prefixes + step"
-    starts: Int[Tensor, " bags"]
-    prefixes: int
-    order: Int[Tensor, " pairs"] | None
-    "where each pair stood before; None where nothing moved"
-
-    @classmethod
-    def of(cls, pairs: Pairs, prefixes: Sequence[int]) -> "_Bags":
-        n = len(prefixes)
-        ids, order, features = pairs.tokens, None, pairs.features
-        counts = pairs.counts
-        if n > 1:
-            ids, order = (ids * n + prefix_of(features, prefixes)).sort(stable=True)
-            features = features[order]
-            counts = starts_of(ids, n * len(pairs.counts)).diff()
-        return cls(features, ids, counts.cumsum(0) - counts, n, order)
+    # W_dec_i . dL/dW_dec_i = sum of f_i dL/df_i: the products are there already.
+    return gradients, sums_by_feature(d_pre * bags.values, bags.features, width)
 
 
 def _add_aux(
@@ -289,81 +143,6 @@ def _add_aux(
     gradients.b_enc.index_add_(0, dead, d_pre.sum(0))
     along.index_add_(0, dead, (d_dead * W_dead).sum(-1))
     return coefficient * sum_of_squares(miss)
-
-
-def _row_products(
-    bag_rows: Float[Tensor, "bags d"], rows: Float[Tensor, "features d"], bags: _Bags
-) -> Float[Tensor, " pairs"]:
-    """For each pair, the product of its bag's row with its feature's row.
-
-    This is the gradient of an embedding bag to its weights, which never forms the
-    `[pairs, d]` gather.
-    """
-    return torch.ops.aten._embedding_bag_per_sample_weights_backward(
-        bag_rows, rows, bags.features, bags.starts, bags.ids, 0
-    )
-
-
-@dataclass(frozen=True)
-class _ByFeature:
-    """The pairs grouped by feature."""
-
-    order: Int[Tensor, " pairs"]
-    ends: Int[Tensor, " ends"]
-
-    @classmethod
-    def of(cls, features: Int[Tensor, " pairs"], width: int) -> "_ByFeature":
-        order = _stable_order(features, width)
-        return cls(order, starts_of(features[order], width))
-
-    def product(
-        self,
-        values: Float[Tensor, " pairs"],
-        row_of: Int[Tensor, " pairs"],
-        rows: Float[Tensor, "rows d"],
-        use: str,
-        memory: Memory,
-    ) -> Float[Tensor, "features d"]:
-        """Row i: the sum over pairs of feature i of the value times the pair's row."""
-        width = len(self.ends) - 1
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
-            matrix = torch.sparse_csr_tensor(
-                self.ends,
-                row_of[self.order],
-                values[self.order],
-                size=(width, len(rows)),
-                check_invariants=False,
-            )
-        out = memory.take(use, width, rows.shape[1], rows)
-        return torch.addmm(out, matrix, rows, beta=0, out=out)
-
-
-def _stable_order(features: Int[Tensor, " pairs"], width: int) -> Int[Tensor, " pairs"]:
-    """The pairs by rising feature, those of one feature as they stand."""
-    if features.is_cpu and width <= SHORT:
-        # NumPy sorts 16 bits digit by digit: of ten thousand pairs in a fifteenth of torch's time.
-        return torch.from_numpy(np.argsort(features.short().numpy(), kind="stable"))
-    # 32-bit keys sort in a third of the time.
-    return features.int().sort(stable=True).indices
-
-
-def _sums(
-    values: Float[Tensor, " pairs"], features: Int[Tensor, " pairs"], width: int
-) -> Float[Tensor, " features"]:
-    """The sum of each feature's values."""
-    return torch.zeros(width, dtype=values.dtype, device=values.device).index_add_(
-        0, features, values
-    )
-
-
-def _any(
-    on: Bool[Tensor, " pairs"], features: Int[Tensor, " pairs"], width: int
-) -> Bool[Tensor, " features"]:
-    """Whether any of a feature's pairs is on."""
-    # What is off marks one more row: leaving it out would make the host wait for its number.
-    marks = torch.zeros(width + 1, dtype=torch.bool, device=on.device)
-    return marks.scatter_(0, features.where(on, width), True)[:width]
 
 
 def _smallest(values: Float[Tensor, " pairs"], on: Bool[Tensor, " pairs"]) -> Float[Tensor, ""]:

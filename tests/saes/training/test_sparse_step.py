@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from saes.nonlinearities import topk
-from saes.training.sparse_step import Choice, screened_topk, sparse_step
+from saes.training.encode import Choice
+from saes.training.sparse_step import sparse_step
 from saes.training.step import Memory, Weights
 
 FEATURES, TOKENS = 12, 9
@@ -124,7 +125,7 @@ def test_auxk_gives_dead_features_an_encoder_gradient():
 def test_encoding_a_few_tokens_at_a_time_changes_nothing(monkeypatch, size):
     weights, x, y = problem(5)
     whole = sparse_step(weights, x, y, choice=PLAIN, dead=NONE, aux_coefficient=0.0)
-    monkeypatch.setattr("saes.training.sparse_step.ENCODED_AT_ONCE", size)
+    monkeypatch.setattr("saes.training.encode.ENCODED_AT_ONCE", size)
     parts = sparse_step(weights, x, y, choice=PLAIN, dead=NONE, aux_coefficient=0.0)
     assert parts.loss.item() == pytest.approx(whole.loss.item(), rel=1e-12)
     for name, gradient in parts.gradients.named().items():
@@ -142,30 +143,3 @@ def test_steps_that_share_memory_give_the_same_gradients():
         )
         for name, gradient in together.gradients.named().items():
             torch.testing.assert_close(gradient, alone.gradients.named()[name], rtol=0, atol=0)
-
-
-@pytest.mark.parametrize("spread", [0.0, 1.0], ids=["one length", "many lengths"])
-@pytest.mark.parametrize("difference", [1.0, 1e-3], ids=["far apart", "nearly equal"])
-def test_candidates_from_a_rough_product_hold_the_largest(spread, difference):
-    """Where rows are nearly equal no candidate is certain, and tokens are encoded again."""
-    generator = torch.Generator().manual_seed(0)
-
-    def draw(*shape):
-        return torch.randn(*shape, generator=generator)
-
-    rows = draw(1, 64) + difference * draw(2000, 64)
-    lengths = (spread * draw(2000, 1)).exp()
-    weights = Weights(
-        W_enc=rows / rows.norm(dim=-1, keepdim=True) * lengths,
-        b_enc=0.3 * draw(2000),
-        W_dec=rows,
-        b_dec=draw(64),
-    )
-    x, choice = 3 * draw(300, 64), Choice(k=8, of_batch=False, prefixes=(2000,))
-    found = screened_topk(weights, x, choice, Memory())
-    expected = (x @ weights.W_enc.T + weights.b_enc).relu().topk(8).values
-    values = found.values.view(300, 8).sort(descending=True).values
-    torch.testing.assert_close(values, expected, atol=1e-5, rtol=1e-5)
-    again = (weights.W_enc[found.features] * x.repeat_interleave(8, 0)).sum(-1)
-    again = (again + weights.b_enc[found.features]).relu()
-    torch.testing.assert_close(found.values, again, atol=1e-5, rtol=1e-5)
