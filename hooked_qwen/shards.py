@@ -25,10 +25,12 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from hooked_qwen.files import write_atomically
 from hooked_qwen.identity import identity
+from hooked_qwen.placement import device_of
 from hooked_qwen.sites import Site
-from hooked_qwen.stream import ActivationBatch, StreamConfig, buffers, is_outlier
+from hooked_qwen.stream import ActivationBatch, StreamConfig, buffers, outliers_of
 from hooked_qwen.tensor_files import read_tensors
 from hooked_qwen.texts_read import Position, TextsRead
+from hooked_qwen.transfer import to_host
 
 SCHEMA = "activation-cache/1"
 MANIFEST = "manifest.json"
@@ -126,13 +128,15 @@ class Cache:
     ) -> Iterator[ActivationBatch]:
         """Its buffers from number `start` on, again and again from the first after the last.
 
+        They come to the device of `model`.
+
         Raises `ValueError` when the cache is of another model, lacks a site, was cut into other
         buffers than `config` asks for, or a file is not what was written.
         """
         self._check(sites, model, config)
         shards = self.manifest["shards"]
         while True:
-            yield self._read(shards[start % len(shards)], sites)
+            yield self._read(shards[start % len(shards)], sites, device_of(model))
             start += 1
 
     def _check(self, sites: Sequence[Site], model: TransformerBridge, config: StreamConfig) -> None:
@@ -150,10 +154,12 @@ class Cache:
                     f"not {getattr(config, name)}"
                 )
 
-    def _read(self, shard: dict[str, Any], sites: Sequence[Site]) -> ActivationBatch:
+    def _read(
+        self, shard: dict[str, Any], sites: Sequence[Site], device: torch.device
+    ) -> ActivationBatch:
         tensors = self._tensors(shard)
-        values: dict[Site, Tensor] = {site: tensors[str(site)].float() for site in sites}
-        return ActivationBatch(values, {site: is_outlier(value) for site, value in values.items()})
+        values = {site: tensors[str(site)].to(device).float() for site in sites}
+        return ActivationBatch(values, outliers_of(values))
 
     def _tensors(self, shard: Mapping[str, Any]) -> dict[str, Tensor]:
         path = self.folder / shard["file"]
@@ -216,7 +222,8 @@ def _write_shard(
     out: Path, number: int, buffer: ActivationBatch, dtype: torch.dtype
 ) -> dict[str, Any]:
     path = out / f"buffer-{number:05d}.safetensors"
-    tensors = {str(s): value.to(dtype).contiguous() for s, value in buffer.values.items()}
+    rounded = to_host([value.to(dtype) for value in buffer.values.values()])
+    tensors = {str(s): v.contiguous() for s, v in zip(buffer.values, rounded, strict=True)}
     write_atomically(path, lambda partial: save_file(tensors, partial))
     tokens = len(next(iter(tensors.values())))
     return {"file": path.name, "tokens": tokens, "sha256": _sum_of(path)}

@@ -5,7 +5,7 @@ runs once whatever the number of sites.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -19,6 +19,7 @@ from hooked_qwen.forward import run_through
 from hooked_qwen.hooks import capture
 from hooked_qwen.sites import Site
 from hooked_qwen.tokens import Batch, token_blocks
+from hooked_qwen.transfer import to_host
 
 OUTLIER_FACTOR = 10.0
 
@@ -66,7 +67,7 @@ class ActivationBatch:
 
     `outlier` marks tokens whose norm is over ten times the median norm of the site in the same
     buffer: in Qwen mostly the first token of a text, a hundred times longer than the rest. It
-    would decide a mean squared error alone.
+    would decide a mean squared error alone. The marks are on the host.
     """
 
     values: dict[Site, Float[Tensor, "tokens d_model"]]
@@ -103,7 +104,13 @@ def buffers(
     while chosen := list(islice(blocks, size)):
         parts = [_run(model, sites, b) for b in torch.stack(chosen).split(config.blocks_per_pass)]
         values = {site: torch.cat([part[site] for part in parts]) for site in sites}
-        yield ActivationBatch(values, {site: is_outlier(value) for site, value in values.items()})
+        yield ActivationBatch(values, outliers_of(values))
+
+
+def outliers_of(values: Mapping[Site, Tensor]) -> dict[Site, Tensor]:
+    """Where each site has outliers, on the host, which so knows how many there are in a batch."""
+    flags = to_host([is_outlier(value) for value in values.values()])
+    return dict(zip(values, flags, strict=True))
 
 
 def is_outlier(value: Float[Tensor, "*tokens d_model"]) -> Bool[Tensor, "*tokens"]:
@@ -178,7 +185,8 @@ def _run(
 
 
 def _rows(batch: ActivationBatch, index: Int[Tensor, " tokens"]) -> ActivationBatch:
+    place = index.to(next(iter(batch.values.values())).device)
     return ActivationBatch(
-        {site: value[index] for site, value in batch.values.items()},
+        {site: value[place] for site, value in batch.values.items()},
         {site: flag[index] for site, flag in batch.outlier.items()},
     )

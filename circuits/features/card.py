@@ -18,6 +18,7 @@ from circuits.prompts import EncodedPrompts
 from hooked_qwen.precision import widened
 from hooked_qwen.sites import Site
 from hooked_qwen.tokens import Batch, token_strings
+from hooked_qwen.transfer import to_host
 from saes.dictionary import SparseDictionary
 from saes.examples.collect import Example, Examples, find_examples
 from saes.suite import Suite
@@ -141,13 +142,14 @@ def logit_tokens(
     size = min(TOKENS, known, W_U.shape[1])
 
     def scored() -> Iterator[tuple[Tensor, ...]]:
-        for chosen in torch.tensor(list(features), dtype=torch.int64).split(FEATURES_AT_ONCE):
+        every = torch.tensor(list(features), dtype=torch.int64, device=dictionary.W_dec.device)
+        for chosen in every.split(FEATURES_AT_ONCE):
             scores = ((dictionary.W_dec[chosen].to(gain) * gain) @ W_U).float()
             scores = (scores - scores.mean(-1, keepdim=True))[:, :known]
             high, low = scores.topk(size), scores.topk(size, largest=False)
             yield high.indices, high.values, low.indices, low.values
 
-    return LogitTokens(*(torch.cat(parts).cpu() for parts in zip(*scored(), strict=True)))
+    return LogitTokens(*to_host([torch.cat(parts) for parts in zip(*scored(), strict=True)]))
 
 
 def example_fields(examples: Examples, i: int, tokenizer: Any) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.features.card import as_record, example_fields, logit_tokens, name
 from circuits.graph import rounded
+from hooked_qwen.transfer import to_host
 from saes.dictionary import SparseDictionary
 from saes.examples.store import Store
 
@@ -133,13 +134,13 @@ def _nearest(
     """cosine(rows_i, among_j) for each chosen i, largest first; i itself does not count."""
     others = F.normalize(among, dim=-1)
     found = []
-    for some in chosen.split(ROWS_AT_ONCE):
+    for some in chosen.to(rows.device).split(ROWS_AT_ONCE):
         cosine = F.normalize(rows[some], dim=-1) @ others.T
         if among is rows:
-            cosine = cosine.scatter(1, some.to(cosine.device)[:, None], -torch.inf)
+            cosine = cosine.scatter(1, some[:, None], -torch.inf)
         found.append(cosine.topk(min(count, len(others) - (among is rows))))
-    index = torch.cat([top.indices for top in found])
-    return Nearest(index.cpu(), torch.cat([top.values for top in found]).cpu())
+    both = torch.cat([top.indices for top in found]), torch.cat([top.values for top in found])
+    return Nearest(*to_host(both))
 
 
 def _cards(

@@ -37,6 +37,7 @@ from hooked_qwen.hooks import capture
 from hooked_qwen.sites import Site
 from hooked_qwen.texts import json_lines
 from hooked_qwen.tokens import encode_prompt
+from hooked_qwen.transfer import to_host
 from saes.dictionary import SparseDictionary, fitted
 from saes.evaluation.baselines import untrained
 from saes.evaluation.bootstrap import Interval, ratio_interval
@@ -205,7 +206,8 @@ def _pooled(
         order += index
         report(len(order), len(texts))
     back = torch.tensor(order).argsort()
-    return {name: torch.cat(parts)[back].cpu() for name, parts in rows.items()}
+    read = to_host([torch.cat(parts) for parts in rows.values()])
+    return {name: value[back] for name, value in zip(rows, read, strict=True)}
 
 
 def _by_length(

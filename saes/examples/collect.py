@@ -16,7 +16,7 @@ Axes: `examples` best first, `shown` the 2 WINDOW + 1 places of a passage.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
@@ -27,8 +27,10 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from hooked_qwen.forward import run_through
 from hooked_qwen.hooks import capture
+from hooked_qwen.placement import device_of
 from hooked_qwen.tokens import Batch
-from saes.dictionary import SparseDictionary
+from hooked_qwen.transfer import to_host
+from saes.dictionary import SparseDictionary, fitted
 
 WINDOW = 16
 "Tokens kept on either side of a passage's own."
@@ -116,7 +118,16 @@ def find_examples(
 
     Positions count from a text's first real token, whatever its padding.
     """
-    tallies = [Tally(d, features=torch.tensor(list(f)), top=top, sampled=0) for d, f in wanted]
+    device = device_of(model)
+    tallies = [
+        Tally(
+            fitted(dictionary, model),
+            features=torch.tensor(list(features), device=device),
+            top=top,
+            sampled=0,
+        )
+        for dictionary, features in wanted
+    ]
     rows: list[Tensor] = []
     for batch in texts:
         if tallies:
@@ -140,10 +151,11 @@ class Tally:
         self.dictionary = dictionary
         self.features = features
         n = dictionary.n_features if features is None else len(features)
-        self.tokens = 0
-        self.fired = torch.zeros(n, dtype=torch.int64)
-        self.top = _empty(n, top)
-        self.sampled = _empty(n, sampled)
+        self.device = dictionary.W_enc.device
+        self.tokens = torch.zeros((), dtype=torch.int64, device=self.device)
+        self.fired = torch.zeros(n, dtype=torch.int64, device=self.device)
+        self.top = _empty((n, top), self.device)
+        self.sampled = _empty((n, sampled), self.device)
 
     def add(
         self,
@@ -155,11 +167,12 @@ class Tally:
         """Take in the features of one pass; its rows are number `first` and on.
 
         `lots` are random numbers from 0 to 1: the active positions with the largest are sampled.
+        What is gathered stays on the device.
         """
         f = f * batch.mask.unsqueeze(-1)
         active = f > 0
-        self.tokens += int(batch.mask.sum())
-        self.fired += active.sum((0, 1)).cpu()
+        self.tokens += batch.mask.sum()
+        self.fired += active.sum((0, 1))
         peak, at = f.max(1)
         rank = torch.where(peak > 0, peak.double(), EMPTY)
         self.top = _best(self.top, _passages(f, at, rank, batch, first))
@@ -169,23 +182,25 @@ class Tally:
 
     def examples(self, rows: Rows) -> Examples:
         """The result, its passages pointing into `rows`."""
+        state, parts = self.state(), [field.name for field in fields(Passages)]
         top, sampled = (
-            Passages(**{k: v for k, v in slots.items() if k not in ("rank", "context")})
-            for slots in (self.top, self.sampled)
+            Passages(**{part: state[f"{kind}.{part}"] for part in parts})
+            for kind in ("top", "sampled")
         )
-        return Examples(self.tokens, self.fired, top, sampled, rows)
+        return Examples(int(state["tokens"]), state["fired"], top, sampled, rows)
 
     def state(self) -> dict[str, Tensor]:
-        """All that `add` has gathered, as tensors by name."""
+        """All that `add` has gathered, as tensors on the host by name."""
         lists = {"top": self.top, "sampled": self.sampled}
-        flat = {f"{name}.{k}": v for name, slots in lists.items() for k, v in slots.items()}
-        return {"tokens": torch.tensor(self.tokens), "fired": self.fired} | flat
+        gathered = {f"{name}.{k}": v for name, slots in lists.items() for k, v in slots.items()}
+        gathered |= {"tokens": self.tokens, "fired": self.fired}
+        return dict(zip(gathered, to_host(list(gathered.values())), strict=True))
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what `state` gave."""
-        self.tokens, self.fired = int(state["tokens"]), state["fired"]
-        self.top = {k: state[f"top.{k}"] for k in self.top}
-        self.sampled = {k: state[f"sampled.{k}"] for k in self.sampled}
+        self.tokens, self.fired = (state[k].to(self.device) for k in ("tokens", "fired"))
+        self.top = {k: state[f"top.{k}"].to(self.device) for k in self.top}
+        self.sampled = {k: state[f"sampled.{k}"].to(self.device) for k in self.sampled}
 
 
 @torch.no_grad()
@@ -198,27 +213,28 @@ def look(
     first: int,
 ) -> None:
     """One forward pass; its activations go to every tally, one dictionary at a time."""
-    batch = batch.to(next(model.parameters()).device)
     sources = {tally.dictionary.source for tally in tallies}
     with capture(model, sources) as seen:
         run_through(model, batch, max(site.layer for site in sources))
+    device = device_of(model)
+    batch, lots = batch.to(device), lots.to(device)
     for tally in tallies:
         f = tally.dictionary.encode(seen[tally.dictionary.source].to(tally.dictionary.W_enc))
         chosen = f if tally.features is None else f[..., tally.features]
-        tally.add(chosen, batch, lots.to(f.device), first)
+        tally.add(chosen, batch, lots, first)
 
 
-def _empty(features: int, examples: int) -> Slots:
-    shape = (features, examples)
-    return {
-        "rank": torch.full(shape, EMPTY, dtype=torch.float64),
-        "context": torch.zeros(shape, dtype=torch.int64),
-        "row": torch.full(shape, EMPTY, dtype=torch.int32),
-        "position": torch.zeros(shape, dtype=torch.int16),
-        "activation": torch.zeros(shape),
-        "scale": torch.zeros(shape),
-        "window": torch.zeros(*shape, SHOWN, dtype=torch.int8),
-    }
+def _empty(shape: tuple[int, ...], device: torch.device) -> Slots:
+    with device:
+        return {
+            "rank": torch.full(shape, EMPTY, dtype=torch.float64),
+            "context": torch.zeros(shape, dtype=torch.int64),
+            "row": torch.full(shape, EMPTY, dtype=torch.int32),
+            "position": torch.zeros(shape, dtype=torch.int16),
+            "activation": torch.zeros(shape),
+            "scale": torch.zeros(shape),
+            "window": torch.zeros(*shape, SHOWN, dtype=torch.int8),
+        }
 
 
 def _passages(
@@ -249,7 +265,7 @@ def _passages(
     slots["window"] = rearrange(
         steps.round().to(torch.int8), "batch shown features -> features batch shown"
     )
-    return {k: v.cpu() for k, v in slots.items()}
+    return slots
 
 
 def _contexts(batch: Batch) -> Int[Tensor, "batch pos"]:
@@ -271,7 +287,7 @@ def _best(kept: Slots, new: Slots) -> Slots:
     order = both["rank"].argsort(dim=1, descending=True, stable=True)
     best = _take(both, order[:, : kept["rank"].shape[1]])
     free = best["rank"] == EMPTY
-    nothing = _empty(*free.shape)
+    nothing = _empty(tuple(free.shape), free.device)
     spread = free.unsqueeze(-1)
     return {k: torch.where(spread if v.dim() > 2 else free, nothing[k], v) for k, v in best.items()}
 

@@ -30,7 +30,8 @@ from hooked_qwen.files import write_atomically
 from hooked_qwen.identity import identity
 from hooked_qwen.tensor_files import read_tensors
 from hooked_qwen.tokens import Batch, token_blocks
-from saes.dictionary import SparseDictionary
+from hooked_qwen.transfer import to_host
+from saes.dictionary import SparseDictionary, fitted
 from saes.examples.collect import Examples, Passages, Tally, look
 
 SCHEMA = "feature-examples/1"
@@ -143,7 +144,10 @@ def build_store(
         if store.manifest != manifest:
             raise _other(out, store.manifest, manifest)
         return store
-    tallies = {d.spec.name: Tally(d, top=config.top, sampled=config.sampled) for d in dictionaries}
+    tallies = {
+        d.spec.name: Tally(fitted(d, model), top=config.top, sampled=config.sampled)
+        for d in dictionaries
+    }
     done = _resume(out, tallies, manifest)
     _read_on(model, tallies, tokens, done, out, manifest, checkpoint_blocks, report)
     _finish(out, tallies, tokens, manifest)
@@ -209,9 +213,10 @@ def _manifest(
 def fingerprint(dictionary: SparseDictionary) -> str:
     """First 16 hex digits of the SHA-256 of what a dictionary is and of its tensors, by name."""
     digest = sha256(repr(dictionary.spec).encode())
-    for name, tensor in chain(dictionary.named_parameters(), dictionary.named_buffers()):
+    tensors = dict(chain(dictionary.named_parameters(), dictionary.named_buffers()))
+    for name, tensor in zip(tensors, to_host(list(tensors.values())), strict=True):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        flat = tensor.detach().cpu().contiguous().flatten()
+        flat = tensor.detach().contiguous().flatten()
         digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]
 
