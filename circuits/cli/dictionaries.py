@@ -51,6 +51,12 @@ class Precision(StrEnum):
     bfloat16 = "bfloat16"
 
 
+class Harvest(StrEnum):
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
 class Layout(StrEnum):
     saelens = "saelens"
     sparsify = "sparsify"
@@ -88,6 +94,13 @@ def train(
     precision: Annotated[
         Precision, typer.Option(help="Of the product that chooses features.")
     ] = Precision.float32,
+    harvest: Annotated[
+        Harvest,
+        typer.Option(
+            help="Precision of the model while it is learned from; auto takes bfloat16 where that "
+            "is faster, and safe by measurement."
+        ),
+    ] = Harvest.auto,
     average: Annotated[
         float, typer.Option(help="Save a running average of the weights with this decay.")
     ] = 0.0,
@@ -164,6 +177,7 @@ def train(
                 resume=resume, checkpoint_every=checkpoint_every, logs=tuple(log or ())
             ),
             cache=cache,
+            harvest=harvest.value,
             memory=memory,
             report=report,
         )

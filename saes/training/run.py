@@ -19,6 +19,9 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from hooked_qwen.files import build_folder_atomically
 from hooked_qwen.identity import identity
+from hooked_qwen.notices import notify
+from hooked_qwen.placement import name_of
+from hooked_qwen.precision import computed_in, model_precision
 from hooked_qwen.shards import Cache
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import ActivationBatch, StreamConfig, activation_batches, shuffled
@@ -29,6 +32,7 @@ from saes.evaluation.metrics import Quality, evaluate, held_out_blocks
 from saes.formats import ours
 from saes.training.checkpoint import Checkpointer, read_snapshot
 from saes.training.config import TrainConfig, record_of
+from saes.training.harvest import Harvest, Harvesting, choose_harvest
 from saes.training.held_out import held_out_text, training_text
 from saes.training.log import LOG, LOGS, open_log
 from saes.training.loop import Progress, Trained, fit
@@ -58,6 +62,7 @@ def train_suite(
     stream: StreamConfig,
     options: RunOptions | None = None,
     cache: Cache | None = None,
+    harvest: Harvest = "auto",
     evaluation_tokens: int = 2048,
     dtype: torch.dtype = torch.float32,
     report: Callable[[Progress], None] | None = None,
@@ -71,13 +76,17 @@ def train_suite(
     goes on from its last checkpoint with `options.resume`, to the same weights, bit for bit.
     Dictionaries that are in `out` already stay until the new ones take their place.
 
+    The model computes in the precision `harvest` while it is learned from, and in its own when
+    dictionaries are judged.
+
     Raises `ValueError` when the checkpoint is of a run with other settings, another model or
     other text, and where there is nothing to train on or to judge on.
     """
     options = options or RunOptions()
     sites = sorted({site for spec in specs for site in (spec.source, spec.target)})
     blocks = _judged_on(texts, cache, model, evaluation_tokens)
-    what = _identity(model, specs, config, stream, cache, blocks)
+    harvesting = _harvesting(model, sites, blocks, cache, harvest)
+    what = _identity(model, specs, config, stream, cache, blocks, harvesting)
     place = out / CHECKPOINT
     after, before = None, None
     if options.resume and place.exists():
@@ -91,7 +100,8 @@ def train_suite(
         source = activation_batches(model, sites, read, config=stream, start=start)
     else:
         source = from_cache(cache, sites, model, stream, start)
-    with open_log(out, options.logs, after_step=start) as log:
+    log_of_run = open_log(out, options.logs, after_step=start)
+    with computed_in(model, getattr(torch, harvesting.dtype)), log_of_run as log:
 
         def tell(now: Progress) -> None:
             log(now)
@@ -122,7 +132,9 @@ def train_suite(
     report_stage("writing", 0, 1)
     build_folder_atomically(
         out,
-        lambda partial: _write(model, trained, quality, stream, partial, dtype, logs=out),
+        lambda partial: _write(
+            model, trained, quality, stream, harvesting, partial, dtype, logs=out
+        ),
     )
     report_stage("writing", 1, 1)
     return quality
@@ -142,6 +154,28 @@ def _judged_on(
             f"{cache.folder} was written without text to judge on: give a text too (--text)"
         )
     return blocks[: max(1, tokens // blocks.shape[1])]
+
+
+def _harvesting(
+    model: TransformerBridge,
+    sites: Sequence[Site],
+    blocks: Int[Tensor, "blocks pos"],
+    cache: Cache | None,
+    asked: Harvest,
+) -> Harvesting:
+    """What to harvest in; it is said where that was measured."""
+    if cache is not None:
+        if asked != "auto":
+            raise ValueError(
+                f"activations come from {cache.folder}, in the precision that they were written "
+                f"in: leave out --harvest {asked}"
+            )
+        own = name_of(model_precision(model))
+        return Harvesting(dtype=own, why="activations come from a cache", errors={})
+    chosen = choose_harvest(model, sites, blocks, asked)
+    if chosen.errors:
+        notify(f"activations are harvested in {chosen.dtype}: {chosen.why}")
+    return chosen
 
 
 def from_cache(
@@ -178,6 +212,7 @@ def _identity(
     stream: StreamConfig,
     cache: Cache | None,
     judged_on: Int[Tensor, "blocks pos"],
+    harvesting: Harvesting,
 ) -> dict[str, Any]:
     """What makes two runs the same run; the text after what is held out is told by `TextsRead`."""
     of_specs = [f"{s.name} {s.architecture} k={s.k} skip={s.skip}" for s in specs]
@@ -187,6 +222,7 @@ def _identity(
     about |= {"device": next(model.parameters()).device.type}
     about |= {"held-out tokens": sha256(judged_on.cpu().numpy().tobytes()).hexdigest()[:16]}
     about |= {"cache": None if cache is None else cache.hash}
+    about |= {"harvested in": harvesting.dtype}
     return about | record_of(config) | {f"stream {k}": v for k, v in asdict(stream).items()}
 
 
@@ -200,6 +236,7 @@ def _write(
     trained: Sequence[Trained],
     quality: Sequence[Quality],
     stream: StreamConfig,
+    harvesting: Harvesting,
     folder: Path,
     dtype: torch.dtype,
     *,
@@ -213,7 +250,7 @@ def _write(
     for one, figures in zip(trained, quality, strict=True):
         card = ours.Card(
             model=about_model,
-            training=one.record | {"stream": asdict(stream)},
+            training=one.record | {"stream": asdict(stream), "harvest": harvesting.record()},
             metrics=asdict(figures),
         )
         spec = one.dictionary.spec

@@ -18,6 +18,7 @@ from hooked_qwen.threads import fit_threads
 from saes.dictionary import DictionarySpec
 from saes.evaluation.metrics import Quality, held_out_blocks
 from saes.training.config import TrainConfig
+from saes.training.harvest import Harvest
 from saes.training.held_out import HELD_OUT_CHARACTERS, held_out_text, training_text
 from saes.training.loop import Progress
 from saes.training.memory import buffer_bytes, require_memory, training_bytes
@@ -37,6 +38,7 @@ def train(
     stream: StreamConfig,
     options: RunOptions | None = None,
     cache: Path | None = None,
+    harvest: Harvest = "auto",
     memory: float | None = None,
     report: Report = silent,
     dtype: torch.dtype = torch.float32,
@@ -62,6 +64,7 @@ def train(
         stream=stream,
         options=options,
         cache=None if cache is None else Cache.open(cache),
+        harvest=harvest,
         report=_telling(report),
         report_stage=report,
         dtype=dtype,
