@@ -13,82 +13,27 @@ the source from its clean to its patch value *raises* the metric.
 
 import json
 import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import networkx as nx
 
 from hooked_qwen.files import write_atomically
+from hooked_qwen.sites import Site
+from saes.nodes import Node
 
 SCHEMA = "feature-graph/1"
-KINDS = ("feature", "error", "token", "logit", "neuron")
-NODE_FIELDS = (
-    "id",
-    "kind",
-    "site",
-    "feature",
-    "position",
-    "token",
-    "activation",
-    "effect",
-    "exact",
-    "label",
-)
 SIGNIFICANT_DIGITS = 7
 
 
-class Node(NamedTuple):
-    """Key of a node: where it is, which feature it is, and at which token position.
-
-    `feature` is a dictionary's feature index, or `"error"`, or `"token"` (site `embed`), or the
-    token's text (site `logit`). `position` is None when positions are summed, and for logits.
-    Written `mlp_out.3/812@5`, `mlp_out.3/error@5`, `token@5`, `logit/ are`.
-    """
-
-    site: str
-    feature: int | str
-    position: int | None = None
-
-    def __str__(self) -> str:
-        name = "token" if self.site == "embed" else f"{self.site}/{self.feature}"
-        return name if self.position is None else f"{name}@{self.position}"
-
-    @property
-    def kind(self) -> str:
-        if self.site == "logit":
-            return "logit"
-        if self.site == "embed":
-            return "token"
-        return "error" if self.feature == "error" else "feature"
-
-    @classmethod
-    def parse(cls, text: str) -> "Node":
-        """The key written as `text`; raises `ValueError` naming the accepted forms."""
-        if text.startswith("logit/"):
-            return cls("logit", text.removeprefix("logit/"))
-        name, _, position = text.partition("@")
-        site, _, feature = name.partition("/")
-        try:
-            at = _number(position) if "@" in text else None
-            if site == "token" and not feature:
-                return cls("embed", "token", at)
-            if feature == "error":
-                return cls(site, "error", at)
-            return cls(site, _number(feature), at)
-        except ValueError:
-            raise ValueError(
-                f"no node is called {text!r}: write SITE/FEATURE with an optional @POSITION, both "
-                "counted from 0, such as 'mlp_out.3/812@5', 'mlp_out.3/error', 'token@5' or "
-                "'logit/ are'"
-            ) from None
-
-
-def _number(text: str) -> int:
-    """A number from 0 on, in plain digits: `int` takes '-1', '1_0' and '٣' too."""
-    if not (text.isascii() and text.isdecimal()):
-        raise ValueError(f"{text!r} is no number")
-    return int(text)
+def forward_order(name: str) -> tuple[int, int, str]:
+    """Sorts what nodes are at in the order of the forward pass: sites, then other dictionaries."""
+    try:
+        return (*Site.parse(name).depth, name)
+    except ValueError:
+        return (sys.maxsize, 0, name)
 
 
 def ordered(graph: nx.DiGraph) -> list[Node]:

@@ -1,20 +1,26 @@
-"""The sparse dictionary: features read at one site, written at another.
+"""The sparse dictionary: features read at some sites, written at others.
 
     pre = x @ W_enc.T + b_enc
     f   = nonlinearity(pre)                     features, non-negative unless the spec is `signed`
     y   = f @ W_dec + b_dec (+ x @ W_skip.T)    on raw activations
 
-A sparse autoencoder (SAE) is the case source == target; an MLP transcoder reads `mlp_in.L` and
-writes `mlp_out.L`. Nothing else tells them apart. Row i of both weight matrices is feature i.
+A sparse autoencoder (SAE) reads and writes one site; an MLP transcoder reads `mlp_in.L` and
+writes `mlp_out.L`; a cross-layer transcoder writes the `mlp_out` of several layers; a crosscoder
+reads and writes several sites. Nothing else tells them apart: code asks for `reads` and `writes`.
+Where there are several sites their tensors stand side by side in x and y. Row i of both weight
+matrices is feature i.
 
-Axes: `features` a dictionary's latents, `d_source` and `d_target` the widths of the two sites.
+Axes: `features` a dictionary's latents, `d_source` and `d_target` the widths of what it reads and
+writes, `slots` as in `saes.features`.
 """
 
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from hooked_qwen.placement import device_of
@@ -22,7 +28,11 @@ from hooked_qwen.precision import our_precision
 from hooked_qwen.sites import Site
 from hooked_qwen.tensor_files import aligned
 from saes.architectures.table import ARCHITECTURES, architecture
-from saes.nonlinearities import above_threshold, topk
+from saes.features import Features, cat, largest, nonzero, row_products, weighted_rows
+from saes.nonlinearities import above_threshold as above
+
+ENCODED_AT_ONCE = 2**25
+"Pre-activations that are in memory together."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +52,12 @@ class DictionarySpec:
     "whether a linear map of the source adds to the features' output"
     signed: bool = False
     "whether the k largest pre-activations are kept where negative, as Qwen-Scope's are"
+    also_reads: tuple[Site, ...] = ()
+    "further sites that it reads, as a crosscoder does"
+    also_writes: tuple[Site, ...] = ()
+    "further sites that it writes, as cross-layer transcoders and crosscoders do"
+    called: str = ""
+    "its name in graphs, such as 'clt.3', where it is not the one site that it writes"
 
     def __post_init__(self) -> None:
         if self.architecture not in ARCHITECTURES:
@@ -53,12 +69,32 @@ class DictionarySpec:
             raise ValueError("topk needs a k, the number of features per token")
         if self.signed and self.architecture != "topk":
             raise ValueError(f"only topk keeps negative features, not {self.architecture}")
+        if self.also_writes and not self.called:
+            raise ValueError(
+                f"a dictionary that writes {', '.join(map(str, self.writes))} needs a name of its "
+                "own: give it in `called`"
+            )
+
+    @property
+    def reads(self) -> tuple[Site, ...]:
+        """The sites that its features are read from."""
+        return (self.source, *self.also_reads)
+
+    @property
+    def writes(self) -> tuple[Site, ...]:
+        """The sites that its features write to."""
+        return (self.target, *self.also_writes)
+
+    @property
+    def node_name(self) -> str:
+        """What its features are called in graphs: the site that it writes, or its own name."""
+        return self.called or str(self.target)
 
     @property
     def name(self) -> str:
         """Its folder's name: the target site, after the source where that is another."""
-        if self.source == self.target:
-            return str(self.target)
+        if self.called or self.source == self.target:
+            return self.called or str(self.target)
         return f"{self.source}-{self.target}"
 
 
@@ -100,8 +136,34 @@ class SparseDictionary(nn.Module):
         return self.spec.target
 
     @property
+    def reads(self) -> tuple[Site, ...]:
+        return self.spec.reads
+
+    @property
+    def writes(self) -> tuple[Site, ...]:
+        return self.spec.writes
+
+    @property
+    def name(self) -> str:
+        """What its features are called in graphs."""
+        return self.spec.node_name
+
+    @property
     def n_features(self) -> int:
         return len(self.W_enc)
+
+    def read(self, values: Mapping[Site, Tensor]) -> Float[Tensor, "*batch d_source"]:
+        """What it reads of the model's tensors: those of its sites side by side."""
+        found = [values[site] for site in self.reads]
+        return found[0] if len(found) == 1 else torch.cat(found, -1)
+
+    def by_site(self, y: Float[Tensor, "*batch d_target"]) -> dict[Site, Tensor]:
+        """What it writes, as what goes to each of its sites."""
+        return dict(zip(self.writes, y.chunk(len(self.writes), -1), strict=True))
+
+    def by_read_site(self, x: Float[Tensor, "*batch d_source"]) -> dict[Site, Tensor]:
+        """Something said of what it reads, for each of the sites that it reads."""
+        return dict(zip(self.reads, x.chunk(len(self.reads), -1), strict=True))
 
     def pre_activations(
         self, x: Float[Tensor, "*batch d_source"]
@@ -109,23 +171,59 @@ class SparseDictionary(nn.Module):
         """What each feature reads in the source activations `x`."""
         return x @ self.W_enc.T + self.b_enc
 
-    def encode(self, x: Float[Tensor, "*batch d_source"]) -> Float[Tensor, "*batch features"]:
-        """Features of the source activations `x`; zero where a feature is off."""
+    def encode(self, x: Float[Tensor, "*batch d_source"]) -> Features:
+        """The features that are on, of the source activations `x`, some tokens at a time.
+
+        Gradients reach `x` through the features that are on.
+        """
+        flat = x.reshape(-1, x.shape[-1])
+        parts = flat.detach().split(max(1, ENCODED_AT_ONCE // self.n_features))
+        found = cat([self._encode(part) for part in parts] or [self._encode(flat.detach())])
+        if x.requires_grad:
+            value = _Answer.apply(flat, found.index, found.value, self.W_enc)
+            found = replace(found, value=value)
+        shape = (*x.shape[:-1], found.slots)
+        return replace(found, index=found.index.view(shape), value=found.value.view(shape))
+
+    def _encode(self, x: Float[Tensor, "tokens d_source"]) -> Features:
         pre = self.pre_activations(x)
         if self.spec.architecture == "topk":
             assert self.spec.k is not None
-            return topk(pre, self.spec.k, signed=self.spec.signed)
-        return pre.relu() if self.threshold is None else above_threshold(pre, self.threshold)
+            return largest(pre, self.spec.k, signed=self.spec.signed)
+        return nonzero(pre.relu() if self.threshold is None else above(pre, self.threshold))
 
-    def write(self, f: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch d_target"]:
+    def nothing(self, shape: tuple[int, ...]) -> Features:
+        """No feature on any token of `shape`."""
+        return Features.none(shape, self.n_features, self.b_dec)
+
+    def answers(
+        self, x: Float[Tensor, "*batch d_source"], index: Int[Tensor, "*batch slots"]
+    ) -> Float[Tensor, "*batch slots"]:
+        """The pre-activations of some features of each token, less their bias."""
+        return row_products(x, self.W_enc, index)
+
+    def largest_answer(self, x: Float[Tensor, "*batch d_source"]) -> Float[Tensor, " *batch"]:
+        """The largest size of any feature's pre-activation, less its bias."""
+        flat = x.reshape(-1, x.shape[-1])
+        parts = flat.split(max(1, ENCODED_AT_ONCE // self.n_features))
+        found = torch.cat([(part @ self.W_enc.T).abs().amax(-1) for part in parts])
+        return found.view(x.shape[:-1])
+
+    def read_by(self, weights: Features) -> Float[Tensor, "*batch d_source"]:
+        """The sum over features of their weight times what they read: the adjoint of `answers`."""
+        return weighted_rows(weights, self.W_enc)
+
+    def write(self, f: Features) -> Float[Tensor, "*batch d_target"]:
         """What the features, or a change of them, add to the target."""
-        return f @ self.W_dec
+        return weighted_rows(f, self.W_dec)
 
-    def along(self, g: Float[Tensor, "*batch d_target"]) -> Float[Tensor, "*batch features"]:
-        """A gradient at the target along each feature's direction: the adjoint of `write`."""
-        return g @ self.W_dec.T
+    def along(
+        self, g: Float[Tensor, "*batch d_target"], index: Int[Tensor, "*batch slots"]
+    ) -> Float[Tensor, "*batch slots"]:
+        """A gradient at the target along some features' directions: the adjoint of `write`."""
+        return row_products(g, self.W_dec, index)
 
-    def decode(self, f: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch d_target"]:
+    def decode(self, f: Features) -> Float[Tensor, "*batch d_target"]:
         """What the features write at the target, with the bias, without any skip connection."""
         return self.write(f) + self.b_dec
 
@@ -136,6 +234,21 @@ class SparseDictionary(nn.Module):
     def forward(self, x: Float[Tensor, "*batch d_source"]) -> Float[Tensor, "*batch d_target"]:
         """The reconstruction of the target from the source activations `x`."""
         return self.decode(self.encode(x)) + self.skip(x)
+
+
+class _Answer(torch.autograd.Function):
+    """Features that are on answer what they read one to one; the others do not."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, index: Tensor, value: Tensor, W_enc: Tensor) -> Tensor:
+        ctx.save_for_backward(index, value, W_enc)
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None, None, None]:
+        index, value, W_enc = ctx.saved_tensors
+        weights = Features(index, grads[0] * (value != 0), len(W_enc))
+        return weighted_rows(weights, W_enc), None, None, None
 
 
 def fitted(dictionary: SparseDictionary, model: nn.Module) -> SparseDictionary:
@@ -180,7 +293,7 @@ def check_weights(spec: DictionarySpec, weights: dict[str, Tensor]) -> None:
         if tuple(value.shape) != expected[name]:
             raise ValueError(f"{name} has shape {tuple(value.shape)}, expected {expected[name]}")
     _require_finite(weights)
-    if spec.source == spec.target and d_source != d_target:
+    if spec.reads == spec.writes and d_source != d_target:
         raise ValueError(f"an SAE reads and writes one site, but {d_source} != {d_target}")
     if spec.k is not None and not 0 < spec.k <= features:
         raise ValueError(f"k is {spec.k}, expected 1 to {features}, the number of features")

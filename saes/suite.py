@@ -1,7 +1,7 @@
-"""A suite: the dictionaries that a graph is made of, one for each target site."""
+"""A suite: the dictionaries that a graph is made of, by name."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import copy
 from hashlib import sha256
 from itertools import groupby
@@ -23,81 +23,86 @@ from saes.formats.table import Found, recognise
 
 MlpChoice = Literal["sae", "transcoder"]
 if TYPE_CHECKING:
-    Dictionaries = Mapping[Site, SparseDictionary]
+    Dictionaries = Mapping[str, SparseDictionary]
 else:
     # A checker of types at run time looks into what says what it maps to, and so would read it.
     Dictionaries = Mapping
 
 
 class Suite(Dictionaries):
-    """Dictionaries by target site, in the order of the forward pass.
+    """Dictionaries by name, in the order in which the forward pass first writes them.
 
-    Those that were found in files are read when they are first asked for, and then kept, up to
-    `memory` GB: beyond that the one that was not asked for the longest is let go, and read again.
+    A dictionary is called as the site that it writes; one that writes several has a name of its
+    own (`saes.dictionary.DictionarySpec.called`). Those that were found in files are read when
+    they are first asked for, and then kept, up to `memory` GB: beyond that the one that was not
+    asked for the longest is let go, and read again.
     """
 
     def __init__(
         self,
-        dictionaries: Mapping[Site, SparseDictionary],
+        dictionaries: Mapping[Any, SparseDictionary],
         entries: Mapping[Site, Entry],
         found: Found | None = None,
         memory: float | None = None,
     ) -> None:
-        self._dictionaries = dict(dictionaries)
-        self._entries = dict(sorted(entries.items()))
+        self._dictionaries = {d.name: d for d in dictionaries.values()}
+        self._entries = {str(site): entry for site, entry in sorted(entries.items())}
         self._found = found
         self._memory = memory
         self._model: TransformerBridge | None = None
+        self._make: Callable[[str, SparseDictionary], SparseDictionary] | None = None
+        self._derived_reads: dict[str, tuple[Site, ...]] = {}
         # As they are used, the one asked for last at the end.
-        self._ready: dict[Site, SparseDictionary] = {}
-        self._sites = sorted({*dictionaries, *entries})
+        self._ready: dict[str, SparseDictionary] = {}
+        names = {*self._dictionaries, *self._entries}
+        self._names = sorted(names, key=lambda name: (min(self.writes_of(name)), name))
 
     def __repr__(self) -> str:
         return f"Suite: {self.summary()}"
 
     def __getitem__(self, name: Site | str) -> SparseDictionary:
-        """The dictionary that writes a site, which may be given as in 'resid_post.1'.
+        """A dictionary by its name, 'resid_post.1', or by the one site that it writes.
 
-        Raises `KeyError` listing the sites there are.
+        Raises `KeyError` listing those there are.
         """
-        site: Site = _parsed(name)
-        if site not in self:
-            there = ", ".join(map(str, self._sites)) or "none"
-            raise KeyError(f"no dictionary writes {site}; those that are there write {there}")
-        dictionary = self._ready.pop(site, None) or self._made_ready(site)
-        self._ready[site] = dictionary
+        name = str(name)
+        if name not in self:
+            there = ", ".join(self._names) or "none"
+            raise KeyError(f"no dictionary writes {name}; those that are there write {there}")
+        dictionary = self._ready.pop(name, None) or self._made_ready(name)
+        self._ready[name] = dictionary
         self._make_room()
         return dictionary
 
-    def _made_ready(self, site: Site) -> SparseDictionary:
-        as_read = self._dictionaries.get(site)
+    def _made_ready(self, name: str) -> SparseDictionary:
+        as_read = self._dictionaries.get(name)
         if as_read is None:
             assert self._found, "a suite with entries says where they were found"
-            as_read = self._found.load(self._entries[site])
+            as_read = self._found.load(self._entries[name])
             if self._memory is None:
-                self._dictionaries[site] = as_read
-        return as_read if self._model is None else fitted(as_read, self._model)
+                self._dictionaries[name] = as_read
+        found = as_read if self._model is None else fitted(as_read, self._model)
+        return found if self._make is None else self._make(name, found)
 
     def _make_room(self) -> None:
         if self._memory is None:
             return
-        sizes = {site: _bytes(dictionary) for site, dictionary in self._ready.items()}
+        sizes = {name: _bytes(dictionary) for name, dictionary in self._ready.items()}
         *others, _ = sizes
-        for site in others:
+        for name in others:
             if sum(sizes.values()) <= self._memory * 1e9:
                 return
-            del sizes[site], self._ready[site]
+            del sizes[name], self._ready[name]
 
-    def __contains__(self, site: object) -> bool:
+    def __contains__(self, name: object) -> bool:
         # Mapping's own would read the dictionary.
-        site = _parsed(site)
-        return site in self._dictionaries or site in self._entries
+        return str(name) in self._dictionaries or str(name) in self._entries
 
-    def __iter__(self) -> Iterator[Site]:
-        return iter(self._sites)
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
 
     def __len__(self) -> int:
-        return len(self._sites)
+        return len(self._names)
 
     def fitting(self, model: TransformerBridge) -> "Suite":
         """The same suite, its dictionaries as `fitted` makes them: in precision, on the device."""
@@ -108,25 +113,52 @@ class Suite(Dictionaries):
         fitting._model, fitting._ready = model, {}
         return fitting
 
+    def derived(
+        self,
+        make: Callable[[str, SparseDictionary], SparseDictionary],
+        *,
+        reads: Mapping[str, tuple[Site, ...]],
+    ) -> "Suite":
+        """Another suite, each of its dictionaries made from this one's when it is asked for.
+
+        They write the same sites; `reads` says what each of them reads.
+        """
+        derived = copy(self)
+        derived._make, derived._ready, derived._derived_reads = make, {}, dict(reads)
+        return derived
+
+    def room_for_states(self, otherwise: float) -> float:
+        """Bytes that states of prompts may be kept in: a quarter of the memory, where it is set."""
+        return otherwise if self._memory is None else self._memory * 1e9 / 4
+
     @property
     def layout(self) -> str:
         """The layout of its files, such as 'saelens'; 'memory' where it has none."""
         return self._found.layout.name if self._found else "memory"
 
     @property
-    def sources(self) -> list[Site]:
+    def reads(self) -> list[Site]:
         """Every site that some dictionary reads, in order."""
-        return sorted({self._source(site) for site in self})
+        return sorted({site for name in self for site in self.reads_of(name)})
+
+    @property
+    def writes(self) -> list[Site]:
+        """Every site that some dictionary writes, in order."""
+        return sorted({site for name in self for site in self.writes_of(name)})
+
+    def writing(self, site: Site) -> list[str]:
+        """The dictionaries that write `site`."""
+        return [name for name in self if site in self.writes_of(name)]
 
     def describe(self) -> dict[str, dict[str, str]]:
-        """For each target site, where its dictionary reads and the hash of its files."""
+        """For each dictionary, where it reads and the hash of its files."""
         return {
-            str(site): {
+            name: {
                 "source": str(entry.source),
                 "folder": entry.name,
                 "hash": entry.hash(),
             }
-            for site, entry in self._entries.items()
+            for name, entry in self._entries.items()
         }
 
     def metrics(self) -> dict[str, dict[str, Any]]:
@@ -144,33 +176,30 @@ class Suite(Dictionaries):
     def summary(self) -> str:
         """What was found, in one line."""
         parts = defaultdict(list)
-        for site in self:
-            kind = (
-                site.kind
-                if self._source(site) == site
-                else f"{self._source(site).kind}-{site.kind}"
-            )
+        for name in self:
+            (read, *_), (site, *_) = self.reads_of(name), self.writes_of(name)
+            kind = site.kind if read == site else f"{read.kind}-{site.kind}"
             parts[kind].append(site.layer)
         sites = ", ".join(f"{kind} {_spans(layers)}".strip() for kind, layers in parts.items())
         where = f" at {self._found.place.label}" if self._found else ""
         noun = "dictionary" if len(self) == 1 else "dictionaries"
         return f"{len(self)} {noun} ({self.layout}){where}: {sites}"
 
-    def _source(self, site: Site) -> Site:
-        entry = self._entries.get(site)
-        return entry.source if entry else self._dictionaries[site].source
+    def reads_of(self, name: str) -> tuple[Site, ...]:
+        """The sites that a dictionary reads; one in files is not read for this."""
+        if name in self._derived_reads:
+            return self._derived_reads[name]
+        entry = self._entries.get(name)
+        return (entry.source,) if entry else self._dictionaries[name].reads
+
+    def writes_of(self, name: str) -> tuple[Site, ...]:
+        """The sites that a dictionary writes; one in files is not read for this."""
+        entry = self._entries.get(name)
+        return (entry.target,) if entry else self._dictionaries[name].writes
 
 
 def _bytes(dictionary: SparseDictionary) -> int:
     return sum(buffer.numel() * buffer.element_size() for buffer in dictionary.buffers())
-
-
-def _parsed(site: Any) -> Any:
-    """The site that a text names; what names none stays as it is, and is in no suite."""
-    try:
-        return Site.parse(site) if isinstance(site, str) else site
-    except ValueError:
-        return site
 
 
 def _spans(layers: list[int]) -> str:

@@ -15,27 +15,21 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from circuits.ablation.exact_effects import (
-    TOKENS_AT_ONCE,
-    Baseline,
-    Masks,
-    complement,
-    masks_of,
-    no_nodes,
-    only,
-    stacked,
-)
+from circuits.ablation.exact_effects import TOKENS_AT_ONCE
 from circuits.attribution.state import BatchState, Means, mean_over
-from circuits.graph import Node, rounded
+from circuits.graph import rounded
 from circuits.metrics.metric import Metric, SiteMetric, on_clean, reading
 from circuits.prompts import EncodedPrompts, Positions
 from hooked_qwen.forward import resume
 from hooked_qwen.sites import Site
 from saes.evaluation.bootstrap import interval, resamples
+from saes.features import Features
+from saes.intervention import Baseline, Spared, reads_first, setting, touched
+from saes.nodes import NodeSet
 from saes.suite import Suite
 
 To = Literal["mean", "patch", "zero"]
@@ -80,39 +74,54 @@ class Curve:
         }
 
 
-def baselines(
+def baseline_of(
     suite: Suite,
     to: To,
     *,
     means: Means | None = None,
     state: BatchState | None = None,
     limits: Mapping[Site, float] | None = None,
-) -> dict[Site, Baseline]:
+) -> Baseline:
     """What ablated nodes are set to: means by position, the patch run's values, or zero.
 
     `state` knows the prompts' norm outliers; without one, `limits` of `norm_limits` tell them.
     """
-    outlier = {s: None if state is None else state.sites[s].outlier for s in suite}
-    above = {s: None if limits is None else (limits[suite[s].source], limits[s]) for s in suite}
-    if to == "mean":
-        assert means is not None, "ablation to the mean needs the means"
-        return {
-            s: Baseline(
-                means.f[s].unsqueeze(0),
-                means.error[s].unsqueeze(0),
-                ~means.of_outliers[s],
-                outlier[s],
-                above[s],
-            )
-            for s in suite
-        }
+    keys = [*suite, *map(str, suite.writes)]
     if to == "patch":
         assert state is not None, "ablation to the patch needs the prompts' states"
-        return {
-            s: Baseline(state.sites[s].f_reference, state.sites[s].error_reference) for s in suite
-        }
-    zero, everywhere = torch.zeros(1, 1, 1), torch.ones(1, dtype=torch.bool)
-    return {s: Baseline(zero, zero, everywhere, outlier[s], above[s]) for s in suite}
+        return Baseline(
+            {name: f.reference for name, f in state.features.items()},
+            {site: error.reference for site, error in state.errors.items()},
+            {},
+        )
+    if to == "mean":
+        assert means is not None, "ablation to the mean needs the means"
+        at = {key: ~means.of_outliers[key] for key in keys}
+        features = {name: f[None] for name, f in means.f.items()}
+        errors = {site: error[None] for site, error in means.error.items()}
+    else:
+        like = next(iter(suite.values())).b_dec
+        at = dict.fromkeys(keys, torch.ones(1, dtype=torch.bool, device=like.device))
+        features = {name: suite[name].nothing((1, 1)) for name in suite}
+        errors = {site: like.new_zeros(1, 1, 1) for site in suite.writes}
+    spared = {
+        key: Spared(
+            at[key], None if state is None else state.outlier[key], _limits(suite, key, limits)
+        )
+        for key in keys
+    }
+    return Baseline(features, errors, spared)
+
+
+def _limits(
+    suite: Suite, key: str, limits: Mapping[Site, float] | None
+) -> Mapping[Site, float] | None:
+    """The limits at a site, and at those that its dictionaries read."""
+    if limits is None:
+        return None
+    site = suite.writes_of(key)[0] if key in suite else Site.parse(key)
+    read = {s for name in suite.writing(site) for s in suite.reads_of(name)}
+    return {s: limits[s] for s in {site, *read}}
 
 
 def metric_with(
@@ -120,12 +129,12 @@ def metric_with(
     suite: Suite,
     states: Sequence[BatchState],
     metric: Metric,
-    masks: Masks,
+    kept: NodeSet,
     to: To,
     means: Means | None,
 ) -> Float[Tensor, " prompts"]:
-    """The metric of each prompt with every node outside `masks` ablated."""
-    return metrics_with(model, suite, states, metric, [masks], to, means)[0]
+    """The metric of each prompt with every node outside `kept` ablated."""
+    return metrics_with(model, suite, states, metric, [kept], to, means)[0]
 
 
 @torch.no_grad()
@@ -134,7 +143,7 @@ def metrics_with(
     suite: Suite,
     states: Sequence[BatchState],
     metric: Metric,
-    circuits: Sequence[Masks],
+    circuits: Sequence[NodeSet],
     to: To,
     means: Means | None,
     *,
@@ -147,7 +156,7 @@ def metrics_with(
     """
     return torch.cat(
         [_under(model, suite, s, metric, circuits, to, means, report) for s in states], 1
-    )
+    ).cpu()
 
 
 def _under(
@@ -155,29 +164,46 @@ def _under(
     suite: Suite,
     state: BatchState,
     metric: Metric,
-    circuits: Sequence[Masks],
+    circuits: Sequence[NodeSet],
     to: To,
     means: Means | None,
     report: Callable[[int], None],
 ) -> Float[Tensor, "circuits batch"]:
     n, values = len(state.rows), []
-    base = baselines(suite, to, means=means, state=state)
+    base = baseline_of(suite, to, means=means, state=state)
     together = max(1, TOKENS_AT_ONCE // state.clean.tokens.numel())
     for i in range(0, len(circuits), together):
-        some = circuits[i : i + together]
-        cut = [site.layer for masks in some for site, mask in masks.items() if not mask.keeps_all]
-        first = min(cut, default=max(site.layer for site in suite))
+        some = [circuit.complement() for circuit in circuits[i : i + together]]
+        cut = [site.layer for ablated in some for site in touched(suite, ablated)]
+        first = min(cut, default=max(site.layer for site in suite.writes))
         if isinstance(metric, SiteMetric):
             first = min(first, metric.site.layer)
-        index = torch.arange(n).repeat(len(some))
-        rows = {site: baseline.rows(index) for site, baseline in base.items()}
-        with reading(model, metric, only(model, suite, stacked(some, n), rows)) as read:
+        index = state.every_row.repeat(len(some))
+        edits = setting(
+            model, suite, some, base.rows(index), plain=_plain(suite, state, index, first)
+        )
+        with reading(model, metric, edits) as read:
             start = state.values[Site("resid_pre", first)][index]
             final = resume(model, start, first, state.arguments.rows(index))
         found = read(final[:, -1:], state.rows[index])
         values.append(found.double().view(len(some), n))
         report(len(some))
     return torch.cat(values)
+
+
+def _plain(
+    suite: Suite, state: BatchState, index: Int[Tensor, " rows"], first: int
+) -> dict[str, Features]:
+    """The clean run's features of dictionaries that a pass from layer `first` on does not read.
+
+    Some write before they have read; what others read comes before.
+    """
+    known = (
+        name
+        for name in suite
+        if min(suite.reads_of(name)).layer < first or not reads_first(suite, name)
+    )
+    return {name: state.features[name].f[index] for name in known}
 
 
 @dataclass(frozen=True)
@@ -209,9 +235,8 @@ def ends(
     means: Means | None,
 ) -> Ends:
     """Both ends of the scale; raises `ValueError` when they coincide."""
-    full = torch.cat([on_clean(metric, s.logits, s.rows).double() for s in states])
-    length = states[0].clean.tokens.shape[1]
-    empty = metric_with(model, suite, states, metric, no_nodes(suite, length), to, means)
+    full = torch.cat([on_clean(metric, s.logits, s.rows).double() for s in states]).cpu()
+    empty = metric_with(model, suite, states, metric, NodeSet.of([]), to, means)
     if abs(float(full.mean() - empty.mean())) < 1e-9:
         raise ValueError(
             "ablating every node changes nothing, so faithfulness has no scale: "
@@ -225,10 +250,9 @@ def curve(
     suite: Suite,
     states: Sequence[BatchState],
     metric: Metric,
-    circuits: Sequence[Sequence[Node]],
+    circuits: Sequence[NodeSet],
     scale: Ends,
     *,
-    n_positions: int,
     to: To,
     means: Means | None,
     complete: bool = True,
@@ -238,10 +262,9 @@ def curve(
 
     `report` is as that of `metrics_with`.
     """
-    kept = [masks_of(suite, nodes, n_positions) for nodes in circuits]
-    both = [*kept, *map(complement, kept)] if complete else kept
+    both = [*circuits, *(c.complement() for c in circuits)] if complete else circuits
     values = metrics_with(model, suite, states, metric, both, to, means, report=report)
-    inside, outside = values[: len(kept)], values[len(kept) :]
+    inside, outside = values[: len(circuits)], values[len(circuits) :]
     return Curve(scale.faithfulness(inside), scale.faithfulness(outside))
 
 
@@ -278,11 +301,3 @@ def mean_curve(curves: Sequence[Curve]) -> Curve:
         )
 
     return Curve(mean([c.faithfulness for c in curves]), mean([c.completeness for c in curves]))
-
-
-def by_site(nodes: Sequence[Node]) -> Mapping[tuple[str, str], list[Node]]:
-    """Nodes grouped by site and kind (feature or error)."""
-    groups: dict[tuple[str, str], list[Node]] = {}
-    for node in nodes:
-        groups.setdefault((node.site, node.kind), []).append(node)
-    return groups

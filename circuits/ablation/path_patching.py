@@ -21,21 +21,23 @@ Axes: `rows` pairs of a source and a prompt, `edges`, `sources`, `targets` those
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from circuits.ablation.exact_effects import ROWS_AT_ONCE, TOKENS_AT_ONCE
-from circuits.attribution.edges import node_change, to_output, upstream
+from circuits.ablation.exact_effects import rows_at_once
+from circuits.attribution.deltas import features_of, node_deltas
+from circuits.attribution.edges import reaching_node, sites_of, to_output
 from circuits.attribution.state import EMBED, BatchState
-from circuits.graph import Node
+from circuits.attribution.vjp_batches import order_of
 from circuits.metrics.metric import Metric, SiteMetric, metric_at, on_clean
 from hooked_qwen.forward import resume
 from hooked_qwen.hooks import Activation, Edit, capture, intervene
 from hooked_qwen.sites import Site
+from saes.dictionary import SparseDictionary
+from saes.nodes import Node
 from saes.suite import Suite
 
 Edge = tuple[Node, Node]
@@ -66,10 +68,10 @@ def exact_edges(
     groups = _by_source(suite, metric, edges)
     if report is not None:
         report(len(edges) - sum(map(len, groups.values())))
-    for site, members in groups.items():
+    for members in groups.values():
         rows = {node: i for i, node in enumerate(dict.fromkeys(edges[e][0] for e in members))}
         columns = {node: i for i, node in enumerate(dict.fromkeys(edges[e][1] for e in members))}
-        table = _table(setting, site, list(rows), list(columns))
+        table = _table(setting, list(rows), list(columns)).cpu()
         at = [(rows[u], columns[d]) for u, d in (edges[e] for e in members)]
         weights[members] = table[tuple(torch.tensor(at).T)]
         if report is not None:
@@ -77,33 +79,42 @@ def exact_edges(
     return weights
 
 
-def _by_source(suite: Suite, metric: Metric, edges: Sequence[Edge]) -> dict[Site, list[int]]:
-    """Indices of the edges that can exist, by their source's site."""
-    sites = {node: _site(suite, node) for node in dict.fromkeys(chain.from_iterable(edges))}
-    ends = {*sites.values()} - {EMBED}
-    before = {e: to_output(suite, metric) if e is None else upstream(suite, e) for e in ends}
-    found: dict[Site, list[int]] = defaultdict(list)
+def _by_source(
+    suite: Suite, metric: Metric, edges: Sequence[Edge]
+) -> dict[tuple[str, str], list[int]]:
+    """Indices of the edges that can exist, by their source's name and kind."""
+    found: dict[tuple[str, str], list[int]] = defaultdict(list)
+    reach: dict[Node, set[Site]] = {}
     for i, (source, target) in enumerate(edges):
-        start, end = sites[source], sites[target]
-        if start is None or start not in before.get(end, ()):
+        for node in (source, target):
+            _check(suite, node)
+        end = target._replace(feature=0 if target.kind == "feature" else target.feature)
+        if end not in reach:
+            sites = (
+                to_output(suite, metric) if end.kind == "logit" else reaching_node(suite, target)
+            )
+            reach[end] = set(sites)
+        if source.kind == "logit" or target.kind == "token":
+            continue
+        if reach[end].isdisjoint(sites_of(suite, source)):
+            continue
+        if target.kind != "logit" and not order_of(suite, source) < order_of(suite, target):
             continue
         p, q = source.position, target.position
         if p is None or q is None or p <= q:
-            found[start].append(i)
+            found[source.site, source.kind].append(i)
     return found
 
 
-def _site(suite: Suite, node: Node) -> Site | None:
-    """The node's site; the output has none."""
-    if node.kind == "logit":
-        return None
-    site = Site.parse(node.site)
-    if site != EMBED and site not in suite:
-        raise ValueError(
-            f"{node} is at {site}, which has no dictionary: expected a node at one of embed, "
-            f"{', '.join(map(str, suite))}, or the output"
-        )
-    return site
+def _check(suite: Suite, node: Node) -> None:
+    if node.kind in ("logit", "token") or node.site in suite:
+        return
+    if node.kind == "error" and Site.parse(node.site) in suite.writes:
+        return
+    raise ValueError(
+        f"{node} is at {node.site}, which has no dictionary: expected a node at one of embed, "
+        f"{', '.join(suite)}, or the output"
+    )
 
 
 @dataclass(frozen=True)
@@ -129,56 +140,60 @@ class _Run:
 
 
 def _table(
-    setting: _Setting, site: Site, sources: Sequence[Node], targets: Sequence[Node]
+    setting: _Setting, sources: Sequence[Node], targets: Sequence[Node]
 ) -> Float[Tensor, "sources targets batch"]:
-    """Every source's edge to every target on every prompt; all sources are at `site`."""
-    state = setting.state
-    clean = state.values[site]
-    table = torch.zeros(len(sources), len(targets), len(clean), dtype=torch.float64)
-    limit = max(1, min(ROWS_AT_ONCE, TOKENS_AT_ONCE // clean.shape[1]))
+    """Every source's edge to every target on every prompt; the sources write the same sites."""
+    state, sites = setting.state, sites_of(setting.suite, sources[0])
+    like = state.embed_change
+    table = like.new_zeros(len(sources), len(targets), len(state.rows), dtype=torch.float64)
+    limit = rows_at_once(state)
     # Many nodes move on few of the prompts, so more are looked at than fill one run.
-    for some in torch.arange(len(sources)).split(max(1, 4 * limit // len(clean))):
-        changes = torch.stack([_change(setting, site, sources[i]) for i in some.tolist()])
-        moved, prompt = changes.flatten(2).any(-1).nonzero(as_tuple=True)
+    for some in torch.arange(len(sources)).split(max(1, 4 * limit // len(state.rows))):
+        deltas = node_deltas(setting.suite, state, [sources[i] for i in some.tolist()])
+        moves = torch.stack([d.flatten(2).any(-1) for d in deltas.values()]).any(0)
+        moved, prompt = moves.nonzero(as_tuple=True)
         for start in range(0, len(moved), limit):
             pick = slice(start, start + limit)
             row, index = moved[pick], prompt[pick]
-            run = _run(setting, site, clean[index] + changes[row, index], index, targets)
-            table[some[row], :, index] = _gaps(setting, run, targets)
+            values = {s: state.values[s][index] + deltas[s][row, index] for s in sites}
+            run = _run(setting, values, index, targets)
+            table[some.to(row.device)[row], :, index] = _gaps(setting, run, targets)
     return table
-
-
-def _change(setting: _Setting, site: Site, node: Node) -> Activation:
-    """How the site's tensor changes when the node moves, at the node's position only."""
-    change = node_change(setting.suite, setting.state, site, node)
-    if node.position is None:
-        return change
-    return change * (torch.arange(change.shape[1]) == node.position).unsqueeze(-1)
 
 
 def _run(
     setting: _Setting,
-    site: Site,
-    value: Float[Tensor, "rows pos d_model"],
+    values: Mapping[Site, Float[Tensor, "rows pos d_model"]],
     index: Int[Tensor, " rows"],
     targets: Sequence[Node],
 ) -> _Run:
-    """Run with `value` leaving `site` and every other site held, to the last layer of `targets`."""
+    """Run with `values` leaving their sites and every other site held, to the last of `targets`."""
     model, suite, state = setting.model, setting.suite, setting.state
     to_output = any(node.kind == "logit" for node in targets)
-    layers = [Site.parse(node.site).layer for node in targets if node.kind != "logit"]
-    last = len(model.blocks) - 1 if to_output else max(layers)
+    read = {setting.metric.site} if isinstance(setting.metric, SiteMetric) else set()
+    last = len(model.blocks) - 1
+    if not to_output:
+        last = max(s.layer for node in targets for s in _read_by(suite, node))
+    site = min(values)
     whole = site == EMBED or site.kind == "resid_post"
     first = site.layer + 1 if whole else site.layer
-    resid = value if whole else state.values[Site("resid_pre", first)][index]
-    read = {setting.metric.site} if isinstance(setting.metric, SiteMetric) else set()
-    passed = [s for s in sorted({*suite, *suite.sources, *read}) if first <= s.layer <= last]
-    leaving = {s: state.values[s][index] for s in passed if s in suite} | {site: value}
-    edits = {s: _send(leaving[s]) for s in passed if s in suite}
+    resid = values[site] if whole else state.values[Site("resid_pre", first)][index]
+    written = suite.writes
+    passed = [s for s in sorted({*written, *suite.reads, *read}) if first <= s.layer <= last]
+    leaving = {s: state.values[s][index] for s in passed if s in written} | dict(values)
+    edits = {s: _send(leaving[s]) for s in passed if s in written}
     with capture(model, passed) as arriving, intervene(model, edits):
         arguments = state.arguments.rows(index)
         final = resume(model, resid, first, arguments, stop=last + 1)
     return _Run(index, arriving, leaving, final[:, -1:] if to_output else None)
+
+
+def _read_by(suite: Suite, node: Node) -> tuple[Site, ...]:
+    """The sites whose tensors a node follows."""
+    if node.kind == "feature":
+        return suite[node.site].reads
+    site = Site.parse(node.site)
+    return (site, *(s for name in suite.writing(site) for s in suite[name].reads))
 
 
 def _send(value: Activation) -> Edit:
@@ -187,16 +202,19 @@ def _send(value: Activation) -> Edit:
 
 def _gaps(setting: _Setting, run: _Run, targets: Sequence[Node]) -> Float[Tensor, "rows targets"]:
     """What the move of each row does to each target, in units of the metric."""
-    gaps = torch.zeros(len(run.index), len(targets), dtype=torch.float64)
-    groups: dict[tuple[str, int | None], list[int]] = defaultdict(list)
+    like = setting.state.embed_change
+    gaps = like.new_zeros(len(run.index), len(targets), dtype=torch.float64)
+    groups: dict[tuple[str, str, int | None], list[int]] = defaultdict(list)
     for i, node in enumerate(targets):
-        groups[node.site, node.position].append(i)
-    for members in groups.values():
+        groups[node.site, node.kind, node.position].append(i)
+    for (_, kind, _), members in groups.items():
         nodes = [targets[i] for i in members]
-        if nodes[0].kind == "logit":
+        if kind == "logit":
             gaps[:, members] = _output_gap(setting, run).double().unsqueeze(-1)
+        elif kind == "error":
+            gaps[:, members] = _error_gap(setting, run, nodes[0]).double().unsqueeze(-1)
         else:
-            gaps[:, members] = _node_gaps(setting, run, nodes).double()
+            gaps[:, members] = _feature_gaps(setting, run, nodes).double()
     return gaps
 
 
@@ -211,31 +229,41 @@ def _output_gap(setting: _Setting, run: _Run) -> Float[Tensor, " rows"]:
     return metric_at(setting.model, run.last, metric, rows[run.index]) - clean
 
 
-def _node_gaps(
+def _feature_gaps(
     setting: _Setting, run: _Run, nodes: Sequence[Node]
 ) -> Float[Tensor, "rows targets"]:
-    """The same for nodes of one site at one position: their gradient times their change."""
-    site, position = Site.parse(nodes[0].site), nodes[0].position
-    at = slice(None) if position is None else slice(position, position + 1)
-    dictionary, clean = setting.suite[site], setting.state.sites[site]
-    g = setting.gradients[site][:, at][run.index]
-    f = dictionary.encode(_read(setting, run, dictionary.source, site)[:, at])
-    columns = []
-    for node in nodes:
-        if node.feature == "error":
-            error = run.arriving[site][:, at] - dictionary.decode(f)
-            gap = (error - clean.error[:, at][run.index]) * g
-        else:
-            i = int(node.feature)
-            gap = (f[..., i] - clean.f[:, at, i][run.index]) * (g @ dictionary.W_dec[i])
-        columns.append(gap.flatten(1).sum(1))
-    return torch.stack(columns, 1)
+    """The same for features of one dictionary at one position: gradient times change."""
+    name, at = nodes[0].site, _columns(nodes[0])
+    dictionary, chosen = setting.suite[name], features_of(nodes, setting.state)
+    g = torch.cat([setting.gradients[s][:, at][run.index] for s in dictionary.writes], -1)
+    f = dictionary.encode(_read(setting, run, dictionary, at)).of(chosen)
+    clean = setting.state.features[name].f[:, at].of(chosen)[run.index]
+    return ((f - clean) * (g @ dictionary.W_dec[chosen].T)).sum(1)
 
 
-def _read(setting: _Setting, run: _Run, source: Site, target: Site) -> Activation:
-    """The tensor that the dictionary of `target` encodes.
+def _error_gap(setting: _Setting, run: _Run, node: Node) -> Float[Tensor, " rows"]:
+    """The same for the error of a site: its gradient times its change."""
+    site, at = Site.parse(node.site), _columns(node)
+    error = run.arriving[site][:, at]
+    for name in setting.suite.writing(site):
+        dictionary = setting.suite[name]
+        f = dictionary.encode(_read(setting, run, dictionary, at))
+        error = error - dictionary.by_site(dictionary.decode(f))[site]
+    gap = error - setting.state.errors[site].error[:, at][run.index]
+    return (gap * setting.gradients[site][:, at][run.index]).sum((1, 2))
+
+
+def _columns(node: Node) -> slice:
+    return slice(None) if node.position is None else slice(node.position, node.position + 1)
+
+
+def _read(setting: _Setting, run: _Run, dictionary: SparseDictionary, at: slice) -> Activation:
+    """What a dictionary encodes: at the sites that it writes, what arrives there.
 
     Another dictionary's site is read after it, where its nodes have moved.
     """
-    tensors = run.leaving if source in setting.suite and source != target else run.arriving
-    return tensors[source] if source in tensors else setting.state.values[source][run.index]
+    values = {}
+    for site in dictionary.reads:
+        tensors = run.arriving if site in dictionary.writes else run.arriving | run.leaving
+        values[site] = tensors[site] if site in tensors else setting.state.values[site][run.index]
+    return dictionary.read({site: value[:, at] for site, value in values.items()})

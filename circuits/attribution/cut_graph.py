@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
@@ -12,6 +11,7 @@ from circuits.metrics.metric import Metric, reading
 from hooked_qwen.forward import is_watched, resume
 from hooked_qwen.hooks import Activation, Edit, capture_arriving, intervene
 from hooked_qwen.sites import Site
+from saes.dictionary import SparseDictionary
 from saes.suite import Suite
 
 
@@ -25,10 +25,10 @@ class CutModel:
     leaves: dict[Site, Activation]
     metric: Float[Tensor, ""]
 
-    def read(self, source: Site, target: Site) -> Activation:
-        """What the dictionary at `target` reads: of a site with another dictionary, what leaves."""
-        arrives = self.arrivals[source]
-        return arrives if source == target else self.leaves.get(source, arrives)
+    def read(self, site: Site, dictionary: SparseDictionary) -> Activation:
+        """What a dictionary reads at `site`: where others write, not it, what leaves."""
+        arrives = self.arrivals[site]
+        return arrives if site in dictionary.writes else self.leaves.get(site, arrives)
 
 
 def cut(
@@ -40,7 +40,7 @@ def cut(
     first: int = 0,
     moved: float = 0.0,
 ) -> CutModel:
-    """Run the clean prompts with the graph cut at the embeddings and at every site of `suite`.
+    """Run the clean prompts with the graph cut at the embeddings and at every site written.
 
     With `moved`, what leaves each cut is that share of the way from its clean to its reference
     value, at all of them alike. Positions before `first` are not run again: attention sees the
@@ -49,8 +49,7 @@ def cut(
     leaves: dict[Site, Activation] = {}
 
     def on_the_way(site: Site) -> Activation:
-        change = state.sites[site].tensor_change(suite[site])
-        return (state.values[site] + moved * change)[:, first:]
+        return (state.values[site] + moved * state.tensor_change(suite, site))[:, first:]
 
     def sever(site: Site) -> Edit:
         def edit(value: Activation) -> Activation:
@@ -61,9 +60,9 @@ def cut(
 
     embedded = state.values[EMBED] + moved * state.embed_change
     leaves[EMBED] = embedded[:, first:].detach().requires_grad_()
-    arguments = state.arguments.rows(torch.arange(len(state.rows)), first=first)
-    watched = {*suite, *suite.sources}
-    edits = intervene(model, {s: sever(s) for s in suite})
+    arguments = state.arguments.rows(state.every_row, first=first)
+    watched = {*suite.writes, *suite.reads}
+    edits = intervene(model, {s: sever(s) for s in suite.writes})
     with capture_arriving(model, watched) as arrivals, reading(model, metric, edits) as read:
         final = resume(model, leaves[EMBED], 0, arguments)
     value = read(final[:, -1:], state.rows).sum()
@@ -78,16 +77,10 @@ def first_move(model: TransformerBridge, state: BatchState) -> int:
     """
     if state.arguments.past is None or is_watched(model):
         return 0
-    first = _first(state.embed_change.any(-1))
-    for nodes in state.sites.values():
-        earlier = slice(None, first)
-        f = nodes.f_reference[:, earlier] != nodes.f[:, earlier]
-        error = nodes.error_reference[:, earlier] != nodes.error[:, earlier]
-        first = _first(f.any(-1) | error.any(-1))
-    return min(first, state.clean.tokens.shape[1] - 1)
-
-
-def _first(moved: Bool[Tensor, "batch pos"]) -> int:
-    """The first position that moves on any prompt, their number if none does."""
-    some = moved.any(0)
-    return int(some.int().argmax()) if some.any() else len(some)
+    moved = state.embed_change.any(-1)
+    for nodes in state.features.values():
+        moved = moved | nodes.change.value.any(-1)
+    for error in state.errors.values():
+        moved = moved | error.change.any(-1)
+    found = moved.any(0).nonzero().flatten().tolist()
+    return found[0] if found else state.n_positions - 1

@@ -35,18 +35,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from einops import einsum
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.attribution.cut_graph import CutModel, cut, first_move
 from circuits.attribution.state import EMBED, BatchState
-from circuits.attribution.vjp_batches import Places, Targets, places, together
-from circuits.graph import Node
+from circuits.attribution.vjp_batches import Places, Targets, order_of, places, together
 from circuits.metrics.metric import Metric, SiteMetric, reaching
 from hooked_qwen.hooks import Activation
 from hooked_qwen.sites import Site
+from saes.dictionary import SparseDictionary
+from saes.features import Features
+from saes.nodes import Node
 from saes.suite import Suite
 
 EdgeWeights = dict[tuple[Node, Node], float]
@@ -61,13 +62,19 @@ class _Setting:
     suite: Suite
     state: BatchState
     gradients: Mapping[Site, Activation]
-    by_site: Mapping[Site, Sequence[Node]]
+    writing: Mapping[Site, Sequence[Node]]
+    "the nodes that write each site"
+    changes: Mapping[str, Features]
+    "how the features of each dictionary move"
     metric: Metric
 
-    def sources(self, site: Site | None) -> list[Site]:
-        """The sites with nodes that can reach `site` (None: the output) directly."""
-        found = to_output(self.suite, self.metric) if site is None else upstream(self.suite, site)
-        return [s for s in found if s in self.by_site]
+    def sources(self, node: Node | None) -> list[Site]:
+        """The sites with nodes that can reach `node` (None: the output) directly."""
+        if node is None:
+            found = to_output(self.suite, self.metric)
+        else:
+            found = reaching_node(self.suite, node)
+        return [s for s in found if s in self.writing]
 
 
 def edge_weights(
@@ -106,22 +113,43 @@ def _weights_at(
     nodes: Iterable[Node],
     moved: float,
 ) -> EdgeWeights:
-    by_site: dict[Site, list[Node]] = defaultdict(list)
+    nodes = list(nodes)
+    writing: dict[Site, list[Node]] = defaultdict(list)
     for node in nodes:
-        by_site[Site.parse(node.site)].append(node)
+        for site in sites_of(suite, node):
+            writing[site].append(node)
     first = first_move(model, state)
     if isinstance(metric, SiteMetric):
-        last = state.clean.tokens.shape[1] - 1
-        first = min(first, last - int(metric.back[state.rows].max()))
+        first = min(first, state.n_positions - 1 - int(metric.back_of(state.rows).max()))
     pieces = cut(model, suite, state, metric, first=first, moved=moved)
-    setting = _Setting(pieces, suite, state, gradients, dict(by_site), metric)
-    weights: EdgeWeights = {}
-    for group in together(suite, state, by_site, pieces.first):
-        for source, targets, table in _tables(setting, group):
-            _add(weights, by_site[source], targets, table)
-    for source, table in _to_output(setting).items():
-        _add(weights, by_site[source], [Node(LOGIT, LOGIT)], table)
-    return weights
+    changes = {name: state.features[name].change for name in suite}
+    setting = _Setting(pieces, suite, state, gradients, dict(writing), changes, metric)
+    found = [
+        part
+        for group in together(suite, state, nodes, pieces.first)
+        for part in _tables(setting, group)
+    ]
+    output = [Node(LOGIT, LOGIT)]
+    found += [(source, output, table) for source, table in _to_output(setting).items()]
+    return _as_weights(suite, writing, found)
+
+
+def sites_of(suite: Suite, node: Node) -> tuple[Site, ...]:
+    """The sites that a node writes."""
+    return suite[node.site].writes if node.kind == "feature" else (Site.parse(node.site),)
+
+
+def reaching_node(suite: Suite, node: Node) -> list[Site]:
+    """The sites whose leaves can reach what `node` reads directly, latest first."""
+    if node.kind == "feature":
+        own, read = suite[node.site].writes, set(suite[node.site].reads)
+    else:
+        site = Site.parse(node.site)
+        own = (site,)
+        read = {site, *(r for name in suite.writing(site) for r in suite[name].reads)}
+    written = suite.writes
+    found = {s for r in read for s in upstream(written, r)}
+    return sorted(found | {r for r in read if r in written and r not in own}, reverse=True)
 
 
 def upstream(sites: Iterable[Site], site: Site | None) -> list[Site]:
@@ -140,23 +168,29 @@ def upstream(sites: Iterable[Site], site: Site | None) -> list[Site]:
 
 def to_output(suite: Suite, metric: Metric) -> list[Site]:
     """The sites whose leaves can reach the metric directly, latest first."""
-    return upstream(reaching(metric, suite), None)
+    return upstream(reaching(metric, suite.writes), None)
 
 
 def _tables(
     setting: _Setting, group: Sequence[Targets]
 ) -> Iterator[tuple[Site, Sequence[Node], Float[Tensor, "nodes sources"]]]:
     """Edges to the nodes of each member of `group`, from those of each site that reaches it."""
-    reach = [setting.sources(targets.site) for targets in group]
+    reach = [setting.sources(targets.nodes[0]) for targets in group]
     sources = sorted({source for some in reach for source in some})
     if not sources:
         return
     sizes = [len(targets.nodes) for targets in group]
-    tables = {s: torch.zeros(sum(sizes), len(setting.by_site[s])).double() for s in sources}
+    like = setting.state.embed_change
+    tables = {
+        s: like.new_zeros(sum(sizes), len(setting.writing[s]), dtype=torch.double) for s in sources
+    }
+    starts = [sum(sizes[:i]) for i in range(len(sizes))]
     for some in places(setting.state, group, setting.pieces.first):
         for source, gradient in _pull_back(setting, group, some, sources).items():
-            found = _products(setting, source, gradient).double()[some.slot, some.prompt]
-            tables[source].index_add_(0, some.node.cpu(), found.cpu())
+            found = _products(setting, source, gradient).double()
+            for start, members in zip(starts, some, strict=True):
+                values = found[members.slot, members.prompt]
+                tables[source].index_add_(0, start + members.node, values)
     for source, table in tables.items():
         for targets, reached, part in zip(group, reach, table.split(sizes), strict=True):
             if source in reached:
@@ -176,21 +210,21 @@ def _to_output(setting: _Setting) -> dict[Site, Float[Tensor, "1 sources"]]:
 
 
 def _pull_back(
-    setting: _Setting, group: Sequence[Targets], some: Places, sources: Sequence[Site]
+    setting: _Setting,
+    group: Sequence[Targets],
+    some: Sequence[Places],
+    sources: Sequence[Site],
 ) -> dict[Site, Float[Tensor, "slots batch run d_model"]]:
     """For the node in each place, the gradient of `grad_d m * d` to the leaves at `sources`."""
-    pieces, slots, before = setting.pieces, int(some.slot.max()) + 1, 0
+    pieces, slots = setting.pieces, some[0].n_slots
     cotangents: dict[Tensor, Tensor] = {}
-    for targets in group:
-        end = before + len(targets.nodes)
-        here = some.where((some.node >= before) & (some.node < end), node=before)
+    for targets, here in zip(group, some, strict=True):
         at, prompt = targets.at[here.node], here.prompt.unsqueeze(-1)
-        for site, rows in _cotangents(setting, targets, here.node, prompt).items():
-            read = pieces.read(site, targets.site)
+        for read, rows in _cotangents(setting, targets, here.node, prompt):
             if read not in cotangents:
                 cotangents[read] = read.new_zeros(slots, *read.shape)
-            cotangents[read][here.slot.unsqueeze(-1), prompt, at - pieces.first] = rows
-        before = end
+            where = here.slot.unsqueeze(-1), prompt, at - pieces.first
+            cotangents[read].index_put_(where, rows, accumulate=True)
     return _pull(pieces, sources, list(cotangents), list(cotangents.values()))
 
 
@@ -199,22 +233,37 @@ def _cotangents(
     targets: Targets,
     nodes: Int[Tensor, " places"],
     prompt: Int[Tensor, "places 1"],
-) -> dict[Site, Float[Tensor, "places width d_site"]]:
-    """Gradient of `grad_d m * d` to what the dictionary reads and, for an error, to its target.
+) -> Iterator[tuple[Tensor, Float[Tensor, "places width d_site"]]]:
+    """Gradients of `grad_d m * d` to the tensors that are read.
 
-    A feature reads the source through its encoder row. The error is the target less what the
-    features write, so it reads the target as it is and the source through all features.
+    A feature reads its sites through its encoder row. The error is the site's tensor less what the
+    features write, so it reads the tensor as it is and the features' sites through all features.
     """
-    dictionary, at = setting.suite[targets.site], targets.at[nodes]
-    g = setting.gradients[targets.site][prompt, at]
-    slope = setting.state.sites[targets.site].slope
-    if targets.features is None:
-        along = dictionary.along(g) * slope[prompt, at]
-        through = {dictionary.source: -along @ dictionary.W_enc}
-        return through | {targets.site: through.get(targets.site, 0.0) + g}
-    i = targets.features[nodes].unsqueeze(-1)
-    along = (g * dictionary.W_dec[i]).sum(-1) * slope[prompt, at, i]
-    return {dictionary.source: along.unsqueeze(-1) * dictionary.W_enc[i]}
+    suite, at = setting.suite, targets.at[nodes]
+    if targets.features is not None and targets.slope is not None:
+        dictionary, i = suite[targets.name], targets.features[nodes]
+        g = torch.cat([setting.gradients[s][prompt, at] for s in dictionary.writes], -1)
+        along = (g * dictionary.W_dec[i].unsqueeze(1)).sum(-1)
+        along = along * targets.slope[nodes, prompt.squeeze(-1)]
+        rows = along.unsqueeze(-1) * dictionary.W_enc[i].unsqueeze(1)
+        yield from _as_read(setting, dictionary, rows)
+        return
+    site = Site.parse(targets.name)
+    g = setting.gradients[site][prompt, at]
+    yield setting.pieces.arrivals[site], g
+    for name in suite.writing(site):
+        dictionary, slope = suite[name], setting.state.features[name].slope[prompt, at]
+        parts = [g if s == site else torch.zeros_like(g) for s in dictionary.writes]
+        along = dictionary.along(torch.cat(parts, -1), slope.index)
+        yield from _as_read(setting, dictionary, -dictionary.read_by(slope.times(along)))
+
+
+def _as_read(
+    setting: _Setting, dictionary: SparseDictionary, rows: Float[Tensor, "places width d_source"]
+) -> Iterator[tuple[Tensor, Float[Tensor, "places width d_site"]]]:
+    """Rows of what a dictionary reads, for the tensor at each of its sites."""
+    for site, part in dictionary.by_read_site(rows).items():
+        yield setting.pieces.read(site, dictionary), part
 
 
 def _pull(
@@ -243,46 +292,48 @@ def _products(
     `gradient` is at the last positions, those that were run; at others nothing moves. Features at
     the same position share one product with their decoder rows.
     """
-    suite, state, nodes = setting.suite, setting.state, setting.by_site[site]
-    first = setting.pieces.first
+    state, nodes, first = setting.state, setting.writing[site], setting.pieces.first
     found = gradient.new_zeros(*gradient.shape[:2], len(nodes))
-    by_position: dict[int | None, list[int]] = defaultdict(list)
+    alike: dict[tuple[str, str, int | None], list[int]] = defaultdict(list)
     for column, node in enumerate(nodes):
         if node.position is None or node.position >= first:
-            by_position[node.position].append(column)
-    for position, columns in by_position.items():
+            alike[node.site, node.kind, node.position].append(column)
+    for (name, kind, position), columns in alike.items():
         at = slice(first, None) if position is None else slice(position, position + 1)
         g = gradient if position is None else gradient[:, :, position - first, None]
-        features = [c for c in columns if nodes[c].kind == "feature"]
-        if features:
-            chosen = [int(nodes[c].feature) for c in features]
-            along = g @ suite[site].W_dec[chosen].T
-            found[..., features] = (along * state.sites[site].changes(at, chosen)).sum(2)
-        for column in columns:
-            if nodes[column].kind != "feature":
-                move = node_change(suite, state, site, nodes[column])[:, at]
-                found[..., column] = einsum(
-                    g, move, "slots batch pos d, batch pos d -> slots batch"
-                )
+        if kind == "feature":
+            dictionary = setting.suite[name]
+            chosen = torch.tensor([int(nodes[c].feature) for c in columns], device=g.device)
+            rows = dictionary.by_site(dictionary.W_dec[chosen])[site]
+            moves = setting.changes[name][:, at].of(chosen)
+            found[..., columns] = ((g @ rows.T) * moves).sum(2)
+            continue
+        move = state.embed_change if kind == "token" else state.errors[site].change
+        found[..., columns] = (g * move[:, at]).sum((2, 3)).unsqueeze(-1)
     return found
 
 
-def _add(
-    weights: EdgeWeights,
-    sources: Sequence[Node],
-    targets: Sequence[Node],
-    values: Float[Tensor, "targets sources"],
-) -> None:
-    for target, row in zip(targets, values.tolist(), strict=True):
-        for source, value in zip(sources, row, strict=True):
-            weights[source, target] = weights.get((source, target), 0.0) + value
+def _as_weights(
+    suite: Suite,
+    writing: Mapping[Site, Sequence[Node]],
+    tables: Sequence[tuple[Site, Sequence[Node], Float[Tensor, "_ _"]]],
+) -> EdgeWeights:
+    """The tables as weights, without edges that go back to what comes first in the graph.
 
-
-def node_change(suite: Suite, state: BatchState, site: Site, node: Node) -> Activation:
-    """How the site's tensor changes when the node moves to its reference, at every position."""
-    if site == EMBED:
-        return state.embed_change
-    if node.feature == "error":
-        return state.sites[site].error_change
-    change = state.sites[site].f_change[..., int(node.feature), None]
-    return change * suite[site].W_dec[int(node.feature)]
+    The targets of a table are alike: of one dictionary, errors of one site, or the output.
+    """
+    weights: EdgeWeights = {}
+    if not tables:
+        return weights
+    # Read in one go: each look makes the host wait for the device.
+    values = iter(torch.cat([table.flatten() for *_, table in tables]).tolist())
+    starts = {site: [order_of(suite, node) for node in nodes] for site, nodes in writing.items()}
+    for site, targets, _ in tables:
+        end = None if targets[0].kind == "logit" else order_of(suite, targets[0])
+        earlier = [end is None or start < end for start in starts[site]]
+        for target in targets:
+            for source, counts in zip(writing[site], earlier, strict=True):
+                value = next(values)
+                if counts:
+                    weights[source, target] = weights.get((source, target), 0.0) + value
+    return weights

@@ -13,44 +13,30 @@ exactly.
 Units are those of the metric; positive means that the move raises it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import torch
 from einops import rearrange, repeat
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from circuits.attribution.edges import node_change
+from circuits.attribution.deltas import by_name, node_gains
+from circuits.attribution.forward import metric_from
+from circuits.attribution.node_effects import ERROR, TOKEN, NodeEffects, keys
 from circuits.attribution.state import EMBED, BatchState
-from circuits.graph import Node
-from circuits.metrics.metric import Metric, SiteMetric, metric_at, reaches, reading
+from circuits.metrics.metric import Metric, SiteMetric, reaches, reading
 from circuits.prompts import Positions
-from hooked_qwen.forward import (
-    BlockArguments,
-    finish,
-    is_watched,
-    last_logits,
-    mlp_half,
-    resume,
-)
-from hooked_qwen.hooks import Edit, capture, intervene
+from hooked_qwen.forward import last_logits, resume
+from hooked_qwen.hooks import capture, intervene
 from hooked_qwen.sites import Site
+from saes.nodes import Node
 from saes.suite import Suite
 
 Gradients = dict[Site, Float[Tensor, "batch pos d_model"]]
 Estimator = Literal["patching", "ig", "ig-inputs", "relp", "exact"]
 TOKENS_AT_ONCE = 1024
-
-
-@dataclass(frozen=True)
-class SiteEffects:
-    """Effects of a site's nodes, summed over prompts; `pos` has length 1 with positions summed."""
-
-    feature: Float[Tensor, "pos features"]
-    error: Float[Tensor, " pos"]
 
 
 def gradients_at_clean(
@@ -64,14 +50,14 @@ def gradients_at_clean(
     leaf = state.values[EMBED].detach().requires_grad_()
     with (
         state.under(state.every_row),
-        capture(model, suite) as seen,
+        capture(model, suite.writes) as seen,
         intervene(model, {EMBED: lambda _: leaf}),
         reading(model, metric) as read,
     ):
         logits = last_logits(model, state.clean)
     rows = state.rows
     value = read(None, rows) if isinstance(metric, SiteMetric) else metric(logits, rows)
-    return _gradients(value, {EMBED: leaf} | {site: seen[site] for site in suite}, metric)
+    return _gradients(value, {EMBED: leaf} | {site: seen[site] for site in suite.writes}, metric)
 
 
 def _gradients(
@@ -104,12 +90,14 @@ def gradients_along_path(
     Differs: midpoints, where published code of the latter takes left end points.
     """
     changes = {EMBED: state.embed_change}
-    changes |= {site: state.sites[site].tensor_change(d) for site, d in suite.items()}
+    changes |= {site: state.tensor_change(suite, site) for site in suite.writes}
+    # All sites at once: each look at a number makes the host wait for the device.
+    moved = torch.stack([change.any(-1).any(0) for change in changes.values()]).tolist()
     return {
-        site: _path_gradient(model, state, metric, site, change, steps)
-        if change.any() and reaches(metric, site)
+        site: _path_gradient(model, state, metric, site, change, steps, positions.index(True))
+        if True in positions and reaches(metric, site)
         else torch.zeros_like(change)
-        for site, change in changes.items()
+        for positions, (site, change) in zip(moved, changes.items(), strict=True)
     }
 
 
@@ -130,26 +118,18 @@ def gradients_along_inputs(
     Source: EAP-IG (inputs), Hanna et al. 2024, arXiv:2403.17806.
     Differs: midpoints t = (j + 1/2) / steps.
     """
-    clean, change = state.values[EMBED], state.embed_change
-    sites, times = [EMBED, *suite], (torch.arange(steps) + 0.5) / steps
-    totals = {site: torch.zeros_like(state.values[site]) for site in sites}
-    for some in times.split(max(1, TOKENS_AT_ONCE // clean[..., 0].numel())):
-        t = rearrange(some.to(clean), "t -> t 1 1 1")
-        points = rearrange(clean + t * change, "t batch pos d -> (t batch) pos d")
-        leaf = points.detach().requires_grad_()
-        index = repeat(torch.arange(len(clean)), "batch -> (t batch)", t=len(some))
+    totals = {site: torch.zeros_like(state.values[site]) for site in (EMBED, *suite.writes)}
+    for leaf, index in _points(state, EMBED, state.embed_change, steps):
         with (
             state.under(index),
-            capture(model, suite) as seen,
+            capture(model, suite.writes) as seen,
             reading(model, metric) as read,
         ):
             final = resume(model, leaf, 0, state.arguments.rows(index))
         value = read(final[:, -1:], state.rows[index])
-        tensors = {EMBED: leaf} | {site: seen[site] for site in suite}
+        tensors = {EMBED: leaf} | {site: seen[site] for site in suite.writes}
         for site, gradient in _gradients(value, tensors, metric).items():
-            totals[site] += rearrange(
-                gradient, "(t batch) pos d -> t batch pos d", t=len(some)
-            ).sum(0)
+            totals[site] += _over_points(gradient, state)
     return {site: total / steps for site, total in totals.items()}
 
 
@@ -160,163 +140,94 @@ def _path_gradient(
     site: Site,
     change: Float[Tensor, "batch pos d_model"],
     steps: int,
+    start: int,
 ) -> Float[Tensor, "batch pos d_model"]:
-    clean = state.values[site]
-    times = (torch.arange(steps) + 0.5) / steps
-    total = torch.zeros_like(clean)
-    for some in times.split(max(1, TOKENS_AT_ONCE // clean[..., 0].numel())):
-        t = rearrange(some.to(clean), "t -> t 1 1 1")
-        points = rearrange(clean + t * change, "t batch pos d -> (t batch) pos d")
-        leaf = points.detach().requires_grad_()
-        index = repeat(torch.arange(len(clean)), "batch -> (t batch)", t=len(some))
-        moved = metric_from(model, state, site, leaf, index, metric).sum()
+    total = torch.zeros_like(state.values[site])
+    for leaf, index in _points(state, site, change, steps):
+        moved = metric_from(model, state, site, leaf, index, metric, start=start).sum()
         (gradient,) = torch.autograd.grad(moved, leaf)
-        total += rearrange(gradient, "(t batch) pos d -> t batch pos d", t=len(some)).sum(0)
+        total += _over_points(gradient, state)
     return total / steps
 
 
-def metric_from(
-    model: TransformerBridge,
-    state: BatchState,
-    site: Site,
-    value: Float[Tensor, "rows pos d_site"],
-    index: Tensor,
-    metric: Metric,
-) -> Float[Tensor, " rows"]:
-    """The metric with the tensor at `site` set to `value`; `index` as in `run_from`."""
-    rows = state.rows[index]
-    if not isinstance(metric, SiteMetric):
-        return metric_at(model, run_from(model, state, site, value, index), metric, rows)
-    if not reaches(metric, site):
-        return metric.clean[rows].to(value)
-    if site == metric.site:
-        return metric.read(value, rows)
-    whole = site.kind in ("embed", "resid_post")
-    first = site.layer + 1 if whole else site.layer
-    resid = value if whole else state.values[Site("resid_pre", first)][index]
-    replace: Edit = lambda _: value  # noqa: E731
-    edits = None if whole else intervene(model, {site: replace})
-    with state.under(index), reading(model, metric, edits) as read:
-        arguments = state.arguments.rows(index)
-        resume(model, resid, first, arguments, stop=metric.site.layer + 1)
-    return read(None, rows)
+def _points(
+    state: BatchState, site: Site, change: Float[Tensor, "batch pos d_model"], steps: int
+) -> Iterator[tuple[Float[Tensor, "rows pos d_model"], Int[Tensor, " rows"]]]:
+    """Midpoints on the way of a site's tensor, several in a pass, and the prompt of each row."""
+    clean = state.values[site]
+    times = (torch.arange(steps, device=clean.device) + 0.5) / steps
+    for some in times.split(max(1, TOKENS_AT_ONCE // clean[..., 0].numel())):
+        t = rearrange(some.to(clean), "t -> t 1 1 1")
+        points = rearrange(clean + t * change, "t batch pos d -> (t batch) pos d")
+        index = repeat(state.every_row, "batch -> (t batch)", t=len(some))
+        yield points.detach().requires_grad_(), index
 
 
-def run_from(
-    model: TransformerBridge,
-    state: BatchState,
-    site: Site,
-    value: Float[Tensor, "rows pos d_site"],
-    index: Tensor,
-) -> Float[Tensor, "rows 1 d_model"]:
-    """The last token's stream after all blocks with the tensor at `site` set to `value`.
-
-    Nothing before it is run again.
-
-    `index` says which prompt of the batch each row is. Positions before the first at which
-    `value` differs from the clean run stay as they are and are not run either: no gradient
-    reaches them. Where something watches the model, it sees the site's whole block, and all of
-    its positions.
-    """
-    with state.under(index):
-        return _run_from(model, state, site, value, index)
-
-
-def _run_from(
-    model: TransformerBridge,
-    state: BatchState,
-    site: Site,
-    value: Float[Tensor, "rows pos d_site"],
-    index: Tensor,
-) -> Float[Tensor, "rows 1 d_model"]:
-    first, watched = 0, is_watched(model)
-    if state.arguments.past is not None and not watched:
-        differs = (value != state.values[site][index]).any(-1).any(0)
-        first = int(differs.int().argmax()) if differs.any() else len(differs) - 1
-    arguments = state.arguments.rows(index, first=first)
-    value = value[:, first:]
-    if watched or site.kind not in ("mlp_out", "attn_out"):
-        resid, layer = _through_block(model, state, site, value, index, first, arguments)
-    else:
-        resid, layer = _stream_after(model, state, site, value, index, first)
-    return finish(model, resid, layer, arguments, watched=watched)
-
-
-def _through_block(
-    model: TransformerBridge,
-    state: BatchState,
-    site: Site,
-    value: Float[Tensor, "rows later d_site"],
-    index: Tensor,
-    first: int,
-    arguments: BlockArguments,
-) -> tuple[Float[Tensor, "rows later d_model"], int]:
-    """The stream after the site's block, and the layer that it enters."""
-    after = site.layer + 1
-    if site.kind in ("embed", "resid_post"):
-        return value, after
-    start = state.values[Site("resid_pre", site.layer)][index, first:]
-    replace: Edit = lambda _: value  # noqa: E731
-    with intervene(model, {site: replace}):
-        return resume(model, start, site.layer, arguments, stop=after), after
-
-
-def _stream_after(
-    model: TransformerBridge,
-    state: BatchState,
-    site: Site,
-    value: Float[Tensor, "rows later d_model"],
-    index: Tensor,
-    first: int,
-) -> tuple[Float[Tensor, "rows later d_model"], int]:
-    """As `_through_block`, without what comes before the site in its block."""
-
-    def clean(kind: str) -> Tensor:
-        return state.values[Site(kind, site.layer)][index, first:]
-
-    if site.kind == "mlp_out":
-        return clean("resid_post") + (value - clean("mlp_out")), site.layer + 1
-    return mlp_half(model, clean("resid_pre") + value, site.layer), site.layer + 1
+def _over_points(
+    gradient: Float[Tensor, "rows pos d_model"], state: BatchState
+) -> Float[Tensor, "batch pos d_model"]:
+    """The sum over the points of one pass."""
+    return rearrange(gradient, "(t batch) pos d -> t batch pos d", batch=len(state.rows)).sum(0)
 
 
 def node_effects(
     suite: Suite, state: BatchState, gradients: Mapping[Site, Tensor], *, positions: Positions
-) -> dict[Site, SiteEffects]:
-    """Effects of every feature and error, and of the embeddings, summed over the batch.
+) -> NodeEffects:
+    """Effects of every node that moves on some prompt of the batch, summed over the batch.
 
     feature  (f'_i - f_i) * (W_dec_i . g)        error  (e' - e) . g
     """
-    join = _over(positions)
-    effects = {
-        EMBED: SiteEffects(
-            feature=join((state.embed_change * gradients[EMBED]).sum(-1, keepdim=True)),
-            error=join(torch.zeros_like(state.embed_change[..., 0])),
-        )
-    }
-    for site, dictionary in suite.items():
-        nodes, g = state.sites[site], gradients[site]
-        effects[site] = SiteEffects(
-            feature=join(nodes.f_change * dictionary.along(g)),
-            error=join((nodes.error_change * g).sum(-1)),
-        )
-    return effects
+    names = node_names(suite)
+    columns = _columns(state, positions)
+    token = (state.embed_change * gradients[EMBED]).sum(-1)
+    parts = [_one_a_position(names, EMBED, TOKEN, token, state.embed_change, columns)]
+    for name, dictionary in suite.items():
+        change = state.features[name].change
+        g = torch.cat([gradients[site] for site in dictionary.writes], -1)
+        effect = change.value * dictionary.along(g, change.index)
+        key = keys(names, name, columns.unsqueeze(-1), change.index)
+        parts.append((key, effect, change.value != 0))
+    for site, nodes in state.errors.items():
+        error = (nodes.change * gradients[site]).sum(-1)
+        parts.append(_one_a_position(names, site, ERROR, error, nodes.change, columns))
+    # One look at what moves and one sort for all: each makes the host wait for the device.
+    key, effect, moves = (
+        torch.cat([x.flatten() for x in of_all]) for of_all in zip(*parts, strict=True)
+    )
+    on = moves.nonzero().squeeze(-1)
+    return NodeEffects.summed(names, key[on], effect[on].double())
+
+
+def _one_a_position(
+    names: Sequence[str],
+    site: Site,
+    kind: int,
+    effect: Float[Tensor, "batch pos"],
+    change: Float[Tensor, "batch pos d_model"],
+    columns: Int[Tensor, "batch pos"],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Key, effect and whether it moves, of nodes that there is one of at each position."""
+    key = keys(names, str(site), columns, torch.full_like(columns, kind))
+    return key, effect, change.any(-1)
+
+
+def node_names(suite: Suite) -> tuple[str, ...]:
+    """What nodes are called by: the embeddings, the dictionaries, the sites that have errors."""
+    return tuple(dict.fromkeys([str(EMBED), *suite, *map(str, suite.writes)]))
+
+
+def _columns(state: BatchState, positions: Positions) -> Int[Tensor, "batch pos"]:
+    """The position that each token's effects count at: its column, or -1 where they are summed."""
+    columns = torch.arange(state.n_positions, device=state.rows.device)
+    return (columns * 0 - 1 if positions == "sum" else columns).expand(len(state.rows), -1)
 
 
 def effects_by_prompt(
     suite: Suite, state: BatchState, gradients: Mapping[Site, Tensor], nodes: Sequence[Node]
 ) -> Float[Tensor, "nodes batch"]:
     """The estimate of each node's effect on each prompt of the batch."""
-    rows = []
-    for node in nodes:
-        site = Site.parse(node.site)
-        at = slice(None) if node.position is None else slice(node.position, node.position + 1)
-        change = node_change(suite, state, site, node)[:, at]
-        rows.append((change * gradients[site][:, at]).sum((1, 2)).double())
-    return torch.stack(rows)
-
-
-def _over(positions: Positions) -> Callable[[Tensor], Tensor]:
-    """Sum over prompts, and over positions too unless they are kept (axis of length 1 left)."""
-    if positions == "sum":
-        return lambda x: x.double().sum((0, 1)).unsqueeze(0)
-    return lambda x: x.double().sum(0)
+    found = torch.zeros(len(nodes), len(state.rows), dtype=torch.float64)
+    found = found.to(state.rows.device)
+    for members, some in by_name(nodes):
+        found[members] = node_gains(suite, state, gradients, some)
+    return found.cpu()

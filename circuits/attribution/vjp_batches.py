@@ -5,16 +5,17 @@ is a node on a prompt that it answers on, a *slot* a pass that takes one place o
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from circuits.attribution.state import EMBED, BatchState
-from circuits.graph import Node
+from circuits.attribution.deltas import features_of, indices
+from circuits.attribution.state import BatchState
 from hooked_qwen.sites import Site
+from saes.nodes import Node
 from saes.suite import Suite
 
 TENSOR_ROWS_AT_ONCE = 16_384
@@ -23,12 +24,14 @@ TENSOR_ROWS_AT_ONCE = 16_384
 
 @dataclass(frozen=True)
 class Targets:
-    """Downstream nodes of one site, all features or all errors, as indices."""
+    """Downstream nodes of one dictionary, or errors of one site, as indices."""
 
-    site: Site
+    name: str
     nodes: Sequence[Node]
     features: Int[Tensor, " targets"] | None
     "None for errors"
+    slope: Float[Tensor, "targets batch width"] | None
+    "how far each feature answers what it reads, at each of its positions; None for errors"
     at: Int[Tensor, "targets width"]
     "positions in the prompt: one with positions kept, else all that are run"
     answers: Bool[Tensor, "targets batch"]
@@ -37,19 +40,17 @@ class Targets:
 
 @dataclass(frozen=True)
 class Places:
-    """A node, the prompt that it answers on, and the slot in which it is pulled back there."""
+    """A node of some targets, the prompt that it answers on, and its slot there."""
 
     node: Int[Tensor, " places"]
     prompt: Int[Tensor, " places"]
     slot: Int[Tensor, " places"]
-
-    def where(self, these: Bool[Tensor, " places"], *, node: int = 0, slot: int = 0) -> "Places":
-        """Some of the places, their nodes counted from `node` on and their slots from `slot` on."""
-        return Places(self.node[these] - node, self.prompt[these], self.slot[these] - slot)
+    n_slots: int
+    "of the whole pass"
 
 
 def together(
-    suite: Suite, state: BatchState, by_site: Mapping[Site, Sequence[Node]], first: int
+    suite: Suite, state: BatchState, nodes: Sequence[Node], first: int
 ) -> list[list[Targets]]:
     """Nodes that are pulled back together: those behind the same modules of their layer.
 
@@ -57,42 +58,58 @@ def together(
     layers below them once, as long as none of its nodes is carried through a module for another's
     sake. An error reads its target too, so that of a transcoder is behind the MLP, a feature not.
     """
-    alike: dict[tuple[Site, bool, bool], list[Node]] = defaultdict(list)
-    for site in sorted(set(by_site) - {EMBED}):
-        for node in by_site[site]:
-            alike[site, node.feature == "error", node.position is None].append(node)
+    alike: dict[tuple[str, bool, bool], list[Node]] = defaultdict(list)
+    for node in nodes:
+        if node.kind != "token":
+            alike[node.site, node.kind == "error", node.position is None].append(node)
     groups: dict[tuple[int, tuple[Site, ...]], list[Targets]] = defaultdict(list)
-    for (site, is_error, _), nodes in alike.items():
-        read = site if is_error else suite[site].source
+    for (name, is_error, _), some in sorted(
+        alike.items(), key=lambda item: order_of(suite, item[1][0])
+    ):
+        read = Site.parse(name) if is_error else max(suite[name].reads)
         modules = [Site(kind, read.layer) for kind in ("attn_out", "mlp_out")]
-        behind = tuple(m for m in modules if m == read or (m < read and m not in suite))
-        groups[read.layer, behind].append(_targets(state, site, nodes, first))
+        written = suite.writes
+        behind = tuple(m for m in modules if m == read or (m < read and m not in written))
+        groups[read.layer, behind].append(_targets(state, name, some, first))
     return list(groups.values())
 
 
-def _targets(state: BatchState, site: Site, nodes: Sequence[Node], first: int) -> Targets:
-    slope = state.sites[site].slope
-    everywhere = list(range(first, slope.shape[1]))
+def order_of(suite: Suite, node: Node) -> Site:
+    """Where a node comes in the graph: the first site that it writes."""
+    return min(suite[node.site].writes) if node.kind == "feature" else Site.parse(node.site)
+
+
+def _targets(state: BatchState, name: str, nodes: Sequence[Node], first: int) -> Targets:
+    device = state.rows.device
+    everywhere = list(range(first, state.n_positions))
     at = torch.tensor([everywhere if n.position is None else [n.position] for n in nodes])
-    at = at.to(slope.device)
-    is_run = (at >= first).all(-1, keepdim=True).expand(-1, len(slope))
-    if nodes[0].feature == "error":
-        return Targets(site, nodes, None, at, is_run)
-    features = torch.tensor([int(n.feature) for n in nodes]).to(slope.device)
-    answers = slope[:, at, features.unsqueeze(-1)].any(-1).T
-    return Targets(site, nodes, features, at, answers & is_run)
+    at = at.to(device)
+    is_run = (at >= first).all(-1, keepdim=True).expand(-1, len(state.rows))
+    if nodes[0].kind == "error":
+        return Targets(name, nodes, None, None, at, is_run)
+    features = features_of(nodes, state)
+    slope = state.features[name].slope.of_each(indices(nodes))
+    slope = slope.gather(2, at.unsqueeze(1).expand(-1, slope.shape[1], -1))
+    return Targets(name, nodes, features, slope, at, slope.any(-1) & is_run)
 
 
-def places(state: BatchState, group: Sequence[Targets], first: int) -> Iterator[Places]:
+def places(state: BatchState, group: Sequence[Targets], first: int) -> Iterator[list[Places]]:
     """Every place of the group, the n-th of a prompt's in slot n, some slots at a time.
 
-    Nodes are counted through the whole group.
+    Those of each of the group's members apart.
     """
-    answers = torch.cat([targets.answers for targets in group])
+    # Laid out on the host: each look at a number on the device makes it wait.
+    answers = torch.cat([targets.answers for targets in group]).cpu()
     slots = answers.long().cumsum(0) - 1
-    node, prompt = answers.nonzero(as_tuple=True)
-    found = Places(node, prompt, slots[node, prompt])
     size = max(1, TENSOR_ROWS_AT_ONCE // state.clean.tokens[:, first:].numel())
     for start in range(0, int(slots.max()) + 1, size):
-        some = (found.slot >= start) & (found.slot < start + size)
-        yield found.where(some, slot=start)
+        here = answers & (slots >= start) & (slots < start + size)
+        n_slots, before, found = int((slots * here).max()) - start + 1, 0, []
+        for targets in group:
+            end = before + len(targets.nodes)
+            node, prompt = here[before:end].nonzero(as_tuple=True)
+            slot = slots[before:end][node, prompt] - start
+            on_device = torch.stack([node, prompt, slot]).to(state.rows.device)
+            found.append(Places(*on_device, n_slots=n_slots))
+            before = end
+        yield found

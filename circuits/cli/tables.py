@@ -12,7 +12,6 @@ from rich.table import Column, Table
 
 from circuits.compare import Difference
 from circuits.discovery.verdicts import of_verification
-from circuits.graph import KINDS
 from circuits.prompt_files import Prompt
 from circuits.render.words import answers_in_words, counted, row_name
 
@@ -125,8 +124,8 @@ def discovery_summary(graph: nx.DiGraph) -> None:
     for line in _prompts_used(meta):
         say(line)
     counts = Counter(data["kind"] for _, data in graph.nodes(data=True))
-    nouns = {kind: "output" if kind == "logit" else kind for kind in KINDS}
-    kinds = ", ".join(counted(counts[kind], nouns[kind]) for kind in KINDS if counts[kind])
+    nouns = {"feature": "feature", "error": "error", "token": "token", "logit": "output"}
+    kinds = ", ".join(counted(counts[kind], noun) for kind, noun in nouns.items() if counts[kind])
     say(f"{counted(graph.number_of_nodes(), 'node')} ({kinds}), "
         f"{counted(graph.number_of_edges(), 'edge')}")  # fmt: skip
     for notice in meta["notices"]:

@@ -35,8 +35,8 @@ class Pool:
 
 def pool_of(ranking: Ranking, config: DiscoverConfig) -> Pool:
     """The strongest features and errors: some to spare, where one is not connected."""
-    nodes = [(n, e) for n, e in ranking if n.kind != "token"]
-    strongest = nodes[: config.nodes + SPARE]
+    nodes = ranking.inner()
+    strongest = list(nodes[: config.nodes + SPARE])
     threshold = config.threshold or 0.0
     return Pool(above_threshold(strongest, threshold), len(strongest), len(nodes))
 

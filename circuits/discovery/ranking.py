@@ -1,43 +1,44 @@
 """The effect of every node on the metric, by any estimator, strongest first."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from typing import Any
 
 from transformer_lens.model_bridge import TransformerBridge
 
-from circuits.ablation.exact_effects import all_nodes, exact_effects, token_nodes
+from circuits.ablation.exact_effects import exact_effects
 from circuits.attribution.effects import (
     Estimator,
     Gradients,
-    SiteEffects,
     gradients_along_inputs,
     gradients_along_path,
     gradients_at_clean,
     node_effects,
 )
+from circuits.attribution.node_effects import NodeEffects
+from circuits.attribution.spill import Spill
 from circuits.attribution.state import (
+    KEPT,
     BatchState,
     Means,
     Reference,
+    States,
     batches,
     mean_over,
 )
 from circuits.discovery.resume import NOTHING_KEPT, Parts
-from circuits.graph import Node
 from circuits.metrics.metric import Metric
 from circuits.metrics.readout import MetricChoice, check_metric, metric_name
 from circuits.prompts import EncodedPrompts, Positions
 from hooked_qwen.progress import Report, counting, silent
 from hooked_qwen.relevance import relevance_rules
-from hooked_qwen.sites import Site
 from hooked_qwen.tokens import Bos
 from saes.suite import Suite
 
-Ranking = list[tuple[Node, float]]
-Effects = tuple[list[float], Gradients]
+Ranking = NodeEffects
+"Every node that moves with its mean effect, strongest first."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,32 +119,29 @@ def rank_nodes(
     states: Sequence[BatchState] | None = None,
     parts: Parts = NOTHING_KEPT,
     report: Report = silent,
-) -> tuple[Ranking, list[Gradients]]:
+) -> tuple[Ranking, Spill]:
     """Mean effect of every node that moves, strongest first, and each batch's gradients.
 
     `states` are those of `states_of`, where the caller has them; `parts` keeps what is done.
     """
-    totals: dict[Node, float] = {}
-    gradients: list[Gradients] = []
+    found: list[NodeEffects] = []
+    gradients = Spill(keep=suite.room_for_states(KEPT))
     done = 0
     for batch, state in enumerate(states or states_of(model, suite, prompts, config, means)):
-        nodes = all_nodes(suite, state, positions=config.positions)
-        nodes += token_nodes(state, positions=config.positions)
 
-        def find(state: BatchState = state, nodes: Sequence[Node] = nodes) -> Effects:
+        def find(state: BatchState = state) -> tuple[NodeEffects, Gradients]:
             g = gradients_of(model, suite, state, metric, config)
+            effects = node_effects(suite, state, g, positions=config.positions)
             if config.estimator == "exact":
-                return _exact(model, suite, state, metric, nodes, report), g
-            return _picked(node_effects(suite, state, g, positions=config.positions), nodes), g
+                effects = _exact(model, suite, state, metric, effects, report)
+            return effects, g
 
-        effects, g = parts.effects(batch, nodes, find)
+        effects, g = parts.effects(batch, find)
         gradients.append(g)
-        for node, effect in zip(nodes, effects, strict=True):
-            totals[node] = totals.get(node, 0.0) + effect
+        found.append(effects)
         done += len(state.rows)
         report("node effects", done, len(prompts))
-    ranking = [(node, total / len(prompts)) for node, total in totals.items()]
-    return sorted(ranking, key=lambda pair: (-abs(pair[1]), str(pair[0]))), gradients
+    return NodeEffects.sum(found).ranked(len(prompts)), gradients
 
 
 def gradients_of(
@@ -191,7 +189,7 @@ def states_of(
     prompts: EncodedPrompts,
     config: DiscoverConfig,
     means: Means | None,
-) -> Iterator[BatchState]:
+) -> States:
     """The prompt set in batches, decomposed with the references that `config` names."""
     return batches(
         model,
@@ -208,20 +206,10 @@ def _exact(
     suite: Suite,
     state: BatchState,
     metric: Metric,
-    nodes: Sequence[Node],
+    moving: NodeEffects,
     report: Report,
-) -> list[float]:
-    tick = counting(report, "exact effects of a batch", len(nodes))
-    return exact_effects(model, suite, state, metric, nodes, report=tick).sum(1).tolist()
-
-
-def _picked(found: dict[Site, SiteEffects], nodes: Sequence[Node]) -> list[float]:
-    """Each node's effect; neurons are millions of nodes, so tensors are made lists first."""
-    features = {str(site): effects.feature.tolist() for site, effects in found.items()}
-    errors = {str(site): effects.error.tolist() for site, effects in found.items()}
-    return [
-        errors[node.site][node.position or 0]
-        if node.feature == "error"
-        else features[node.site][node.position or 0][0 if node.kind == "token" else node.feature]
-        for node in nodes
-    ]
+) -> NodeEffects:
+    """The same nodes with their exact effects."""
+    tick = counting(report, "exact effects of a batch", len(moving))
+    effects = exact_effects(model, suite, state, metric, moving.nodes(), report=tick)
+    return moving.with_effects(effects.sum(1))

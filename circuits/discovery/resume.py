@@ -1,7 +1,7 @@
 """Work that was done batch by batch, kept beside an unfinished run so that it can go on.
 
     RUN/unfinished/identity.json            what the run is made from, by hash
-    RUN/unfinished/effects-0003.json        effects of the nodes of the fourth batch of prompts
+    RUN/unfinished/effects-0003.safetensors     effects of the nodes of the fourth batch of prompts
     RUN/unfinished/gradients-0003.safetensors   its gradients, which the edges need
     RUN/unfinished/edges-0003.json          its edge weights
 
@@ -11,7 +11,7 @@ never cut off. The folder is gone when the run is finished.
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 
 from circuits.attribution.edges import EdgeWeights
 from circuits.attribution.effects import Gradients
+from circuits.attribution.node_effects import NodeEffects
 from circuits.graph import Node, write_json
 from hooked_qwen.files import write_atomically
 from hooked_qwen.sites import Site
@@ -35,30 +36,21 @@ class Parts:
     folder: Path | None = None
 
     def effects(
-        self,
-        batch: int,
-        nodes: Sequence[Node],
-        find: Callable[[], tuple[list[float], Gradients]],
-    ) -> tuple[list[float], Gradients]:
-        """Effects of `nodes` on a batch of prompts and its gradients: found, unless kept."""
+        self, batch: int, find: Callable[[], tuple[NodeEffects, Gradients]]
+    ) -> tuple[NodeEffects, Gradients]:
+        """Effects of the nodes of a batch of prompts and its gradients: found, unless kept."""
         if self.folder is None:
             return find()
-        path = self.folder / f"effects-{batch:04}.json"
+        path = self.folder / f"effects-{batch:04}.safetensors"
         tensors = self.folder / f"gradients-{batch:04}.safetensors"
         if path.exists():
             kept = read_tensors(tensors)
-            effects = json.loads(path.read_text(encoding="utf-8"))
-            if len(effects) != len(nodes):
-                raise ValueError(
-                    f"{path} is of {len(effects)} nodes where the batch has {len(nodes)}: "
-                    "start anew with --force"
-                )
-            return effects, {Site.parse(name): g for name, g in kept.items()}
+            return NodeEffects.load(path), {Site.parse(name): g for name, g in kept.items()}
         effects, found = find()
         gradients = {site: g.detach().contiguous() for site, g in found.items()}
         named = {str(site): g.clone() for site, g in gradients.items()}
         write_atomically(tensors, lambda partial: save_file(named, partial))
-        write_json(effects, path)
+        effects.save(path)
         return effects, gradients
 
     def edges(self, batch: int, find: Callable[[], EdgeWeights]) -> EdgeWeights:
@@ -87,7 +79,7 @@ def open_parts(run: Path, made_from: Mapping[str, Any], *, resume: bool, force: 
     known = folder / "identity.json"
     if folder.exists() and not (resume and known.exists() and _same(known, made_from)):
         if not force and known.exists():
-            done = len(list(folder.glob("effects-*.json")))
+            done = len(list(folder.glob("effects-*.safetensors")))
             what = "another run" if resume or not _same(known, made_from) else "this run"
             way = "--resume goes on with it, " if what == "this run" else ""
             raise ValueError(

@@ -7,12 +7,12 @@ from typing import Any
 import networkx as nx
 from transformer_lens.model_bridge import TransformerBridge
 
-from circuits.ablation.exact_effects import masks_of
 from circuits.ablation.faithfulness import ablation_means, default_to, ends, metrics_with
 from circuits.attribution.edges import LOGIT, EdgeWeights, edge_weights
-from circuits.attribution.effects import Gradients
+from circuits.attribution.node_effects import TOKEN
+from circuits.attribution.spill import PerSite
 from circuits.attribution.state import BatchState
-from circuits.discovery.choice import choose, pool_of
+from circuits.discovery.choice import SPARE, choose, pool_of
 from circuits.discovery.output import output_node, prompts_record
 from circuits.discovery.prune import Removal, kept_edges
 from circuits.discovery.ranking import (
@@ -24,16 +24,17 @@ from circuits.discovery.ranking import (
     states_of,
 )
 from circuits.discovery.resume import NOTHING_KEPT, Parts
+from circuits.discovery.summary import Summary
 from circuits.discovery.verdicts import Kept, of_nodes, of_task
 from circuits.features.card import promoted_labels
 from circuits.graph import Node, rounded
-from circuits.metrics.answers import metric_of, preference_of
-from circuits.metrics.metric import Metric, on_clean, on_patch
+from circuits.metrics.answers import metric_of
+from circuits.metrics.metric import Metric
 from circuits.metrics.readout import MetricChoice, metric_name
 from circuits.prompts import EncodedPrompts
 from hooked_qwen.identity import identity
 from hooked_qwen.progress import Report, silent
-from hooked_qwen.sites import Site
+from saes.nodes import NodeSet
 from saes.suite import Suite
 
 OUTPUT = Node(LOGIT, LOGIT)
@@ -73,7 +74,7 @@ def discover(
     means = None
     if states is None:
         means = reference_means(model, suite, prompts, config)
-        states = list(states_of(model, suite, prompts, config, means))
+        states = states_of(model, suite, prompts, config, means)
     ranking, gradients = rank_nodes(
         model,
         suite,
@@ -85,38 +86,40 @@ def discover(
         parts=parts,
         report=report,
     )
-    inputs = [n for n, _ in ranking if n.kind == "token"]
+    tokens = ranking.where(ranking.feature == TOKEN)
+    inputs = tokens.nodes()
     pool = pool_of(ranking, config)
     weights: dict[tuple[Node, Node], float] = {}
-    done = 0
+    summary, done = Summary(prompts, pool.nodes), 0
     nodes = [*pool.nodes, *inputs]
     for batch, (state, g) in enumerate(zip(states, gradients, strict=True)):
 
-        def find(state: BatchState = state, g: Gradients = g) -> EdgeWeights:
+        def find(state: BatchState = state, g: PerSite = g) -> EdgeWeights:
             with rules_of(model, config):
                 return edge_weights(model, suite, state, g, metric, nodes, steps=config.edge_steps)
 
         found = parts.edges(batch, find)
         for pair, weight in found.items():
             weights[pair] = weights.get(pair, 0.0) + weight / len(prompts)
+        summary.add(state, metric)
         done += len(state.rows)
         report("edges", done, len(prompts))
     measure = None
     if config.faithfulness is not None:
         measure = _faithfulness(model, suite, prompts, states, metric, config, report)
     chosen, kept = choose(pool, inputs, OUTPUT, weights, config, measure)
-    graph = _graph([*chosen, *inputs], dict(ranking), weights, config)
-    summary = _Summary(prompts)
-    for state in states:
-        summary.add(state, metric)
-        _add_activations(graph, state, len(prompts))
+    effects = dict(ranking.inner()[: config.nodes + SPARE]) | dict(tokens)
+    graph = _graph([*chosen, *inputs], effects, weights, config)
+    for node, activation in zip(pool.nodes, summary.activations(), strict=True):
+        if node in graph:
+            graph.nodes[node]["activation"] = activation
     _name_output(graph, prompts, summary, config.metric)
     _add_tokens(graph, prompts)
     for node, label in promoted_labels(model, suite, graph).items():
         graph.nodes[node]["label"] = label
     graph.graph.update(_meta(model, suite, prompts, config, summary, weights, graph))
     graph.graph.update(_told(kept, summary, config))
-    return Discovery(graph, ranking, _norm_outliers(states))
+    return Discovery(graph, ranking, summary.norm_outliers())
 
 
 def _faithfulness(
@@ -133,13 +136,12 @@ def _faithfulness(
     options = {"positions": config.positions, "batch_size": config.batch_size}
     means = ablation_means(model, suite, prompts, **options) if to == "mean" else None
     scale = ends(model, suite, states, metric, to, means)
-    length = prompts.n_positions(config.positions)
     done = 0
 
     def measure(circuits: Sequence[Sequence[Node]]) -> list[float]:
         nonlocal done
-        masks = [masks_of(suite, nodes, length) for nodes in circuits]
-        values = metrics_with(model, suite, states, metric, masks, to, means)
+        sets = [NodeSet.of(nodes) for nodes in circuits]
+        values = metrics_with(model, suite, states, metric, sets, to, means)
         done += len(circuits)
         report(f"elimination, {max(map(len, circuits))} nodes left", done, done + 1)
         return scale.faithfulness(values).values.tolist()
@@ -155,8 +157,9 @@ def _graph(
 ) -> nx.DiGraph:
     graph = nx.DiGraph()
     for node in nodes:
+        activation = None if node.kind == "token" else 0.0
         graph.add_node(
-            node, kind=node.kind, effect=effects[node], exact=None, activation=0.0, label=""
+            node, kind=node.kind, effect=effects[node], exact=None, activation=activation, label=""
         )
     floor = config.edge_threshold * max(
         (abs(effects[n]) for n in nodes if n.kind != "token"), default=0.0
@@ -167,59 +170,10 @@ def _graph(
     return graph
 
 
-class _Summary:
-    """Mean metric on the clean and on the patch prompts, and how often the answer is preferred."""
-
-    def __init__(self, prompts: EncodedPrompts) -> None:
-        self.n, self.clean, self.patch, self.right, self.size = 0, 0.0, 0.0, 0, 0.0
-        self.has_patch = True
-        self.preference = preference_of(prompts) if all(prompts.answer_ids) else None
-
-    def add(self, state: BatchState, metric: Metric) -> None:
-        clean = on_clean(metric, state.logits, state.rows)
-        self.n += len(clean)
-        self.clean += float(clean.double().sum())
-        self.size += float(clean.double().abs().sum())
-        if self.preference is not None:
-            self.right += int((self.preference(state.logits, state.rows) > 0).sum())
-        if state.patch_logits is None:
-            self.has_patch = False
-        else:
-            self.patch += float(on_patch(metric, state.patch_logits, state.rows).double().sum())
-
-    @property
-    def clean_mean(self) -> float:
-        return self.clean / self.n
-
-    @property
-    def accuracy(self) -> float | None:
-        """None where prompts name no answer."""
-        return None if self.preference is None else self.right / self.n
-
-    @property
-    def patch_mean(self) -> float | None:
-        return self.patch / self.n if self.has_patch else None
-
-
-def _add_activations(graph: nx.DiGraph, state: BatchState, n_prompts: int) -> None:
-    """Add to each feature its mean clean activation (largest over positions when summed)."""
-    for node, data in graph.nodes(data=True):
-        if node.kind in ("token", "logit"):
-            data["activation"] = None
-            continue
-        nodes = state.sites[Site.parse(node.site)]
-        if node.feature == "error":
-            value = (nodes.error.norm(dim=-1) * state.clean.mask).double()
-        else:
-            value = (nodes.f[..., int(node.feature)] * state.clean.mask).double()
-        here = value.amax(1) if node.position is None else value[:, node.position]
-        data["activation"] += float(here.sum()) / n_prompts
-
-
 def _name_output(
-    graph: nx.DiGraph, prompts: EncodedPrompts, summary: _Summary, metric: MetricChoice
+    graph: nx.DiGraph, prompts: EncodedPrompts, summary: Summary, metric: MetricChoice
 ) -> None:
-    total = None if summary.patch_mean is None else summary.patch_mean - summary.clean_mean
+    total = None if summary.patch is None else summary.patch - summary.clean
     node, label = output_node(prompts, metric)
     nx.relabel_nodes(graph, {OUTPUT: node}, copy=False)
     graph.add_node(
@@ -227,7 +181,7 @@ def _name_output(
         kind="logit",
         effect=total,
         exact=total,
-        activation=summary.clean_mean,
+        activation=summary.clean,
         label=label,
     )
 
@@ -247,7 +201,7 @@ def _meta(
     suite: Suite,
     prompts: EncodedPrompts,
     config: DiscoverConfig,
-    summary: _Summary,
+    summary: Summary,
     weights: Mapping[tuple[Node, Node], float],
     graph: nx.DiGraph,
 ) -> dict[str, Any]:
@@ -260,8 +214,8 @@ def _meta(
         "begins_with": list(prompts.begins_with),
         "tokens_hash": prompts.tokens_hash(),
         "columns": list(prompts.columns) if prompts.columns and config.positions != "sum" else None,
-        "clean_metric": rounded(summary.clean_mean),
-        "patch_metric": rounded(summary.patch_mean),
+        "clean_metric": rounded(summary.clean),
+        "patch_metric": rounded(summary.patch),
         "accuracy": rounded(summary.accuracy),
         "edges_computed": len(weights),
         "edges_kept": graph.number_of_edges(),
@@ -276,22 +230,13 @@ def _meta(
     }
 
 
-def _told(kept: Kept, summary: _Summary, config: DiscoverConfig) -> dict[str, Any]:
+def _told(kept: Kept, summary: Summary, config: DiscoverConfig) -> dict[str, Any]:
     """What became of the nodes that were asked for, and what a reader should hear of it."""
     of_metric = of_task(
         metric_name(config.metric),
-        summary.clean_mean,
-        summary.patch_mean,
+        summary.clean,
+        summary.patch,
         summary.accuracy,
-        size=summary.size / summary.n,
+        size=summary.size,
     )
     return {**kept.record(), "notices": [*of_metric, *of_nodes(kept)]}
-
-
-def _norm_outliers(states: Sequence[BatchState]) -> dict[str, Any]:
-    """How many tokens of the clean prompts are norm outliers, at each site that has some."""
-    sites = {s: sum(int(state.sites[s].outlier.sum()) for state in states) for s in states[0].sites}
-    return {
-        "tokens": sum(int(state.clean.mask.sum()) for state in states),
-        "at": {str(site): n for site, n in sites.items() if n},
-    }

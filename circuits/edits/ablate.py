@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from circuits.ablation.faithfulness import ablation_means, baselines, metric_with
-from circuits.attribution.state import BatchState, Means, batches
+from circuits.ablation.faithfulness import ablation_means, baseline_of, metric_with
+from circuits.attribution.state import BatchState, Means, States, batches
 from circuits.discovery.ranking import DiscoverConfig, Ranking
 from circuits.edits.control_nodes import control_nodes
 from circuits.edits.edit import Edit, check_positions
@@ -17,7 +17,6 @@ from circuits.graph import Node, rounded
 from circuits.metrics.answers import metric_of, preference_of
 from circuits.metrics.metric import on_clean
 from circuits.prompts import EncodedPrompts, Prompt
-from hooked_qwen.sites import Site
 from saes.suite import Suite
 
 SCHEMA = "ablation/1"
@@ -59,11 +58,11 @@ def ablate(
     spared = _spared(suite, states, edit, means)
 
     def run(some: Edit) -> Outcome:
-        masks = some.masks(suite, n_positions)
-        found = metric_with(model, suite, states, metric, masks, edit.to, means)
+        kept = some.kept_set()
+        found = metric_with(model, suite, states, metric, kept, edit.to, means)
         if config.metric == "logit-difference":
             return torch.stack([found, found])
-        preferred = metric_with(model, suite, states, preference, masks, edit.to, means)
+        preferred = metric_with(model, suite, states, preference, kept, edit.to, means)
         return torch.stack([found, preferred])
 
     after = run(edit)
@@ -102,18 +101,17 @@ def _one_prompt(prompt: Prompt, before: float, after: float) -> dict[str, Any]:
 def _spared(suite: Suite, states: Sequence[BatchState], edit: Edit, means: Means | None) -> int:
     """How many tokens of the ablated nodes are norm outliers that stay; not all may be."""
     spared = named = 0
-    whole = tuple(Node(str(site), "error") for site in suite)
+    whole = tuple(Node(str(site), "error") for site in suite.writes)
     nodes = edit.ablated if edit.kept is None else whole
     for state in states:
-        base = baselines(suite, edit.to, means=means, state=state)
+        stays = baseline_of(suite, edit.to, means=means, state=state).spared
         for node in nodes:
-            here, at = base[Site.parse(node.site)], slice(None)
+            at = slice(None)
             if node.position is not None:
                 at = slice(node.position, node.position + 1)
-            tokens = state.clean.mask[:, at]
-            named += int(tokens.sum())
-            if here.stays is not None and here.outlier is not None:
-                spared += int((here.outlier & here.stays)[:, at].sum())
+            named += int(state.clean.mask[:, at].sum())
+            if node.site in stays:
+                spared += int(stays[node.site].tokens(state.values, None)[:, at].sum())
     if named and spared == named:
         raise ValueError(
             f"nothing would be ablated: {', '.join(map(str, nodes))} stand only on norm "
@@ -124,9 +122,9 @@ def _spared(suite: Suite, states: Sequence[BatchState], edit: Edit, means: Means
 
 def _states(
     model: TransformerBridge, suite: Suite, prompts: EncodedPrompts, config: DiscoverConfig
-) -> list[BatchState]:
+) -> States:
     reference = "patch" if prompts.patch is not None else "zero"
-    return list(batches(model, suite, prompts, reference=reference, batch_size=config.batch_size))
+    return batches(model, suite, prompts, reference=reference, batch_size=config.batch_size)
 
 
 def _summary(when: str, values: Outcome) -> dict[str, float | None]:

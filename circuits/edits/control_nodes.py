@@ -10,12 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
-from circuits.ablation.faithfulness import by_site
 from circuits.attribution.state import BatchState
 from circuits.discovery.ranking import Ranking
 from circuits.edits.edit import Edit
 from circuits.graph import Node
-from hooked_qwen.sites import Site
+from saes.features import FeatureSums
 
 DRAWS = 3
 NEAREST = 5
@@ -28,7 +27,7 @@ def control_nodes(
 ) -> dict[str, Draws]:
     """For each kind of control, by name, what each draw ablates (or keeps, as `edit` does)."""
     chosen = edit.ablated if edit.kept is None else edit.inner
-    changed = [n for n, _ in ranking if n.kind != "token"]
+    changed = ranking.inner().nodes()
     found = {"random nodes at the same sites and positions": _random(edit, chosen, changed, seed)}
     if edit.kept is None:
         alike = _alike(edit, chosen, states, seed)
@@ -48,7 +47,7 @@ def _random(edit: Edit, chosen: Sequence[Node], changed: Sequence[Node], seed: i
     draws: Draws = []
     for draw in range(DRAWS):
         generator, drawn = random.Random(seed * DRAWS + draw), []
-        for (site, kind), members in by_site(chosen).items():
+        for (site, kind), members in _by_site(chosen).items():
             for position in dict.fromkeys(n.position for n in members):
                 size = sum(n.position == position for n in members)
                 pools = (
@@ -70,7 +69,7 @@ def _alike(edit: Edit, chosen: Sequence[Node], states: Sequence[BatchState], see
     if any(node.kind != "feature" for node in chosen):
         return []
     near: list[list[Node]] = []
-    for site, members in by_site_and_position(chosen).items():
+    for site, members in _by_site_and_position(chosen).items():
         activation = _activations(states, *site)
         for node in members:
             others = [
@@ -91,27 +90,32 @@ def _alike(edit: Edit, chosen: Sequence[Node], states: Sequence[BatchState], see
     return draws
 
 
-def by_site_and_position(
-    nodes: Iterable[Node],
-) -> Mapping[tuple[Site, int | None], list[Node]]:
-    """Nodes grouped by site and position."""
-    groups: dict[tuple[Site, int | None], list[Node]] = {}
+def _by_site(nodes: Sequence[Node]) -> Mapping[tuple[str, str], list[Node]]:
+    """Nodes grouped by site and kind (feature or error)."""
+    groups: dict[tuple[str, str], list[Node]] = {}
     for node in nodes:
-        groups.setdefault((Site.parse(node.site), node.position), []).append(node)
+        groups.setdefault((node.site, node.kind), []).append(node)
     return groups
 
 
-def _activations(
-    states: Sequence[BatchState], site: Site, position: int | None
-) -> dict[int, float]:
+def _by_site_and_position(
+    nodes: Iterable[Node],
+) -> Mapping[tuple[str, int | None], list[Node]]:
+    """Nodes grouped by site and position."""
+    groups: dict[tuple[str, int | None], list[Node]] = {}
+    for node in nodes:
+        groups.setdefault((node.site, node.position), []).append(node)
+    return groups
+
+
+def _activations(states: Sequence[BatchState], name: str, position: int | None) -> dict[int, float]:
     """Mean over prompts and tokens of each feature that is on there, on the clean prompts."""
     at = slice(None) if position is None else slice(position, position + 1)
-    total = torch.stack(
-        [
-            (s.sites[site].f[:, at].abs() * s.clean.mask[:, at, None]).double().sum((0, 1))
-            for s in states
-        ]
-    ).sum(0)
-    tokens = sum(int(s.clean.mask[:, at].sum()) for s in states)
-    on = total.nonzero().flatten().tolist()
-    return {i: float(total[i]) / tokens for i in on}
+    sums, tokens = FeatureSums(), 0
+    for state in states:
+        f, mask = state.features[name].f[:, at], state.clean.mask[:, at]
+        on = (f.value != 0) & mask.unsqueeze(-1)
+        sums.add(f.times(f.value.sign()), torch.zeros_like(mask, dtype=torch.long), on)
+        tokens += int(mask.sum())
+    _, feature, total = sums.entries()
+    return dict(zip(feature.tolist(), (total / tokens).tolist(), strict=True))

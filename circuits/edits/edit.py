@@ -12,14 +12,15 @@ from dataclasses import dataclass
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 
-from circuits.ablation.exact_effects import Entry, Masks, complement, masks_of, only
-from circuits.ablation.faithfulness import To, ablation_means, baselines
+from circuits.ablation.faithfulness import To, ablation_means, baseline_of
 from circuits.attribution.state import Means, norm_limits
 from circuits.discovery.ranking import DiscoverConfig
 from circuits.graph import Node
 from circuits.prompts import EncodedPrompts
 from hooked_qwen.positions import follow_positions
-from hooked_qwen.sites import Site
+from saes.features import cat
+from saes.intervention import Entry, setting
+from saes.nodes import NodeSet
 from saes.suite import Suite
 
 
@@ -65,10 +66,10 @@ class Edit:
             Edit(ablated=nodes, to=self.to) if self.kept is None else Edit(kept=nodes, to=self.to)
         )
 
-    def masks(self, suite: Suite, n_positions: int) -> Masks:
+    def kept_set(self) -> NodeSet:
         """What stays."""
-        masks = masks_of(suite, self.inner, n_positions)
-        return complement(masks) if self.kept is None else masks
+        named = NodeSet.of(self.inner)
+        return named.complement() if self.kept is None else named
 
 
 def parse_features(text: str, suite: Suite) -> tuple[Node, ...]:
@@ -82,7 +83,6 @@ def parse_features(text: str, suite: Suite) -> tuple[Node, ...]:
         raise ValueError("no feature was named: write such as 'mlp_out.3/812,resid_post.5/17@4'")
     for node in nodes:
         _check_node(node, suite)
-    nodes = tuple(n._replace(site=str(Site.parse(n.site))) for n in nodes)
     for i, node in enumerate(nodes):
         if node in nodes[:i]:
             raise ValueError(f"{node} is named twice: name every feature once")
@@ -94,12 +94,13 @@ def parse_features(text: str, suite: Suite) -> tuple[Node, ...]:
 
 
 def _check_node(node: Node, suite: Suite) -> None:
-    if node.kind not in ("feature", "error") or Site.parse(node.site) not in suite:
-        raise ValueError(
-            f"there is no dictionary for {node}: the sites are {', '.join(map(str, suite))}"
-        )
-    size = suite[Site.parse(node.site)].n_features
-    if node.feature != "error" and not 0 <= int(node.feature) < size:
+    known = map(str, suite.writes) if node.kind == "error" else suite
+    if node.kind not in ("feature", "error") or node.site not in known:
+        raise ValueError(f"there is no dictionary for {node}: the sites are {', '.join(suite)}")
+    if node.kind == "error":
+        return
+    size = suite[node.site].n_features
+    if not 0 <= int(node.feature) < size:
         raise ValueError(f"{node.site} has features 0 to {size - 1}, so there is no {node}")
 
 
@@ -131,7 +132,7 @@ def apply(
     to: To = "zero" if edit.to == "zero" else "mean"
     means = None if to == "zero" else _means_anywhere(model, suite, prompts, config)
     limits = norm_limits(model, suite, prompts.clean, batch_size=config.batch_size)
-    base = baselines(suite, to, means=means, limits=limits)
+    base = baseline_of(suite, to, means=means, limits=limits)
     reached: set[int] = set()
     with follow_positions(model) as text:
 
@@ -144,7 +145,8 @@ def apply(
             reached.update(found.unique().tolist())
             return found
 
-        with only(model, suite, edit.masks(suite, n_positions + 1), base, entry=entry):
+        ablated = edit.kept_set().complement()
+        with setting(model, suite, [ablated], base, entry=entry):
             yield
     missed = [n for n in edit.inner if n.position is not None and n.position not in reached]
     if missed:
@@ -164,13 +166,9 @@ def _means_anywhere(
         return rest
     own = ablation_means(model, suite, prompts, positions=config.positions, batch_size=size)
     return Means(
-        *(
-            {
-                site: torch.cat([getattr(own, part)[site], getattr(rest, part)[site]])
-                for site in suite
-            }
-            for part in ("f", "error", "of_outliers")
-        )
+        {name: cat([own.f[name], rest.f[name]]) for name in own.f},
+        {site: torch.cat([own.error[site], rest.error[site]]) for site in own.error},
+        {k: torch.cat([own.of_outliers[k], rest.of_outliers[k]]) for k in own.of_outliers},
     )
 
 

@@ -10,9 +10,9 @@ others on that nothing upstream turned on. An ablated node stands at the same va
 prompt does, so it has no effect.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import networkx as nx
@@ -21,13 +21,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from circuits.ablation.exact_effects import Baseline, Masks, only
-from circuits.ablation.faithfulness import ablation_means, baselines
+from circuits.ablation.faithfulness import ablation_means, baseline_of
 from circuits.attribution.state import (
+    KEPT,
     BatchState,
+    ErrorState,
+    FeatureState,
     Means,
     Recorded,
-    SiteState,
+    States,
     batch_state,
     mean_of,
     record,
@@ -41,10 +43,14 @@ from circuits.metrics.metric import Metric, SiteMetric, divergence, reading
 from circuits.prompts import EncodedPrompts
 from hooked_qwen.forward import run_through
 from hooked_qwen.hooks import capture_arriving
+from hooked_qwen.placement import device_of
 from hooked_qwen.precision import our_precision
 from hooked_qwen.progress import Report, silent
 from hooked_qwen.sites import Site
 from hooked_qwen.tokens import Batch
+from saes.features import Features
+from saes.intervention import Baseline, reads_first, setting, touched
+from saes.nodes import NodeSet
 from saes.suite import Suite
 
 
@@ -55,122 +61,162 @@ def edited_states(
     edit: Edit,
     *,
     config: DiscoverConfig,
-) -> list[BatchState]:
+) -> States:
     """The prompts in batches, clean and patch prompts both run under `edit`.
 
     Ablated to `patch`, every prompt has its own patch's values.
     """
     suite = suite.fitting(model)
-    masks = edit.masks(suite, prompts.n_positions(config.positions))
+    ablated = edit.kept_set().complement().to(device_of(model))
     options = {"positions": config.positions, "batch_size": config.batch_size}
     means = ablation_means(model, suite, prompts, **options) if edit.to == "mean" else None
-    batches = [
-        _run(model, suite, prompts, rows, masks, edit, means)
-        for rows in torch.arange(len(prompts)).split(config.batch_size)
-    ]
+    device = device_of(model)
+    parts = torch.arange(len(prompts)).split(config.batch_size)
+
+    def run(rows: Int[Tensor, " batch"]) -> _Run:
+        clean = prompts.clean.rows(rows).to(device)
+        patch = None if prompts.patch is None else prompts.patch.rows(rows).to(device)
+        return _run(model, suite, clean, patch, rows.to(device), ablated, edit, means)
+
     reference = None
     if config.reference == "mean":
         reference = mean_of(
             suite,
-            ((clean, run) for _, clean, run, _, _ in batches),
+            ((found.batch, found.clean) for found in map(run, parts)),
             by_position=config.positions != "sum",
             dtype=our_precision(model),
         )
-    return [
-        _held(
-            batch_state(suite, rows, clean, run, patched, config.reference, reference),
-            masks,
-            base,
-            partial(_under, model, suite, masks, base),
+
+    def make(rows: Int[Tensor, " batch"]) -> BatchState:
+        f = run(rows)
+        state = batch_state(
+            suite, rows.to(device), f.batch, f.clean, f.patched, config.reference, reference
         )
-        for rows, clean, run, patched, base in batches
-    ]
+        early = {n: f.clean.encoded[n] for n in suite if not reads_first(suite, n)}
+        under = partial(_under, model, suite, ablated, f.base, early)
+        return _held(state, ablated, f.base, under)
+
+    return States([partial(make, rows) for rows in parts], keep=suite.room_for_states(KEPT))
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One batch under the edit, and what its ablated nodes are set to."""
+
+    batch: Batch
+    clean: Recorded
+    patched: Recorded | None
+    base: Baseline
 
 
 def _run(
     model: TransformerBridge,
     suite: Suite,
-    prompts: EncodedPrompts,
+    clean: Batch,
+    patch: Batch | None,
     rows: Int[Tensor, " batch"],
-    masks: Masks,
+    ablated: NodeSet,
     edit: Edit,
     means: Means | None,
-) -> tuple[Int[Tensor, " batch"], Batch, Recorded, Recorded | None, dict[Site, Baseline]]:
-    """One batch under the edit, and what its ablated nodes are set to."""
-    clean = prompts.clean.rows(rows)
-    patch = None if prompts.patch is None else prompts.patch.rows(rows)
+) -> _Run:
     plain = record(model, suite, clean)
     plain_patch = None if patch is None else record(model, suite, patch)
     state = batch_state(
         suite, rows, clean, plain, plain_patch, "zero" if patch is None else "patch", None
     )
-    base = baselines(suite, edit.to, means=means, state=state)
-    run = _recorded(model, suite, clean, masks, base, plain)
+    base = baseline_of(suite, edit.to, means=means, state=state)
+    run = _recorded(model, suite, clean, ablated, base, plain)
     patched = None
     if patch is not None and plain_patch is not None:
-        own = {site: replace(b, outlier=plain_patch.outlier[site]) for site, b in base.items()}
-        patched = _recorded(model, suite, patch, masks, own, plain_patch)
-    return rows, clean, run, patched, base
+        own = {k: replace(s, known=plain_patch.outlier[k]) for k, s in base.spared.items()}
+        patched = _recorded(model, suite, patch, ablated, replace(base, spared=own), plain_patch)
+    return _Run(clean, run, patched, base)
 
 
 def _recorded(
     model: TransformerBridge,
     suite: Suite,
     batch: Batch,
-    masks: Masks,
-    base: Mapping[Site, Baseline],
+    ablated: NodeSet,
+    base: Baseline,
     plain: Recorded,
 ) -> Recorded:
     """A run under the edit; what counts as a norm outlier is as in the `plain` run."""
-    cut = {site for site, mask in masks.items() if not mask.keeps_all}
-    with only(model, suite, masks, base), capture_arriving(model, cut) as arriving:
+    cut = touched(suite, ablated)
+    early = {n: plain.encoded[n] for n in suite if not reads_first(suite, n)}
+    with (
+        setting(model, suite, [ablated], base, plain=early),
+        capture_arriving(model, cut) as arriving,
+    ):
         values, logits, arguments = site_values(model, suite, batch)
-    read = {s: arriving.get(d.source, values[d.source]) for s, d in suite.items()}
-    encoded = {site: dictionary.encode(read[site]) for site, dictionary in suite.items()}
-    standing = dict(encoded)
-    for site in cut:
-        ablated = _ablated(masks[site].feature, base[site])
-        standing[site] = torch.where(ablated, base[site].f, encoded[site])
+    read = {name: d.read(values | arriving) for name, d in suite.items()}
+    encoded = {name: d.encode(read[name]) for name, d in suite.items()} | early
+    standing = {
+        name: f.times(~_ablated(ablated, name, base, f)).plus(_set_to(ablated, name, base, f))
+        for name, f in encoded.items()
+    }
     return Recorded(values, read, encoded, standing, plain.outlier, logits, arguments)
 
 
-def _ablated(kept: Bool[Tensor, "pos nodes"], base: Baseline) -> Bool[Tensor, "#batch pos nodes"]:
-    """Where nodes are at their baseline: those not kept, but on norm outliers that stay."""
-    if base.stays is None or base.outlier is None:
-        return ~kept.unsqueeze(0)
-    return ~kept & ~(base.outlier & base.stays).unsqueeze(-1)
+def _set_to(ablated: NodeSet, name: str, base: Baseline, f: Features) -> Features:
+    """The ablated features of a dictionary at what they are set to."""
+    to = base.features[name].expand(*f.value.shape[:-1])
+    return to.times(_ablated(ablated, name, base, to))
+
+
+def _ablated(
+    ablated: NodeSet, name: str, base: Baseline, f: Features
+) -> Bool[Tensor, "batch pos slots"]:
+    """Which features are at their baseline: not those on norm outliers that stay."""
+    found = ablated.feature(name, f.index, f.columns())
+    spared = base.spared.get(name)
+    return found if spared is None else found & ~spared.tokens({}, None).unsqueeze(-1)
+
+
+def _columns(tokens: Float[Tensor, "batch pos"]) -> Int[Tensor, "batch pos"]:
+    return torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape)
 
 
 def _held(
     state: BatchState,
-    masks: Masks,
-    base: Mapping[Site, Baseline],
+    ablated: NodeSet,
+    base: Baseline,
     under: Callable[[Int[Tensor, " rows"]], AbstractContextManager[None]],
 ) -> BatchState:
     """The state with ablated nodes that do not move, whatever they were to be moved to."""
 
-    def held(site: Site, nodes: SiteState) -> SiteState:
-        feature = _ablated(masks[site].feature, base[site])
-        error = _ablated(masks[site].error.unsqueeze(-1), base[site])
+    def feature(name: str, nodes: FeatureState) -> FeatureState:
+        reference = nodes.reference.expand(*nodes.f.value.shape[:-1])
+        moves = reference.times(~_ablated(ablated, name, base, reference))
+        stays = nodes.f.times(_ablated(ablated, name, base, nodes.f))
+        return replace(nodes, reference=moves.plus(stays))
+
+    def error(site: Site, nodes: ErrorState) -> ErrorState:
+        held = ablated.error(site, _columns(nodes.error[..., 0]))
+        if (spared := base.spared.get(str(site))) is not None:
+            held = held & ~spared.tokens({}, None)
         return replace(
-            nodes,
-            f_reference=torch.where(feature, nodes.f, nodes.f_reference),
-            error_reference=torch.where(error, nodes.error, nodes.error_reference),
+            nodes, reference=torch.where(held.unsqueeze(-1), nodes.error, nodes.reference)
         )
 
-    sites = {site: held(site, nodes) for site, nodes in state.sites.items()}
-    return replace(state, sites=sites, under=under)
+    return replace(
+        state,
+        features={name: feature(name, nodes) for name, nodes in state.features.items()},
+        errors={site: error(site, nodes) for site, nodes in state.errors.items()},
+        under=under,
+    )
 
 
 def _under(
     model: TransformerBridge,
     suite: Suite,
-    masks: Masks,
-    base: Mapping[Site, Baseline],
+    ablated: NodeSet,
+    base: Baseline,
+    early: Mapping[str, Features],
     index: Int[Tensor, " rows"],
 ) -> AbstractContextManager[None]:
-    rows = {site: baseline.rows(index) for site, baseline in base.items()}
-    return only(model, suite, masks, rows, must_run=False)
+    plain = {name: f[index] for name, f in early.items()}
+    return setting(model, suite, [ablated], base.rows(index), plain=plain, must_run=False)
 
 
 def graph_left(
@@ -210,7 +256,7 @@ def _metric(
     model: TransformerBridge,
     suite: Suite,
     prompts: EncodedPrompts,
-    states: Sequence[BatchState],
+    states: States,
     config: DiscoverConfig,
 ) -> Metric:
     """The metric of the edited model: what it compares with or reads is of runs under the edit."""
@@ -224,7 +270,7 @@ def _metric(
         found = []
         for state in states:
             with state.under(state.every_row), reading(model, metric) as value:
-                run_through(model, side.rows(state.rows), metric.site.layer)
+                run_through(model, side.rows(state.rows.cpu()), metric.site.layer)
             found.append(value(None, state.rows))
         return torch.cat(found)
 

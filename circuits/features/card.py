@@ -16,7 +16,6 @@ from transformer_lens.model_bridge import TransformerBridge
 from circuits.graph import Node, rounded
 from circuits.prompts import EncodedPrompts
 from hooked_qwen.precision import widened
-from hooked_qwen.sites import Site
 from hooked_qwen.tokens import Batch, token_strings
 from hooked_qwen.transfer import to_host
 from saes.dictionary import SparseDictionary
@@ -58,14 +57,14 @@ def make_cards(
     model: TransformerBridge, suite: Suite, nodes: Iterable[Node], texts: Sequence[Batch]
 ) -> Cards:
     """A card for every feature among `nodes`, its examples taken from `texts`."""
-    by_site: dict[Site, set[int]] = {}
+    by_name: dict[str, set[int]] = {}
     for node in nodes:
         if node.kind == "feature":
-            by_site.setdefault(Site.parse(node.site), set()).add(int(node.feature))
-    wanted = [(suite[site], sorted(features)) for site, features in by_site.items()]
+            by_name.setdefault(node.site, set()).add(int(node.feature))
+    wanted = [(suite[name], sorted(features)) for name, features in by_name.items()]
     found = find_examples(model, wanted, texts, top=EXAMPLES)
     cards: Cards = {}
-    for site, (dictionary, features), examples in zip(by_site, wanted, found, strict=True):
+    for site, (dictionary, features), examples in zip(by_name, wanted, found, strict=True):
         tokens = logit_tokens(model, dictionary, features)
         for i, feature in enumerate(features):
             said = tokens.fields(i, model.tokenizer)
@@ -105,23 +104,28 @@ def promoted_labels(
 
     `SITE/FEATURE` where the model has no tokenizer.
     """
-    by_site: dict[Site, list[Node]] = {}
+    by_name: dict[str, list[Node]] = {}
     for node in nodes:
         if node.kind == "feature":
-            by_site.setdefault(Site.parse(node.site), []).append(node)
-    labels: dict[Node, str] = {}
-    for site, members in by_site.items():
-        if getattr(model, "tokenizer", None) is None:
-            labels |= {node: f"{site}/{node.feature}" for node in members}
-            continue
-        features = sorted({int(node.feature) for node in members})
-        found = logit_tokens(model, suite[site], features).promoted[:, :PROMOTED].tolist()
-        said = {
-            feature: " / ".join(t.strip() or t for t in token_strings(model.tokenizer, ids))
-            for feature, ids in zip(features, found, strict=True)
-        }
-        labels |= {node: f"→ {said[int(node.feature)]}" for node in members}
-    return labels
+            by_name.setdefault(node.site, []).append(node)
+    if getattr(model, "tokenizer", None) is None:
+        return {n: f"{n.site}/{n.feature}" for members in by_name.values() for n in members}
+    chosen = {name: sorted({int(n.feature) for n in members}) for name, members in by_name.items()}
+    scores = [_scored(model, suite[name], features) for name, features in chosen.items()]
+    # Read in one go: each look makes the host wait for the device.
+    ids = iter(torch.cat([found[0][:, :PROMOTED] for found in scores]).tolist() if scores else [])
+    said = {
+        (name, feature): " / ".join(
+            t.strip() or t for t in token_strings(model.tokenizer, next(ids))
+        )
+        for name, features in chosen.items()
+        for feature in features
+    }
+    return {
+        node: f"→ {said[name, int(node.feature)]}"
+        for name, members in by_name.items()
+        for node in members
+    }
 
 
 @torch.no_grad()
@@ -136,20 +140,31 @@ def logit_tokens(
     the final norm makes of a vector of ones, as families differ in how they store it. Rows of the
     vocabulary that are no token of the tokenizer, such as padding to a round number, are left out.
     """
+    return LogitTokens(*to_host(_scored(model, dictionary, features)))
+
+
+@torch.no_grad()
+def _scored(
+    model: TransformerBridge, dictionary: SparseDictionary, features: Sequence[int]
+) -> list[Tensor]:
+    """Promoted tokens and their scores, suppressed ones and theirs, on the device."""
+    device = dictionary.W_dec.device
     ones = torch.ones(1, 1, len(model.W_U), dtype=model.W_U.dtype, device=model.W_U.device)
     gain, W_U = widened(model.ln_final(ones)[0, 0]), widened(model.W_U)
     known = len(model.tokenizer) if model.tokenizer is not None else W_U.shape[1]
     size = min(TOKENS, known, W_U.shape[1])
 
     def scored() -> Iterator[tuple[Tensor, ...]]:
-        every = torch.tensor(list(features), dtype=torch.int64, device=dictionary.W_dec.device)
+        every = torch.tensor(list(features), dtype=torch.int64, device=device)
         for chosen in every.split(FEATURES_AT_ONCE):
-            scores = ((dictionary.W_dec[chosen].to(gain) * gain) @ W_U).float()
+            # All that a feature writes goes into the stream.
+            written = sum(dictionary.by_site(dictionary.W_dec[chosen].to(gain)).values())
+            scores = ((written * gain) @ W_U).float()
             scores = (scores - scores.mean(-1, keepdim=True))[:, :known]
             high, low = scores.topk(size), scores.topk(size, largest=False)
             yield high.indices, high.values, low.indices, low.values
 
-    return LogitTokens(*to_host([torch.cat(parts) for parts in zip(*scored(), strict=True)]))
+    return [torch.cat(parts) for parts in zip(*scored(), strict=True)]
 
 
 def example_fields(examples: Examples, i: int, tokenizer: Any) -> dict[str, Any]:

@@ -51,11 +51,15 @@ class SiteMetric:
     clean: Float[Tensor, " prompts"]
     patch: Float[Tensor, " prompts"] | None
 
+    def back_of(self, rows: Int[Tensor, " batch"]) -> Int[Tensor, " batch"]:
+        """`back` of some prompts, on the device of their numbers."""
+        return self.back.to(rows.device)[rows]
+
     def read(
         self, tensor: Float[Tensor, "batch pos d_site"], rows: Int[Tensor, " batch"]
     ) -> Float[Tensor, " batch"]:
         """The metric of prompts `rows` with this at the site; `pos` may leave early ones out."""
-        column = tensor.shape[1] - 1 - self.back[rows].to(tensor.device)
+        column = tensor.shape[1] - 1 - self.back_of(rows.to(tensor.device))
         here = tensor[torch.arange(len(tensor), device=tensor.device), column]
         return self.value(widened(here))
 
@@ -65,28 +69,52 @@ Read = Callable[[Float[Tensor, "batch 1 d_model"] | None, Int[Tensor, " batch"]]
 "The metric of prompts, after a run that ended in that stream at the last token."
 
 
-@dataclass(frozen=True)
+class Table:
+    """A row for each prompt of a set, on whatever device the numbers of the prompts are."""
+
+    def __init__(self, rows: Shaped[Tensor, "prompts *any"]) -> None:
+        self._rows = rows
+
+    def __getitem__(self, rows: Int[Tensor, " batch"]) -> Shaped[Tensor, "batch *any"]:
+        # Moved once: every move makes the host wait.
+        if self._rows.device != rows.device:
+            self._rows = self._rows.to(rows.device)
+        return self._rows[rows]
+
+
 class LogitDifference:
     """A weighted sum of logits for each prompt, less the vocabulary's mean where none is wrong."""
 
-    index: Int[Tensor, "prompts named"]
-    weight: Float[Tensor, "prompts named"]
-    unopposed: Bool[Tensor, " prompts"]
+    def __init__(
+        self,
+        index: Int[Tensor, "prompts named"],
+        weight: Float[Tensor, "prompts named"],
+        unopposed: Bool[Tensor, " prompts"],
+    ) -> None:
+        self.index, self.weight = Table(index), Table(weight)
+        self.alone = Table(unopposed) if unopposed.any() else None
+        self.tokens, places = index.unique(return_inverse=True)
+        self.places = Table(places)
 
     def __call__(self, logits: Logits, rows: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        difference = self.of_named(logits, self.index[rows], rows)
-        alone = self.unopposed[rows].to(logits.device)
-        return difference - alone * logits.mean(-1) if alone.any() else difference
+        rows = rows.to(logits.device)
+        difference = self._sum(logits, self.index[rows], rows)
+        return difference if self.alone is None else difference - self.alone[rows] * logits.mean(-1)
 
-    def of_named(
+    def at(
+        self, model: TransformerBridge, last: Float[Tensor, "batch 1 d_model"], rows: Tensor
+    ) -> Float[Tensor, " batch"]:
+        """Of the stream that leaves the last block: no other tokens are unembedded than named."""
+        self.tokens = self.tokens.to(last.device)
+        return self._sum(unembed(model, last, self.tokens).squeeze(1), self.places[rows], rows)
+
+    def _sum(
         self,
         logits: Float[Tensor, "batch some"],
         places: Int[Tensor, "batch named"],
         rows: Int[Tensor, " batch"],
     ) -> Float[Tensor, " batch"]:
-        """The weighted sum, where `places` says where in `logits` each row's tokens are."""
-        chosen = logits.gather(1, places.to(logits.device))
-        return (chosen * self.weight[rows].to(chosen)).sum(-1)
+        return (logits.gather(1, places) * self.weight[rows].to(logits)).sum(-1)
 
 
 def logit_difference(
@@ -111,12 +139,13 @@ def logit_difference(
 
 def log_probability(answers: Ids) -> LogitMetric:
     """Logarithm of the probability that the next token is one of the right answers, in nats."""
-    index = _padded(answers)
-    real = _padded([[True] * len(right) for right in answers])
+    index = Table(_padded(answers))
+    real = Table(_padded([[True] * len(right) for right in answers]))
 
     def metric(logits: Logits, rows: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        chosen = logits.log_softmax(-1).gather(1, index[rows].to(logits.device))
-        return chosen.masked_fill(~real[rows].to(logits.device), -torch.inf).logsumexp(-1)
+        rows = rows.to(logits.device)
+        chosen = logits.log_softmax(-1).gather(1, index[rows])
+        return chosen.masked_fill(~real[rows], -torch.inf).logsumexp(-1)
 
     return metric
 
@@ -124,8 +153,10 @@ def log_probability(answers: Ids) -> LogitMetric:
 def divergence(clean: Float[Tensor, "prompts vocabulary"]) -> LogitMetric:
     """KL divergence from each prompt's `clean` next-token distribution, in nats; 0 where equal."""
 
+    table = Table(clean)
+
     def metric(logits: Logits, rows: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        p, q = clean[rows].to(logits).log_softmax(-1), logits.log_softmax(-1)
+        p, q = table[rows.to(logits.device)].to(logits).log_softmax(-1), logits.log_softmax(-1)
         return F.kl_div(q, p, reduction="none", log_target=True).sum(-1)
 
     return metric
@@ -146,9 +177,8 @@ def metric_at(
 
     A logit difference unembeds the tokens that it names and no others.
     """
-    if isinstance(metric, LogitDifference) and not metric.unopposed[rows].any():
-        tokens, places = metric.index[rows].unique(return_inverse=True)
-        return metric.of_named(unembed(model, last, tokens).squeeze(1), places, rows)
+    if isinstance(metric, LogitDifference) and metric.alone is None:
+        return metric.at(model, last, rows)
     return metric(unembed(model, last).squeeze(1), rows)
 
 
@@ -184,7 +214,7 @@ def counts(
     """Where some of `changes` at `site`, on prompts `rows`, can change the metric."""
     moved = changes.any(-1)
     if isinstance(metric, SiteMetric):
-        column = moved.shape[-1] - 1 - metric.back[rows].to(moved.device)
+        column = moved.shape[-1] - 1 - metric.back_of(rows.to(moved.device))
         at = torch.arange(moved.shape[-1], device=moved.device)
         moved = moved & (at <= column.unsqueeze(-1)) & reaches(metric, site)
     return moved.any(-1)

@@ -191,20 +191,26 @@ def bind_feature(
 ) -> SiteMetric:
     """The activation of the feature that `text` names, on these prompts."""
     node = feature_of(text)
-    site = Site.parse(node.site)
-    if site not in suite:
+    if node.site not in suite:
         raise ValueError(
             f"the metric {text!r} is at no dictionary's site: the sites are "
             f"{', '.join(map(str, suite))}"
         )
-    dictionary, index = suite[site], int(node.feature)
+    dictionary, index = suite[node.site], int(node.feature)
+    if len(dictionary.reads) > 1:
+        raise ValueError(
+            f"{node.site} reads {', '.join(map(str, dictionary.reads))}: the activation of a "
+            "feature is a metric where its dictionary reads one site"
+        )
     if not 0 <= index < dictionary.n_features:
         raise ValueError(
-            f"{site} has features 0 to {dictionary.n_features - 1}, so there is no {text!r}"
+            f"{node.site} has features 0 to {dictionary.n_features - 1}, so there is no {text!r}"
         )
 
     def value(x: Float[Tensor, "batch d_site"]) -> Float[Tensor, " batch"]:
-        return dictionary.encode(x)[..., index]
+        chosen = torch.tensor([index], device=x.device)
+        on = dictionary.encode(x.detach()).of(chosen)[..., 0] != 0
+        return (x @ dictionary.W_enc[index] + dictionary.b_enc[index]) * on
 
     back = _columns_back(prompts, node.position, positions)
     return _bound(model, suite, prompts, dictionary.source, "arriving", back, value)
@@ -265,7 +271,7 @@ def _bound(
     """The metric with its values on both halves of the prompt set."""
     nothing = torch.zeros(len(back))
     bare = SiteMetric(site=site, when=when, back=back, value=value, clean=nothing, patch=None)
-    if not reaching(bare, suite):
+    if not reaching(bare, suite.writes):
         raise ValueError(
             f"the metric reads {site}, and no dictionary lies before it: there is no circuit of it"
         )

@@ -18,6 +18,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ import psutil
 from transformer_lens.model_bridge import TransformerBridge
 
 from circuits import graph as graphs
+from circuits.attribution.node_effects import NodeEffects
 from circuits.discovery.ranking import DiscoverConfig, Ranking
 from circuits.discovery.sparse_feature import Discovery
 from circuits.features.card import Cards
@@ -56,6 +58,9 @@ from hooked_qwen.notices import notify
 from hooked_qwen.placement import ANYWHERE, AUTO, Placement, is_here
 from saes.suite import MlpChoice, Suite, hash_of, load_suite, pinned
 
+RANKING = "ranking.json"
+AT_ONCE = 65_536
+"Nodes that are Python objects together."
 PACKAGES = ("qwen-circuits", "torch", "transformers", "transformer-lens", "networkx", "safetensors")
 
 
@@ -146,21 +151,22 @@ def open_inputs(
 
 
 def _check_fit(model: TransformerBridge, suite: Suite) -> None:
-    for site, dictionary in suite.items():
-        if dictionary.source != site and dictionary.source in suite:
+    for name, dictionary in suite.items():
+        for read in set(dictionary.reads) - set(dictionary.writes):
+            if suite.writing(read):
+                raise ValueError(
+                    f"{read} is written by one dictionary and read by that of {name}: "
+                    "a graph needs one of them left out"
+                )
+        if max(dictionary.writes).layer >= model.cfg.n_layers:
             raise ValueError(
-                f"{dictionary.source} is written by one dictionary and read by that of {site}: "
-                "a graph needs one of them left out"
-            )
-    for site, dictionary in suite.items():
-        if site.layer >= model.cfg.n_layers:
-            raise ValueError(
-                f"the dictionary of {site} is for a deeper model: "
+                f"the dictionary of {name} is for a deeper model: "
                 f"{model.cfg.model_name} has layers 0 to {model.cfg.n_layers - 1}"
             )
-        if dictionary.W_dec.shape[1] != model.cfg.d_model:
+        width = dictionary.W_dec.shape[1] // len(dictionary.writes)
+        if width != model.cfg.d_model:
             raise ValueError(
-                f"the dictionary of {site} has width {dictionary.W_dec.shape[1]}, but "
+                f"the dictionary of {name} has width {width}, but "
                 f"{model.cfg.model_name} has {model.cfg.d_model}"
             )
 
@@ -213,8 +219,7 @@ def write_run(
     if given is not None:
         write_prompts(given, Path(inputs.prompts))
     graphs.save(discovery.graph, folder / "graph.json")
-    ranking = [[str(n), rounded(e)] for n, e in discovery.ranking]
-    write_json({"nodes": ranking}, folder / "ranking.json")
+    write_ranking(discovery.ranking, folder / RANKING)
     write_json(cards, folder / "cards.json")
     write_page(folder)
     keep_readout(config.metric, folder)
@@ -256,6 +261,38 @@ def made_from(
         "text": list(text),
         **inputs.hashes(),
     }
+
+
+def write_ranking(ranking: Ranking, path: Path) -> None:
+    """Write every node and its effect as JSON, a line for each: there may be millions."""
+
+    def write(partial: Path) -> None:
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(f'{{"names": {json.dumps(ranking.names)}, "nodes": [')
+            for start in range(0, len(ranking), AT_ONCE):
+                rows = [[str(n), rounded(e)] for n, e in ranking[start : start + AT_ONCE]]
+                lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+                file.write(("," if start else "") + "\n" + lines)
+            file.write("\n]}\n")
+
+    write_atomically(path, write)
+
+
+def read_ranking(path: Path) -> Ranking:
+    """Read what `write_ranking` wrote, some lines at a time."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            names = json.loads(file.readline() + "]}")["names"]
+            lines = (line.rstrip(",\n") for line in file if line.startswith("["))
+            parts = [NodeEffects.listed(names, [])]
+            while some := [json.loads(line) for line in islice(lines, AT_ONCE)]:
+                rows = [(Node.parse(node), effect) for node, effect in some]
+                parts.append(NodeEffects.listed(names, rows))
+    except (OSError, ValueError, TypeError, KeyError):
+        raise ValueError(
+            f"{path} is missing, damaged, or of an earlier version: run `circuits discover` again"
+        ) from None
+    return NodeEffects.one_after_another(parts)
 
 
 def remove_run(folder: Path) -> None:
@@ -371,22 +408,16 @@ def read_run(folder: Path) -> Run:
         mlp=config.pop("mlp"),
         unfit=config.pop("unfit", "refuse"),
     )
-    ranking = _read(folder / "ranking.json").get("nodes")
-    if ranking is None:
-        raise ValueError(
-            f"{folder} was made by an earlier version, which kept only some of the nodes that "
-            "move: run `circuits discover` again"
-        )
     if config["metric"].startswith(READOUT):
         config["metric"] = kept_readout(config["metric"], folder)
     graph = graphs.load(folder / "graph.json")
-    parsed = [(Node.parse(name), effect) for name, effect in ranking]
+    ranking = read_ranking(folder / RANKING)
     seed = manifest.get("seed", 0)
     # Earlier versions computed on the CPU in float32, and did not say so.
     placement = Placement(
         device=manifest.get("device", "cpu"), dtype=manifest.get("dtype", "float32")
     )
-    return Run(folder, graph, parsed, inputs, DiscoverConfig(**config), seed, placement)
+    return Run(folder, graph, ranking, inputs, DiscoverConfig(**config), seed, placement)
 
 
 def _version(package: str) -> str | None:

@@ -11,8 +11,7 @@ from jaxtyping import Float
 from scipy import stats
 from torch import Tensor
 
-from circuits.graph import Node, rounded
-from hooked_qwen.sites import Site
+from circuits.graph import Node, forward_order, rounded
 from saes.evaluation.bootstrap import Interval, interval, resamples
 
 Edge = tuple[Node, Node]
@@ -32,7 +31,7 @@ def node_agreement(
     inner = [i for i, n in enumerate(nodes) if n.kind != "token"]
     tokens = [i for i, n in enumerate(nodes) if n.kind == "token"]
     of_site: dict[str, list[int]] = {}
-    for i in sorted(inner, key=lambda i: Site.parse(nodes[i].site)):
+    for i in sorted(inner, key=lambda i: forward_order(nodes[i].site)):
         of_site.setdefault(nodes[i].site, []).append(i)
 
     def part(at: Sequence[int]) -> dict[str, Any]:

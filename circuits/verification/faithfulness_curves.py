@@ -16,6 +16,7 @@ Differs: CPR and CMD are taken over the share of nodes, where MIB counts edges.
 """
 
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -25,20 +26,19 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from circuits.ablation.exact_effects import masks_of
 from circuits.ablation.faithfulness import (
     Curve,
     Ends,
     Measured,
     To,
     ablation_means,
-    by_site,
     curve,
     ends,
     mean_curve,
     metrics_with,
 )
-from circuits.attribution.state import BatchState, Means
+from circuits.attribution.node_effects import NodeEffects
+from circuits.attribution.state import Means, States
 from circuits.discovery.ranking import (
     DiscoverConfig,
     Ranking,
@@ -58,6 +58,7 @@ from saes.evaluation.baselines import (
     untrained,
 )
 from saes.evaluation.bootstrap import interval
+from saes.nodes import NodeSet
 from saes.suite import Suite
 
 HEADLINE = 100
@@ -94,11 +95,11 @@ class Setting:
             self.model, suite, self.prompts, positions=d.positions, batch_size=d.batch_size
         )
 
-    def states(self, suite: Suite) -> list[BatchState]:
+    def states(self, suite: Suite) -> States:
         """The prompts, decomposed by `suite`."""
         d, prompts = self.discovered, self.prompts
         means = reference_means(self.model, suite, prompts, d)
-        return list(states_of(self.model, suite, prompts, d, means))
+        return states_of(self.model, suite, prompts, d, means)
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ class Scale:
 
     setting: Setting
     suite: Suite
-    states: Sequence[BatchState]
+    states: States
     means: Means | None
     ends: Ends
 
@@ -120,7 +121,7 @@ class Scale:
 
     def curve(
         self,
-        circuits: Sequence[Sequence[Node]],
+        circuits: Sequence[NodeSet],
         *,
         complete: bool = False,
         report: Callable[[int], None] = lambda done: None,
@@ -137,7 +138,6 @@ class Scale:
             s.metric,
             circuits,
             self.ends,
-            n_positions=s.n_positions,
             to=s.to,
             means=self.means,
             complete=complete,
@@ -146,15 +146,14 @@ class Scale:
 
     def faithfulness(
         self,
-        circuits: Sequence[Sequence[Node]],
+        circuits: Sequence[NodeSet],
         *,
         report: Callable[[int], None] = lambda done: None,
     ) -> Measured:
         """Faithfulness of each of `circuits`; `report` is as that of `metrics_with`."""
         s = self.setting
-        masks = [masks_of(self.suite, nodes, s.n_positions) for nodes in circuits]
         values = metrics_with(
-            s.model, self.suite, self.states, s.metric, masks, s.to, self.means, report=report
+            s.model, self.suite, self.states, s.metric, circuits, s.to, self.means, report=report
         )
         return self.ends.faithfulness(values)
 
@@ -169,7 +168,7 @@ def curves(
     report: Report = silent,
 ) -> dict[str, Any]:
     """The record of all rows."""
-    nodes = [n for n, _ in ranking if n.kind != "token"]
+    nodes = ranking.inner()
     sizes = _sizes(nodes, level)
     plans = _plans(nodes, sizes, draws=draws, seed=seed)
     if level == "quick":
@@ -189,14 +188,14 @@ def curves(
     }
 
 
-def _sizes(nodes: Sequence[Node], level: Level) -> list[int]:
+def _sizes(nodes: NodeEffects, level: Level) -> list[int]:
     asked = QUICK_SIZES if level == "quick" else SIZES
     return [size for size in asked if size < len(nodes)] + [len(nodes)]
 
 
 def _planned(
     scale: Scale,
-    plans: Mapping[str, Sequence[Sequence[Sequence[Node]]]],
+    plans: Mapping[str, Sequence[Sequence[NodeSet]]],
     report: Report,
     what: str = "faithfulness",
 ) -> dict[str, Curve]:
@@ -222,10 +221,10 @@ def _controls(scale: Scale, level: Level) -> dict[str, Suite]:
         return {}
     model, suite = scale.setting.model, scale.suite
     found = {"neurons": neurons(suite)}
-    mlps = [site.layer for site in suite if site.kind == "mlp_out"]
+    mlps = [site.layer for site in suite.writes if site.kind == "mlp_out"]
     if mlps and has_neurons(model, mlps):
         found["neurons, inside the MLPs"] = neurons_inside_mlps(model, suite)
-        if len(mlps) < len(suite):
+        if len(mlps) < len(suite.writes):
             mixed = features_and_neurons_inside_mlps(model, suite)
             found["features, neurons inside the MLPs"] = mixed
     return found | {"untrained dictionaries": untrained(suite)}
@@ -235,7 +234,7 @@ def held_out_curves(
     scale: Scale, ranking: Ranking, *, level: Level, seed: int, report: Report = silent
 ) -> dict[str, Any]:
     """The same circuits on other prompts, beside random nodes."""
-    nodes = [n for n, _ in ranking if n.kind != "token"]
+    nodes = ranking.inner()
     sizes = _sizes(nodes, level)
     plans = _plans(nodes, sizes, draws=1, seed=seed)
     names = ("circuit", "circuit without errors", "random nodes")
@@ -256,7 +255,7 @@ def what_each_adds(
     asked = list(nodes[:MOST_NEEDED]) if level == "full" else []
     circuits = [nodes, *([n for n in nodes if n != x] for x in asked)]
     tick = counting(report, "what each adds", len(circuits) * len(scale.states))
-    found = scale.faithfulness(circuits, report=tick)
+    found = scale.faithfulness([NodeSet.of(c) for c in circuits], report=tick)
     lost, draws = found.values[0] - found.values[1:], found.draws[0] - found.draws[1:]
     return {
         "circuit": len(nodes),
@@ -300,37 +299,41 @@ def _margin(rows: dict[str, Curve], sizes: Sequence[int]) -> dict[str, Any]:
 
 
 def _plans(
-    nodes: Sequence[Node], sizes: Sequence[int], *, draws: int, seed: int
-) -> dict[str, list[list[list[Node]]]]:
+    nodes: NodeEffects, sizes: Sequence[int], *, draws: int, seed: int
+) -> dict[str, list[list[NodeSet]]]:
     """For each row, the circuits of each size, once for each random draw."""
-    features = [n for n in nodes if n.kind == "feature"]
-    streams = [n for n in nodes if n.kind == "feature" or n.site.startswith("resid")]
-    strongest = [list(nodes[:size]) for size in sizes]
+    features = nodes.features()
+    streams = nodes.where((nodes.feature >= 0) | nodes.at_sites("resid"))
     seeds = range(seed, seed + draws)
+
+    def first(some: NodeEffects) -> list[NodeSet]:
+        return [some[:size].as_set() for size in sizes]
+
     return {
-        "circuit": [strongest],
-        "circuit, no attn or mlp errors": [[streams[:size] for size in sizes]],
-        "circuit without errors": [[features[:size] for size in sizes]],
+        "circuit": [first(nodes)],
+        "circuit, no attn or mlp errors": [first(streams)],
+        "circuit without errors": [first(features)],
         "random nodes, same sites": [
-            [_matched(circuit, nodes, seed) for circuit in strongest] for seed in seeds
+            [_matched(nodes, size, seed).as_set() for size in sizes] for seed in seeds
         ],
-        "random nodes": [[_drawn(nodes, size, seed) for size in sizes] for seed in seeds],
-        "random features": [[_drawn(features, size, seed) for size in sizes] for seed in seeds],
+        "random nodes": [[_drawn(nodes, size, seed).as_set() for size in sizes] for seed in seeds],
+        "random features": [
+            [_drawn(features, size, seed).as_set() for size in sizes] for seed in seeds
+        ],
     }
 
 
-def _drawn(nodes: Sequence[Node], size: int, seed: int) -> list[Node]:
-    return random.Random(seed).sample(list(nodes), min(size, len(nodes)))
+def _drawn(nodes: NodeEffects, size: int, seed: int) -> NodeEffects:
+    return nodes[random.Random(seed).sample(range(len(nodes)), min(size, len(nodes)))]
 
 
-def _matched(circuit: Sequence[Node], nodes: Sequence[Node], seed: int) -> list[Node]:
-    """Random nodes, as many features and as many errors at each site as the circuit has."""
-    pool, generator = by_site(nodes), random.Random(seed)
-    return [
-        node
-        for group, members in by_site(circuit).items()
-        for node in generator.sample(pool[group], len(members))
-    ]
+def _matched(nodes: NodeEffects, size: int, seed: int) -> NodeEffects:
+    """Random nodes, as many features and as many errors at each site as the first `size` have."""
+    group, generator, chosen = nodes.group, random.Random(seed), []
+    for kind, n in Counter(group[:size].tolist()).items():
+        pool = (group == kind).nonzero().squeeze(-1)
+        chosen.append(pool[generator.sample(range(len(pool)), n)])
+    return nodes[torch.cat(chosen)] if chosen else nodes[:0]
 
 
 def _control(
@@ -354,12 +357,12 @@ def _control(
         states=here.states,
         report=lambda what, done, total, note="": report(f"{name}: {what}", done, total, note),
     )
-    nodes = [n for n, _ in ranking if n.kind != "token"]
-    features = [n for n in nodes if n.kind == "feature"]
+    nodes, features = ranking.inner(), ranking.features()
     pools = {name: nodes}
     if len(features) < len(nodes):
         pools[f"{name}, no errors"] = features
     tick = counting(report, f"{name}: faithfulness", len(pools) * len(sizes) * len(here.states))
     return {
-        row: here.curve([pool[:size] for size in sizes], report=tick) for row, pool in pools.items()
+        row: here.curve([pool[:size].as_set() for size in sizes], report=tick)
+        for row, pool in pools.items()
     }

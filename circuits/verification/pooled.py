@@ -44,10 +44,12 @@ def pooled_nodes(
                 f"pool: {what} by {e}", done, total, note
             ),
         )
-        chosen |= dict.fromkeys([n for n, _ in found if n.kind != "token"][:size])
-    changed = sorted((n for n, _ in ranking if n.kind != "token"), key=str)
-    drawn = random.Random(seed).sample(changed, min(size, len(changed)))
-    return list(chosen | dict.fromkeys(drawn))
+        chosen |= dict.fromkeys(found.inner()[:size].nodes())
+    # In an order that no estimator has a part in.
+    changed = ranking.inner()
+    order = changed.key.argsort().tolist()
+    drawn = random.Random(seed).sample(order, min(size, len(order)))
+    return list(chosen | dict.fromkeys(changed[drawn].nodes()))
 
 
 def _judges(config: DiscoverConfig) -> list[Estimator]:
@@ -73,7 +75,7 @@ def pool_agreement(
     """
     sizes = torch.tensor([abs(effect) for effect in kept.values()], dtype=torch.float64)
     least = float(sizes.median()) if len(sizes) else 0.0
-    places = {n: i for i, n in enumerate(n for n, _ in ranking if n.kind != "token")}
+    inner = ranking.inner()
     means = zip(nodes, estimates.mean(1).tolist(), exact.mean(1).tolist(), strict=True)
     missed = sorted(
         (row for row in means if row[0] not in kept and abs(row[2]) > least),
@@ -88,9 +90,10 @@ def pool_agreement(
                 "id": str(node),
                 "estimate": rounded(estimate),
                 "exact": rounded(effect),
-                "rank": places[node] + 1,
-                "by": "estimate" if places[node] >= asked else "rule",
+                "rank": place + 1,
+                "by": "estimate" if place >= asked else "rule",
             }
             for node, estimate, effect in missed[:LISTED]
+            for place in [inner.place_of(node)]
         ],
     }

@@ -1,6 +1,6 @@
 """Hold a discovered graph against ablation: its nodes, its edges, and the circuit as a set."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +14,10 @@ from circuits.ablation.exact_effects import exact_effects
 from circuits.ablation.faithfulness import To, default_to
 from circuits.ablation.path_patching import exact_edges
 from circuits.attribution.effects import effects_by_prompt
-from circuits.attribution.state import BatchState
+from circuits.attribution.state import States
 from circuits.discovery.ranking import DiscoverConfig, Ranking, gradients_of
 from circuits.graph import Node, ordered
 from circuits.metrics.answers import metric_of
-from circuits.metrics.metric import Metric
 from circuits.metrics.readout import metric_name
 from circuits.prompts import EncodedPrompts
 from circuits.verification.estimator_agreement import (
@@ -37,7 +36,6 @@ from circuits.verification.faithfulness_curves import (
 )
 from circuits.verification.pooled import pool_agreement, pooled_nodes
 from hooked_qwen.progress import Report, counting, silent
-from hooked_qwen.sites import Site
 from saes.suite import Suite
 
 SCHEMA = "verification/1"
@@ -94,17 +92,11 @@ def verify(
         else []
     )
     every = list(dict.fromkeys([*nodes, *pool]))
-    exact = _exact(model, suite, scale.states, metric, every, report)
+    edges, strongest = edges_to_measure(graph, seed=config.seed)
+    exact, estimates, measured = _measured(setting, suite, scale.states, every, edges, report)
     of_graph, of_pool = ([every.index(n) for n in some] for some in (nodes, pool))
     for node, effects in zip(nodes, exact[of_graph], strict=True):
         graph.nodes[node]["exact"] = float(effects.mean())
-    gradients = _gradients(setting, suite, scale.states, report)
-    estimates = exact
-    if discovered.estimator != "exact":
-        parts = zip(scale.states, gradients, strict=True)
-        estimates = torch.cat([effects_by_prompt(suite, s, g, every) for s, g in parts], 1)
-    edges, strongest = edges_to_measure(graph, seed=config.seed)
-    measured = _exact_edges(setting, suite, scale.states, gradients, edges, report)
     kept = [n for n in nodes if n.kind != "token"]
     record = {
         "schema": SCHEMA,
@@ -162,43 +154,29 @@ def _held_out(
     return held_out_curves(scale, ranking, level=config.level, seed=config.seed, report=report)
 
 
-def _gradients(
-    setting: Setting, suite: Suite, states: Sequence[BatchState], report: Report
-) -> list[Mapping[Site, Tensor]]:
-    """The estimator's gradients, as the discovery had them."""
-    found, done = [], 0
-    for state in states:
-        found.append(gradients_of(setting.model, suite, state, setting.metric, setting.discovered))
-        done += len(state.rows)
-        report("estimates", done, len(setting.prompts))
-    return found
-
-
-def _exact_edges(
+def _measured(
     setting: Setting,
     suite: Suite,
-    states: Sequence[BatchState],
-    gradients: Sequence[Mapping[Site, Tensor]],
+    states: States,
+    nodes: Sequence[Node],
     edges: Sequence[Edge],
     report: Report,
-) -> Float[Tensor, "edges prompts"]:
-    """Each edge's exact weight on each prompt."""
-    tick = counting(report, "exact edges", len(edges) * len(states))
-    parts = [
-        exact_edges(setting.model, suite, state, g, setting.metric, edges, report=tick)
-        for state, g in zip(states, gradients, strict=True)
-    ]
-    return torch.cat(parts, 1)
-
-
-def _exact(
-    model: TransformerBridge,
-    suite: Suite,
-    states: Sequence[BatchState],
-    metric: Metric,
-    nodes: Sequence[Node],
-    report: Report,
-) -> Float[Tensor, "nodes prompts"]:
-    tick = counting(report, "exact effects", len(nodes) * len(states))
-    parts = [exact_effects(model, suite, s, metric, nodes, report=tick) for s in states]
-    return torch.cat(parts, 1)
+) -> tuple[
+    Float[Tensor, "nodes prompts"], Float[Tensor, "nodes prompts"], Float[Tensor, "edges prompts"]
+]:
+    """Exact and estimated effects of nodes, and exact weights of edges, on each prompt."""
+    model, metric, discovered = setting.model, setting.metric, setting.discovered
+    effects_done = counting(report, "exact effects", len(nodes) * len(states))
+    edges_done = counting(report, "exact edges", len(edges) * len(states))
+    exact, estimates, weights = [], [], []
+    for state in states:
+        exact.append(exact_effects(model, suite, state, metric, nodes, report=effects_done))
+        g = gradients_of(model, suite, state, metric, discovered)
+        estimates.append(
+            exact[-1]
+            if discovered.estimator == "exact"
+            else effects_by_prompt(suite, state, g, nodes)
+        )
+        found = exact_edges(model, suite, state, g, metric, edges, report=edges_done)
+        weights.append(found)
+    return torch.cat(exact, 1), torch.cat(estimates, 1), torch.cat(weights, 1)

@@ -15,6 +15,7 @@ from hooked_qwen.sites import Site
 from saes.dictionary import DictionarySpec, SparseDictionary, fitted
 from saes.evaluation.metrics import BLOCKS_PER_PASS, Quality, evaluate
 from saes.evaluation.splice import is_outlier_pair, pairs_of, sites_of, unpadded
+from saes.features import Features
 from saes.suite import Suite
 
 UNTRAINED, PCA, LINEAR = "untrained", "PCA", "linear"
@@ -92,38 +93,67 @@ class Coordinates(SparseDictionary):
     ) -> Float[Tensor, "*batch features"]:
         return x
 
-    def encode(self, x: Float[Tensor, "*batch d_source"]) -> Float[Tensor, "*batch features"]:
-        return x
+    def encode(self, x: Float[Tensor, "*batch d_source"]) -> Features:
+        return Features.of_coordinates(x)
 
-    def write(self, f: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch d_target"]:
-        return f
+    def nothing(self, shape: tuple[int, ...]) -> Features:
+        return Features.of_coordinates(self.b_dec.new_zeros(*shape, self.n_features))
 
-    def along(self, g: Float[Tensor, "*batch d_target"]) -> Float[Tensor, "*batch features"]:
-        return g
+    def answers(
+        self, x: Float[Tensor, "*batch d_source"], index: Int[Tensor, "*batch slots"]
+    ) -> Float[Tensor, "*batch slots"]:
+        return _picked(x, index)
+
+    def largest_answer(self, x: Float[Tensor, "*batch d_source"]) -> Float[Tensor, " *batch"]:
+        return x.abs().amax(-1)
+
+    def read_by(self, weights: Features) -> Float[Tensor, "*batch d_source"]:
+        return weights.dense()
+
+    def write(self, f: Features) -> Float[Tensor, "*batch d_target"]:
+        return f.dense()
+
+    def along(
+        self, g: Float[Tensor, "*batch d_target"], index: Int[Tensor, "*batch slots"]
+    ) -> Float[Tensor, "*batch slots"]:
+        return _picked(g, index)
+
+
+def _picked(
+    x: Float[Tensor, "*batch d"], index: Int[Tensor, "*batch slots"]
+) -> Float[Tensor, "*batch slots"]:
+    """Some coordinates of each token; all of them as they are."""
+    return x if index.shape == x.shape and index.stride(-2) == 0 else x.gather(-1, index)
 
 
 def neurons(suite: Suite) -> Suite:
-    """The coordinates of each target tensor as features."""
-    return _coordinates(suite, {site: d.W_dec.shape[1] for site, d in suite.items()})
+    """The coordinates of each tensor that is written as features."""
+    return _coordinates(suite, _widths(suite))
 
 
 def neurons_inside_mlps(model: TransformerBridge, suite: Suite) -> Suite:
     """`neurons`, but of `mlp_hidden` where the suite writes `mlp_out`."""
-    outside = {s: d.W_dec.shape[1] for s, d in suite.items() if s.kind != "mlp_out"}
+    outside = {s: width for s, width in _widths(suite).items() if s.kind != "mlp_out"}
     return _coordinates(suite, _inside_mlps(model, suite) | outside)
 
 
 def features_and_neurons_inside_mlps(model: TransformerBridge, suite: Suite) -> Suite:
     """The suite's own dictionaries, but the neurons of `mlp_hidden` where it writes `mlp_out`."""
     inside = _coordinates(suite, _inside_mlps(model, suite))
-    outside = {s: d for s, d in suite.items() if s.kind != "mlp_out"}
+    outside = {n: d for n, d in suite.items() if all(s.kind != "mlp_out" for s in d.writes)}
     return Suite(outside | dict(inside), {})
+
+
+def _widths(suite: Suite) -> dict[Site, int]:
+    """The width of each tensor that is written."""
+    return {s: d.W_dec.shape[1] // len(d.writes) for d in suite.values() for s in d.writes}
 
 
 def _inside_mlps(model: TransformerBridge, suite: Suite) -> dict[Site, int]:
     width = model.cfg.d_mlp
     assert width is not None, "a Qwen's configuration says how wide its MLPs are"
-    return {Site("mlp_hidden", site.layer): width for site in suite if site.kind == "mlp_out"}
+    layers = [site.layer for site in suite.writes if site.kind == "mlp_out"]
+    return {Site("mlp_hidden", layer): width for layer in layers}
 
 
 def _coordinates(suite: Suite, widths: Mapping[Site, int]) -> Suite:
@@ -138,12 +168,10 @@ def untrained(suite: Suite, *, seed: int = 0) -> Suite:
 
     TopK with random unit rows, encoder and decoder transposes of each other, reading the target.
     """
-    return Suite(
-        {
-            site: _random(d, d.spec.k or min(32, d.n_features), seed + i)
-            for i, (site, d) in enumerate(suite.items())
-        },
-        {},
+    seeds = {name: seed + i for i, name in enumerate(suite)}
+    return suite.derived(
+        lambda name, d: _random(d, d.spec.k or min(32, d.n_features), seeds[name]),
+        reads={name: suite.writes_of(name) for name in suite},
     )
 
 
@@ -190,7 +218,7 @@ class _FitSums:
         Picking them would wait for the device, to know how many they are.
         """
         keep = inlier.unsqueeze(-1)
-        on = (self.dictionary.encode(x) != 0) & keep
+        on = (self.dictionary.encode(x).value != 0) & keep
         self.counts += torch.stack([inlier.sum(), on.sum()])
         x, y = (rearrange(v.double() * keep, "... d -> (...) d") for v in (x, y))
         self.x += x.sum(0)
@@ -249,6 +277,14 @@ def _fits(
     return fits
 
 
+class _Narrow(SparseDictionary):
+    """A dictionary of few features, half of them on: all of them are told, on or off."""
+
+    def encode(self, x: Float[Tensor, "*batch d_source"]) -> Features:
+        # Picking those that are on would wait for the device, to know how many they are.
+        return Features.of_coordinates(self.pre_activations(x).relu())
+
+
 def _low_rank(fit: _Fit) -> SparseDictionary:
     (xx, yx), (x, y) = fit.covariances(), fit.means
     regression = yx @ torch.linalg.pinv(xx, rtol=SMALLEST_SHARE, hermitian=True)
@@ -263,7 +299,7 @@ def _low_rank(fit: _Fit) -> SparseDictionary:
         "W_dec": torch.cat([U.T, -U.T]),
         "b_dec": y,
     }
-    return SparseDictionary(
+    return _Narrow(
         DictionarySpec(source=spec.source, target=spec.target, architecture="relu"),
         {name: value.to(dtype) for name, value in weights.items()},
     )
@@ -273,11 +309,21 @@ def _random(dictionary: SparseDictionary, k: int, seed: int) -> SparseDictionary
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randn(dictionary.W_dec.shape, generator=generator).to(dictionary.W_dec)
     rows /= rows.norm(dim=-1, keepdim=True)
-    site = dictionary.target
     weights = {
         "W_enc": rows,
         "W_dec": rows,
         "b_enc": -rows @ dictionary.b_dec,
         "b_dec": dictionary.b_dec.clone(),
     }
-    return SparseDictionary(DictionarySpec(source=site, target=site, k=k), weights)
+    spec = dictionary.spec
+    return SparseDictionary(
+        DictionarySpec(
+            source=spec.target,
+            target=spec.target,
+            k=k,
+            also_reads=spec.also_writes,
+            also_writes=spec.also_writes,
+            called=spec.called,
+        ),
+        weights,
+    )

@@ -237,11 +237,11 @@ class _Tally:
         x, y, inlier = clean.values[source], clean.values[target], ~clean.outliers[source, target]
         f = self.dictionary.encode(x)
         y_hat = self.dictionary.decode(f) + self.dictionary.skip(x)
-        fires = (f != 0) & inlier.unsqueeze(-1)
+        fires = (f.value != 0) & inlier.unsqueeze(-1)
         error = (y - y_hat).double().square().sum(-1)
         spread, spread_all = ((y.double() - mean).square().sum(-1) for mean in self.means)
         cosine = F.cosine_similarity(y, y_hat, dim=-1)
-        self.fired += fires.sum((0, 1))
+        self.fired.index_add_(0, f.index.flatten(), fires.flatten().long())
         self.parts.append(
             splice
             | {

@@ -196,9 +196,9 @@ def _pooled(
         keep = ~is_outlier_pair(x, y)
         keep |= ~keep.any(1, keepdim=True)
         read = {
-            "features": dictionary.encode(x),
+            "features": dictionary.encode(x).dense(),
             "coordinates": y,
-            "untrained": random.encode(y),
+            "untrained": random.encode(y).dense(),
             "residual": values[stream],
         }
         for name, value in read.items():

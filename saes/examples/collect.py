@@ -220,7 +220,7 @@ def look(
     batch, lots = batch.to(device), lots.to(device)
     for tally in tallies:
         f = tally.dictionary.encode(seen[tally.dictionary.source].to(tally.dictionary.W_enc))
-        chosen = f if tally.features is None else f[..., tally.features]
+        chosen = f.dense() if tally.features is None else f.of(tally.features)
         tally.add(chosen, batch, lots, first)
 
 

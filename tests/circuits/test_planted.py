@@ -33,6 +33,7 @@ from hooked_qwen.sites import Site
 from hooked_qwen.tokens import Batch
 from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.suite import Suite
+from tests.circuits.dense import dense
 
 SUBJECT, OBJECT = "AB", "CD"
 CLASSES = SUBJECT + OBJECT
@@ -220,7 +221,7 @@ def test_the_planted_model_does_its_task(case, state):
 
 
 def test_attention_brings_the_class_to_the_question(state):
-    here = state.sites[Site("attn_out", 1)].f[:, QUESTION_AT]
+    here = dense(state, "attn_out.1").f[:, QUESTION_AT]
     word = state.clean.tokens[:, SUBJECT_AT]
     for c in SUBJECT:
         is_class = torch.tensor([TOKENS[int(w)][0].upper() == c for w in word])
@@ -228,7 +229,7 @@ def test_attention_brings_the_class_to_the_question(state):
 
 
 def test_the_mlp_answers_at_the_question_only(state):
-    f = state.sites[Site("mlp_out", 1)].f
+    f = dense(state, "mlp_out.1").f
     answered = torch.stack([feature(f, f"answer {c}") for c in SUBJECT]).amax(0)
     assert (answered[:, QUESTION_AT] > 1).all()
     assert (answered[:, :QUESTION_AT] < 0.1).all()
@@ -238,7 +239,7 @@ def test_decoys_move_as_much_as_the_circuit(state):
     def moves(classes, word_at):
         for c in classes:
             for node in chain(c, word_at):
-                change = state.sites[Site.parse(node.site)].f_change
+                change = dense(state, node.site).change
                 yield float(change[:, node.position, node.feature].abs().mean())
 
     pairs = zip(moves(SUBJECT, SUBJECT_AT), moves(OBJECT, OBJECT_AT), strict=True)

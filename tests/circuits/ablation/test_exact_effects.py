@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 import torch
 
-from circuits.ablation.exact_effects import all_nodes, complement, exact_effects, masks_of, no_nodes
+from circuits.ablation.exact_effects import exact_effects
 from circuits.ablation.faithfulness import ends, metric_with
 from circuits.attribution.state import batches, mean_over
 from circuits.discovery.ranking import DiscoverConfig
@@ -20,9 +20,12 @@ from hooked_qwen.forward import last_logits
 from hooked_qwen.hooks import intervene
 from hooked_qwen.sites import Site
 from saes.evaluation.baselines import neurons, untrained
+from saes.nodes import NodeSet
+from tests.circuits.dense import dense, nodes_that_move, ranking_of
 from tests.conftest import full_suite, toy, toy_hf, toy_prompts, toy_suite
 
 LENGTH = 6
+NOTHING = NodeSet.of([])
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +39,7 @@ def case():
 
 def test_keeping_every_node_changes_nothing(case):
     model, suite, _, metric, states, means = case
-    everything = complement(no_nodes(suite, LENGTH))
-    kept = metric_with(model, suite, states, metric, everything, "mean", means)
+    kept = metric_with(model, suite, states, metric, NOTHING.complement(), "mean", means)
     clean = torch.cat([metric(s.logits, s.rows) for s in states]).double()
     torch.testing.assert_close(kept, clean, atol=1e-6, rtol=0)
 
@@ -56,7 +58,7 @@ def test_with_all_nodes_at_the_patch_the_metric_is_the_patch_runs(case):
     """Every site forced to its patch value, whatever arrives: the patch prompt's own logits,
     but for the embeddings' direct path, which the last stream's site cuts off."""
     model, suite, _, metric, states, _ = case
-    empty = metric_with(model, suite, states, metric, no_nodes(suite, LENGTH), "patch", None)
+    empty = metric_with(model, suite, states, metric, NOTHING, "patch", None)
     patch = torch.cat([metric(s.patch_logits, s.rows) for s in states]).double()
     torch.testing.assert_close(empty, patch, atol=1e-6, rtol=0)
 
@@ -64,10 +66,14 @@ def test_with_all_nodes_at_the_patch_the_metric_is_the_patch_runs(case):
 def test_means_leave_padding_out_and_do_not_depend_on_batches(case):
     model, suite, prompts, _, _, means = case
     again = mean_over(model, suite, prompts.patch, by_position=True, batch_size=5)
-    for site in suite:
-        torch.testing.assert_close(again.f[site], means.f[site], atol=1e-6, rtol=0)
+    for name in suite:
+        found, expected = again.f[name].dense(), means.f[name].dense()
+        torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
     total = mean_over(model, suite, prompts.patch, by_position=False, batch_size=5)
-    for site in suite:
+    for name in suite:
+        expected = means.f[name].dense().mean(0, keepdim=True)
+        torch.testing.assert_close(total.f[name].dense(), expected, atol=1e-6, rtol=0)
+    for site in suite.writes:
         expected = means.error[site].mean(0, keepdim=True)
         torch.testing.assert_close(total.error[site], expected, atol=1e-6, rtol=0)
 
@@ -76,10 +82,9 @@ def test_means_leave_padding_out_and_do_not_depend_on_batches(case):
 def test_an_edit_equals_plain_hugging_face_hooks(case, to):
     model, suite, prompts, metric, states, means = case
     site, i, position = Site("mlp_out", 0), None, 3
-    i = int(torch.cat([s.sites[site].f for s in states])[:, position].sum(0).argmax())
+    i = int(torch.cat([dense(s, site).f for s in states])[:, position].sum(0).argmax())
     edit = edits.Edit(ablated=(Node(str(site), i, position),), to=to)
-    masks = edit.masks(suite, LENGTH)
-    ours = metric_with(model, suite, states, metric, masks, to, means)
+    ours = metric_with(model, suite, states, metric, edit.kept_set(), to, means)
 
     hf, dictionary = toy_hf(), suite[site]
     mlp = hf.model.layers[0].mlp
@@ -112,18 +117,17 @@ def test_an_edit_equals_plain_hugging_face_hooks(case, to):
 
 def test_a_node_that_moves_on_no_prompt_has_no_effect(case):
     model, suite, _, metric, states, _ = case
-    still = [
-        i for i in range(20) if not states[0].sites[Site("mlp_out", 0)].f_change[:, 2, i].any()
-    ]
+    still = [i for i in range(20) if not dense(states[0], "mlp_out.0").change[:, 2, i].any()]
     effects = exact_effects(model, suite, states[0], metric, [Node("mlp_out.0", still[0], 2)])
     assert not effects.any()
 
 
-def test_a_node_without_a_position_is_ablated_at_all(case):
-    _, suite, *_ = case
-    masks = edits.Edit(ablated=(Node("mlp_out.0", 2),)).masks(suite, LENGTH)
-    assert not masks[Site("mlp_out", 0)].feature[:, 2].any()
-    assert masks[Site("mlp_out", 0)].feature.sum() == LENGTH * 19
+def test_a_node_without_a_position_is_ablated_at_all():
+    kept = edits.Edit(ablated=(Node("mlp_out.0", 2),)).kept_set()
+    index = torch.arange(20).expand(LENGTH, 20)
+    assert torch.equal(kept.feature("mlp_out.0", index, torch.arange(LENGTH)), index != 2)
+    assert kept.feature("mlp_out.1", index, torch.arange(LENGTH)).all()
+    assert kept.error(Site("mlp_out", 0), torch.arange(LENGTH)).all()
 
 
 def test_under_an_edit_discovery_sees_the_edited_model(case):
@@ -133,8 +137,7 @@ def test_under_an_edit_discovery_sees_the_edited_model(case):
     edit = edits.Edit(ablated=(Node("resid_post.0", "error"), Node("resid_post.0", 3)), to="mean")
     with edits.apply(model, suite, prompts, edit, config=config):
         under = discover(model, suite, prompts, config=config)
-    masks = edit.masks(suite, LENGTH)
-    expected = metric_with(model, suite, states, metric, masks, "mean", means).mean()
+    expected = metric_with(model, suite, states, metric, edit.kept_set(), "mean", means).mean()
     assert under.graph.graph["clean_metric"] == pytest.approx(float(expected), rel=1e-5)
 
 
@@ -158,7 +161,7 @@ def test_prompts_without_a_patch_cannot_be_ablated_to_it(case):
     edit = edits.Edit(ablated=(Node("mlp_out.0", 2),), to="patch")
     config = DiscoverConfig(reference="zero")
     with pytest.raises(ValueError, match="no patch to ablate to: use --to zero or mean"):
-        ablate(model, suite, alone, edit, [], config=config)
+        ablate(model, suite, alone, edit, ranking_of(suite, []), config=config)
 
 
 @pytest.mark.parametrize(
@@ -182,12 +185,12 @@ def test_a_position_outside_the_prompts_is_refused(case):
         edit = edits.Edit(ablated=(Node("mlp_out.0", 1, 9),))
         config = DiscoverConfig(positions=positions)
         with pytest.raises(ValueError, match=message):
-            ablate(model, suite, prompts, edit, [], config=config)
+            ablate(model, suite, prompts, edit, ranking_of(suite, []), config=config)
 
 
 def test_controls_are_other_nodes_at_the_same_sites_and_positions(case):
     model, suite, prompts, _, states, _ = case
-    ranking = [(n, 1.0) for n in all_nodes(suite, states[0], positions="keep")]
+    ranking = ranking_of(suite, nodes_that_move(suite, states[0]))
     features = [n for n, _ in ranking if n.kind == "feature"]
     ablated = tuple(n for n in features if n.site == "resid_post.1" and n.position in (2, 5))[:3]
     edit = edits.Edit(ablated=ablated)
@@ -211,7 +214,7 @@ def test_controls_are_other_nodes_at_the_same_sites_and_positions(case):
 def test_a_feature_at_every_position_is_answered_by_another_at_every_position(case):
     """One node in its place would ablate one position where the feature ablates six."""
     _, suite, _, _, states, _ = case
-    ranking = [(n, 1.0) for n in all_nodes(suite, states[0], positions="keep")]
+    ranking = ranking_of(suite, nodes_that_move(suite, states[0]))
     edit = edits.Edit(ablated=(Node("mlp_out.1", 2), Node("mlp_out.1", 5)))
     for draws in control_nodes(edit, ranking, states, seed=0).values():
         for drawn in draws:
@@ -221,8 +224,8 @@ def test_a_feature_at_every_position_is_answered_by_another_at_every_position(ca
 
 def test_the_control_of_like_activation_is_of_like_activation(case):
     _, suite, _, _, states, _ = case
-    ranking = [(n, 1.0) for n in all_nodes(suite, states[0], positions="keep")]
-    f = torch.cat([s.sites[Site("resid_post", 1)].f[:, 3] for s in states]).mean(0)
+    ranking = ranking_of(suite, nodes_that_move(suite, states[0]))
+    f = torch.cat([dense(s, "resid_post.1").f[:, 3] for s in states]).mean(0)
     by_size = f.argsort(descending=True).tolist()
     strongest = Node("resid_post.1", by_size[0], 3)
     draws = control_nodes(edits.Edit(ablated=(strongest,)), ranking, states, seed=0)[
@@ -235,11 +238,11 @@ def test_the_control_of_like_activation_is_of_like_activation(case):
 def test_what_is_kept_outside_an_edit_has_the_faithfulness_that_verify_says(case, to):
     """`--outside` ablates all but the circuit, nodes that do not change with the patch too."""
     model, suite, prompts, metric, states, means = case
-    ranking = [(n, 1.0) for n in all_nodes(suite, states[0], positions="keep")]
+    ranking = ranking_of(suite, nodes_that_move(suite, states[0]))
     circuit = tuple(n for n, _ in ranking)[::7]
     edit = edits.Edit(kept=circuit, to=to)
     result = ablate(model, suite, prompts, edit, ranking, config=DiscoverConfig(batch_size=5))
-    kept = masks_of(suite, circuit, LENGTH)
+    kept = NodeSet.of(circuit)
     expected = metric_with(model, suite, states, metric, kept, to, means if to == "mean" else None)
     assert result["after"] == pytest.approx(float(expected.mean()), abs=1e-5)
     (control,) = result["controls"]
@@ -253,19 +256,28 @@ def test_an_edit_ablates_nodes_or_keeps_them():
         edits.Edit(ablated=(Node("mlp_out.0", 1),), kept=())
 
 
-def test_masks_of_a_circuit_keep_its_nodes_and_nothing_else(case):
+def test_the_set_of_a_circuit_has_its_nodes_and_nothing_else(case):
     _, suite, *_ = case
     nodes = [Node("mlp_out.1", 4, 2), Node("resid_post.0", "error", 5), Node("embed", "token", 1)]
-    masks = masks_of(suite, nodes, LENGTH)
-    assert masks[Site("mlp_out", 1)].feature.nonzero().tolist() == [[2, 4]]
-    assert masks[Site("resid_post", 0)].error.nonzero().tolist() == [[5]]
-    assert sum(int(m.feature.sum() + m.error.sum()) for m in masks.values()) == 2
+    kept, at = NodeSet.of(nodes), torch.arange(LENGTH)
+    index = torch.arange(20).expand(LENGTH, 20)
+    features = [
+        Node(name, i, p)
+        for name in suite
+        for p, i in kept.feature(name, index, at).nonzero().tolist()
+    ]
+    errors = [
+        Node(str(site), "error", p)
+        for site in suite.writes
+        for (p,) in kept.error(site, at).nonzero().tolist()
+    ]
+    assert [*features, *errors] == nodes[:2]
 
 
 def test_the_neuron_control_decomposes_without_error(case):
     model, suite, prompts, *_ = case
     (state,) = batches(model, neurons(suite), prompts, reference="patch", batch_size=5)
-    for nodes in state.sites.values():
+    for nodes in state.errors.values():
         assert nodes.error.abs().max() < 1e-12
 
 
@@ -292,7 +304,7 @@ def test_dictionaries_of_another_model_have_no_scale(case):
 def test_hooks_are_gone_after_an_ablation(case):
     model, suite, prompts, metric, states, means = case
     before = last_logits(model, prompts.clean)
-    metric_with(model, suite, states, metric, no_nodes(suite, LENGTH), "mean", means)
+    metric_with(model, suite, states, metric, NOTHING, "mean", means)
     assert torch.equal(last_logits(model, prompts.clean), before)
     with (
         pytest.raises(RuntimeError, match="never edited"),

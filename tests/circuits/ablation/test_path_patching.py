@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from circuits.ablation import path_patching
+from circuits.ablation import exact_effects, path_patching
 from circuits.ablation.path_patching import exact_edges
 from circuits.attribution.edges import edge_weights
 from circuits.attribution.effects import gradients_at_clean
@@ -15,6 +15,7 @@ from circuits.metrics.metric import logit_difference
 from hooked_qwen.sites import Site
 from saes.dictionary import SparseDictionary
 from saes.suite import Suite
+from tests.circuits.dense import dense, nearer, responding_as_clean
 from tests.conftest import full_suite, padded_on_the_left, toy, toy_hf, toy_prompts, toy_suite
 
 LOGIT = Node("logit", "logit")
@@ -43,10 +44,9 @@ def nodes_at(case, site, positions):
     """The three features that move most, and the error, at each position (None: summed)."""
     if site == "embed":
         return [Node(site, "token", p) for p in positions]
-    nodes = case[2].sites[Site.parse(site)]
     found = []
     for p in positions:
-        change = nodes.f_change[:, slice(None) if p is None else [p]]
+        change = dense(case[2], site).change[:, slice(None) if p is None else [p]]
         strongest = change.abs().sum((0, 1)).topk(3).indices.tolist()
         found += [Node(site, i, p) for i in (*strongest, "error")]
     return found
@@ -85,7 +85,7 @@ class Plain:
 
             return cut
 
-        sites = [Site("embed"), *self.suite]
+        sites = [Site("embed"), *self.suite.writes]
         handles = [self.module(s).register_forward_hook(hook(s)) for s in sites]
         with torch.no_grad():
             logits = self.hf(self.state.clean.tokens).logits[:, -1]
@@ -104,11 +104,10 @@ class Plain:
             change = self.state.embed_change
         else:
             site = Site.parse(node.site)
-            moved = self.state.sites[site]
-            change = moved.error_change
+            change = self.state.errors[site].change
             if node.feature != "error":
                 i = node.feature
-                change = moved.f_change[..., i, None] * self.suite[site].W_dec[i]
+                change = dense(self.state, site).change[..., i, None] * self.suite[site].W_dec[i]
         only = torch.zeros_like(change)
         at = slice(None) if node.position is None else node.position
         only[:, at] = change[:, at]
@@ -116,7 +115,7 @@ class Plain:
 
     def edge(self, gradients, metric, source, target):
         clean, _ = self.run({})
-        held = {s: clean[s] for s in (Site("embed"), *self.suite)}
+        held = {s: clean[s] for s in (Site("embed"), *self.suite.writes)}
         site = Site.parse(source.site)
         before, logits = self.run(held)
         after, new_logits = self.run(held | {site: held[site] + self.move(source)})
@@ -182,20 +181,10 @@ def mixed(case):
     return edges
 
 
-def nearer(case, share):
+def moved_by(case, share):
     """The same case with every move made `share` as large, so that no feature switches."""
     model, suite, state, gradients, metric = case
-    sites = {
-        site: dataclasses.replace(
-            s,
-            f_reference=s.f + share * s.f_change,
-            error_reference=s.error + share * s.error_change,
-            slope=(s.f != 0).to(s.f),
-        )
-        for site, s in state.sites.items()
-    }
-    state = dataclasses.replace(state, sites=sites, embed_change=share * state.embed_change)
-    return model, suite, state, gradients, metric
+    return model, suite, responding_as_clean(nearer(state, share)), gradients, metric
 
 
 def estimated(case, edges):
@@ -220,7 +209,7 @@ def test_edge_weights_miss_the_oracle_by_the_square_of_the_move():
     edges = mixed(case)
 
     def gap(share):
-        near = nearer(case, share)
+        near = moved_by(case, share)
         return (exact_edges(*near, edges).sum(1) - estimated(near, edges)).abs().sum()
 
     assert float(gap(1e-2) / gap(5e-3)) == pytest.approx(4, rel=0.1)
@@ -237,7 +226,7 @@ def test_edge_weights_miss_the_oracle_by_the_square_of_the_move():
 def test_edge_weights_are_exact_along_the_stream(case, source, target):
     """Between two tensors of the stream everything held is a constant: the path is the identity,
     and a small move leaves the same features active."""
-    near = nearer(case, 1e-3)
+    near = moved_by(case, 1e-3)
     edges = between(near, source, target)
     ours, estimates = exact_edges(*near, edges).sum(1), estimated(near, edges)
     assert estimates.abs().max() > 1e-6
@@ -249,16 +238,15 @@ def test_a_feature_that_the_move_switches_off_is_read_as_off(case):
     gradient, where the first-order weight goes on past zero."""
     model, suite, state, gradients, metric = case
     lower, upper = Site("resid_post", 0), Site("resid_post", 1)
-    i = int(state.sites[upper].f[0, 4].argmax())
-    push = torch.zeros_like(state.sites[lower].error)
+    i = int(dense(state, upper).f[0, 4].argmax())
+    push = torch.zeros_like(state.errors[lower].error)
     push[:, 4] = -100 * suite[upper].W_enc[i]
-    pushed = dataclasses.replace(
-        state.sites[lower], error_reference=state.sites[lower].error + push
-    )
-    state = dataclasses.replace(state, sites={**state.sites, lower: pushed})
+    error = state.errors[lower]
+    pushed = dataclasses.replace(error, reference=error.error + push)
+    state = dataclasses.replace(state, errors=state.errors | {lower: pushed})
     edge = (Node("resid_post.0", "error", 4), Node("resid_post.1", i, 4))
     slope = gradients[upper][:, 4] @ suite[upper].W_dec[i]
-    expected = -(state.sites[upper].f[:, 4, i] * slope).sum()
+    expected = -(dense(state, upper).f[:, 4, i] * slope).sum()
     ours = exact_edges(model, suite, state, gradients, metric, [edge]).sum(1)
     torch.testing.assert_close(ours, expected.unsqueeze(0), atol=1e-10, rtol=0)
     assert estimated((model, suite, state, gradients, metric), [edge]).abs() > 10 * ours.abs()
@@ -273,7 +261,7 @@ def test_neither_order_nor_company_nor_run_size_changes_an_edge(case, monkeypatc
     for i in range(0, len(edges), 80):
         alone = exact_edges(*case, [edges[i]])
         torch.testing.assert_close(alone, together[i : i + 1], atol=1e-6, rtol=0)
-    monkeypatch.setattr(path_patching, "ROWS_AT_ONCE", 2)
+    monkeypatch.setattr(exact_effects, "ROWS_AT_ONCE", 2)
     torch.testing.assert_close(exact_edges(*case, edges), together, atol=1e-6, rtol=0)
 
 
@@ -335,12 +323,12 @@ def test_a_dictionary_on_another_ones_site_reads_what_leaves_it():
     """A transcoder that reads `mlp_in.1`, where an SAE's nodes move: their edge is the move times
     the encoder row, as long as no feature switches."""
     suite = toy_suite("mlp_in.1", "mlp_in.1-mlp_out.1")
-    case = nearer(prepare(suite, n=1), 1e-3)
+    case = moved_by(prepare(suite, n=1), 1e-3)
     _, _, state, gradients, _ = case
     lower, upper = Site("mlp_in", 1), Site("mlp_out", 1)
-    i = int(state.sites[upper].f[0, 4].argmax())
+    i = int(dense(state, upper).f[0, 4].argmax())
     edge = (Node("mlp_in.1", "error", 4), Node("mlp_out.1", i, 4))
-    move = state.sites[lower].error_change[0, 4] @ suite[upper].W_enc[i]
+    move = state.errors[lower].change[0, 4] @ suite[upper].W_enc[i]
     slope = gradients[upper][0, 4] @ suite[upper].W_dec[i]
     expected = (move * slope).unsqueeze(0)
     torch.testing.assert_close(exact_edges(*case, [edge])[0], expected, atol=1e-10, rtol=0)
@@ -349,7 +337,7 @@ def test_a_dictionary_on_another_ones_site_reads_what_leaves_it():
 
 def test_a_dictionary_may_read_what_no_one_may_write():
     """`resid_mid` is read only: edges into a transcoder on it are as exact as any."""
-    case = nearer(prepare(toy_suite("resid_post.0", "resid_mid.1-mlp_out.1"), n=1), 1e-4)
+    case = moved_by(prepare(toy_suite("resid_post.0", "resid_mid.1-mlp_out.1"), n=1), 1e-4)
     edges = between(case, "resid_post.0", "mlp_out.1", at=(1,), to=(1, 5))
     exact = exact_edges(*case, edges).sum(1)
     assert exact.abs().max() > 1e-5

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from circuits.attribution.effects import run_from
+from circuits.attribution.forward import run_from
 from circuits.attribution.state import batches
 from circuits.discovery.ranking import DiscoverConfig
 from hooked_qwen.forward import last_logits, unembed

@@ -7,7 +7,8 @@ import torch
 
 from circuits.attribution import edges, vjp_batches
 from circuits.attribution.cut_graph import cut, first_move
-from circuits.attribution.edges import edge_weights, node_change, upstream
+from circuits.attribution.deltas import node_deltas
+from circuits.attribution.edges import edge_weights, upstream
 from circuits.attribution.effects import effects_by_prompt, gradients_at_clean
 from circuits.attribution.state import EMBED, batches
 from circuits.graph import Node
@@ -18,6 +19,7 @@ from hooked_qwen.sites import Site
 from hooked_qwen.tokens import Batch
 from saes.dictionary import DictionarySpec
 from saes.suite import Suite
+from tests.circuits.dense import dense
 from tests.conftest import (
     full_suite,
     padded_on_the_left,
@@ -39,19 +41,19 @@ def every_node(suite, length=6):
     nodes = [Node("embed", "token", p) for p in range(length)]
     for site, dictionary in suite.items():
         features = [*range(dictionary.n_features), "error"]
-        nodes += [Node(str(site), f, p) for f in features for p in range(length)]
+        nodes += [Node(site, f, p) for f in features for p in range(length)]
     return nodes
 
 
 def test_upstream_sites_reach_back_to_the_last_cut_of_the_stream():
     suite = full_suite()
-    names = lambda site: [str(s) for s in upstream(suite, site)]  # noqa: E731
+    names = lambda site: [str(s) for s in upstream(suite.writes, site)]  # noqa: E731
     assert names(Site("mlp_out", 1)) == ["attn_out.1", "resid_post.0"]
     assert names(Site("attn_out", 0)) == ["embed"]
     assert names(Site("resid_post", 2)) == ["mlp_out.2", "attn_out.2", "resid_post.1"]
     assert names(None) == ["resid_post.2"]
     only_mlps = toy_suite("mlp_out.0", "mlp_out.2")
-    assert [str(s) for s in upstream(only_mlps, None)] == ["mlp_out.2", "mlp_out.0", "embed"]
+    assert [str(s) for s in upstream(only_mlps.writes, None)] == ["mlp_out.2", "mlp_out.0", "embed"]
 
 
 def test_cutting_the_model_changes_no_metric():
@@ -102,16 +104,15 @@ def test_incoming_edges_sum_to_the_change_of_the_node_held_by_everything_else(si
     model, metric, state, gradients = prepare(suite)
     site = Site.parse(site)
     dictionary = suite[site]
-    feature = int(state.sites[site].f[0, 4].argmax())
+    feature = int(dense(state, site).f[0, 4].argmax())
     target = Node(str(site), feature, 4)
     weights = edge_weights(model, suite, state, gradients, metric, every_node(suite))
     total = sum(w for (_, d), w in weights.items() if d == target)
 
     def value_of(scale: float) -> torch.Tensor:
         edits = {}
-        for source in upstream(suite, site):
-            nodes = state.sites[source]
-            move = nodes.f_change @ suite[source].W_dec + nodes.error_change
+        for source in upstream(suite.writes, site):
+            move = dense(state, source).change @ suite[source].W_dec + state.errors[source].change
             new = state.values[source] + scale * move
             edits[source] = lambda _, new=new: new
         wanted = [dictionary.source]
@@ -134,8 +135,8 @@ def test_edges_into_the_metric_from_the_last_site_are_the_node_effects():
         if target.site != "logit":
             continue
         assert source.site == "resid_post.2"
-        change = node_change(suite, state, site, source)[:, source.position]
-        expected = (change * gradients[site][:, source.position]).sum()
+        (change,) = node_deltas(suite, state, [source])[site]
+        expected = (change * gradients[site]).sum()
         assert weight == pytest.approx(float(expected), abs=1e-10)
 
 
@@ -151,8 +152,7 @@ def test_features_and_error_of_a_site_share_its_gradient_without_loss():
     pieces = cut(model, suite, state, metric)
     lower, upper = Site("resid_post", 1), Site("attn_out", 2)
     (pulled,) = torch.autograd.grad(pieces.arrivals[upper], pieces.leaves[lower], gradients[upper])
-    nodes = state.sites[lower]
-    move = nodes.f_change @ suite[lower].W_dec + nodes.error_change
+    move = dense(state, lower).change @ suite[lower].W_dec + state.errors[lower].change
     assert total == pytest.approx(float((pulled * move).sum()), rel=1e-6)
 
 
@@ -160,8 +160,7 @@ def test_summed_positions_are_the_sum_over_kept_ones():
     suite = toy_suite("attn_out.1", "mlp_in.1-mlp_out.1", "resid_post.0", "resid_post.1")
     model, metric, state, gradients = prepare(suite, n=2)
     kept = edge_weights(model, suite, state, gradients, metric, every_node(suite))
-    sites = [str(s) for s in suite]
-    summed_nodes = [Node(s, f) for s in sites for f in [*range(20), "error"]]
+    summed_nodes = [Node(s, f) for s in suite for f in [*range(20), "error"]]
     summed_nodes.append(Node(str(EMBED), "token"))
     summed = edge_weights(model, suite, state, gradients, metric, summed_nodes)
     totals: dict = {}
@@ -175,8 +174,7 @@ def test_summed_positions_are_the_sum_over_kept_ones():
 
 def with_both(suite, length=6):
     """Every node, at each position and summed over them."""
-    sites = {str(s): suite[s].n_features for s in suite}
-    summed = [Node(s, f) for s, n in sites.items() for f in [*range(n), "error"]]
+    summed = [Node(s, f) for s, d in suite.items() for f in [*range(d.n_features), "error"]]
     return [*every_node(suite, length), *summed]
 
 

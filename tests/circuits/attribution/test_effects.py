@@ -5,19 +5,20 @@ import dataclasses
 import pytest
 import torch
 
-from circuits.ablation.exact_effects import all_nodes, exact_effects, token_nodes
+from circuits.ablation.exact_effects import exact_effects
 from circuits.attribution.effects import (
     gradients_along_path,
     gradients_at_clean,
     node_effects,
-    run_from,
 )
-from circuits.attribution.state import EMBED, batches
+from circuits.attribution.forward import run_from
+from circuits.attribution.state import batches
 from circuits.graph import Node
 from circuits.metrics.metric import logit_difference, metric_at
 from hooked_qwen.forward import unembed
 from hooked_qwen.sites import Site
 from hooked_qwen.tokens import Batch
+from tests.circuits.dense import dense, nearer, nodes_that_move
 from tests.conftest import full_suite, toy, toy_hf, toy_prompts, toy_suite
 
 
@@ -35,8 +36,8 @@ def case():
 
 def test_features_bias_and_error_add_up_to_the_tensor(case):
     _, suite, _, _, state = case
-    for site, nodes in state.sites.items():
-        total = suite[site].decode(nodes.f) + nodes.error
+    for site, nodes in state.errors.items():
+        total = suite[site].decode(state.features[str(site)].f) + nodes.error
         torch.testing.assert_close(total, state.values[site], atol=1e-12, rtol=0)
 
 
@@ -55,8 +56,8 @@ def test_resuming_from_a_site_equals_the_whole_run(case, site):
 def test_moving_every_node_of_a_stream_site_gives_the_patch_run(case):
     model, suite, _prompts, _metric, state = case
     site = Site("resid_post", 2)
-    nodes = state.sites[site]
-    value = suite[site].decode(nodes.f + nodes.f_change) + nodes.error + nodes.error_change
+    moved, dictionary = dense(state, site).reference, suite[site]
+    value = moved @ dictionary.W_dec + dictionary.b_dec + state.errors[site].reference
     logits = unembed(model, run_from(model, state, site, value, state.rows))[:, -1]
     torch.testing.assert_close(logits, state.patch_logits, atol=1e-6, rtol=0)
 
@@ -108,7 +109,7 @@ def test_exact_effects_equal_plain_hugging_face_hooks(case):
     }
     rows = torch.arange(len(prompts))
     right, wrong = (torch.tensor(ids)[:, 0] for ids in (prompts.answer_ids, prompts.wrong_ids))
-    chosen = [n for n in all_nodes(suite, state, positions="keep") if n.position in (1, 4)][::7]
+    chosen = [n for n in nodes_that_move(suite, state) if n.position in (1, 4)][::7]
     assert len(chosen) > 20
     ours = exact_effects(model, suite, state, metric, chosen)
     for node, effect in zip(chosen, ours, strict=True):
@@ -127,26 +128,13 @@ def test_first_order_error_is_second_order_in_the_move(case):
     """Halving every move quarters the gap between estimate and exact effect."""
     model, suite, _prompts, metric, state = case
     gradients = gradients_at_clean(model, suite, state, metric)
-    nodes = [n for n in all_nodes(suite, state, positions="sum") if n.site == "resid_post.0"]
+    nodes = [n for n in nodes_that_move(suite, state, positions="sum") if n.site == "resid_post.0"]
 
     def gap(share: float) -> torch.Tensor:
-        moved = {
-            site: dataclasses.replace(
-                s,
-                f_reference=s.f + share * s.f_change,
-                error_reference=s.error + share * s.error_change,
-            )
-            for site, s in state.sites.items()
-        }
-        nearer = dataclasses.replace(state, sites=moved)
-        effects = node_effects(suite, nearer, gradients, positions="sum")[Site("resid_post", 0)]
-        estimate = torch.stack(
-            [
-                effects.error[0] if n.feature == "error" else effects.feature[0, n.feature]
-                for n in nodes
-            ]
-        )
-        return (exact_effects(model, suite, nearer, metric, nodes).sum(1) - estimate).abs().sum()
+        near = nearer(state, share)
+        effects = dict(iter(node_effects(suite, near, gradients, positions="sum")))
+        estimate = torch.tensor([effects[n] for n in nodes], dtype=torch.float64)
+        return (exact_effects(model, suite, near, metric, nodes).sum(1) - estimate).abs().sum()
 
     assert float(gap(1e-2) / gap(5e-3)) == pytest.approx(4, rel=0.1)
 
@@ -157,13 +145,14 @@ def test_integrated_gradients_are_complete(case):
     gradients = gradients_along_path(model, suite, state, metric, steps=200)
     effects = node_effects(suite, state, gradients, positions="keep")
     for site, dictionary in suite.items():
-        nodes = state.sites[site]
-        value = state.values[site] + nodes.f_change @ dictionary.W_dec + nodes.error_change
+        at = Site.parse(site)
+        move = dense(state, site).change @ dictionary.W_dec + state.errors[at].change
+        value = state.values[at] + move
         with torch.no_grad():
-            stream = run_from(model, state, site, value, state.rows)
+            stream = run_from(model, state, at, value, state.rows)
             moved = metric_at(model, stream, metric, state.rows)
         gap = float((moved - metric(state.logits, state.rows)).sum())
-        total = float(effects[site].feature.sum() + effects[site].error.sum())
+        total = sum(effect for node, effect in effects if node.site == site)
         assert total == pytest.approx(gap, abs=2e-3), site
 
 
@@ -172,13 +161,11 @@ def test_patching_is_exact_where_the_rest_is_linear(case):
     _model, suite, _prompts, _, state = case
     site = Site("resid_post", 2)
     direction = torch.randn(24, dtype=torch.float64)
-    nodes = state.sites[site]
-    change = nodes.f_change @ suite[site].W_dec + nodes.error_change
+    change = dense(state, site).change @ suite[site].W_dec + state.errors[site].change
     gradient = {s: torch.zeros_like(v) for s, v in state.values.items()}
     gradient[site] = direction.expand_as(change)
-    effects = node_effects(suite, state, gradient, positions="keep")[site]
-    total = effects.feature.sum() + effects.error.sum()
-    torch.testing.assert_close(total, (change @ direction).sum(), atol=1e-10, rtol=0)
+    effects = node_effects(suite, state, gradient, positions="keep")
+    torch.testing.assert_close(effects.effect.sum(), (change @ direction).sum(), atol=1e-10, rtol=0)
 
 
 @pytest.mark.parametrize("estimator", ["patching", "ig", "exact"])
@@ -205,24 +192,24 @@ def test_padding_and_batching_change_nothing(estimator):
 
 
 def _effects(model, suite, state, metric, estimator) -> torch.Tensor:
+    nodes = [Node(site, f) for site in suite for f in [*range(20), "error"]]
     if estimator == "exact":
-        sites = [str(site) for site in suite]
-        nodes = [Node(s, f) for s in sites for f in [*range(20), "error"]]
         return exact_effects(model, suite, state, metric, nodes).sum(1)
     if estimator == "ig":
         gradients = gradients_along_path(model, suite, state, metric, steps=4)
     else:
         gradients = gradients_at_clean(model, suite, state, metric)
-    effects = node_effects(suite, state, gradients, positions="sum")
-    return torch.cat([torch.cat([e.feature[0], e.error]) for s, e in effects.items() if s != EMBED])
+    effects = dict(iter(node_effects(suite, state, gradients, positions="sum")))
+    return torch.tensor([effects.get(node, 0.0) for node in nodes], dtype=torch.float64)
 
 
 def test_zero_reference_moves_everything_to_nothing(case):
     model, suite, prompts, _metric, _ = case
     state = one_batch(model, suite, dataclasses.replace(prompts, patch=None), "zero")
-    for nodes in state.sites.values():
-        assert torch.equal(nodes.f_change, -nodes.f)
-        assert torch.equal(nodes.error_change, -nodes.error)
+    for name in suite:
+        assert torch.equal(dense(state, name).change, -dense(state, name).f)
+    for nodes in state.errors.values():
+        assert torch.equal(nodes.change, -nodes.error)
 
 
 def test_the_patch_reference_needs_a_patch(case):
@@ -232,9 +219,11 @@ def test_the_patch_reference_needs_a_patch(case):
 
 
 def test_token_nodes_are_the_positions_that_differ(case):
-    state = case[-1]
-    assert token_nodes(state, positions="keep") == [Node("embed", "token", 1)]
-    assert token_nodes(state, positions="sum") == [Node("embed", "token", None)]
+    _, suite, _, _, state = case
+    nothing = {site: torch.zeros_like(value) for site, value in state.values.items()}
+    for positions, at in (("keep", 1), ("sum", None)):
+        nodes = node_effects(suite, state, nothing, positions=positions).nodes()
+        assert [n for n in nodes if n.kind == "token"] == [Node("embed", "token", at)]
 
 
 def test_effect_is_positive_when_the_move_raises_the_metric():
@@ -243,17 +232,12 @@ def test_effect_is_positive_when_the_move_raises_the_metric():
     metric = logit_difference(prompts.answer_ids, prompts.wrong_ids)
     state = one_batch(model, suite, prompts)
     gradients = gradients_at_clean(model, suite, state, metric)
-    effects = node_effects(suite, state, gradients, positions="keep")[Site("resid_post", 2)]
-    change = state.sites[Site("resid_post", 2)].f_change[0, -1]
+    effects = dict(iter(node_effects(suite, state, gradients, positions="keep")))
+    change = dense(state, "resid_post.2").change[0, -1]
     i = int(change.abs().argmax())
+    effect = effects[Node("resid_post.2", i, 5)]
     slope = float(gradients[Site("resid_post", 2)][0, -1] @ suite[Site("resid_post", 2)].W_dec[i])
-    assert float(effects.feature[-1, i]) == pytest.approx(float(change[i]) * slope)
-    small = dataclasses.replace(
-        state,
-        sites={
-            s: dataclasses.replace(n, f_reference=n.f + 1e-3 * n.f_change)
-            for s, n in state.sites.items()
-        },
-    )
+    assert effect == pytest.approx(float(change[i]) * slope)
+    small = nearer(state, 1e-3)
     exact = exact_effects(model, suite, small, metric, [Node("resid_post.2", i, 5)])
-    assert (exact[0, 0] > 0) == (effects.feature[-1, i] > 0)
+    assert (exact[0, 0] > 0) == (effect > 0)

@@ -5,7 +5,6 @@ import dataclasses
 import pytest
 import torch
 
-from circuits.ablation.exact_effects import no_nodes
 from circuits.ablation.faithfulness import metric_with
 from circuits.attribution.state import batches, mean_over
 from circuits.discovery.ranking import DiscoverConfig
@@ -20,6 +19,8 @@ from hooked_qwen.load import hook
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import is_outlier_in_prompt
 from hooked_qwen.tokens import Batch
+from saes.nodes import NodeSet
+from tests.circuits.dense import dense, ranking_of
 from tests.conftest import full_suite, padded_on_the_left, toy_hf, toy_prompts
 
 STREAM = Site("resid_post", 1)
@@ -65,11 +66,11 @@ def test_an_outlier_is_told_by_its_own_prompt_without_padding():
 def test_outliers_do_not_move_to_zero(case):
     model, suite, prompts = case
     (state,) = batches(model, suite, prompts, reference="zero", batch_size=3)
-    nodes = state.sites[STREAM]
-    assert nodes.outlier.nonzero()[:, 1].tolist() == [0, 0, 0]
-    assert not nodes.f_change[:, 0].any()
-    assert not nodes.error_change[:, 0].any()
-    assert nodes.error_change[:, 1:].any(-1).all()
+    error = state.errors[STREAM].change
+    assert state.outlier[str(STREAM)].nonzero()[:, 1].tolist() == [0, 0, 0]
+    assert not dense(state, STREAM).change[:, 0].any()
+    assert not error[:, 0].any()
+    assert error[:, 1:].any(-1).all()
 
 
 @pytest.mark.parametrize("positions", ["keep", "sum"])
@@ -77,12 +78,13 @@ def test_outliers_move_to_the_mean_of_their_position_only(case, positions):
     model, suite, prompts = case
     means = mean_over(model, suite, prompts.patch, by_position=positions == "keep", batch_size=2)
     (state,) = batches(model, suite, prompts, reference="mean", batch_size=3, means=means)
-    nodes = state.sites[STREAM]
-    reference = nodes.error_reference[:, 0]
-    expected = (
-        means.error[STREAM][0].expand_as(reference) if positions == "keep" else nodes.error[:, 0]
-    )
-    torch.testing.assert_close(reference, expected)
+    nodes, features = state.errors[STREAM], dense(state, STREAM)
+    error, f = nodes.error[:, 0], features.f[:, 0]
+    if positions == "keep":
+        error = means.error[STREAM][0].expand_as(error)
+        f = means.f[str(STREAM)].dense()[0].expand_as(f)
+    torch.testing.assert_close(nodes.reference[:, 0], error)
+    torch.testing.assert_close(features.reference[:, 0], f)
 
 
 def test_outliers_move_to_their_patch(case):
@@ -95,17 +97,17 @@ def test_outliers_move_to_their_patch(case):
         last_logits(model, prompts.patch)
     f = suite[STREAM].encode(seen[STREAM])
     error = seen[STREAM] - suite[STREAM].decode(f)
-    torch.testing.assert_close(state.sites[STREAM].f_reference, f)
-    torch.testing.assert_close(state.sites[STREAM].error_reference, error)
+    torch.testing.assert_close(dense(state, STREAM).reference, f.dense())
+    torch.testing.assert_close(state.errors[STREAM].reference, error)
 
 
 def test_a_mean_over_all_tokens_leaves_outliers_out(case):
     model, suite, prompts = case
     means = mean_over(model, suite, prompts.clean, by_position=False, batch_size=2)
     (state,) = batches(model, suite, prompts, reference="zero", batch_size=3)
-    nodes = state.sites[STREAM]
-    torch.testing.assert_close(means.error[STREAM][0], nodes.error[:, 1:].mean((0, 1)))
-    torch.testing.assert_close(means.f[STREAM][0], nodes.f[:, 1:].mean((0, 1)))
+    error, f = state.errors[STREAM].error, dense(state, STREAM).f
+    torch.testing.assert_close(means.error[STREAM][0], error[:, 1:].mean((0, 1)))
+    torch.testing.assert_close(means.f[str(STREAM)].dense()[0], f[:, 1:].mean((0, 1)))
 
 
 def test_outliers_among_other_tokens_stay_and_do_not_count(case):
@@ -116,11 +118,13 @@ def test_outliers_among_other_tokens_stay_and_do_not_count(case):
     prompts = dataclasses.replace(prompts, clean=Batch(tokens=tokens, mask=prompts.clean.mask))
     means = mean_over(model, suite, prompts.clean, by_position=True, batch_size=2)
     (state,) = batches(model, suite, prompts, reference="mean", batch_size=3, means=means)
-    nodes = state.sites[STREAM]
-    assert means.of_outliers[STREAM].tolist() == [True, False, False, False, False, False]
+    nodes, f = state.errors[STREAM], dense(state, STREAM)
+    assert means.of_outliers[str(STREAM)].tolist() == [True, False, False, False, False, False]
     torch.testing.assert_close(means.error[STREAM][3], nodes.error[[0, 2], 3].mean(0))
-    assert not nodes.error_change[1, 3].any()
-    assert nodes.error_change[[0, 2], 3].any(-1).all()
+    torch.testing.assert_close(means.f[str(STREAM)].dense()[3], f.f[[0, 2], 3].mean(0))
+    assert not nodes.change[1, 3].any()
+    assert not f.change[1, 3].any()
+    assert nodes.change[[0, 2], 3].any(-1).all()
 
 
 @pytest.mark.parametrize("to", ["zero", "mean"])
@@ -144,7 +148,7 @@ def test_with_everything_ablated_outliers_are_as_they_arrive(case, to):
     metric = logit_difference(prompts.answer_ids, prompts.wrong_ids)
     states = list(batches(model, only_here, prompts, reference="patch", batch_size=2))
     means = mean_over(model, only_here, prompts.patch, by_position=False, batch_size=2)
-    known = metric_with(model, only_here, states, metric, no_nodes(only_here, 1), to, means)
+    known = metric_with(model, only_here, states, metric, NodeSet.of([]), to, means)
     torch.testing.assert_close(known, metric(told, torch.arange(3)), atol=1e-5, rtol=1e-5)
 
 
@@ -166,13 +170,14 @@ def test_an_edit_says_how_many_tokens_it_spares(case):
     model, suite, prompts = case
     config = DiscoverConfig(reference="zero", positions="sum")
     everywhere = edits.Edit(ablated=(Node(str(STREAM), 3), Node(str(STREAM), "error")))
-    assert ablate(model, suite, prompts, everywhere, [], config=config)["spared"] == 6
+    ranking = ranking_of(suite, [])
+    assert ablate(model, suite, prompts, everywhere, ranking, config=config)["spared"] == 6
     config = dataclasses.replace(config, positions="keep")
     at_the_sink = edits.Edit(ablated=(Node(str(STREAM), 3, 0),))
     with pytest.raises(ValueError, match="stand only on norm outliers"):
-        ablate(model, suite, prompts, at_the_sink, [], config=config)
+        ablate(model, suite, prompts, at_the_sink, ranking, config=config)
     to_mean = dataclasses.replace(at_the_sink, to="mean")
-    assert ablate(model, suite, prompts, to_mean, [], config=config)["spared"] == 0
+    assert ablate(model, suite, prompts, to_mean, ranking, config=config)["spared"] == 0
 
 
 def test_a_discovery_counts_the_outliers(case):

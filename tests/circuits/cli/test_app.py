@@ -136,7 +136,7 @@ def test_exact_effects_of_the_graph_equal_plain_hugging_face_hooks(folder):
         dictionary = suite[site]
         before, clean = run(site, tokens["clean"])
         _, patch = run(site, tokens["patch"])
-        f_clean, f_patch = dictionary.encode(clean), dictionary.encode(patch)
+        f_clean, f_patch = (dictionary.encode(x).dense() for x in (clean, patch))
         if node["kind"] == "error":
             change = (patch - f_patch @ dictionary.W_dec) - (clean - f_clean @ dictionary.W_dec)
         else:

@@ -73,7 +73,7 @@ def test_what_is_kept_is_not_done_again(case, tmp_path, monkeypatch):
 def test_parts_of_another_run_are_not_gone_on_with(tmp_path):
     first, other = {"config": {"nodes": 3}, "seed": 0}, {"config": {"nodes": 4}, "seed": 0}
     open_parts(tmp_path, first, resume=True, force=False)
-    (tmp_path / UNFINISHED / "effects-0000.json").write_text("[]")
+    (tmp_path / UNFINISHED / "effects-0000.safetensors").write_text("[]")
     for resume, made_from, message in (
         (True, other, "holds the first 1 batches of another run, which was cut off: --force"),
         (False, other, "of another run"),
@@ -82,9 +82,9 @@ def test_parts_of_another_run_are_not_gone_on_with(tmp_path):
         with pytest.raises(ValueError, match=message):
             open_parts(tmp_path, made_from, resume=resume, force=False)
     open_parts(tmp_path, first, resume=True, force=False)
-    assert (tmp_path / UNFINISHED / "effects-0000.json").exists()
+    assert (tmp_path / UNFINISHED / "effects-0000.safetensors").exists()
     open_parts(tmp_path, other, resume=False, force=True)
-    assert not (tmp_path / UNFINISHED / "effects-0000.json").exists()
+    assert not (tmp_path / UNFINISHED / "effects-0000.safetensors").exists()
     close_parts(tmp_path)
     assert not (tmp_path / UNFINISHED).exists()
 

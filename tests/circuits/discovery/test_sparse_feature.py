@@ -7,7 +7,7 @@ import networkx as nx
 import pytest
 import torch
 
-from circuits.ablation.faithfulness import Measured, by_site
+from circuits.ablation.faithfulness import Measured
 from circuits.discovery.choice import SPARE
 from circuits.discovery.ranking import DiscoverConfig
 from circuits.discovery.sparse_feature import discover
@@ -18,6 +18,7 @@ from circuits.verification.estimator_agreement import agreement
 from circuits.verification.faithfulness_curves import Scale, Setting, areas, what_each_adds
 from circuits.verification.verify import VerifyConfig, verify
 from hooked_qwen.tokens import Batch
+from saes.nodes import NodeSet
 from tests.conftest import (
     found_and_verified,
     full_suite,
@@ -195,11 +196,11 @@ def test_what_a_node_adds_is_what_the_circuit_loses_without_it(case):
     scale = Scale.of(setting, suite)
     nodes = [n for n in found.graph if n.kind in ("feature", "error")]
     added = what_each_adds(scale, nodes)
-    (whole,) = scale.faithfulness([nodes]).values
+    (whole,) = scale.faithfulness([NodeSet.of(nodes)]).values
     for row in added["nodes"]:
         without = [n for n in nodes if str(n) != row["id"]]
         assert row["adds"] == pytest.approx(
-            float(whole - scale.faithfulness([without]).values), abs=1e-6
+            float(whole - scale.faithfulness([NodeSet.of(without)]).values), abs=1e-6
         )
         assert row["interval"][0] <= row["adds"] <= row["interval"][1]
 
@@ -212,7 +213,7 @@ def test_a_graph_asked_to_be_faithful_is_so_as_it_stands(case, share):
     metric = metric_of("logit-difference", model, prompts)
     setting = Setting(model=model, metric=metric, prompts=prompts, to="mean", discovered=config)
     kept = [n for n in found.graph if n.kind in ("feature", "error")]
-    assert Scale.of(setting, suite).faithfulness([kept]).values >= share
+    assert Scale.of(setting, suite).faithfulness([NodeSet.of(kept)]).values >= share
     assert len(kept) < 40
     inner = nx.ancestors(found.graph, next(n for n in found.graph if n.kind == "logit"))
     assert set(kept) <= inner
@@ -353,14 +354,6 @@ def test_agreement_of_known_numbers():
     assert agreement(exact[:2], exact[:2])["spearman"] is None
     assert agreement(exact, -exact)["sign_agreement"] == 0
     assert agreement(2 * exact, exact)["intervals"]["slope"] == pytest.approx([0.5, 0.5])
-
-
-def test_nodes_group_by_site_and_kind():
-    nodes = [Node("a.0", 1, 0), Node("a.0", "error", 0), Node("a.0", 2, 1)]
-    assert by_site(nodes) == {
-        ("a.0", "feature"): [nodes[0], nodes[2]],
-        ("a.0", "error"): [nodes[1]],
-    }
 
 
 @pytest.mark.parametrize("field", ["nodes", "steps", "batch_size"])

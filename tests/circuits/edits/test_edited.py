@@ -21,6 +21,7 @@ from circuits.metrics.metric import logit_difference
 from hooked_qwen.forward import last_logits
 from hooked_qwen.hooks import intervene
 from hooked_qwen.sites import Site
+from tests.circuits.dense import dense, nearer, ranking_of, responding_as_clean
 from tests.conftest import full_suite, toy, toy_hf, toy_prompts
 
 STREAM = Site("resid_post", 1)
@@ -37,7 +38,7 @@ def active(case, n=3):
     """The strongest features of the stream on the prompts, at every position."""
     model, suite, prompts, _ = case
     (state,) = batches(model, suite, prompts, reference="patch", batch_size=4)
-    strongest = state.sites[STREAM].f_change.abs().sum((0, 1)).topk(n).indices
+    strongest = dense(state, STREAM).change.abs().sum((0, 1)).topk(n).indices
     return tuple(Node(str(STREAM), i) for i in strongest.tolist())
 
 
@@ -88,7 +89,7 @@ def test_prompts_run_as_plain_hooks_run_them(case, to):
     found = torch.cat([state.logits for state in states])
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     left = graph_left(model, suite, prompts, edit, discover_graph(case), config=config)
-    after = ablate(model, suite, prompts, edit, [], config=config)["after"]
+    after = ablate(model, suite, prompts, edit, ranking_of(suite, []), config=config)["after"]
     assert left.graph["clean_metric"] == pytest.approx(after, abs=1e-5)
     assert left.graph["ablation"] == {"to": to, "features": [str(n) for n in nodes]}
 
@@ -126,15 +127,16 @@ def test_what_stands_at_a_cut_site_is_what_arrives_less_what_is_cut(case):
     (plain,) = batches(model, suite, prompts, reference="patch", batch_size=4)
     edit = Edit(ablated=active(case))
     (state,) = edited_states(model, suite, prompts, edit, config=DiscoverConfig())
-    nodes, before, dictionary = state.sites[STREAM], plain.sites[STREAM], suite[STREAM]
+    nodes, before, dictionary = state.features[str(STREAM)].f, dense(plain, STREAM), suite[STREAM]
     cut = [int(n.feature) for n in edit.ablated]
     expected = before.f.clone()
     expected[..., cut] = 0
-    torch.testing.assert_close(nodes.f, expected)
-    torch.testing.assert_close(nodes.error, before.error)
-    torch.testing.assert_close(dictionary.decode(nodes.f) + nodes.error, state.values[STREAM])
-    again = dictionary.encode(state.values[STREAM])
-    assert ((again != 0) & (nodes.f == 0)).any(), "the case should show what is avoided"
+    torch.testing.assert_close(nodes.dense(), expected)
+    error = state.errors[STREAM].error
+    torch.testing.assert_close(error, plain.errors[STREAM].error)
+    torch.testing.assert_close(dictionary.decode(nodes) + error, state.values[STREAM])
+    again = dictionary.encode(state.values[STREAM]).dense()
+    assert ((again != 0) & (nodes.dense() == 0)).any(), "the case should show what is avoided"
 
 
 @pytest.mark.parametrize("to", ["zero", "patch"])
@@ -148,7 +150,7 @@ def test_effects_in_the_edited_model_are_exact(case, to):
     for node, effects in zip(nodes, found, strict=True):
         site, at = Site.parse(node.site), node.position
         value = state.values[site].clone()
-        value[:, at] += state.sites[site].error_change[:, at]
+        value[:, at] += state.errors[site].change[:, at]
         with state.under(state.every_row), intervene(model, {site: lambda _, value=value: value}):
             logits = last_logits(model, prompts.clean)
         gap = metric(logits, state.rows) - metric(state.logits, state.rows)
@@ -160,25 +162,18 @@ def test_edges_in_the_edited_model_agree_with_path_patching_on_small_moves(case)
     model, suite, prompts, metric = case
     edit = Edit(ablated=active(case))
     (state,) = edited_states(model, suite, prompts, edit, config=DiscoverConfig())
-    small = {
-        site: dataclasses.replace(
-            nodes,
-            f_reference=nodes.f + 1e-4 * nodes.f_change,
-            error_reference=nodes.error + 1e-4 * nodes.error_change,
-            slope=(nodes.f != 0).to(nodes.f),
-        )
-        for site, nodes in state.sites.items()
-    }
+    state = responding_as_clean(nearer(state, 1e-4))
     cut = [int(n.feature) for n in edit.ablated]
     (plain,) = batches(model, suite, prompts, reference="patch", batch_size=4)
-    arriving = plain.sites[STREAM].f
-    small[STREAM] = dataclasses.replace(small[STREAM], slope=(arriving != 0).to(arriving))
-    state = dataclasses.replace(state, sites=small, embed_change=1e-4 * state.embed_change)
+    arriving = dataclasses.replace(
+        state.features[str(STREAM)], slope=plain.features[str(STREAM)].f.on()
+    )
+    state = dataclasses.replace(state, features=state.features | {str(STREAM): arriving})
     gradients = gradients_at_clean(model, suite, state, metric)
-    on = (small[STREAM].f[:, 5] != 0).any(0).nonzero().flatten().tolist()
+    on = (dense(state, STREAM).f[:, 5] != 0).any(0).nonzero().flatten().tolist()
     targets = [Node(str(STREAM), i, 5) for i in on if i not in cut][:3]
     targets.append(Node(str(STREAM), "error", 5))
-    change = small[Site("mlp_out", 1)].f_change[:, 5].abs().sum(0).topk(3).indices.tolist()
+    change = dense(state, "mlp_out.1").change[:, 5].abs().sum(0).topk(3).indices.tolist()
     sources = [Node("mlp_out.1", i, 5) for i in change] + [Node("mlp_out.1", "error", 5)]
     edges = [(s, t) for s in sources for t in targets]
     weights = edge_weights(model, suite, state, gradients, metric, [*sources, *targets])

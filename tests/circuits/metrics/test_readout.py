@@ -25,6 +25,7 @@ from hooked_qwen.load import hook
 from hooked_qwen.sites import Site
 from saes.dictionary import DictionarySpec
 from saes.suite import Suite
+from tests.circuits.dense import dense, ranking_of
 from tests.conftest import (
     found_and_verified,
     full_suite,
@@ -72,7 +73,7 @@ def relu_suite():
 
 def on_most(model, suite, prompts):
     (state,) = batches(model, suite, prompts, reference="patch", batch_size=3)
-    f = state.sites[Site.parse(FEATURE_SITE)].f[:, AT]
+    f = dense(state, FEATURE_SITE).f[:, AT]
     return int((f > 0).sum(0).argmax())
 
 
@@ -100,7 +101,7 @@ def test_a_readout_s_value_is_that_of_a_plain_hook(case):
 
 def test_a_feature_s_value_is_its_activation_by_the_formula(case, feature):
     model, suite, prompts = case
-    dictionary, index = suite[Site.parse(FEATURE_SITE)], int(feature.split("/")[1].split("@")[0])
+    dictionary, index = suite[FEATURE_SITE], int(feature.split("/")[1].split("@")[0])
     x = site_tensor(prompts.clean.tokens, lambda hf: hf.model.layers[1].post_attention_layernorm)[
         :, AT
     ]
@@ -238,7 +239,8 @@ def test_an_ablation_is_measured_on_what_the_site_then_holds(case):
     model, suite, prompts = case
     config = DiscoverConfig(metric=PROBE)
     nodes = (Node("resid_post.1", "error"), *(Node("resid_post.1", i) for i in range(20)))
-    result = ablate(model, suite, prompts, edits.Edit(ablated=nodes), [], config=config)
+    edit, ranking = edits.Edit(ablated=nodes), ranking_of(suite, [])
+    result = ablate(model, suite, prompts, edit, ranking, config=config)
     expected = suite[Site("resid_post", 1)].b_dec @ DIRECTION + 0.5
     assert result["after"] == pytest.approx(float(expected), abs=1e-5)
 
@@ -262,7 +264,8 @@ def test_a_function_of_logits_is_a_metric_like_those_with_names(case, estimator)
     assert "difference" in [n.feature for n in found.graph if n.kind == "logit"]
     json.dumps(as_json(found.graph))
     edit = edits.Edit(ablated=(Node("resid_post.1", "error"),))
-    results = [ablate(model, suite, prompts, edit, [], config=c) for c in (config, own)]
+    ranking = ranking_of(suite, [])
+    results = [ablate(model, suite, prompts, edit, ranking, config=c) for c in (config, own)]
     for field in ("before", "after", "accuracy_after"):
         assert results[1][field] == pytest.approx(results[0][field], abs=1e-6)
 

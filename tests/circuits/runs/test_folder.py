@@ -227,7 +227,7 @@ def test_the_seed_of_a_run_is_that_of_its_checks(made, tmp_path, quick_verify):
         (("--features", "resid_post.0/3@-1"), "no node is called 'resid_post.0/3@-1'"),
         (("--features", "resid_post.0/1_0"), "no node is called 'resid_post.0/1_0'"),
         (("--features", "resid_post.0/3,resid_post.0/3"), "resid_post.0/3 is named twice"),
-        (("--features", "resid_post.0/3,resid_post.00/3"), "resid_post.0/3 is named twice"),
+        (("--features", "resid_post.0/3,resid_post.00/3"), "no dictionary for resid_post.00/3"),
         (("--features", "resid_post.0/3@1,resid_post.0/3"), "at every position"),
         (("--top", "0"), "expected --top 1 to"),
         (("--top", "-2"), "expected --top 1 to"),

@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 import torch
 
-from circuits.ablation.exact_effects import all_nodes, masks_of
 from circuits.ablation.faithfulness import metric_with
+from circuits.attribution.node_effects import NodeEffects
 from circuits.discovery.ranking import DiscoverConfig
 from circuits.discovery.sparse_feature import discover
 from circuits.graph import Node
@@ -20,6 +20,8 @@ from hooked_qwen.hooks import intervene
 from hooked_qwen.progress import silent
 from hooked_qwen.sites import Site
 from saes.evaluation.baselines import neurons
+from saes.nodes import NodeSet
+from tests.circuits.dense import dense, nodes_that_move
 from tests.conftest import found_and_verified, full_suite, toy, toy_prompts
 
 
@@ -78,7 +80,9 @@ def test_the_pool_does_not_depend_on_the_estimator(case):
 
 def test_strong_nodes_that_the_graph_lacks_are_listed():
     nodes = [Node("mlp_out.0", i, 0) for i in range(6)]
-    ranking = [(node, 1.0 - 0.1 * i) for i, node in enumerate(nodes)]
+    ranking = NodeEffects.listed(
+        ["embed", "mlp_out.0"], [(node, 1.0 - 0.1 * i) for i, node in enumerate(nodes)]
+    )
     exact = torch.tensor([[1.0], [0.4], [-3.0], [0.1], [0.7], [-0.9]]).double()
     estimates = torch.tensor([[e] for _, e in ranking]).double()
     found = pool_agreement(
@@ -93,6 +97,17 @@ def test_strong_nodes_that_the_graph_lacks_are_listed():
     assert list(missed) == ["mlp_out.0/2@0", "mlp_out.0/5@0", "mlp_out.0/4@0"]
 
 
+def numbers(record, path=""):
+    """The values of a record, by where each stands."""
+    if not isinstance(record, dict | list):
+        return {path: record}
+    items = record.items() if isinstance(record, dict) else enumerate(record)
+    found = {}
+    for key, value in items:
+        found |= numbers(value, f"{path}/{key}")
+    return found
+
+
 def test_a_quick_check_measures_the_same_nodes_and_edges_and_three_sizes(case):
     model, suite, prompts = case
     config = DiscoverConfig(estimator="patching", nodes=12)
@@ -101,8 +116,8 @@ def test_a_quick_check_measures_the_same_nodes_and_edges_and_three_sizes(case):
         model, suite, prompts, found.graph, found.ranking,
         discovered=config, config=VerifyConfig(level="quick"),
     )  # fmt: skip
-    assert quick["nodes"] == full["nodes"]
-    assert quick["edges"] == full["edges"]
+    for part in ("nodes", "edges"):
+        assert numbers(quick[part]) == pytest.approx(numbers(full[part]), abs=1e-12)
     assert quick["curves"]["sizes"] == [10, 100, full["curves"]["sizes"][-1]]
     assert quick["each_adds"] == full["each_adds"] | {"nodes": []}
     assert "pool" not in quick
@@ -123,27 +138,21 @@ def test_a_coordinate_kept_is_kept_whole(case):
     coordinates = neurons(suite)
     scale = Scale.of(dataclasses.replace(setting, to="patch"), coordinates)
     (state,) = scale.states
-    for site, nodes in state.sites.items():
-        assert torch.equal(nodes.f, state.values[site])
-    changed = all_nodes(coordinates, state, positions="keep")
+    for name in coordinates:
+        assert torch.equal(dense(state, name).f, state.values[Site.parse(name)])
+    changed = nodes_that_move(coordinates, state)
     assert len(changed) == len(set(changed)) <= 9 * 24 * 6
     # Half of the coordinates: what stands at a site is the clean value there, else the patch's.
-    some = changed[::2]
-    kept = masks_of(coordinates, some, scale.setting.n_positions)
-
-    def mixed(site):
-        clean, patch = state.values[site], state.sites[site].f_reference
-        return lambda _: torch.where(kept[site].feature, clean, patch)
-
     last = Site("resid_post", 2)
-    with intervene(model, {last: mixed(last)}):
+    some = {n for n in changed[::2] if n.site == str(last)}
+    stays = torch.zeros(6, 24, dtype=torch.bool)
+    for node in some:
+        stays[node.position, node.feature] = True
+    half = torch.where(stays, state.values[last], dense(state, last).reference)
+    with intervene(model, {last: lambda _: half}):
         expected = metric(last_logits(model, prompts.clean), state.rows)
-    only_last = [n for n in changed if n.site != str(last)] + [
-        n for n in some if n.site == str(last)
-    ]
-    found = metric_with(
-        model, coordinates, scale.states, metric,
-        masks_of(coordinates, only_last, scale.setting.n_positions), "patch", None,
-    )  # fmt: skip
+    kept = NodeSet.of([n for n in changed if n.site != str(last) or n in some])
+    found = metric_with(model, coordinates, scale.states, metric, kept, "patch", None)
     torch.testing.assert_close(found, expected)
-    assert float(scale.faithfulness([changed]).values) == pytest.approx(1, abs=1e-6)
+    everything = scale.faithfulness([NodeSet.of(changed)])
+    assert float(everything.values) == pytest.approx(1, abs=1e-6)

@@ -51,7 +51,7 @@ def test_its_features_are_folded_by_its_own_formula():
     x, _ = batches[0].pair(IN, OUT)
     w = trainer.weights
     f = gain * (trainer.source.apply(x) @ w.W_enc.T + w.b_enc).relu()
-    raw = trainer.finish().encode(x) * trainer.target.scale
+    raw = trainer.finish().encode(x).dense() * trainer.target.scale
     torch.testing.assert_close(raw, f, atol=1e-4, rtol=1e-4)
 
 

@@ -58,7 +58,7 @@ def test_the_linear_control_is_the_best_map_of_its_rank(model, name, k):
     torch.testing.assert_close(linear(x), expected(x), atol=1e-8, rtol=1e-8)
     torch.testing.assert_close(linear(new), expected(new), atol=1e-8, rtol=1e-8)
     assert (linear.source, linear.target) == (dictionary.source, dictionary.target)
-    active = (linear.encode(new) != 0).sum(-1)
+    active = (linear.encode(new).dense() != 0).sum(-1)
     assert (active == k).all()
 
 
@@ -103,9 +103,9 @@ def test_neurons_are_the_dictionary_that_their_matrices_say(model):
         f = dictionary.encode(x)
         assert dictionary.n_features == x.shape[-1]
         assert torch.equal(dictionary.decode(f), x)
-        assert torch.equal(f, plain.encode(x))
+        assert torch.equal(f.dense(), plain.encode(x).dense())
         torch.testing.assert_close(plain.decode(f), x)
-        torch.testing.assert_close(dictionary.along(g), plain.along(g))
+        torch.testing.assert_close(dictionary.along(g, f.index), plain.along(g, f.index))
 
 
 def test_features_of_the_stream_stay_beside_neurons_inside_mlps(model):
@@ -158,7 +158,7 @@ def test_the_untrained_control_is_as_sparse_where_no_k_is_recorded(model):
     spec = DictionarySpec(source=MLP, target=MLP, architecture="relu")
     dictionary = random_dictionary(spec)
     x, _ = plain_values(model, FITTED, dictionary)
-    l0 = float((dictionary.encode(x) != 0).double().sum(-1).mean())
+    l0 = float((dictionary.encode(x).dense() != 0).double().sum(-1).mean())
     (judged,) = controls.judge(model, [dictionary], JUDGED, fitted_on=FITTED)
     assert judged.controls["untrained"].l0 <= round(l0)
     (control,) = controls.untrained(toy_suite("mlp_out.1")).values()
@@ -174,13 +174,13 @@ def test_untrained_dictionaries_have_the_shape_of_the_trained(model):
     suite = full_suite()
     control = controls.untrained(suite, seed=3)
     assert list(control) == list(suite)
-    for site, dictionary in control.items():
-        assert (dictionary.source, dictionary.target) == (site, site)
-        assert dictionary.W_dec.shape == suite[site].W_dec.shape
+    for name, dictionary in control.items():
+        assert (dictionary.source, dictionary.target) == (Site.parse(name),) * 2
+        assert dictionary.W_dec.shape == suite[name].W_dec.shape
         torch.testing.assert_close(
             dictionary.W_dec.norm(dim=-1), torch.ones(20, dtype=torch.float64)
         )
-        at_the_mean = dictionary.encode(suite[site].b_dec)
+        at_the_mean = dictionary.encode(suite[name].b_dec).dense()
         torch.testing.assert_close(at_the_mean, torch.zeros_like(at_the_mean), atol=1e-12, rtol=0)
     again, other = controls.untrained(suite, seed=3), controls.untrained(suite, seed=90)
     assert torch.equal(control[MLP].W_dec, again[MLP].W_dec)

@@ -109,7 +109,7 @@ def test_every_figure_equals_its_formula(model, name):
     (quality,) = evaluate(model, [dictionary], BLOCKS)
     source, target = dictionary.source, dictionary.target
     x, y = (plain_values(model, BLOCKS, site)[0] for site in (source, target))
-    f, y_hat = dictionary.encode(x), dictionary(x)
+    f, y_hat = dictionary.encode(x).dense(), dictionary(x)
     assert quality.fvu == quality.fvu_all == pytest.approx(fvu(y, y_hat), rel=1e-6)
     fires = f > 0
     assert quality.l0 == pytest.approx(float(fires.sum(-1).double().mean()))
@@ -157,7 +157,7 @@ def test_norm_outliers_count_in_the_figures_called_all_and_in_no_other(with_outl
     assert quality.fvu == pytest.approx(fvu(y[inlier], y_hat[inlier]), rel=1e-6)
     assert quality.fvu_all == pytest.approx(fvu(y, y_hat), rel=1e-6)
     assert quality.fvu != pytest.approx(quality.fvu_all, rel=0.1)
-    fires = dictionary.encode(y[inlier]) > 0
+    fires = dictionary.encode(y[inlier]).dense() > 0
     assert quality.l0 == pytest.approx(float(fires.sum(-1).double().mean()))
 
 
@@ -227,7 +227,7 @@ def test_negative_features_of_a_signed_dictionary_count_as_active(model):
     spec = DictionarySpec(source=MLP, target=MLP, k=5, signed=True)
     dictionary = random_dictionary(spec, width=6)
     (y,) = plain_values(model, BLOCKS, MLP)
-    assert (dictionary.encode(y) < 0).any()
+    assert (dictionary.encode(y).dense() < 0).any()
     (quality,) = evaluate(model, [dictionary], BLOCKS)
     assert quality.l0 == 5
 
@@ -237,7 +237,7 @@ def test_the_histogram_of_densities_counts_every_feature_that_fired(model):
     dictionary.b_enc[:2] = -1e6
     (quality,) = evaluate(model, [dictionary], BLOCKS)
     (y,) = plain_values(model, BLOCKS, MLP)
-    density = (dictionary.encode(y) > 0).double().mean(0).numpy()
+    density = (dictionary.encode(y).dense() > 0).double().mean(0).numpy()
     ends = np.array([0, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1])
     expected = [int(((density > a) & (density <= b)).sum()) for a, b in pairwise(ends)]
     assert list(quality.density.values()) == expected
@@ -311,13 +311,14 @@ def test_dictionaries_spliced_together_each_read_what_those_before_left(model):
         return value
 
     transcoder, source = suite[MLP], Site("mlp_in", 1)
-    edits = {**suite, source: keep}
+    sites = suite.writes
+    edits = {**{site: suite[site] for site in sites}, source: keep}
     edits[MLP] = lambda _: transcoder(read["source"])
     clean, p = cross_entropy(model, BLOCKS)
     spliced, q = cross_entropy(model, BLOCKS, edits)
-    zero, _ = cross_entropy(model, BLOCKS, dict.fromkeys(suite, torch.zeros_like))
-    means = dict(zip(suite, (y.mean(0) for y in plain_values(model, BLOCKS, *suite)), strict=True))
-    fill = {site: lambda y, site=site: means[site].expand_as(y) for site in suite}
+    zero, _ = cross_entropy(model, BLOCKS, dict.fromkeys(sites, torch.zeros_like))
+    means = dict(zip(sites, (y.mean(0) for y in plain_values(model, BLOCKS, *sites)), strict=True))
+    fill = {site: lambda y, site=site: means[site].expand_as(y) for site in sites}
     mean, _ = cross_entropy(model, BLOCKS, fill)
     found = (joint.ce_clean, joint.ce_spliced, joint.ce_zero, joint.ce_mean)
     assert found == pytest.approx((clean, spliced, zero, mean), rel=1e-5)

@@ -177,7 +177,7 @@ def test_the_model_is_read_at_the_dictionarys_source(toy_model, architecture, si
     )
     with torch.no_grad(), capture(toy_model, [SITE]) as seen:
         run_through(toy_model, whole(tokens), 1)
-    f = reads.encode(seen[SITE])
+    f = reads.encode(seen[SITE]).dense()
     for place, feature in enumerate(wanted):
         values = f[..., feature]
         assert float(found.fired[place]) == float((values > 0).sum())

@@ -87,7 +87,7 @@ def test_a_store_holds_the_examples_of_every_dictionary(model, suite, tmp_path):
     with torch.no_grad(), capture(model, [d.source for d in suite]) as seen:
         run_through(model, batch, 2)
     for each in suite:
-        f, found = each.encode(seen[each.source]), store.examples(each)
+        f, found = each.encode(seen[each.source]).dense(), store.examples(each)
         assert found.tokens == CONFIG.tokens
         for i in range(each.n_features):
             assert found.density(i) == pytest.approx(float((f[..., i] > 0).double().mean()))

@@ -130,24 +130,24 @@ def test_what_could_not_be_loaded_is_not_saved(tmp_path):
 def test_where_two_write_one_site_the_choice_picks(suite, mlp):
     folder, (sae, transcoder, attention) = suite
     loaded = load_suite(folder, mlp=mlp)
-    assert list(loaded) == [Site("attn_out", 0), HERE]
+    assert list(loaded) == ["attn_out.0", str(HERE)]
     assert same(loaded[HERE], sae if mlp == "sae" else transcoder)
     assert same(loaded[Site("attn_out", 0)], attention)
     read = [HERE] if mlp == "sae" else [THERE]
-    assert loaded.sources == [Site("attn_out", 0), *read]
+    assert loaded.reads == [Site("attn_out", 0), *read]
 
 
 @pytest.mark.parametrize("mlp", ["sae", "transcoder"])
 def test_a_site_with_one_dictionary_keeps_it(tmp_path, mlp):
     folder = tmp_path / "alone"
     ours.save_dictionary(dictionary(source=THERE), folder, card=CARD)
-    assert list(load_suite(folder, mlp=mlp)) == [HERE]
+    assert list(load_suite(folder, mlp=mlp)) == [str(HERE)]
 
 
 def test_a_folder_that_is_not_listed_does_not_belong(suite):
     folder, (sae, *_) = suite
     ours.save_suite_index(folder, [sae.spec.name])
-    assert list(load_suite(folder, mlp="transcoder")) == [HERE]
+    assert list(load_suite(folder, mlp="transcoder")) == [str(HERE)]
     assert same(load_suite(folder)[HERE], sae)
 
 

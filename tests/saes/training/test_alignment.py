@@ -21,7 +21,7 @@ SPEC = DictionarySpec(source=Site("mlp_out", 1), target=Site("mlp_out", 1), k=4)
 
 
 def results(dictionary, x):
-    return [t.numpy().tobytes() for t in (dictionary.encode(x), dictionary(x))]
+    return [t.numpy().tobytes() for t in (dictionary.encode(x).dense(), dictionary(x))]
 
 
 def only(folder):

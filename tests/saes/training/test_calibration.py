@@ -21,7 +21,7 @@ ARCHITECTURES = ("batch-topk", "matryoshka")
 
 def mean_l0(dictionary, batches):
     x = torch.cat([batch.pair(dictionary.source, dictionary.target)[0] for batch in batches])
-    return float((dictionary.encode(x) != 0).sum(-1).float().mean())
+    return float((dictionary.encode(x).dense() != 0).sum(-1).float().mean())
 
 
 @pytest.mark.parametrize("average", [0.0, 0.9])

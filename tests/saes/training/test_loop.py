@@ -184,7 +184,7 @@ def test_the_folded_dictionary_is_the_normalised_one(spec):
     (stretched,) = fit(moved(planted(100)), [spec], config=CONFIG)
     (batch,) = planted(1, 50, seed=5)
     x = batch.values[spec.source]
-    f, raw = plain.dictionary.encode(x), stretched.dictionary.encode(7 * x + 11)
+    f, raw = plain.dictionary.encode(x).dense(), stretched.dictionary.encode(7 * x + 11).dense()
     torch.testing.assert_close(raw, 7 * f, atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(
         stretched.dictionary(7 * x + 11), 7 * plain.dictionary(x) + 11, atol=1e-6, rtol=1e-6

@@ -58,7 +58,7 @@ def test_unseen_activations_are_reconstructed_with_as_many_features_as_asked(rec
     architecture, dictionaries = recovered
     dictionary = dictionaries[kind]
     x, y = unseen(dictionary.source)
-    l0 = float((dictionary.encode(x) > 0).sum(-1).float().mean())
+    l0 = float((dictionary.encode(x).dense() > 0).sum(-1).float().mean())
     assert fvu(y, dictionary(x)) < 0.25
     k = RECIPES[architecture]["k"]
     if k is not None:
@@ -72,7 +72,7 @@ def test_the_prefixes_of_a_matryoshka_reconstruct_alone():
     x, y = unseen()
 
     def of_prefix(dictionary, n):
-        f = dictionary.encode(x)
+        f = dictionary.encode(x).dense()
         return fvu(y, f[:, :n] @ dictionary.W_dec[:n] + dictionary.b_dec)
 
     rising = [of_prefix(nested, n) for n in (12, 24, 48)]
@@ -84,7 +84,7 @@ def test_a_nested_topk_keeps_its_k():
     nested = train("topk", k=3, prefixes=(24,), steps=300)
     x, _ = unseen()
     assert nested.spec.architecture == "topk"
-    assert (nested.encode(x) > 0).sum(-1).max() <= 3
+    assert (nested.encode(x).dense() > 0).sum(-1).max() <= 3
 
 
 @pytest.mark.parametrize(("architecture", "most"), [("topk", 1.0), ("jumprelu", 0.05)])
@@ -107,7 +107,7 @@ def test_a_skip_connection_takes_what_is_linear(architecture, most):
     (batch,) = linear(1)
     x, y = batch.pair(IN, OUT)
     assert fvu(y, trained.dictionary(x)) < 0.005
-    assert (trained.dictionary.encode(x) > 0).sum(-1).float().mean() <= most
+    assert (trained.dictionary.encode(x).dense() > 0).sum(-1).float().mean() <= most
 
 
 def test_features_that_no_token_chooses_come_back():

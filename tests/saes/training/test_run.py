@@ -61,7 +61,7 @@ def test_a_run_writes_a_suite_that_loads_with_its_quality(model, tmp_path):
     quality = train(model, tmp_path / "suite")
     names = ["mlp_in.1-mlp_out.1", "mlp_out.1", "attn_out.0"]
     assert json.loads((tmp_path / "suite/suite.json").read_text())["dictionaries"] == sorted(names)
-    assert set(load_suite(tmp_path / "suite")) == {Site("attn_out", 0), Site("mlp_out", 1)}
+    assert set(load_suite(tmp_path / "suite")) == {"attn_out.0", "mlp_out.1"}
     for name, figures in zip(names, quality, strict=True):
         record = json.loads((tmp_path / "suite" / name / "dictionary.json").read_text())
         assert record["metrics"] == asdict(figures)

@@ -61,7 +61,7 @@ def test_a_training_tells_how_it_goes(model, tmp_path):
     assert [of[1:3] for of in steps] == [(n, 12) for n in range(1, 13)]
     assert all(note.startswith("loss ") and note.endswith("/s") for *_, note in steps)
     assert quality.l0 == pytest.approx(3, abs=0.2)
-    assert set(load_suite(tmp_path / "suite")) == {SPEC.target}
+    assert set(load_suite(tmp_path / "suite")) == {str(SPEC.target)}
 
 
 def test_what_is_shown_of_a_training_is_read_once_a_second(model, tmp_path, monkeypatch):

@@ -1,0 +1,201 @@
+"""Memory and time of discover, verify and ablate as dictionaries grow wider and prompts more.
+
+    python -m benchmarks.memory [--widths N ...] [--prompts N ...] [--work DIR] [--quick]
+
+A random Qwen3 (4 layers, d 1,024) with one TopK dictionary (k 50, negative features kept, the shape
+of Qwen-Scope's) for each layer's stream, on random pairs of prompts of ten tokens that differ in
+one. Each case runs in a process of its own, with memory for one dictionary. What is told is the
+peak beyond the model and one dictionary, in MB, and the seconds of each verb.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import psutil
+import torch
+from transformers import Qwen3Config, Qwen3ForCausalLM
+
+from circuits.discovery.ranking import DiscoverConfig
+from circuits.discovery.sparse_feature import discover
+from circuits.edits.ablate import ablate
+from circuits.edits.edit import Edit
+from circuits.edits.edited import graph_left
+from circuits.graph import ordered
+from circuits.prompts import EncodedPrompts, Prompt
+from circuits.verification.verify import VerifyConfig, verify
+from hooked_qwen.load import hook
+from hooked_qwen.sites import Site
+from hooked_qwen.tokens import Batch
+from saes.dictionary import DictionarySpec, SparseDictionary
+from saes.formats import ours
+from saes.suite import load_suite
+
+RESULTS = Path(__file__).parent / "results" / "memory.json"
+LAYERS, WIDTH, VOCABULARY, TOKENS, K = 4, 1024, 4096, 10, 50
+WIDTHS, PROMPTS = (4096, 32_768, 131_072), (40, 400)
+VERBS = ("discover", "verify", "ablate")
+RESET = Path("/proc/self/clear_refs")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One process."""
+
+    features: int
+    prompts: int
+    dictionaries: str
+
+
+def main() -> None:
+    """Run every case, print the table; write the results unless `--quick`."""
+    parser = argparse.ArgumentParser("python -m benchmarks.memory")
+    parser.add_argument("--widths", type=int, nargs="+", default=WIDTHS)
+    parser.add_argument("--prompts", type=int, nargs="+", default=PROMPTS)
+    parser.add_argument("--work", type=Path, help="dictionaries are kept there")
+    parser.add_argument("--quick", action="store_true", help="small; nothing is written")
+    parser.add_argument("--case", help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.case:
+        print(json.dumps(measure(Case(**json.loads(chosen.case)))))
+        return
+    if not RESET.exists():
+        raise SystemExit("peak memory is measured on Linux only")
+    if chosen.quick:
+        chosen.widths, chosen.prompts = [1024, 2048], [8]
+    with TemporaryDirectory() as temporary:
+        work = chosen.work or Path(temporary)
+        rows = [_row(work, m, n) for m in chosen.widths for n in chosen.prompts]
+    print(table(rows))
+    if not chosen.quick:
+        RESULTS.write_text(json.dumps({"torch": torch.__version__, "rows": rows}, indent=1) + "\n")
+
+
+def _row(work: Path, features: int, prompts: int) -> dict[str, Any]:
+    folder = work / f"{features}"
+    if not folder.exists():
+        write_dictionaries(folder, features)
+    case = json.dumps(asdict(Case(features, prompts, str(folder))))
+    command = [sys.executable, "-m", "benchmarks.memory", "--case", case]
+    # Freed memory goes back to the system, so that the peak is what was held.
+    tuned = os.environ | {"MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_TRIM_THRESHOLD_": "0"}
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=tuned)
+    row = json.loads(done.stdout.splitlines()[-1])
+    print(row, file=sys.stderr)
+    return row
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """A line for each case."""
+    heads = [f"{verb}, {unit}" for verb in VERBS for unit in ("MB", "s")]
+    lines = [
+        f"| features | prompts | {' | '.join(heads)} |",
+        "|" + "---|" * (len(heads) + 2),
+    ]
+    for row in rows:
+        cells = [f"{row[verb][unit]:,.0f}" for verb in VERBS for unit in ("mb", "s")]
+        lines.append(f"| {row['features']:,} | {row['prompts']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def write_dictionaries(folder: Path, features: int) -> None:
+    """Random dictionaries with unit rows, the encoder the decoder's transpose."""
+    ours.save((_random_dictionary(features, layer) for layer in range(LAYERS)), folder)
+
+
+def _random_dictionary(features: int, layer: int) -> SparseDictionary:
+    generator = torch.Generator().manual_seed(layer)
+    rows = torch.randn(features, WIDTH, generator=generator)
+    rows /= rows.norm(dim=-1, keepdim=True)
+    site = Site("resid_post", layer)
+    spec = DictionarySpec(source=site, target=site, k=K, signed=True)
+    weights = {"W_enc": rows, "W_dec": rows.clone()}
+    weights |= {"b_enc": torch.zeros(features), "b_dec": torch.zeros(WIDTH)}
+    return SparseDictionary(spec, weights)
+
+
+def random_model() -> Any:
+    """A Qwen3 of random weights without a tokenizer."""
+    torch.manual_seed(0)
+    config = Qwen3Config(
+        vocab_size=VOCABULARY,
+        hidden_size=WIDTH,
+        intermediate_size=2 * WIDTH,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=8,
+        num_key_value_heads=2,
+        head_dim=128,
+        max_position_embeddings=64,
+    )
+    return hook(Qwen3ForCausalLM(config), name="random")
+
+
+def random_prompts(n: int) -> EncodedPrompts:
+    """Pairs that differ in their third token; the answers are two tokens at random."""
+    generator = torch.Generator().manual_seed(n)
+    clean = torch.randint(VOCABULARY, (n, TOKENS), generator=generator)
+    patch = clean.clone()
+    patch[:, 2] = torch.randint(VOCABULARY, (n,), generator=generator)
+    answers = torch.randint(VOCABULARY, (n, 2), generator=generator).tolist()
+    mask = torch.ones_like(clean, dtype=torch.bool)
+    prompt = Prompt(clean="", patch="", answer=("right",), wrong=("wrong",), where="random")
+    return EncodedPrompts(
+        prompts=(prompt,) * n,
+        clean=Batch(tokens=clean, mask=mask),
+        patch=Batch(tokens=patch, mask=mask),
+        answer_ids=tuple((right,) for right, _ in answers),
+        wrong_ids=tuple((wrong,) for _, wrong in answers),
+        columns=tuple(f"token {i}" for i in range(TOKENS)),
+    )
+
+
+def measure(case: Case) -> dict[str, Any]:
+    """Peak and time of each verb."""
+    torch.set_num_threads(1)
+    model, prompts = random_model(), random_prompts(case.prompts)
+    one = 2 * 4 * case.features * WIDTH
+    suite = load_suite(case.dictionaries, memory=1.5 * one / 1e9)
+    config = DiscoverConfig(steps=4, nodes=50)
+    before = psutil.Process().memory_info().rss
+    found: dict[str, Any] = {}
+
+    def timed(work: Callable[[], Any]) -> dict[str, float]:
+        RESET.write_text("5", encoding="utf-8")
+        start = time.perf_counter()
+        found["last"] = work()
+        peak = _peak()
+        return {"mb": (peak - before - one) / 2**20, "s": time.perf_counter() - start}
+
+    rows: dict[str, Any] = {"features": case.features, "prompts": case.prompts}
+    rows["discover"] = timed(lambda: discover(model, suite, prompts, config=config))
+    discovery = found["last"]
+    options: dict[str, Any] = {"discovered": config, "config": VerifyConfig(level="quick")}
+    graph, ranking = discovery.graph, discovery.ranking
+    rows["verify"] = timed(lambda: verify(model, suite, prompts, graph, ranking, **options))
+    edit = Edit(ablated=tuple(n for n in ordered(graph) if n.kind == "feature")[:10], to="mean")
+
+    def cut_out() -> None:
+        ablate(model, suite, prompts, edit, ranking, config=config)
+        graph_left(model, suite, prompts, edit, graph, config=config)
+
+    rows["ablate"] = timed(cut_out)
+    return rows
+
+
+def _peak() -> int:
+    """The largest resident memory since the last reset."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
+    return 1024 * int(line.split()[1])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""What a run finds is the same on another device, bit for bit, and the host seldom waits for it."""
+
+import pytest
+import torch
+
+from circuits.discovery.ranking import DiscoverConfig
+from circuits.discovery.sparse_feature import discover
+from circuits.edits import edit as edits
+from circuits.edits.ablate import ablate
+from circuits.edits.edited import graph_left
+from circuits.graph import as_json, ordered
+from circuits.metrics.readout import Readout
+from circuits.prompts import encode_prompts, read_prompts
+from circuits.runs.commands import make_prompts
+from circuits.verification.verify import VerifyConfig, verify
+from hooked_qwen.load import load
+from hooked_qwen.sites import Site
+from saes.suite import load_suite
+from tests.conftest import full_suite, padded_on_the_left, toy, toy_prompts
+
+READOUT = Readout(site=Site("resid_post", 1), direction=torch.linspace(-1, 1, 24))
+CONFIGS = {
+    "ig": DiscoverConfig(batch_size=3, nodes=20),
+    "ig-inputs": DiscoverConfig(estimator="ig-inputs", positions="sum", batch_size=3, nodes=20),
+    "patching": DiscoverConfig(estimator="patching", reference="mean", nodes=20),
+    "relp": DiscoverConfig(estimator="relp", metric="log-probability", nodes=20),
+    "exact": DiscoverConfig(estimator="exact", reference="zero", nodes=20, edge_steps=2),
+    "kl": DiscoverConfig(metric="kl", influence=0.8, nodes=20),
+    "feature": DiscoverConfig(metric="feature:resid_post.2/3", estimator="patching", nodes=20),
+    "readout": DiscoverConfig(metric=READOUT, positions="end", nodes=20),
+}
+
+
+def everything(device, config, level):
+    """Graph, verification and ablations, as plain values."""
+    model = toy(dtype=torch.float32).to(device)
+    suite, prompts = full_suite(dtype=torch.float32), toy_prompts(n=4, length=4)
+    if config.positions != "keep":
+        prompts = padded_on_the_left(prompts)
+    found = discover(model, suite, prompts, config=config)
+    graph, ranking = found.graph, found.ranking
+    checked = VerifyConfig(draws=1, pool=5, level=level)
+    record = verify(
+        model, suite, prompts, graph, ranking, discovered=config, config=checked, held_out=prompts
+    )
+    nodes = tuple(n for n in ordered(graph) if n.kind == "feature")[:3]
+    ablated = []
+    for to in ("patch", "mean"):
+        edit = edits.Edit(ablated=nodes, to=to)
+        ablated.append(ablate(model, suite, prompts, edit, ranking, config=config))
+        left = graph_left(model, suite, prompts, edit, graph, config=config)
+        ablated.append(as_json(left))
+    return as_json(graph), record, ablated
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_step_is_the_same_on_another_device(pretend, name):
+    config, level = CONFIGS[name], "full" if name == "ig" else "quick"
+    with pretend.strict_index():
+        there = everything("pretend", config, level)
+    here = everything("cpu", config, level)
+    for found, expected in zip(there, here, strict=True):
+        assert found == expected
+
+
+def test_the_host_seldom_waits(pretend, tmp_path):
+    """Forty prompts on the bundled model."""
+    file = tmp_path / "prompts.jsonl"
+    make_prompts("agreement_nounpp", 40, split="train", seed=0, model="bundled", out=file)
+    model, suite = load("bundled", device="pretend"), load_suite("bundled")
+    prompts = encode_prompts(read_prompts(file), model.tokenizer, positions="keep")
+    assert len(prompts) == 40
+    config = DiscoverConfig()
+    with pretend.watch() as seen:
+        found = discover(model, suite, prompts, config=config)
+    assert seen.of("sync").total() <= 150
+    with pretend.watch() as seen:
+        verify(
+            model, suite, prompts, found.graph, found.ranking,
+            discovered=config, config=VerifyConfig(),
+        )  # fmt: skip
+    assert seen.of("sync").total() <= 1000

@@ -1,0 +1,187 @@
+"""Dictionaries that read or write several sites go through discover, verify and ablate.
+
+In a model whose blocks add nothing, with features that are always on and a metric read from the
+stream, everything is linear, so estimates, oracle and intervention agree to rounding.
+"""
+
+import pytest
+import torch
+
+from circuits.ablation.exact_effects import exact_effects
+from circuits.ablation.path_patching import exact_edges
+from circuits.attribution.edges import edge_weights
+from circuits.attribution.effects import effects_by_prompt, gradients_at_clean
+from circuits.discovery.ranking import DiscoverConfig, rank_nodes, states_of
+from circuits.discovery.sparse_feature import discover
+from circuits.edits.ablate import ablate
+from circuits.edits.edit import Edit
+from circuits.edits.edited import graph_left
+from circuits.graph import as_json
+from circuits.metrics.answers import metric_of
+from circuits.metrics.readout import Readout
+from circuits.verification.verify import VerifyConfig, verify
+from hooked_qwen.load import hook
+from hooked_qwen.sites import Site
+from saes.dictionary import DictionarySpec, SparseDictionary
+from saes.nodes import Node
+from saes.suite import Suite
+from tests.conftest import toy_hf, toy_prompts
+
+D, FEATURES = 16, 6
+CHANGED = 1
+"The position at which clean and patch prompts differ."
+EXACT = {"rtol": 0.0, "atol": 1e-10}
+
+
+def dictionary(spec, seed, width):
+    """Random, every feature on whatever it reads."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64) / 4
+
+    weights = {
+        "W_enc": draw(FEATURES, width * len(spec.reads)),
+        "b_enc": torch.full((FEATURES,), 100.0, dtype=torch.float64),
+        "W_dec": draw(FEATURES, width * len(spec.writes)),
+        "b_dec": draw(width * len(spec.writes)),
+    }
+    return SparseDictionary(spec, weights)
+
+
+def cross_layer(layer, width):
+    """Reads the stream before an MLP, writes the output of that MLP and of all later ones."""
+    later = tuple(Site("mlp_out", at) for at in range(layer + 1, 3))
+    spec = DictionarySpec(
+        source=Site("resid_mid", layer),
+        target=Site("mlp_out", layer),
+        also_writes=later,
+        called=f"clt.{layer}",
+        architecture="relu",
+    )
+    return dictionary(spec, layer, width)
+
+
+def crosscoder(width):
+    """Reads and writes the stream after two layers."""
+    spec = DictionarySpec(
+        source=Site("resid_post", 0),
+        target=Site("resid_post", 0),
+        also_reads=(Site("resid_post", 1),),
+        also_writes=(Site("resid_post", 1),),
+        called="crosscoder.0-1",
+        architecture="relu",
+    )
+    return dictionary(spec, 7, width)
+
+
+@pytest.fixture(scope="module", params=["cross-layer transcoders", "crosscoder"])
+def case(request):
+    hf = toy_hf()
+    width = hf.config.hidden_size
+    for layer in hf.model.layers:
+        layer.self_attn.o_proj.weight.data.zero_()
+        layer.mlp.down_proj.weight.data.zero_()
+    model = hook(hf, name="linear")
+    if request.param == "crosscoder":
+        spec = DictionarySpec(
+            source=Site("attn_out", 2), target=Site("attn_out", 2), architecture="relu"
+        )
+        made = [crosscoder(width), dictionary(spec, 3, width)]
+    else:
+        spec = DictionarySpec(
+            source=Site("resid_post", 0), target=Site("resid_post", 0), architecture="relu"
+        )
+        made = [*(cross_layer(layer, width) for layer in range(3)), dictionary(spec, 3, width)]
+    suite = Suite({d.name: d for d in made}, {})
+    direction = torch.linspace(-1, 1, width, dtype=torch.float64)
+    config = DiscoverConfig(
+        metric=Readout(site=Site("resid_post", 2), direction=direction, position=CHANGED),
+        estimator="patching",
+        nodes=200,
+        edge_threshold=0.0,
+        batch_size=3,
+    )
+    prompts = toy_prompts(n=4)
+    metric = metric_of(config.metric, model, prompts, suite)
+    return model, suite, prompts, metric, config
+
+
+def test_names_and_sites(case):
+    _, suite, *_ = case
+    assert list(suite) in (
+        ["clt.0", "resid_post.0", "clt.1", "clt.2"],
+        ["crosscoder.0-1", "attn_out.2"],
+    )
+    name = next(iter(suite))
+    assert suite[name].name == name
+    assert len(suite.writes_of(name)) > 1
+
+
+def test_estimates_are_exact(case):
+    model, suite, prompts, metric, config = case
+    ranking, _ = rank_nodes(model, suite, prompts, metric, config=config, means=None)
+    nodes = ranking.nodes()
+    assert {n.kind for n in nodes} == {"feature", "error", "token"}
+    for state in states_of(model, suite, prompts, config, None):
+        g = gradients_at_clean(model, suite, state, metric)
+        exact = exact_effects(model, suite, state, metric, nodes)
+        assert exact.abs().max() > 0.1
+        torch.testing.assert_close(effects_by_prompt(suite, state, g, nodes), exact, **EXACT)
+
+
+def test_edges_equal_path_patching_and_add_up(case):
+    model, suite, prompts, metric, config = case
+    (state, *_) = states_of(model, suite, prompts, config, None)
+    nodes = rank_nodes(model, suite, prompts, metric, config=config, means=None)[0].nodes()
+    g = gradients_at_clean(model, suite, state, metric)
+    weights = edge_weights(model, suite, state, g, metric, nodes)
+    edges = list(weights)
+    assert len({u.site for u, _ in edges}) > 2
+    exact = exact_edges(model, suite, state, g, metric, edges).sum(1)
+    found = torch.tensor([weights[edge] for edge in edges], dtype=torch.float64)
+    torch.testing.assert_close(found, exact, **EXACT)
+    # Into the last dictionary nothing but edges of the graph carries a change.
+    last = list(suite)[-1]
+    effects = dict(zip(nodes, effects_by_prompt(suite, state, g, nodes).sum(1), strict=True))
+    for node in (n for n in nodes if n.site == last and n.kind == "feature"):
+        into = sum(w for (_, target), w in weights.items() if target == node)
+        assert into == pytest.approx(float(effects[node]), abs=1e-10)
+
+
+def test_a_graph_is_found_and_checked(case):
+    model, suite, prompts, _, config = case
+    discovery = discover(model, suite, prompts, config=config)
+    graph = discovery.graph
+    record = verify(
+        model, suite, prompts, graph, discovery.ranking, discovered=config,
+        config=VerifyConfig(to="patch", draws=1),
+    )  # fmt: skip
+    assert record["nodes"]["slope"] == pytest.approx(1.0, abs=1e-6)
+    assert record["edges"]["all"]["slope"] == pytest.approx(1.0, abs=1e-6)
+    # All nodes are kept at the last size.
+    assert record["curves"]["rows"]["circuit"]["faithfulness"][-1] == pytest.approx(1.0)
+    assert record["curves"]["empty"] == pytest.approx(graph.graph["patch_metric"], abs=1e-5)
+    names = {node["site"] for node in as_json(graph)["nodes"]}
+    assert set(suite) - {"attn_out.2"} <= names
+
+
+def test_features_are_cut_out(case):
+    """Set to zero, features take away just what they wrote."""
+    model, suite, prompts, metric, config = case
+    (state, *_) = states_of(model, suite, prompts, config, None)
+    discovery = discover(model, suite, prompts, config=config)
+    name = next(iter(suite))
+    nodes = (Node(name, 1), Node(name, 4, 3))
+    edit = Edit(ablated=nodes, to="zero")
+    result = ablate(model, suite, prompts, edit, discovery.ranking, config=config)
+    dictionary = suite[name]
+    gain = sum(part @ config.metric.direction
+               for part in dictionary.by_site(dictionary.W_dec).values())  # fmt: skip
+    for row, before in zip(result["prompts"][:3], metric.clean[:3].tolist(), strict=True):
+        f = state.features[name].f.dense()[int(result["prompts"].index(row))]
+        lost = float(f[CHANGED, 1] * gain[1])
+        assert row["before"] == pytest.approx(before, abs=1e-5)
+        assert row["after"] == pytest.approx(before - lost, abs=1e-4)
+    left = graph_left(model, suite, prompts, edit, discovery.graph, config=config)
+    assert all(left.nodes[n].get("ablated") == "zero" for n in left if n[:2] == (name, 1))
