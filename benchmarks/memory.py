@@ -1,6 +1,7 @@
 """Memory and time of discover, verify and ablate as dictionaries grow wider and prompts more.
 
-    python -m benchmarks.memory [--widths N ...] [--prompts N ...] [--work DIR] [--quick]
+    python -m benchmarks.memory [--widths N ...] [--prompts N ...] [--verbs VERB ...] [--work DIR]
+                                [--quick]
 
 A random Qwen3 (4 layers, d 1,024) with one TopK dictionary (k 50, negative features kept, the shape
 of Qwen-Scope's) for each layer's stream, on random pairs of prompts of ten tokens that differ in
@@ -53,6 +54,7 @@ class Case:
     features: int
     prompts: int
     dictionaries: str
+    verbs: tuple[str, ...] = VERBS
 
 
 def main() -> None:
@@ -60,6 +62,7 @@ def main() -> None:
     parser = argparse.ArgumentParser("python -m benchmarks.memory")
     parser.add_argument("--widths", type=int, nargs="+", default=WIDTHS)
     parser.add_argument("--prompts", type=int, nargs="+", default=PROMPTS)
+    parser.add_argument("--verbs", choices=VERBS, nargs="+", default=VERBS)
     parser.add_argument("--work", type=Path, help="dictionaries are kept there")
     parser.add_argument("--quick", action="store_true", help="small; nothing is written")
     parser.add_argument("--case", help=argparse.SUPPRESS)
@@ -73,17 +76,18 @@ def main() -> None:
         chosen.widths, chosen.prompts = [1024, 2048], [8]
     with TemporaryDirectory() as temporary:
         work = chosen.work or Path(temporary)
-        rows = [_row(work, m, n) for m in chosen.widths for n in chosen.prompts]
-    print(table(rows))
+        verbs = tuple(chosen.verbs)
+        rows = [_row(work, m, n, verbs) for m in chosen.widths for n in chosen.prompts]
+    print(table(rows, verbs))
     if not chosen.quick:
         RESULTS.write_text(json.dumps({"torch": torch.__version__, "rows": rows}, indent=1) + "\n")
 
 
-def _row(work: Path, features: int, prompts: int) -> dict[str, Any]:
+def _row(work: Path, features: int, prompts: int, verbs: tuple[str, ...]) -> dict[str, Any]:
     folder = work / f"{features}"
     if not folder.exists():
         write_dictionaries(folder, features)
-    case = json.dumps(asdict(Case(features, prompts, str(folder))))
+    case = json.dumps(asdict(Case(features, prompts, str(folder), verbs)))
     command = [sys.executable, "-m", "benchmarks.memory", "--case", case]
     # Freed memory goes back to the system, so that the peak is what was held.
     tuned = os.environ | {"MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_TRIM_THRESHOLD_": "0"}
@@ -93,15 +97,15 @@ def _row(work: Path, features: int, prompts: int) -> dict[str, Any]:
     return row
 
 
-def table(rows: list[dict[str, Any]]) -> str:
+def table(rows: list[dict[str, Any]], verbs: tuple[str, ...]) -> str:
     """A line for each case."""
-    heads = [f"{verb}, {unit}" for verb in VERBS for unit in ("MB", "s")]
+    heads = [f"{verb}, {unit}" for verb in verbs for unit in ("MB", "s")]
     lines = [
         f"| features | prompts | {' | '.join(heads)} |",
         "|" + "---|" * (len(heads) + 2),
     ]
     for row in rows:
-        cells = [f"{row[verb][unit]:,.0f}" for verb in VERBS for unit in ("mb", "s")]
+        cells = [f"{row[verb][unit]:,.0f}" for verb in verbs for unit in ("mb", "s")]
         lines.append(f"| {row['features']:,} | {row['prompts']} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -179,14 +183,16 @@ def measure(case: Case) -> dict[str, Any]:
     discovery = found["last"]
     options: dict[str, Any] = {"discovered": config, "config": VerifyConfig(level="quick")}
     graph, ranking = discovery.graph, discovery.ranking
-    rows["verify"] = timed(lambda: verify(model, suite, prompts, graph, ranking, **options))
+    if "verify" in case.verbs:
+        rows["verify"] = timed(lambda: verify(model, suite, prompts, graph, ranking, **options))
     edit = Edit(ablated=tuple(n for n in ordered(graph) if n.kind == "feature")[:10], to="mean")
 
     def cut_out() -> None:
         ablate(model, suite, prompts, edit, ranking, config=config)
         graph_left(model, suite, prompts, edit, graph, config=config)
 
-    rows["ablate"] = timed(cut_out)
+    if "ablate" in case.verbs:
+        rows["ablate"] = timed(cut_out)
     return rows
 
 

@@ -98,8 +98,15 @@ def setting(
     Sites where nothing is set are not touched. Padding is set like the rest: no real token reads
     it. `must_run` is as that of `hooked_qwen.hooks.intervene`.
 
-    Raises `ValueError` for a dictionary of the latter kind that is not in `plain`.
+    Raises `ValueError` for a dictionary of the latter kind that is not in `plain`, and for a
+    baseline of single rows with a table of positions.
     """
+    by_row = any(len(f.value) > 1 for f in baseline.features.values())
+    if entry is not None and by_row:
+        raise ValueError(
+            "the baseline has a row for each prompt, and the passes are of any text: give one that "
+            "is the same for all rows"
+        )
     chosen = [some.to(device_of(model)) for some in chosen]
     at = sorted({site for some in chosen for site in touched(suite, some)})
     names = [name for name in suite if not set(at).isdisjoint(suite.writes_of(name))]

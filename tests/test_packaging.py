@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -31,6 +32,17 @@ def test_a_wheel_holds_every_file_and_its_building_is_quiet(tmp_path):
     held = {n for n in zipfile.ZipFile(wheel).namelist() if n.startswith(PACKAGES)}
     files = (path for name in PACKAGES for path in (project / name).rglob("*") if path.is_file())
     assert held == {path.relative_to(project).as_posix() for path in files}
+
+
+def test_every_folder_with_code_is_a_listed_package():
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        listed = tomllib.load(file)["tool"]["setuptools"]["packages"]
+    found = {
+        path.parent.relative_to(ROOT).as_posix().replace("/", ".")
+        for name in PACKAGES
+        for path in (ROOT / name).rglob("*.py")
+    }
+    assert set(listed) == found
 
 
 NAMED = re.compile(r"\s*[A-Z]{3,}/([a-z][\w/-]*\.[a-z]+)\s{2,}")

@@ -237,6 +237,14 @@ def test_tokens_may_go_by_a_table_of_positions(model, batch, kind, table):
     same(outcome(model, batch, edits, suite.writes), expected)
 
 
+def test_a_baseline_of_single_rows_goes_with_no_table(model):
+    suite = suite_of("topk", *PLACES)
+    values = drawn_values(suite, ROWS, LENGTH).baseline()
+    edits = setting(model, suite, [NodeSet.of([])], values, entry=lambda: torch.zeros(1, 1).long())
+    with pytest.raises(ValueError, match="a row for each prompt"), edits:
+        pass
+
+
 def test_spared_tokens_leave_as_they_arrive(model, batch):
     """Where they are known, and where a norm tells them; at some positions none is spared."""
     suite = suite_of("topk", *PLACES)
