@@ -21,8 +21,8 @@ from typing import Any
 import networkx as nx
 
 from hooked_qwen.files import write_atomically
+from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site
-from saes.nodes import Node
 
 SCHEMA = "feature-graph/1"
 SIGNIFICANT_DIGITS = 7

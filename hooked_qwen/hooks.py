@@ -11,8 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from hooked_qwen.hook_points import hook_point
 from hooked_qwen.precision import widened
-from hooked_qwen.sites import READ_ONLY, Site, hook_point
+from hooked_qwen.sites import READ_ONLY, Site
 
 Activation = Float[Tensor, "batch pos d_model"]
 Edit = Callable[[Activation], Activation]

@@ -25,7 +25,7 @@ from transformers.activations import SiLUActivation
 from transformers.models.qwen2.modeling_qwen2 import Qwen2Attention, Qwen2MLP, Qwen2RMSNorm
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention, Qwen3MLP, Qwen3RMSNorm
 
-from hooked_qwen.sites import token_mixer
+from hooked_qwen.hook_points import token_mixer
 
 NORMS = (Qwen2RMSNorm, Qwen3RMSNorm)
 ATTENTION = (Qwen2Attention, Qwen3Attention)

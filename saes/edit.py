@@ -33,10 +33,10 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from hooked_qwen.files import write_atomically
 from hooked_qwen.hooks import Activation, capture, intervene
+from hooked_qwen.nodes import Node
 from hooked_qwen.positions import TextPositions, follow_positions
 from hooked_qwen.sites import Site
 from saes.features import Features
-from saes.nodes import Node
 from saes.suite import Suite
 
 Do = Literal["zero", "mean", "patch", "set", "scale", "add", "clamp"]

@@ -15,7 +15,7 @@ from circuits.attribution.deltas import Deltas, by_name, node_deltas
 from circuits.attribution.forward import metric_moved
 from circuits.attribution.state import BatchState
 from circuits.metrics.metric import Metric, counts, on_clean
-from saes.nodes import Node
+from hooked_qwen.nodes import Node
 from saes.suite import Suite
 
 ROWS_AT_ONCE = 256

@@ -35,9 +35,9 @@ from circuits.attribution.vjp_batches import order_of
 from circuits.metrics.metric import Metric, SiteMetric, metric_at, on_clean
 from hooked_qwen.forward import resume
 from hooked_qwen.hooks import Activation, Edit, capture, intervene
+from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site
 from saes.dictionary import SparseDictionary
-from saes.nodes import Node
 from saes.suite import Suite
 
 Edge = tuple[Node, Node]

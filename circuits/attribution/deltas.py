@@ -13,8 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.attribution.state import EMBED, BatchState
+from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site
-from saes.nodes import Node
 from saes.suite import Suite
 
 Deltas = dict[Site, Float[Tensor, "nodes batch pos d_site"]]

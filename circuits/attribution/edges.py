@@ -44,10 +44,10 @@ from circuits.attribution.state import EMBED, BatchState
 from circuits.attribution.vjp_batches import Places, Targets, order_of, places, together
 from circuits.metrics.metric import Metric, SiteMetric, reaching
 from hooked_qwen.hooks import Activation
+from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site
 from saes.dictionary import SparseDictionary
 from saes.features import Features
-from saes.nodes import Node
 from saes.suite import Suite
 
 EdgeWeights = dict[tuple[Node, Node], float]

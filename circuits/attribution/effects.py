@@ -30,8 +30,8 @@ from circuits.metrics.metric import Metric, SiteMetric, reaches, reading
 from circuits.prompts import Positions
 from hooked_qwen.forward import last_logits, resume
 from hooked_qwen.hooks import capture, intervene
+from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site
-from saes.nodes import Node
 from saes.suite import Suite
 
 Gradients = dict[Site, Float[Tensor, "batch pos d_model"]]

@@ -11,9 +11,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hooked_qwen.files import write_atomically
+from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site
 from hooked_qwen.tensor_files import read_tensors_and_metadata
-from saes.nodes import FEATURE_BITS, Node, NodeSet
+from saes.nodes import FEATURE_BITS, NodeSet
 
 ERROR, TOKEN = -1, -2
 "What stands for the feature of an error, and of a token."

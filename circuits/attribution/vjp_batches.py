@@ -14,8 +14,8 @@ from torch import Tensor
 
 from circuits.attribution.deltas import features_of, indices
 from circuits.attribution.state import BatchState
+from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site
-from saes.nodes import Node
 from saes.suite import Suite
 
 TENSOR_ROWS_AT_ONCE = 16_384

@@ -11,8 +11,8 @@ from circuits.attribution.state import BatchState
 from circuits.metrics.answers import preference_of
 from circuits.metrics.metric import Metric, on_clean, on_patch
 from circuits.prompts import EncodedPrompts
+from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site
-from saes.nodes import Node
 
 
 class Summary:

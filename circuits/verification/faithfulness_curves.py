@@ -49,8 +49,8 @@ from circuits.discovery.ranking import (
 from circuits.graph import Node, rounded
 from circuits.metrics.metric import Metric
 from circuits.prompts import EncodedPrompts
+from hooked_qwen.hook_points import has_neurons
 from hooked_qwen.progress import Report, counting, silent
-from hooked_qwen.sites import has_neurons
 from saes.evaluation.baselines import (
     features_and_neurons_inside_mlps,
     neurons,

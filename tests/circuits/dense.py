@@ -9,8 +9,8 @@ from torch import Tensor
 from circuits.attribution.effects import node_effects, node_names
 from circuits.attribution.node_effects import NodeEffects
 from circuits.attribution.state import BatchState
+from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site
-from saes.nodes import Node
 from saes.suite import Suite
 
 

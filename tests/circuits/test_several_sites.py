@@ -21,9 +21,9 @@ from circuits.metrics.answers import metric_of
 from circuits.metrics.readout import Readout
 from circuits.verification.verify import VerifyConfig, verify
 from hooked_qwen.load import hook
+from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site
 from saes.dictionary import DictionarySpec, SparseDictionary
-from saes.nodes import Node
 from saes.suite import Suite
 from tests.conftest import toy_hf, toy_prompts
 

@@ -28,11 +28,12 @@ from transformers import (
 
 from hooked_qwen import bundled
 from hooked_qwen import load as loading
+from hooked_qwen.hook_points import has_neurons, hook_point
 from hooked_qwen.hooks import capture, intervene
 from hooked_qwen.identity import identity
 from hooked_qwen.load import ARCHITECTURES, BUNDLED, hook, load, load_tokenizer
 from hooked_qwen.notices import Notice
-from hooked_qwen.sites import KINDS, Site, has_neurons, hook_point
+from hooked_qwen.sites import KINDS, Site
 from hooked_qwen.tokens import encode
 from tests.conftest import FAMILIES, PIECES, SIZES, VOCABULARY, toy_hf, toy_tokenizer
 

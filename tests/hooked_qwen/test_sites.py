@@ -6,8 +6,9 @@ import re
 import pytest
 import torch
 
+from hooked_qwen.hook_points import hook_point
 from hooked_qwen.hooks import capture, intervene
-from hooked_qwen.sites import KINDS, READ_ONLY, Site, hook_point, parse_layers
+from hooked_qwen.sites import KINDS, READ_ONLY, Site, parse_layers
 from tests.conftest import FAMILIES, SIZES, VOCABULARY, toy, toy_hf
 from tests.hooked_qwen.plain import plain_forward
 

@@ -9,11 +9,12 @@ from torch import Tensor
 
 from hooked_qwen.forward import last_logits
 from hooked_qwen.hooks import capture, intervene
+from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site
 from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.features import Features, nonzero
 from saes.intervention import Baseline, Spared, setting
-from saes.nodes import Node, NodeSet
+from saes.nodes import NodeSet
 from saes.suite import Suite
 from tests.conftest import full_suite, random_dictionary, toy, toy_prompts
 from tests.saes.formulas import KINDS, encode, suite_of

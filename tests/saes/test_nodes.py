@@ -5,8 +5,9 @@ import random
 import pytest
 import torch
 
+from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site
-from saes.nodes import Node, NodeSet
+from saes.nodes import NodeSet
 
 SITES, WIDTH, LENGTH = ("mlp_out.0", "attn_out.2", "clt"), 11, 5
 

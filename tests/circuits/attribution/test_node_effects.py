@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from circuits.attribution.node_effects import NodeEffects, keys
+from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site
-from saes.nodes import Node, NodeSet
+from saes.nodes import NodeSet
 
 NAMES = ("embed", "attn_out.0", "mlp_out.0", "clt", "resid_post.1")
 WIDTH, LENGTH = 9, 4

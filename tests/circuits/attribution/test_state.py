@@ -17,9 +17,9 @@ from circuits.prompts import EncodedPrompts
 from hooked_qwen.forward import last_logits
 from hooked_qwen.hooks import capture
 from hooked_qwen.load import hook
+from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site
 from hooked_qwen.tokens import Batch
-from saes.nodes import Node
 from tests.circuits.dense import dense
 from tests.conftest import toy_hf, toy_prompts
 from tests.saes.formulas import KINDS, encode, suite_of

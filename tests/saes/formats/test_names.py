@@ -2,7 +2,8 @@
 
 import pytest
 
-from hooked_qwen.sites import KINDS, Site, hook_point
+from hooked_qwen.hook_points import hook_point
+from hooked_qwen.sites import KINDS, Site
 from saes.formats.names import SPELLINGS, hugging_face, to_site, transformer_lens
 from tests.conftest import toy, toy_hf
 
