@@ -8,6 +8,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
+from jaxtyping import Float
+from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from hooked_qwen import bundled
@@ -191,6 +194,11 @@ class Suite(Dictionaries):
             return self._derived_reads[name]
         entry = self._entries.get(name)
         return (entry.source,) if entry else self._dictionaries[name].reads
+
+    def read(self, name: str, values: Mapping[Site, Tensor]) -> Float[Tensor, "*batch d_source"]:
+        """What a dictionary reads of the model's tensors; one in files is not read for this."""
+        found = [values[site] for site in self.reads_of(name)]
+        return found[0] if len(found) == 1 else torch.cat(found, -1)
 
     def writes_of(self, name: str) -> tuple[Site, ...]:
         """The sites that a dictionary writes; one in files is not read for this."""

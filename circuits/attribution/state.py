@@ -293,7 +293,7 @@ def site_values(
 def record(model: TransformerBridge, suite: Suite, batch: Batch) -> Recorded:
     """Run `batch` and decompose every site."""
     values, logits, arguments = site_values(model, suite, batch)
-    read = {name: dictionary.read(values) for name, dictionary in suite.items()}
+    read = {name: suite.read(name, values) for name in suite}
     encoded = {name: dictionary.encode(read[name]) for name, dictionary in suite.items()}
     outlier = outliers(suite, values, batch.mask)
     return Recorded(values, read, encoded, encoded, outlier, logits, arguments)
@@ -304,7 +304,9 @@ def outliers(
 ) -> dict[str, Bool[Tensor, "batch pos"]]:
     """Norm outliers at the sites of each dictionary, and of those that write each site."""
     at = {s: is_outlier_in_prompt(values[s], mask) for s in {*suite.reads, *suite.writes}}
-    found = {name: _any(at[s] for s in {*d.reads, *d.writes}) for name, d in suite.items()}
+    found = {
+        name: _any(at[s] for s in {*suite.reads_of(name), *suite.writes_of(name)}) for name in suite
+    }
     of_sites = {str(s): _any(found[name] for name in suite.writing(s)) for s in suite.writes}
     return found | of_sites
 
