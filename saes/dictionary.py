@@ -14,7 +14,7 @@ Axes: `features` a dictionary's latents, `d_source` and `d_target` the widths of
 writes, `slots` as in `saes.features`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
@@ -153,9 +153,8 @@ class SparseDictionary(nn.Module):
         return len(self.W_enc)
 
     def read(self, values: Mapping[Site, Tensor]) -> Float[Tensor, "*batch d_source"]:
-        """What it reads of the model's tensors: those of its sites side by side."""
-        found = [values[site] for site in self.reads]
-        return found[0] if len(found) == 1 else torch.cat(found, -1)
+        """What it reads of the model's tensors."""
+        return side_by_side(values, self.reads)
 
     def by_site(self, y: Float[Tensor, "*batch d_target"]) -> dict[Site, Tensor]:
         """What it writes, as what goes to each of its sites."""
@@ -234,6 +233,14 @@ class SparseDictionary(nn.Module):
     def forward(self, x: Float[Tensor, "*batch d_source"]) -> Float[Tensor, "*batch d_target"]:
         """The reconstruction of the target from the source activations `x`."""
         return self.decode(self.encode(x)) + self.skip(x)
+
+
+def side_by_side(
+    values: Mapping[Site, Tensor], sites: Sequence[Site]
+) -> Float[Tensor, "*batch width"]:
+    """The tensors of some sites along their last axis: what a dictionary of these sites reads."""
+    found = [values[site] for site in sites]
+    return found[0] if len(found) == 1 else torch.cat(found, -1)
 
 
 class _Answer(torch.autograd.Function):

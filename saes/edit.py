@@ -37,6 +37,7 @@ from hooked_qwen.nodes import Node
 from hooked_qwen.positions import TextPositions, follow_positions
 from hooked_qwen.sites import Site
 from saes.features import Features
+from saes.intervention import require_reads_first
 from saes.suite import Suite
 
 Do = Literal["zero", "mean", "patch", "set", "scale", "add", "clamp"]
@@ -249,23 +250,19 @@ def check(suite: Suite, edit: Edit) -> None:
     """Raise `ValueError` for a node that is not in the suite, and for what cannot be done to it."""
     for operation in edit.operations:
         for node in _nodes(operation):
-            _check_node(suite, node)
+            check_node(suite, node)
         if operation.node.kind == "feature":
-            reads, writes = (f(operation.node.site) for f in (suite.reads_of, suite.writes_of))
-            if max(reads) > min(writes):
-                raise ValueError(
-                    f"{operation.node.site} writes {min(writes)} before all that it reads has run: "
-                    "its features can be set on prompts that were run before, not in any text"
-                )
+            require_reads_first(suite, operation.node.site)
         if operation.do == "mean":
             edit.mean_of(operation.node)
         if operation.when is not None:
             _check_condition(suite, operation.node, operation.when)
 
 
-def _check_node(suite: Suite, node: Node) -> None:
+def check_node(suite: Suite, node: Node) -> None:
+    """Raise `ValueError` for what is no feature and no error of the suite."""
     known = list(suite) if node.kind == "feature" else [str(site) for site in suite.writes]
-    if node.site not in known:
+    if node.kind not in ("feature", "error") or node.site not in known:
         raise ValueError(f"there is no dictionary for {node}: the sites are {', '.join(known)}")
     if node.kind == "feature" and not 0 <= int(node.feature) < suite[node.site].n_features:
         size = suite[node.site].n_features
@@ -312,7 +309,7 @@ class _Run:
         return edited
 
     def _features(self, name: str) -> Features:
-        return self.suite[name].encode(self.suite[name].read(self.seen))
+        return self.suite[name].encode(self.suite.read(name, self.seen))
 
     def _move(self, name: str, f: Features) -> Activation | None:
         """How much what a dictionary writes changes; None where no operation names it."""

@@ -107,6 +107,10 @@ class Features:
         index = torch.cat([a.index, b.index], -1)
         return Features(index, torch.cat([a.value, b.value], -1), self.width)
 
+    def minus(self, other: "Features") -> "Features":
+        """The difference, in the slots of both."""
+        return self.plus(replace(other, value=-other.value))
+
     def coalesced(self) -> "Features":
         """The same with every feature in one slot of a token: the others of it have value 0."""
         if self.whole or not self.slots:

@@ -114,12 +114,8 @@ def setting(
     for name in names:
         if plain is not None and name in plain:
             continue
-        read.update(suite[name].reads)
-        if not reads_first(suite, name):
-            raise ValueError(
-                f"{name} writes {min(suite[name].writes)} before all that it reads has run: its "
-                "features can be set on prompts that were run before, not in any other text"
-            )
+        require_reads_first(suite, name)
+        read.update(suite.reads_of(name))
     normed = {s for spared in baseline.spared.values() for s in spared.limits or ()}
     run = _Pass(suite, chosen, baseline, entry, plain or {}, {})
     with ExitStack() as stack:
@@ -144,6 +140,15 @@ def touched(suite: Suite, chosen: NodeSet) -> list[Site]:
 def reads_first(suite: Suite, name: str) -> bool:
     """Whether all that a dictionary reads has run when it first writes."""
     return max(suite.reads_of(name)) <= min(suite.writes_of(name))
+
+
+def require_reads_first(suite: Suite, name: str) -> None:
+    """Raise `ValueError` for a dictionary whose features cannot be set in any text."""
+    if not reads_first(suite, name):
+        raise ValueError(
+            f"{name} writes {min(suite.writes_of(name))} before all that it reads has run: its "
+            "features can be set on prompts that were run before, not in any other text"
+        )
 
 
 @dataclass(frozen=True)
@@ -194,7 +199,7 @@ class _Pass:
         dictionary = self.suite[name]
         f = self.plain.get(name)
         if f is None:
-            f = dictionary.encode(dictionary.read(self.seen))
+            f = dictionary.encode(self.suite.read(name, self.seen))
         chosen = self._chosen(lambda some, at, i: some.feature(name, i, at), position, f.index)
         # Where the error is set, the tensor holds no feature yet: those that stay are written.
         factor = error.unsqueeze(-1).to(f.value) - chosen.to(f.value)

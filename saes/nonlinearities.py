@@ -4,10 +4,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-Features = Float[Tensor, "*batch features"]
+Dense = Float[Tensor, "*batch features"]
 
 
-def topk(pre: Features, k: int, *, signed: bool = False) -> Features:
+def topk(pre: Dense, k: int, *, signed: bool = False) -> Dense:
     """The `k` largest pre-activations where positive, zero elsewhere.
 
         f_i = relu(pre_i) if i is among the k largest, else 0        signed: pre_i, no relu
@@ -19,7 +19,7 @@ def topk(pre: Features, k: int, *, signed: bool = False) -> Features:
     return torch.zeros_like(pre).scatter(-1, index, values)
 
 
-def above_threshold(pre: Features, threshold: Float[Tensor, " features"]) -> Features:
+def above_threshold(pre: Dense, threshold: Float[Tensor, " features"]) -> Dense:
     """Positive pre-activations above each feature's threshold, as they are.
 
         f_i = relu(pre_i) * [pre_i > threshold_i]

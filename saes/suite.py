@@ -8,7 +8,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
@@ -18,7 +17,7 @@ from hooked_qwen.identity import identity
 from hooked_qwen.load import BUNDLED
 from hooked_qwen.notices import notify
 from hooked_qwen.sites import Site
-from saes.dictionary import SparseDictionary, fitted
+from saes.dictionary import SparseDictionary, fitted, side_by_side
 from saes.formats import ours
 from saes.formats.hub import hub_place, is_hub_name
 from saes.formats.place import Entry, Place, local_place
@@ -197,8 +196,7 @@ class Suite(Dictionaries):
 
     def read(self, name: str, values: Mapping[Site, Tensor]) -> Float[Tensor, "*batch d_source"]:
         """What a dictionary reads of the model's tensors; one in files is not read for this."""
-        found = [values[site] for site in self.reads_of(name)]
-        return found[0] if len(found) == 1 else torch.cat(found, -1)
+        return side_by_side(values, self.reads_of(name))
 
     def writes_of(self, name: str) -> tuple[Site, ...]:
         """The sites that a dictionary writes; one in files is not read for this."""

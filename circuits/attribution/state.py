@@ -62,8 +62,7 @@ class FeatureState:
     @property
     def change(self) -> Features:
         """Reference less clean, every feature in one slot."""
-        moved = self.reference.plus(self.f.times(-torch.ones_like(self.f.value)))
-        return moved.coalesced().times(self.moves.unsqueeze(-1))
+        return self.reference.minus(self.f).coalesced().times(self.moves.unsqueeze(-1))
 
 
 @dataclass(frozen=True)
@@ -266,7 +265,7 @@ def slopes(
     happens on the way: features that switch on or off, which are most of those that matter in a
     pair of prompts, would answer too much or not at all, and the error would take the rest.
     """
-    change = reference.plus(f.times(-torch.ones_like(f.value))).coalesced()
+    change = reference.minus(f).coalesced()
     # Sorted by the same indices, so that both have a feature in the same slot.
     active = reference.times(torch.zeros_like(reference.value)).plus(f.on()).coalesced().value
     answer = dictionary.answers(moved, change.index)

@@ -18,6 +18,7 @@ from circuits.discovery.ranking import DiscoverConfig
 from circuits.graph import Node
 from circuits.prompts import EncodedPrompts
 from hooked_qwen.positions import follow_positions
+from saes.edit import check_node
 from saes.features import cat
 from saes.intervention import Entry, setting
 from saes.nodes import NodeSet
@@ -82,7 +83,7 @@ def parse_features(text: str, suite: Suite) -> tuple[Node, ...]:
     if not nodes:
         raise ValueError("no feature was named: write such as 'mlp_out.3/812,resid_post.5/17@4'")
     for node in nodes:
-        _check_node(node, suite)
+        check_node(suite, node)
     for i, node in enumerate(nodes):
         if node in nodes[:i]:
             raise ValueError(f"{node} is named twice: name every feature once")
@@ -91,17 +92,6 @@ def parse_features(text: str, suite: Suite) -> tuple[Node, ...]:
                 f"{everywhere} is that feature at every position, {node} among them: leave one out"
             )
     return nodes
-
-
-def _check_node(node: Node, suite: Suite) -> None:
-    known = map(str, suite.writes) if node.kind == "error" else suite
-    if node.kind not in ("feature", "error") or node.site not in known:
-        raise ValueError(f"there is no dictionary for {node}: the sites are {', '.join(suite)}")
-    if node.kind == "error":
-        return
-    size = suite[node.site].n_features
-    if not 0 <= int(node.feature) < size:
-        raise ValueError(f"{node.site} has features 0 to {size - 1}, so there is no {node}")
 
 
 @contextmanager

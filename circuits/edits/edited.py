@@ -149,7 +149,7 @@ def _recorded(
         capture_arriving(model, cut) as arriving,
     ):
         values, logits, arguments = site_values(model, suite, batch)
-    read = {name: d.read(values | arriving) for name, d in suite.items()}
+    read = {name: suite.read(name, values | arriving) for name in suite}
     encoded = {name: d.encode(read[name]) for name, d in suite.items()} | early
     standing = {
         name: f.times(~_ablated(ablated, name, base, f)).plus(_set_to(ablated, name, base, f))

@@ -10,7 +10,7 @@ async function unpackCards() {
   drawCard();
 }
 
-const show = (field, value) => (field.text ? value : number(value, field.signed));
+const show = (field, value) => number(value, field.signed);
 const shownOr = (field, value) =>
   value === null || value === undefined ? field.missing : show(field, value);
 const where = (node) => (node.key.startsWith("logit/") ? "output" : node.key);
@@ -217,9 +217,7 @@ function overview() {
     el(
       "p",
       { class: "note" },
-      `Select a node to see what drives it and what it drives.${
-        payload.intro ? ` ${payload.intro}` : ""
-      }`,
+      "Select a node to see what drives it and what it drives.",
     ),
     parts.map(([group, rows]) => [el("h3", {}, `Strongest: ${group.label}`), links(rows)]),
   ];

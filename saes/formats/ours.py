@@ -133,11 +133,6 @@ def save_suite_index(folder: Path, names: list[str]) -> None:
         write_atomically(folder / name, lambda p, text=text: p.write_text(text, encoding="utf-8"))
 
 
-def suite_card(folder: Path) -> str:
-    """The text of a suite's README: a model card with the metrics of each dictionary."""
-    return card_text({one.name: read_record(one) for one in suite_folders(folder)})
-
-
 def suite_folders(folder: Path) -> list[Path]:
     """The folders of a suite's dictionaries; a folder that is itself a dictionary counts as one.
 

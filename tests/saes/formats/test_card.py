@@ -25,10 +25,13 @@ def save(folder, *, model="Qwen3-0.6B", transcoder=True, metrics=METRICS):
     return folder
 
 
+def card_of(folder):
+    return (folder / "README.md").read_text(encoding="utf-8")
+
+
 def test_a_suite_is_written_with_its_card(tmp_path):
     folder = save(tmp_path / "suite")
-    text = (folder / "README.md").read_text(encoding="utf-8")
-    assert text == ours.suite_card(folder)
+    text = card_of(folder)
     data = ModelCard(text).data
     assert data.library_name == "qwen-circuits"
     assert data.base_model == "Qwen3-0.6B"
@@ -42,18 +45,18 @@ def test_a_suite_is_written_with_its_card(tmp_path):
 
 
 def test_tags_name_only_what_is_there(tmp_path):
-    data = ModelCard(ours.suite_card(save(tmp_path / "suite", transcoder=False))).data
+    data = ModelCard(card_of(save(tmp_path / "suite", transcoder=False))).data
     assert "transcoder" not in data.tags
 
 
 @pytest.mark.parametrize("name", ["a|b\n---\nevil: true", 'quote "', "", "ñ: #x"])
 def test_a_hostile_name_stays_a_name(tmp_path, name):
-    data = ModelCard(ours.suite_card(save(tmp_path / "suite", model=name))).data
+    data = ModelCard(card_of(save(tmp_path / "suite", model=name))).data
     assert (data.base_model or "") == name
     assert "evil" not in data.to_dict()
 
 
 def test_metrics_that_are_missing_leave_their_cells_empty(tmp_path):
-    text = ours.suite_card(save(tmp_path / "suite", metrics={"fvu": None, "l0": "high"}))
+    text = card_of(save(tmp_path / "suite", metrics={"fvu": None, "l0": "high"}))
     row = next(line for line in text.splitlines() if line.startswith("| mlp_out.1"))
     assert [cell.strip() for cell in row.strip("|").split("|")][5:] == ["high", "", "", "", ""]

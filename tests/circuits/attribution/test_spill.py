@@ -1,0 +1,74 @@
+"""However many prompts there are, only some of their states and gradients are in memory."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from circuits.attribution.spill import Spill
+from circuits.attribution.state import States, batches
+from circuits.discovery.ranking import DiscoverConfig
+from circuits.discovery.sparse_feature import discover
+from circuits.graph import as_json
+from hooked_qwen.sites import Site
+from saes.suite import Suite
+from tests.conftest import full_suite, toy, toy_prompts
+
+SITES = (Site("embed"), Site("mlp_out", 1))
+
+
+@pytest.fixture(scope="module")
+def three():
+    """Three batches of two prompts, and the bytes of each."""
+    found = batches(
+        toy(dtype=torch.float32), full_suite(dtype=torch.float32), toy_prompts(n=6),
+        reference="patch", batch_size=2,
+    )  # fmt: skip
+    return [found[i] for i in range(3)], found[0].size()
+
+
+@pytest.mark.parametrize(("room", "kept"), [(0, 0), (1, 1), (2, 2), (5, 3)])
+def test_batches_are_kept_as_far_as_they_fit_and_else_made_again(three, room, kept):
+    made, size = three
+    asked = []
+
+    def make(i):
+        asked.append(i)
+        return made[i]
+
+    states = States([partial(make, i) for i in range(3)], keep=room * size + size / 2)
+    for _ in range(2):
+        assert all(state is made[i] for i, state in enumerate(states))
+    # One that does not fit stays while it is the last that was asked for.
+    again = list(range(kept, 3)) if kept < 2 else []
+    assert asked == [0, 1, 2, *again]
+    assert states[-1] is made[2]
+    assert asked == [0, 1, 2, *again]
+
+
+def gradients(n):
+    generator = torch.Generator().manual_seed(0)
+    return [{s: torch.randn(2, 3, 4, generator=generator) for s in SITES} for _ in range(n)]
+
+
+def test_gradients_that_do_not_fit_are_files_and_come_back_to_the_bit(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    given = gradients(4)
+    spill = Spill(keep=2.5 * sum(g.nbytes for g in given[0].values()))
+    for item in given:
+        spill.append(item)
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 2
+    assert len(spill) == 4
+    for found, expected in zip(spill, given, strict=True):
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[site], expected[site]) for site in SITES)
+    del spill
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_a_discovery_without_room_is_the_same(monkeypatch):
+    model, suite, prompts = toy(dtype=torch.float32), full_suite(), toy_prompts(n=6)
+    config = DiscoverConfig(batch_size=2, nodes=20, estimator="ig-inputs")
+    plenty = discover(model, suite, prompts, config=config)
+    monkeypatch.setattr(Suite, "room_for_states", lambda self, otherwise: 0.0)
+    assert as_json(discover(model, suite, prompts, config=config).graph) == as_json(plenty.graph)
