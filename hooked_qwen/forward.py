@@ -187,6 +187,31 @@ def run_recording(
     return logits, BlockArguments(len(batch), arguments, past)
 
 
+def block_arguments(model: TransformerBridge, rows: int, positions: int) -> BlockArguments:
+    """What each block is called with for any `rows` prompts of so many tokens, none padded."""
+    device, dtype = device_of(model), model_precision(model)
+    tokens = torch.zeros(rows, positions, dtype=torch.long, device=device)
+    lowest = torch.full((positions, positions), torch.finfo(dtype).min, dtype=dtype)
+    causal = lowest.triu(1).to(device)
+    seen: dict[int, dict[str, Any]] = {}
+
+    def note(layer: int) -> Callable[..., None]:
+        return lambda _, args, kwargs: seen.update({layer: dict(kwargs)})
+
+    handles = [
+        block.register_forward_pre_hook(note(layer), with_kwargs=True)
+        for layer, block in enumerate(model.blocks)
+    ]
+    mask = causal.expand(rows, 1, positions, positions)
+    try:
+        # A mask of two axes is looked into, and tensors that have only a shape hold nothing.
+        model(tokens, attention_mask=mask, use_cache=False, logits_to_keep=1)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return BlockArguments(rows, tuple(seen[layer] for layer in range(len(model.blocks))))
+
+
 def resume(
     model: TransformerBridge,
     resid: Resid,

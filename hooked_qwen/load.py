@@ -80,6 +80,41 @@ def load(
     return bridge
 
 
+def load_config(source: str | Path) -> Any:
+    """The configuration of a model, without its weights; of a GGUF file, from its metadata.
+
+    Raises `ValueError` as `load` does.
+    """
+    config = _from_hub(AutoConfig, _unconverted(source), source)
+    _require_known_class(config, source)
+    return config.get_text_config()
+
+
+def weight_files(source: str | Path) -> list[Path]:
+    """The files with a model's weights, where they are on this machine as they are loaded."""
+    place = _unconverted(source)
+    if place.gguf is not None or not Path(place.folder).is_dir():
+        return []
+    found = (sorted(Path(place.folder).glob(f"*.{kind}")) for kind in ("safetensors", "bin"))
+    return next((files for files in found if files), [])
+
+
+def outline(config: Any, *, dtype: torch.dtype = torch.float32, name: str) -> TransformerBridge:
+    """A hooked model of a configuration on torch's `meta` device: shapes without any values."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="eager")
+    return hook(model, name=name)
+
+
+def random_model(
+    config: Any, *, dtype: torch.dtype, device: torch.device, name: str
+) -> TransformerBridge:
+    """A hooked model of a configuration with random weights."""
+    with device:
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="eager")
+    return hook(model, name=name)
+
+
 def _weights(place: "_Place", source: str | Path, dtype: torch.dtype | str) -> Any:
     model, loading = _from_hub(
         AutoModelForCausalLM,
@@ -98,7 +133,7 @@ def load_tokenizer(source: str | Path) -> Any:
 
     Raises `ValueError` as `load` does, and when the model has no tokenizer beside it.
     """
-    tokenizer = _from_hub(AutoTokenizer, _place(source), source)
+    tokenizer = _from_hub(AutoTokenizer, _unconverted(source), source)
     # Without files, transformers makes one of the model's class that knows no text at all.
     if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
         raise ValueError(
@@ -148,6 +183,16 @@ class _Place:
     folder: Path | str
     revision: str | None = None
     "a branch, tag or commit of a model on the hub"
+    gguf: str | None = None
+    "the GGUF file in the folder that all is read from"
+
+
+def _unconverted(source: str | Path) -> _Place:
+    """As `_place`, for what needs no weights: a GGUF file is read as it is, not dequantised."""
+    path = local_folder(source)
+    if path is None or path.suffix != ".gguf" or not path.is_file() or _converted(path).exists():
+        return _place(source)
+    return _Place(path.parent, gguf=path.name)
 
 
 def _place(source: str | Path) -> _Place:
@@ -173,7 +218,7 @@ def _folder(path: Path) -> Path:
 
 def _dequantised(gguf: Path) -> Path:
     """Folder with the weights of `gguf` in float32, made on first use and kept in the cache."""
-    folder = user_cache_path("qwen-circuits") / "gguf" / f"{gguf.stem}-{content_hash(gguf)}"
+    folder = _converted(gguf)
     if not folder.exists():
         where: dict[str, Any] = {
             "pretrained_model_name_or_path": str(gguf.parent),
@@ -199,10 +244,17 @@ def _dequantised(gguf: Path) -> Path:
     return folder
 
 
+def _converted(gguf: Path) -> Path:
+    """Where the weights of `gguf` lie once they are dequantised."""
+    return user_cache_path("qwen-circuits") / "gguf" / f"{gguf.stem}-{content_hash(gguf)}"
+
+
 def _from_hub(auto: Any, place: _Place, source: str | Path, **options: Any) -> Any:
     folder = place.folder
     if place.revision is not None:
         options["revision"] = place.revision
+    if place.gguf is not None:
+        options["gguf_file"] = place.gguf
     try:
         return auto.from_pretrained(folder, **options)
     except Exception as error:  # damaged files fail in as many ways as there are parsers

@@ -9,7 +9,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from circuits.cli import dictionaries, runs
+from circuits.cli import dictionaries, estimate, runs
 from circuits.cli.options import Device, Force, Memory, ModelDtype, Quiet, Seed, Threads, placed
 from circuits.cli.progress_bars import bars
 from circuits.cli.tables import console
@@ -92,6 +92,7 @@ def _say_usage(error: Any) -> int:
 
 app.add_typer(dictionaries.app)
 app.add_typer(runs.app)
+app.add_typer(estimate.app)
 
 
 def main() -> None:

@@ -31,7 +31,15 @@ from hooked_qwen import load as loading
 from hooked_qwen.hook_points import has_neurons, hook_point
 from hooked_qwen.hooks import capture, intervene
 from hooked_qwen.identity import identity
-from hooked_qwen.load import ARCHITECTURES, BUNDLED, hook, load, load_tokenizer
+from hooked_qwen.load import (
+    ARCHITECTURES,
+    BUNDLED,
+    hook,
+    load,
+    load_config,
+    load_tokenizer,
+    weight_files,
+)
 from hooked_qwen.notices import Notice
 from hooked_qwen.sites import KINDS, Site
 from hooked_qwen.tokens import encode
@@ -442,3 +450,21 @@ def test_a_damaged_gguf_file_is_a_value_error_or_loads(toy_gguf, cache):
         path.write_bytes(damaged)
         with suppress(ValueError):
             load(path)
+
+
+def test_a_gguf_file_tells_its_sizes_without_being_converted(toy_gguf, cache):
+    path, model = toy_gguf
+    config, tokenizer = load_config(path), load_tokenizer(path)
+    assert not list(cache.rglob("*.safetensors"))
+    assert weight_files(path) == []
+    sizes = ("hidden_size", "num_hidden_layers", "vocab_size", "intermediate_size")
+    assert [getattr(config, s) for s in sizes] == [getattr(model.config, s) for s in sizes]
+    converted = load(path)
+    assert tokenizer.get_vocab() == converted.tokenizer.get_vocab()
+    assert [p.suffix for p in weight_files(path)] == [".safetensors"]
+
+
+def test_a_configuration_of_another_class_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    with pytest.raises(ValueError, match="is a GPT2"):
+        load_config(tmp_path)

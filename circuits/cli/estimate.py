@@ -1,0 +1,129 @@
+"""The verb that tells what a discovery takes before it is begun."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.box import SIMPLE
+from rich.table import Table
+
+from circuits.cli.options import Device, Memory, Mlp, Model, ModelDtype, Quiet, Threads, placed
+from circuits.cli.runs import Bos, Estimator, Reference
+from circuits.cli.tables import console
+from circuits.render.words import counted
+
+if TYPE_CHECKING:
+    from circuits.runs.estimate import Estimate
+
+app = typer.Typer()
+
+
+@app.command()
+def estimate(
+    prompts: Annotated[Path, typer.Argument(help="Prompt file, as for discover.")],
+    model: Model = "bundled",
+    dictionaries: Annotated[str, typer.Option(help="Folder, hub name, or 'bundled'.")] = "bundled",
+    estimator: Annotated[Estimator, typer.Option(help="How node effects are found.")] = (
+        Estimator.ig
+    ),
+    nodes: Annotated[int, typer.Option(help="Features and errors to keep.")] = 100,
+    reference: Annotated[
+        Reference | None,
+        typer.Option(help="What nodes are moved to: patch by default, zero where there is none."),
+    ] = None,
+    bos: Annotated[
+        Bos,
+        typer.Option(help="A BOS token before each prompt: as the tokenizer does, always, never."),
+    ] = Bos.auto,
+    mlp: Annotated[
+        Mlp, typer.Option(help="Which dictionary to use where an MLP has both.")
+    ] = Mlp.sae,
+    edge_steps: Annotated[
+        int, typer.Option(help="Points from clean to patch at which an edge is read; 0: at clean.")
+    ] = 0,
+    text: Annotated[
+        bool, typer.Option("--text", help="Count the search of running text for examples, too.")
+    ] = False,
+    device: Device = None,
+    dtype: ModelDtype = None,
+    memory: Memory = None,
+    threads: Threads = None,
+    quiet: Quiet = False,
+) -> None:
+    """Tell the memory and the time that a discovery would take, without loading a model.
+
+    Example: `circuits estimate prompts.jsonl --model bundled --dictionaries bundled`
+    """
+    from circuits.discovery.ranking import DiscoverConfig
+    from circuits.prompts import read_prompts
+    from circuits.runs.commands import EXAMPLE_TOKENS, reference_for
+    from circuits.runs.estimate import estimate_discovery
+    from hooked_qwen.load import BUNDLED, local_folder
+
+    listed = read_prompts(prompts)
+    config = DiscoverConfig(
+        estimator=estimator.value,
+        nodes=nodes,
+        bos=bos.value,
+        reference=reference.value if reference else reference_for(listed),
+        edge_steps=edge_steps,
+    )
+    has_text = text or local_folder(model) == local_folder(BUNDLED)
+    found = estimate_discovery(
+        listed,
+        model=model,
+        dictionaries=dictionaries,
+        config=config,
+        mlp=mlp.value,
+        text=EXAMPLE_TOKENS if has_text else 0,
+        placement=placed(device, dtype, memory),
+    )
+    _print(found)
+
+
+def _print(found: "Estimate") -> None:
+    memory, task = found.memory, found.task
+    table = Table("memory", "", "", box=SIMPLE)
+    table.columns[1].justify = "right"
+    for name, amount, note in _memory_rows(found):
+        table.add_row(name, _size(amount), note)
+    console.print(table, highlight=False)
+    table = Table("time", "", "", box=SIMPLE)
+    table.columns[1].justify = "right"
+    for item in found.times:
+        table.add_row(item.name, _duration(item.amount), item.note)
+    console.print(table, highlight=False)
+    there = "" if found.device.type == "cpu" else f"{_size(memory.total)} on {found.device}, "
+    console.print(
+        f"{counted(task.prompts, 'prompt')} of {task.tokens} tokens: {there}"
+        f"{_size(found.host_peak)} of this machine's memory, {_duration(found.seconds)}",
+        highlight=False,
+    )
+    for line in found.assumed:
+        console.print(f"note: {line}", highlight=False, markup=False)
+
+
+def _memory_rows(found: "Estimate") -> Iterator[tuple[str, float | int, str]]:
+    memory = found.memory
+    yield "model", memory.model, ""
+    every = f"all of them are {_size(memory.every_dictionary)}"
+    yield "dictionaries", memory.dictionaries, f"{every}, the largest {_size(memory.largest)}"
+    yield "states of the prompts", memory.states, f"{_size(memory.one_state)} a batch"
+    yield "gradients", memory.gradients, ""
+    for n, item in enumerate(memory.working):
+        yield f"{'or' if n else 'and'} {item.name}", item.amount, item.note
+    yield f"at most on {found.device}", memory.total, ""
+    yield "this process as it is", found.process, ""
+    yield "the model with its files, while they are read", found.loading, ""
+
+
+def _size(count: float | int) -> str:
+    """Bytes, as GB or MB (powers of ten, as for --memory)."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,240 @@
+"""What a discovery will take, told before it begins: memory, and time on this machine.
+
+Nothing is loaded but the tokenizer: the model is known from its configuration, dictionaries from
+their files' headers. Time is what is counted over what this machine does in a second, measured on
+one layer of the model with random weights, on one dictionary, and on the files themselves.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+
+import psutil
+import torch
+
+from circuits.discovery.ranking import DiscoverConfig
+from circuits.prompts import EncodedPrompts, Prompt, encode_prompts
+from circuits.runs.needs import (
+    READS_OF_A_BATCH,
+    USUAL_K,
+    Item,
+    Memory,
+    Task,
+    memory_of,
+    operations_of,
+)
+from hooked_qwen.cost import ModelCost, Rate, measured_rate, seconds
+from hooked_qwen.load import load_config, load_tokenizer, weight_files
+from hooked_qwen.placement import AUTO, Placement, find_device
+from hooked_qwen.sites import Site
+from saes.dictionary import DictionarySpec, SparseDictionary
+from saes.formats.shapes import DictionaryShape, shape_of
+from saes.suite import MlpChoice, find, load_suite
+
+MEASURED_FEATURES = 8192
+"Width of the dictionary whose encoding is timed, at most."
+READ_AT_ONCE = 1 << 25
+"Bytes of a file that are read to see how fast that is."
+HASHED = 3
+"How often a discovery takes the hash of the dictionaries' files."
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a discovery is expected to take."""
+
+    device: torch.device
+    task: Task
+    memory: Memory
+    "on the device"
+    process: int
+    "bytes of the process with all its libraries, before anything is loaded"
+    loading: int
+    "bytes on the host while the model is loaded: its files, mapped, and itself"
+    times: tuple[Item, ...]
+    "in seconds"
+    assumed: tuple[str, ...]
+    "what could not be known"
+
+    @property
+    def host_peak(self) -> float | int:
+        """Bytes of the host's memory at most."""
+        work = self.memory.total if self.device.type == "cpu" else 0
+        return self.process + max(work, self.loading)
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole command."""
+        return sum(item.amount for item in self.times)
+
+
+@dataclass(frozen=True)
+class _Disk:
+    """Bytes a second."""
+
+    read: float
+    hashed: float
+
+
+def estimate_discovery(
+    prompts: Sequence[Prompt],
+    *,
+    model: str,
+    dictionaries: str,
+    config: DiscoverConfig,
+    mlp: MlpChoice = "sae",
+    text: int = 0,
+    placement: Placement,
+) -> Estimate:
+    """What `circuits discover` with these arguments will take on this machine.
+
+    `text` are the tokens of running text that are looked through for examples.
+
+    Raises `ValueError` as `discover` would for inputs that it cannot read, and for dictionaries
+    of a model of another width.
+    """
+    began = time.time() - psutil.Process().create_time()
+    device = find_device(placement.device or AUTO)
+    cost = ModelCost(load_config(model), placement, name=model)
+    shapes = shapes_of(dictionaries, cost.d_model, mlp)
+    start = time.perf_counter()
+    tokenizer = load_tokenizer(model)
+    tokenizing = time.perf_counter() - start
+    encoded = encode_prompts(prompts, tokenizer, positions="sum", bos=config.bos)
+    task = task_of(encoded, config, text)
+    files = weight_files(model)
+    stored = sum(path.stat().st_size for path in files) or cost.weights
+    process = psutil.Process().memory_info().rss
+    disk = _disk([*files, *_weights_of(dictionaries)])
+    rate = measured_rate(cost, str(device), task.points * task.batch, task.run)
+    times = (
+        Item("Python and its libraries", began),
+        Item("tokenizer", 2 * tokenizing),
+        Item("the model's weights", (stored + cost.weights) / disk.read),
+        Item("their hash", cost.weights / rate.hashed),
+        *_dictionary_times(shapes, task, placement.memory, disk),
+        *_computing(cost, shapes, task, placement.memory, rate, device),
+    )
+    return Estimate(
+        device=device,
+        task=task,
+        memory=memory_of(cost, shapes, task, placement.memory),
+        process=process,
+        loading=cost.weights + stored,
+        times=times,
+        assumed=tuple(_assumed(model, files, shapes)),
+    )
+
+
+def shapes_of(dictionaries: str, d_model: int, mlp: MlpChoice) -> list[DictionaryShape]:
+    """The dictionaries that a run takes, by their files' headers."""
+    suite = load_suite(dictionaries, mlp=mlp)
+    return [
+        shape_of(entry, d_model)
+        for entry in find(dictionaries).entries
+        if suite.reads_of(str(entry.target)) == (entry.source,)
+    ]
+
+
+def _weights_of(dictionaries: str) -> list[Path]:
+    return [entry.fetch()[0] for entry in find(dictionaries).entries[:1]]
+
+
+def task_of(prompts: EncodedPrompts, config: DiscoverConfig, text: int) -> Task:
+    """The sizes of a prompt set, padded on the left as it will be run."""
+    clean, patch = prompts.clean, prompts.patch
+    first = 0
+    if patch is not None and config.reference == "patch":
+        differs = (clean.tokens != patch.tokens).any(0).tolist()
+        first = differs.index(True) if True in differs else len(differs) - 1
+    return Task(
+        prompts=len(prompts),
+        tokens=clean.tokens.shape[1],
+        first=first,
+        patched=patch is not None,
+        text=text,
+        config=config,
+    )
+
+
+def _disk(files: Sequence[Path]) -> _Disk:
+    """How fast the files are read now, from the disk or from the system's cache of it."""
+    largest = max(files, key=lambda path: path.stat().st_size)
+    start = time.perf_counter()
+    with largest.open("rb") as stream:
+        read = stream.read(READ_AT_ONCE)
+    middle = time.perf_counter()
+    sha256(read).digest()
+    end = time.perf_counter()
+    return _Disk(len(read) / (middle - start), len(read) / (end - middle))
+
+
+def _dictionary_times(
+    shapes: Sequence[DictionaryShape], task: Task, memory: float | None, disk: _Disk
+) -> list[Item]:
+    stored, every = (sum(n) for n in zip(*((s.stored, s.bytes) for s in shapes), strict=True))
+    once = (stored + every) / disk.read
+    times = [Item("dictionaries", once + HASHED * stored / disk.hashed, "read once, and hashed")]
+    if memory is not None and every > memory * 1e9:
+        again = READS_OF_A_BATCH * task.batches
+        times.append(Item("dictionaries", again * once, f"read {again} times more for --memory"))
+    return times
+
+
+def _computing(
+    model: ModelCost,
+    shapes: Sequence[DictionaryShape],
+    task: Task,
+    memory: float | None,
+    rate: Rate,
+    device: torch.device,
+) -> list[Item]:
+    """Seconds of all that is computed, by what is measured here."""
+    todo = operations_of(model, shapes, task, memory)
+    tokens = min(task.batch * task.tokens, 1024)
+    features = min(max(s.features for s in shapes), MEASURED_FEATURES)
+    encoding = _encoding_rate(model, features, tokens, device)
+    rates = (
+        (todo.forward, rate.forward),
+        (todo.both, rate.both),
+        (todo.edges, rate.backward),
+        (todo.encoded, encoding),
+        (todo.products, encoding),
+    )
+    return [
+        replace(item, amount=item.amount / speed)
+        for items, speed in rates
+        for item in items
+        if item.amount
+    ]
+
+
+def _encoding_rate(model: ModelCost, features: int, tokens: int, device: torch.device) -> float:
+    """Operations a second of a dictionary's encoder, the choice of its features included."""
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(features, model.d_model, generator=generator)
+    site = Site("resid_post", 0)
+    spec = DictionarySpec(source=site, target=site, k=min(USUAL_K, features))
+    bias = torch.zeros(features), torch.zeros(model.d_model)
+    weights = {"W_enc": rows, "W_dec": rows, "b_enc": bias[0], "b_dec": bias[1]}
+    dictionary = SparseDictionary(spec, weights).to(device)
+    x = torch.randn(tokens, model.d_model, generator=generator).to(device)
+    once = seconds(lambda: dictionary.encode(x).value)
+    return 2 * tokens * features * model.d_model / once
+
+
+def _assumed(model: str, files: Sequence[Path], shapes: Sequence[DictionaryShape]) -> list[str]:
+    said = []
+    if not files:
+        said.append(
+            f"the weights of {model} are not here yet: to download or to dequantise them comes "
+            "on top"
+        )
+    if unknown := [s.name for s in shapes if s.k is None]:
+        said.append(
+            f"how many features are on at a token is not in the files of {', '.join(unknown[:3])}"
+            f"{' and others' if len(unknown) > 3 else ''}: {USUAL_K} are counted"
+        )
+    return said

@@ -1,0 +1,175 @@
+"""`circuits estimate`: what a discovery takes, held against discoveries."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from circuits.discovery.ranking import DiscoverConfig, states_of
+from circuits.discovery.sparse_feature import discover
+from circuits.prompts import Prompt
+from circuits.runs.estimate import estimate_discovery, task_of
+from circuits.runs.needs import Task, memory_of, operations_of, state_bytes
+from hooked_qwen.cost import ModelCost
+from hooked_qwen.placement import Placement
+from hooked_qwen.sites import Site
+from saes.dictionary import DictionarySpec
+from saes.formats import ours
+from saes.formats.shapes import DictionaryShape
+from tests.circuits.conftest import call
+from tests.conftest import FAMILIES, SIZES, full_suite, random_dictionary, toy, toy_prompts
+
+SPEC = DictionarySpec(source=Site("mlp_out", 1), target=Site("mlp_out", 1), k=5)
+PAIR = {"clean": "The judges by the bucket", "patch": "The judge by the bucket"}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return toy("qwen3", torch.float32)
+
+
+@pytest.fixture(scope="module")
+def suite():
+    return full_suite(torch.float32)
+
+
+@pytest.fixture(scope="module")
+def cost():
+    config_class, _, extra = FAMILIES["qwen3"]
+    return ModelCost(config_class(**SIZES, **extra), Placement(), name="toy")
+
+
+def shapes_of(suite):
+    return [
+        DictionaryShape(
+            name=d.name,
+            source=d.source,
+            target=d.target,
+            features=d.n_features,
+            k=d.spec.k,
+            bytes=sum(b.nbytes for b in d.buffers()),
+            stored=0,
+        )
+        for d in suite.values()
+    ]
+
+
+class Operations(TorchDispatchMode):
+    """Counts floating-point operations as torch counts them."""
+
+    total = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if (count := flop_registry.get(func._overloadpacket)) is not None:
+            self.total += count(*args, **(kwargs or {}), out_val=out)
+        return out
+
+
+def counted(operations):
+    kinds = (operations.forward, operations.both, operations.edges, operations.encoded)
+    return sum(item.amount for items in kinds for item in items if "examples" not in item.name)
+
+
+@pytest.mark.parametrize("estimator", ["ig", "ig-inputs", "patching", "exact"])
+@pytest.mark.parametrize("reference", ["patch", "zero"])
+def test_the_operations_are_those_that_torch_counts(model, suite, cost, estimator, reference):
+    if estimator == "ig-inputs" and reference == "zero":
+        pytest.skip("it moves to a patch only")
+    prompts = toy_prompts(6, length=10)
+    config = DiscoverConfig(estimator=estimator, reference=reference, nodes=20, steps=4)
+    with Operations() as real:
+        discover(model, suite, prompts, config=config)
+    task = task_of(prompts, config, text=0)
+    expected = counted(operations_of(cost, shapes_of(suite), task, None))
+    # Edges are counted as if every node answered on every prompt, which the toy's do not.
+    assert 1 / 1.3 < expected / real.total < 1.6
+
+
+@pytest.mark.parametrize("n", [4, 32])
+def test_the_size_of_a_state_is_that_of_the_state_that_is_made(model, suite, cost, n):
+    prompts, config = toy_prompts(n, length=8), DiscoverConfig()
+    (state,) = states_of(model, suite, prompts, config, None)
+    expected = state_bytes(cost, shapes_of(suite), task_of(prompts, config, text=0))
+    assert 1 / 1.3 < expected / state.size() < 1.3
+
+
+def wide(features, n=28):
+    """Dictionaries of the shape of Qwen-Scope's for Qwen3-1.7B."""
+    return [
+        DictionaryShape(
+            name=f"resid_post.{layer}",
+            source=Site("resid_post", layer),
+            target=Site("resid_post", layer),
+            features=features,
+            k=50,
+            bytes=4 * 2 * features * SIZES["hidden_size"],
+            stored=0,
+        )
+        for layer in range(n)
+    ]
+
+
+def test_memory_holds_the_dictionaries_within_what_is_given_and_does_not_grow_with_prompts(cost):
+    shapes, config = wide(2048, n=3), DiscoverConfig()
+    one = shapes[0].bytes
+    task = Task(prompts=64, tokens=20, config=config)
+    whole = memory_of(cost, shapes, task, None)
+    assert whole.dictionaries == whole.every_dictionary == 3 * one
+    # One more is there while it is read.
+    assert memory_of(cost, shapes, task, 1.5 * one / 1e9).dictionaries == int(2.5 * one)
+    assert memory_of(cost, shapes, task, 4 * one / 1e9).dictionaries == 3 * one
+    more = memory_of(cost, shapes, replace(task, prompts=6400), 1e-9)
+    assert more.total == memory_of(cost, shapes, task, 1e-9).total
+
+
+def test_more_prompts_than_are_kept_are_made_again(cost):
+    shapes, config = wide(2048, n=3), DiscoverConfig()
+    few, many = (Task(prompts=n, tokens=20, config=config) for n in (32, 32_000))
+    of_few, of_many = (operations_of(cost, shapes, task, None).forward[0] for task in (few, many))
+    assert of_many.amount == 2 * 1000 * of_few.amount
+
+
+def run(tmp_path, *options):
+    (tmp_path / "prompts.jsonl").write_text(json.dumps(PAIR | {"answer": " are", "wrong": " is"}))
+    return call("estimate", tmp_path / "prompts.jsonl", *options)
+
+
+def test_the_command_tells_memory_and_time_and_writes_nothing(tmp_path):
+    done = run(tmp_path, "--device", "cpu")
+    assert done.exit_code == 0, done.output
+    assert [p.name for p in tmp_path.iterdir()] == ["prompts.jsonl"]
+    for word in (
+        "model",
+        "dictionaries",
+        "states of the prompts",
+        "at most on cpu",
+        "node effects",
+    ):
+        assert word in done.output
+    assert "1 prompt of 5 tokens:" in done.output
+    # To the byte in tests of their own: 1.76 million weights, and dictionaries of 8 MB.
+    assert "7 MB" in done.output
+    assert "8 MB" in done.output
+
+
+def test_a_device_that_is_not_here_and_dictionaries_of_another_model_are_one_line(tmp_path, fails):
+    run(tmp_path)
+    prompts = tmp_path / "prompts.jsonl"
+    assert "no device 'cuda:7' here" in fails("estimate", prompts, "--device", "cuda:7")
+    other = tmp_path / "other"
+    ours.save([random_dictionary(SPEC, dtype=torch.float32)], other)
+    said = fails("estimate", prompts, "--dictionaries", other)
+    assert "but the model is 128 wide: it is another model's" in said
+
+
+def test_on_another_device_the_host_holds_only_what_is_loaded(tmp_path, pretend):
+    listed = [Prompt(**PAIR, answer=(" are",), wrong=(" is",))]
+    options = {"model": "bundled", "dictionaries": "bundled", "config": DiscoverConfig()}
+    found = estimate_discovery(listed, placement=Placement(device="pretend"), **options)
+    assert found.device.type == "pretend"
+    assert found.host_peak == found.process + found.loading
+    assert found.seconds == sum(item.amount for item in found.times)
