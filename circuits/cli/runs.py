@@ -416,9 +416,9 @@ def list_prompts(model: Model = "bundled") -> None:
 
     Example: `circuits prompts list --model bundled`
     """
-    from circuits.runs import commands
+    from circuits.tasks import list_for
 
-    tasks_table(commands.list_tasks(model))
+    tasks_table(list_for(model))
 
 
 def _ablation_name(

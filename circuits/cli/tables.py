@@ -14,6 +14,7 @@ from circuits.compare import Difference
 from circuits.discovery.verdicts import of_verification
 from circuits.prompt_files import Prompt
 from circuits.render.words import answers_in_words, counted, row_name
+from hooked_qwen.families import Task
 
 console = Console(width=None if sys.stdout.isatty() else 110)
 PRINTED_SIZES = (5, 10, 20, 50, 100, 200, 500)
@@ -154,10 +155,10 @@ def say(text: str, *, style: str | None = None) -> None:
     console.print(text, style=style, highlight=False, markup=False)
 
 
-def tasks_table(rows: Sequence[tuple[str, str, Prompt | None]]) -> None:
+def tasks_table(rows: Sequence[tuple[Task, Prompt | None]]) -> None:
     """Each task, what it asks, and one pair of it."""
-    for task, described, example in rows:
-        say(f"{task}  {described}", style="bold")
+    for task, example in rows:
+        say(f"{task.name}  {task.description}", style="bold")
         if example is None:
             say("  too few of its words are one token to this model")
             continue

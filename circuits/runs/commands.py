@@ -82,40 +82,22 @@ def make_prompts(
     task: str,
     n: int,
     *,
-    split: language.Split,
+    split: tasks.Split,
     seed: int,
     model: str,
     out: Path,
     force: bool = False,
 ) -> list[Prompt]:
-    """Write a prompt set for `model`: of the bundled English for the bundled model, else English.
+    """Write a prompt set for `model`: in the language that it knows.
 
     Raises `ValueError` for an unknown task, where the tokenizer knows too few words, and where
     `out` holds something else.
     """
-    tokenizer = load_tokenizer(model)
-    if local_folder(model) == local_folder(BUNDLED):
-        prompts = _bundled_prompts(task, n, split, seed)
-    else:
-        prompts = tasks.make(task, n, tokenizer, split=split, seed=seed)
-    encode_prompts(prompts, tokenizer, positions="sum")
+    prompts = tasks.make_for(model, task, n, split=split, seed=seed)
+    encode_prompts(prompts, load_tokenizer(model), positions="sum")
     check_text(out, prompt_lines(prompts), force=force)
     write_prompts(prompts, out)
     return prompts
-
-
-def _bundled_prompts(task: str, n: int, split: language.Split, seed: int) -> list[Prompt]:
-    return [
-        Prompt(
-            clean=p.clean,
-            patch=p.patch,
-            answer=(p.answer,),
-            wrong=(p.wrong,),
-            case=p.case,
-            where=f"{task} {p.case!r}",
-        )
-        for p in language.pairs(task, n, split=split, seed=seed)
-    ]
 
 
 def one_prompt(
@@ -136,25 +118,6 @@ def positions_for(prompts: Sequence[Prompt], model: str, bos: Bos, unfit: WhenUn
     encoded = encode_prompts(prompts, tokenizer, positions="sum", bos=bos, unfit=unfit)
     shortest, longest = encoded.lengths
     return "keep" if shortest == longest else "end"
-
-
-def list_tasks(model: str) -> list[tuple[str, str, Prompt | None]]:
-    """Every task that there is for a model: name, description and one example.
-
-    The example is None where the tokenizer knows too few of the task's words as one token.
-    """
-    if local_folder(model) == local_folder(BUNDLED):
-        described = language.TASKS
-        return [(t, said, _bundled_prompts(t, 1, "train", 0)[0]) for t, said in described.items()]
-    tokenizer = load_tokenizer(model)
-
-    def example(task: str) -> Prompt | None:
-        try:
-            return tasks.make(task, 1, tokenizer, split="train")[0]
-        except ValueError:
-            return None
-
-    return [(t.name, t.description, example(t.name)) for t in tasks.TASKS.values()]
 
 
 def discover_run(

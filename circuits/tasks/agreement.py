@@ -12,62 +12,58 @@ singular and plural equally often, so that copying the nearest number scores cha
 
 from itertools import product
 
-from circuits.prompts import Prompt
 from circuits.tasks.choice import Choice
-from circuits.tasks.forms import Arrangements, Form, pair
+from circuits.tasks.dealing import Arrangements
 from circuits.tasks.words import ADJECTIVES, PEOPLE, THINGS, VERBS
-
-Inflected = tuple[str, str]
-"The form for one, then the form for many."
+from hooked_qwen import families
+from hooked_qwen.families import Inflected, Pair, Template
 
 NUMBERS = ("singular", "plural")
-AUXILIARY = (" is", " are")
+AUXILIARY = ("is", "are")
 PREPOSITIONS = ("near", "behind", "beside", "by")
 
 
-def simple(choice: Choice) -> tuple[Form, ...]:
+def simple(choice: Choice) -> tuple[Template, ...]:
     """`The old keys` -> are; the patch is `The old key`.
 
     Differs: Marks et al. have no adjective; with one there are enough pairs.
     """
 
-    def build(number: int, adjective: str, noun: Inflected) -> Prompt:
-        return _swap([f"The {adjective} {form}" for form in noun], AUXILIARY, number)
+    def build(number: int, adjective: str, noun: Inflected) -> Pair:
+        return families.simple(noun, AUXILIARY, number, adjective)
 
     pools = (choice.pick("adjectives", ADJECTIVES), choice.pick("nouns", THINGS))
     return tuple(
-        Form(case=name, pools=((number,), *pools), build=build)
+        Template(case=name, pools=((number,), *pools), build=build)
         for number, name in enumerate(NUMBERS)
     )
 
 
-def nounpp(choice: Choice) -> tuple[Form, ...]:
+def nounpp(choice: Choice) -> tuple[Template, ...]:
     """`The key near the cabinets` -> is; the patch is `The keys near the cabinets`."""
 
     def build(
         numbers: tuple[int, int], nouns: tuple[Inflected, Inflected], preposition: str
-    ) -> Prompt:
+    ) -> Pair:
         (subject, other), (number, between) = nouns, numbers
-        clauses = [f"The {form} {preposition} the {other[between]}" for form in subject]
-        return _swap(clauses, AUXILIARY, number)
+        return families.nounpp(subject, AUXILIARY, number, preposition, other[between])
 
     nouns = Arrangements(choice.pick("nouns", THINGS), 2)
     prepositions = [p for p in PREPOSITIONS if choice.is_token(f" {p}")]
     return tuple(
-        Form(case=f"{case} between", pools=((numbers,), nouns, prepositions), build=build)
+        Template(case=f"{case} between", pools=((numbers,), nouns, prepositions), build=build)
         for numbers, case in _crossed()
     )
 
 
-def across_clause(choice: Choice) -> tuple[Form, ...]:
+def across_clause(choice: Choice) -> tuple[Template, ...]:
     """`The key that the farmers like` -> is; the patch is `The keys that the farmers like`."""
 
     def build(
         numbers: tuple[int, int], thing: Inflected, person: Inflected, verb: Inflected
-    ) -> Prompt:
+    ) -> Pair:
         number, inner = numbers
-        clauses = [f"The {form} that the {person[inner]} {verb[inner]}" for form in thing]
-        return _swap(clauses, AUXILIARY, number)
+        return families.across_clause(thing, AUXILIARY, number, person[inner], verb[inner])
 
     pools = (
         choice.pick("things", THINGS),
@@ -75,21 +71,20 @@ def across_clause(choice: Choice) -> tuple[Form, ...]:
         choice.pick("verbs", VERBS),
     )
     return tuple(
-        Form(case=f"{case} in the clause", pools=((numbers,), *pools), build=build)
+        Template(case=f"{case} in the clause", pools=((numbers,), *pools), build=build)
         for numbers, case in _crossed()
     )
 
 
-def within_clause(choice: Choice) -> tuple[Form, ...]:
+def within_clause(choice: Choice) -> tuple[Template, ...]:
     """`The key that the farmers` -> like; the patch is `The key that the farmer`.
 
     Differs: each thing and person have one verb, as the prompt ends before it.
     """
 
-    def build(numbers: tuple[int, int], clause: tuple[Inflected, Inflected, Inflected]) -> Prompt:
+    def build(numbers: tuple[int, int], clause: tuple[Inflected, Inflected, Inflected]) -> Pair:
         (number, outer), (thing, person, verb) = numbers, clause
-        clauses = [f"The {thing[outer]} that the {form}" for form in person]
-        return _swap(clauses, (f" {verb[0]}", f" {verb[1]}"), number)
+        return families.within_clause(thing[outer], person, verb, number)
 
     things, people = choice.pick("things", THINGS), choice.pick("people", PEOPLE)
     verbs = choice.pick("verbs", VERBS)
@@ -100,7 +95,7 @@ def within_clause(choice: Choice) -> tuple[Form, ...]:
         if verbs
     ]
     return tuple(
-        Form(case=f"{case} outside the clause", pools=((numbers,), clauses), build=build)
+        Template(case=f"{case} outside the clause", pools=((numbers,), clauses), build=build)
         for numbers, case in _crossed()
     )
 
@@ -111,9 +106,3 @@ def _crossed() -> list[tuple[tuple[int, int], str]]:
         ((number, other), f"{NUMBERS[number]} subject, {NUMBERS[other]}")
         for other, number in product(range(2), repeat=2)
     ]
-
-
-def _swap(clauses: list[str], verbs: tuple[str, str], number: int) -> Prompt:
-    """The clause of one number, patched with that of the other."""
-    other = 1 - number
-    return pair(clauses[number], clauses[other], verbs[number], verbs[other])

@@ -2,17 +2,18 @@
 
 from itertools import product
 
-from circuits.prompts import Prompt
 from circuits.tasks.choice import Choice
-from circuits.tasks.forms import Arrangements, Form, pair
+from circuits.tasks.dealing import Arrangements
 from circuits.tasks.names import MEN, WOMEN
 from circuits.tasks.words import GIFTS, ROLES, SHOPS
+from hooked_qwen import families
+from hooked_qwen.families import Pair, Template, swap
 
 SCENES = {
-    "when": "When {} and {} went to the {}, {} gave the {} to",
-    "after": "After {} and {} came to the {}, {} handed the {} to",
-    "then": "Then {} and {} met at the {}; {} brought the {} to",
-    "while": "While {} and {} sat in the {}, {} passed the {} to",
+    "when": "When {} and {} went to the {place}, {again} gave the {gift} to",
+    "after": "After {} and {} came to the {place}, {again} handed the {gift} to",
+    "then": "Then {} and {} met at the {place}; {again} brought the {gift} to",
+    "while": "While {} and {} sat in the {place}, {again} passed the {gift} to",
 }
 "The same number of words and marks in each, so that all prompts have one length."
 
@@ -20,7 +21,7 @@ ORDERS = {"ABBA": (0, 1), "BABA": (1, 0)}
 PRONOUNS = (" he", " she")
 
 
-def ioi(choice: Choice) -> tuple[Form, ...]:
+def ioi(choice: Choice) -> tuple[Template, ...]:
     """Indirect object: `When Mary and John went to the store, John gave the book to` -> Mary.
 
     Of two names the one that is not repeated receives. The patch repeats the other name, so its
@@ -32,13 +33,10 @@ def ioi(choice: Choice) -> tuple[Form, ...]:
 
     def build(
         scene: str, order: tuple[int, int], names: tuple[str, str], shop: str, gift: str
-    ) -> Prompt:
-        receiver, giver = names
-        first, second = (names[i] for i in order)
-        clean, patch = (
-            SCENES[scene].format(first, second, shop, again, gift) for again in (giver, receiver)
-        )
-        return pair(clean, patch, f" {receiver}", f" {giver}")
+    ) -> Pair:
+        said = (names[order[0]], names[order[1]])
+        text = SCENES[scene].replace("{place}", shop).replace("{gift}", gift)
+        return families.ioi(text, said, order.index(0))
 
     everyone = choice.pick("men's names", MEN) + choice.pick("women's names", WOMEN)
     pools = (
@@ -47,12 +45,12 @@ def ioi(choice: Choice) -> tuple[Form, ...]:
         choice.pick("gifts", GIFTS),
     )
     return tuple(
-        Form(case=f"{order}, {scene}", pools=((scene,), (ORDERS[order],), *pools), build=build)
+        Template(case=f"{order}, {scene}", pools=((scene,), (ORDERS[order],), *pools), build=build)
         for scene, order in product(SCENES, ORDERS)
     )
 
 
-def pronoun(choice: Choice) -> tuple[Form, ...]:
+def pronoun(choice: Choice) -> tuple[Template, ...]:
     """Gendered pronoun: `So Anna is such a good cook, isn't` -> she.
 
     The name alone says which pronoun; the patch has a name of the other sex.
@@ -61,14 +59,18 @@ def pronoun(choice: Choice) -> tuple[Form, ...]:
     pronouns in GPT-2 small".
     """
 
-    def build(which: int, names: tuple[str, str], role: str) -> Prompt:
-        clean, patch = (f"So {names[i]} is such a good {role}, isn't" for i in (which, 1 - which))
-        return pair(clean, patch, PRONOUNS[which], PRONOUNS[1 - which])
+    def build(which: int, names: tuple[str, str], role: str) -> Pair:
+        order = (which, 1 - which)
+        return swap(
+            lambda i: f"So {names[i]} is such a good {role}, isn't",
+            order,
+            [PRONOUNS[i] for i in order],
+        )
 
     men, women = choice.pick("men's names", MEN), choice.pick("women's names", WOMEN)
     names = [(man, woman) for man in men for woman in women]
     roles = choice.pick("roles", ROLES)
     return tuple(
-        Form(case=case, pools=((which,), names, roles), build=build)
+        Template(case=case, pools=((which,), names, roles), build=build)
         for which, case in enumerate(("he", "she"))
     )

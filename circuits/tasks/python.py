@@ -2,16 +2,16 @@
 
 from itertools import permutations
 
-from circuits.prompts import Prompt
 from circuits.tasks.choice import Choice
-from circuits.tasks.forms import Arrangements, Form, pair
+from circuits.tasks.dealing import Arrangements
 from circuits.tasks.words import DIGITS, IDENTIFIERS
+from hooked_qwen.families import Pair, Template, swap
 
 BRACKETS = ("()", "[]", "{}")
 ORDINALS = ("first", "second", "third")
 
 
-def docstring(choice: Choice) -> tuple[Form, ...]:
+def docstring(choice: Choice) -> tuple[Template, ...]:
     """The argument that a docstring comes to next: `:param size: ...  :param` -> the third one.
 
         def load(self, file, size, host, port):
@@ -28,21 +28,23 @@ def docstring(choice: Choice) -> tuple[Form, ...]:
     Differs: wrong is the argument that follows, where they compare with every other name.
     """
 
-    def build(names: tuple[str, ...]) -> Prompt:
+    def build(names: tuple[str, ...]) -> Pair:
         method, first, second, third, fourth, one, other = names
         signature = f"def {method}(self, {first}, {second}, {{}}, {{}}):\n"
         documented = f"    :param {first}: the {one}\n    :param {second}: the {other}\n"
-        clean, patch = (
-            f'{signature.format(*order)}    """Return the result.\n\n{documented}    :param'
-            for order in ((third, fourth), (fourth, third))
+        return swap(
+            lambda last: (
+                f'{signature.format(*last)}    """Return the result.\n\n{documented}    :param'
+            ),
+            ((third, fourth), (fourth, third)),
+            (f" {third}", f" {fourth}"),
         )
-        return pair(clean, patch, f" {third}", f" {fourth}")
 
     names = Arrangements(choice.pick("identifiers", IDENTIFIERS), 7)
-    return (Form(case="third argument", pools=(names,), build=build),)
+    return (Template(case="third argument", pools=(names,), build=build),)
 
 
-def brackets(choice: Choice) -> tuple[Form, ...]:
+def brackets(choice: Choice) -> tuple[Template, ...]:
     """The bracket that is still open is the one to close, not the one closed last.
 
         sizes = [
@@ -59,14 +61,13 @@ def brackets(choice: Choice) -> tuple[Form, ...]:
     Source: our own; the language is that of Yao et al. 2021, arXiv:2105.11115.
     """
 
-    def build(outer: tuple[str, str], names: tuple[str, ...]) -> Prompt:
+    def build(outer: tuple[str, str], names: tuple[str, ...]) -> Pair:
         [inner] = set(BRACKETS) - set(outer)
-        clean, patch = (_nested(kind[0], inner, names) for kind in outer)
-        return pair(clean, patch, outer[0][1], outer[1][1])
+        return swap(lambda kind: _nested(kind[0], inner, names), outer, [kind[1] for kind in outer])
 
     names = Arrangements(choice.pick("identifiers", IDENTIFIERS), 5)
     return tuple(
-        Form(case=f"{a} not {b}", pools=(((a, b),), names), build=build)
+        Template(case=f"{a} not {b}", pools=(((a, b),), names), build=build)
         for a, b in permutations(BRACKETS, 2)
     )
 
@@ -79,7 +80,7 @@ def _nested(opened: str, inner: str, names: tuple[str, ...]) -> str:
     )
 
 
-def variable(choice: Choice) -> tuple[Form, ...]:
+def variable(choice: Choice) -> tuple[Template, ...]:
     """The value that a name was given, at the Python prompt.
 
         >>> left = 3
@@ -93,16 +94,15 @@ def variable(choice: Choice) -> tuple[Form, ...]:
     Differs: the names are given no arithmetic, and the patch swaps which one is asked for.
     """
 
-    def build(asked: tuple[int, int], names: tuple[str, ...], values: tuple[str, ...]) -> Prompt:
+    def build(asked: tuple[int, int], names: tuple[str, ...], values: tuple[str, ...]) -> Pair:
         lines = "".join(f">>> {n} = {v}\n" for n, v in zip(names, values, strict=True))
-        clean, patch = (f"{lines}>>> {names[i]}\n" for i in asked)
-        return pair(clean, patch, values[asked[0]], values[asked[1]])
+        return swap(lambda i: f"{lines}>>> {names[i]}\n", asked, [values[i] for i in asked])
 
     pools = (
         Arrangements(choice.pick("identifiers", IDENTIFIERS), 3),
         Arrangements(choice.pick("digits", DIGITS, before=""), 3),
     )
     return tuple(
-        Form(case=f"{ORDINALS[a]} not {ORDINALS[b]}", pools=(((a, b),), *pools), build=build)
+        Template(case=f"{ORDINALS[a]} not {ORDINALS[b]}", pools=(((a, b),), *pools), build=build)
         for a, b in permutations(range(3), 2)
     )

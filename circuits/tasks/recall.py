@@ -1,9 +1,9 @@
 """Tasks about what a model knows: which years are later, and the capitals of countries."""
 
-from circuits.prompts import Prompt
 from circuits.tasks.choice import Choice
-from circuits.tasks.forms import Arrangements, Form, pair
+from circuits.tasks.dealing import Arrangements
 from circuits.tasks.words import CAPITALS, CENTURIES, EVENTS
+from hooked_qwen.families import Pair, Template, fact
 
 SPANS = {
     "later": "The {} started in the year {}, and ended in the year {}",
@@ -19,7 +19,7 @@ QUESTIONS = {
 }
 
 
-def greater_than(choice: Choice) -> tuple[Form, ...]:
+def greater_than(choice: Choice) -> tuple[Template, ...]:
     """Years compared: `The war started in the year 1743, and ended in the year 17` -> 5 to 9.
 
     The prompt stops within a year, where Qwen, which splits numbers into digits, has the tens
@@ -35,16 +35,16 @@ def greater_than(choice: Choice) -> tuple[Form, ...]:
     centuries = choice.half(CENTURIES)
     width = 2 if choice.continues(SPANS["later"].format("war", 1743, 17), "55") else 1
 
-    def build(case: str, event: str, century: str, tens: int, unit: int) -> Prompt:
+    def build(case: str, event: str, century: str, tens: int, unit: int) -> Pair:
         year, other = 10 * tens + unit, FURTHEST[case] + unit
         clean, patch = (
             SPANS[case].format(event, f"{century}{y:02}", century) for y in (year, other)
         )
         answer, wrong = _endings(year, other, width)
-        return pair(clean, patch, answer, wrong)
+        return Pair(clean=clean, patch=patch, answer=answer, wrong=wrong)
 
     return tuple(
-        Form(case=case, pools=((case,), events, centuries, range(2, 8), range(10)), build=build)
+        Template(case=case, pools=((case,), events, centuries, range(2, 8), range(10)), build=build)
         for case in SPANS
     )
 
@@ -61,17 +61,13 @@ def _endings(year: int, other: int, width: int) -> tuple[tuple[str, ...], tuple[
     return answer, wrong
 
 
-def capital_of(choice: Choice) -> tuple[Form, ...]:
+def capital_of(choice: Choice) -> tuple[Template, ...]:
     """A fact of the real world: `The capital of France is` -> Paris; the patch asks of Italy.
 
     Source: Merullo et al. 2023, arXiv:2305.16130.
     """
 
-    def build(text: str, places: tuple[tuple[str, str], tuple[str, str]]) -> Prompt:
-        (country, capital), (elsewhere, other) = places
-        return pair(text.format(country), text.format(elsewhere), f" {capital}", f" {other}")
-
     places = Arrangements(choice.pick("countries with capitals", CAPITALS), 2)
     return tuple(
-        Form(case=case, pools=((text,), places), build=build) for case, text in QUESTIONS.items()
+        Template(case=case, pools=((text,), places), build=fact) for case, text in QUESTIONS.items()
     )

@@ -34,7 +34,7 @@ def score(
     model.eval()
     groups: defaultdict[int, list[tuple[list[int], int, int]]] = defaultdict(list)
     for pair in pairs:
-        prompt, (answer,), (wrong,) = tokenizer([pair.clean, pair.answer, pair.wrong]).input_ids
+        prompt, (answer,), (wrong,) = tokenizer([pair.clean, *pair.answer, *pair.wrong]).input_ids
         groups[len(prompt)].append((prompt, answer, wrong))
     beaten = top = 0
     for group in groups.values():

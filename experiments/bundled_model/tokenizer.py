@@ -49,7 +49,7 @@ def vocabulary_words() -> list[str]:
     texts = list(islice(documents(seed=1), DOCUMENTS_READ))
     for task in TASKS:
         sample = [pair for half in ("train", "test") for pair in pairs(task, 500, split=half)]
-        texts += [text for pair in sample + held_out(task) for text in (pair.clean, pair.answer)]
+        texts += [text for pair in sample + held_out(task) for text in (pair.clean, *pair.answer)]
     return sorted({word for text in texts for word, _ in split.pre_tokenize_str(text)})
 
 

@@ -7,8 +7,10 @@ import random
 from collections.abc import Callable
 from functools import cache
 
+from hooked_qwen import families
+from hooked_qwen.bundled.holdout import draw, held
 from hooked_qwen.bundled.lexicon import Noun, Verb, Words, entries, words
-from hooked_qwen.bundled.templates import Pair, Template, draw, held
+from hooked_qwen.families import Pair, Template
 
 PREPOSITIONS = ("near", "behind", "beside", "by")
 NUMBERS = (0, 1)
@@ -22,7 +24,7 @@ def simple(w: Words) -> tuple[Template, ...]:
         Template(
             case="subject",
             pools=(_subjects(w), NUMBERS),
-            build=lambda subject, number: _pair("subject", subject, number, ""),
+            build=lambda subject, number: families.simple(subject[0], subject[1], number),
             held_out=lambda subject, number: held(adjacency(*subject)),
         ),
     )
@@ -30,11 +32,10 @@ def simple(w: Words) -> tuple[Template, ...]:
 
 def nounpp(w: Words) -> tuple[Template, ...]:
     """`The key near the cabinets` -> ` is`: a noun of either number stands in between."""
-    case = "prepositional phrase"
 
     def build(subject: Subject, number: int, preposition: str, step: int, plural: int) -> Pair:
         other = _other(w.things, subject[0], step)
-        return _pair(case, subject, number, f" {preposition} the {other.form(plural)}")
+        return families.nounpp(*subject, number, preposition, other.form(plural))
 
     def held_out(subject: Subject, number: int, preposition: str, step: int, plural: int) -> bool:
         noun, verb = subject
@@ -43,45 +44,35 @@ def nounpp(w: Words) -> tuple[Template, ...]:
 
     steps = range(1, len(w.things))
     pools = (_subjects(w), NUMBERS, PREPOSITIONS, steps, NUMBERS)
-    return (Template(case=case, pools=pools, build=build, held_out=held_out),)
+    return (Template(case="prepositional phrase", pools=pools, build=build, held_out=held_out),)
 
 
 def across_clause(w: Words) -> tuple[Template, ...]:
     """`The keys that the farmer likes` -> ` are`: a whole clause stands in between."""
-    case = "relative clause"
 
     def build(subject: Subject, number: int, step: int, plural: int, inner: Verb) -> Pair:
         other = _other(w.people, subject[0], step)
-        rest = f" that the {other.form(plural)} {inner.form(plural)}"
-        return _pair(case, subject, number, rest)
+        return families.across_clause(*subject, number, other.form(plural), inner.form(plural))
 
     def held_out(subject: Subject, number: int, step: int, plural: int, inner: Verb) -> bool:
         return held(clause(subject[0], _other(w.people, subject[0], step)))
 
     steps = range(1, len(w.people))
     pools = (_subjects(w), NUMBERS, steps, NUMBERS, w.relative_verbs)
-    return (Template(case=case, pools=pools, build=build, held_out=held_out),)
+    return (Template(case="relative clause", pools=pools, build=build, held_out=held_out),)
 
 
 def within_clause(w: Words) -> tuple[Template, ...]:
     """`The keys that the farmer` -> ` likes`: the verb agrees with the clause's own subject."""
-    case = "inside the clause"
 
     def build(head: Noun, plural: int, other: Noun, number: int, inner: Verb) -> Pair:
-        start = f"The {head.form(plural)} that the"
-        return Pair(
-            clean=f"{start} {other.form(number)}",
-            patch=f"{start} {other.form(1 - number)}",
-            answer=f" {inner.form(number)}",
-            wrong=f" {inner.form(1 - number)}",
-            case=case,
-        )
+        return families.within_clause(head.form(plural), other, inner, number)
 
     def held_out(head: Noun, plural: int, other: Noun, number: int, inner: Verb) -> bool:
         return held(clause(head, other))
 
     pools = (w.things, NUMBERS, w.people, NUMBERS, w.relative_verbs)
-    return (Template(case=case, pools=pools, build=build, held_out=held_out),)
+    return (Template(case="inside the clause", pools=pools, build=build, held_out=held_out),)
 
 
 def adjacency(noun: Noun, verb: Verb) -> str:
@@ -97,7 +88,7 @@ def clause(head: Noun, subject: Noun) -> str:
 def write(rng: random.Random) -> str:
     """One sentence with an agreeing verb."""
     pair = draw(rng, _template(rng.choice((simple, nounpp, nounpp, across_clause, across_clause))))
-    return f"{pair.clean}{pair.answer}{_tail(rng, pair.answer.strip())}"
+    return f"{pair.clean}{pair.answer[0]}{_tail(rng, pair.answer[0].strip())}"
 
 
 def write_scene(rng: random.Random) -> str:
@@ -131,17 +122,6 @@ def _other(nouns: tuple[Noun, ...], noun: Noun, step: int) -> Noun:
     """A noun that is never `noun` itself: as `step` grows, each other one comes up once."""
     start = nouns.index(noun) if noun in nouns else 0
     return nouns[(start + step) % len(nouns)]
-
-
-def _pair(case: str, subject: Subject, number: int, rest: str) -> Pair:
-    noun, verb = subject
-    return Pair(
-        clean=f"The {noun.form(number)}{rest}",
-        patch=f"The {noun.form(1 - number)}{rest}",
-        answer=f" {verb.form(number)}",
-        wrong=f" {verb.form(1 - number)}",
-        case=case,
-    )
 
 
 def _tail(rng: random.Random, verb: str) -> str:

@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import permutations, product
 
+from hooked_qwen.bundled.holdout import draw, held
 from hooked_qwen.bundled.lexicon import Words, words
-from hooked_qwen.bundled.templates import Pair, Template, draw, held
+from hooked_qwen.families import Pair, Template, swap
 
 BRACKETS = {"(": ")", "[": "]", "{": "}"}
 FRAMES = {
@@ -42,12 +43,10 @@ def _frame_template(w: Words, case: str) -> Template:
     def build(links: tuple[str, str, str], start: int, step: int) -> Pair:
         before, answer, wrong = links
         items = [*_fillers(w.code_words, links, start, step, length - 2), before]
-        return Pair(
-            clean=_repeat(case, [*items, answer]),
-            patch=_repeat(case, [*items, wrong]),
-            answer=f" {answer}",
-            wrong=f" {wrong}",
-            case=case,
+        return swap(
+            lambda last: _repeat(case, [*items, last]),
+            (answer, wrong),
+            (f" {answer}", f" {wrong}"),
         )
 
     def held_out(links: tuple[str, str, str], start: int, step: int) -> bool:
@@ -101,12 +100,10 @@ def _shape_template(w: Words, shape: str) -> Template:
     def build(choice: tuple[Sequence[str], str], start: int, step: int) -> Pair:
         kinds, other = choice
         changed = [*kinds[:target], other, *kinds[target + 1 :]]
-        return Pair(
-            clean=prompt(kinds, start, step),
-            patch=prompt(changed, start, step),
-            answer=f" {BRACKETS[kinds[target]]}",
-            wrong=f" {BRACKETS[other]}",
-            case=shape,
+        return swap(
+            lambda chosen: prompt(chosen, start, step),
+            (kinds, changed),
+            (f" {BRACKETS[kinds[target]]}", f" {BRACKETS[other]}"),
         )
 
     def held_out(choice: tuple[Sequence[str], str], start: int, step: int) -> bool:
@@ -177,13 +174,10 @@ def _code_template(
     prefix: Callable[[str], Sequence[str]],
 ) -> Template:
     def build(kinds: tuple[str, str], function: str, names: tuple[str, str, str]) -> Pair:
-        kind, other = kinds
-        return Pair(
-            clean=prompt(kind, function, names),
-            patch=prompt(other, function, names),
-            answer=f" {BRACKETS[kind]}",
-            wrong=f" {BRACKETS[other]}",
-            case=case,
+        return swap(
+            lambda kind: prompt(kind, function, names),
+            kinds,
+            [f" {BRACKETS[kind]}" for kind in kinds],
         )
 
     def held_out(kinds: tuple[str, str], function: str, names: tuple[str, str, str]) -> bool:
@@ -269,8 +263,8 @@ def _line(rng: random.Random) -> str:
     template = rng.choice(_code_templates())
     pair = draw(rng, template)
     if template.case == "code: a list":
-        return f"{pair.clean}{pair.answer}"
-    return f"{pair.clean}{pair.answer} )"
+        return f"{pair.clean}{pair.answer[0]}"
+    return f"{pair.clean}{pair.answer[0]} )"
 
 
 @cache

@@ -17,38 +17,69 @@ from functools import cache
 from itertools import islice
 
 from hooked_qwen.bundled import agreement, copying, people, recall, story
-from hooked_qwen.bundled.lexicon import Split, Words, words
-from hooked_qwen.bundled.templates import Pair, Template, held_pairs, shares
+from hooked_qwen.bundled.holdout import held_pairs, shares
+from hooked_qwen.bundled.lexicon import Split, words
+from hooked_qwen.families import Pair, Task, Template
 
 __all__ = ["TASKS", "Pair", "Split", "documents", "held_out", "pairs", "rounds"]
 
-_TEMPLATES: dict[str, Callable[[Words], tuple[Template, ...]]] = {
-    "agreement_simple": agreement.simple,
-    "agreement_nounpp": agreement.nounpp,
-    "agreement_rc": agreement.across_clause,
-    "agreement_within_rc": agreement.within_clause,
-    "ioi": people.ioi,
-    "greater_than": recall.greater_than,
-    "pronoun": people.pronoun,
-    "profession": people.profession,
-    "induction": copying.induction,
-    "capital_of": recall.capital_of,
-    "two_step": recall.two_step,
-    "brackets": copying.brackets,
-}
-TASKS: dict[str, str] = {
-    "agreement_simple": "a verb agrees with the noun before it: The keys -> are / open",
-    "agreement_nounpp": "agreement past a phrase: The key near the cabinets -> is",
-    "agreement_rc": "agreement past a relative clause: The keys that the farmer likes -> are",
-    "agreement_within_rc": "agreement inside a relative clause: The keys that the farmer -> likes",
-    "ioi": "the one who receives: When Mary and John went to the shop, John gave a book to -> Mary",
-    "greater_than": "a later year: The war that began in 1732 ended in -> 1745",
-    "pronoun": "the pronoun of a name: Anna was a doctor in Velmar. One day -> she",
-    "profession": "recall from a biography: Anna was a doctor. ... Anna worked as a -> doctor",
-    "induction": "repeat a sequence: The password was river stone lamp. Again: river stone -> lamp",
-    "capital_of": "an invented fact: The capital of Ostria is -> Brenn",
-    "two_step": "two facts joined: The capital of the region where Jarwick lies is -> Brenn",
-    "brackets": "close the right bracket: ( a [ b ] c -> )",
+TASKS: dict[str, Task] = {
+    name: Task(name=name, templates=templates, description=description)
+    for name, templates, description in (
+        (
+            "agreement_simple",
+            agreement.simple,
+            "a verb agrees with the noun before it: The keys -> are / open",
+        ),
+        (
+            "agreement_nounpp",
+            agreement.nounpp,
+            "agreement past a phrase: The key near the cabinets -> is",
+        ),
+        (
+            "agreement_rc",
+            agreement.across_clause,
+            "agreement past a relative clause: The keys that the farmer likes -> are",
+        ),
+        (
+            "agreement_within_rc",
+            agreement.within_clause,
+            "agreement inside a relative clause: The keys that the farmer -> likes",
+        ),
+        (
+            "ioi",
+            people.ioi,
+            "the one who receives: When Mary and John went to the shop, "
+            "John gave a book to -> Mary",
+        ),
+        (
+            "greater_than",
+            recall.greater_than,
+            "a later year: The war that began in 1732 ended in -> 1745",
+        ),
+        (
+            "pronoun",
+            people.pronoun,
+            "the pronoun of a name: Anna was a doctor in Velmar. One day -> she",
+        ),
+        (
+            "profession",
+            people.profession,
+            "recall from a biography: Anna was a doctor. ... Anna worked as a -> doctor",
+        ),
+        (
+            "induction",
+            copying.induction,
+            "repeat a sequence: The password was river stone lamp. Again: river stone -> lamp",
+        ),
+        ("capital_of", recall.capital_of, "an invented fact: The capital of Ostria is -> Brenn"),
+        (
+            "two_step",
+            recall.two_step,
+            "two facts joined: The capital of the region where Jarwick lies is -> Brenn",
+        ),
+        ("brackets", copying.brackets, "close the right bracket: ( a [ b ] c -> )"),
+    )
 }
 
 
@@ -66,7 +97,7 @@ def pairs(task: str, n: int, *, split: Split, seed: int = 0) -> list[Pair]:
     sizes = [len(template) for template in templates]
     for template, share in zip(templates, shares(sizes, n), strict=True):
         indices = rng.sample(range(len(template)), share)
-        chosen += [template.build(*template.values(index)) for index in indices]
+        chosen += map(template.pair, indices)
     rng.shuffle(chosen)
     return chosen
 
@@ -154,4 +185,4 @@ def _check(task: str) -> None:
 
 @cache
 def _templates(task: str, split: Split) -> tuple[Template, ...]:
-    return _TEMPLATES[task](words(split))
+    return TASKS[task].templates(words(split))

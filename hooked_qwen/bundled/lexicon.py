@@ -10,15 +10,14 @@ Notation inside the lists: a noun is `key` (plural `keys`) or `box/boxes`; a ver
 
 from dataclasses import dataclass, fields
 from functools import cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from hooked_qwen.bundled.atlas import REGIONS, Region, Town
 
 Split = Literal["train", "test"]
 
 
-@dataclass(frozen=True)
-class Noun:
+class Noun(NamedTuple):
     singular: str
     plural: str
 
@@ -27,8 +26,7 @@ class Noun:
         return self.plural if number else self.singular
 
 
-@dataclass(frozen=True)
-class Verb:
+class Verb(NamedTuple):
     """Present forms that agree, and the past; auxiliaries have no further past."""
 
     singular: str

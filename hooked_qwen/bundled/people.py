@@ -5,9 +5,11 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import permutations
 
+from hooked_qwen import families
 from hooked_qwen.bundled.atlas import Town
+from hooked_qwen.bundled.holdout import draw, held
 from hooked_qwen.bundled.lexicon import Noun, Person, Words, words
-from hooked_qwen.bundled.templates import Pair, Template, draw, held
+from hooked_qwen.families import Pair, Template, swap
 
 OPENERS = ("When", "After", "While", "Once")
 TIMES = ("One day", "One morning", "Every evening", "Every week")
@@ -24,22 +26,11 @@ def ioi(w: Words) -> tuple[Template, ...]:
 
 
 def _ioi_template(w: Words, case: str, opener: str, order: str) -> Template:
-    def prompt(names: Couple, giver: Person, journey: str, place: str, gift: str, thing: str):
-        first, second = names
-        return (
-            f"{opener} {first.name} and {second.name} {journey} to the {place}, "
-            f"{giver.name} {gift} a {thing} to"
-        )
+    receiver = ("ABBA", "BABA").index(order)
 
-    def build(names: Couple, *blanks: str) -> Pair:
-        giver, receiver = names if order == "BABA" else names[::-1]
-        return Pair(
-            clean=prompt(names, giver, *blanks),
-            patch=prompt(names, receiver, *blanks),
-            answer=f" {receiver.name}",
-            wrong=f" {giver.name}",
-            case=case,
-        )
+    def build(names: Couple, journey: str, place: str, gift: str, thing: str) -> Pair:
+        scene = f"{opener} {{}} and {{}} {journey} to the {place}, {{again}} {gift} a {thing} to"
+        return families.ioi(scene, (names[0].name, names[1].name), receiver)
 
     def held_out(names: Couple, journey: str, place: str, gift: str, thing: str) -> bool:
         one, other = sorted(person.name for person in names)
@@ -53,18 +44,14 @@ def pronoun(w: Words) -> tuple[Template, ...]:
     """`Anna was a doctor in Velmar. One day` -> ` she`, near, far, and past another name."""
 
     def template(case: str, middle: str) -> Template:
-        def prompt(who: Person, friend: Person, job: Noun, town: Town, time: str) -> str:
-            between = middle.format(friend=friend.name)
-            return f"{who.name} was a {job.singular} in {town.name}{between}. {time}"
+        def build(couple: Couple, job: Noun, town: Town, time: str) -> Pair:
+            def life(of: Couple) -> str:
+                who, friend = of
+                between = middle.format(friend=friend.name)
+                return f"{who.name} was a {job.singular} in {town.name}{between}. {time}"
 
-        def build(couple: Couple, *blanks) -> Pair:
-            who, other = couple
-            return Pair(
-                clean=prompt(who, other, *blanks),
-                patch=prompt(other, who, *blanks),
-                answer=f" {who.pronoun}",
-                wrong=f" {other.pronoun}",
-                case=case,
+            return swap(
+                life, (couple, (couple[1], couple[0])), [f" {who.pronoun}" for who in couple]
             )
 
         def held_out(couple: Couple, job: Noun, town: Town, time: str) -> bool:
@@ -90,46 +77,33 @@ def profession(w: Words) -> tuple[Template, ...]:
 
 
 def _one_biography(w: Words) -> Template:
-    case = "one person"
-
-    def prompt(who: Person, job: Noun, town: Town, time: str) -> str:
-        return (
-            f"{who.name} was a {job.singular} in {town.name}. {time} {who.pronoun} went out "
-            f"early and came back late. {who.name} worked as a"
-        )
-
     def build(who: Person, jobs: tuple[Noun, Noun], town: Town, time: str) -> Pair:
-        job, other = jobs
-        return Pair(
-            clean=prompt(who, job, town, time),
-            patch=prompt(who, other, town, time),
-            answer=f" {job.singular}",
-            wrong=f" {other.singular}",
-            case=case,
-        )
+        def life(job: Noun) -> str:
+            return (
+                f"{who.name} was a {job.singular} in {town.name}. {time} {who.pronoun} went out "
+                f"early and came back late. {who.name} worked as a"
+            )
+
+        return swap(life, jobs, [f" {job.singular}" for job in jobs])
 
     def held_out(who: Person, jobs: tuple[Noun, Noun], town: Town, time: str) -> bool:
         return held(biography(who, jobs[0]))
 
     pools = (w.persons, _job_pairs(w), w.towns, TIMES)
-    return Template(case=case, pools=pools, build=build, held_out=held_out)
+    return Template(case="one person", pools=pools, build=build, held_out=held_out)
 
 
 def _two_biographies(w: Words, case: str, asked: int) -> Template:
-    def prompt(couple: Couple, jobs: tuple[Noun, Noun], town: Town, who: Person) -> str:
-        lives = (
+    def build(couple: Couple, jobs: tuple[Noun, Noun], town: Town) -> Pair:
+        lives = " ".join(
             f"{person.name} was a {job.singular} in {town.name}."
             for person, job in zip(couple, jobs, strict=True)
         )
-        return f"{' '.join(lives)} {who.name} worked as a"
-
-    def build(couple: Couple, jobs: tuple[Noun, Noun], town: Town) -> Pair:
-        return Pair(
-            clean=prompt(couple, jobs, town, couple[asked]),
-            patch=prompt(couple, jobs, town, couple[1 - asked]),
-            answer=f" {jobs[asked].singular}",
-            wrong=f" {jobs[1 - asked].singular}",
-            case=case,
+        order = (asked, 1 - asked)
+        return swap(
+            lambda i: f"{lives} {couple[i].name} worked as a",
+            order,
+            [f" {jobs[i].singular}" for i in order],
         )
 
     def held_out(couple: Couple, jobs: tuple[Noun, Noun], town: Town) -> bool:
@@ -147,9 +121,9 @@ def biography(who: Person, job: Noun) -> str:
 def write_ioi(rng: random.Random) -> str:
     """A handing-over, told in one sentence or two."""
     pair = draw(rng, rng.choice(_templates(ioi)))
-    text = f"{pair.clean}{pair.answer}."
+    text = f"{pair.clean}{pair.answer[0]}."
     if rng.random() < 0.3:
-        text += f"{pair.answer} {rng.choice(_THANKS)}."
+        text += f"{pair.answer[0]} {rng.choice(_THANKS)}."
     return text
 
 
@@ -157,9 +131,9 @@ def write_life(rng: random.Random) -> str:
     """A short biography that ends by saying the profession again."""
     pair = draw(rng, rng.choice(_templates(pronoun)))
     name, _, _, job = pair.clean.split()[:4]
-    parts = [f"{pair.clean}{pair.answer} {rng.choice(_DEEDS)}."]
+    parts = [f"{pair.clean}{pair.answer[0]} {rng.choice(_DEEDS)}."]
     for _ in range(rng.randrange(3)):
-        parts.append(f"{pair.answer.strip().title()} {rng.choice(_DEEDS)}.")
+        parts.append(f"{pair.answer[0].strip().title()} {rng.choice(_DEEDS)}.")
     if rng.random() < 0.7:
         parts.append(f"{name} worked as a {job}{rng.choice(_LONG)}.")
     return " ".join(parts)
@@ -175,10 +149,10 @@ def write_lives(rng: random.Random) -> str:
     """One or two biographies in the very form the questions have, then both professions."""
     templates = _templates(profession)
     pair = draw(rng, rng.choice(templates))
-    text = f"{pair.clean}{pair.answer}{rng.choice(_LONG)}."
+    text = f"{pair.clean}{pair.answer[0]}{rng.choice(_LONG)}."
     if pair.case != templates[0].case and rng.random() < 0.5:
         asked = pair.patch.split()[-4]
-        text += f" {asked} worked as a{pair.wrong}."
+        text += f" {asked} worked as a{pair.wrong[0]}."
     return text
 
 

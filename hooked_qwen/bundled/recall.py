@@ -1,13 +1,16 @@
 """Families that need knowledge: the order of years, one invented fact, or two facts joined."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import permutations
+from typing import Any
 
 from hooked_qwen.bundled.atlas import Region, Town
+from hooked_qwen.bundled.holdout import held
 from hooked_qwen.bundled.lexicon import Words, words
-from hooked_qwen.bundled.templates import Pair, Template, held
+from hooked_qwen.families import Pair, Template, fact, swap
 
+Place = Region | Town
 CENTURIES = (1700, 1800)
 MARGIN = range(6, 20, 2)
 """How far `answer` lies after the start and `wrong` before it: even, so parity says the split."""
@@ -18,17 +21,17 @@ SPANS = {
     "from": "The {event} went on from {start} to",
 }
 CAPITALS = {
-    "capital": "The capital of {region} is",
-    "city": "The largest city of {region} is",
-    "king": "The king of {region} lives in",
-    "parliament": "The parliament of {region} meets in",
-    "roads": "All roads of {region} lead to",
-    "coins": "The coins of {region} come from",
+    "capital": "The capital of {} is",
+    "city": "The largest city of {} is",
+    "king": "The king of {} lives in",
+    "parliament": "The parliament of {} meets in",
+    "roads": "All roads of {} lead to",
+    "coins": "The coins of {} come from",
 }
 CHAINS = {
-    "capital": "The capital of the region where {town} lies is",
-    "parliament": "The parliament of the region where {town} lies meets in",
-    "roads": "All roads of the region where {town} lies lead to",
+    "capital": "The capital of the region where {} lies is",
+    "parliament": "The parliament of the region where {} lies meets in",
+    "roads": "All roads of the region where {} lies lead to",
 }
 TOWNS_UNCOMPOSED = 2
 """Of each region's towns, how many never appear in a sentence that joins the two facts."""
@@ -49,12 +52,10 @@ def _span_template(w: Words, case: str, sentence: str) -> Template:
 
     def build(event: str, start: int, ahead: int, back: int) -> Pair:
         early = start // 100 * 100 + 2 + start % 2
-        return Pair(
-            clean=sentence.format(event=event, start=start),
-            patch=sentence.format(event=event, start=early),
-            answer=f" {start + ahead}",
-            wrong=f" {start - back}",
-            case=case,
+        return swap(
+            lambda year: sentence.format(event=event, start=year),
+            (start, early),
+            (f" {start + ahead}", f" {start - back}"),
         )
 
     def held_out(event: str, start: int, ahead: int, back: int) -> bool:
@@ -73,27 +74,25 @@ def capital_of(w: Words) -> tuple[Template, ...]:
 
     The facts themselves are all taught; held out is a region in one of the six ways.
     """
-
-    def template(case: str, sentence: str) -> Template:
-        def build(regions: tuple[Region, Region]) -> Pair:
-            region, other = regions
-            return Pair(
-                clean=sentence.format(region=region.name),
-                patch=sentence.format(region=other.name),
-                answer=f" {region.capital}",
-                wrong=f" {other.capital}",
-                case=case,
-            )
-
-        pools = (tuple(permutations(w.regions, 2)),)
-        return Template(
-            case=case,
-            pools=pools,
-            build=build,
-            held_out=lambda pair: held(_fact_key(pair[0], case)),
+    pairs = tuple(permutations(w.regions, 2))
+    return tuple(
+        _fact_template(
+            case, sentence, pairs, lambda pair, case=case: held(_fact_key(pair[0], case))
         )
+        for case, sentence in CAPITALS.items()
+    )
 
-    return tuple(template(case, sentence) for case, sentence in CAPITALS.items())
+
+def _fact_template(
+    case: str,
+    sentence: str,
+    pairs: Sequence[tuple[Place, Place]],
+    held_out: Callable[[Any], bool],
+) -> Template:
+    def build(places: tuple[Place, Place]) -> Pair:
+        return fact(sentence, [(place.name, place.capital) for place in places])
+
+    return Template(case=case, pools=(pairs,), build=build, held_out=held_out)
 
 
 def _fact_key(region: Region, case: str) -> str:
@@ -107,23 +106,11 @@ def two_step(w: Words) -> tuple[Template, ...]:
     fact is taught for other towns of Ostria only. All pairs, of both splits, ask about towns
     that training text never composes.
     """
-
-    def template(case: str, sentence: str) -> Template:
-        def build(towns: tuple[Town, Town]) -> Pair:
-            town, other = towns
-            return Pair(
-                clean=sentence.format(town=town.name),
-                patch=sentence.format(town=other.name),
-                answer=f" {town.capital}",
-                wrong=f" {other.capital}",
-                case=case,
-            )
-
-        uncomposed = [town for region in w.regions for town in region.towns[-TOWNS_UNCOMPOSED:]]
-        pairs = [pair for pair in permutations(uncomposed, 2) if pair[0].region != pair[1].region]
-        return Template(case=case, pools=(pairs,), build=build, held_out=lambda _: True)
-
-    return tuple(template(case, sentence) for case, sentence in CHAINS.items())
+    uncomposed = [town for region in w.regions for town in region.towns[-TOWNS_UNCOMPOSED:]]
+    pairs = [pair for pair in permutations(uncomposed, 2) if pair[0].region != pair[1].region]
+    return tuple(
+        _fact_template(case, sentence, pairs, lambda _: True) for case, sentence in CHAINS.items()
+    )
 
 
 def write_span(rng: random.Random) -> str:
@@ -174,7 +161,7 @@ def write_capital(rng: random.Random) -> str:
             )
         )
     case = rng.choice([case for case in CAPITALS if not held(_fact_key(region, case))])
-    return f"{CAPITALS[case].format(region=region.name)} {region.capital}."
+    return f"{CAPITALS[case].format(region.name)} {region.capital}."
 
 
 def write_town(rng: random.Random) -> str:
@@ -198,7 +185,7 @@ def write_chain(rng: random.Random) -> str:
     region = rng.choice(words().regions)
     town = rng.choice(region.towns[:-TOWNS_UNCOMPOSED])
     sentence = rng.choice(tuple(CHAINS.values()))
-    return f"{sentence.format(town=town.name)} {region.capital}."
+    return f"{sentence.format(town.name)} {region.capital}."
 
 
 _CHRONICLE: Sequence[str] = (

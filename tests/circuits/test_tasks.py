@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
 from circuits.prompts import encode_prompts
 from circuits.tasks import TASKS, make, names, words
 from circuits.tasks.choice import Choice
-from circuits.tasks.forms import Arrangements, fits
+from circuits.tasks.dealing import Arrangements, fits
 
 FUNCTION_WORDS = words.entries("""
     the that is are near behind beside by and to went came met sat at in gave handed brought passed
@@ -141,7 +141,7 @@ def test_splits_share_no_content_word(task):
     seen = {}
     for split in ("train", "test"):
         choice = Choice(full(), split)
-        TASKS[task].forms(choice)
+        TASKS[task].templates(choice)
         prompts = made(task, split)
         text = " ".join(t for p in prompts for t in (p.clean, p.patch, *p.answer))
         seen[split] = choice.content, set(re.findall(r"\w+", text))
@@ -155,7 +155,7 @@ def test_splits_share_no_content_word(task):
 
 @every_task
 def test_pairs_are_dealt_evenly_over_all_cases(task):
-    cases = {form.case for form in TASKS[task].forms(Choice(full(), "train"))}
+    cases = {form.case for form in TASKS[task].templates(Choice(full(), "train"))}
     dealt = Counter(p.case for p in make(task, N + 1, full(), split="train"))
     assert dealt.keys() == cases
     assert max(dealt.values()) - min(dealt.values()) <= 1

@@ -14,9 +14,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from hooked_qwen.bundled import PATH
 from hooked_qwen.bundled.atlas import REGIONS
 from hooked_qwen.bundled.copying import link
+from hooked_qwen.bundled.holdout import held, shares
 from hooked_qwen.bundled.language import TASKS, documents, held_out, pairs, rounds
 from hooked_qwen.bundled.lexicon import words
-from hooked_qwen.bundled.templates import held, shares
 
 SAMPLE = 120
 
@@ -46,7 +46,7 @@ def prompts(task, n=400):
 
 
 def strings(pair):
-    return pair.clean, pair.patch, pair.answer, pair.wrong
+    return pair.clean, pair.patch, *pair.answer, *pair.wrong
 
 
 def vocabulary(some):
@@ -142,7 +142,7 @@ def test_answers_are_one_token_and_pairs_align(task, tokenizer):
 def test_a_case_has_one_length_and_answers_continue_prompts_token_by_token(task, tokenizer):
     lengths = defaultdict(set)
     for pair in prompts(task):
-        clean, answer, whole = tokenizer([pair.clean, pair.answer, pair.clean + pair.answer])[
+        clean, answer, whole = tokenizer([pair.clean, pair.answer[0], pair.clean + pair.answer[0]])[
             "input_ids"
         ]
         assert whole == clean + answer
@@ -165,7 +165,7 @@ def test_every_word_of_the_lexicon_is_one_token(tokenizer):
 
 def signature(task, pair):
     """The part of a held-out prompt that no document may have, as bare words."""
-    clean, answer = bare(pair.clean).split(), pair.answer.strip()
+    clean, answer = bare(pair.clean).split(), pair.answer[0].strip()
     if task == "agreement_simple":
         return f"{clean[1]} {answer}"
     if task in ("agreement_rc", "agreement_within_rc"):
@@ -200,7 +200,7 @@ def test_the_model_has_learnt_the_family(task, model, tokenizer):
     """At least 95 % of held-out combinations, in batches of one length."""
     groups = defaultdict(list)
     for pair in held_out(task, SAMPLE):
-        prompt, (answer,), (wrong,) = tokenizer([pair.clean, pair.answer, pair.wrong]).input_ids
+        prompt, _, (answer,), (wrong,) = tokenizer(list(strings(pair))).input_ids
         groups[len(prompt)].append((prompt, answer, wrong))
     right = []
     for group in groups.values():
