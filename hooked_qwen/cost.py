@@ -112,9 +112,13 @@ class ModelCost:
         held = {p.untyped_storage()._cdata for p in model.parameters()}
         shape = rows, positions, self.d_model
         mlp = 2 * 3 * rows * positions * self.d_model * as_dense(self.config).intermediate_size
-        return [
-            _block_cost(model, layer, arguments, shape, held, mlp) for layer in range(self.n_layers)
-        ]
+        kinds = getattr(model.original_model.config, "layer_types", None) or [""] * self.n_layers
+        # Layers of one kind cost the same.
+        found = {
+            kind: _block_cost(model, kinds.index(kind), arguments, shape, held, mlp)
+            for kind in dict.fromkeys(kinds)
+        }
+        return [found[kind] for kind in kinds]
 
 
 def measured_rate(cost: ModelCost, device: str, rows: int, positions: int) -> Rate:

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
+from accelerate.utils import send_to_device
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
@@ -90,12 +91,12 @@ class Past:
 
     def part(self, index: Int[Tensor, " batch"], stop: int) -> "Past":
         """Those of the prompts at `index`, at the positions before `stop`."""
-        return Past(
-            {
-                layer: (keys[index, :, :stop], values[index, :, :stop])
-                for layer, (keys, values) in self.by_layer.items()
-            }
-        )
+        found = {}
+        for layer, (keys, values) in self.by_layer.items():
+            # Layers may lie on several devices.
+            rows = index.to(keys.device)
+            found[layer] = keys[rows, :, :stop], values[rows, :, :stop]
+        return Past(found)
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,8 @@ class BlockArguments:
 
 def _pick(value: Any, index: Int[Tensor, " batch"], size: int) -> Any:
     if isinstance(value, Tensor):
-        return value[index] if value.dim() > 1 and len(value) == size else value
+        picked = value.dim() > 1 and len(value) == size
+        return value[index.to(value.device)] if picked else value
     if isinstance(value, tuple):
         return tuple(_pick(v, index, size) for v in value)
     return value
@@ -229,7 +231,7 @@ def resume(
     for block, kwargs in zip(model.blocks[todo], arguments.by_layer[todo], strict=True):
         output = block(resid, **kwargs)
         resid = output[0] if isinstance(output, tuple) else output
-    return widened(resid)
+    return widened(resid).to(device_of(model))
 
 
 def finish(
@@ -260,15 +262,19 @@ def _last_block(model: TransformerBridge, resid: Resid, kwargs: dict[str, Any]) 
     block, resid = cast(Any, model.blocks[-1]), resid.to(model_precision(model))
     if "linear_attn" in block.submodules:
         output = block(resid, **kwargs)
-        return widened(output[0] if isinstance(output, tuple) else output)
+        return widened(output[0] if isinstance(output, tuple) else output).to(device_of(model))
+    # Of several devices, only a whole block brings what it is called with to its own.
+    there = device_of(block)
+    resid, kwargs = resid.to(there), send_to_device(kwargs, there, skip_keys="past_key_values")
     mixed, _ = block.attn(hidden_states=block.ln1(resid), **kwargs)
     return mlp_half(model, (resid + mixed)[:, -1:], len(model.blocks) - 1)
 
 
 def mlp_half(model: TransformerBridge, resid_mid: Resid, layer: int) -> Resid:
     """The stream after block `layer` when `resid_mid` enters its MLP's norm."""
-    block, resid_mid = cast(Any, model.blocks[layer]), resid_mid.to(model_precision(model))
-    return widened(resid_mid + block.mlp(block.ln2(resid_mid)))
+    block = cast(Any, model.blocks[layer])
+    resid_mid = resid_mid.to(device_of(block), model_precision(model))
+    return widened(resid_mid + block.mlp(block.ln2(resid_mid))).to(device_of(model))
 
 
 def unembed(

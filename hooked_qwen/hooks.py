@@ -12,6 +12,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from hooked_qwen.hook_points import hook_point
+from hooked_qwen.placement import device_of
 from hooked_qwen.precision import widened
 from hooked_qwen.sites import READ_ONLY, Site
 
@@ -25,7 +26,8 @@ def capture(
 ) -> Generator[dict[Site, Activation], None, None]:
     """Yield a dictionary that each forward pass inside the block fills with the sites' tensors.
 
-    Tensors keep their autograd history, and are float32 where the model's are less. A site that
+    Tensors keep their autograd history, are float32 where the model's are less, and lie on the
+    device where tokens are read (`hooked_qwen.placement.device_of`). A site that
     is captured and edited at once is seen as the contexts are nested: an outer capture sees the
     tensor before an inner edit.
 
@@ -50,12 +52,13 @@ def _captured(
     model: TransformerBridge, sites: Iterable[Site], *, prepend: bool, must_run: bool
 ) -> Generator[dict[Site, Activation], None, None]:
     seen: dict[Site, Activation] = {}
+    home = device_of(model)
 
     def keep(site: Site) -> Edit:
         def read(value: Activation) -> Activation:
-            seen[site] = widened(value)
+            seen[site] = widened(value).to(home)
             # What was captured lies on the way on, so that gradients reach it.
-            return seen[site].to(value.dtype)
+            return seen[site].to(value)
 
         return read
 
@@ -72,25 +75,26 @@ def intervene(
 ) -> Generator[None, None, None]:
     """Replace the tensor `x` at each site by `edits[site](x)` inside the block.
 
-    Edits see float32 where the model's tensors are less; what they give is rounded to the model's
-    precision. Nested blocks compose: the outer edit runs first.
+    Edits see float32 where the model's tensors are less, on the device where tokens are read; what
+    they give is rounded to the model's precision. Nested blocks compose: the outer edit runs first.
 
     Raises `ValueError` for a read-only site, and `RuntimeError` on leaving if an edit never ran,
     unless it need not (`must_run`), as in runs of some layers only.
     """
     ran: set[Site] = set()
+    home = device_of(model)
 
     def watch(site: Site, edit: Edit) -> Edit:
         def change(value: Activation) -> Activation:
             ran.add(site)
-            edited = edit(widened(value))
+            edited = edit(widened(value).to(home))
             if not isinstance(edited, Tensor) or edited.shape != value.shape:
                 found = tuple(edited.shape) if isinstance(edited, Tensor) else edited
                 raise ValueError(
                     f"the edit at {site} gave {found}, expected a tensor of shape "
                     f"{tuple(value.shape)}"
                 )
-            return edited.to(value.dtype)
+            return edited.to(value)
 
         return change
 

@@ -29,8 +29,9 @@ from hooked_qwen import bundled
 from hooked_qwen.files import build_folder_atomically, content_hash
 from hooked_qwen.identity import identity_of, known_as
 from hooked_qwen.notices import notify
-from hooked_qwen.placement import AUTO, DtypeName, dtype_called, find_device
+from hooked_qwen.placement import AUTO, DtypeName, dtype_called, find_devices
 from hooked_qwen.precision import HALF
+from hooked_qwen.spread import spread
 from hooked_qwen.tensor_files import aligned
 
 BUNDLED = "bundled"
@@ -54,14 +55,15 @@ def load(
 
     `source` is `"bundled"`, a local folder, a `.gguf` file (dequantised once, the result kept in
     the user's cache folder), or a model on the hub as `org/name` or `org/name@revision`. `device`
-    is any that torch knows; `auto` takes the first accelerator, else the CPU.
+    is any that torch knows; `auto` takes the first accelerator, else the CPU; over several, such
+    as `cuda:0,cuda:1`, the layers are spread (`hooked_qwen.spread`).
 
     Of a model that takes images as well (Qwen3.5 as published) the language model is loaded.
 
     Raises `ValueError` with one line when nothing is there, the hub cannot be reached, the
     language model is not one of `ARCHITECTURES`, or there is no such device.
     """
-    there = find_device(device)
+    home, *others = find_devices(device)
     place = _place(source)
     name = BUNDLED if place.folder == bundled.PATH else Path(source).name
     config = _from_hub(AutoConfig, place, source)
@@ -74,7 +76,11 @@ def load(
         known = None if whole.dtype == dtype else identity_of(whole)
         del whole
     model = _weights(place, source, dtype)
-    bridge = hook(model.to(there), tokenizer=load_tokenizer(source), name=name)
+    if others:
+        spread(model, [home, *others])
+    else:
+        model.to(home)
+    bridge = hook(model, tokenizer=load_tokenizer(source), name=name)
     if known is not None:
         known_as(bridge, known)
     return bridge

@@ -1,7 +1,8 @@
 """Where a model is computed, and in which precision.
 
 device    a name that torch knows (cpu, cuda, cuda:1, mps, ...), or auto: the first accelerator
-          that is there, else the CPU
+          that is there, else the CPU; several with commas between (cuda:0,cuda:1) for a model
+          that is too large for one
 dtype     of the model's weights; features, effects and metrics are float32 whatever it is
 memory    what dictionaries and states may take on the device
 """
@@ -57,27 +58,41 @@ def name_of(dtype: torch.dtype) -> str:
 
 
 def find_device(name: str | torch.device = AUTO) -> torch.device:
-    """The device that `name` stands for.
+    """The device that `name` stands for; of several that one where tokens are read, the first.
 
-    Raises `ValueError` when torch knows no such device, or it is not on this machine.
+    Raises `ValueError` when torch knows no such device, or one of them is not on this machine.
+    """
+    return find_devices(name)[0]
+
+
+def find_devices(name: str | torch.device = AUTO) -> tuple[torch.device, ...]:
+    """The devices that `name` stands for: one, or those between its commas.
+
+    Raises `ValueError` as `find_device`, and where one is named twice.
     """
     if name == AUTO:
         found = torch.accelerator.current_accelerator(check_available=True)
-        return found or torch.device("cpu")
+        return (found or torch.device("cpu"),)
+    found = tuple(_device(part.strip()) for part in str(name).split(","))
+    # "cuda" is the current one of those with a number.
+    if len({torch.empty(0, device=device).device for device in found}) < len(found):
+        raise ValueError(f"{name} names a device twice: expected each of them once")
+    return found
+
+
+def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
         raise ValueError(
-            f"torch knows no device called {str(name)!r}: expected auto, cpu, cuda, cuda:1, mps "
-            "or another of torch's"
+            f"torch knows no device called {name!r}: expected auto, cpu, cuda, cuda:1, mps "
+            "or another of torch's, or several of them with commas between"
         ) from None
     try:
         torch.empty(1, device=device).cpu()
     except (RuntimeError, AssertionError, NotImplementedError):
         there = ", ".join(devices())
-        raise ValueError(
-            f"there is no device {str(name)!r} here: expected one of {there}"
-        ) from None
+        raise ValueError(f"there is no device {name!r} here: expected one of {there}") from None
     return device
 
 
@@ -104,7 +119,13 @@ def device_of(model: nn.Module) -> torch.device:
     return next(model.parameters()).device
 
 
+def devices_of(model: nn.Module) -> list[torch.device]:
+    """Every device that has a part of a model, the one of `device_of` first."""
+    return list(dict.fromkeys(p.device for p in model.parameters()))
+
+
 def placement_of(model: nn.Module, memory: float | None = None) -> Placement:
     """Where a model is and in which precision, with what `memory` it may be used."""
     dtype: Any = name_of(model_precision(model))
-    return Placement(device=str(device_of(model)), dtype=dtype, memory=memory)
+    device = ",".join(map(str, devices_of(model)))
+    return Placement(device=device, dtype=dtype, memory=memory)

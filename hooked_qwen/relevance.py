@@ -74,7 +74,8 @@ def relevance_rules(model: TransformerBridge) -> Generator[None, None, None]:
 def _norm_rule(norm: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
     if not output.requires_grad:
         return output
-    (x,) = args
+    # Of several devices, the norm's own: what comes in may come from another.
+    x = args[0].to(output.device)
     wide = x.detach().float()
     gain, eps = cast(Tensor, norm.weight), cast(float, norm.variance_epsilon)
     # In float32, as the model computes it whatever its own type.

@@ -40,7 +40,8 @@ Device = Annotated[
     str | None,
     typer.Option(
         help="Where to compute: cpu, cuda, cuda:1, mps, another device of torch, or auto, the "
-        "first accelerator, else the CPU; by default auto, and for a run its own.",
+        "first accelerator, else the CPU; several with commas between (cuda:0,cuda:1) for a model "
+        "too large for one; by default auto, and for a run its own.",
         show_default=False,
     ),
 ]

@@ -13,10 +13,12 @@ from circuits.metrics.readout import Readout
 from circuits.prompts import encode_prompts, read_prompts
 from circuits.runs.commands import make_prompts
 from circuits.verification.verify import VerifyConfig, verify
-from hooked_qwen.load import load
+from hooked_qwen.load import hook, load
+from hooked_qwen.placement import find_devices
 from hooked_qwen.sites import Site
+from hooked_qwen.spread import spread
 from saes.suite import load_suite
-from tests.conftest import full_suite, padded_on_the_left, toy, toy_prompts
+from tests.conftest import full_suite, padded_on_the_left, toy_hf, toy_prompts
 
 READOUT = Readout(site=Site("resid_post", 1), direction=torch.linspace(-1, 1, 24))
 CONFIGS = {
@@ -31,9 +33,18 @@ CONFIGS = {
 }
 
 
+def toy_on(device):
+    """The toy on a device, or with its layers over several."""
+    model = toy_hf(dtype=torch.float32)
+    if "," not in device:
+        return hook(model, name="toy").to(device)
+    spread(model, find_devices(device))
+    return hook(model, name="toy")
+
+
 def everything(device, config, level):
     """Graph, verification and ablations, as plain values."""
-    model = toy(dtype=torch.float32).to(device)
+    model = toy_on(device)
     suite, prompts = full_suite(dtype=torch.float32), toy_prompts(n=4, length=4)
     if config.positions != "keep":
         prompts = padded_on_the_left(prompts)
@@ -61,6 +72,40 @@ def test_every_step_is_the_same_on_another_device(pretend, name):
     here = everything("cpu", config, level)
     for found, expected in zip(there, here, strict=True):
         assert found == expected
+
+
+def test_every_step_is_the_same_over_two_devices(pretend):
+    with pretend.strict_index():
+        there = everything("cpu,pretend:0", CONFIGS["relp"], "quick")
+    here = everything("cpu", CONFIGS["relp"], "quick")
+    # Gradients that meet in the stream are added up as the devices' threads bring them.
+    for found, expected in zip(leaves(there), leaves(here), strict=True):
+        is_number = isinstance(expected, float)
+        assert found == (pytest.approx(expected, 1e-3, 1e-3) if is_number else expected)
+
+
+@pytest.mark.parametrize("name", ["ig", "exact", "feature"])
+def test_a_graph_found_over_two_devices_is_that_of_one(pretend, name):
+    suite, prompts = full_suite(dtype=torch.float32), toy_prompts(n=3, length=4)
+    found = []
+    for devices in ("pretend:0,cpu", "cpu"):
+        graph = discover(toy_on(devices), suite, prompts, config=CONFIGS[name]).graph
+        found.append(leaves(as_json(graph)))
+    for there, here in zip(*found, strict=True):
+        assert there == (pytest.approx(here, 1e-3, 1e-3) if isinstance(here, float) else here)
+
+
+def leaves(value):
+    """Numbers and texts of plain values, in their order."""
+    if isinstance(value, dict):
+        for key, member in value.items():
+            yield key
+            yield from leaves(member)
+    elif isinstance(value, list | tuple):
+        for member in value:
+            yield from leaves(member)
+    else:
+        yield value
 
 
 def test_the_host_seldom_waits(pretend, tmp_path):

@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
+from transformers import AutoModelForCausalLM
 
+from benchmarks import gpu_needs
 from circuits.discovery.ranking import DiscoverConfig, states_of
 from circuits.discovery.sparse_feature import discover
 from circuits.prompts import Prompt
@@ -173,3 +175,24 @@ def test_on_another_device_the_host_holds_only_what_is_loaded(tmp_path, pretend)
     assert found.device.type == "pretend"
     assert found.host_peak == found.process + found.loading
     assert found.seconds == sum(item.amount for item in found.times)
+
+
+def test_the_table_of_cards_is_of_models_with_as_many_parameters_as_were_published():
+    published = {"Qwen3-1.7B": 1_720_574_976, "Qwen3-8B": 8_190_735_360}
+    published["Qwen3-30B-A3B"] = 30_532_122_624
+    for case in gpu_needs.CASES:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(case.config)
+        assert sum(p.numel() for p in model.parameters()) == published[case.model]
+        assert len(gpu_needs.dictionaries(case)) == case.config.num_hidden_layers
+
+
+def test_what_fits_on_a_card_is_said_as_it_can_be_had():
+    config = gpu_needs.qwen3(6, 1024, 2048, 8, tied=True)
+    cost = ModelCost(config, Placement(dtype="bfloat16"), name="small")
+    shapes = gpu_needs.dictionaries(gpu_needs.Case("small", 65_536, 50, config))
+    whole = memory_of(cost, shapes, gpu_needs.TASK, None).total
+    assert gpu_needs.verdict(cost, shapes, whole) == "whole"
+    room = memory_of(cost, shapes, gpu_needs.TASK, 1.0).total
+    assert gpu_needs.verdict(cost, shapes, room) == "`--memory 1`"
+    assert gpu_needs.verdict(cost, shapes, cost.weights) == "`--device cuda:0,cpu`"
