@@ -36,7 +36,7 @@ from benchmarks.sparse_feature_circuit_baseline import Act, Cost
 from circuits.ablation.exact_effects import exact_effects
 from circuits.attribution.edges import edge_weights
 from circuits.attribution.effects import Estimator
-from circuits.attribution.state import EMBED
+from circuits.attribution.recorded import EMBED
 from circuits.discovery.ranking import DiscoverConfig, rank_nodes, states_of
 from circuits.graph import Node
 from circuits.metrics.metric import Metric, logit_difference

@@ -31,7 +31,7 @@ from saes.architectures.table import ARCHITECTURES, architecture
 from saes.features import Features, cat, largest, nonzero, row_products, weighted_rows
 from saes.nonlinearities import above_threshold as above
 
-ENCODED_AT_ONCE = 2**25
+ENCODED_AT_ONCE = 2**23
 "Pre-activations that are in memory together."
 
 
@@ -158,11 +158,11 @@ class SparseDictionary(nn.Module):
 
     def by_site(self, y: Float[Tensor, "*batch d_target"]) -> dict[Site, Tensor]:
         """What it writes, as what goes to each of its sites."""
-        return dict(zip(self.writes, y.chunk(len(self.writes), -1), strict=True))
+        return by_site(self.writes, y)
 
     def by_read_site(self, x: Float[Tensor, "*batch d_source"]) -> dict[Site, Tensor]:
         """Something said of what it reads, for each of the sites that it reads."""
-        return dict(zip(self.reads, x.chunk(len(self.reads), -1), strict=True))
+        return by_site(self.reads, x)
 
     def pre_activations(
         self, x: Float[Tensor, "*batch d_source"]
@@ -205,7 +205,7 @@ class SparseDictionary(nn.Module):
         """The largest size of any feature's pre-activation, less its bias."""
         flat = x.reshape(-1, x.shape[-1])
         parts = flat.split(max(1, ENCODED_AT_ONCE // self.n_features))
-        found = torch.cat([(part @ self.W_enc.T).abs().amax(-1) for part in parts])
+        found = torch.cat([_largest_size(part @ self.W_enc.T) for part in parts])
         return found.view(x.shape[:-1])
 
     def read_by(self, weights: Features) -> Float[Tensor, "*batch d_source"]:
@@ -235,12 +235,22 @@ class SparseDictionary(nn.Module):
         return self.decode(self.encode(x)) + self.skip(x)
 
 
+def _largest_size(x: Float[Tensor, "tokens features"]) -> Float[Tensor, " tokens"]:
+    low, high = x.aminmax(dim=-1)
+    return torch.maximum(high, -low)
+
+
 def side_by_side(
     values: Mapping[Site, Tensor], sites: Sequence[Site]
 ) -> Float[Tensor, "*batch width"]:
     """The tensors of some sites along their last axis: what a dictionary of these sites reads."""
     found = [values[site] for site in sites]
     return found[0] if len(found) == 1 else torch.cat(found, -1)
+
+
+def by_site(sites: Sequence[Site], x: Float[Tensor, "*batch width"]) -> dict[Site, Tensor]:
+    """What stands side by side, apart: the inverse of `side_by_side`."""
+    return dict(zip(sites, x.chunk(len(sites), -1), strict=True))
 
 
 class _Answer(torch.autograd.Function):
@@ -314,10 +324,11 @@ def check_weights(spec: DictionarySpec, weights: dict[str, Tensor]) -> None:
 
 
 def _require_finite(weights: dict[str, Tensor]) -> None:
-    # Asked all at once: each answer waits for the device.
-    finite = torch.stack([torch.isfinite(value).all() for value in weights.values()]).tolist()
-    for name, whole in zip(weights, finite, strict=True):
-        if not whole:
+    # A sum is finite only if its terms are; it needs no memory, where a mask of each takes a
+    # quarter of the weights. All are asked at once: each answer waits for the device.
+    sums = torch.stack([value.sum().double() for value in weights.values()]).isfinite().tolist()
+    for name, whole in zip(weights, sums, strict=True):
+        if not whole and not torch.isfinite(weights[name]).all():
             raise ValueError(f"{name} holds numbers that are not finite")
 
 

@@ -18,6 +18,7 @@ from hooked_qwen.load import BUNDLED
 from hooked_qwen.notices import notify
 from hooked_qwen.sites import Site
 from saes.dictionary import SparseDictionary, fitted, side_by_side
+from saes.features import Features
 from saes.formats import ours
 from saes.formats.hub import hub_place, is_hub_name
 from saes.formats.place import Entry, Place, local_place
@@ -54,10 +55,15 @@ class Suite(Dictionaries):
         self._model: TransformerBridge | None = None
         self._make: Callable[[str, SparseDictionary], SparseDictionary] | None = None
         self._derived_reads: dict[str, tuple[Site, ...]] = {}
+        self._nothing: dict[str, Features] = {}
+        self._largest = 0
         # As they are used, the one asked for last at the end.
         self._ready: dict[str, SparseDictionary] = {}
+        self._names = self._in_order()
+
+    def _in_order(self) -> list[str]:
         names = {*self._dictionaries, *self._entries}
-        self._names = sorted(names, key=lambda name: (min(self.writes_of(name)), name))
+        return sorted(names, key=lambda name: (min(self.writes_of(name)), name))
 
     def __repr__(self) -> str:
         return f"Suite: {self.summary()}"
@@ -71,9 +77,14 @@ class Suite(Dictionaries):
         if name not in self:
             there = ", ".join(self._names) or "none"
             raise KeyError(f"no dictionary writes {name}; those that are there write {there}")
-        dictionary = self._ready.pop(name, None) or self._made_ready(name)
+        dictionary = self._ready.pop(name, None)
+        if dictionary is None:
+            # Before it is read, as large as the largest so far: two are never there at once.
+            self._make_room(self._largest)
+            dictionary = self._made_ready(name)
+            self._largest = max(self._largest, _bytes(dictionary))
+        self._make_room(_bytes(dictionary))
         self._ready[name] = dictionary
-        self._make_room()
         return dictionary
 
     def _made_ready(self, name: str) -> SparseDictionary:
@@ -86,13 +97,13 @@ class Suite(Dictionaries):
         found = as_read if self._model is None else fitted(as_read, self._model)
         return found if self._make is None else self._make(name, found)
 
-    def _make_room(self) -> None:
+    def _make_room(self, size: int) -> None:
+        """Let go of what was not asked for the longest, until `size` bytes more fit."""
         if self._memory is None:
             return
         sizes = {name: _bytes(dictionary) for name, dictionary in self._ready.items()}
-        *others, _ = sizes
-        for name in others:
-            if sum(sizes.values()) <= self._memory * 1e9:
+        for name in list(sizes):
+            if sum(sizes.values()) + size <= self._memory * 1e9:
                 return
             del sizes[name], self._ready[name]
 
@@ -112,7 +123,7 @@ class Suite(Dictionaries):
             return self
         # What one of the two reads from its files is kept for both.
         fitting = copy(self)
-        fitting._model, fitting._ready = model, {}
+        fitting._model, fitting._ready, fitting._nothing = model, {}, {}
         return fitting
 
     def derived(
@@ -126,8 +137,19 @@ class Suite(Dictionaries):
         They write the same sites; `reads` says what each of them reads.
         """
         derived = copy(self)
-        derived._make, derived._ready, derived._derived_reads = make, {}, dict(reads)
+        derived._make, derived._derived_reads = make, dict(reads)
+        derived._ready, derived._nothing = {}, {}
         return derived
+
+    def exchanging(self, gone: Iterable[str], others: Mapping[Any, SparseDictionary]) -> "Suite":
+        """Another suite, with `others` in the place of the dictionaries that are `gone`."""
+        gone, exchanged = set(gone), copy(self)
+        exchanged._dictionaries = {n: d for n, d in self._dictionaries.items() if n not in gone}
+        exchanged._dictionaries |= {d.name: d for d in others.values()}
+        exchanged._entries = {n: e for n, e in self._entries.items() if n not in gone}
+        exchanged._ready, exchanged._nothing = {}, {}
+        exchanged._names = exchanged._in_order()
+        return exchanged
 
     def room_for_states(self, otherwise: float) -> float:
         """Bytes that states of prompts may be kept in: a quarter of the memory, where it is set."""
@@ -197,6 +219,15 @@ class Suite(Dictionaries):
     def read(self, name: str, values: Mapping[Site, Tensor]) -> Float[Tensor, "*batch d_source"]:
         """What a dictionary reads of the model's tensors; one in files is not read for this."""
         return side_by_side(values, self.reads_of(name))
+
+    def nothing(self, name: str) -> Features:
+        """No feature of a dictionary, for every token alike: `[1, 1, 0]`.
+
+        Once asked for, a dictionary in files is not read for it again.
+        """
+        if name not in self._nothing:
+            self._nothing[name] = self[name].nothing((1, 1))
+        return self._nothing[name]
 
     def writes_of(self, name: str) -> tuple[Site, ...]:
         """The sites that a dictionary writes; one in files is not read for this."""

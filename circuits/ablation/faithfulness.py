@@ -20,7 +20,8 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.ablation.exact_effects import TOKENS_AT_ONCE
-from circuits.attribution.state import BatchState, Means, mean_over
+from circuits.attribution.means import Means, mean_over
+from circuits.attribution.state import BatchState
 from circuits.graph import rounded
 from circuits.metrics.metric import Metric, SiteMetric, on_clean, reading
 from circuits.prompts import EncodedPrompts, Positions
@@ -100,9 +101,9 @@ def baseline_of(
         features = {name: f[None] for name, f in means.f.items()}
         errors = {site: error[None] for site, error in means.error.items()}
     else:
-        like = next(iter(suite.values())).b_dec
+        features = {name: suite.nothing(name) for name in suite}
+        like = next(iter(features.values())).value
         at = dict.fromkeys(keys, torch.ones(1, dtype=torch.bool, device=like.device))
-        features = {name: suite[name].nothing((1, 1)) for name in suite}
         errors = {site: like.new_zeros(1, 1, 1) for site in suite.writes}
     spared = {
         key: Spared(

@@ -30,7 +30,8 @@ from transformer_lens.model_bridge import TransformerBridge
 from circuits.ablation.exact_effects import rows_at_once
 from circuits.attribution.deltas import features_of, node_deltas
 from circuits.attribution.edges import reaching_node, sites_of, to_output
-from circuits.attribution.state import EMBED, BatchState
+from circuits.attribution.recorded import EMBED
+from circuits.attribution.state import BatchState
 from circuits.attribution.vjp_batches import order_of
 from circuits.metrics.metric import Metric, SiteMetric, metric_at, on_clean
 from hooked_qwen.forward import resume
@@ -191,9 +192,9 @@ def _run(
 def _read_by(suite: Suite, node: Node) -> tuple[Site, ...]:
     """The sites whose tensors a node follows."""
     if node.kind == "feature":
-        return suite[node.site].reads
+        return suite.reads_of(node.site)
     site = Site.parse(node.site)
-    return (site, *(s for name in suite.writing(site) for s in suite[name].reads))
+    return (site, *(s for name in suite.writing(site) for s in suite.reads_of(name)))
 
 
 def _send(value: Activation) -> Edit:

@@ -1,17 +1,18 @@
 """One forward pass cut at every site of a graph, so that each edge can be read off alone."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from circuits.attribution.state import EMBED, BatchState
+from circuits.attribution.recorded import EMBED
+from circuits.attribution.state import BatchState
 from circuits.metrics.metric import Metric, reading
 from hooked_qwen.forward import is_watched, resume
 from hooked_qwen.hooks import Activation, Edit, capture_arriving, intervene
 from hooked_qwen.sites import Site
-from saes.dictionary import SparseDictionary
 from saes.suite import Suite
 
 
@@ -25,10 +26,10 @@ class CutModel:
     leaves: dict[Site, Activation]
     metric: Float[Tensor, ""]
 
-    def read(self, site: Site, dictionary: SparseDictionary) -> Activation:
-        """What a dictionary reads at `site`: where others write, not it, what leaves."""
+    def read(self, site: Site, own: Sequence[Site]) -> Activation:
+        """What a dictionary that writes `own` reads at `site`: where others write, what leaves."""
         arrives = self.arrivals[site]
-        return arrives if site in dictionary.writes else self.leaves.get(site, arrives)
+        return arrives if site in own else self.leaves.get(site, arrives)
 
 
 def cut(

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuits.attribution.state import EMBED, BatchState
+from circuits.attribution.recorded import EMBED
+from circuits.attribution.state import BatchState
 from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site
 from saes.suite import Suite

@@ -40,18 +40,39 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.attribution.cut_graph import CutModel, cut, first_move
-from circuits.attribution.state import EMBED, BatchState
+from circuits.attribution.recorded import EMBED
+from circuits.attribution.state import BatchState
 from circuits.attribution.vjp_batches import Places, Targets, order_of, places, together
 from circuits.metrics.metric import Metric, SiteMetric, reaching
 from hooked_qwen.hooks import Activation
 from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site
-from saes.dictionary import SparseDictionary
+from saes.dictionary import SparseDictionary, by_site
 from saes.features import Features
 from saes.suite import Suite
 
 EdgeWeights = dict[tuple[Node, Node], float]
 LOGIT = "logit"
+
+
+@dataclass(frozen=True)
+class ChosenRows:
+    """The rows of some features of a dictionary, which need not be read again for them."""
+
+    known: Int[Tensor, " chosen"]
+    "the features, in order"
+    W_enc: Float[Tensor, "chosen d_source"]
+    W_dec: Float[Tensor, "chosen d_target"]
+
+    @classmethod
+    def of(cls, dictionary: SparseDictionary, features: Iterable[int]) -> "ChosenRows":
+        """Those of `features`."""
+        known = torch.tensor(sorted(set(features)), device=dictionary.W_dec.device)
+        return cls(known, dictionary.W_enc[known], dictionary.W_dec[known])
+
+    def at(self, features: Int[Tensor, "*any"]) -> Int[Tensor, "*any"]:
+        """In which row each of some features stands."""
+        return torch.searchsorted(self.known, features)
 
 
 @dataclass(frozen=True)
@@ -66,6 +87,8 @@ class _Setting:
     "the nodes that write each site"
     changes: Mapping[str, Features]
     "how the features of each dictionary move"
+    rows: Mapping[str, ChosenRows]
+    "of each dictionary the rows of the features among the nodes"
     metric: Metric
 
     def sources(self, node: Node | None) -> list[Site]:
@@ -96,12 +119,21 @@ def edge_weights(
     """
     points = [(j + 0.5) / steps for j in range(steps)] or [0.0]
     weights: EdgeWeights = {}
+    rows = _rows(suite, nodes := list(nodes))
     with state.under(state.every_row):
         for moved in points:
-            found = _weights_at(model, suite, state, gradients, metric, nodes, moved)
+            found = _weights_at(model, suite, state, gradients, metric, nodes, rows, moved)
             for edge, weight in found.items():
                 weights[edge] = weights.get(edge, 0.0) + weight / len(points)
     return weights
+
+
+def _rows(suite: Suite, nodes: Iterable[Node]) -> dict[str, ChosenRows]:
+    chosen: dict[str, list[int]] = defaultdict(list)
+    for node in nodes:
+        if node.kind == "feature":
+            chosen[node.site].append(int(node.feature))
+    return {name: ChosenRows.of(suite[name], features) for name, features in chosen.items()}
 
 
 def _weights_at(
@@ -110,10 +142,10 @@ def _weights_at(
     state: BatchState,
     gradients: Mapping[Site, Activation],
     metric: Metric,
-    nodes: Iterable[Node],
+    nodes: Sequence[Node],
+    rows: Mapping[str, ChosenRows],
     moved: float,
 ) -> EdgeWeights:
-    nodes = list(nodes)
     writing: dict[Site, list[Node]] = defaultdict(list)
     for node in nodes:
         for site in sites_of(suite, node):
@@ -123,7 +155,7 @@ def _weights_at(
         first = min(first, state.n_positions - 1 - int(metric.back_of(state.rows).max()))
     pieces = cut(model, suite, state, metric, first=first, moved=moved)
     changes = {name: state.features[name].change for name in suite}
-    setting = _Setting(pieces, suite, state, gradients, dict(writing), changes, metric)
+    setting = _Setting(pieces, suite, state, gradients, dict(writing), changes, rows, metric)
     found = [
         part
         for group in together(suite, state, nodes, pieces.first)
@@ -136,17 +168,17 @@ def _weights_at(
 
 def sites_of(suite: Suite, node: Node) -> tuple[Site, ...]:
     """The sites that a node writes."""
-    return suite[node.site].writes if node.kind == "feature" else (Site.parse(node.site),)
+    return suite.writes_of(node.site) if node.kind == "feature" else (Site.parse(node.site),)
 
 
 def reaching_node(suite: Suite, node: Node) -> list[Site]:
     """The sites whose leaves can reach what `node` reads directly, latest first."""
     if node.kind == "feature":
-        own, read = suite[node.site].writes, set(suite[node.site].reads)
+        own, read = suite.writes_of(node.site), set(suite.reads_of(node.site))
     else:
         site = Site.parse(node.site)
         own = (site,)
-        read = {site, *(r for name in suite.writing(site) for r in suite[name].reads)}
+        read = {site, *(r for name in suite.writing(site) for r in suite.reads_of(name))}
     written = suite.writes
     found = {s for r in read for s in upstream(written, r)}
     return sorted(found | {r for r in read if r in written and r not in own}, reverse=True)
@@ -241,12 +273,12 @@ def _cotangents(
     """
     suite, at = setting.suite, targets.at[nodes]
     if targets.features is not None and targets.slope is not None:
-        dictionary, i = suite[targets.name], targets.features[nodes]
-        g = torch.cat([setting.gradients[s][prompt, at] for s in dictionary.writes], -1)
-        along = (g * dictionary.W_dec[i].unsqueeze(1)).sum(-1)
+        name, own = targets.name, setting.rows[targets.name]
+        i = own.at(targets.features[nodes])
+        g = torch.cat([setting.gradients[s][prompt, at] for s in suite.writes_of(name)], -1)
+        along = (g * own.W_dec[i].unsqueeze(1)).sum(-1)
         along = along * targets.slope[nodes, prompt.squeeze(-1)]
-        rows = along.unsqueeze(-1) * dictionary.W_enc[i].unsqueeze(1)
-        yield from _as_read(setting, dictionary, rows)
+        yield from _as_read(setting, name, along.unsqueeze(-1) * own.W_enc[i].unsqueeze(1))
         return
     site = Site.parse(targets.name)
     g = setting.gradients[site][prompt, at]
@@ -255,15 +287,15 @@ def _cotangents(
         dictionary, slope = suite[name], setting.state.features[name].slope[prompt, at]
         parts = [g if s == site else torch.zeros_like(g) for s in dictionary.writes]
         along = dictionary.along(torch.cat(parts, -1), slope.index)
-        yield from _as_read(setting, dictionary, -dictionary.read_by(slope.times(along)))
+        yield from _as_read(setting, name, -dictionary.read_by(slope.times(along)))
 
 
 def _as_read(
-    setting: _Setting, dictionary: SparseDictionary, rows: Float[Tensor, "places width d_source"]
+    setting: _Setting, name: str, rows: Float[Tensor, "places width d_source"]
 ) -> Iterator[tuple[Tensor, Float[Tensor, "places width d_site"]]]:
     """Rows of what a dictionary reads, for the tensor at each of its sites."""
-    for site, part in dictionary.by_read_site(rows).items():
-        yield setting.pieces.read(site, dictionary), part
+    for site, part in by_site(setting.suite.reads_of(name), rows).items():
+        yield setting.pieces.read(site, setting.suite.writes_of(name)), part
 
 
 def _pull(
@@ -302,9 +334,9 @@ def _products(
         at = slice(first, None) if position is None else slice(position, position + 1)
         g = gradient if position is None else gradient[:, :, position - first, None]
         if kind == "feature":
-            dictionary = setting.suite[name]
+            own, writes = setting.rows[name], setting.suite.writes_of(name)
             chosen = torch.tensor([int(nodes[c].feature) for c in columns], device=g.device)
-            rows = dictionary.by_site(dictionary.W_dec[chosen])[site]
+            rows = by_site(writes, own.W_dec[own.at(chosen)])[site]
             moves = setting.changes[name][:, at].of(chosen)
             found[..., columns] = ((g @ rows.T) * moves).sum(2)
             continue

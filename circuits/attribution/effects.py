@@ -25,7 +25,8 @@ from transformer_lens.model_bridge import TransformerBridge
 from circuits.attribution.deltas import by_name, node_gains
 from circuits.attribution.forward import metric_from
 from circuits.attribution.node_effects import ERROR, TOKEN, NodeEffects, keys
-from circuits.attribution.state import EMBED, BatchState
+from circuits.attribution.recorded import EMBED
+from circuits.attribution.state import BatchState
 from circuits.metrics.metric import Metric, SiteMetric, reaches, reading
 from circuits.prompts import Positions
 from hooked_qwen.forward import last_logits, resume
@@ -181,10 +182,11 @@ def node_effects(
     columns = _columns(state, positions)
     token = (state.embed_change * gradients[EMBED]).sum(-1)
     parts = [_one_a_position(names, EMBED, TOKEN, token, state.embed_change, columns)]
-    for name, dictionary in suite.items():
+    for name in suite:
         change = state.features[name].change
-        g = torch.cat([gradients[site] for site in dictionary.writes], -1)
-        effect = change.value * dictionary.along(g, change.index)
+        g = torch.cat([gradients[site] for site in suite.writes_of(name)], -1)
+        # Nothing here holds a dictionary while the next one is read.
+        effect = change.value * suite[name].along(g, change.index)
         key = keys(names, name, columns.unsqueeze(-1), change.index)
         parts.append((key, effect, change.value != 0))
     for site, nodes in state.errors.items():

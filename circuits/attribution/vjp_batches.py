@@ -66,7 +66,7 @@ def together(
     for (name, is_error, _), some in sorted(
         alike.items(), key=lambda item: order_of(suite, item[1][0])
     ):
-        read = Site.parse(name) if is_error else max(suite[name].reads)
+        read = Site.parse(name) if is_error else max(suite.reads_of(name))
         modules = [Site(kind, read.layer) for kind in ("attn_out", "mlp_out")]
         written = suite.writes
         behind = tuple(m for m in modules if m == read or (m < read and m not in written))
@@ -76,7 +76,7 @@ def together(
 
 def order_of(suite: Suite, node: Node) -> Site:
     """Where a node comes in the graph: the first site that it writes."""
-    return min(suite[node.site].writes) if node.kind == "feature" else Site.parse(node.site)
+    return min(suite.writes_of(node.site)) if node.kind == "feature" else Site.parse(node.site)
 
 
 def _targets(state: BatchState, name: str, nodes: Sequence[Node], first: int) -> Targets:

@@ -17,17 +17,11 @@ from circuits.attribution.effects import (
     gradients_at_clean,
     node_effects,
 )
+from circuits.attribution.means import Means, mean_over
 from circuits.attribution.node_effects import NodeEffects
+from circuits.attribution.recorded import Reference
 from circuits.attribution.spill import Spill
-from circuits.attribution.state import (
-    KEPT,
-    BatchState,
-    Means,
-    Reference,
-    States,
-    batches,
-    mean_over,
-)
+from circuits.attribution.state import KEPT, BatchState, States, batches
 from circuits.discovery.resume import NOTHING_KEPT, Parts
 from circuits.metrics.metric import Metric
 from circuits.metrics.readout import MetricChoice, check_metric, metric_name

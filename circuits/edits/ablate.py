@@ -9,7 +9,8 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.ablation.faithfulness import ablation_means, baseline_of, metric_with
-from circuits.attribution.state import BatchState, Means, States, batches
+from circuits.attribution.means import Means
+from circuits.attribution.state import BatchState, States, batches
 from circuits.discovery.ranking import DiscoverConfig, Ranking
 from circuits.edits.control_nodes import control_nodes
 from circuits.edits.edit import Edit, check_positions

@@ -13,7 +13,8 @@ import torch
 from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.ablation.faithfulness import To, ablation_means, baseline_of
-from circuits.attribution.state import Means, norm_limits
+from circuits.attribution.means import Means
+from circuits.attribution.recorded import norm_limits
 from circuits.discovery.ranking import DiscoverConfig
 from circuits.graph import Node
 from circuits.prompts import EncodedPrompts

@@ -22,18 +22,22 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.ablation.faithfulness import ablation_means, baseline_of
+from circuits.attribution.means import Means, mean_of
+from circuits.attribution.recorded import (
+    Decomposed,
+    Recorded,
+    Run,
+    decompose,
+    run_plain,
+    site_values,
+)
 from circuits.attribution.state import (
     KEPT,
     BatchState,
     ErrorState,
     FeatureState,
-    Means,
-    Recorded,
     States,
     batch_state,
-    mean_of,
-    record,
-    site_values,
 )
 from circuits.discovery.ranking import DiscoverConfig
 from circuits.discovery.sparse_feature import discover
@@ -76,24 +80,22 @@ def edited_states(
     def run(rows: Int[Tensor, " batch"]) -> _Run:
         clean = prompts.clean.rows(rows).to(device)
         patch = None if prompts.patch is None else prompts.patch.rows(rows).to(device)
-        return _run(model, suite, clean, patch, rows.to(device), ablated, edit, means)
+        return _run(model, suite, clean, patch, rows.to(device), ablated, edit, means, config)
 
     reference = None
     if config.reference == "mean":
         reference = mean_of(
             suite,
-            ((found.batch, found.clean) for found in map(run, parts)),
+            ((found.batch, found.nodes.clean) for found in map(run, parts)),
             by_position=config.positions != "sum",
             dtype=our_precision(model),
         )
 
     def make(rows: Int[Tensor, " batch"]) -> BatchState:
         f = run(rows)
-        state = batch_state(
-            suite, rows.to(device), f.batch, f.clean, f.patched, config.reference, reference
-        )
-        early = {n: f.clean.encoded[n] for n in suite if not reads_first(suite, n)}
-        under = partial(_under, model, suite, ablated, f.base, early)
+        patched = None if f.nodes.patch is None else f.nodes.patch.run
+        state = batch_state(rows.to(device), f.batch, f.nodes, patched, config.reference, reference)
+        under = partial(_under, model, suite, ablated, f.base, f.nodes.clean.run.known)
         return _held(state, ablated, f.base, under)
 
     return States([partial(make, rows) for rows in parts], keep=suite.room_for_states(KEPT))
@@ -104,8 +106,7 @@ class _Run:
     """One batch under the edit, and what its ablated nodes are set to."""
 
     batch: Batch
-    clean: Recorded
-    patched: Recorded | None
+    nodes: Decomposed
     base: Baseline
 
 
@@ -118,44 +119,47 @@ def _run(
     ablated: NodeSet,
     edit: Edit,
     means: Means | None,
+    config: DiscoverConfig,
 ) -> _Run:
-    plain = record(model, suite, clean)
-    plain_patch = None if patch is None else record(model, suite, patch)
-    state = batch_state(
-        suite, rows, clean, plain, plain_patch, "zero" if patch is None else "patch", None
+    plain = run_plain(model, suite, clean)
+    plain_patch = None if patch is None else run_plain(model, suite, patch)
+    found = decompose(suite, plain, plain_patch)
+    to = "zero" if patch is None else "patch"
+    base = baseline_of(
+        suite, edit.to, means=means, state=batch_state(rows, clean, found, plain_patch, to, None)
     )
-    base = baseline_of(suite, edit.to, means=means, state=state)
-    run = _recorded(model, suite, clean, ablated, base, plain)
+    run = _edited_run(model, suite, clean, ablated, base, found.clean)
     patched = None
-    if patch is not None and plain_patch is not None:
-        own = {k: replace(s, known=plain_patch.outlier[k]) for k, s in base.spared.items()}
-        patched = _recorded(model, suite, patch, ablated, replace(base, spared=own), plain_patch)
-    return _Run(clean, run, patched, base)
+    if patch is not None and found.patch is not None:
+        outlier = found.patch.run.outlier
+        own = {k: replace(s, known=outlier[k]) for k, s in base.spared.items()}
+        base_of_patch = replace(base, spared=own)
+        patched = _edited_run(model, suite, patch, ablated, base_of_patch, found.patch)
+    return _Run(clean, decompose(suite, run, patched, reference=config.reference), base)
 
 
-def _recorded(
+def _edited_run(
     model: TransformerBridge,
     suite: Suite,
     batch: Batch,
     ablated: NodeSet,
     base: Baseline,
     plain: Recorded,
-) -> Recorded:
+) -> Run:
     """A run under the edit; what counts as a norm outlier is as in the `plain` run."""
-    cut = touched(suite, ablated)
     early = {n: plain.encoded[n] for n in suite if not reads_first(suite, n)}
     with (
         setting(model, suite, [ablated], base, plain=early),
-        capture_arriving(model, cut) as arriving,
+        capture_arriving(model, touched(suite, ablated)) as arriving,
     ):
         values, logits, arguments = site_values(model, suite, batch)
     read = {name: suite.read(name, values | arriving) for name in suite}
-    encoded = {name: d.encode(read[name]) for name, d in suite.items()} | early
-    standing = {
-        name: f.times(~_ablated(ablated, name, base, f)).plus(_set_to(ablated, name, base, f))
-        for name, f in encoded.items()
-    }
-    return Recorded(values, read, encoded, standing, plain.outlier, logits, arguments)
+
+    def standing(name: str, f: Features) -> Features:
+        stays = f.times(~_ablated(ablated, name, base, f))
+        return stays.plus(_set_to(ablated, name, base, f))
+
+    return Run(values, read, plain.run.outlier, logits, arguments, early, standing)
 
 
 def _set_to(ablated: NodeSet, name: str, base: Baseline, f: Features) -> Features:

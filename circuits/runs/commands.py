@@ -13,7 +13,7 @@ import torch
 from circuits import graph as graphs
 from circuits import tasks
 from circuits.ablation.faithfulness import To
-from circuits.attribution.state import Reference
+from circuits.attribution.recorded import Reference
 from circuits.compare import Difference, differences, different_origins
 from circuits.discovery.ranking import DiscoverConfig
 from circuits.discovery.resume import NOTHING_KEPT, close_parts, open_parts

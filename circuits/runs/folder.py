@@ -151,19 +151,20 @@ def open_inputs(
 
 
 def _check_fit(model: TransformerBridge, suite: Suite) -> None:
-    for name, dictionary in suite.items():
-        for read in set(dictionary.reads) - set(dictionary.writes):
+    for name in suite:
+        writes = suite.writes_of(name)
+        for read in set(suite.reads_of(name)) - set(writes):
             if suite.writing(read):
                 raise ValueError(
                     f"{read} is written by one dictionary and read by that of {name}: "
                     "a graph needs one of them left out"
                 )
-        if max(dictionary.writes).layer >= model.cfg.n_layers:
+        if max(writes).layer >= model.cfg.n_layers:
             raise ValueError(
                 f"the dictionary of {name} is for a deeper model: "
                 f"{model.cfg.model_name} has layers 0 to {model.cfg.n_layers - 1}"
             )
-        width = dictionary.W_dec.shape[1] // len(dictionary.writes)
+        width = suite[name].W_dec.shape[1] // len(writes)
         if width != model.cfg.d_model:
             raise ValueError(
                 f"the dictionary of {name} has width {width}, but "

@@ -37,8 +37,9 @@ from circuits.ablation.faithfulness import (
     mean_curve,
     metrics_with,
 )
+from circuits.attribution.means import Means
 from circuits.attribution.node_effects import NodeEffects
-from circuits.attribution.state import Means, States
+from circuits.attribution.state import States
 from circuits.discovery.ranking import (
     DiscoverConfig,
     Ranking,

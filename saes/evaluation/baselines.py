@@ -140,13 +140,21 @@ def neurons_inside_mlps(model: TransformerBridge, suite: Suite) -> Suite:
 def features_and_neurons_inside_mlps(model: TransformerBridge, suite: Suite) -> Suite:
     """The suite's own dictionaries, but the neurons of `mlp_hidden` where it writes `mlp_out`."""
     inside = _coordinates(suite, _inside_mlps(model, suite))
-    outside = {n: d for n, d in suite.items() if all(s.kind != "mlp_out" for s in d.writes)}
-    return Suite(outside | dict(inside), {})
+    of_mlps = [n for n in suite if any(s.kind == "mlp_out" for s in suite.writes_of(n))]
+    return suite.exchanging(of_mlps, inside)
 
 
 def _widths(suite: Suite) -> dict[Site, int]:
     """The width of each tensor that is written."""
-    return {s: d.W_dec.shape[1] // len(d.writes) for d in suite.values() for s in d.writes}
+    return {
+        site: width // len(sites)
+        for width, sites in ((_width(suite, name), suite.writes_of(name)) for name in suite)
+        for site in sites
+    }
+
+
+def _width(suite: Suite, name: str) -> int:
+    return suite[name].W_dec.shape[1]
 
 
 def _inside_mlps(model: TransformerBridge, suite: Suite) -> dict[Site, int]:

@@ -19,6 +19,8 @@ TENSORS = {
     "half": torch.ones(5, dtype=torch.bfloat16),
     "empty": torch.zeros(0, 4),
     "number": torch.tensor(2.0, dtype=torch.float64),
+    "whole": torch.tensor([[3, -1]]),
+    "mask": torch.tensor([True, False, True]),
 }
 
 
@@ -71,7 +73,6 @@ def test_nothing_else_reads_weights():
         if reader in path.read_text(encoding="utf-8")
     }
     assert found == {
-        "hooked_qwen/tensor_files.py .get_tensor(",
         "hooked_qwen/tensor_files.py np.load(",
         "saes/formats/reading.py torch.load(",
     }

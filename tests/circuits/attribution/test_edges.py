@@ -10,7 +10,8 @@ from circuits.attribution.cut_graph import cut, first_move
 from circuits.attribution.deltas import node_deltas
 from circuits.attribution.edges import edge_weights, upstream
 from circuits.attribution.effects import effects_by_prompt, gradients_at_clean
-from circuits.attribution.state import EMBED, batches
+from circuits.attribution.recorded import EMBED
+from circuits.attribution.state import batches
 from circuits.graph import Node
 from circuits.metrics.metric import logit_difference
 from hooked_qwen.forward import last_logits

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from circuits.ablation.faithfulness import metric_with
-from circuits.attribution.state import batches, mean_over
+from circuits.attribution.means import mean_over
+from circuits.attribution.state import batches
 from circuits.discovery.ranking import DiscoverConfig
 from circuits.discovery.sparse_feature import discover
 from circuits.edits import edit as edits

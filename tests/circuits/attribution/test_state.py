@@ -12,7 +12,9 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.attribution.effects import effects_by_prompt, node_effects
-from circuits.attribution.state import EMBED, batches, mean_over
+from circuits.attribution.means import mean_over
+from circuits.attribution.recorded import EMBED
+from circuits.attribution.state import batches
 from circuits.prompts import EncodedPrompts
 from hooked_qwen.forward import last_logits
 from hooked_qwen.hooks import capture

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from circuits.attribution.effects import gradients_along_inputs
-from circuits.attribution.state import EMBED, batches
+from circuits.attribution.recorded import EMBED
+from circuits.attribution.state import batches
 from circuits.discovery.ranking import DiscoverConfig
 from circuits.metrics.answers import clean_logits, likeliest, metric_of, with_own_answers
 from circuits.metrics.metric import (

@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 
 from circuits.ablation.faithfulness import ends
 from circuits.ablation.path_patching import exact_edges
-from circuits.attribution.state import batches, mean_over
+from circuits.attribution.means import mean_over
+from circuits.attribution.state import batches
 from circuits.discovery.ranking import DiscoverConfig, gradients_of
 from circuits.discovery.sparse_feature import discover
 from circuits.edits import edit as edits

@@ -1,0 +1,186 @@
+"""A run of some prompts, and what the nodes are in it.
+
+A run needs the model and no dictionary; `decompose` then reads each dictionary once, however many
+runs it is asked of: dictionaries of a hundred thousand features are not all in memory at once.
+
+Axes: `batch` prompts, `pos` columns, `slots` as in `saes.features`.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from hooked_qwen.forward import BlockArguments, LastLogits, run_recording
+from hooked_qwen.hooks import capture
+from hooked_qwen.placement import device_of
+from hooked_qwen.sites import Site
+from hooked_qwen.stream import OUTLIER_FACTOR, is_outlier_in_prompt
+from hooked_qwen.tokens import Batch
+from saes.dictionary import SparseDictionary
+from saes.features import Features
+from saes.suite import Suite
+
+Reference = Literal["patch", "zero", "mean"]
+EMBED = Site("embed")
+SMALLEST_MOVE, LARGEST_SLOPE = 1e-3, 3.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a batch of prompts."""
+
+    values: Mapping[Site, Float[Tensor, "batch pos d_model"]]
+    read: Mapping[str, Float[Tensor, "batch pos d_source"]]
+    "what each dictionary read"
+    outlier: Mapping[str, Bool[Tensor, "batch pos"]]
+    "by dictionary and by site written"
+    logits: LastLogits
+    arguments: BlockArguments
+    known: Mapping[str, Features] = field(default_factory=dict)
+    "features of dictionaries that are not those of what was read"
+    standing: Callable[[str, Features], Features] = lambda name, encoded: encoded
+    "what stands at the sites written, of the features of a dictionary: the same, but for an edit"
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A run decomposed: `values` are what the `features` write and the `errors`."""
+
+    run: Run
+    encoded: Mapping[str, Features]
+    "the features of what was read"
+    features: Mapping[str, Features]
+    "those that stand at the sites written"
+    errors: Mapping[Site, Float[Tensor, "batch pos d_model"]]
+    "what is left of each site's tensor without what its dictionaries write"
+
+
+def run_plain(model: TransformerBridge, suite: Suite, batch: Batch) -> Run:
+    """One run of `batch`."""
+    values, logits, arguments = site_values(model, suite, batch)
+    read = {name: suite.read(name, values) for name in suite}
+    return Run(values, read, outliers(suite, values, batch.mask), logits, arguments)
+
+
+def site_values(
+    model: TransformerBridge, suite: Suite, batch: Batch
+) -> tuple[dict[Site, Tensor], LastLogits, BlockArguments]:
+    """One recorded run: the tensors at every site that states and resuming need."""
+    written = suite.writes
+    starts = {Site("resid_pre", site.layer) for site in written}
+    last = Site("resid_post", len(model.blocks) - 1)
+    posts = {Site("resid_post", site.layer) for site in written}
+    wanted = {EMBED, last, *starts, *posts, *written, *suite.reads}
+    with torch.no_grad(), capture(model, wanted) as values:
+        logits, arguments = run_recording(model, batch, keep_past=True)
+    return values, logits, arguments
+
+
+@dataclass(frozen=True)
+class Decomposed:
+    """The nodes of the clean run, and of the patch run where there is one."""
+
+    clean: Recorded
+    patch: Recorded | None
+    slopes: Mapping[str, Features]
+    "how far each feature answers a change of its pre-activation, by dictionary"
+
+
+@torch.no_grad()
+def decompose(
+    suite: Suite, run: Run, patch: Run | None = None, *, reference: Reference = "zero"
+) -> Decomposed:
+    """What the nodes are in the clean `run` and the `patch` run; each dictionary is read once.
+
+    Moved to the patch, features have the slope of `slopes`; else 1 where they are on.
+    """
+    runs = [run] if patch is None else [run, patch]
+    encoded: list[dict[str, Features]] = [{} for _ in runs]
+    standing: list[dict[str, Features]] = [{} for _ in runs]
+    errors = [{site: each.values[site] for site in suite.writes} for each in runs]
+    answers: dict[str, Features] = {}
+    for name in suite:
+        for i, each in enumerate(runs):
+            known = each.known.get(name)
+            encoded[i][name] = suite[name].encode(each.read[name]) if known is None else known
+            standing[i][name] = each.standing(name, encoded[i][name])
+            written = suite[name].by_site(suite[name].decode(standing[i][name]))
+            errors[i] |= {site: errors[i][site] - y for site, y in written.items()}
+        answers[name] = standing[0][name].on()
+        if patch is not None and reference == "patch":
+            moved = patch.read[name] - run.read[name]
+            answers[name] = slopes(suite[name], encoded[0][name], encoded[1][name], moved)
+    clean, *others = (
+        Recorded(each, f, stands, left)
+        for each, f, stands, left in zip(runs, encoded, standing, errors, strict=True)
+    )
+    return Decomposed(clean, others[0] if others else None, answers)
+
+
+def slopes(
+    dictionary: SparseDictionary,
+    f: Features,
+    reference: Features,
+    moved: Float[Tensor, "batch pos d_source"],
+) -> Features:
+    """Change of each feature over the change of its pre-activation, from clean to reference.
+
+        slope = (f' - f) / (p' - p)      between 0 and 3; where p hardly moves, 1 if f is on
+
+    `moved` is how what the dictionary reads changes. Features that are off at both have slope 0
+    and are left out.
+
+    The gradient at the clean run is 1 for a feature that is on and 0 for one that is off, whatever
+    happens on the way: features that switch on or off, which are most of those that matter in a
+    pair of prompts, would answer too much or not at all, and the error would take the rest.
+    """
+    change = reference.minus(f).coalesced()
+    # Sorted by the same indices, so that both have a feature in the same slot.
+    active = reference.times(torch.zeros_like(reference.value)).plus(f.on()).coalesced().value
+    answer = dictionary.answers(moved, change.index)
+    ratio = change.value / torch.where(answer == 0, 1.0, answer)
+    small = answer.abs() <= SMALLEST_MOVE * dictionary.largest_answer(moved).unsqueeze(-1)
+    slope = torch.where(small, active, ratio.clamp(0.0, LARGEST_SLOPE))
+    return Features(change.index, slope, change.width, change.whole)
+
+
+def outliers(
+    suite: Suite, values: Mapping[Site, Tensor], mask: Bool[Tensor, "batch pos"]
+) -> dict[str, Bool[Tensor, "batch pos"]]:
+    """Norm outliers at the sites of each dictionary, and of those that write each site."""
+    at = {s: is_outlier_in_prompt(values[s], mask) for s in {*suite.reads, *suite.writes}}
+    found = {
+        name: _any(at[s] for s in {*suite.reads_of(name), *suite.writes_of(name)}) for name in suite
+    }
+    of_sites = {str(s): _any(found[name] for name in suite.writing(s)) for s in suite.writes}
+    return found | of_sites
+
+
+def _any(masks: Iterable[Tensor]) -> Tensor:
+    first, *others = masks
+    for other in others:
+        first = first | other
+    return first
+
+
+def norm_limits(
+    model: TransformerBridge, suite: Suite, batch: Batch, *, batch_size: int
+) -> dict[Site, float]:
+    """Ten times the median norm of all tokens of `batch`, at every site read or written.
+
+    It tells norm outliers where prompts are not known one by one, padding among them.
+    """
+    norms: dict[Site, list[Tensor]] = {site: [] for site in {*suite.reads, *suite.writes}}
+    for rows in torch.arange(len(batch)).split(batch_size):
+        part = batch.rows(rows).to(device_of(model))
+        values, _, _ = site_values(model, suite, part)
+        for site, found in norms.items():
+            found.append(values[site].float().norm(dim=-1)[part.mask])
+    return {
+        site: OUTLIER_FACTOR * float(torch.cat(found).median()) for site, found in norms.items()
+    }
