@@ -25,10 +25,10 @@ import psutil
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from circuits.discovery.ranking import DiscoverConfig
+from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.sparse_feature import discover
 from circuits.edits.ablate import ablate
-from circuits.edits.edit import Edit
+from circuits.edits.ablation import Ablation
 from circuits.edits.edited import graph_left
 from circuits.graph import ordered
 from circuits.prompts import EncodedPrompts, Prompt
@@ -185,7 +185,7 @@ def measure(case: Case) -> dict[str, Any]:
     graph, ranking = discovery.graph, discovery.ranking
     if "verify" in case.verbs:
         rows["verify"] = timed(lambda: verify(model, suite, prompts, graph, ranking, **options))
-    edit = Edit(ablated=tuple(n for n in ordered(graph) if n.kind == "feature")[:10], to="mean")
+    edit = Ablation(ablated=tuple(n for n in ordered(graph) if n.kind == "feature")[:10], to="mean")
 
     def cut_out() -> None:
         ablate(model, suite, prompts, edit, ranking, config=config)

@@ -35,9 +35,9 @@ from benchmarks import sparse_feature_circuit_baseline as baseline
 from benchmarks.sparse_feature_circuit_baseline import Act, Cost
 from circuits.ablation.exact_effects import exact_effects
 from circuits.attribution.edges import edge_weights
-from circuits.attribution.effects import Estimator
 from circuits.attribution.recorded import EMBED
-from circuits.discovery.ranking import DiscoverConfig, rank_nodes, states_of
+from circuits.discovery.config import DiscoverConfig
+from circuits.discovery.ranking import rank_nodes
 from circuits.graph import Node
 from circuits.metrics.metric import Metric, logit_difference
 from circuits.prompts import EncodedPrompts, encode_prompts, read_prompts

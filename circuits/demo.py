@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from circuits.discovery.ranking import DiscoverConfig
+from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.sparse_feature import Discovery
 from circuits.graph import ordered, write_json
 from circuits.render.words import counted

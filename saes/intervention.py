@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from hooked_qwen.hooks import Activation, Edit, capture, intervene
+from hooked_qwen.hooks import Activation, Change, capture, intervene
 from hooked_qwen.placement import device_of
 from hooked_qwen.sites import Site
 from saes.features import Features
@@ -162,7 +162,7 @@ class _Pass:
     plain: Mapping[str, Features]
     seen: dict[Site, Activation]
 
-    def edit(self, site: Site) -> Edit:
+    def edit(self, site: Site) -> Change:
         """The site is decode(f) + error: where the error stays, only features are moved."""
         names = self.suite.writing(site)
 

@@ -19,7 +19,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from circuits.discovery.ranking import DiscoverConfig
+from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.sparse_feature import Discovery, discover
 from circuits.prompts import EncodedPrompts, Prompt
 from circuits.verification.faithfulness_curves import Level

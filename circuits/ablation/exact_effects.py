@@ -9,14 +9,13 @@ from collections.abc import Callable, Sequence
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from transformer_lens.model_bridge import TransformerBridge
 
+from circuits.analysis import Analysis
 from circuits.attribution.deltas import Deltas, by_name, node_deltas
 from circuits.attribution.forward import metric_moved
 from circuits.attribution.state import BatchState
 from circuits.metrics.metric import Metric, counts, on_clean
 from hooked_qwen.nodes import Node
-from saes.suite import Suite
 
 ROWS_AT_ONCE = 256
 TOKENS_AT_ONCE = 4096
@@ -24,10 +23,8 @@ TOKENS_AT_ONCE = 4096
 
 @torch.no_grad()
 def exact_effects(
-    model: TransformerBridge,
-    suite: Suite,
+    analysis: Analysis,
     state: BatchState,
-    metric: Metric,
     nodes: Sequence[Node],
     *,
     report: Callable[[int], None] | None = None,
@@ -37,13 +34,14 @@ def exact_effects(
     Pairs in which the node does not move are zero without a run. The forward pass starts at the
     node's layer: nothing earlier can change. `report` is called with the nodes done since.
     """
+    metric = analysis.metric
     clean = on_clean(metric, state.logits, state.rows)
     effects = clean.new_zeros(len(nodes), len(state.rows), dtype=torch.float64)
     size = max(1, 4 * rows_at_once(state) // len(state.rows))
     for members, alike in by_name(nodes):
         for start in range(0, len(alike), size):
             some = alike[start : start + size]
-            deltas = node_deltas(suite, state, some)
+            deltas = node_deltas(analysis.suite, state, some)
             positions = [node.position for node in some if node.position is not None]
             start_at = min(positions) if len(positions) == len(some) else None
             which, prompt = _moved(metric, deltas, state).nonzero(as_tuple=True)
@@ -52,10 +50,8 @@ def exact_effects(
                 part = slice(first, first + rows_at_once(state))
                 row, index = which[part], prompt[part]
                 moved = {site: delta[row, index] for site, delta in deltas.items()}
-                gap = (
-                    metric_moved(model, state, moved, index, metric, start=start_at) - clean[index]
-                )
-                effects[to[row], index] = gap.double()
+                value = metric_moved(analysis, state, moved, index, start=start_at)
+                effects[to[row], index] = (value - clean[index]).double()
             if report is not None:
                 report(len(some))
     return effects.cpu()

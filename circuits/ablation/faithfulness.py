@@ -17,14 +17,14 @@ from typing import Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.ablation.exact_effects import TOKENS_AT_ONCE
-from circuits.attribution.means import Means, mean_over
+from circuits.analysis import Analysis
+from circuits.attribution.means import Means
 from circuits.attribution.state import BatchState
 from circuits.graph import rounded
-from circuits.metrics.metric import Metric, SiteMetric, on_clean, reading
-from circuits.prompts import EncodedPrompts, Positions
+from circuits.metrics.metric import SiteMetric, on_clean, reading
+from circuits.prompts import EncodedPrompts
 from hooked_qwen.forward import resume
 from hooked_qwen.sites import Site
 from saes.evaluation.bootstrap import interval, resamples
@@ -125,28 +125,16 @@ def _limits(
     return {s: limits[s] for s in {site, *read}}
 
 
-def metric_with(
-    model: TransformerBridge,
-    suite: Suite,
-    states: Sequence[BatchState],
-    metric: Metric,
-    kept: NodeSet,
-    to: To,
-    means: Means | None,
-) -> Float[Tensor, " prompts"]:
+def metric_with(analysis: Analysis, kept: NodeSet, to: To) -> Float[Tensor, " prompts"]:
     """The metric of each prompt with every node outside `kept` ablated."""
-    return metrics_with(model, suite, states, metric, [kept], to, means)[0]
+    return metrics_with(analysis, [kept], to)[0]
 
 
 @torch.no_grad()
 def metrics_with(
-    model: TransformerBridge,
-    suite: Suite,
-    states: Sequence[BatchState],
-    metric: Metric,
+    analysis: Analysis,
     circuits: Sequence[NodeSet],
     to: To,
-    means: Means | None,
     *,
     report: Callable[[int], None] = lambda done: None,
 ) -> Float[Tensor, "circuits prompts"]:
@@ -155,23 +143,20 @@ def metrics_with(
     A pass starts at the first layer where one of its circuits ablates anything. `report` is
     called with the circuits done since, one batch of prompts after another.
     """
-    return torch.cat(
-        [_under(model, suite, s, metric, circuits, to, means, report) for s in states], 1
-    ).cpu()
+    found = [_under(analysis, state, circuits, to, report) for state in analysis.states]
+    return torch.cat(found, 1).cpu()
 
 
 def _under(
-    model: TransformerBridge,
-    suite: Suite,
+    analysis: Analysis,
     state: BatchState,
-    metric: Metric,
     circuits: Sequence[NodeSet],
     to: To,
-    means: Means | None,
     report: Callable[[int], None],
 ) -> Float[Tensor, "circuits batch"]:
+    model, suite, metric = analysis.model, analysis.suite, analysis.metric
     n, values = len(state.rows), []
-    base = baseline_of(suite, to, means=means, state=state)
+    base = baseline_of(suite, to, means=analysis.means if to == "mean" else None, state=state)
     together = max(1, TOKENS_AT_ONCE // state.clean.tokens.numel())
     for i in range(0, len(circuits), together):
         some = [circuit.complement() for circuit in circuits[i : i + together]]
@@ -227,17 +212,12 @@ def _ratio(value: Tensor, full: Tensor, empty: Tensor) -> Tensor:
     return (value - empty) / (full - empty)
 
 
-def ends(
-    model: TransformerBridge,
-    suite: Suite,
-    states: Sequence[BatchState],
-    metric: Metric,
-    to: To,
-    means: Means | None,
-) -> Ends:
+def ends(analysis: Analysis, to: To) -> Ends:
     """Both ends of the scale; raises `ValueError` when they coincide."""
-    full = torch.cat([on_clean(metric, s.logits, s.rows).double() for s in states]).cpu()
-    empty = metric_with(model, suite, states, metric, NodeSet.of([]), to, means)
+    metric = analysis.metric
+    full = [on_clean(metric, state.logits, state.rows).double() for state in analysis.states]
+    full = torch.cat(full).cpu()
+    empty = metric_with(analysis, NodeSet.of([]), to)
     if abs(float(full.mean() - empty.mean())) < 1e-9:
         raise ValueError(
             "ablating every node changes nothing, so faithfulness has no scale: "
@@ -247,15 +227,11 @@ def ends(
 
 
 def curve(
-    model: TransformerBridge,
-    suite: Suite,
-    states: Sequence[BatchState],
-    metric: Metric,
+    analysis: Analysis,
     circuits: Sequence[NodeSet],
     scale: Ends,
     *,
     to: To,
-    means: Means | None,
     complete: bool = True,
     report: Callable[[int], None] = lambda done: None,
 ) -> Curve:
@@ -264,7 +240,7 @@ def curve(
     `report` is as that of `metrics_with`.
     """
     both = [*circuits, *(c.complement() for c in circuits)] if complete else circuits
-    values = metrics_with(model, suite, states, metric, both, to, means, report=report)
+    values = metrics_with(analysis, both, to, report=report)
     inside, outside = values[: len(circuits)], values[len(circuits) :]
     return Curve(scale.faithfulness(inside), scale.faithfulness(outside))
 
@@ -272,24 +248,6 @@ def curve(
 def default_to(prompts: EncodedPrompts) -> To:
     """The mean over the prompts; zero, where a lone prompt would be its own mean."""
     return "zero" if len(prompts) == 1 and prompts.patch is None else "mean"
-
-
-def ablation_means(
-    model: TransformerBridge,
-    suite: Suite,
-    prompts: EncodedPrompts,
-    *,
-    positions: Positions,
-    batch_size: int,
-) -> Means:
-    """What `mean` ablation sets nodes to: means over the patch prompts, else the clean ones."""
-    return mean_over(
-        model,
-        suite,
-        prompts.patch or prompts.clean,
-        by_position=positions != "sum",
-        batch_size=batch_size,
-    )
 
 
 def mean_curve(curves: Sequence[Curve]) -> Curve:

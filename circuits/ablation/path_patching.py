@@ -25,9 +25,9 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.ablation.exact_effects import rows_at_once
+from circuits.analysis import Analysis
 from circuits.attribution.deltas import features_of, node_deltas
 from circuits.attribution.edges import reaching_node, sites_of, to_output
 from circuits.attribution.recorded import EMBED
@@ -35,7 +35,7 @@ from circuits.attribution.state import BatchState
 from circuits.attribution.vjp_batches import order_of
 from circuits.metrics.metric import Metric, SiteMetric, metric_at, on_clean
 from hooked_qwen.forward import resume
-from hooked_qwen.hooks import Activation, Edit, capture, intervene
+from hooked_qwen.hooks import Activation, Change, capture, intervene
 from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site
 from saes.dictionary import SparseDictionary
@@ -46,11 +46,9 @@ Edge = tuple[Node, Node]
 
 @torch.no_grad()
 def exact_edges(
-    model: TransformerBridge,
-    suite: Suite,
+    analysis: Analysis,
     state: BatchState,
     gradients: Mapping[Site, Activation],
-    metric: Metric,
     edges: Sequence[Edge],
     *,
     report: Callable[[int], None] | None = None,
@@ -64,9 +62,9 @@ def exact_edges(
 
     Raises `ValueError` for a node at a site that has no dictionary.
     """
-    setting = _Setting(model, suite, state, gradients, metric)
+    setting = _Setting(analysis, state, gradients)
     weights = torch.zeros(len(edges), len(state.rows), dtype=torch.float64)
-    groups = _by_source(suite, metric, edges)
+    groups = _by_source(analysis.suite, analysis.metric, edges)
     if report is not None:
         report(len(edges) - sum(map(len, groups.values())))
     for members in groups.values():
@@ -122,11 +120,13 @@ def _check(suite: Suite, node: Node) -> None:
 class _Setting:
     """What all runs of one call share."""
 
-    model: TransformerBridge
-    suite: Suite
+    analysis: Analysis
     state: BatchState
     gradients: Mapping[Site, Activation]
-    metric: Metric
+
+    @property
+    def suite(self) -> Suite:
+        return self.analysis.suite
 
 
 @dataclass(frozen=True)
@@ -169,9 +169,10 @@ def _run(
     targets: Sequence[Node],
 ) -> _Run:
     """Run with `values` leaving their sites and every other site held, to the last of `targets`."""
-    model, suite, state = setting.model, setting.suite, setting.state
+    suite, state = setting.suite, setting.state
+    model, metric = setting.analysis.model, setting.analysis.metric
     to_output = any(node.kind == "logit" for node in targets)
-    read = {setting.metric.site} if isinstance(setting.metric, SiteMetric) else set()
+    read = {metric.site} if isinstance(metric, SiteMetric) else set()
     last = len(model.blocks) - 1
     if not to_output:
         last = max(s.layer for node in targets for s in _read_by(suite, node))
@@ -197,7 +198,7 @@ def _read_by(suite: Suite, node: Node) -> tuple[Site, ...]:
     return (site, *(s for name in suite.writing(site) for s in suite.reads_of(name)))
 
 
-def _send(value: Activation) -> Edit:
+def _send(value: Activation) -> Change:
     return lambda _: value
 
 
@@ -220,14 +221,14 @@ def _gaps(setting: _Setting, run: _Run, targets: Sequence[Node]) -> Float[Tensor
 
 
 def _output_gap(setting: _Setting, run: _Run) -> Float[Tensor, " rows"]:
-    rows, metric = setting.state.rows, setting.metric
+    rows, metric = setting.state.rows, setting.analysis.metric
     clean = on_clean(metric, setting.state.logits, rows)[run.index]
     if isinstance(metric, SiteMetric):
         leaving = run.leaving if metric.when == "leaving" else {}
         tensors = run.arriving | leaving
         return metric.read(tensors[metric.site], rows[run.index]) - clean
     assert run.last is not None, "a run to the output has its last stream"
-    return metric_at(setting.model, run.last, metric, rows[run.index]) - clean
+    return metric_at(setting.analysis.model, run.last, metric, rows[run.index]) - clean
 
 
 def _feature_gaps(

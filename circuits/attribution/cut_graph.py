@@ -7,13 +7,13 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from circuits.analysis import Analysis
 from circuits.attribution.recorded import EMBED
 from circuits.attribution.state import BatchState
-from circuits.metrics.metric import Metric, reading
+from circuits.metrics.metric import reading
 from hooked_qwen.forward import is_watched, resume
-from hooked_qwen.hooks import Activation, Edit, capture_arriving, intervene
+from hooked_qwen.hooks import Activation, Change, capture_arriving, intervene
 from hooked_qwen.sites import Site
-from saes.suite import Suite
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,8 @@ class CutModel:
 
 
 def cut(
-    model: TransformerBridge,
-    suite: Suite,
+    analysis: Analysis,
     state: BatchState,
-    metric: Metric,
     *,
     first: int = 0,
     moved: float = 0.0,
@@ -47,12 +45,13 @@ def cut(
     value, at all of them alike. Positions before `first` are not run again: attention sees the
     keys and values they had, and nothing moves there.
     """
+    model, suite, metric = analysis.model, analysis.suite, analysis.metric
     leaves: dict[Site, Activation] = {}
 
     def on_the_way(site: Site) -> Activation:
         return (state.values[site] + moved * state.tensor_change(suite, site))[:, first:]
 
-    def sever(site: Site) -> Edit:
+    def sever(site: Site) -> Change:
         def edit(value: Activation) -> Activation:
             leaves[site] = (on_the_way(site) if moved else value).detach().requires_grad_()
             return leaves[site]

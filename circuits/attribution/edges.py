@@ -37,8 +37,8 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformer_lens.model_bridge import TransformerBridge
 
+from circuits.analysis import Analysis
 from circuits.attribution.cut_graph import CutModel, cut, first_move
 from circuits.attribution.recorded import EMBED
 from circuits.attribution.state import BatchState
@@ -80,7 +80,7 @@ class _Setting:
     """What all products of one batch of prompts share."""
 
     pieces: CutModel
-    suite: Suite
+    analysis: Analysis
     state: BatchState
     gradients: Mapping[Site, Activation]
     writing: Mapping[Site, Sequence[Node]]
@@ -89,40 +89,40 @@ class _Setting:
     "how the features of each dictionary move"
     rows: Mapping[str, ChosenRows]
     "of each dictionary the rows of the features among the nodes"
-    metric: Metric
+
+    @property
+    def suite(self) -> Suite:
+        return self.analysis.suite
 
     def sources(self, node: Node | None) -> list[Site]:
         """The sites with nodes that can reach `node` (None: the output) directly."""
         if node is None:
-            found = to_output(self.suite, self.metric)
+            found = to_output(self.suite, self.analysis.metric)
         else:
             found = reaching_node(self.suite, node)
         return [s for s in found if s in self.writing]
 
 
 def edge_weights(
-    model: TransformerBridge,
-    suite: Suite,
+    analysis: Analysis,
     state: BatchState,
     gradients: Mapping[Site, Activation],
-    metric: Metric,
     nodes: Iterable[Node],
-    *,
-    steps: int = 0,
 ) -> EdgeWeights:
     """Weights of all edges among `nodes` and to the logit, summed over the batch's prompts.
 
     `gradients` are the estimator's: the metric's gradient to each site's tensor. The Jacobian is
-    taken at the clean run, or, with `steps`, is the mean over as many points on the way from clean
-    to reference, (j + 1/2) / steps of it at all sites alike: then the weights into a node add up
-    to its effect, if `nodes` are all that change.
+    taken at the clean run, or, with `config.edge_steps`, is the mean over as many points on the
+    way from clean to reference, (j + 1/2) / steps of it at all sites alike: then the weights into
+    a node add up to its effect, if `nodes` are all that change.
     """
+    steps = analysis.config.edge_steps
     points = [(j + 0.5) / steps for j in range(steps)] or [0.0]
     weights: EdgeWeights = {}
-    rows = _rows(suite, nodes := list(nodes))
+    rows = _rows(analysis.suite, nodes := list(nodes))
     with state.under(state.every_row):
         for moved in points:
-            found = _weights_at(model, suite, state, gradients, metric, nodes, rows, moved)
+            found = _weights_at(analysis, state, gradients, nodes, rows, moved)
             for edge, weight in found.items():
                 weights[edge] = weights.get(edge, 0.0) + weight / len(points)
     return weights
@@ -137,25 +137,24 @@ def _rows(suite: Suite, nodes: Iterable[Node]) -> dict[str, ChosenRows]:
 
 
 def _weights_at(
-    model: TransformerBridge,
-    suite: Suite,
+    analysis: Analysis,
     state: BatchState,
     gradients: Mapping[Site, Activation],
-    metric: Metric,
     nodes: Sequence[Node],
     rows: Mapping[str, ChosenRows],
     moved: float,
 ) -> EdgeWeights:
+    suite, metric = analysis.suite, analysis.metric
     writing: dict[Site, list[Node]] = defaultdict(list)
     for node in nodes:
         for site in sites_of(suite, node):
             writing[site].append(node)
-    first = first_move(model, state)
+    first = first_move(analysis.model, state)
     if isinstance(metric, SiteMetric):
         first = min(first, state.n_positions - 1 - int(metric.back_of(state.rows).max()))
-    pieces = cut(model, suite, state, metric, first=first, moved=moved)
+    pieces = cut(analysis, state, first=first, moved=moved)
     changes = {name: state.features[name].change for name in suite}
-    setting = _Setting(pieces, suite, state, gradients, dict(writing), changes, rows, metric)
+    setting = _Setting(pieces, analysis, state, gradients, dict(writing), changes, rows)
     found = [
         part
         for group in together(suite, state, nodes, pieces.first)
@@ -235,7 +234,7 @@ def _to_output(setting: _Setting) -> dict[Site, Float[Tensor, "1 sources"]]:
     if not sources:
         return {}
     pulled = _pull(setting.pieces, sources, [value], [torch.ones_like(value).unsqueeze(0)])
-    if (last := to_output(setting.suite, setting.metric)[0]) in pulled:
+    if (last := to_output(setting.suite, setting.analysis.metric)[0]) in pulled:
         # Nothing lies between: what reaches the metric directly is the whole effect.
         pulled[last] = setting.gradients[last][:, setting.pieces.first :].unsqueeze(0)
     return {s: _products(setting, s, gradient).double().sum(1) for s, gradient in pulled.items()}

@@ -14,21 +14,19 @@ Units are those of the metric; positive means that the move raises it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal
 
 import torch
 from einops import rearrange, repeat
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformer_lens.model_bridge import TransformerBridge
 
+from circuits.analysis import Analysis
 from circuits.attribution.deltas import by_name, node_gains
 from circuits.attribution.forward import metric_from
 from circuits.attribution.node_effects import ERROR, TOKEN, NodeEffects, keys
 from circuits.attribution.recorded import EMBED
 from circuits.attribution.state import BatchState
 from circuits.metrics.metric import Metric, SiteMetric, reaches, reading
-from circuits.prompts import Positions
 from hooked_qwen.forward import last_logits, resume
 from hooked_qwen.hooks import capture, intervene
 from hooked_qwen.nodes import Node
@@ -36,29 +34,27 @@ from hooked_qwen.sites import Site
 from saes.suite import Suite
 
 Gradients = dict[Site, Float[Tensor, "batch pos d_model"]]
-Estimator = Literal["patching", "ig", "ig-inputs", "relp", "exact"]
 TOKENS_AT_ONCE = 1024
 
 
-def gradients_at_clean(
-    model: TransformerBridge, suite: Suite, state: BatchState, metric: Metric
-) -> Gradients:
+def gradients_at_clean(analysis: Analysis, state: BatchState) -> Gradients:
     """Gradient of the metric to every site's tensor and to the embeddings, on the clean prompts.
 
     Source: attribution patching, Syed et al. 2023, arXiv:2310.10348; for features, Marks et al.
     2024, arXiv:2403.19647.
     """
+    model, writes, metric = analysis.model, analysis.suite.writes, analysis.metric
     leaf = state.values[EMBED].detach().requires_grad_()
     with (
         state.under(state.every_row),
-        capture(model, suite.writes) as seen,
+        capture(model, writes) as seen,
         intervene(model, {EMBED: lambda _: leaf}),
         reading(model, metric) as read,
     ):
         logits = last_logits(model, state.clean)
     rows = state.rows
     value = read(None, rows) if isinstance(metric, SiteMetric) else metric(logits, rows)
-    return _gradients(value, {EMBED: leaf} | {site: seen[site] for site in suite.writes}, metric)
+    return _gradients(value, {EMBED: leaf} | {site: seen[site] for site in writes}, metric)
 
 
 def _gradients(
@@ -72,44 +68,31 @@ def _gradients(
     }
 
 
-def gradients_along_path(
-    model: TransformerBridge,
-    suite: Suite,
-    state: BatchState,
-    metric: Metric,
-    *,
-    steps: int,
-) -> Gradients:
+def gradients_along_path(analysis: Analysis, state: BatchState) -> Gradients:
     """Mean gradient as all nodes of a site move together from clean to reference.
 
-    Points are the midpoints t = (j + 1/2) / steps. The features and the error of a site move
-    along, so its tensor runs on the straight line between its two values; other sites react.
+    Points are the midpoints t = (j + 1/2) / `config.steps`. The features and the error of a site
+    move along, so its tensor runs on the straight line between its two values; other sites react.
     Before the first position at which a site moves, its gradient is left at zero: no node is there.
 
     Source: integrated gradients, Sundararajan et al. 2017, arXiv:1703.01365; Marks et al. 2024,
     arXiv:2403.19647.
     Differs: midpoints, where published code of the latter takes left end points.
     """
+    suite, metric = analysis.suite, analysis.metric
     changes = {EMBED: state.embed_change}
     changes |= {site: state.tensor_change(suite, site) for site in suite.writes}
     # All sites at once: each look at a number makes the host wait for the device.
     moved = torch.stack([change.any(-1).any(0) for change in changes.values()]).tolist()
     return {
-        site: _path_gradient(model, state, metric, site, change, steps, positions.index(True))
+        site: _path_gradient(analysis, state, site, change, positions.index(True))
         if True in positions and reaches(metric, site)
         else torch.zeros_like(change)
         for positions, (site, change) in zip(moved, changes.items(), strict=True)
     }
 
 
-def gradients_along_inputs(
-    model: TransformerBridge,
-    suite: Suite,
-    state: BatchState,
-    metric: Metric,
-    *,
-    steps: int,
-) -> Gradients:
+def gradients_along_inputs(analysis: Analysis, state: BatchState) -> Gradients:
     """Mean gradient at every site as the embeddings move from clean to patch, all sites at once.
 
     One path serves every site, so a step costs one forward and one backward pass, where `ig`
@@ -117,35 +100,35 @@ def gradients_along_inputs(
     between its two values, so its nodes' effects do not add up to what moving it does.
 
     Source: EAP-IG (inputs), Hanna et al. 2024, arXiv:2403.17806.
-    Differs: midpoints t = (j + 1/2) / steps.
+    Differs: midpoints t = (j + 1/2) / `config.steps`.
     """
-    totals = {site: torch.zeros_like(state.values[site]) for site in (EMBED, *suite.writes)}
+    model, writes, metric = analysis.model, analysis.suite.writes, analysis.metric
+    steps = analysis.config.steps
+    totals = {site: torch.zeros_like(state.values[site]) for site in (EMBED, *writes)}
     for leaf, index in _points(state, EMBED, state.embed_change, steps):
         with (
             state.under(index),
-            capture(model, suite.writes) as seen,
+            capture(model, writes) as seen,
             reading(model, metric) as read,
         ):
             final = resume(model, leaf, 0, state.arguments.rows(index))
         value = read(final[:, -1:], state.rows[index])
-        tensors = {EMBED: leaf} | {site: seen[site] for site in suite.writes}
+        tensors = {EMBED: leaf} | {site: seen[site] for site in writes}
         for site, gradient in _gradients(value, tensors, metric).items():
             totals[site] += _over_points(gradient, state)
     return {site: total / steps for site, total in totals.items()}
 
 
 def _path_gradient(
-    model: TransformerBridge,
+    analysis: Analysis,
     state: BatchState,
-    metric: Metric,
     site: Site,
     change: Float[Tensor, "batch pos d_model"],
-    steps: int,
     start: int,
 ) -> Float[Tensor, "batch pos d_model"]:
-    total = torch.zeros_like(state.values[site])
+    total, steps = torch.zeros_like(state.values[site]), analysis.config.steps
     for leaf, index in _points(state, site, change, steps):
-        moved = metric_from(model, state, site, leaf, index, metric, start=start).sum()
+        moved = metric_from(analysis, state, site, leaf, index, start=start).sum()
         (gradient,) = torch.autograd.grad(moved, leaf)
         total += _over_points(gradient, state)
     return total / steps
@@ -172,14 +155,14 @@ def _over_points(
 
 
 def node_effects(
-    suite: Suite, state: BatchState, gradients: Mapping[Site, Tensor], *, positions: Positions
+    analysis: Analysis, state: BatchState, gradients: Mapping[Site, Tensor]
 ) -> NodeEffects:
     """Effects of every node that moves on some prompt of the batch, summed over the batch.
 
     feature  (f'_i - f_i) * (W_dec_i . g)        error  (e' - e) . g
     """
-    names = node_names(suite)
-    columns = _columns(state, positions)
+    suite, names = analysis.suite, node_names(analysis.suite)
+    columns = _columns(analysis, state)
     token = (state.embed_change * gradients[EMBED]).sum(-1)
     parts = [_one_a_position(names, EMBED, TOKEN, token, state.embed_change, columns)]
     for name in suite:
@@ -218,18 +201,22 @@ def node_names(suite: Suite) -> tuple[str, ...]:
     return tuple(dict.fromkeys([str(EMBED), *suite, *map(str, suite.writes)]))
 
 
-def _columns(state: BatchState, positions: Positions) -> Int[Tensor, "batch pos"]:
+def _columns(analysis: Analysis, state: BatchState) -> Int[Tensor, "batch pos"]:
     """The position that each token's effects count at: its column, or -1 where they are summed."""
     columns = torch.arange(state.n_positions, device=state.rows.device)
-    return (columns * 0 - 1 if positions == "sum" else columns).expand(len(state.rows), -1)
+    summed = analysis.config.positions == "sum"
+    return (columns * 0 - 1 if summed else columns).expand(len(state.rows), -1)
 
 
 def effects_by_prompt(
-    suite: Suite, state: BatchState, gradients: Mapping[Site, Tensor], nodes: Sequence[Node]
+    analysis: Analysis,
+    state: BatchState,
+    gradients: Mapping[Site, Tensor],
+    nodes: Sequence[Node],
 ) -> Float[Tensor, "nodes batch"]:
     """The estimate of each node's effect on each prompt of the batch."""
     found = torch.zeros(len(nodes), len(state.rows), dtype=torch.float64)
     found = found.to(state.rows.device)
     for members, some in by_name(nodes):
-        found[members] = node_gains(suite, state, gradients, some)
+        found[members] = node_gains(analysis.suite, state, gradients, some)
     return found.cpu()

@@ -9,19 +9,19 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from circuits.analysis import Analysis
 from circuits.attribution.state import BatchState
-from circuits.metrics.metric import Metric, SiteMetric, metric_at, reaches, reading
+from circuits.metrics.metric import SiteMetric, metric_at, reaches, reading
 from hooked_qwen.forward import BlockArguments, finish, is_watched, mlp_half, resume
-from hooked_qwen.hooks import Edit, intervene
+from hooked_qwen.hooks import Change, intervene
 from hooked_qwen.sites import Site
 
 
 def metric_moved(
-    model: TransformerBridge,
+    analysis: Analysis,
     state: BatchState,
     deltas: Mapping[Site, Float[Tensor, "rows pos d_site"]],
     index: Int[Tensor, " rows"],
-    metric: Metric,
     *,
     start: int | None = None,
 ) -> Float[Tensor, " rows"]:
@@ -29,7 +29,8 @@ def metric_moved(
     if len(deltas) == 1:
         ((site, delta),) = deltas.items()
         value = state.values[site][index] + delta
-        return metric_from(model, state, site, value, index, metric, start=start)
+        return metric_from(analysis, state, site, value, index, start=start)
+    model, metric = analysis.model, analysis.metric
     first, rows = min(deltas).layer, state.rows[index]
     edits = {site: _added(delta) for site, delta in deltas.items()}
     with state.under(index), reading(model, metric, intervene(model, edits)) as read:
@@ -38,22 +39,21 @@ def metric_moved(
     return read(final[:, -1:], rows)
 
 
-def _added(delta: Tensor) -> Edit:
+def _added(delta: Tensor) -> Change:
     return lambda value: value + delta
 
 
 def metric_from(
-    model: TransformerBridge,
+    analysis: Analysis,
     state: BatchState,
     site: Site,
     value: Float[Tensor, "rows pos d_site"],
     index: Tensor,
-    metric: Metric,
     *,
     start: int | None = None,
 ) -> Float[Tensor, " rows"]:
     """The metric with the tensor at `site` set to `value`; `index` and `start` as in `run_from`."""
-    rows = state.rows[index]
+    model, metric, rows = analysis.model, analysis.metric, state.rows[index]
     if not isinstance(metric, SiteMetric):
         last = run_from(model, state, site, value, index, start=start)
         return metric_at(model, last, metric, rows)
@@ -64,7 +64,7 @@ def metric_from(
     whole = site.kind in ("embed", "resid_post")
     first = site.layer + 1 if whole else site.layer
     resid = value if whole else state.values[Site("resid_pre", first)][index]
-    replace: Edit = lambda _: value  # noqa: E731
+    replace: Change = lambda _: value  # noqa: E731
     edits = None if whole else intervene(model, {site: replace})
     with state.under(index), reading(model, metric, edits) as read:
         arguments = state.arguments.rows(index)
@@ -133,7 +133,7 @@ def _through_block(
     if site.kind in ("embed", "resid_post"):
         return value, after
     start = state.values[Site("resid_pre", site.layer)][index, first:]
-    replace: Edit = lambda _: value  # noqa: E731
+    replace: Change = lambda _: value  # noqa: E731
     with intervene(model, {site: replace}):
         return resume(model, start, site.layer, arguments, stop=after), after
 

@@ -181,7 +181,7 @@ def discover(
     Example: `circuits discover --clean "The keys" --patch "The key" --answer " are"
     --wrong " is" --out run`
     """
-    from circuits.discovery.ranking import DiscoverConfig
+    from circuits.discovery.config import DiscoverConfig
     from circuits.metrics.readout import read_metric
     from circuits.prompts import WhenUnfit, read_prompts
     from circuits.runs import commands

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.prune import (
     EdgeWeights,
     Removal,
@@ -14,7 +15,7 @@ from circuits.discovery.prune import (
     share_of_influence,
     unconnected,
 )
-from circuits.discovery.ranking import DiscoverConfig, Ranking
+from circuits.discovery.ranking import Ranking
 from circuits.discovery.verdicts import Kept
 from circuits.graph import Node
 

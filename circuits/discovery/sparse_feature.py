@@ -5,37 +5,29 @@ from dataclasses import dataclass
 from typing import Any
 
 import networkx as nx
-from transformer_lens.model_bridge import TransformerBridge
 
-from circuits.ablation.faithfulness import ablation_means, default_to, ends, metrics_with
+from circuits.ablation.faithfulness import default_to, ends, metrics_with
+from circuits.analysis import Analysis
 from circuits.attribution.edges import LOGIT, EdgeWeights, edge_weights
+from circuits.attribution.estimators import ESTIMATORS
 from circuits.attribution.node_effects import TOKEN
 from circuits.attribution.spill import PerSite
 from circuits.attribution.state import BatchState
 from circuits.discovery.choice import SPARE, choose, pool_of
+from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.output import output_node, prompts_record
 from circuits.discovery.prune import Removal, kept_edges
-from circuits.discovery.ranking import (
-    DiscoverConfig,
-    Ranking,
-    rank_nodes,
-    reference_means,
-    rules_of,
-    states_of,
-)
+from circuits.discovery.ranking import Ranking, rank_nodes
 from circuits.discovery.resume import NOTHING_KEPT, Parts
 from circuits.discovery.summary import Summary
 from circuits.discovery.verdicts import Kept, of_nodes, of_task
 from circuits.features.card import promoted_labels
 from circuits.graph import Node, rounded
-from circuits.metrics.answers import metric_of
-from circuits.metrics.metric import Metric
 from circuits.metrics.readout import MetricChoice, metric_name
 from circuits.prompts import EncodedPrompts
 from hooked_qwen.identity import identity
 from hooked_qwen.progress import Report, silent
 from saes.nodes import NodeSet
-from saes.suite import Suite
 
 OUTPUT = Node(LOGIT, LOGIT)
 "The output while the graph is made; at the end it is named by the answer."
@@ -52,96 +44,72 @@ class Discovery:
 
 
 def discover(
-    model: TransformerBridge,
-    suite: Suite,
-    prompts: EncodedPrompts,
-    *,
-    config: DiscoverConfig,
-    states: Sequence[BatchState] | None = None,
-    metric: Metric | None = None,
-    parts: Parts = NOTHING_KEPT,
-    report: Report = silent,
+    analysis: Analysis, *, parts: Parts = NOTHING_KEPT, report: Report = silent
 ) -> Discovery:
     """Estimate every node's effect on the metric, keep the strongest, weigh their edges.
 
-    Effects and weights are means over the prompts; thresholds apply to the means. `states` are
-    those of the prompts in an edited model, with its `metric` (`circuits.edits.edited`); without
-    them the model is plain. `parts` keeps what is done of them, batch by batch.
+    Effects and weights are means over the prompts; thresholds apply to the means. `parts` keeps
+    what is done of them, batch by batch.
     """
-    suite = suite.fitting(model)
-    if metric is None:
-        metric = metric_of(config.metric, model, prompts, suite, positions=config.positions)
-    means = None
-    if states is None:
-        means = reference_means(model, suite, prompts, config)
-        states = states_of(model, suite, prompts, config, means)
-    ranking, gradients = rank_nodes(
-        model,
-        suite,
-        prompts,
-        metric,
-        config=config,
-        means=means,
-        states=states,
-        parts=parts,
-        report=report,
-    )
+    config = analysis.config
+    ranking, gradients = rank_nodes(analysis, parts=parts, report=report)
     tokens = ranking.where(ranking.feature == TOKEN)
-    inputs = tokens.nodes()
-    pool = pool_of(ranking, config)
-    weights: dict[tuple[Node, Node], float] = {}
-    summary, done = Summary(prompts, pool.nodes), 0
+    inputs, pool = tokens.nodes(), pool_of(ranking, config)
+    summary = Summary(analysis.prompts, pool.nodes)
     nodes = [*pool.nodes, *inputs]
-    for batch, (state, g) in enumerate(zip(states, gradients, strict=True)):
-
-        def find(state: BatchState = state, g: PerSite = g) -> EdgeWeights:
-            with rules_of(model, config):
-                return edge_weights(model, suite, state, g, metric, nodes, steps=config.edge_steps)
-
-        found = parts.edges(batch, find)
-        for pair, weight in found.items():
-            weights[pair] = weights.get(pair, 0.0) + weight / len(prompts)
-        summary.add(state, metric)
-        done += len(state.rows)
-        report("edges", done, len(prompts))
-    measure = None
-    if config.faithfulness is not None:
-        measure = _faithfulness(model, suite, prompts, states, metric, config, report)
+    weights = _weights(analysis, gradients, nodes, summary, parts, report)
+    measure = None if config.faithfulness is None else _faithfulness(analysis, report)
     chosen, kept = choose(pool, inputs, OUTPUT, weights, config, measure)
     effects = dict(ranking.inner()[: config.nodes + SPARE]) | dict(tokens)
     graph = _graph([*chosen, *inputs], effects, weights, config)
     for node, activation in zip(pool.nodes, summary.activations(), strict=True):
         if node in graph:
             graph.nodes[node]["activation"] = activation
-    _name_output(graph, prompts, summary, config.metric)
-    _add_tokens(graph, prompts)
-    for node, label in promoted_labels(model, suite, graph).items():
+    _name_output(graph, analysis.prompts, summary, config.metric)
+    _add_tokens(graph, analysis.prompts)
+    for node, label in promoted_labels(analysis.model, analysis.suite, graph).items():
         graph.nodes[node]["label"] = label
-    graph.graph.update(_meta(model, suite, prompts, config, summary, weights, graph))
+    graph.graph.update(_meta(analysis, summary, weights, graph))
     graph.graph.update(_told(kept, summary, config))
     return Discovery(graph, ranking, summary.norm_outliers())
 
 
-def _faithfulness(
-    model: TransformerBridge,
-    suite: Suite,
-    prompts: EncodedPrompts,
-    states: Sequence[BatchState],
-    metric: Metric,
-    config: DiscoverConfig,
+def _weights(
+    analysis: Analysis,
+    gradients: Sequence[PerSite],
+    nodes: Sequence[Node],
+    summary: Summary,
+    parts: Parts,
     report: Report,
-) -> Removal:
+) -> EdgeWeights:
+    """Mean weights of all edges among `nodes`; each batch of prompts is added to the `summary`."""
+    estimator = ESTIMATORS[analysis.config.estimator]
+    weights: EdgeWeights = {}
+    done, n = 0, len(analysis.prompts)
+    for batch, (state, g) in enumerate(zip(analysis.states, gradients, strict=True)):
+
+        def find(state: BatchState = state, g: PerSite = g) -> EdgeWeights:
+            with estimator.rules(analysis.model):
+                return edge_weights(analysis, state, g, nodes)
+
+        for pair, weight in parts.edges(batch, find).items():
+            weights[pair] = weights.get(pair, 0.0) + weight / n
+        summary.add(state, analysis.metric)
+        done += len(state.rows)
+        report("edges", done, n)
+    return weights
+
+
+def _faithfulness(analysis: Analysis, report: Report) -> Removal:
     """Measures circuits as `verify` does by default."""
-    to = default_to(prompts)
-    options = {"positions": config.positions, "batch_size": config.batch_size}
-    means = ablation_means(model, suite, prompts, **options) if to == "mean" else None
-    scale = ends(model, suite, states, metric, to, means)
+    to = default_to(analysis.prompts)
+    scale = ends(analysis, to)
     done = 0
 
     def measure(circuits: Sequence[Sequence[Node]]) -> list[float]:
         nonlocal done
         sets = [NodeSet.of(nodes) for nodes in circuits]
-        values = metrics_with(model, suite, states, metric, sets, to, means)
+        values = metrics_with(analysis, sets, to)
         done += len(circuits)
         report(f"elimination, {max(map(len, circuits))} nodes left", done, done + 1)
         return scale.faithfulness(values).values.tolist()
@@ -197,14 +165,12 @@ def _add_tokens(graph: nx.DiGraph, prompts: EncodedPrompts) -> None:
 
 
 def _meta(
-    model: TransformerBridge,
-    suite: Suite,
-    prompts: EncodedPrompts,
-    config: DiscoverConfig,
+    analysis: Analysis,
     summary: Summary,
     weights: Mapping[tuple[Node, Node], float],
     graph: nx.DiGraph,
 ) -> dict[str, Any]:
+    model, prompts, config = analysis.model, analysis.prompts, analysis.config
     return {
         "method": "sparse-feature",
         **config.record(),
@@ -226,7 +192,7 @@ def _meta(
             "layers": model.cfg.n_layers,
             "d_model": model.cfg.d_model,
         },
-        "dictionaries": suite.describe(),
+        "dictionaries": analysis.suite.describe(),
     }
 
 

@@ -1,24 +1,23 @@
 """Run the prompts with and without an edit, and say what changed beside what chance would do."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformer_lens.model_bridge import TransformerBridge
 
-from circuits.ablation.faithfulness import ablation_means, baseline_of, metric_with
-from circuits.attribution.means import Means
-from circuits.attribution.state import BatchState, States, batches
-from circuits.discovery.ranking import DiscoverConfig, Ranking
+from circuits.ablation.faithfulness import baseline_of, metric_with
+from circuits.analysis import Analysis
+from circuits.attribution.recorded import Reference
+from circuits.discovery.ranking import Ranking
+from circuits.edits.ablation import Ablation, check_positions
 from circuits.edits.control_nodes import control_nodes
-from circuits.edits.edit import Edit, check_positions
 from circuits.graph import Node, rounded
-from circuits.metrics.answers import metric_of, preference_of
+from circuits.metrics.answers import preference_of
 from circuits.metrics.metric import on_clean
-from circuits.prompts import EncodedPrompts, Prompt
-from saes.suite import Suite
+from circuits.prompts import Prompt
 
 SCHEMA = "ablation/1"
 Outcome = Float[Tensor, "2 prompts"]
@@ -26,50 +25,41 @@ Outcome = Float[Tensor, "2 prompts"]
 
 
 def ablate(
-    model: TransformerBridge,
-    suite: Suite,
-    prompts: EncodedPrompts,
-    edit: Edit,
-    ranking: Ranking,
-    *,
-    config: DiscoverConfig,
-    seed: int = 0,
+    analysis: Analysis, edit: Ablation, ranking: Ranking, *, seed: int = 0
 ) -> dict[str, Any]:
     """Run the prompts with and without the edit; the record of `result.json`.
 
-    Controls ablate as many other nodes (`circuits.edits.control_nodes`); for an edit that keeps
-    nodes, they keep as many others. `seed` draws them.
+    `ranking` is that of `discover`. Controls ablate as many other nodes
+    (`circuits.edits.control_nodes`); for an edit that keeps nodes, they keep as many others.
+    `seed` draws them.
     """
+    prompts, preference = analysis.prompts, preference_of(analysis.prompts)
     if edit.to == "patch" and prompts.patch is None:
         raise ValueError("the prompts have no patch to ablate to: use --to zero or mean")
-    suite = suite.fitting(model)
-    metric = metric_of(config.metric, model, prompts, suite, positions=config.positions)
-    preference = preference_of(prompts)
-    options = {"positions": config.positions, "batch_size": config.batch_size}
-    means = ablation_means(model, suite, prompts, **options) if edit.to == "mean" else None
-    states = _states(model, suite, prompts, config)
-    n_positions = prompts.n_positions(config.positions)
-    check_positions(edit, n_positions)
+    check_positions(edit, analysis.n_positions)
+    # Whatever nodes were moved to when the graph was found, here they go to what the edit says.
+    moved: Reference = "zero" if prompts.patch is None else "patch"
+    analysis = replace(analysis, config=replace(analysis.config, reference=moved))
+    by_preference = replace(analysis, metric=preference, edited=analysis.states)
     before = torch.stack(
         [
-            torch.cat([on_clean(m, s.logits, s.rows).double() for s in states])
-            for m in (metric, preference)
+            torch.cat([on_clean(m, s.logits, s.rows).double() for s in analysis.states])
+            for m in (analysis.metric, preference)
         ]
     )
-    spared = _spared(suite, states, edit, means)
+    spared = _spared(analysis, edit)
 
-    def run(some: Edit) -> Outcome:
+    def run(some: Ablation) -> Outcome:
         kept = some.kept_set()
-        found = metric_with(model, suite, states, metric, kept, edit.to, means)
-        if config.metric == "logit-difference":
+        found = metric_with(analysis, kept, edit.to)
+        if analysis.config.metric == "logit-difference":
             return torch.stack([found, found])
-        preferred = metric_with(model, suite, states, preference, kept, edit.to, means)
-        return torch.stack([found, preferred])
+        return torch.stack([found, metric_with(by_preference, kept, edit.to)])
 
     after = run(edit)
     controls = [
         _control(name, [run(edit.with_nodes(nodes)) for nodes in draws])
-        for name, draws in control_nodes(edit, ranking, states, seed=seed).items()
+        for name, draws in control_nodes(edit, ranking, analysis.states, seed=seed).items()
     ]
     return {
         "schema": SCHEMA,
@@ -99,12 +89,13 @@ def _one_prompt(prompt: Prompt, before: float, after: float) -> dict[str, Any]:
     }
 
 
-def _spared(suite: Suite, states: Sequence[BatchState], edit: Edit, means: Means | None) -> int:
+def _spared(analysis: Analysis, edit: Ablation) -> int:
     """How many tokens of the ablated nodes are norm outliers that stay; not all may be."""
+    suite, means = analysis.suite, analysis.means if edit.to == "mean" else None
     spared = named = 0
     whole = tuple(Node(str(site), "error") for site in suite.writes)
     nodes = edit.ablated if edit.kept is None else whole
-    for state in states:
+    for state in analysis.states:
         stays = baseline_of(suite, edit.to, means=means, state=state).spared
         for node in nodes:
             at = slice(None)
@@ -119,13 +110,6 @@ def _spared(suite: Suite, states: Sequence[BatchState], edit: Edit, means: Means
             f"outliers, which stay as they are when nodes go to {edit.to}; use --to patch"
         )
     return spared
-
-
-def _states(
-    model: TransformerBridge, suite: Suite, prompts: EncodedPrompts, config: DiscoverConfig
-) -> States:
-    reference = "patch" if prompts.patch is not None else "zero"
-    return batches(model, suite, prompts, reference=reference, batch_size=config.batch_size)
 
 
 def _summary(when: str, values: Outcome) -> dict[str, float | None]:

@@ -12,7 +12,7 @@ import torch
 
 from circuits.attribution.state import BatchState
 from circuits.discovery.ranking import Ranking
-from circuits.edits.edit import Edit
+from circuits.edits.ablation import Ablation
 from circuits.graph import Node
 from saes.features import FeatureSums
 
@@ -23,7 +23,7 @@ Draws = list[tuple[Node, ...]]
 
 
 def control_nodes(
-    edit: Edit, ranking: Ranking, states: Sequence[BatchState], *, seed: int
+    edit: Ablation, ranking: Ranking, states: Sequence[BatchState], *, seed: int
 ) -> dict[str, Draws]:
     """For each kind of control, by name, what each draw ablates (or keeps, as `edit` does)."""
     chosen = edit.ablated if edit.kept is None else edit.inner
@@ -35,7 +35,7 @@ def control_nodes(
     return {f"{len(chosen)} {name}": draws for name, draws in found.items() if draws}
 
 
-def _random(edit: Edit, chosen: Sequence[Node], changed: Sequence[Node], seed: int) -> Draws:
+def _random(edit: Ablation, chosen: Sequence[Node], changed: Sequence[Node], seed: int) -> Draws:
     """Draws from the nodes that change."""
     everywhere = dict.fromkeys(n._replace(position=None) for n in changed)
     free = [n for n in (*changed, *everywhere) if edit.kept is not None or not edit.touches(n)]
@@ -64,7 +64,9 @@ def _random(edit: Edit, chosen: Sequence[Node], changed: Sequence[Node], seed: i
     return draws
 
 
-def _alike(edit: Edit, chosen: Sequence[Node], states: Sequence[BatchState], seed: int) -> Draws:
+def _alike(
+    edit: Ablation, chosen: Sequence[Node], states: Sequence[BatchState], seed: int
+) -> Draws:
     """Draws from the features whose mean clean activation is nearest; errors have none."""
     if any(node.kind != "feature" for node in chosen):
         return []

@@ -21,8 +21,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from circuits.ablation.faithfulness import ablation_means, baseline_of
-from circuits.attribution.means import Means, mean_of
+from circuits.ablation.faithfulness import baseline_of
+from circuits.analysis import Analysis
+from circuits.attribution.means import mean_of
 from circuits.attribution.recorded import (
     Decomposed,
     Recorded,
@@ -39,12 +40,9 @@ from circuits.attribution.state import (
     States,
     batch_state,
 )
-from circuits.discovery.ranking import DiscoverConfig
 from circuits.discovery.sparse_feature import discover
-from circuits.edits.edit import Edit
-from circuits.metrics.answers import metric_of
+from circuits.edits.ablation import Ablation
 from circuits.metrics.metric import Metric, SiteMetric, divergence, reading
-from circuits.prompts import EncodedPrompts
 from hooked_qwen.forward import run_through
 from hooked_qwen.hooks import capture_arriving
 from hooked_qwen.placement import device_of
@@ -58,30 +56,16 @@ from saes.nodes import NodeSet
 from saes.suite import Suite
 
 
-def edited_states(
-    model: TransformerBridge,
-    suite: Suite,
-    prompts: EncodedPrompts,
-    edit: Edit,
-    *,
-    config: DiscoverConfig,
-) -> States:
+def edited_states(analysis: Analysis, edit: Ablation) -> States:
     """The prompts in batches, clean and patch prompts both run under `edit`.
 
     Ablated to `patch`, every prompt has its own patch's values.
     """
-    suite = suite.fitting(model)
-    ablated = edit.kept_set().complement().to(device_of(model))
-    options = {"positions": config.positions, "batch_size": config.batch_size}
-    means = ablation_means(model, suite, prompts, **options) if edit.to == "mean" else None
+    model, suite, config = analysis.model, analysis.suite, analysis.config
     device = device_of(model)
-    parts = torch.arange(len(prompts)).split(config.batch_size)
-
-    def run(rows: Int[Tensor, " batch"]) -> _Run:
-        clean = prompts.clean.rows(rows).to(device)
-        patch = None if prompts.patch is None else prompts.patch.rows(rows).to(device)
-        return _run(model, suite, clean, patch, rows.to(device), ablated, edit, means, config)
-
+    ablated = edit.kept_set().complement().to(device)
+    parts = torch.arange(len(analysis.prompts)).split(config.batch_size)
+    run = partial(_run, analysis, edit, ablated)
     reference = None
     if config.reference == "mean":
         reference = mean_of(
@@ -110,24 +94,18 @@ class _Run:
     base: Baseline
 
 
-def _run(
-    model: TransformerBridge,
-    suite: Suite,
-    clean: Batch,
-    patch: Batch | None,
-    rows: Int[Tensor, " batch"],
-    ablated: NodeSet,
-    edit: Edit,
-    means: Means | None,
-    config: DiscoverConfig,
-) -> _Run:
+def _run(analysis: Analysis, edit: Ablation, ablated: NodeSet, rows: Int[Tensor, " batch"]) -> _Run:
+    model, suite, prompts = analysis.model, analysis.suite, analysis.prompts
+    device = device_of(model)
+    clean = prompts.clean.rows(rows).to(device)
+    patch = None if prompts.patch is None else prompts.patch.rows(rows).to(device)
     plain = run_plain(model, suite, clean)
     plain_patch = None if patch is None else run_plain(model, suite, patch)
     found = decompose(suite, plain, plain_patch)
     to = "zero" if patch is None else "patch"
-    base = baseline_of(
-        suite, edit.to, means=means, state=batch_state(rows, clean, found, plain_patch, to, None)
-    )
+    state = batch_state(rows.to(device), clean, found, plain_patch, to, None)
+    means = analysis.means if edit.to == "mean" else None
+    base = baseline_of(suite, edit.to, means=means, state=state)
     run = _edited_run(model, suite, clean, ablated, base, found.clean)
     patched = None
     if patch is not None and found.patch is not None:
@@ -135,7 +113,7 @@ def _run(
         own = {k: replace(s, known=outlier[k]) for k, s in base.spared.items()}
         base_of_patch = replace(base, spared=own)
         patched = _edited_run(model, suite, patch, ablated, base_of_patch, found.patch)
-    return _Run(clean, decompose(suite, run, patched, reference=config.reference), base)
+    return _Run(clean, decompose(suite, run, patched, reference=analysis.config.reference), base)
 
 
 def _edited_run(
@@ -224,29 +202,20 @@ def _under(
 
 
 def graph_left(
-    model: TransformerBridge,
-    suite: Suite,
-    prompts: EncodedPrompts,
-    edit: Edit,
-    before: nx.DiGraph,
-    *,
-    config: DiscoverConfig,
-    report: Report = silent,
+    analysis: Analysis, edit: Ablation, before: nx.DiGraph, *, report: Report = silent
 ) -> nx.DiGraph:
     """The graph of the edited model, with the ablated nodes of the graph `before` in it.
 
-    Found by the rules of `config`; where that asks for a faithfulness, which is of circuits in the
-    plain model, as many nodes as `before` has are kept.
+    Found by the rules of the analysis; where these ask for a faithfulness, which is of circuits
+    in the plain model, as many nodes as `before` has are kept.
     """
-    if config.faithfulness is not None:
+    if analysis.config.faithfulness is not None:
         kept = sum(n.kind in ("feature", "error") for n in before)
-        config = replace(config, faithfulness=None, nodes=max(1, kept))
-    suite = suite.fitting(model)
-    states = edited_states(model, suite, prompts, edit, config=config)
-    metric = _metric(model, suite, prompts, states, config)
-    left = discover(
-        model, suite, prompts, config=config, states=states, metric=metric, report=report
-    ).graph
+        config = replace(analysis.config, faithfulness=None, nodes=max(1, kept))
+        analysis = replace(analysis, config=config)
+    states = edited_states(analysis, edit)
+    edited = replace(analysis, edited=states, metric=_metric(analysis, states))
+    left = discover(edited, report=report).graph
     for node, data in left.nodes(data=True):
         if node in before:
             data["label"] = before.nodes[node]["label"]
@@ -256,17 +225,11 @@ def graph_left(
     return left
 
 
-def _metric(
-    model: TransformerBridge,
-    suite: Suite,
-    prompts: EncodedPrompts,
-    states: States,
-    config: DiscoverConfig,
-) -> Metric:
+def _metric(analysis: Analysis, states: States) -> Metric:
     """The metric of the edited model: what it compares with or reads is of runs under the edit."""
-    if config.metric == "kl":
+    model, prompts, metric = analysis.model, analysis.prompts, analysis.metric
+    if analysis.config.metric == "kl":
         return divergence(torch.cat([state.logits for state in states]))
-    metric = metric_of(config.metric, model, prompts, suite, positions=config.positions)
     if not isinstance(metric, SiteMetric):
         return metric
 
@@ -283,7 +246,7 @@ def _metric(
         return replace(metric, clean=read(prompts.clean), patch=patch)
 
 
-def _add_ablated(graph: nx.DiGraph, before: nx.DiGraph, edit: Edit) -> None:
+def _add_ablated(graph: nx.DiGraph, before: nx.DiGraph, edit: Ablation) -> None:
     """Put the nodes of `before` that the edit ablates into what is left.
 
     They have no effect and no edge, and their attribute `ablated` says what they were set to. One

@@ -13,19 +13,19 @@ import torch
 from circuits import graph as graphs
 from circuits import tasks
 from circuits.ablation.faithfulness import To
+from circuits.analysis import Analysis
 from circuits.attribution.recorded import Reference
 from circuits.compare import Difference, differences, different_origins
-from circuits.discovery.ranking import DiscoverConfig
+from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.resume import NOTHING_KEPT, close_parts, open_parts
 from circuits.discovery.sparse_feature import Discovery, discover
 from circuits.edits.ablate import ablate
-from circuits.edits.edit import Edit, parse_features
+from circuits.edits.ablation import Ablation, parse_features
 from circuits.edits.edited import graph_left
 from circuits.features.card import block_texts, make_cards, name, prompt_texts
 from circuits.graph import ordered, write_json
 from circuits.metrics.readout import MetricChoice
 from circuits.prompts import (
-    EncodedPrompts,
     Positions,
     Prompt,
     WhenUnfit,
@@ -150,29 +150,28 @@ def discover_run(
         check_text(Path(inputs.prompts), prompt_lines(given), force=force)
     texts = texts_of(text) if text else None
     loaded = open_inputs(inputs, config, given, placement=placement)
-    check_run(out, lambda: {"model_hash": identity(loaded.model)}, force=force)
+    analysis = loaded.analysis
+    check_run(out, lambda: {"model_hash": identity(analysis.model)}, force=force)
     parts = NOTHING_KEPT
     if resume and callable(config.metric):
         raise ValueError(
             "a run whose metric is a Python function cannot be resumed: its parts are not kept"
         )
-    if len(loaded.prompts) > config.batch_size and not callable(config.metric):
-        identified = _identified(loaded, source)
+    if len(analysis.prompts) > config.batch_size and not callable(config.metric):
+        identified = _identified(analysis, source)
         parts = open_parts(out, identified, resume=resume, force=force)
-    discovery = discover(
-        loaded.model, loaded.suite, loaded.prompts, config=config, parts=parts, report=report
-    )
+    discovery = discover(analysis, parts=parts, report=report)
     if texts is None and local_folder(inputs.model) == local_folder(BUNDLED):
         texts = partial(language.documents, seed=1 + seed)
     write_run(
         out,
         discovery,
-        _labelled(loaded, discovery, texts, report),
+        _labelled(analysis, discovery, texts, report),
         inputs=inputs,
         config=config,
         command=command,
         watch=watch,
-        placement=placement_of(loaded.model, placement.memory),
+        placement=placement_of(analysis.model, placement.memory),
         seed=seed,
         text=text,
         given=given,
@@ -181,27 +180,27 @@ def discover_run(
     return discovery
 
 
-def _identified(loaded: Loaded, source: Mapping[str, Any]) -> dict[str, Any]:
+def _identified(analysis: Analysis, source: Mapping[str, Any]) -> dict[str, Any]:
     """What decides a run's numbers to the last bit."""
     return {
         **source,
-        "model_hash": identity(loaded.model),
+        "model_hash": identity(analysis.model),
         "versions": versions(),
-        "device": str(device_of(loaded.model)),
+        "device": str(device_of(analysis.model)),
         "threads": torch.get_num_threads(),
     }
 
 
 def _labelled(
-    loaded: Loaded, discovery: Discovery, texts: Texts | None, report: Report
+    analysis: Analysis, discovery: Discovery, texts: Texts | None, report: Report
 ) -> dict[str, Any]:
     """Cards of the graph's features; each feature's node takes its card's name."""
-    corpus = prompt_texts(loaded.prompts)
+    corpus = prompt_texts(analysis.prompts)
     if texts is not None:
-        blocks = token_blocks(texts(), loaded.model.tokenizer, length=EXAMPLE_BLOCK)
+        blocks = token_blocks(texts(), analysis.model.tokenizer, length=EXAMPLE_BLOCK)
         corpus += block_texts(islice(blocks, EXAMPLE_TOKENS // EXAMPLE_BLOCK))
     report("examples", 0, 1)
-    cards = make_cards(loaded.model, loaded.suite, ordered(discovery.graph), corpus)
+    cards = make_cards(analysis.model, analysis.suite, ordered(discovery.graph), corpus)
     report("examples", 1, 1)
     for node, data in discovery.graph.nodes(data=True):
         if node.kind == "feature":
@@ -234,14 +233,11 @@ def verify_run(
         check_record(path, source, force=force)
     loaded = run.open(placement)
     record = verify(
-        loaded.model,
-        loaded.suite,
-        loaded.prompts,
+        loaded.analysis,
         run.graph,
         run.ranking,
-        discovered=run.config,
         config=config,
-        held_out=None if held_out is None else _prompts(loaded, held_out, run.config),
+        held_out=None if held_out is None else loaded.others(held_out),
         report=report,
     )
     for stale in folder.glob("verification.*"):
@@ -290,10 +286,11 @@ def ablate_run(
         "prompts_hash": prompts and content_hash(prompts),
     }
     check_record(into / "result.json", source, force=force)
-    encoded = _prompts(loaded, prompts, run.config)
-    model, suite = loaded.model, loaded.suite
-    result = ablate(model, suite, encoded, edit, run.ranking, config=run.config, seed=seed)
-    left = graph_left(model, suite, encoded, edit, run.graph, config=run.config, report=report)
+    analysis = loaded.analysis
+    if prompts is not None:
+        analysis = analysis.on(loaded.others(prompts))
+    result = ablate(analysis, edit, run.ranking, seed=seed)
+    left = graph_left(analysis, edit, run.graph, report=report)
 
     def build(partial: Path) -> None:
         graphs.save(left, partial / "graph.json")
@@ -306,16 +303,16 @@ def ablate_run(
 
 def _edit(
     run: Run, loaded: Loaded, features: str | None, top: int | None, outside: bool, to: To
-) -> Edit:
+) -> Ablation:
     """What to ablate; raises `ValueError` for more features than the graph has, or none."""
     if features is not None:
-        return Edit(ablated=parse_features(features, loaded.suite), to=to)
+        return Ablation(ablated=parse_features(features, loaded.analysis.suite), to=to)
     if outside:
-        return Edit(kept=tuple(n for n in ordered(run.graph) if n.kind != "logit"), to=to)
+        return Ablation(kept=tuple(n for n in ordered(run.graph) if n.kind != "logit"), to=to)
     found = [n for n in ordered(run.graph) if n.kind == "feature"]
     if top is None or not 1 <= top <= len(found):
         raise ValueError(f"the graph has {len(found)} features: expected --top 1 to {len(found)}")
-    return Edit(ablated=tuple(found[:top]), to=to)
+    return Ablation(ablated=tuple(found[:top]), to=to)
 
 
 def ablation_name(name: str) -> str:
@@ -389,7 +386,3 @@ def render_run(folder: Path, formats: Sequence[str], nodes: int) -> list[Path]:
             curves_figure(record, folder / f"verification.{suffix}")
             written.append(folder / f"verification.{suffix}")
     return written
-
-
-def _prompts(loaded: Loaded, path: Path | None, config: DiscoverConfig) -> EncodedPrompts:
-    return loaded.prompts if path is None else loaded.others(path, config)

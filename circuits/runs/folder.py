@@ -27,8 +27,10 @@ import psutil
 from transformer_lens.model_bridge import TransformerBridge
 
 from circuits import graph as graphs
+from circuits.analysis import Analysis
 from circuits.attribution.node_effects import NodeEffects
-from circuits.discovery.ranking import DiscoverConfig, Ranking
+from circuits.discovery.config import DiscoverConfig
+from circuits.discovery.ranking import Ranking
 from circuits.discovery.sparse_feature import Discovery
 from circuits.features.card import Cards
 from circuits.graph import Node, rounded, write_json
@@ -106,22 +108,22 @@ class Inputs:
 class Loaded:
     """A run's inputs, opened."""
 
-    model: TransformerBridge
-    suite: Suite
-    prompts: EncodedPrompts
+    analysis: Analysis
     inputs: Inputs
 
-    def others(self, path: Path, config: DiscoverConfig) -> EncodedPrompts:
+    def others(self, path: Path) -> EncodedPrompts:
         """Other prompts, their positions counted as those of the run are."""
+        model, config = self.analysis.model, self.analysis.config
+        width = self.analysis.prompts.clean.tokens.shape[1]
         encoded = encode_prompts(
             read_prompts(path),
-            self.model.tokenizer,
+            model.tokenizer,
             positions=config.positions,
             bos=config.bos,
             unfit=self.inputs.unfit,
-            width=None if config.positions == "sum" else self.prompts.clean.tokens.shape[1],
+            width=None if config.positions == "sum" else width,
         )
-        return with_own_answers(self.model, encoded)
+        return with_own_answers(model, encoded)
 
 
 def open_inputs(
@@ -147,7 +149,8 @@ def open_inputs(
         bos=config.bos,
         unfit=inputs.unfit,
     )
-    return Loaded(model, suite, with_own_answers(model, encoded), inputs)
+    analysis = Analysis.of(model, suite, with_own_answers(model, encoded), config)
+    return Loaded(analysis, inputs)
 
 
 def _check_fit(model: TransformerBridge, suite: Suite) -> None:
@@ -359,9 +362,10 @@ class Run:
             if found != manifest[name]:
                 raise self._changed(name.removesuffix("_hash"))
         loaded = open_inputs(self.inputs, self.config, placement=self._place(placement))
-        if not self._is_model(loaded.model, manifest["model_hash"]):
+        if not self._is_model(loaded.analysis.model, manifest["model_hash"]):
             raise self._changed("model")
-        if self.graph.graph.get("tokens_hash") not in (None, loaded.prompts.tokens_hash()):
+        tokens_hash = loaded.analysis.prompts.tokens_hash()
+        if self.graph.graph.get("tokens_hash") not in (None, tokens_hash):
             raise self._changed("model", "tokenizer of the model")
         return loaded
 

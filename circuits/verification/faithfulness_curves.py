@@ -24,32 +24,21 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.ablation.faithfulness import (
     Curve,
     Ends,
     Measured,
     To,
-    ablation_means,
     curve,
     ends,
     mean_curve,
     metrics_with,
 )
-from circuits.attribution.means import Means
+from circuits.analysis import Analysis
 from circuits.attribution.node_effects import NodeEffects
-from circuits.attribution.state import States
-from circuits.discovery.ranking import (
-    DiscoverConfig,
-    Ranking,
-    rank_nodes,
-    reference_means,
-    states_of,
-)
+from circuits.discovery.ranking import Ranking, rank_nodes
 from circuits.graph import Node, rounded
-from circuits.metrics.metric import Metric
-from circuits.prompts import EncodedPrompts
 from hooked_qwen.hook_points import has_neurons
 from hooked_qwen.progress import Report, counting, silent
 from saes.evaluation.baselines import (
@@ -72,53 +61,19 @@ Level = Literal["full", "quick"]
 "Every size and control, or `QUICK_SIZES` and all nodes of `QUICK_ROWS`, with no other basis."
 
 
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """What all curves of one verification share."""
-
-    model: TransformerBridge
-    metric: Metric
-    prompts: EncodedPrompts
-    to: To
-    discovered: DiscoverConfig
-
-    @property
-    def n_positions(self) -> int:
-        """Positions told apart: 1 where they are summed."""
-        return self.prompts.n_positions(self.discovered.positions)
-
-    def means(self, suite: Suite) -> Means | None:
-        """What nodes are ablated to, where that is a mean."""
-        if self.to != "mean":
-            return None
-        d = self.discovered
-        return ablation_means(
-            self.model, suite, self.prompts, positions=d.positions, batch_size=d.batch_size
-        )
-
-    def states(self, suite: Suite) -> States:
-        """The prompts, decomposed by `suite`."""
-        d, prompts = self.discovered, self.prompts
-        means = reference_means(self.model, suite, prompts, d)
-        return states_of(self.model, suite, prompts, d, means)
-
-
 @dataclass(frozen=True)
 class Scale:
-    """One suite on the prompts, with everything kept and with everything ablated."""
+    """One analysis, with everything kept and with everything ablated."""
 
-    setting: Setting
-    suite: Suite
-    states: States
-    means: Means | None
+    analysis: Analysis
+    to: To
+    "what nodes are ablated to"
     ends: Ends
 
     @classmethod
-    def of(cls, setting: Setting, suite: Suite) -> "Scale":
+    def of(cls, analysis: Analysis, to: To) -> "Scale":
         """Run the prompts and measure both ends."""
-        states, means = setting.states(suite), setting.means(suite)
-        found = ends(setting.model, suite, states, setting.metric, setting.to, means)
-        return cls(setting, suite, states, means, found)
+        return cls(analysis, to, ends(analysis, to))
 
     def curve(
         self,
@@ -131,18 +86,8 @@ class Scale:
 
         `report` is as that of `metrics_with`.
         """
-        s = self.setting
         return curve(
-            s.model,
-            self.suite,
-            self.states,
-            s.metric,
-            circuits,
-            self.ends,
-            to=s.to,
-            means=self.means,
-            complete=complete,
-            report=report,
+            self.analysis, circuits, self.ends, to=self.to, complete=complete, report=report
         )
 
     def faithfulness(
@@ -152,10 +97,7 @@ class Scale:
         report: Callable[[int], None] = lambda done: None,
     ) -> Measured:
         """Faithfulness of each of `circuits`; `report` is as that of `metrics_with`."""
-        s = self.setting
-        values = metrics_with(
-            s.model, self.suite, self.states, s.metric, circuits, s.to, self.means, report=report
-        )
+        values = metrics_with(self.analysis, circuits, self.to, report=report)
         return self.ends.faithfulness(values)
 
 
@@ -178,7 +120,7 @@ def curves(
     for name, control in _controls(scale, level).items():
         rows |= _control(scale, name, control, sizes, report)
     return {
-        "baseline": scale.setting.to,
+        "baseline": scale.to,
         "full": rounded(float(scale.ends.full.mean())),
         "empty": rounded(float(scale.ends.empty.mean())),
         "nodes_that_move": len(nodes),
@@ -207,7 +149,7 @@ def _planned(
         for name, drawn in plans.items()
         for circuits in drawn
     )
-    tick = counting(report, what, total * len(scale.states))
+    tick = counting(report, what, total * len(scale.analysis.states))
     return {
         name: mean_curve(
             [scale.curve(circuits, complete=name in complete, report=tick) for circuits in drawn]
@@ -220,7 +162,7 @@ def _controls(scale: Scale, level: Level) -> dict[str, Suite]:
     """Other bases of the same tensors, by the name of their row."""
     if level == "quick":
         return {}
-    model, suite = scale.setting.model, scale.suite
+    model, suite = scale.analysis.model, scale.analysis.suite
     found = {"neurons": neurons(suite)}
     mlps = [site.layer for site in suite.writes if site.kind == "mlp_out"]
     if mlps and has_neurons(model, mlps):
@@ -241,7 +183,7 @@ def held_out_curves(
     names = ("circuit", "circuit without errors", "random nodes")
     rows = _planned(scale, {name: plans[name] for name in names}, report, "held-out prompts")
     return {
-        "n_prompts": len(scale.setting.prompts),
+        "n_prompts": len(scale.analysis.prompts),
         "full": rounded(float(scale.ends.full.mean())),
         "empty": rounded(float(scale.ends.empty.mean())),
         "sizes": sizes,
@@ -255,7 +197,7 @@ def what_each_adds(
     """What the circuit of `nodes` loses in faithfulness without each of the first of them."""
     asked = list(nodes[:MOST_NEEDED]) if level == "full" else []
     circuits = [nodes, *([n for n in nodes if n != x] for x in asked)]
-    tick = counting(report, "what each adds", len(circuits) * len(scale.states))
+    tick = counting(report, "what each adds", len(circuits) * len(scale.analysis.states))
     found = scale.faithfulness([NodeSet.of(c) for c in circuits], report=tick)
     lost, draws = found.values[0] - found.values[1:], found.draws[0] - found.draws[1:]
     return {
@@ -345,24 +287,18 @@ def _control(
     Where they have errors a second row leaves those out: dictionaries that explain nothing have
     errors that carry everything.
     """
-    setting = scale.setting
-    here = Scale.of(setting, suite)
-    means = reference_means(setting.model, suite, setting.prompts, setting.discovered)
+    here = Scale.of(scale.analysis.by(suite), scale.to)
     ranking, _ = rank_nodes(
-        setting.model,
-        suite,
-        setting.prompts,
-        setting.metric,
-        config=setting.discovered,
-        means=means,
-        states=here.states,
+        here.analysis,
         report=lambda what, done, total, note="": report(f"{name}: {what}", done, total, note),
     )
     nodes, features = ranking.inner(), ranking.features()
     pools = {name: nodes}
     if len(features) < len(nodes):
         pools[f"{name}, no errors"] = features
-    tick = counting(report, f"{name}: faithfulness", len(pools) * len(sizes) * len(here.states))
+    tick = counting(
+        report, f"{name}: faithfulness", len(pools) * len(sizes) * len(here.analysis.states)
+    )
     return {
         row: here.curve([pool[:size].as_set() for size in sizes], report=tick)
         for row, pool in pools.items()

@@ -15,11 +15,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.attribution.effects import Estimator
-from circuits.discovery.ranking import DiscoverConfig, Ranking, rank_nodes
+from circuits.analysis import Analysis
+from circuits.discovery.config import DiscoverConfig
+from circuits.discovery.ranking import Ranking, rank_nodes
 from circuits.graph import Node, rounded
 from circuits.verification.estimator_agreement import agreement
-from circuits.verification.faithfulness_curves import Scale
 from hooked_qwen.progress import Report
 
 LISTED = 20
@@ -27,19 +27,13 @@ LISTED = 20
 
 
 def pooled_nodes(
-    scale: Scale, ranking: Ranking, *, size: int, seed: int, report: Report
+    analysis: Analysis, ranking: Ranking, *, size: int, seed: int, report: Report
 ) -> list[Node]:
     """`size` nodes by each way of choosing, fewer where they coincide; no tokens."""
     chosen: dict[Node, None] = {}
-    for estimator in _judges(scale.setting.discovered):
+    for estimator in _judges(analysis.config):
         found, _ = rank_nodes(
-            scale.setting.model,
-            scale.suite,
-            scale.setting.prompts,
-            scale.setting.metric,
-            config=replace(scale.setting.discovered, estimator=estimator),
-            means=None,
-            states=scale.states,
+            analysis.asked(replace(analysis.config, estimator=estimator)),
             report=lambda what, done, total, note="", e=estimator: report(
                 f"pool: {what} by {e}", done, total, note
             ),
@@ -52,9 +46,9 @@ def pooled_nodes(
     return list(chosen | dict.fromkeys(changed[drawn].nodes()))
 
 
-def _judges(config: DiscoverConfig) -> list[Estimator]:
+def _judges(config: DiscoverConfig) -> list[str]:
     """Estimators of both kinds that are cheap and that this metric and reference allow."""
-    along: Estimator = "ig-inputs" if config.reference == "patch" else "ig"
+    along = "ig-inputs" if config.reference == "patch" else "ig"
     return [along] if config.metric == "kl" else ["patching", along]
 
 

@@ -28,7 +28,8 @@ from circuits.ablation.path_patching import exact_edges
 from circuits.attribution.edges import edge_weights
 from circuits.attribution.effects import Estimator, effects_by_prompt
 from circuits.attribution.state import BatchState
-from circuits.discovery.ranking import DiscoverConfig, Ranking, rank_nodes, states_of
+from circuits.discovery.config import DiscoverConfig
+from circuits.discovery.ranking import Ranking, rank_nodes
 from circuits.graph import Node, write_json
 from circuits.metrics.answers import metric_of
 from circuits.metrics.metric import Metric

@@ -19,7 +19,7 @@ from typing import Any
 from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.cli.progress_bars import bars
-from circuits.discovery.ranking import DiscoverConfig
+from circuits.discovery.config import DiscoverConfig
 from circuits.graph import Node, ordered, write_json
 from circuits.prompts import Prompt, write_prompts
 from circuits.runs.commands import ablate_run, discover_run, render_run, verify_run

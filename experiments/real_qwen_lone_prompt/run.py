@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 
 from circuits.cli.progress_bars import bars
-from circuits.discovery.ranking import DiscoverConfig
+from circuits.discovery.config import DiscoverConfig
 from circuits.graph import ordered, rounded, write_json
 from circuits.runs.commands import discover_run, one_prompt, render_run, verify_run
 from circuits.runs.folder import Inputs, read_run

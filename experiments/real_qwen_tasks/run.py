@@ -18,7 +18,7 @@ import torch
 
 from circuits.ablation.faithfulness import To
 from circuits.cli.progress_bars import bars
-from circuits.discovery.ranking import DiscoverConfig, states_of
+from circuits.discovery.config import DiscoverConfig
 from circuits.graph import Node, ordered, rounded, write_json
 from circuits.metrics.answers import metric_of
 from circuits.prompts import encode_prompts, read_prompts

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from hooked_qwen.forward import BlockArguments, resume, run_recording, run_through, unembed
-from hooked_qwen.hooks import Activation, Edit, capture, intervene
+from hooked_qwen.hooks import Activation, Change, capture, intervene
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import is_outlier
 from hooked_qwen.tokens import Batch
@@ -171,7 +171,7 @@ def _ablate(
     to: Mapping[Site, Float[Tensor, " d"]],
     keep: Mapping[Site, Mask],
 ) -> Effect:
-    def replace(site: Site) -> Edit:
+    def replace(site: Site) -> Change:
         return lambda y: torch.where(keep[site].unsqueeze(-1), y, to[site].to(y.dtype))
 
     with intervene(model, {site: replace(site) for site in to}):
@@ -186,7 +186,7 @@ def _splice(
 ) -> Effect:
     elsewhere = {d.source for d in dictionaries if d.source != d.target}
 
-    def replace(dictionary: SparseDictionary) -> Edit:
+    def replace(dictionary: SparseDictionary) -> Change:
         source, target = dictionary.source, dictionary.target
 
         def edit(y: Activation) -> Activation:

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from circuits.discovery.ranking import DiscoverConfig
+from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.sparse_feature import discover
-from circuits.edits import edit as edits
+from circuits.edits import ablation as edits
 from circuits.edits.ablate import ablate
 from circuits.edits.edited import graph_left
 from circuits.graph import as_json, ordered
@@ -57,7 +57,7 @@ def everything(device, config, level):
     nodes = tuple(n for n in ordered(graph) if n.kind == "feature")[:3]
     ablated = []
     for to in ("patch", "mean"):
-        edit = edits.Edit(ablated=nodes, to=to)
+        edit = edits.Ablation(ablated=nodes, to=to)
         ablated.append(ablate(model, suite, prompts, edit, ranking, config=config))
         left = graph_left(model, suite, prompts, edit, graph, config=config)
         ablated.append(as_json(left))

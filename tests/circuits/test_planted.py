@@ -24,7 +24,8 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from circuits.ablation.path_patching import exact_edges
 from circuits.attribution.edges import edge_weights
-from circuits.discovery.ranking import DiscoverConfig, rank_nodes, states_of
+from circuits.discovery.config import DiscoverConfig
+from circuits.discovery.ranking import rank_nodes
 from circuits.graph import Node
 from circuits.metrics.metric import logit_difference
 from circuits.prompts import EncodedPrompts, Prompt

@@ -5,10 +5,10 @@ import itertools
 import pytest
 import torch
 
-from circuits.discovery.ranking import DiscoverConfig
+from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.sparse_feature import discover
 from circuits.edits.ablate import ablate
-from circuits.edits.edit import Edit, apply
+from circuits.edits.ablation import Ablation, apply
 from circuits.graph import ordered
 from hooked_qwen.forward import last_logits, resume, run_recording, unembed
 from hooked_qwen.hooks import capture, intervene
@@ -44,7 +44,7 @@ def test_a_circuit_is_found_verified_and_ablated(model_dtype, dtype):
     found, record = found_and_verified(model, suite, prompts, config)
     assert record["nodes"]["n"] > 0
     strongest = tuple(n for n in ordered(found.graph) if n.kind == "feature")[:2]
-    edit = Edit(ablated=strongest, to="zero")
+    edit = Ablation(ablated=strongest, to="zero")
     result = ablate(model, suite, prompts, edit, found.ranking, config=config)
     assert result["after"] != result["before"]
     with apply(model, suite, prompts, edit, config=config):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tokenizers.processors import TemplateProcessing
 
-from circuits.discovery.ranking import DiscoverConfig
+from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.sparse_feature import discover
 from circuits.metrics.answers import clean_logits, metric_of
 from circuits.prompts import Prompt, encode_prompts, read_prompts, write_prompts

@@ -11,10 +11,11 @@ from circuits.ablation.exact_effects import exact_effects
 from circuits.ablation.path_patching import exact_edges
 from circuits.attribution.edges import edge_weights
 from circuits.attribution.effects import effects_by_prompt, gradients_at_clean
-from circuits.discovery.ranking import DiscoverConfig, rank_nodes, states_of
+from circuits.discovery.config import DiscoverConfig
+from circuits.discovery.ranking import rank_nodes
 from circuits.discovery.sparse_feature import discover
 from circuits.edits.ablate import ablate
-from circuits.edits.edit import Edit
+from circuits.edits.ablation import Ablation
 from circuits.edits.edited import graph_left
 from circuits.graph import as_json
 from circuits.metrics.answers import metric_of
@@ -173,7 +174,7 @@ def test_features_are_cut_out(case):
     discovery = discover(model, suite, prompts, config=config)
     name = next(iter(suite))
     nodes = (Node(name, 1), Node(name, 4, 3))
-    edit = Edit(ablated=nodes, to="zero")
+    edit = Ablation(ablated=nodes, to="zero")
     result = ablate(model, suite, prompts, edit, discovery.ranking, config=config)
     dictionary = suite[name]
     gain = sum(part @ config.metric.direction

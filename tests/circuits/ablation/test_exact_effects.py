@@ -10,9 +10,9 @@ from circuits.ablation.exact_effects import exact_effects
 from circuits.ablation.faithfulness import ends, metric_with
 from circuits.attribution.means import mean_over
 from circuits.attribution.state import batches
-from circuits.discovery.ranking import DiscoverConfig
+from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.sparse_feature import discover
-from circuits.edits import edit as edits
+from circuits.edits import ablation as edits
 from circuits.edits.ablate import ablate
 from circuits.edits.control_nodes import control_nodes
 from circuits.graph import Node
@@ -84,7 +84,7 @@ def test_an_edit_equals_plain_hugging_face_hooks(case, to):
     model, suite, prompts, metric, states, means = case
     site, i, position = Site("mlp_out", 0), None, 3
     i = int(torch.cat([dense(s, site).f for s in states])[:, position].sum(0).argmax())
-    edit = edits.Edit(ablated=(Node(str(site), i, position),), to=to)
+    edit = edits.Ablation(ablated=(Node(str(site), i, position),), to=to)
     ours = metric_with(model, suite, states, metric, edit.kept_set(), to, means)
 
     hf, dictionary = toy_hf(), suite[site]
@@ -124,7 +124,7 @@ def test_a_node_that_moves_on_no_prompt_has_no_effect(case):
 
 
 def test_a_node_without_a_position_is_ablated_at_all():
-    kept = edits.Edit(ablated=(Node("mlp_out.0", 2),)).kept_set()
+    kept = edits.Ablation(ablated=(Node("mlp_out.0", 2),)).kept_set()
     index = torch.arange(20).expand(LENGTH, 20)
     assert torch.equal(kept.feature("mlp_out.0", index, torch.arange(LENGTH)), index != 2)
     assert kept.feature("mlp_out.1", index, torch.arange(LENGTH)).all()
@@ -135,7 +135,9 @@ def test_under_an_edit_discovery_sees_the_edited_model(case):
     """Ablating a node's whole upstream leaves the graph with the metric of the edited run."""
     model, suite, prompts, metric, states, means = case
     config = DiscoverConfig(estimator="patching", nodes=10, batch_size=2)
-    edit = edits.Edit(ablated=(Node("resid_post.0", "error"), Node("resid_post.0", 3)), to="mean")
+    edit = edits.Ablation(
+        ablated=(Node("resid_post.0", "error"), Node("resid_post.0", 3)), to="mean"
+    )
     with edits.apply(model, suite, prompts, edit, config=config):
         under = discover(model, suite, prompts, config=config)
     expected = metric_with(model, suite, states, metric, edit.kept_set(), "mean", means).mean()
@@ -147,7 +149,7 @@ def test_accuracy_is_of_the_answer_whatever_the_metric(case, name):
     model, suite, prompts, *_ = case
     configs = [DiscoverConfig(metric=m, nodes=10, steps=1) for m in ("logit-difference", name)]
     ranking = discover(model, suite, prompts, config=configs[0]).ranking
-    edit = edits.Edit(ablated=tuple(n for n, _ in ranking if n.kind == "feature")[:5])
+    edit = edits.Ablation(ablated=tuple(n for n, _ in ranking if n.kind == "feature")[:5])
     found = [ablate(model, suite, prompts, edit, ranking, config=c) for c in configs]
     for field in ("accuracy_before", "accuracy_after"):
         assert found[1][field] == found[0][field]
@@ -159,7 +161,7 @@ def test_accuracy_is_of_the_answer_whatever_the_metric(case, name):
 def test_prompts_without_a_patch_cannot_be_ablated_to_it(case):
     model, suite, prompts, *_ = case
     alone = dataclasses.replace(prompts, patch=None)
-    edit = edits.Edit(ablated=(Node("mlp_out.0", 2),), to="patch")
+    edit = edits.Ablation(ablated=(Node("mlp_out.0", 2),), to="patch")
     config = DiscoverConfig(reference="zero")
     with pytest.raises(ValueError, match="no patch to ablate to: use --to zero or mean"):
         ablate(model, suite, alone, edit, ranking_of(suite, []), config=config)
@@ -183,7 +185,7 @@ def test_features_that_do_not_exist_are_refused(text, message):
 def test_a_position_outside_the_prompts_is_refused(case):
     model, suite, prompts, *_ = case
     for positions, message in (("keep", "positions 0 to 5"), ("sum", "leave out the @")):
-        edit = edits.Edit(ablated=(Node("mlp_out.0", 1, 9),))
+        edit = edits.Ablation(ablated=(Node("mlp_out.0", 1, 9),))
         config = DiscoverConfig(positions=positions)
         with pytest.raises(ValueError, match=message):
             ablate(model, suite, prompts, edit, ranking_of(suite, []), config=config)
@@ -194,7 +196,7 @@ def test_controls_are_other_nodes_at_the_same_sites_and_positions(case):
     ranking = ranking_of(suite, nodes_that_move(suite, states[0]))
     features = [n for n, _ in ranking if n.kind == "feature"]
     ablated = tuple(n for n in features if n.site == "resid_post.1" and n.position in (2, 5))[:3]
-    edit = edits.Edit(ablated=ablated)
+    edit = edits.Ablation(ablated=ablated)
     wanted = Counter((n.site, n.position) for n in ablated)
     controls = control_nodes(edit, ranking, states, seed=0)
     assert list(controls) == [
@@ -216,7 +218,7 @@ def test_a_feature_at_every_position_is_answered_by_another_at_every_position(ca
     """One node in its place would ablate one position where the feature ablates six."""
     _, suite, _, _, states, _ = case
     ranking = ranking_of(suite, nodes_that_move(suite, states[0]))
-    edit = edits.Edit(ablated=(Node("mlp_out.1", 2), Node("mlp_out.1", 5)))
+    edit = edits.Ablation(ablated=(Node("mlp_out.1", 2), Node("mlp_out.1", 5)))
     for draws in control_nodes(edit, ranking, states, seed=0).values():
         for drawn in draws:
             assert [n.position for n in drawn] == [None, None]
@@ -229,7 +231,7 @@ def test_the_control_of_like_activation_is_of_like_activation(case):
     f = torch.cat([dense(s, "resid_post.1").f[:, 3] for s in states]).mean(0)
     by_size = f.argsort(descending=True).tolist()
     strongest = Node("resid_post.1", by_size[0], 3)
-    draws = control_nodes(edits.Edit(ablated=(strongest,)), ranking, states, seed=0)[
+    draws = control_nodes(edits.Ablation(ablated=(strongest,)), ranking, states, seed=0)[
         "1 features as active at the same sites and positions"
     ]
     assert {n.feature for (n,) in draws} <= set(by_size[1:6])
@@ -241,7 +243,7 @@ def test_what_is_kept_outside_an_edit_has_the_faithfulness_that_verify_says(case
     model, suite, prompts, metric, states, means = case
     ranking = ranking_of(suite, nodes_that_move(suite, states[0]))
     circuit = tuple(n for n, _ in ranking)[::7]
-    edit = edits.Edit(kept=circuit, to=to)
+    edit = edits.Ablation(kept=circuit, to=to)
     result = ablate(model, suite, prompts, edit, ranking, config=DiscoverConfig(batch_size=5))
     kept = NodeSet.of(circuit)
     expected = metric_with(model, suite, states, metric, kept, to, means if to == "mean" else None)
@@ -252,9 +254,9 @@ def test_what_is_kept_outside_an_edit_has_the_faithfulness_that_verify_says(case
 
 def test_an_edit_ablates_nodes_or_keeps_them():
     with pytest.raises(ValueError, match="ablates some nodes, or all but those that are kept"):
-        edits.Edit()
+        edits.Ablation()
     with pytest.raises(ValueError, match="ablates some nodes, or all but those that are kept"):
-        edits.Edit(ablated=(Node("mlp_out.0", 1),), kept=())
+        edits.Ablation(ablated=(Node("mlp_out.0", 1),), kept=())
 
 
 def test_the_set_of_a_circuit_has_its_nodes_and_nothing_else(case):

@@ -5,7 +5,7 @@ import torch
 
 from circuits.attribution.forward import run_from
 from circuits.attribution.state import batches
-from circuits.discovery.ranking import DiscoverConfig
+from circuits.discovery.config import DiscoverConfig
 from hooked_qwen.forward import last_logits, unembed
 from hooked_qwen.hooks import intervene
 from hooked_qwen.load import hook

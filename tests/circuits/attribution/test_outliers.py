@@ -8,9 +8,9 @@ import torch
 from circuits.ablation.faithfulness import metric_with
 from circuits.attribution.means import mean_over
 from circuits.attribution.state import batches
-from circuits.discovery.ranking import DiscoverConfig
+from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.sparse_feature import discover
-from circuits.edits import edit as edits
+from circuits.edits import ablation as edits
 from circuits.edits.ablate import ablate
 from circuits.graph import Node
 from circuits.metrics.metric import logit_difference
@@ -135,7 +135,7 @@ def test_with_everything_ablated_outliers_are_as_they_arrive(case, to):
     only_here = type(suite)({STREAM: suite[STREAM]}, {})
     config = DiscoverConfig(positions="sum")
     everything = [Node(str(STREAM), i) for i in range(20)] + [Node(str(STREAM), "error")]
-    edit = edits.Edit(ablated=tuple(everything), to=to)
+    edit = edits.Ablation(ablated=tuple(everything), to=to)
     with capture(model, {STREAM}) as seen:
         last_logits(model, prompts.clean)
     with (
@@ -162,7 +162,7 @@ def test_loud_padding_is_told_from_loud_tokens_under_an_edit(case):
     metric = logit_difference(prompts.answer_ids, prompts.wrong_ids)
     found = []
     for some in (prompts, wide):
-        with edits.apply(model, suite, some, edits.Edit(ablated=nodes), config=config):
+        with edits.apply(model, suite, some, edits.Ablation(ablated=nodes), config=config):
             found.append(metric(last_logits(model, some.clean), torch.arange(3)))
     torch.testing.assert_close(found[1], found[0], atol=1e-3, rtol=1e-3)
 
@@ -170,11 +170,11 @@ def test_loud_padding_is_told_from_loud_tokens_under_an_edit(case):
 def test_an_edit_says_how_many_tokens_it_spares(case):
     model, suite, prompts = case
     config = DiscoverConfig(reference="zero", positions="sum")
-    everywhere = edits.Edit(ablated=(Node(str(STREAM), 3), Node(str(STREAM), "error")))
+    everywhere = edits.Ablation(ablated=(Node(str(STREAM), 3), Node(str(STREAM), "error")))
     ranking = ranking_of(suite, [])
     assert ablate(model, suite, prompts, everywhere, ranking, config=config)["spared"] == 6
     config = dataclasses.replace(config, positions="keep")
-    at_the_sink = edits.Edit(ablated=(Node(str(STREAM), 3, 0),))
+    at_the_sink = edits.Ablation(ablated=(Node(str(STREAM), 3, 0),))
     with pytest.raises(ValueError, match="stand only on norm outliers"):
         ablate(model, suite, prompts, at_the_sink, ranking, config=config)
     to_mean = dataclasses.replace(at_the_sink, to="mean")

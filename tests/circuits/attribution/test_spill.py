@@ -7,7 +7,7 @@ import torch
 
 from circuits.attribution.spill import Spill
 from circuits.attribution.state import States, batches
-from circuits.discovery.ranking import DiscoverConfig
+from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.sparse_feature import discover
 from circuits.graph import as_json
 from hooked_qwen.sites import Site

@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from circuits.discovery.ranking import DiscoverConfig
+from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.resume import UNFINISHED, Parts, close_parts, open_parts
 from circuits.discovery.sparse_feature import discover
 from circuits.graph import as_json

@@ -9,7 +9,7 @@ import torch
 
 from circuits.ablation.faithfulness import Measured
 from circuits.discovery.choice import SPARE
-from circuits.discovery.ranking import DiscoverConfig
+from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.sparse_feature import discover
 from circuits.graph import Node, as_json
 from circuits.metrics.answers import metric_of

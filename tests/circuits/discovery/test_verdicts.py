@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from circuits.cli import tables
+from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.prune import by_influence, connected, share_of_influence, unconnected
-from circuits.discovery.ranking import DiscoverConfig
 from circuits.discovery.sparse_feature import discover
 from circuits.discovery.verdicts import of_task, of_verification
 from circuits.graph import Node

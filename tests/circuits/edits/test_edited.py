@@ -11,10 +11,10 @@ from circuits.attribution.edges import edge_weights
 from circuits.attribution.effects import gradients_at_clean
 from circuits.attribution.state import batches
 from circuits.compare import differences
-from circuits.discovery.ranking import DiscoverConfig
+from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.sparse_feature import discover
 from circuits.edits.ablate import ablate
-from circuits.edits.edit import Edit
+from circuits.edits.ablation import Ablation
 from circuits.edits.edited import edited_states, graph_left
 from circuits.graph import Node, as_json
 from circuits.metrics.metric import logit_difference
@@ -83,7 +83,7 @@ def test_prompts_run_as_plain_hooks_run_them(case, to):
     model, suite, prompts, _ = case
     nodes = active(case)
     config = DiscoverConfig(batch_size=3)
-    edit = Edit(ablated=nodes, to=to)
+    edit = Ablation(ablated=nodes, to=to)
     states = edited_states(model, suite, prompts, edit, config=config)
     expected = plain_logits(case, nodes, to)
     found = torch.cat([state.logits for state in states])
@@ -107,7 +107,7 @@ def test_an_ablated_node_has_no_effect_and_is_marked(case, to, estimator):
     before = discover_graph(case)
     cut = tuple(n for n in before if n.kind == "feature")[:4] + CUT
     config = DiscoverConfig(estimator=estimator, nodes=30, steps=2)
-    edit = Edit(ablated=cut, to=to)
+    edit = Ablation(ablated=cut, to=to)
     states = edited_states(model, suite, prompts, edit, config=config)
     found = discover(model, suite, prompts, config=config, states=states)
     assert not any(edit.ablates(node) for node, _ in found.ranking)
@@ -125,7 +125,7 @@ def test_what_stands_at_a_cut_site_is_what_arrives_less_what_is_cut(case):
     """Features that encoding the edited tensor again would turn on are off."""
     model, suite, prompts, _ = case
     (plain,) = batches(model, suite, prompts, reference="patch", batch_size=4)
-    edit = Edit(ablated=active(case))
+    edit = Ablation(ablated=active(case))
     (state,) = edited_states(model, suite, prompts, edit, config=DiscoverConfig())
     nodes, before, dictionary = state.features[str(STREAM)].f, dense(plain, STREAM), suite[STREAM]
     cut = [int(n.feature) for n in edit.ablated]
@@ -143,7 +143,7 @@ def test_what_stands_at_a_cut_site_is_what_arrives_less_what_is_cut(case):
 def test_effects_in_the_edited_model_are_exact(case, to):
     """By plain runs of the whole model under the edit, with one node of another site moved."""
     model, suite, prompts, metric = case
-    edit = Edit(ablated=active(case), to=to)
+    edit = Ablation(ablated=active(case), to=to)
     (state,) = edited_states(model, suite, prompts, edit, config=DiscoverConfig())
     nodes = [Node("attn_out.0", "error", 2), Node("mlp_out.2", "error", 5)]
     found = exact_effects(model, suite, state, metric, nodes)
@@ -160,7 +160,7 @@ def test_effects_in_the_edited_model_are_exact(case, to):
 def test_edges_in_the_edited_model_agree_with_path_patching_on_small_moves(case):
     """Into features and errors of the cut site too, which read what arrives before the cut."""
     model, suite, prompts, metric = case
-    edit = Edit(ablated=active(case))
+    edit = Ablation(ablated=active(case))
     (state,) = edited_states(model, suite, prompts, edit, config=DiscoverConfig())
     state = responding_as_clean(nearer(state, 1e-4))
     cut = [int(n.feature) for n in edit.ablated]

@@ -8,7 +8,7 @@ import torch
 from circuits.attribution.effects import gradients_along_inputs
 from circuits.attribution.recorded import EMBED
 from circuits.attribution.state import batches
-from circuits.discovery.ranking import DiscoverConfig
+from circuits.discovery.config import DiscoverConfig
 from circuits.metrics.answers import clean_logits, likeliest, metric_of, with_own_answers
 from circuits.metrics.metric import (
     divergence,

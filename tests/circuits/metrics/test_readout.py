@@ -14,7 +14,7 @@ from circuits.attribution.means import mean_over
 from circuits.attribution.state import batches
 from circuits.discovery.ranking import DiscoverConfig, gradients_of
 from circuits.discovery.sparse_feature import discover
-from circuits.edits import edit as edits
+from circuits.edits import ablation as edits
 from circuits.edits.ablate import ablate
 from circuits.graph import Node, as_json
 from circuits.metrics.answers import metric_of
@@ -240,7 +240,7 @@ def test_an_ablation_is_measured_on_what_the_site_then_holds(case):
     model, suite, prompts = case
     config = DiscoverConfig(metric=PROBE)
     nodes = (Node("resid_post.1", "error"), *(Node("resid_post.1", i) for i in range(20)))
-    edit, ranking = edits.Edit(ablated=nodes), ranking_of(suite, [])
+    edit, ranking = edits.Ablation(ablated=nodes), ranking_of(suite, [])
     result = ablate(model, suite, prompts, edit, ranking, config=config)
     expected = suite[Site("resid_post", 1)].b_dec @ DIRECTION + 0.5
     assert result["after"] == pytest.approx(float(expected), abs=1e-5)
@@ -264,7 +264,7 @@ def test_a_function_of_logits_is_a_metric_like_those_with_names(case, estimator)
     assert found.graph.graph["metric"] == "python:difference"
     assert "difference" in [n.feature for n in found.graph if n.kind == "logit"]
     json.dumps(as_json(found.graph))
-    edit = edits.Edit(ablated=(Node("resid_post.1", "error"),))
+    edit = edits.Ablation(ablated=(Node("resid_post.1", "error"),))
     ranking = ranking_of(suite, [])
     results = [ablate(model, suite, prompts, edit, ranking, config=c) for c in (config, own)]
     for field in ("before", "after", "accuracy_after"):

@@ -5,7 +5,7 @@ import json
 import networkx as nx
 import pytest
 
-from circuits.discovery.ranking import DiscoverConfig
+from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.sparse_feature import discover
 from circuits.features.card import promoted_labels
 from circuits.graph import Node, as_json

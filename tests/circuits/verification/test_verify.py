@@ -7,7 +7,7 @@ import torch
 
 from circuits.ablation.faithfulness import metric_with
 from circuits.attribution.node_effects import NodeEffects
-from circuits.discovery.ranking import DiscoverConfig
+from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.sparse_feature import discover
 from circuits.graph import Node
 from circuits.metrics.answers import metric_of

@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 import torch
 
-from circuits.discovery.ranking import DiscoverConfig
-from circuits.edits import edit as edits
+from circuits.discovery.config import DiscoverConfig
+from circuits.edits import ablation as edits
 from circuits.graph import Node
 from hooked_qwen.load import hook
 from hooked_qwen.tokens import Batch, pad_left
@@ -138,7 +138,7 @@ def test_generation_under_an_edit_equals_plain_hugging_face_hooks(case, position
         ]
     expected = [greedy(hf, dictionaries, nodes, values, tokens, positions) for tokens in TEXTS]
     assert expected[0] != greedy(hf, dictionaries, [], values, TEXTS[0], positions)
-    edit, config = edits.Edit(ablated=tuple(nodes), to=to), DiscoverConfig(positions=positions)
+    edit, config = edits.Ablation(ablated=tuple(nodes), to=to), DiscoverConfig(positions=positions)
     batch = pad_left(TEXTS, 0)
     with edits.apply(model, suite, prompts, edit, config=config):
         for cached in (True, False):
@@ -171,7 +171,7 @@ def test_generation_under_an_edit_equals_plain_hugging_face_hooks(case, position
 
 def test_a_position_that_no_text_reaches_is_no_silent_edit(case):
     model, suite, prompts = case
-    edit = edits.Edit(ablated=(Node("mlp_out.0", 1), Node("mlp_out.0", 3, 4)))
+    edit = edits.Ablation(ablated=(Node("mlp_out.0", 1), Node("mlp_out.0", 3, 4)))
     config = DiscoverConfig(positions="keep")
     with (
         pytest.raises(RuntimeError, match="mlp_out.0/3@4 never edited: no text"),
@@ -183,7 +183,7 @@ def test_a_position_that_no_text_reaches_is_no_silent_edit(case):
 @pytest.mark.parametrize(("positions", "message"), [("keep", "0 to 5"), ("sum", "leave out the @")])
 def test_a_position_that_the_prompts_do_not_have_is_refused(case, positions, message):
     model, suite, prompts = case
-    edit = edits.Edit(ablated=(Node("mlp_out.0", 3, 6),))
+    edit = edits.Ablation(ablated=(Node("mlp_out.0", 3, 6),))
     context = edits.apply(model, suite, prompts, edit, config=DiscoverConfig(positions=positions))
     with pytest.raises(ValueError, match=message), context:
         pass
@@ -193,7 +193,7 @@ def test_hooks_are_gone_after_an_edit_and_after_an_error_in_it(case):
     model, suite, prompts = case
     tokens = torch.tensor([TEXTS[1]])
     before = model.original_model(tokens).logits
-    edit = edits.Edit(ablated=(Node("mlp_out.0", "error"),))
+    edit = edits.Ablation(ablated=(Node("mlp_out.0", "error"),))
     config = DiscoverConfig(positions="sum")
     with edits.apply(model, suite, prompts, edit, config=config):
         assert not torch.equal(model.original_model(tokens).logits, before)

@@ -7,17 +7,15 @@ positions are kept), or to the value they have on each prompt's own `patch`.
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from transformer_lens.model_bridge import TransformerBridge
 
-from circuits.ablation.faithfulness import To, ablation_means, baseline_of
+from circuits.ablation.faithfulness import To, baseline_of
+from circuits.analysis import Analysis
 from circuits.attribution.means import Means
 from circuits.attribution.recorded import norm_limits
-from circuits.discovery.ranking import DiscoverConfig
 from circuits.graph import Node
-from circuits.prompts import EncodedPrompts
 from hooked_qwen.positions import follow_positions
 from saes.edit import check_node
 from saes.features import cat
@@ -27,7 +25,7 @@ from saes.suite import Suite
 
 
 @dataclass(frozen=True, kw_only=True)
-class Edit:
+class Ablation:
     """Nodes to ablate, and what to set them to.
 
     With `kept`, everything but those nodes is ablated, whether it changes between clean and patch
@@ -62,10 +60,12 @@ class Edit:
         named = any(n in (node, node._replace(position=None)) for n in self.inner)
         return named if self.kept is None else not named
 
-    def with_nodes(self, nodes: tuple[Node, ...]) -> "Edit":
+    def with_nodes(self, nodes: tuple[Node, ...]) -> "Ablation":
         """The same done to other nodes."""
         return (
-            Edit(ablated=nodes, to=self.to) if self.kept is None else Edit(kept=nodes, to=self.to)
+            Ablation(ablated=nodes, to=self.to)
+            if self.kept is None
+            else Ablation(kept=nodes, to=self.to)
         )
 
     def kept_set(self) -> NodeSet:
@@ -96,19 +96,12 @@ def parse_features(text: str, suite: Suite) -> tuple[Node, ...]:
 
 
 @contextmanager
-def apply(
-    model: TransformerBridge,
-    suite: Suite,
-    prompts: EncodedPrompts,
-    edit: Edit,
-    *,
-    config: DiscoverConfig,
-) -> Generator[None, None, None]:
+def apply(analysis: Analysis, edit: Ablation) -> Generator[None, None, None]:
     """The edit as a context manager, for running anything under it, generation included.
 
     A node without a position is ablated at every token, generated ones too. One with a position
     is ablated where its text has that token: tokens are counted from the start of each row's text,
-    without padding and over all steps of a generation, with a cache or without. Where `config`
+    without padding and over all steps of a generation, with a cache or without. Where the analysis
     lines up last tokens (`positions="end"`) they are counted from the last token of the prompt.
     A mean is that of the position; where a text goes on beyond the prompt set's positions, that
     of all their tokens. `patch` here means the mean over the patch prompts: outside a pair there
@@ -117,12 +110,13 @@ def apply(
     Raises `ValueError` for a position that the prompt set does not have, and `RuntimeError` on
     leaving if no text reached a node's position.
     """
-    suite = suite.fitting(model)
-    n_positions = 0 if config.positions == "sum" else prompts.n_positions(config.positions)
+    model, suite, config = analysis.model, analysis.suite, analysis.config
+    n_positions = 0 if config.positions == "sum" else analysis.n_positions
     check_positions(edit, max(1, n_positions))
     to: To = "zero" if edit.to == "zero" else "mean"
-    means = None if to == "zero" else _means_anywhere(model, suite, prompts, config)
-    limits = norm_limits(model, suite, prompts.clean, batch_size=config.batch_size)
+    means = None if to == "zero" else _means_anywhere(analysis)
+    clean = analysis.prompts.clean
+    limits = norm_limits(model, suite, clean, batch_size=config.batch_size)
     base = baseline_of(suite, to, means=means, limits=limits)
     reached: set[int] = set()
     with follow_positions(model) as text:
@@ -147,15 +141,13 @@ def apply(
         )
 
 
-def _means_anywhere(
-    model: TransformerBridge, suite: Suite, prompts: EncodedPrompts, config: DiscoverConfig
-) -> Means:
+def _means_anywhere(analysis: Analysis) -> Means:
     """Means by position where these are kept, and as a last entry those over all tokens."""
-    size = config.batch_size
-    rest = ablation_means(model, suite, prompts, positions="sum", batch_size=size)
-    if config.positions == "sum":
-        return rest
-    own = ablation_means(model, suite, prompts, positions=config.positions, batch_size=size)
+    own = analysis.means
+    if analysis.config.positions == "sum":
+        return own
+    summed = replace(analysis.config, positions="sum")
+    rest = replace(analysis, config=summed).means
     return Means(
         {name: cat([own.f[name], rest.f[name]]) for name in own.f},
         {site: torch.cat([own.error[site], rest.error[site]]) for site in own.error},
@@ -163,7 +155,7 @@ def _means_anywhere(
     )
 
 
-def check_positions(edit: Edit, n_positions: int) -> None:
+def check_positions(edit: Ablation, n_positions: int) -> None:
     for node in edit.inner:
         if node.position is not None and node.position >= n_positions:
             raise ValueError(

@@ -1,0 +1,110 @@
+"""An analysis: what is opened once, and every step from discovery to ablation starts from.
+
+    Analysis.of(model, suite, prompts, config)
+
+holds the hooked model, the dictionaries as the model needs them, the encoded prompts, the metric
+on them, and how they are read. What is derived from these (the states of the prompts, the means
+that nodes are ablated to) is made when it is first asked for, and kept.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from transformer_lens.model_bridge import TransformerBridge
+
+from circuits.attribution.means import Means, mean_over
+from circuits.attribution.state import States, batches
+from circuits.discovery.config import DiscoverConfig
+from circuits.metrics.answers import metric_of
+from circuits.metrics.metric import Metric
+from circuits.prompts import EncodedPrompts
+from hooked_qwen.tokens import Batch
+from saes.suite import Suite
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Analysis:
+    """A model, its dictionaries, prompts and a metric, opened."""
+
+    model: TransformerBridge
+    suite: Suite
+    "in the model's precision, on its device (`Suite.fitting`)"
+    prompts: EncodedPrompts
+    metric: Metric
+    "on these prompts"
+    config: DiscoverConfig
+    "the estimator, how positions count, what nodes are moved to, how many prompts run together"
+    edited: States | None = None
+    "states of the prompts in an edited model, where that is what is looked at"
+
+    @classmethod
+    def of(
+        cls,
+        model: TransformerBridge,
+        suite: Suite,
+        prompts: EncodedPrompts,
+        config: DiscoverConfig | None = None,
+        *,
+        metric: Metric | None = None,
+    ) -> "Analysis":
+        """An analysis of `prompts`; the `metric` is the configuration's unless it is given.
+
+        Raises `ValueError` for a metric that these prompts or dictionaries do not allow.
+        """
+        config, suite = config or DiscoverConfig(), suite.fitting(model)
+        if metric is None:
+            metric = metric_of(config.metric, model, prompts, suite, positions=config.positions)
+        return cls(model=model, suite=suite, prompts=prompts, metric=metric, config=config)
+
+    def __repr__(self) -> str:
+        name, n = self.model.cfg.model_name, len(self.prompts)
+        return f"Analysis of {n} prompt{'s' * (n != 1)} in {name}: {self.suite.summary()}"
+
+    def on(self, prompts: EncodedPrompts) -> "Analysis":
+        """The same of other prompts."""
+        return Analysis.of(self.model, self.suite, prompts, self.config)
+
+    def by(self, suite: Suite) -> "Analysis":
+        """The same by other dictionaries."""
+        return replace(self, suite=suite.fitting(self.model), edited=None)
+
+    def asked(self, config: DiscoverConfig) -> "Analysis":
+        """The same with another estimator, or other rules of what is kept.
+
+        States are shared: prompts, positions and what nodes are moved to stay as they are.
+        """
+        return replace(self, config=config, edited=self.states)
+
+    @cached_property
+    def states(self) -> States:
+        """The prompts in batches, every site decomposed, nodes moved to the reference."""
+        if self.edited is not None:
+            return self.edited
+        means = self._means(self.prompts.clean) if self.config.reference == "mean" else None
+        return batches(
+            self.model,
+            self.suite,
+            self.prompts,
+            reference=self.config.reference,
+            batch_size=self.config.batch_size,
+            means=means,
+        )
+
+    @cached_property
+    def means(self) -> Means:
+        """What `mean` ablation sets nodes to: means over the patch prompts, else the clean ones."""
+        return self._means(self.prompts.patch or self.prompts.clean)
+
+    def _means(self, batch: Batch) -> Means:
+        return mean_over(
+            self.model,
+            self.suite,
+            batch,
+            by_position=self.config.positions != "sum",
+            batch_size=self.config.batch_size,
+        )
+
+    @property
+    def n_positions(self) -> int:
+        """Positions told apart: 1 where they are summed."""
+        return self.prompts.n_positions(self.config.positions)

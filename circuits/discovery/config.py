@@ -1,0 +1,86 @@
+"""What is estimated of a prompt set, and what is kept of it."""
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any
+
+from circuits.attribution.recorded import Reference
+from circuits.metrics.readout import MetricChoice, check_metric, metric_name
+from circuits.prompts import Positions
+from hooked_qwen.tokens import Bos
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiscoverConfig:
+    """What is estimated, and what is kept of it."""
+
+    metric: MetricChoice = "logit-difference"
+    "logit-difference, log-probability, kl, feature:SITE/INDEX[@POSITION], a `Readout`, or any "
+    "differentiable function of last logits and prompt numbers"
+    estimator: str = "ig"
+    "a row of `circuits.attribution.estimators`"
+    nodes: int = 100
+    "features and errors kept at most, the strongest by the size of their mean effect"
+    threshold: float | None = None
+    "keep only those of them whose effect is at least this large, in units of the metric"
+    influence: float | None = None
+    "keep only the fewest of them that hold this share of the influence on the output"
+    faithfulness: float | None = None
+    "take the least needed of them away while the circuit stays as faithful as this"
+    positions: Positions = "keep"
+    bos: Bos = "auto"
+    "what stands before each prompt: what the tokenizer adds, always its BOS token, or nothing"
+    reference: Reference = "patch"
+    steps: int = 10
+    "points on the path of integrated gradients"
+    edge_steps: int = 0
+    "points on the way from clean to patch at which an edge's Jacobian is taken; 0: at clean"
+    edge_threshold: float = 0.01
+    "edges weaker than this share of the strongest feature's or error's effect are left out, but "
+    "for those that connect a node to the rest"
+    batch_size: int = 32
+    "prompts run together; changes no result beyond rounding"
+
+    def record(self) -> dict[str, Any]:
+        """The configuration as files hold it, the metric by its name."""
+        return {f.name: getattr(self, f.name) for f in fields(self)} | {
+            "metric": metric_name(self.metric)
+        }
+
+    def __post_init__(self) -> None:
+        check_metric(self.metric)
+        for name in ("nodes", "steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: expected at least 1")
+        if self.edge_steps < 0:
+            raise ValueError(f"edge_steps is {self.edge_steps}: expected 0 or more")
+        if not 0 <= self.edge_threshold < math.inf:
+            raise ValueError(f"edge_threshold is {self.edge_threshold}: expected 0 or more")
+        if self.threshold is not None and not 0 <= self.threshold < math.inf:
+            raise ValueError(f"threshold is {self.threshold}: expected a size, 0 or more")
+        if self.faithfulness is not None and self.faithfulness <= 0:
+            raise ValueError(f"faithfulness is {self.faithfulness}: expected more than 0")
+        if self.influence is not None and not 0 < self.influence <= 1:
+            raise ValueError(f"influence is {self.influence}: expected a share, over 0, at most 1")
+        rules = ("threshold", "influence", "faithfulness")
+        chosen = [name for name in rules if getattr(self, name) is not None]
+        if len(chosen) > 1:
+            raise ValueError(f"prune by one of {' and '.join(chosen)}, not by both")
+        self._check_estimator()
+
+    def _check_estimator(self) -> None:
+        # The table needs analyses, and they need this module.
+        from circuits.attribution.estimators import ESTIMATORS, estimator
+
+        asked = estimator(self.estimator)
+        if asked.needs_patch and self.reference != "patch":
+            raise ValueError(
+                f"{self.estimator} moves the embeddings to those of a patch, but the reference is "
+                f"{self.reference}: use the estimator ig"
+            )
+        if asked.at_clean and self.metric == "kl":
+            others = [name for name, other in ESTIMATORS.items() if not other.at_clean]
+            raise ValueError(
+                f"kl has no gradient at the clean run, which {self.estimator} takes: "
+                f"use the estimator {', '.join(others[:-1])} or {others[-1]}"
+            )
