@@ -12,6 +12,7 @@ rows as there are prompts; `pos` positions, or entries of a table of them.
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -196,15 +197,19 @@ class _Pass:
         entry: Entry | None,
     ) -> Activation:
         """What the features that are set add to the site, less what they wrote."""
-        dictionary = self.suite[name]
-        f = self.plain.get(name)
+        f, x = self.plain.get(name), None
         if f is None:
-            f = dictionary.encode(self.suite.read(name, self.seen))
+            x = self.suite.read(name, self.seen)
+            f = self.suite[name].encode(x.detach())
         chosen = self._chosen(lambda some, at, i: some.feature(name, i, at), position, f.index)
         # Where the error is set, the tensor holds no feature yet: those that stay are written.
         factor = error.unsqueeze(-1).to(f.value) - chosen.to(f.value)
-        moved = dictionary.by_site(dictionary.write(f.times(factor)))[site]
-        return moved + self._set_to(name, site, position, entry)
+        if x is not None and x.requires_grad:
+            moved = _Written.apply(x, f, factor, self.suite, name)
+        else:
+            moved = self.suite[name].write(f.times(factor))
+        at_site = self.suite[name].by_site(moved)[site]
+        return at_site + self._set_to(name, site, position, entry)
 
     def _set_to(
         self, name: str, site: Site, position: Entry, entry: Entry | None
@@ -250,3 +255,27 @@ class _Pass:
     ) -> Float[Tensor, "#rows #pos d_model"]:
         """The baseline of each token, where a table of positions says which it is."""
         return error if entry is None or error.shape[1] == 1 else error[0][entry]
+
+
+class _Written(torch.autograd.Function):
+    """What features `f` of `x`, times `factor`, write; those that are on answer one to one.
+
+    The dictionary is asked for again on the way back: a pass through many layers does not hold
+    those of all of them.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, f: Features, factor: Tensor, suite: Suite, name: str
+    ) -> Tensor:
+        answers = factor if f.whole else factor * (f.value != 0)
+        ctx.save_for_backward(f.index, answers)
+        ctx.suite, ctx.name, ctx.width, ctx.whole = suite, name, f.width, f.whole
+        return suite[name].write(f.times(factor))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None, None, None, None]:
+        index, answers = ctx.saved_tensors
+        dictionary = ctx.suite[ctx.name]
+        weights = Features(index, dictionary.along(grads[0], index) * answers, ctx.width, ctx.whole)
+        return dictionary.read_by(weights), None, None, None, None
