@@ -59,7 +59,7 @@ def read_prompts(path: Path) -> list[Prompt]:
         raise ValueError(f"there is no prompt file at {path}")
     text = _decoded(path)
     records = _csv_records if path.suffix == ".csv" else _json_records
-    prompts = [_prompt(record, where) for where, record in records(text, path)]
+    prompts = [prompt_of(record, where) for where, record in records(text, path)]
     if not prompts:
         raise ValueError(f"{path} holds no prompts")
     return prompts
@@ -169,7 +169,8 @@ def _csv_records(text: str, path: Path) -> Iterator[Record]:
         raise ValueError(f"{path}, line {reader.line_num}: not CSV ({error})") from None
 
 
-def _prompt(record: Mapping[str, Any], where: str) -> Prompt:
+def prompt_of(record: Mapping[str, Any], where: str) -> Prompt:
+    """The prompt that one line of a file holds; raises `ValueError`, beginning with `where`."""
     found = {
         field: next((record[n] for n in names if record.get(n) is not None), None)
         for field, names in NAMES.items()

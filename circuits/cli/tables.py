@@ -10,7 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Column, Table
 
-from circuits.compare import Difference
+from circuits.comparison import Difference
 from circuits.discovery.verdicts import of_verification
 from circuits.prompt_files import Prompt
 from circuits.render.words import answers_in_words, counted, row_name

@@ -9,7 +9,7 @@ from typing import Any
 
 import networkx as nx
 
-from circuits.compare import STATUSES, Difference, different_origins, length
+from circuits.comparison import STATUSES, Difference, different_origins, length
 from circuits.graph import Node
 from circuits.render.document import document
 from circuits.render.page import facts

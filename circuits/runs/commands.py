@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import networkx as nx
 import torch
 
 from circuits import graph as graphs
@@ -15,7 +16,7 @@ from circuits import tasks
 from circuits.ablation.faithfulness import To
 from circuits.analysis import Analysis
 from circuits.attribution.recorded import Reference
-from circuits.compare import Difference, differences, different_origins
+from circuits.comparison import Difference, differences, different_origins
 from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.resume import NOTHING_KEPT, close_parts, open_parts
 from circuits.discovery.sparse_feature import Discovery, discover
@@ -23,7 +24,7 @@ from circuits.edits.ablate import ablate
 from circuits.edits.ablation import Ablation, parse_features
 from circuits.edits.edited import graph_left
 from circuits.features.card import block_texts, make_cards, name, prompt_texts
-from circuits.graph import ordered, write_json
+from circuits.graph import Node, ordered, write_json
 from circuits.metrics.readout import MetricChoice
 from circuits.prompts import (
     Positions,
@@ -39,8 +40,6 @@ from circuits.render.curves import curves_figure
 from circuits.render.figure import figure, undrawable
 from circuits.runs.folder import (
     Inputs,
-    Loaded,
-    Run,
     Stopwatch,
     made_from,
     open_inputs,
@@ -166,7 +165,7 @@ def discover_run(
     write_run(
         out,
         discovery,
-        _labelled(analysis, discovery, texts, report),
+        label_features(analysis, discovery.graph, texts, report),
         inputs=inputs,
         config=config,
         command=command,
@@ -191,18 +190,21 @@ def _identified(analysis: Analysis, source: Mapping[str, Any]) -> dict[str, Any]
     }
 
 
-def _labelled(
-    analysis: Analysis, discovery: Discovery, texts: Texts | None, report: Report
+def label_features(
+    analysis: Analysis, graph: nx.DiGraph, texts: Texts | None, report: Report = silent
 ) -> dict[str, Any]:
-    """Cards of the graph's features; each feature's node takes its card's name."""
+    """Cards of the graph's features; each feature's node takes its card's name.
+
+    Examples come from the prompts, and from the first of the `texts` where there are any.
+    """
     corpus = prompt_texts(analysis.prompts)
     if texts is not None:
         blocks = token_blocks(texts(), analysis.model.tokenizer, length=EXAMPLE_BLOCK)
         corpus += block_texts(islice(blocks, EXAMPLE_TOKENS // EXAMPLE_BLOCK))
     report("examples", 0, 1)
-    cards = make_cards(analysis.model, analysis.suite, ordered(discovery.graph), corpus)
+    cards = make_cards(analysis.model, analysis.suite, ordered(graph), corpus)
     report("examples", 1, 1)
-    for node, data in discovery.graph.nodes(data=True):
+    for node, data in graph.nodes(data=True):
         if node.kind == "feature":
             data["label"] = name(cards[f"{node.site}/{node.feature}"])
     return cards
@@ -276,7 +278,8 @@ def ablate_run(
     run = read_run(folder).with_metric(metric)
     loaded = run.open(placement)
     seed = run.seed if seed is None else seed
-    edit = _edit(run, loaded, features, top, outside, to)
+    named = () if features is None else parse_features(features, loaded.analysis.suite)
+    edit = ablation_of(run.graph, named, top, outside=outside, to=to)
     source = {
         "nodes": digest(*map(str, edit.inner)),
         "outside": edit.kept is not None,
@@ -301,15 +304,18 @@ def ablate_run(
     return result
 
 
-def _edit(
-    run: Run, loaded: Loaded, features: str | None, top: int | None, outside: bool, to: To
+def ablation_of(
+    graph: nx.DiGraph, named: tuple[Node, ...], top: int | None, *, outside: bool, to: To
 ) -> Ablation:
-    """What to ablate; raises `ValueError` for more features than the graph has, or none."""
-    if features is not None:
-        return Ablation(ablated=parse_features(features, loaded.analysis.suite), to=to)
+    """What to ablate: the nodes `named`, the `top` features of the graph, or all `outside` it.
+
+    Raises `ValueError` for more features than the graph has, and where nothing is named.
+    """
+    if named:
+        return Ablation(ablated=named, to=to)
     if outside:
-        return Ablation(kept=tuple(n for n in ordered(run.graph) if n.kind != "logit"), to=to)
-    found = [n for n in ordered(run.graph) if n.kind == "feature"]
+        return Ablation(kept=tuple(n for n in ordered(graph) if n.kind != "logit"), to=to)
+    found = [n for n in ordered(graph) if n.kind == "feature"]
     if top is None or not 1 <= top <= len(found):
         raise ValueError(f"the graph has {len(found)} features: expected --top 1 to {len(found)}")
     return Ablation(ablated=tuple(found[:top]), to=to)

@@ -10,7 +10,7 @@ from circuits.ablation.path_patching import exact_edges
 from circuits.attribution.edges import edge_weights
 from circuits.attribution.effects import gradients_at_clean
 from circuits.attribution.state import batches
-from circuits.compare import differences
+from circuits.comparison import differences
 from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.sparse_feature import discover
 from circuits.edits.ablate import ablate

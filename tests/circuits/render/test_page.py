@@ -7,7 +7,7 @@ import networkx as nx
 import numpy as np
 import pytest
 
-from circuits.compare import differences
+from circuits.comparison import differences
 from circuits.graph import Node, ordered
 from circuits.render.assets import compress, embed
 from circuits.render.compare_page import comparison_page

@@ -6,7 +6,7 @@ import networkx as nx
 import pytest
 
 from circuits import graph as graphs
-from circuits.compare import differences, different_origins
+from circuits.comparison import differences, different_origins
 from circuits.graph import Node
 from circuits.render.compare_page import comparison_page, merge
 from circuits.runs.commands import compare_runs

@@ -1,0 +1,457 @@
+"""The whole job from Python, a call for each step: what `import circuits` gives.
+
+    import circuits
+
+    circuits.make_prompts("agreement_nounpp", 40, out="prompts.jsonl")
+    analysis = circuits.open("bundled", "bundled", "prompts.jsonl", nodes=100)
+    circuit = circuits.discover(analysis)
+    circuits.verify(circuit)
+    left = circuits.ablate(circuit, top=10, to="mean")
+    circuits.compare(circuit, left)
+    circuits.render(circuit, "graph.html", "circuit.pdf")
+
+Circuits, verifications and ablations show themselves in a notebook; their tables are pandas
+DataFrames. Numbers are those of the command line: effects in units of the metric, positive where
+moving the node to its patch value raises it.
+"""
+
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+import pandas as pd
+
+from circuits.ablation.faithfulness import To
+from circuits.analysis import Analysis
+from circuits.comparison import differences
+from circuits.discovery.config import DiscoverConfig
+from circuits.discovery.ranking import Ranking
+from circuits.discovery.sparse_feature import discover as _discover
+from circuits.edits import ablation as edits
+from circuits.edits.ablate import ablate as _ablate
+from circuits.edits.ablation import Ablation, parse_features
+from circuits.edits.edited import graph_left
+from circuits.graph import Node, ordered
+from circuits.prompt_files import prompt_of
+from circuits.prompts import Prompt, WhenUnfit, read_prompts
+from circuits.render import export
+from circuits.render.figure import figure
+from circuits.render.page import page
+from circuits.runs import commands
+from circuits.runs.folder import Inputs, open_inputs, read_run, verification_of
+from circuits.suites import load_model
+from circuits.verification.verify import VerifyConfig
+from circuits.verification.verify import verify as _verify
+from hooked_qwen.bundled import language
+from hooked_qwen.files import write_atomically
+from hooked_qwen.load import BUNDLED
+from hooked_qwen.placement import DtypeName, Placement
+from hooked_qwen.progress import Report, silent
+from hooked_qwen.sites import parse_layers
+from hooked_qwen.stream import StreamConfig
+from hooked_qwen.texts import texts_of
+from saes.suite import MlpChoice
+from saes.training.config import TrainConfig
+from saes.training.run import check_place
+from saes.training.train import train as train_suite
+from transcoders.specs import Family, dictionary_specs
+
+SHOWN = 10
+"Rows of a table that stand for a whole circuit in a notebook."
+
+
+@dataclass(eq=False)
+class Circuit:
+    """A circuit and what it was found in; `graph` is a plain `networkx.DiGraph`."""
+
+    analysis: Analysis
+    graph: nx.DiGraph
+    "keys are Node(site, feature, position); attributes as in `graph.json`"
+    ranking: Ranking
+    "every node that moves with its mean effect, strongest first"
+    verification: "Verification | None" = None
+    "once `verify` has run"
+    ablations: "dict[str, Ablated]" = field(default_factory=dict)
+    "by name, those that were made of it"
+    cards: Mapping[str, Any] | None = None
+    "what is known of each feature: texts that activate it, tokens that it promotes"
+
+    @property
+    def nodes(self) -> pd.DataFrame:
+        """Every node of the graph, strongest first, with its attributes."""
+        return _nodes(self.graph)
+
+    @property
+    def edges(self) -> pd.DataFrame:
+        """Every edge of the graph, strongest first, with its weight."""
+        return _edges(self.graph)
+
+    def __repr__(self) -> str:
+        return f"Circuit of {_counted(self.graph)} ({self.analysis!r})"
+
+    def _repr_html_(self) -> str:
+        return _paragraph(repr(self)) + _html(self.nodes.head(SHOWN))
+
+
+@dataclass(frozen=True, eq=False)
+class Verification:
+    """How a circuit stands up to ablation: the record of `verification.json`."""
+
+    record: Mapping[str, Any]
+
+    @property
+    def faithfulness(self) -> pd.DataFrame:
+        """Faithfulness of each row, circuit and controls, by the number of nodes that are kept."""
+        curves = self.record["curves"]
+        rows = {name: row["faithfulness"] for name, row in curves["rows"].items()}
+        return pd.DataFrame.from_dict(rows, orient="index", columns=curves["sizes"])
+
+    @property
+    def agreement(self) -> pd.DataFrame:
+        """How estimates agree with exact ablation, for nodes and for edges."""
+        parts = {"nodes": self.record["nodes"]}
+        parts |= {f"edges, {name}": f for name, f in self.record["edges"].items()}
+        if "pool" in self.record:
+            parts["nodes that no estimator chose"] = self.record["pool"]
+        figures = ("n", "spearman", "slope", "sign_agreement")
+        return pd.DataFrame(
+            {
+                name: [found[f] for f in figures]
+                for name, found in parts.items()
+                if name != "edges, points"
+            },
+            index=list(figures),
+        ).T
+
+    def __repr__(self) -> str:
+        found = self.record["curves"]["margin"]
+        return (
+            f"Verification: {found['size']} nodes keep {found['circuit']:.2f} of the metric, as "
+            f"many random ones {found['random nodes']:.2f}"
+        )
+
+    def _repr_html_(self) -> str:
+        return _paragraph(repr(self)) + _html(self.faithfulness) + _html(self.agreement)
+
+
+@dataclass(frozen=True, eq=False)
+class Ablated:
+    """The prompts with nodes ablated, and the graph that is left."""
+
+    ablation: Ablation
+    record: Mapping[str, Any]
+    "that of `result.json`"
+    graph: nx.DiGraph
+
+    @property
+    def prompts(self) -> pd.DataFrame:
+        """The metric of each prompt before and after."""
+        return pd.DataFrame(self.record["prompts"])
+
+    @property
+    def controls(self) -> pd.DataFrame:
+        """What as many other nodes do."""
+        return pd.DataFrame(self.record["controls"])
+
+    @property
+    def nodes(self) -> pd.DataFrame:
+        """The nodes of the graph that is left."""
+        return _nodes(self.graph)
+
+    def __repr__(self) -> str:
+        r = self.record
+        return f"Ablated to {self.ablation.to}: the metric goes from {r['before']} to {r['after']}"
+
+    def _repr_html_(self) -> str:
+        return _paragraph(repr(self)) + _html(self.controls) + _html(self.prompts.head(SHOWN))
+
+
+def open_analysis(
+    model: str = BUNDLED,
+    dictionaries: str | Path = BUNDLED,
+    prompts: str | Path | Sequence[Prompt | Mapping[str, Any]] = (),
+    *,
+    mlp: MlpChoice = "sae",
+    unfit: WhenUnfit = "refuse",
+    device: str | None = None,
+    dtype: DtypeName | None = None,
+    memory: float | None = None,
+    **config: Any,
+) -> Analysis:
+    """Open a model, its dictionaries and a prompt set, once for all that follows.
+
+    `prompts` is a file, `Prompt`s, or mappings with the fields of a prompt file. `config` are
+    fields of `DiscoverConfig` (`metric`, `estimator`, `nodes`, `steps`, ...); nodes are moved to
+    the patch where there is one, and positions kept where all prompts have one length, unless
+    they say otherwise.
+
+        analysis = circuits.open("~/models/Qwen3-0.6B", "dictionaries", "prompts.jsonl", nodes=200)
+
+    Raises `ValueError` where model, dictionaries and prompts do not fit together.
+    """
+    if isinstance(prompts, str | Path):
+        listed = read_prompts(Path(prompts))
+    else:
+        listed = [_prompt(given) for given in prompts]
+    if not listed:
+        raise ValueError("there are no prompts: name a file, or give at least one prompt")
+    config.setdefault("reference", commands.reference_for(listed))
+    if "positions" not in config:
+        bos = config.get("bos", "auto")
+        config["positions"] = commands.positions_for(listed, model, bos, unfit)
+    inputs = Inputs.resolved(model, str(dictionaries), "", mlp, unfit)
+    placement = Placement(device=device, dtype=dtype, memory=memory)
+    return open_inputs(inputs, DiscoverConfig(**config), listed, placement=placement).analysis
+
+
+def open_run(folder: str | Path) -> Circuit:
+    """The circuit in a run folder, with its model, dictionaries and prompts opened.
+
+        circuit = circuits.open_run("run")
+
+    Raises `ValueError` when the folder is no finished run, or what it was made from has changed.
+    """
+    run = read_run(Path(folder))
+    record = verification_of(Path(folder))
+    return Circuit(
+        run.open().analysis,
+        run.graph,
+        run.ranking,
+        None if record is None else Verification(record),
+    )
+
+
+def make_prompts(
+    task: str,
+    n: int,
+    *,
+    out: str | Path,
+    model: str = BUNDLED,
+    split: language.Split = "train",
+    seed: int = 0,
+) -> list[Prompt]:
+    """Write `n` pairs of prompts of a task, made for the model's tokenizer.
+
+        circuits.make_prompts("ioi", 40, out="prompts.jsonl", model="~/models/Qwen3-0.6B")
+
+    The splits `train` and `test` share no content word. Raises `ValueError` for an unknown task,
+    and where `out` holds something else.
+    """
+    return commands.make_prompts(task, n, split=split, seed=seed, model=model, out=Path(out))
+
+
+def train(
+    text: Sequence[str],
+    out: str | Path,
+    *,
+    model: str = BUNDLED,
+    families: Sequence[Family] = ("saes",),
+    layers: str = "all",
+    sites: Sequence[str] = ("resid_post",),
+    architecture: str = "topk",
+    k: int | None = 32,
+    device: str | None = None,
+    dtype: DtypeName | None = None,
+    report: Report = silent,
+    **config: Any,
+) -> pd.DataFrame:
+    """Train SAEs or MLP transcoders of many layers at once; how good each of them is.
+
+        circuits.train(["corpus/"], "dictionaries", model="~/models/Qwen3-0.6B", layers="4-20")
+
+    `config` are fields of `TrainConfig`: `width`, `tokens`, `learning_rate`, `seed`, ...
+    Raises `ValueError` where `out` holds something else, or the text is too short.
+    """
+    placement = Placement(device=device, dtype=dtype)
+    check_place(Path(out))
+    loaded = load_model(model, report, placement)
+    chosen = parse_layers(layers, loaded.cfg.n_layers)
+    specs = dictionary_specs(families, chosen, sites, k=k, architecture=architecture)
+    config.setdefault("width", 8 * loaded.cfg.d_model)
+    training = TrainConfig(**config)
+    quality = train_suite(
+        loaded,
+        specs,
+        texts_of(list(text)),
+        Path(out),
+        config=training,
+        stream=StreamConfig(seed=training.seed),
+        report=report,
+    )
+    return pd.DataFrame([asdict(q) for q in quality], index=[spec.name for spec in specs])
+
+
+def discover(analysis: Analysis, *, text: Sequence[str] = (), report: Report = silent) -> Circuit:
+    """Find the circuit: every node's effect, the strongest nodes, the edges between them.
+
+        circuit = circuits.discover(analysis)
+        circuit.nodes.head()
+
+    Features are named by what activates them in the prompts, and in `text` (files or folders).
+    """
+    found = _discover(analysis, report=report)
+    texts = texts_of(list(text)) if text else None
+    cards = commands.label_features(analysis, found.graph, texts, report)
+    return Circuit(analysis, found.graph, found.ranking, cards=cards)
+
+
+def verify(circuit: Circuit, *, report: Report = silent, **config: Any) -> Verification:
+    """Hold a circuit against ablation; writes exact effects into its graph.
+
+        circuits.verify(circuit, level="quick").faithfulness
+
+    `config` are fields of `VerifyConfig`: `to`, `level`, `draws`, `pool`, `seed`.
+    """
+    record = _verify(
+        circuit.analysis,
+        circuit.graph,
+        circuit.ranking,
+        config=VerifyConfig(**config),
+        report=report,
+    )
+    circuit.verification = Verification(record)
+    return circuit.verification
+
+
+def ablate(
+    circuit: Circuit,
+    nodes: str | Iterable[Node] = (),
+    *,
+    top: int | None = None,
+    outside: bool = False,
+    to: To = "zero",
+    name: str | None = None,
+    seed: int = 0,
+    report: Report = silent,
+) -> Ablated:
+    """Ablate nodes, run the prompts again, and find the graph that is left.
+
+        circuits.ablate(circuit, "resid_post.3/5,mlp_out.2/7@4").prompts
+
+    The nodes are named, or the graph's `top` strongest features, or all that is `outside` it.
+    Raises `ValueError` for nodes that the suite does not have, and where none are named.
+    """
+    ablation = _ablation(circuit, nodes, top, outside=outside, to=to)
+    record = _ablate(circuit.analysis, ablation, circuit.ranking, seed=seed)
+    left = graph_left(circuit.analysis, ablation, circuit.graph, report=report)
+    found = Ablated(ablation, record, left)
+    circuit.ablations[name or f"ablation {len(circuit.ablations) + 1}"] = found
+    return found
+
+
+@contextmanager
+def ablated(
+    circuit: Circuit,
+    nodes: str | Iterable[Node] = (),
+    *,
+    top: int | None = None,
+    to: To = "zero",
+) -> Generator[None, None, None]:
+    """Nodes ablated in whatever runs inside the block, generation included.
+
+    with circuits.ablated(circuit, top=10, to="mean"):
+        circuit.analysis.model.generate("The keys near the cabinet")
+    """
+    with edits.apply(circuit.analysis, _ablation(circuit, nodes, top, outside=False, to=to)):
+        yield
+
+
+def compare(
+    a: "Circuit | Ablated | nx.DiGraph", b: "Circuit | Ablated | nx.DiGraph"
+) -> pd.DataFrame:
+    """What changed between two graphs, largest change first.
+
+    circuits.compare(circuit, circuits.ablate(circuit, top=10))
+    """
+    graphs = [x if isinstance(x, nx.DiGraph) else x.graph for x in (a, b)]
+    rows = [
+        {
+            "node": str(row.node),
+            "status": row.status,
+            "effect_a": row.effect_a,
+            "effect_b": row.effect_b,
+            "change": row.change,
+        }
+        for row in differences(*graphs)
+    ]
+    return pd.DataFrame(rows, columns=["node", "status", "effect_a", "effect_b", "change"])
+
+
+def render(circuit: Circuit, *paths: str | Path, nodes: int = 25) -> list[Path]:
+    """Write pictures and files of a circuit, each in the format that its name ends in.
+
+        circuits.render(circuit, "graph.html", "circuit.pdf", "circuit.graphml", nodes=30)
+
+    The page shows what was verified and ablated so far. Figures show the strongest `nodes`.
+    Raises `ValueError` listing the formats for another one.
+    """
+    return [_render(circuit, Path(path), nodes) for path in paths]
+
+
+def _render(circuit: Circuit, path: Path, nodes: int) -> Path:
+    suffix = path.suffix.removeprefix(".")
+    if suffix not in commands.FORMATS:
+        raise ValueError(
+            f"cannot render to {path.name}: expected a name that ends in one of "
+            f"{', '.join(commands.FORMATS)}"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if suffix == "html":
+        text = _page(circuit)
+        write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+    elif suffix in export.WRITERS:
+        export.write(circuit.graph, path)
+    else:
+        figure(circuit.graph, path, max_nodes=nodes)
+    return path
+
+
+def _page(circuit: Circuit) -> str:
+    checked = circuit.verification
+    return page(
+        circuit.graph,
+        cards=circuit.cards or {},
+        verification=None if checked is None else checked.record,
+        ablations={name: found.record for name, found in circuit.ablations.items()},
+    )
+
+
+def _prompt(given: Prompt | Mapping[str, Any]) -> Prompt:
+    return given if isinstance(given, Prompt) else prompt_of(given, "a prompt")
+
+
+def _ablation(
+    circuit: Circuit, nodes: str | Iterable[Node], top: int | None, *, outside: bool, to: To
+) -> Ablation:
+    if isinstance(nodes, str):
+        named = parse_features(nodes, circuit.analysis.suite) if nodes else ()
+    else:
+        named = tuple(nodes)
+    return commands.ablation_of(circuit.graph, named, top, outside=outside, to=to)
+
+
+def _nodes(graph: nx.DiGraph) -> pd.DataFrame:
+    rows = [{"node": str(node), **graph.nodes[node]} for node in ordered(graph)]
+    return pd.DataFrame(rows).set_index("node")
+
+
+def _edges(graph: nx.DiGraph) -> pd.DataFrame:
+    rows = [(str(u), str(v), weight) for u, v, weight in graph.edges(data="weight")]
+    found = pd.DataFrame(rows, columns=["source", "target", "weight"])
+    return found.sort_values("weight", key=abs, ascending=False, ignore_index=True)
+
+
+def _counted(graph: nx.DiGraph) -> str:
+    return f"{graph.number_of_nodes()} nodes and {graph.number_of_edges()} edges"
+
+
+def _paragraph(text: str) -> str:
+    return f"<p>{escape(text)}</p>"
+
+
+def _html(table: pd.DataFrame) -> str:
+    return table.to_html(float_format=lambda x: f"{x:.3f}")
