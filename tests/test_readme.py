@@ -44,8 +44,10 @@ def test_the_python_runs_after_them(folder, monkeypatch):
     names: dict = {}
     for block in blocks("python"):
         exec(compile(block, "README.md", "exec"), names)
-    assert names["graph"].number_of_nodes() > 100
+    assert names["circuit"].graph.number_of_nodes() > 100
+    assert (names["changes"]["status"] == "ablated").sum() == 10
     assert names["after"] < names["before"]
+    assert names["text"].startswith("The keys near the cabinet")
     assert (folder / "circuit.pdf").exists()
 
 

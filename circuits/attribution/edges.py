@@ -7,7 +7,7 @@ The Jacobian is taken with every other site of the graph held at its value. With
 attention to the stream the MLP is stopped, from the stream to the MLP attention is stopped, from
 stream to stream both are. With fewer sites the same rule leaves the paths through unwatched
 modules in. A feature answers its pre-activation by the slope from its clean to its reference
-value (see `circuits.attribution.state.slopes`).
+value (see `circuits.attribution.recorded.slopes`).
 
 One forward pass is cut at every site of the graph: what arrives is recorded, what leaves is a new
 leaf (see `circuits.attribution.cut_graph`). Each edge is then a vector-Jacobian product between an
