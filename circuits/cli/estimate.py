@@ -55,7 +55,7 @@ def estimate(
 
     Example: `circuits estimate prompts.jsonl --model bundled --dictionaries bundled`
     """
-    from circuits.discovery.ranking import DiscoverConfig
+    from circuits.discovery.config import DiscoverConfig
     from circuits.prompts import read_prompts
     from circuits.runs.commands import EXAMPLE_TOKENS, reference_for
     from circuits.runs.estimate import estimate_discovery

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from circuits.discovery.ranking import DiscoverConfig
+from circuits.discovery.config import DiscoverConfig
 from circuits.prompts import EncodedPrompts, Prompt, encode_prompts
 from circuits.runs.needs import (
     READS_OF_A_BATCH,

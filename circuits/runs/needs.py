@@ -13,7 +13,7 @@ from circuits.attribution.effects import TOKENS_AT_ONCE
 from circuits.attribution.state import EMBED, KEPT
 from circuits.attribution.vjp_batches import TENSOR_ROWS_AT_ONCE
 from circuits.discovery.choice import SPARE
-from circuits.discovery.ranking import DiscoverConfig
+from circuits.discovery.config import DiscoverConfig
 from circuits.features.card import FEATURES_AT_ONCE
 from hooked_qwen.cost import LayerCost, ModelCost
 from hooked_qwen.sites import Site

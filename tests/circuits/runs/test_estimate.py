@@ -10,7 +10,7 @@ from torch.utils.flop_counter import flop_registry
 from transformers import AutoModelForCausalLM
 
 from benchmarks import gpu_needs
-from circuits.discovery.ranking import DiscoverConfig, states_of
+from circuits.discovery.config import DiscoverConfig, states_of
 from circuits.discovery.sparse_feature import discover
 from circuits.prompts import Prompt
 from circuits.runs.estimate import estimate_discovery, task_of
