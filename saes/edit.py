@@ -1,15 +1,9 @@
 """Edits: ordered operations on features and errors, saved as files and applied to any run.
 
-At one token, feature i becomes
-
-    zero   0                      set    v
-    mean   its mean               scale  v f_i
-    patch  the patch's value      add    f_i + v
-                                  clamp  min(max(f_i, low), high)
-
-and every site that its dictionary writes moves by (f_i' - f_i) W_dec_i, whatever else is there. An
-error becomes zero, its mean or the patch's, or is scaled. Operations are done in order: a later
-one sees what the earlier ones left; an operation downstream sees what arrives there.
+An operation (`saes.operations` lists them) makes feature i another value f_i' at some tokens, and
+every site that its dictionary writes moves by (f_i' - f_i) W_dec_i, whatever else is there.
+Operations are done in order: a later one sees what the earlier ones left; an operation downstream
+sees what arrives there.
 
     {"schema": "edit/1", "suite": HASH, "means": {"mlp_out.3/812": 0.7, ...}, "operations": [
       {"node": "mlp_out.3/812@5", "do": "scale", "value": 2.0, "positions": "all",
@@ -38,13 +32,11 @@ from hooked_qwen.positions import TextPositions, follow_positions
 from hooked_qwen.sites import Site
 from saes.features import Features
 from saes.intervention import require_reads_first
+from saes.operations import OPERATIONS, kind_of
 from saes.suite import Suite
 
-Do = Literal["zero", "mean", "patch", "set", "scale", "add", "clamp"]
 Where = Literal["all", "prompt", "generated", "last"]
 SCHEMA = "edit/1"
-OF_ERRORS = ("zero", "mean", "patch", "scale")
-"What can be done to an error."
 Value = float | tuple[float, float]
 Mean = float | Float[Tensor, " d_model"]
 
@@ -67,7 +59,8 @@ class Operation:
 
     node: Node
     "a feature or an error; with a position only there, tokens counted from the start of the text"
-    do: Do
+    do: str
+    "a row of `saes.operations.OPERATIONS`"
     value: Value | None = None
     "v, or (low, high); None for zero, mean and patch"
     positions: Where | tuple[int, ...] = "all"
@@ -79,21 +72,13 @@ class Operation:
         if self.node.kind not in ("feature", "error"):
             raise ValueError(f"{self.node} is a {self.node.kind}: expected a feature or an error")
         _check_words(self.do, self.positions)
-        if self.node.kind == "error" and self.do not in OF_ERRORS:
+        kind = kind_of(self.do)
+        if self.node.kind == "error" and not kind.of_errors:
+            able = ", ".join(name for name, other in OPERATIONS.items() if other.of_errors)
             raise ValueError(
-                f"cannot {self.do} {self.node}: an error is a vector, and takes "
-                f"{', '.join(OF_ERRORS)}"
+                f"cannot {self.do} {self.node}: an error is a vector, and takes {able}"
             )
-        pair = isinstance(self.value, tuple)
-        wants = {"clamp": "(low, high)", "set": "a value", "scale": "a value", "add": "a value"}
-        right = self.value is None if self.do not in wants else pair == (self.do == "clamp")
-        if not right or (self.do in wants and self.value is None):
-            raise ValueError(
-                f"{self.do} of {self.node} has the value {self.value}: expected "
-                f"{wants.get(self.do, 'none')}"
-            )
-        if isinstance(self.value, tuple) and not self.value[0] <= self.value[1]:
-            raise ValueError(f"clamp of {self.node} is from {self.value[0]} up to {self.value[1]}")
+        kind.check_value(f"{self.do} of {self.node}", self.value)
 
     def record(self) -> dict[str, Any]:
         """The operation as a file holds it."""
@@ -123,8 +108,7 @@ class Operation:
 
 
 def _check_words(do: Any, positions: Any) -> None:
-    if do not in get_args(Do):
-        raise ValueError(f"cannot {do!r} a node: expected one of {', '.join(get_args(Do))}")
+    kind_of(do)
     if isinstance(positions, str) and positions not in get_args(Where):
         raise ValueError(
             f"no tokens are called {positions!r}: expected {', '.join(get_args(Where))}, or "
@@ -211,7 +195,7 @@ def applied(
     """
     suite = suite.fitting(model)
     check(suite, edit)
-    needs_patch = [op.node for op in edit.operations if op.do == "patch"]
+    needs_patch = [op.node for op in edit.operations if kind_of(op.do).needs == "patch"]
     if needs_patch and patch is None:
         raise ValueError(f"{needs_patch[0]} goes to the patch's value, and there is no patch here")
     names = {_owner(suite, node) for op in edit.operations for node in _nodes(op)}
@@ -253,7 +237,7 @@ def check(suite: Suite, edit: Edit) -> None:
             check_node(suite, node)
         if operation.node.kind == "feature":
             require_reads_first(suite, operation.node.site)
-        if operation.do == "mean":
+        if OPERATIONS[operation.do].needs == "mean":
             edit.mean_of(operation.node)
         if operation.when is not None:
             _check_condition(suite, operation.node, operation.when)
@@ -346,20 +330,13 @@ class _Run:
         return written + error
 
     def _becomes(self, op: Operation, own: Tensor) -> Tensor:
-        match op.do:
-            case "zero":
-                return torch.zeros_like(own)
-            case "mean":
-                mean = self.edit.mean_of(op.node)
-                return torch.as_tensor(mean, dtype=own.dtype, device=own.device).expand_as(own)
-            case "patch":
-                assert self.patch is not None, "asked for above"
-                return self.patch(op.node).to(own).expand_as(own)
-            case "clamp":
-                low, high = _pair(op)
-                return own.clamp(low, high)
-        value = _number(op)
-        return {"set": torch.full_like(own, value), "scale": own * value, "add": own + value}[op.do]
+        kind, to = kind_of(op.do), None
+        if kind.needs == "mean":
+            to = torch.as_tensor(self.edit.mean_of(op.node))
+        elif kind.needs == "patch":
+            assert self.patch is not None, "asked for above"
+            to = self.patch(op.node)
+        return kind.become(own, op.value, to)
 
     def _where(self, op: Operation) -> Bool[Tensor, "rows pos"]:
         """The tokens at which an operation is done."""
@@ -377,13 +354,3 @@ class _Run:
             chosen = torch.tensor([int(op.when.node.feature)], device=at.device)
             found = found & (self._features(op.when.node.site).of(chosen)[..., 0] > op.when.above)
         return found
-
-
-def _pair(op: Operation) -> tuple[float, float]:
-    assert isinstance(op.value, tuple), "a clamp has two bounds"
-    return op.value
-
-
-def _number(op: Operation) -> float:
-    assert isinstance(op.value, int | float), "checked when the operation was made"
-    return op.value

@@ -1,0 +1,67 @@
+"""What can be done to a node, one row for each: a new operation is a row here.
+
+At one token, feature i becomes
+
+    zero   0                      set    v
+    mean   its mean               scale  v f_i
+    patch  the patch's value      add    f_i + v
+                                  clamp  min(max(f_i, low), high)
+
+An error is a vector: it becomes zero, its mean or the patch's, or is scaled.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+Takes = Literal["none", "a value", "(low, high)"]
+Needs = Literal["mean", "patch"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """One thing that can be done."""
+
+    become: Callable[[Tensor, Any, Tensor | None], Tensor]
+    "of what the node is, the operation's value, and what it `needs`: what the node becomes"
+    takes: Takes = "none"
+    "which value it has in a file"
+    needs: Needs | None = None
+    "what must be known of the node besides"
+    of_errors: bool = False
+    "whether it can be done to an error too"
+
+    def check_value(self, name: str, value: Any) -> None:
+        """Raise `ValueError` for a value of another kind than it takes."""
+        pair = isinstance(value, tuple)
+        given: Takes = "(low, high)" if pair else "none" if value is None else "a value"
+        if given != self.takes:
+            raise ValueError(f"{name} has the value {value}: expected {self.takes}")
+        if isinstance(value, tuple) and not value[0] <= value[1]:
+            raise ValueError(f"{name} is from {value[0]} up to {value[1]}")
+
+
+def _known(own: Tensor, value: Any, to: Tensor | None) -> Tensor:
+    assert to is not None, "looked up by what the operation needs"
+    return to.to(own).expand_as(own)
+
+
+OPERATIONS: dict[str, Kind] = {
+    "zero": Kind(become=lambda own, value, to: torch.zeros_like(own), of_errors=True),
+    "mean": Kind(become=_known, needs="mean", of_errors=True),
+    "patch": Kind(become=_known, needs="patch", of_errors=True),
+    "set": Kind(become=lambda own, value, to: torch.full_like(own, value), takes="a value"),
+    "scale": Kind(become=lambda own, value, to: own * value, takes="a value", of_errors=True),
+    "add": Kind(become=lambda own, value, to: own + value, takes="a value"),
+    "clamp": Kind(become=lambda own, value, to: own.clamp(*value), takes="(low, high)"),
+}
+
+
+def kind_of(name: Any) -> Kind:
+    """What is called so; raises `ValueError` for what cannot be done to a node."""
+    if not isinstance(name, str) or name not in OPERATIONS:
+        raise ValueError(f"cannot {name!r} a node: expected one of {', '.join(OPERATIONS)}")
+    return OPERATIONS[name]

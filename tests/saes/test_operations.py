@@ -1,0 +1,46 @@
+"""A new operation is one row: it is read, saved, checked and done like the others."""
+
+import pytest
+import torch
+
+from hooked_qwen.nodes import Node
+from saes.edit import Edit, Operation, applied
+from saes.operations import OPERATIONS, Kind
+from tests.saes.test_edit import (  # noqa: F401
+    SITE,
+    by_hand,
+    case,
+    everywhere,
+    logits,
+    logits_with,
+    strongest,
+)
+
+
+@pytest.fixture
+def negate(monkeypatch):
+    kind = Kind(become=lambda own, value, to: -own, of_errors=True)
+    monkeypatch.setitem(OPERATIONS, "negate", kind)
+
+
+def test_a_row_is_all_that_a_new_operation_needs(negate, case, tmp_path):  # noqa: F811
+    model, suite = case
+    (a, *_) = strongest(model, suite, SITE)
+    path = tmp_path / "edit.json"
+    Edit(operations=(Operation(node=Node(SITE, a), do="negate"),)).save(path)
+    with applied(model, suite, Edit.load(path)):
+        found = logits(model)
+    change = by_hand(suite[SITE], [(a, everywhere, torch.neg)])
+    torch.testing.assert_close(found, logits_with(model, change))
+    assert Operation(node=Node(SITE, "error"), do="negate").value is None
+    with pytest.raises(ValueError, match="has the value 2.0: expected none"):
+        Operation(node=Node(SITE, a), do="negate", value=2.0)
+
+
+def test_an_unknown_operation_lists_those_there_are():
+    with pytest.raises(ValueError, match="cannot 'negate' a node: expected one of zero, mean"):
+        Operation(node=Node(SITE, 1), do="negate")
+    with pytest.raises(
+        ValueError, match="an error is a vector, and takes zero, mean, patch, scale"
+    ):
+        Operation(node=Node(SITE, "error"), do="add", value=1.0)
