@@ -14,7 +14,8 @@ from circuits.discovery.sparse_feature import Discovery
 from circuits.graph import ordered, write_json
 from circuits.render.words import counted
 from circuits.runs.commands import ablate_run, discover_run, make_prompts, render_run, verify_run
-from circuits.runs.folder import Inputs, Stopwatch
+from circuits.runs.folder import Stopwatch
+from circuits.runs.inputs import Inputs
 from circuits.runs.overwrite import ablations_in
 from circuits.suites import load_model
 from circuits.verification.verify import VerifyConfig

@@ -42,7 +42,8 @@ from circuits.render import export
 from circuits.render.figure import figure
 from circuits.render.page import page
 from circuits.runs import commands
-from circuits.runs.folder import Inputs, open_inputs, read_run, verification_of
+from circuits.runs.folder import read_run, verification_of
+from circuits.runs.inputs import Inputs, open_inputs
 from circuits.suites import load_model
 from circuits.verification.verify import VerifyConfig
 from circuits.verification.verify import verify as _verify

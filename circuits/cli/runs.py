@@ -185,7 +185,7 @@ def discover(
     from circuits.metrics.readout import read_metric
     from circuits.prompts import WhenUnfit, read_prompts
     from circuits.runs import commands
-    from circuits.runs.folder import Inputs
+    from circuits.runs.inputs import Inputs
 
     placement = placed(device, dtype, memory)
     if method is Method.replacement:

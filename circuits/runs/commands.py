@@ -39,16 +39,15 @@ from circuits.render.compare_page import comparison_page
 from circuits.render.curves import curves_figure
 from circuits.render.figure import figure, undrawable
 from circuits.runs.folder import (
-    Inputs,
     Stopwatch,
     made_from,
-    open_inputs,
     read_run,
     verification_of,
     versions,
     write_page,
     write_run,
 )
+from circuits.runs.inputs import Inputs, open_inputs
 from circuits.runs.overwrite import (
     ABLATIONS,
     MADE_FROM,

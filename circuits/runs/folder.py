@@ -18,7 +18,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +26,11 @@ import psutil
 from transformer_lens.model_bridge import TransformerBridge
 
 from circuits import graph as graphs
-from circuits.analysis import Analysis
-from circuits.attribution.node_effects import NodeEffects
 from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.ranking import Ranking
 from circuits.discovery.sparse_feature import Discovery
 from circuits.features.card import Cards
-from circuits.graph import Node, rounded, write_json
-from circuits.metrics.answers import with_own_answers
+from circuits.graph import write_json
 from circuits.metrics.readout import (
     READOUT,
     MetricChoice,
@@ -43,136 +39,20 @@ from circuits.metrics.readout import (
     metric_name,
 )
 from circuits.prompts import (
-    EncodedPrompts,
     Prompt,
-    WhenUnfit,
-    encode_prompts,
-    read_prompts,
     write_prompts,
 )
 from circuits.render.page import page
+from circuits.runs.inputs import Inputs, Loaded, open_inputs
 from circuits.runs.overwrite import ABLATIONS, RUN, RUN_FILES
-from circuits.suites import load_model
+from circuits.runs.ranking_file import RANKING, read_ranking, write_ranking
 from hooked_qwen.files import content_hash, write_atomically
 from hooked_qwen.identity import identity
 from hooked_qwen.load import local_folder
 from hooked_qwen.notices import notify
 from hooked_qwen.placement import ANYWHERE, AUTO, Placement, is_here
-from saes.suite import MlpChoice, Suite, hash_of, load_suite, pinned
 
-RANKING = "ranking.json"
-AT_ONCE = 65_536
-"Nodes that are Python objects together."
 PACKAGES = ("qwen-circuits", "torch", "transformers", "transformer-lens", "networkx", "safetensors")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Inputs:
-    """What a run was made from: paths as given, resolved where they are local."""
-
-    model: str
-    dictionaries: str
-    prompts: str
-    mlp: MlpChoice = "sae"
-    unfit: WhenUnfit = "refuse"
-    "what is done with prompts that do not fit the model's tokenizer"
-
-    @classmethod
-    def resolved(
-        cls,
-        model: str,
-        dictionaries: str,
-        prompts: str | Path,
-        mlp: MlpChoice = "sae",
-        unfit: WhenUnfit = "refuse",
-    ) -> "Inputs":
-        folder = local_folder(model)
-        return cls(
-            model=str(folder.resolve()) if folder else model,
-            dictionaries=pinned(dictionaries),
-            prompts=str(Path(prompts).resolve()),
-            mlp=mlp,
-            unfit=unfit,
-        )
-
-    def hashes(self) -> dict[str, str | None]:
-        """Content hashes of dictionaries and prompts; a model's is known once it is loaded."""
-        prompts = Path(self.prompts)
-        return {
-            "dictionaries_hash": hash_of(self.dictionaries),
-            "prompts_hash": content_hash(prompts) if prompts.is_file() else None,
-        }
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A run's inputs, opened."""
-
-    analysis: Analysis
-    inputs: Inputs
-
-    def others(self, path: Path) -> EncodedPrompts:
-        """Other prompts, their positions counted as those of the run are."""
-        model, config = self.analysis.model, self.analysis.config
-        width = self.analysis.prompts.clean.tokens.shape[1]
-        encoded = encode_prompts(
-            read_prompts(path),
-            model.tokenizer,
-            positions=config.positions,
-            bos=config.bos,
-            unfit=self.inputs.unfit,
-            width=None if config.positions == "sum" else width,
-        )
-        return with_own_answers(model, encoded)
-
-
-def open_inputs(
-    inputs: Inputs,
-    config: DiscoverConfig,
-    given: Sequence[Prompt] | None = None,
-    *,
-    placement: Placement = ANYWHERE,
-) -> Loaded:
-    """Load model, dictionaries and prompts; raises `ValueError` when they do not fit together.
-
-    `given` are prompts that are not in the file yet.
-    """
-    prompts = read_prompts(Path(inputs.prompts)) if given is None else given
-    model = load_model(inputs.model, placement=placement)
-    suite = load_suite(inputs.dictionaries, mlp=inputs.mlp, memory=placement.memory)
-    _check_fit(model, suite)
-    suite.notify_of_another_model(model)
-    encoded = encode_prompts(
-        prompts,
-        model.tokenizer,
-        positions=config.positions,
-        bos=config.bos,
-        unfit=inputs.unfit,
-    )
-    analysis = Analysis.of(model, suite, with_own_answers(model, encoded), config)
-    return Loaded(analysis, inputs)
-
-
-def _check_fit(model: TransformerBridge, suite: Suite) -> None:
-    for name in suite:
-        writes = suite.writes_of(name)
-        for read in set(suite.reads_of(name)) - set(writes):
-            if suite.writing(read):
-                raise ValueError(
-                    f"{read} is written by one dictionary and read by that of {name}: "
-                    "a graph needs one of them left out"
-                )
-        if max(writes).layer >= model.cfg.n_layers:
-            raise ValueError(
-                f"the dictionary of {name} is for a deeper model: "
-                f"{model.cfg.model_name} has layers 0 to {model.cfg.n_layers - 1}"
-            )
-        width = suite[name].W_dec.shape[1] // len(writes)
-        if width != model.cfg.d_model:
-            raise ValueError(
-                f"the dictionary of {name} has width {width}, but "
-                f"{model.cfg.model_name} has {model.cfg.d_model}"
-            )
 
 
 class Stopwatch:
@@ -265,38 +145,6 @@ def made_from(
         "text": list(text),
         **inputs.hashes(),
     }
-
-
-def write_ranking(ranking: Ranking, path: Path) -> None:
-    """Write every node and its effect as JSON, a line for each: there may be millions."""
-
-    def write(partial: Path) -> None:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(f'{{"names": {json.dumps(ranking.names)}, "nodes": [')
-            for start in range(0, len(ranking), AT_ONCE):
-                rows = [[str(n), rounded(e)] for n, e in ranking[start : start + AT_ONCE]]
-                lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
-                file.write(("," if start else "") + "\n" + lines)
-            file.write("\n]}\n")
-
-    write_atomically(path, write)
-
-
-def read_ranking(path: Path) -> Ranking:
-    """Read what `write_ranking` wrote, some lines at a time."""
-    try:
-        with path.open(encoding="utf-8") as file:
-            names = json.loads(file.readline() + "]}")["names"]
-            lines = (line.rstrip(",\n") for line in file if line.startswith("["))
-            parts = [NodeEffects.listed(names, [])]
-            while some := [json.loads(line) for line in islice(lines, AT_ONCE)]:
-                rows = [(Node.parse(node), effect) for node, effect in some]
-                parts.append(NodeEffects.listed(names, rows))
-    except (OSError, ValueError, TypeError, KeyError):
-        raise ValueError(
-            f"{path} is missing, damaged, or of an earlier version: run `circuits discover` again"
-        ) from None
-    return NodeEffects.one_after_another(parts)
 
 
 def remove_run(folder: Path) -> None:

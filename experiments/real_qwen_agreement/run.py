@@ -23,7 +23,8 @@ from circuits.discovery.config import DiscoverConfig
 from circuits.graph import Node, ordered, write_json
 from circuits.prompts import Prompt, write_prompts
 from circuits.runs.commands import ablate_run, discover_run, render_run, verify_run
-from circuits.runs.folder import Inputs, read_run
+from circuits.runs.folder import read_run
+from circuits.runs.inputs import Inputs
 from circuits.verification.verify import VerifyConfig
 from hooked_qwen.load import load
 from hooked_qwen.sites import Site

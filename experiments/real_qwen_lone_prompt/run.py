@@ -15,7 +15,8 @@ from circuits.cli.progress_bars import bars
 from circuits.discovery.config import DiscoverConfig
 from circuits.graph import ordered, rounded, write_json
 from circuits.runs.commands import discover_run, one_prompt, render_run, verify_run
-from circuits.runs.folder import Inputs, read_run
+from circuits.runs.folder import read_run
+from circuits.runs.inputs import Inputs
 from circuits.verification.verify import VerifyConfig
 
 RESULTS = Path(__file__).parent / "results"

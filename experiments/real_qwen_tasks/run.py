@@ -24,7 +24,8 @@ from circuits.metrics.answers import metric_of
 from circuits.prompts import encode_prompts, read_prompts
 from circuits.render.curves import curves_figure
 from circuits.runs.commands import discover_run, make_prompts, render_run, verify_run
-from circuits.runs.folder import Inputs, Run, read_run
+from circuits.runs.folder import Run, read_run
+from circuits.runs.inputs import Inputs
 from circuits.verification.faithfulness_curves import Scale, Setting, curves, held_out_curves
 from circuits.verification.verify import VerifyConfig
 from hooked_qwen.progress import Report

@@ -10,7 +10,7 @@ import pytest
 import circuits
 from circuits.discovery.config import DiscoverConfig
 from circuits.runs.commands import discover_run, verify_run
-from circuits.runs.folder import Inputs
+from circuits.runs.inputs import Inputs
 from circuits.verification.verify import VerifyConfig
 
 FEW = {"nodes": 20, "steps": 2}

@@ -40,7 +40,5 @@ def test_a_row_is_all_that_a_new_operation_needs(negate, case, tmp_path):  # noq
 def test_an_unknown_operation_lists_those_there_are():
     with pytest.raises(ValueError, match="cannot 'negate' a node: expected one of zero, mean"):
         Operation(node=Node(SITE, 1), do="negate")
-    with pytest.raises(
-        ValueError, match="an error is a vector, and takes zero, mean, patch, scale"
-    ):
+    with pytest.raises(ValueError, match="is a vector, and takes zero, mean, patch, scale"):
         Operation(node=Node(SITE, "error"), do="add", value=1.0)

@@ -20,7 +20,8 @@ from circuits.graph import Node, as_json
 from circuits.metrics.answers import metric_of
 from circuits.metrics.readout import Readout, keep_readout, read_metric
 from circuits.runs.commands import discover_run, make_prompts, verify_run
-from circuits.runs.folder import Inputs, read_run
+from circuits.runs.folder import read_run
+from circuits.runs.inputs import Inputs
 from circuits.verification.verify import VerifyConfig
 from hooked_qwen.load import hook
 from hooked_qwen.sites import Site
