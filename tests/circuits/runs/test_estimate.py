@@ -10,7 +10,8 @@ from torch.utils.flop_counter import flop_registry
 from transformers import AutoModelForCausalLM
 
 from benchmarks import gpu_needs
-from circuits.discovery.config import DiscoverConfig, states_of
+from circuits.analysis import Analysis
+from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.sparse_feature import discover
 from circuits.prompts import Prompt
 from circuits.runs.estimate import estimate_discovery, task_of
@@ -84,7 +85,7 @@ def test_the_operations_are_those_that_torch_counts(model, suite, cost, estimato
     prompts = toy_prompts(6, length=10)
     config = DiscoverConfig(estimator=estimator, reference=reference, nodes=20, steps=4)
     with Operations() as real:
-        discover(model, suite, prompts, config=config)
+        discover(Analysis.of(model, suite, prompts, config))
     task = task_of(prompts, config, text=0)
     expected = counted(operations_of(cost, shapes_of(suite), task, None))
     # Edges are counted as if every node answered on every prompt, which the toy's do not.
@@ -94,7 +95,7 @@ def test_the_operations_are_those_that_torch_counts(model, suite, cost, estimato
 @pytest.mark.parametrize("n", [4, 32])
 def test_the_size_of_a_state_is_that_of_the_state_that_is_made(model, suite, cost, n):
     prompts, config = toy_prompts(n, length=8), DiscoverConfig()
-    (state,) = states_of(model, suite, prompts, config, None)
+    (state,) = Analysis.of(model, suite, prompts, config).states
     expected = state_bytes(cost, shapes_of(suite), task_of(prompts, config, text=0))
     assert 1 / 1.3 < expected / state.size() < 1.3
 
