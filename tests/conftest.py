@@ -19,6 +19,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from circuits.analysis import Analysis
 from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.sparse_feature import Discovery, discover
 from circuits.prompts import EncodedPrompts, Prompt
@@ -129,6 +130,13 @@ def toy_prompts(n: int = 4, length: int = 6, *, seed: int = 0) -> EncodedPrompts
     )
 
 
+def analysis_of(
+    model: TransformerBridge, suite: Suite, prompts: EncodedPrompts, **settings: Any
+) -> Analysis:
+    """An analysis by the `DiscoverConfig` of these settings: of a logit difference unless said."""
+    return Analysis.of(model, suite, prompts, DiscoverConfig(**settings))
+
+
 def found_and_verified(
     model: TransformerBridge,
     suite: Suite,
@@ -138,12 +146,10 @@ def found_and_verified(
     level: Level = "quick",
 ) -> tuple[Discovery, dict[str, Any]]:
     """A discovery, and the record of its check with one draw of each random control."""
-    found = discover(model, suite, prompts, config=config)
+    analysis = Analysis.of(model, suite, prompts, config)
+    found = discover(analysis)
     check = VerifyConfig(level=level, draws=1, pool=10)
-    record = verify(
-        model, suite, prompts, found.graph, found.ranking, discovered=config, config=check
-    )
-    return found, record
+    return found, verify(analysis, found.graph, found.ranking, config=check)
 
 
 def padded_on_the_left(prompts: EncodedPrompts, pad: int = 3) -> EncodedPrompts:

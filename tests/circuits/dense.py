@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from circuits.analysis import Analysis
 from circuits.attribution.effects import node_effects, node_names
 from circuits.attribution.node_effects import NodeEffects
 from circuits.attribution.state import BatchState
@@ -33,10 +34,10 @@ def dense(state: BatchState, name: Site | str) -> DenseState:
     return DenseState(found.f.dense(), found.change.dense(), found.slope.dense())
 
 
-def nodes_that_move(suite: Suite, state: BatchState, *, positions: str = "keep") -> list[Node]:
+def nodes_that_move(analysis: Analysis, state: BatchState) -> list[Node]:
     """Features and errors that move on some prompt."""
     nothing = {site: torch.zeros_like(value) for site, value in state.values.items()}
-    return node_effects(suite, state, nothing, positions=positions).inner().nodes()
+    return node_effects(analysis, state, nothing).inner().nodes()
 
 
 def ranking_of(suite: Suite, nodes: Sequence[Node]) -> NodeEffects:

@@ -11,9 +11,8 @@ from circuits.attribution.deltas import node_deltas
 from circuits.attribution.edges import edge_weights, upstream
 from circuits.attribution.effects import effects_by_prompt, gradients_at_clean
 from circuits.attribution.recorded import EMBED
-from circuits.attribution.state import batches
+from circuits.discovery.config import DiscoverConfig
 from circuits.graph import Node
-from circuits.metrics.metric import logit_difference
 from hooked_qwen.forward import last_logits
 from hooked_qwen.hooks import capture, intervene
 from hooked_qwen.sites import Site
@@ -22,6 +21,7 @@ from saes.dictionary import DictionarySpec
 from saes.suite import Suite
 from tests.circuits.dense import dense
 from tests.conftest import (
+    analysis_of,
     full_suite,
     padded_on_the_left,
     random_dictionary,
@@ -31,11 +31,10 @@ from tests.conftest import (
 )
 
 
-def prepare(suite, n=1):
-    model, prompts = toy(), toy_prompts(n=n)
-    metric = logit_difference(prompts.answer_ids, prompts.wrong_ids)
-    (state,) = batches(model, suite, prompts, reference="patch", batch_size=n)
-    return model, metric, state, gradients_at_clean(model, suite, state, metric)
+def prepare(suite, n=1, **settings):
+    analysis = analysis_of(toy(), suite, toy_prompts(n=n), **settings)
+    (state,) = analysis.states
+    return analysis, state, gradients_at_clean(analysis, state)
 
 
 def every_node(suite, length=6):
@@ -59,9 +58,9 @@ def test_upstream_sites_reach_back_to_the_last_cut_of_the_stream():
 
 def test_cutting_the_model_changes_no_metric():
     suite = full_suite()
-    model, metric, state, _ = prepare(suite)
-    clean = metric(last_logits(model, state.clean), state.rows).sum()
-    found = cut(model, suite, state, metric).metric
+    analysis, state, _ = prepare(suite)
+    clean = analysis.metric(last_logits(analysis.model, state.clean), state.rows).sum()
+    found = cut(analysis, state).metric
     torch.testing.assert_close(found, clean, atol=1e-12, rtol=0)
 
 
@@ -77,15 +76,16 @@ def test_along_the_way_the_edges_into_a_node_add_up_to_its_effect():
         },
         {},
     )
-    model, metric, state, gradients = prepare(suite)
+    analysis, state, gradients = prepare(suite)
     nodes = every_node(suite)
     gaps = {}
     for steps in (0, 12):
-        weights = edge_weights(model, suite, state, gradients, metric, nodes, steps=steps)
+        along = analysis.asked(DiscoverConfig(edge_steps=steps))
+        weights = edge_weights(along, state, gradients, nodes)
         into: dict[Node, float] = {}
         for (_, target), weight in weights.items():
             into[target] = into.get(target, 0.0) + weight
-        effects = effects_by_prompt(suite, state, gradients, nodes)[:, 0].tolist()
+        effects = effects_by_prompt(analysis, state, gradients, nodes)[:, 0].tolist()
         for site in sites[1:]:
             rows = [
                 (into[n], e) for n, e in zip(nodes, effects, strict=True) if n.site == str(site)
@@ -102,12 +102,12 @@ def test_incoming_edges_sum_to_the_change_of_the_node_held_by_everything_else(si
     """All edges into a node are its gradient times its first-order change when every site
     upstream moves: finite differences of the real model with those sites set by hand."""
     suite = full_suite()
-    model, metric, state, gradients = prepare(suite)
+    analysis, state, gradients = prepare(suite)
     site = Site.parse(site)
     dictionary = suite[site]
     feature = int(dense(state, site).f[0, 4].argmax())
     target = Node(str(site), feature, 4)
-    weights = edge_weights(model, suite, state, gradients, metric, every_node(suite))
+    weights = edge_weights(analysis, state, gradients, every_node(suite))
     total = sum(w for (_, d), w in weights.items() if d == target)
 
     def value_of(scale: float) -> torch.Tensor:
@@ -117,6 +117,7 @@ def test_incoming_edges_sum_to_the_change_of_the_node_held_by_everything_else(si
             new = state.values[source] + scale * move
             edits[source] = lambda _, new=new: new
         wanted = [dictionary.source]
+        model = analysis.model
         with torch.no_grad(), intervene(model, edits), capture(model, wanted) as seen:
             last_logits(model, state.clean)
         return seen[dictionary.source][0, 4] @ dictionary.W_enc[feature] + dictionary.b_enc[feature]
@@ -129,8 +130,8 @@ def test_incoming_edges_sum_to_the_change_of_the_node_held_by_everything_else(si
 
 def test_edges_into_the_metric_from_the_last_site_are_the_node_effects():
     suite = full_suite()
-    model, metric, state, gradients = prepare(suite, n=3)
-    weights = edge_weights(model, suite, state, gradients, metric, every_node(suite))
+    analysis, state, gradients = prepare(suite, n=3)
+    weights = edge_weights(analysis, state, gradients, every_node(suite))
     site = Site("resid_post", 2)
     for (source, target), weight in weights.items():
         if target.site != "logit":
@@ -145,12 +146,12 @@ def test_features_and_error_of_a_site_share_its_gradient_without_loss():
     """Cotangents of all nodes of an SAE's site add up to the site's own gradient, so the edges
     from the stream below into all of them add up to one plain vector-Jacobian product."""
     suite = full_suite()
-    model, metric, state, gradients = prepare(suite)
-    weights = edge_weights(model, suite, state, gradients, metric, every_node(suite))
+    analysis, state, gradients = prepare(suite)
+    weights = edge_weights(analysis, state, gradients, every_node(suite))
     total = sum(
         w for (u, d), w in weights.items() if d.site == "attn_out.2" and u.site == "resid_post.1"
     )
-    pieces = cut(model, suite, state, metric)
+    pieces = cut(analysis, state)
     lower, upper = Site("resid_post", 1), Site("attn_out", 2)
     (pulled,) = torch.autograd.grad(pieces.arrivals[upper], pieces.leaves[lower], gradients[upper])
     move = dense(state, lower).change @ suite[lower].W_dec + state.errors[lower].change
@@ -159,11 +160,11 @@ def test_features_and_error_of_a_site_share_its_gradient_without_loss():
 
 def test_summed_positions_are_the_sum_over_kept_ones():
     suite = toy_suite("attn_out.1", "mlp_in.1-mlp_out.1", "resid_post.0", "resid_post.1")
-    model, metric, state, gradients = prepare(suite, n=2)
-    kept = edge_weights(model, suite, state, gradients, metric, every_node(suite))
+    analysis, state, gradients = prepare(suite, n=2)
+    kept = edge_weights(analysis, state, gradients, every_node(suite))
     summed_nodes = [Node(s, f) for s in suite for f in [*range(20), "error"]]
     summed_nodes.append(Node(str(EMBED), "token"))
-    summed = edge_weights(model, suite, state, gradients, metric, summed_nodes)
+    summed = edge_weights(analysis, state, gradients, summed_nodes)
     totals: dict = {}
     for (u, d), w in kept.items():
         key = (u._replace(position=None), d._replace(position=None))
@@ -181,40 +182,38 @@ def with_both(suite, length=6):
 
 def test_how_many_products_are_made_at_once_changes_no_weight(monkeypatch):
     suite = toy_suite("attn_out.1", "mlp_in.1-mlp_out.1", "resid_post.0", "resid_post.1")
-    model, metric, state, gradients = prepare(suite, n=2)
+    analysis, state, gradients = prepare(suite, n=2)
     nodes = with_both(suite)
-    together = edge_weights(model, suite, state, gradients, metric, nodes)
+    together = edge_weights(analysis, state, gradients, nodes)
     monkeypatch.setattr(vjp_batches, "TENSOR_ROWS_AT_ONCE", 40)
-    apart = edge_weights(model, suite, state, gradients, metric, nodes)
+    apart = edge_weights(analysis, state, gradients, nodes)
     assert apart == pytest.approx(together, abs=1e-10)
 
 
 def test_what_happens_before_the_first_move_changes_no_weight(monkeypatch):
     """The patch differs late: positions before it are not run, and nothing is lost with them."""
-    suite, model = full_suite(), toy()
-    late = toy_prompts(n=2)
+    suite, late = full_suite(), toy_prompts(n=2)
     tokens = late.clean.tokens.clone()
     tokens[:, 4] = late.patch.tokens[:, 1]
     prompts = dataclasses.replace(late, patch=Batch(tokens=tokens, mask=late.clean.mask))
-    metric = logit_difference(prompts.answer_ids, prompts.wrong_ids)
-    (state,) = batches(model, suite, prompts, reference="patch", batch_size=2)
-    gradients = gradients_at_clean(model, suite, state, metric)
-    assert first_move(model, state) == 4
-    found = edge_weights(model, suite, state, gradients, metric, with_both(suite))
+    analysis = analysis_of(toy(), suite, prompts)
+    (state,) = analysis.states
+    gradients = gradients_at_clean(analysis, state)
+    assert first_move(analysis.model, state) == 4
+    found = edge_weights(analysis, state, gradients, with_both(suite))
     monkeypatch.setattr(edges, "first_move", lambda *_: 0)
-    whole = edge_weights(model, suite, state, gradients, metric, with_both(suite))
+    whole = edge_weights(analysis, state, gradients, with_both(suite))
     assert found == pytest.approx(whole, abs=1e-10)
 
 
 def test_padding_on_the_left_changes_no_weight():
     suite, prompts = full_suite(torch.float32), toy_prompts(n=2)
     model = toy(dtype=torch.float32)
-    metric = logit_difference(prompts.answer_ids, prompts.wrong_ids)
-
     nodes = [n for n in with_both(suite) if n.position is None]
     found = []
     for version in (prompts, padded_on_the_left(prompts)):
-        (state,) = batches(model, suite, version, reference="patch", batch_size=2)
-        gradients = gradients_at_clean(model, suite, state, metric)
-        found.append(edge_weights(model, suite, state, gradients, metric, nodes))
+        analysis = analysis_of(model, suite, version)
+        (state,) = analysis.states
+        gradients = gradients_at_clean(analysis, state)
+        found.append(edge_weights(analysis, state, gradients, nodes))
     assert found[1] == pytest.approx(found[0], abs=1e-3)

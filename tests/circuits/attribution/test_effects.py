@@ -11,31 +11,36 @@ from circuits.attribution.effects import (
     gradients_at_clean,
     node_effects,
 )
+from circuits.attribution.estimators import ESTIMATORS
 from circuits.attribution.forward import run_from
-from circuits.attribution.state import batches
+from circuits.discovery.config import DiscoverConfig
 from circuits.graph import Node
-from circuits.metrics.metric import logit_difference, metric_at
+from circuits.metrics.metric import metric_at
 from hooked_qwen.forward import unembed
 from hooked_qwen.sites import Site
 from hooked_qwen.tokens import Batch
 from tests.circuits.dense import dense, nearer, nodes_that_move
-from tests.conftest import full_suite, toy, toy_hf, toy_prompts, toy_suite
-
-
-def one_batch(model, suite, prompts, reference="patch"):
-    (state,) = batches(model, suite, prompts, reference=reference, batch_size=len(prompts))
-    return state
+from tests.conftest import analysis_of, full_suite, toy, toy_hf, toy_prompts, toy_suite
 
 
 @pytest.fixture(scope="module")
-def case():
-    model, suite, prompts = toy(), full_suite(), toy_prompts()
-    metric = logit_difference(prompts.answer_ids, prompts.wrong_ids)
-    return model, suite, prompts, metric, one_batch(model, suite, prompts)
+def analysis():
+    return analysis_of(toy(), full_suite(), toy_prompts())
 
 
-def test_features_bias_and_error_add_up_to_the_tensor(case):
-    _, suite, _, _, state = case
+@pytest.fixture(scope="module")
+def state(analysis):
+    (state,) = analysis.states
+    return state
+
+
+def summed(analysis):
+    """The same with positions summed."""
+    return analysis.asked(dataclasses.replace(analysis.config, positions="sum"))
+
+
+def test_features_bias_and_error_add_up_to_the_tensor(analysis, state):
+    suite = analysis.suite
     for site, nodes in state.errors.items():
         total = suite[site].decode(state.features[str(site)].f) + nodes.error
         torch.testing.assert_close(total, state.values[site], atol=1e-12, rtol=0)
@@ -44,17 +49,16 @@ def test_features_bias_and_error_add_up_to_the_tensor(case):
 @pytest.mark.parametrize(
     "site", ["embed", "attn_out.1", "mlp_out.1", "resid_post.1", "resid_post.2"]
 )
-def test_resuming_from_a_site_equals_the_whole_run(case, site):
-    model, _, _, _, state = case
-    site = Site.parse(site)
+def test_resuming_from_a_site_equals_the_whole_run(analysis, state, site):
+    model, site = analysis.model, Site.parse(site)
     index = torch.tensor([2, 0, 0, 1])
     stream = run_from(model, state, site, state.values[site][index], index)
     logits = unembed(model, stream)[:, -1]
     torch.testing.assert_close(logits, state.logits[index], atol=1e-6, rtol=0)
 
 
-def test_moving_every_node_of_a_stream_site_gives_the_patch_run(case):
-    model, suite, _prompts, _metric, state = case
+def test_moving_every_node_of_a_stream_site_gives_the_patch_run(analysis, state):
+    model, suite = analysis.model, analysis.suite
     site = Site("resid_post", 2)
     moved, dictionary = dense(state, site).reference, suite[site]
     value = moved @ dictionary.W_dec + dictionary.b_dec + state.errors[site].reference
@@ -98,10 +102,9 @@ def plain_change(node, dictionary, clean, patch):
 
 
 @torch.no_grad()
-def test_exact_effects_equal_plain_hugging_face_hooks(case):
+def test_exact_effects_equal_plain_hugging_face_hooks(analysis, state):
     """The oracle recomputed with nothing of ours but the dictionaries' weights."""
-    model, suite, prompts, metric, state = case
-    hf = toy_hf()
+    suite, prompts, hf = analysis.suite, analysis.prompts, toy_hf()
     modules = {
         "resid_post": lambda layer: layer,
         "attn_out": lambda layer: layer.self_attn,
@@ -109,9 +112,9 @@ def test_exact_effects_equal_plain_hugging_face_hooks(case):
     }
     rows = torch.arange(len(prompts))
     right, wrong = (torch.tensor(ids)[:, 0] for ids in (prompts.answer_ids, prompts.wrong_ids))
-    chosen = [n for n in nodes_that_move(suite, state) if n.position in (1, 4)][::7]
+    chosen = [n for n in nodes_that_move(analysis, state) if n.position in (1, 4)][::7]
     assert len(chosen) > 20
-    ours = exact_effects(model, suite, state, metric, chosen)
+    ours = exact_effects(analysis, state, chosen)
     for node, effect in zip(chosen, ours, strict=True):
         site = Site.parse(node.site)
         module = modules[site.kind](hf.model.layers[site.layer])
@@ -124,26 +127,27 @@ def test_exact_effects_equal_plain_hugging_face_hooks(case):
         torch.testing.assert_close(effect, expected, atol=1e-5, rtol=0, msg=str(node))
 
 
-def test_first_order_error_is_second_order_in_the_move(case):
+def test_first_order_error_is_second_order_in_the_move(analysis, state):
     """Halving every move quarters the gap between estimate and exact effect."""
-    model, suite, _prompts, metric, state = case
-    gradients = gradients_at_clean(model, suite, state, metric)
-    nodes = [n for n in nodes_that_move(suite, state, positions="sum") if n.site == "resid_post.0"]
+    analysis = summed(analysis)
+    gradients = gradients_at_clean(analysis, state)
+    nodes = [n for n in nodes_that_move(analysis, state) if n.site == "resid_post.0"]
 
     def gap(share: float) -> torch.Tensor:
         near = nearer(state, share)
-        effects = dict(iter(node_effects(suite, near, gradients, positions="sum")))
+        effects = dict(iter(node_effects(analysis, near, gradients)))
         estimate = torch.tensor([effects[n] for n in nodes], dtype=torch.float64)
-        return (exact_effects(model, suite, near, metric, nodes).sum(1) - estimate).abs().sum()
+        return (exact_effects(analysis, near, nodes).sum(1) - estimate).abs().sum()
 
     assert float(gap(1e-2) / gap(5e-3)) == pytest.approx(4, rel=0.1)
 
 
-def test_integrated_gradients_are_complete(case):
+def test_integrated_gradients_are_complete(analysis, state):
     """All nodes of a site together explain m(site at patch) - m(clean), to quadrature error."""
-    model, suite, _prompts, metric, state = case
-    gradients = gradients_along_path(model, suite, state, metric, steps=200)
-    effects = node_effects(suite, state, gradients, positions="keep")
+    analysis = analysis.asked(DiscoverConfig(steps=200))
+    model, suite, metric = analysis.model, analysis.suite, analysis.metric
+    gradients = gradients_along_path(analysis, state)
+    effects = node_effects(analysis, state, gradients)
     for site, dictionary in suite.items():
         at = Site.parse(site)
         move = dense(state, site).change @ dictionary.W_dec + state.errors[at].change
@@ -156,15 +160,14 @@ def test_integrated_gradients_are_complete(case):
         assert total == pytest.approx(gap, abs=2e-3), site
 
 
-def test_patching_is_exact_where_the_rest_is_linear(case):
+def test_patching_is_exact_where_the_rest_is_linear(analysis, state):
     """A metric linear in the last stream's tensor leaves no first-order error."""
-    _model, suite, _prompts, _, state = case
-    site = Site("resid_post", 2)
+    suite, site = analysis.suite, Site("resid_post", 2)
     direction = torch.randn(24, dtype=torch.float64)
     change = dense(state, site).change @ suite[site].W_dec + state.errors[site].change
     gradient = {s: torch.zeros_like(v) for s, v in state.values.items()}
     gradient[site] = direction.expand_as(change)
-    effects = node_effects(suite, state, gradient, positions="keep")
+    effects = node_effects(analysis, state, gradient)
     torch.testing.assert_close(effects.effect.sum(), (change @ direction).sum(), atol=1e-10, rtol=0)
 
 
@@ -181,63 +184,58 @@ def test_padding_and_batching_change_nothing(estimator):
         return Batch(tokens=tokens, mask=mask)
 
     wide = dataclasses.replace(prompts, clean=widen(prompts.clean), patch=widen(prompts.patch))
-    metric = logit_difference(prompts.answer_ids, prompts.wrong_ids)
     results = []
     for version, size in ((prompts, 2), (wide, 1)):
-        total = 0.0
-        for state in batches(model, suite, version, reference="patch", batch_size=size):
-            total = total + _effects(model, suite, state, metric, estimator)
-        results.append(total)
+        analysis = analysis_of(
+            model, suite, version, estimator=estimator, positions="sum", batch_size=size, steps=4
+        )
+        results.append(sum(_effects(analysis, state) for state in analysis.states))
     torch.testing.assert_close(results[0], results[1], atol=1e-4, rtol=1e-3)
 
 
-def _effects(model, suite, state, metric, estimator) -> torch.Tensor:
-    nodes = [Node(site, f) for site in suite for f in [*range(20), "error"]]
-    if estimator == "exact":
-        return exact_effects(model, suite, state, metric, nodes).sum(1)
-    if estimator == "ig":
-        gradients = gradients_along_path(model, suite, state, metric, steps=4)
-    else:
-        gradients = gradients_at_clean(model, suite, state, metric)
-    effects = dict(iter(node_effects(suite, state, gradients, positions="sum")))
+def _effects(analysis, state) -> torch.Tensor:
+    nodes = [Node(site, f) for site in analysis.suite for f in [*range(20), "error"]]
+    if analysis.config.estimator == "exact":
+        return exact_effects(analysis, state, nodes).sum(1)
+    gradients = ESTIMATORS[analysis.config.estimator].gradients(analysis, state)
+    effects = dict(iter(node_effects(analysis, state, gradients)))
     return torch.tensor([effects.get(node, 0.0) for node in nodes], dtype=torch.float64)
 
 
-def test_zero_reference_moves_everything_to_nothing(case):
-    model, suite, prompts, _metric, _ = case
-    state = one_batch(model, suite, dataclasses.replace(prompts, patch=None), "zero")
-    for name in suite:
+def test_zero_reference_moves_everything_to_nothing(analysis):
+    alone = dataclasses.replace(analysis.prompts, patch=None)
+    (state,) = analysis_of(analysis.model, analysis.suite, alone, reference="zero").states
+    for name in analysis.suite:
         assert torch.equal(dense(state, name).change, -dense(state, name).f)
     for nodes in state.errors.values():
         assert torch.equal(nodes.change, -nodes.error)
 
 
-def test_the_patch_reference_needs_a_patch(case):
-    model, suite, prompts, _, _ = case
+def test_the_patch_reference_needs_a_patch(analysis):
+    alone = dataclasses.replace(analysis.prompts, patch=None)
     with pytest.raises(ValueError, match="prompts have no patch"):
-        one_batch(model, suite, dataclasses.replace(prompts, patch=None))
+        _ = analysis.on(alone).states
 
 
-def test_token_nodes_are_the_positions_that_differ(case):
-    _, suite, _, _, state = case
+def test_token_nodes_are_the_positions_that_differ(analysis, state):
     nothing = {site: torch.zeros_like(value) for site, value in state.values.items()}
-    for positions, at in (("keep", 1), ("sum", None)):
-        nodes = node_effects(suite, state, nothing, positions=positions).nodes()
+    for some, at in ((analysis, 1), (summed(analysis), None)):
+        nodes = node_effects(some, state, nothing).nodes()
         assert [n for n in nodes if n.kind == "token"] == [Node("embed", "token", at)]
 
 
 def test_effect_is_positive_when_the_move_raises_the_metric():
     """The sign convention, on a feature whose decoder writes toward the right answer."""
-    model, suite, prompts = toy(), toy_suite("resid_post.2"), toy_prompts(n=1)
-    metric = logit_difference(prompts.answer_ids, prompts.wrong_ids)
-    state = one_batch(model, suite, prompts)
-    gradients = gradients_at_clean(model, suite, state, metric)
-    effects = dict(iter(node_effects(suite, state, gradients, positions="keep")))
+    suite = toy_suite("resid_post.2")
+    analysis = analysis_of(toy(), suite, toy_prompts(n=1))
+    (state,) = analysis.states
+    gradients = gradients_at_clean(analysis, state)
+    effects = dict(iter(node_effects(analysis, state, gradients)))
     change = dense(state, "resid_post.2").change[0, -1]
     i = int(change.abs().argmax())
     effect = effects[Node("resid_post.2", i, 5)]
     slope = float(gradients[Site("resid_post", 2)][0, -1] @ suite[Site("resid_post", 2)].W_dec[i])
     assert effect == pytest.approx(float(change[i]) * slope)
     small = nearer(state, 1e-3)
-    exact = exact_effects(model, suite, small, metric, [Node("resid_post.2", i, 5)])
+    exact = exact_effects(analysis, small, [Node("resid_post.2", i, 5)])
     assert (exact[0, 0] > 0) == (effect > 0)

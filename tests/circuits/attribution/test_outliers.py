@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from circuits.ablation.faithfulness import metric_with
+from circuits.analysis import Analysis
 from circuits.attribution.means import mean_over
 from circuits.attribution.state import batches
 from circuits.discovery.config import DiscoverConfig
@@ -22,7 +23,7 @@ from hooked_qwen.stream import is_outlier_in_prompt
 from hooked_qwen.tokens import Batch
 from saes.nodes import NodeSet
 from tests.circuits.dense import dense, ranking_of
-from tests.conftest import full_suite, padded_on_the_left, toy_hf, toy_prompts
+from tests.conftest import analysis_of, full_suite, padded_on_the_left, toy_hf, toy_prompts
 
 STREAM = Site("resid_post", 1)
 LOUD = 0
@@ -133,24 +134,22 @@ def test_with_everything_ablated_outliers_are_as_they_arrive(case, to):
     """Where the prompts' outliers are known, and where they are told from what arrives."""
     model, suite, prompts = case
     only_here = type(suite)({STREAM: suite[STREAM]}, {})
-    config = DiscoverConfig(positions="sum")
+    analysis = analysis_of(model, only_here, prompts, positions="sum", batch_size=2)
     everything = [Node(str(STREAM), i) for i in range(20)] + [Node(str(STREAM), "error")]
     edit = edits.Ablation(ablated=tuple(everything), to=to)
     with capture(model, {STREAM}) as seen:
         last_logits(model, prompts.clean)
     with (
-        edits.apply(model, only_here, prompts, edit, config=config),
+        edits.apply(analysis, edit),
         capture(model, {STREAM}) as after,
     ):
         told = last_logits(model, prompts.clean)
     assert torch.equal(after[STREAM][:, 0], seen[STREAM][:, 0])
     flat = after[STREAM][:, 1:].reshape(-1, 24)
     torch.testing.assert_close(flat, flat[:1].expand_as(flat))
-    metric = logit_difference(prompts.answer_ids, prompts.wrong_ids)
-    states = list(batches(model, only_here, prompts, reference="patch", batch_size=2))
-    means = mean_over(model, only_here, prompts.patch, by_position=False, batch_size=2)
-    known = metric_with(model, only_here, states, metric, NodeSet.of([]), to, means)
-    torch.testing.assert_close(known, metric(told, torch.arange(3)), atol=1e-5, rtol=1e-5)
+    known = metric_with(analysis, NodeSet.of([]), to)
+    expected = analysis.metric(told, torch.arange(3))
+    torch.testing.assert_close(known, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_loud_padding_is_told_from_loud_tokens_under_an_edit(case):
@@ -162,7 +161,7 @@ def test_loud_padding_is_told_from_loud_tokens_under_an_edit(case):
     metric = logit_difference(prompts.answer_ids, prompts.wrong_ids)
     found = []
     for some in (prompts, wide):
-        with edits.apply(model, suite, some, edits.Ablation(ablated=nodes), config=config):
+        with edits.apply(Analysis.of(model, suite, some, config), edits.Ablation(ablated=nodes)):
             found.append(metric(last_logits(model, some.clean), torch.arange(3)))
     torch.testing.assert_close(found[1], found[0], atol=1e-3, rtol=1e-3)
 
@@ -172,19 +171,19 @@ def test_an_edit_says_how_many_tokens_it_spares(case):
     config = DiscoverConfig(reference="zero", positions="sum")
     everywhere = edits.Ablation(ablated=(Node(str(STREAM), 3), Node(str(STREAM), "error")))
     ranking = ranking_of(suite, [])
-    assert ablate(model, suite, prompts, everywhere, ranking, config=config)["spared"] == 6
+    assert ablate(Analysis.of(model, suite, prompts, config), everywhere, ranking)["spared"] == 6
     config = dataclasses.replace(config, positions="keep")
     at_the_sink = edits.Ablation(ablated=(Node(str(STREAM), 3, 0),))
     with pytest.raises(ValueError, match="stand only on norm outliers"):
-        ablate(model, suite, prompts, at_the_sink, ranking, config=config)
+        ablate(Analysis.of(model, suite, prompts, config), at_the_sink, ranking)
     to_mean = dataclasses.replace(at_the_sink, to="mean")
-    assert ablate(model, suite, prompts, to_mean, ranking, config=config)["spared"] == 0
+    assert ablate(Analysis.of(model, suite, prompts, config), to_mean, ranking)["spared"] == 0
 
 
 def test_a_discovery_counts_the_outliers(case):
     model, suite, prompts = case
     config = DiscoverConfig(reference="zero", nodes=10, estimator="patching", batch_size=2)
-    found = discover(model, suite, prompts, config=config)
+    found = discover(Analysis.of(model, suite, prompts, config))
     assert found.norm_outliers["tokens"] == 18
     assert found.norm_outliers["at"][str(STREAM)] == 3
     moving = {n.position for n, _ in found.ranking if n.site == str(STREAM)}

@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 
+from circuits.analysis import Analysis
 from circuits.attribution.spill import Spill
 from circuits.attribution.state import States, batches
 from circuits.discovery.config import DiscoverConfig
@@ -69,6 +70,8 @@ def test_gradients_that_do_not_fit_are_files_and_come_back_to_the_bit(tmp_path, 
 def test_a_discovery_without_room_is_the_same(monkeypatch):
     model, suite, prompts = toy(dtype=torch.float32), full_suite(), toy_prompts(n=6)
     config = DiscoverConfig(batch_size=2, nodes=20, estimator="ig-inputs")
-    plenty = discover(model, suite, prompts, config=config)
+    plenty = discover(Analysis.of(model, suite, prompts, config))
     monkeypatch.setattr(Suite, "room_for_states", lambda self, otherwise: 0.0)
-    assert as_json(discover(model, suite, prompts, config=config).graph) == as_json(plenty.graph)
+    assert as_json(discover(Analysis.of(model, suite, prompts, config)).graph) == as_json(
+        plenty.graph
+    )

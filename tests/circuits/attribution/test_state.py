@@ -23,7 +23,7 @@ from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site
 from hooked_qwen.tokens import Batch
 from tests.circuits.dense import dense
-from tests.conftest import toy_hf, toy_prompts
+from tests.conftest import analysis_of, toy_hf, toy_prompts
 from tests.saes.formulas import KINDS, encode, suite_of
 
 PLACES = ("attn_out.0", "mlp_in.0-mlp_out.0", "resid_post.0", "mlp_out.1", "resid_post.2")
@@ -164,19 +164,21 @@ CASES = [("double", kind) for kind in KINDS] + [("padded", "topk"), ("padded", "
 of_every_kind = pytest.mark.parametrize(("case", "kind"), CASES, indirect=["case"])
 
 
-def state_of(case, suite, reference, by_position):
-    means, prompts = None, case.prompts
-    if reference == "mean":
-        means = mean_over(case.model, suite, prompts.clean, by_position=by_position, batch_size=2)
-    (state,) = batches(case.model, suite, prompts, reference=reference, batch_size=5, means=means)
-    return state
+def analysed(case, suite, reference, by_position):
+    """An analysis, and the state of its one batch."""
+    positions = "keep" if by_position else "sum"
+    analysis = analysis_of(
+        case.model, suite, case.prompts, reference=reference, positions=positions, batch_size=5
+    )
+    (state,) = analysis.states
+    return analysis, state
 
 
 @pytest.mark.parametrize(("reference", "by_position"), REFERENCES)
 @of_every_kind
 def test_nodes_stand_and_move_as_the_dense_formulas_say(case, kind, reference, by_position):
     suite, prompts = case.suite(kind), case.prompts
-    state = state_of(case, suite, reference, by_position)
+    _, state = analysed(case, suite, reference, by_position)
     mask = prompts.clean.mask
     values, clean = plainly(case.model, suite, prompts.clean)
     patch_values, patch = plainly(case.model, suite, prompts.patch)
@@ -228,7 +230,7 @@ def test_effects_are_moves_times_gradients(case, kind, reference, positions):
     """Of every node that moves and of no other; on each prompt, and summed over them."""
     suite, prompts = case.suite(kind), case.prompts
     by_position = positions == "keep"
-    state = state_of(case, suite, reference, by_position)
+    analysis, state = analysed(case, suite, reference, by_position)
     values, clean = plainly(case.model, suite, prompts.clean)
     patch_values, patch = plainly(case.model, suite, prompts.patch)
     moved = plain_references(clean, patch, prompts.clean.mask, reference, by_position)
@@ -252,7 +254,7 @@ def test_effects_are_moves_times_gradients(case, kind, reference, positions):
         change = patch_values[EMBED] - values[EMBED]
         add("embed", "token", (change * gradients[EMBED]).sum(-1), change.any(-1))
 
-    found = node_effects(suite, state, gradients, positions=positions)
+    found = node_effects(analysis, state, gradients)
     listed = dict(found)
     assert len(listed) == len(found)
     reach = 1e-10 * max(float(gain.abs().max()) for gain in expected.values())
@@ -267,7 +269,7 @@ def test_effects_are_moves_times_gradients(case, kind, reference, positions):
     if case.dtype == torch.float64:
         assert len(listed.keys() ^ totals.keys()) < 0.02 * len(totals)
     some = list(totals)[::7]
-    by_prompt = effects_by_prompt(suite, state, gradients, some)
+    by_prompt = effects_by_prompt(analysis, state, gradients, some)
     gains = torch.stack([expected[node] for node in some]).double()
     torch.testing.assert_close(by_prompt, gains, atol=reach, rtol=0)
 
