@@ -9,24 +9,28 @@ from circuits.ablation import exact_effects, path_patching
 from circuits.ablation.path_patching import exact_edges
 from circuits.attribution.edges import edge_weights
 from circuits.attribution.effects import gradients_at_clean
-from circuits.attribution.state import batches
 from circuits.graph import Node
-from circuits.metrics.metric import logit_difference
 from hooked_qwen.sites import Site
 from saes.dictionary import SparseDictionary
 from saes.suite import Suite
 from tests.circuits.dense import dense, nearer, responding_as_clean
-from tests.conftest import full_suite, padded_on_the_left, toy, toy_hf, toy_prompts, toy_suite
+from tests.conftest import (
+    analysis_of,
+    full_suite,
+    padded_on_the_left,
+    toy,
+    toy_hf,
+    toy_prompts,
+    toy_suite,
+)
 
 LOGIT = Node("logit", "logit")
 
 
 def prepare(suite, n=3, reference="patch"):
-    model, prompts = toy(), toy_prompts(n=n)
-    metric = logit_difference(prompts.answer_ids, prompts.wrong_ids)
-    (state,) = batches(model, suite, prompts, reference=reference, batch_size=n)
-    gradients = gradients_at_clean(model, suite, state, metric)
-    return model, suite, state, gradients, metric
+    analysis = analysis_of(toy(), suite, toy_prompts(n=n), reference=reference)
+    (state,) = analysis.states
+    return analysis, state, gradients_at_clean(analysis, state)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +50,7 @@ def nodes_at(case, site, positions):
         return [Node(site, "token", p) for p in positions]
     found = []
     for p in positions:
-        change = dense(case[2], site).change[:, slice(None) if p is None else [p]]
+        change = dense(case[1], site).change[:, slice(None) if p is None else [p]]
         strongest = change.abs().sum((0, 1)).topk(3).indices.tolist()
         found += [Node(site, i, p) for i in (*strongest, "error")]
     return found
@@ -147,10 +151,10 @@ TYPES = [
 
 
 def agree_with_plain_hooks(case, edges):
-    model, suite, state, gradients, metric = case
-    plain = Plain(suite, state)
-    ours = exact_edges(model, suite, state, gradients, metric, edges).sum(1)
-    expected = [plain.edge(gradients, metric, u, d) for u, d in edges]
+    analysis, state, gradients = case
+    plain = Plain(analysis.suite, state)
+    ours = exact_edges(analysis, state, gradients, edges).sum(1)
+    expected = [plain.edge(gradients, analysis.metric, u, d) for u, d in edges]
     expected = torch.tensor(expected, dtype=torch.float64)
     assert expected.abs().max() > 1e-3, "edges that carry nothing prove nothing"
     torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
@@ -183,8 +187,8 @@ def mixed(case):
 
 def moved_by(case, share):
     """The same case with every move made `share` as large, so that no feature switches."""
-    model, suite, state, gradients, metric = case
-    return model, suite, responding_as_clean(nearer(state, share)), gradients, metric
+    analysis, state, gradients = case
+    return analysis, responding_as_clean(nearer(state, share)), gradients
 
 
 def estimated(case, edges):
@@ -236,7 +240,8 @@ def test_edge_weights_are_exact_along_the_stream(case, source, target):
 def test_a_feature_that_the_move_switches_off_is_read_as_off(case):
     """Moved far along its own encoder row, a feature's edge is minus its activation times its
     gradient, where the first-order weight goes on past zero."""
-    model, suite, state, gradients, metric = case
+    analysis, state, gradients = case
+    suite = analysis.suite
     lower, upper = Site("resid_post", 0), Site("resid_post", 1)
     i = int(dense(state, upper).f[0, 4].argmax())
     push = torch.zeros_like(state.errors[lower].error)
@@ -247,9 +252,9 @@ def test_a_feature_that_the_move_switches_off_is_read_as_off(case):
     edge = (Node("resid_post.0", "error", 4), Node("resid_post.1", i, 4))
     slope = gradients[upper][:, 4] @ suite[upper].W_dec[i]
     expected = -(dense(state, upper).f[:, 4, i] * slope).sum()
-    ours = exact_edges(model, suite, state, gradients, metric, [edge]).sum(1)
+    ours = exact_edges(analysis, state, gradients, [edge]).sum(1)
     torch.testing.assert_close(ours, expected.unsqueeze(0), atol=1e-10, rtol=0)
-    assert estimated((model, suite, state, gradients, metric), [edge]).abs() > 10 * ours.abs()
+    assert estimated((analysis, state, gradients), [edge]).abs() > 10 * ours.abs()
 
 
 def test_neither_order_nor_company_nor_run_size_changes_an_edge(case, monkeypatch):
@@ -266,11 +271,12 @@ def test_neither_order_nor_company_nor_run_size_changes_an_edge(case, monkeypatc
 
 
 def test_batches_of_prompts_stand_side_by_side(case):
-    model, suite, _, _, metric = case
+    whole, *_ = case
+    analysis = analysis_of(whole.model, whole.suite, toy_prompts(n=3), batch_size=2)
     edges, parts = mixed(case), []
-    for state in batches(model, suite, toy_prompts(n=3), reference="patch", batch_size=2):
-        gradients = gradients_at_clean(model, suite, state, metric)
-        parts.append(exact_edges(model, suite, state, gradients, metric, edges))
+    for state in analysis.states:
+        gradients = gradients_at_clean(analysis, state)
+        parts.append(exact_edges(analysis, state, gradients, edges))
     whole = exact_edges(*case, edges)
     torch.testing.assert_close(torch.cat(parts, 1), whole, atol=1e-5, rtol=1e-5)
 
@@ -278,14 +284,13 @@ def test_batches_of_prompts_stand_side_by_side(case):
 def test_padding_changes_no_edge():
     suite, prompts = full_suite(torch.float32), toy_prompts(n=2)
     model = toy(dtype=torch.float32)
-    metric = logit_difference(prompts.answer_ids, prompts.wrong_ids)
-
     results = []
     for version in (prompts, padded_on_the_left(prompts)):
-        (state,) = batches(model, suite, version, reference="patch", batch_size=2)
-        gradients = gradients_at_clean(model, suite, state, metric)
-        edges = [e for e in mixed((model, suite, state)) if e[0].position is None]
-        results.append(exact_edges(model, suite, state, gradients, metric, edges))
+        analysis = analysis_of(model, suite, version)
+        (state,) = analysis.states
+        gradients = gradients_at_clean(analysis, state)
+        edges = [e for e in mixed((analysis, state)) if e[0].position is None]
+        results.append(exact_edges(analysis, state, gradients, edges))
     torch.testing.assert_close(results[0], results[1], atol=1e-4, rtol=1e-3)
 
 
@@ -324,7 +329,7 @@ def test_a_dictionary_on_another_ones_site_reads_what_leaves_it():
     the encoder row, as long as no feature switches."""
     suite = toy_suite("mlp_in.1", "mlp_in.1-mlp_out.1")
     case = moved_by(prepare(suite, n=1), 1e-3)
-    _, _, state, gradients, _ = case
+    _, state, gradients = case
     lower, upper = Site("mlp_in", 1), Site("mlp_out", 1)
     i = int(dense(state, upper).f[0, 4].argmax())
     edge = (Node("mlp_in.1", "error", 4), Node("mlp_out.1", i, 4))
