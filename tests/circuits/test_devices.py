@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from circuits.analysis import Analysis
 from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.sparse_feature import discover
 from circuits.edits import ablation as edits
@@ -48,18 +49,17 @@ def everything(device, config, level):
     suite, prompts = full_suite(dtype=torch.float32), toy_prompts(n=4, length=4)
     if config.positions != "keep":
         prompts = padded_on_the_left(prompts)
-    found = discover(model, suite, prompts, config=config)
+    analysis = Analysis.of(model, suite, prompts, config)
+    found = discover(analysis)
     graph, ranking = found.graph, found.ranking
     checked = VerifyConfig(draws=1, pool=5, level=level)
-    record = verify(
-        model, suite, prompts, graph, ranking, discovered=config, config=checked, held_out=prompts
-    )
+    record = verify(analysis, graph, ranking, config=checked, held_out=prompts)
     nodes = tuple(n for n in ordered(graph) if n.kind == "feature")[:3]
     ablated = []
     for to in ("patch", "mean"):
         edit = edits.Ablation(ablated=nodes, to=to)
-        ablated.append(ablate(model, suite, prompts, edit, ranking, config=config))
-        left = graph_left(model, suite, prompts, edit, graph, config=config)
+        ablated.append(ablate(analysis, edit, ranking))
+        left = graph_left(analysis, edit, graph)
         ablated.append(as_json(left))
     return as_json(graph), record, ablated
 
@@ -117,11 +117,8 @@ def test_the_host_seldom_waits(pretend, tmp_path):
     assert len(prompts) == 40
     config = DiscoverConfig()
     with pretend.watch() as seen:
-        found = discover(model, suite, prompts, config=config)
+        found = discover(Analysis.of(model, suite, prompts, config))
     assert seen.of("sync").total() <= 150
     with pretend.watch() as seen:
-        verify(
-            model, suite, prompts, found.graph, found.ranking,
-            discovered=config, config=VerifyConfig(),
-        )  # fmt: skip
+        verify(Analysis.of(model, suite, prompts, config), found.graph, found.ranking)
     assert seen.of("sync").total() <= 1000

@@ -27,7 +27,6 @@ from circuits.attribution.edges import edge_weights
 from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.ranking import rank_nodes
 from circuits.graph import Node
-from circuits.metrics.metric import logit_difference
 from circuits.prompts import EncodedPrompts, Prompt
 from hooked_qwen.load import hook
 from hooked_qwen.sites import Site
@@ -35,6 +34,7 @@ from hooked_qwen.tokens import Batch
 from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.suite import Suite
 from tests.circuits.dense import dense
+from tests.conftest import analysis_of
 
 SUBJECT, OBJECT = "AB", "CD"
 CLASSES = SUBJECT + OBJECT
@@ -193,21 +193,18 @@ def auroc(scores: dict, true: set) -> float:
 
 
 @pytest.fixture(scope="module")
-def case():
-    prompts = prompt_set()
-    metric = logit_difference(prompts.answer_ids, prompts.wrong_ids)
-    return planted(), dictionaries(), prompts, metric
+def analysis():
+    return analysis_of(planted(), dictionaries(), prompt_set())
 
 
 @pytest.fixture(scope="module")
-def state(case):
-    model, suite, prompts, _ = case
-    (state,) = states_of(model, suite, prompts, DiscoverConfig(), None)
+def state(analysis):
+    (state,) = analysis.states
     return state
 
 
-def effects_of(case, estimator):
-    ranking, _ = rank_nodes(*case, config=DiscoverConfig(estimator=estimator), means=None)
+def effects_of(analysis, estimator):
+    ranking, _ = rank_nodes(analysis.asked(DiscoverConfig(estimator=estimator)))
     return dict(ranking)
 
 
@@ -215,8 +212,8 @@ def feature(values: Tensor, name: str) -> Tensor:
     return values[..., FEATURES.index(name)]
 
 
-def test_the_planted_model_does_its_task(case, state):
-    metric = case[-1]
+def test_the_planted_model_does_its_task(analysis, state):
+    metric = analysis.metric
     assert (metric(state.logits, state.rows) > 2).all()
     assert (metric(state.patch_logits, state.rows) < -2).all()
 
@@ -248,34 +245,33 @@ def test_decoys_move_as_much_as_the_circuit(state):
 
 
 @pytest.mark.parametrize("estimator", ["patching", "ig", "exact"])
-def test_the_true_nodes_come_before_all_others(case, estimator):
-    effects = effects_of(case, estimator)
+def test_the_true_nodes_come_before_all_others(analysis, estimator):
+    effects = effects_of(analysis, estimator)
     assert len(effects) > 10 * len(TRUE_NODES)
     assert auroc(effects, TRUE_NODES) == 1
 
 
 @pytest.mark.parametrize("estimator", ["patching", "ig"])
-def test_the_true_edges_come_before_all_others(case, state, estimator):
+def test_the_true_edges_come_before_all_others(analysis, state, estimator):
     """Edges between all nodes with some effect, by weight and by the oracle."""
-    model, suite, _, metric = case
-    config = DiscoverConfig(estimator=estimator)
-    ranking, (gradients,) = rank_nodes(*case, config=config, means=None)
+    analysis = analysis.asked(DiscoverConfig(estimator=estimator))
+    ranking, (gradients,) = rank_nodes(analysis)
     nodes = [node for node, effect in ranking if abs(effect) > 1e-9]
-    weights = edge_weights(model, suite, state, gradients, metric, nodes)
-    exact = exact_edges(model, suite, state, gradients, metric, list(weights)).sum(1)
+    weights = edge_weights(analysis, state, gradients, nodes)
+    exact = exact_edges(analysis, state, gradients, list(weights)).sum(1)
     assert auroc(dict(zip(weights, exact.tolist(), strict=True)), TRUE_EDGES) == 1
     assert auroc(weights, TRUE_EDGES) == 1
 
 
-def test_nodes_named_true_at_random_do_not_come_first(case):
-    effects = effects_of(case, "patching")
+def test_nodes_named_true_at_random_do_not_come_first(analysis):
+    effects = effects_of(analysis, "patching")
     draw = random.Random(0)
     chance = [auroc(effects, set(draw.sample(list(effects), len(TRUE_NODES)))) for _ in range(20)]
     assert sum(chance) / len(chance) == pytest.approx(0.5, abs=0.1)
     assert max(chance) < 0.9
 
 
-def test_neither_does_the_decoy_circuit(case):
-    effects = effects_of(case, "patching")
+def test_neither_does_the_decoy_circuit(analysis):
+    effects = effects_of(analysis, "patching")
     both = {node: e for node, e in effects.items() if node in TRUE_NODES | DECOY_NODES}
     assert auroc(both, DECOY_NODES) < 0.1

@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 
+from circuits.analysis import Analysis
 from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.sparse_feature import discover
 from circuits.edits.ablate import ablate
@@ -45,9 +46,9 @@ def test_a_circuit_is_found_verified_and_ablated(model_dtype, dtype):
     assert record["nodes"]["n"] > 0
     strongest = tuple(n for n in ordered(found.graph) if n.kind == "feature")[:2]
     edit = Ablation(ablated=strongest, to="zero")
-    result = ablate(model, suite, prompts, edit, found.ranking, config=config)
+    result = ablate(Analysis.of(model, suite, prompts, config), edit, found.ranking)
     assert result["after"] != result["before"]
-    with apply(model, suite, prompts, edit, config=config):
+    with apply(Analysis.of(model, suite, prompts, config), edit):
         assert last_logits(model, prompts.clean).isfinite().all()
     assert suite[MLP].W_dec.dtype == dtype, "the caller's dictionaries stay as they are"
 
@@ -56,7 +57,7 @@ def test_a_circuit_is_found_verified_and_ablated(model_dtype, dtype):
 def test_every_estimator_takes_a_model_in_half_precision(estimator):
     config = DiscoverConfig(nodes=4, estimator=estimator, positions="sum", steps=2)
     model, suite = toy(dtype=torch.bfloat16), toy_suite(*SITES, dtype=torch.float32)
-    found = discover(model, suite, toy_prompts(2, 4), config=config)
+    found = discover(Analysis.of(model, suite, toy_prompts(2, 4), config))
     assert any(effect for _, effect in found.ranking)
 
 
@@ -66,7 +67,7 @@ def test_effects_in_half_precision_are_those_of_the_same_weights_but_for_roundin
     suite, prompts = toy_suite(*SITES, dtype=torch.float32), toy_prompts(2, 4)
     config = DiscoverConfig(nodes=3, positions="sum", steps=2)
     rough, fine = (
-        dict(discover(model, suite, prompts, config=config).ranking) for model in (half, full)
+        dict(discover(Analysis.of(model, suite, prompts, config)).ranking) for model in (half, full)
     )
     both = torch.tensor([[rough.get(node, 0.0), fine[node]] for node in fine])
     assert torch.corrcoef(both.T)[0, 1] > 0.98

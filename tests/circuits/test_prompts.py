@@ -9,6 +9,7 @@ import pytest
 import torch
 from tokenizers.processors import TemplateProcessing
 
+from circuits.analysis import Analysis
 from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.sparse_feature import discover
 from circuits.metrics.answers import clean_logits, metric_of
@@ -182,7 +183,7 @@ def test_a_graph_says_what_stands_before_its_prompts(begins):
     for bos, begin in (("auto", ["?"]), ("never", [])):
         config = DiscoverConfig(nodes=2, bos=bos, estimator="patching")
         encoded = encode_prompts([prompt], begins, positions="keep", bos=bos)
-        meta = discover(model, suite, encoded, config=config).graph.graph
+        meta = discover(Analysis.of(model, suite, encoded, config)).graph.graph
         assert (meta["bos"], meta["begins_with"]) == (bos, begin)
 
 

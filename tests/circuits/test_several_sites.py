@@ -9,6 +9,7 @@ import torch
 
 from circuits.ablation.exact_effects import exact_effects
 from circuits.ablation.path_patching import exact_edges
+from circuits.analysis import Analysis
 from circuits.attribution.edges import edge_weights
 from circuits.attribution.effects import effects_by_prompt, gradients_at_clean
 from circuits.discovery.config import DiscoverConfig
@@ -18,7 +19,6 @@ from circuits.edits.ablate import ablate
 from circuits.edits.ablation import Ablation
 from circuits.edits.edited import graph_left
 from circuits.graph import as_json
-from circuits.metrics.answers import metric_of
 from circuits.metrics.readout import Readout
 from circuits.verification.verify import VerifyConfig, verify
 from hooked_qwen.load import hook
@@ -77,7 +77,7 @@ def crosscoder(width):
 
 
 @pytest.fixture(scope="module", params=["cross-layer transcoders", "crosscoder"])
-def case(request):
+def analysis(request):
     hf = toy_hf()
     width = hf.config.hidden_size
     for layer in hf.model.layers:
@@ -103,13 +103,11 @@ def case(request):
         edge_threshold=0.0,
         batch_size=3,
     )
-    prompts = toy_prompts(n=4)
-    metric = metric_of(config.metric, model, prompts, suite)
-    return model, suite, prompts, metric, config
+    return Analysis.of(model, suite, toy_prompts(n=4), config)
 
 
-def test_names_and_sites(case):
-    _, suite, *_ = case
+def test_names_and_sites(analysis):
+    suite = analysis.suite
     assert list(suite) in (
         ["clt.0", "resid_post.0", "clt.1", "clt.2"],
         ["crosscoder.0-1", "attn_out.2"],
@@ -119,70 +117,64 @@ def test_names_and_sites(case):
     assert len(suite.writes_of(name)) > 1
 
 
-def test_estimates_are_exact(case):
-    model, suite, prompts, metric, config = case
-    ranking, _ = rank_nodes(model, suite, prompts, metric, config=config, means=None)
+def test_estimates_are_exact(analysis):
+    ranking, _ = rank_nodes(analysis)
     nodes = ranking.nodes()
     assert {n.kind for n in nodes} == {"feature", "error", "token"}
-    for state in states_of(model, suite, prompts, config, None):
-        g = gradients_at_clean(model, suite, state, metric)
-        exact = exact_effects(model, suite, state, metric, nodes)
+    for state in analysis.states:
+        g = gradients_at_clean(analysis, state)
+        exact = exact_effects(analysis, state, nodes)
         assert exact.abs().max() > 0.1
-        torch.testing.assert_close(effects_by_prompt(suite, state, g, nodes), exact, **EXACT)
+        torch.testing.assert_close(effects_by_prompt(analysis, state, g, nodes), exact, **EXACT)
 
 
-def test_edges_equal_path_patching_and_add_up(case):
-    model, suite, prompts, metric, config = case
-    (state, *_) = states_of(model, suite, prompts, config, None)
-    nodes = rank_nodes(model, suite, prompts, metric, config=config, means=None)[0].nodes()
-    g = gradients_at_clean(model, suite, state, metric)
-    weights = edge_weights(model, suite, state, g, metric, nodes)
+def test_edges_equal_path_patching_and_add_up(analysis):
+    state, suite = analysis.states[0], analysis.suite
+    nodes = rank_nodes(analysis)[0].nodes()
+    g = gradients_at_clean(analysis, state)
+    weights = edge_weights(analysis, state, g, nodes)
     edges = list(weights)
     assert len({u.site for u, _ in edges}) > 2
-    exact = exact_edges(model, suite, state, g, metric, edges).sum(1)
+    exact = exact_edges(analysis, state, g, edges).sum(1)
     found = torch.tensor([weights[edge] for edge in edges], dtype=torch.float64)
     torch.testing.assert_close(found, exact, **EXACT)
     # Into the last dictionary nothing but edges of the graph carries a change.
     last = list(suite)[-1]
-    effects = dict(zip(nodes, effects_by_prompt(suite, state, g, nodes).sum(1), strict=True))
+    effects = dict(zip(nodes, effects_by_prompt(analysis, state, g, nodes).sum(1), strict=True))
     for node in (n for n in nodes if n.site == last and n.kind == "feature"):
         into = sum(w for (_, target), w in weights.items() if target == node)
         assert into == pytest.approx(float(effects[node]), abs=1e-10)
 
 
-def test_a_graph_is_found_and_checked(case):
-    model, suite, prompts, _, config = case
-    discovery = discover(model, suite, prompts, config=config)
+def test_a_graph_is_found_and_checked(analysis):
+    discovery = discover(analysis)
     graph = discovery.graph
-    record = verify(
-        model, suite, prompts, graph, discovery.ranking, discovered=config,
-        config=VerifyConfig(to="patch", draws=1),
-    )  # fmt: skip
+    check = VerifyConfig(to="patch", draws=1)
+    record = verify(analysis, graph, discovery.ranking, config=check)
     assert record["nodes"]["slope"] == pytest.approx(1.0, abs=1e-6)
     assert record["edges"]["all"]["slope"] == pytest.approx(1.0, abs=1e-6)
     # All nodes are kept at the last size.
     assert record["curves"]["rows"]["circuit"]["faithfulness"][-1] == pytest.approx(1.0)
     assert record["curves"]["empty"] == pytest.approx(graph.graph["patch_metric"], abs=1e-5)
     names = {node["site"] for node in as_json(graph)["nodes"]}
-    assert set(suite) - {"attn_out.2"} <= names
+    assert set(analysis.suite) - {"attn_out.2"} <= names
 
 
-def test_features_are_cut_out(case):
+def test_features_are_cut_out(analysis):
     """Set to zero, features take away just what they wrote."""
-    model, suite, prompts, metric, config = case
-    (state, *_) = states_of(model, suite, prompts, config, None)
-    discovery = discover(model, suite, prompts, config=config)
+    state, suite, config = analysis.states[0], analysis.suite, analysis.config
+    discovery = discover(analysis)
     name = next(iter(suite))
     nodes = (Node(name, 1), Node(name, 4, 3))
     edit = Ablation(ablated=nodes, to="zero")
-    result = ablate(model, suite, prompts, edit, discovery.ranking, config=config)
+    result = ablate(analysis, edit, discovery.ranking)
     dictionary = suite[name]
     gain = sum(part @ config.metric.direction
                for part in dictionary.by_site(dictionary.W_dec).values())  # fmt: skip
-    for row, before in zip(result["prompts"][:3], metric.clean[:3].tolist(), strict=True):
+    for row, before in zip(result["prompts"][:3], analysis.metric.clean[:3].tolist(), strict=True):
         f = state.features[name].f.dense()[int(result["prompts"].index(row))]
         lost = float(f[CHANGED, 1] * gain[1])
         assert row["before"] == pytest.approx(before, abs=1e-5)
         assert row["after"] == pytest.approx(before - lost, abs=1e-4)
-    left = graph_left(model, suite, prompts, edit, discovery.graph, config=config)
+    left = graph_left(analysis, edit, discovery.graph)
     assert all(left.nodes[n].get("ablated") == "zero" for n in left if n[:2] == (name, 1))

@@ -6,6 +6,8 @@ import json
 import pytest
 import torch
 
+from circuits.analysis import Analysis
+from circuits.attribution.estimators import ESTIMATORS, Estimator
 from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.resume import UNFINISHED, Parts, close_parts, open_parts
 from circuits.discovery.sparse_feature import discover
@@ -44,13 +46,13 @@ def case():
 def test_a_run_that_goes_on_ends_in_the_same_graph(case, tmp_path, estimator, what, done):
     model, suite, prompts = case
     config = dataclasses.replace(CONFIG, estimator=estimator)
-    whole = discover(model, suite, prompts, config=config)
+    whole = discover(Analysis.of(model, suite, prompts, config))
     parts = Parts(tmp_path)
     with pytest.raises(CutError):
-        discover(model, suite, prompts, config=config, parts=parts, report=cut_at(what, done))
+        discover(Analysis.of(model, suite, prompts, config), parts=parts, report=cut_at(what, done))
     files = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     assert files
-    found = discover(model, suite, prompts, config=config, parts=parts)
+    found = discover(Analysis.of(model, suite, prompts, config), parts=parts)
     assert json.dumps(as_json(found.graph)) == json.dumps(as_json(whole.graph))
     assert found.ranking == whole.ranking
     assert {name: (tmp_path / name).stat().st_mtime_ns for name in files} == files
@@ -59,14 +61,14 @@ def test_a_run_that_goes_on_ends_in_the_same_graph(case, tmp_path, estimator, wh
 def test_what_is_kept_is_not_done_again(case, tmp_path, monkeypatch):
     model, suite, prompts = case
     parts = Parts(tmp_path)
-    whole = discover(model, suite, prompts, config=CONFIG, parts=parts)
+    whole = discover(Analysis.of(model, suite, prompts, CONFIG), parts=parts)
 
     def never(*args, **kwargs):
         raise AssertionError("done again")
 
-    monkeypatch.setattr("circuits.discovery.ranking.gradients_of", never)
+    monkeypatch.setitem(ESTIMATORS, CONFIG.estimator, Estimator(estimate=never))
     monkeypatch.setattr("circuits.discovery.sparse_feature.edge_weights", never)
-    again = discover(model, suite, prompts, config=CONFIG, parts=parts)
+    again = discover(Analysis.of(model, suite, prompts, CONFIG), parts=parts)
     assert as_json(again.graph) == as_json(whole.graph)
 
 

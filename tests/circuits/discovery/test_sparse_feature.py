@@ -8,18 +8,19 @@ import pytest
 import torch
 
 from circuits.ablation.faithfulness import Measured
+from circuits.analysis import Analysis
 from circuits.discovery.choice import SPARE
 from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.sparse_feature import discover
 from circuits.graph import Node, as_json
-from circuits.metrics.answers import metric_of
 from circuits.prompts import EncodedPrompts
 from circuits.verification.estimator_agreement import agreement
-from circuits.verification.faithfulness_curves import Scale, Setting, areas, what_each_adds
+from circuits.verification.faithfulness_curves import Scale, areas, what_each_adds
 from circuits.verification.verify import VerifyConfig, verify
 from hooked_qwen.tokens import Batch
 from saes.nodes import NodeSet
 from tests.conftest import (
+    analysis_of,
     found_and_verified,
     full_suite,
     padded_on_the_left,
@@ -54,12 +55,14 @@ def shuffled(prompts: EncodedPrompts, order: list[int]) -> EncodedPrompts:
 def test_batch_size_and_prompt_order_change_nothing(case, estimator):
     model, suite, prompts = case
     config = DiscoverConfig(estimator=estimator, nodes=25, batch_size=5, steps=3)
-    first = discover(model, suite, prompts, config=config).graph
+    first = discover(Analysis.of(model, suite, prompts, config)).graph
     other = discover(
-        model,
-        suite,
-        shuffled(prompts, [3, 1, 4, 0, 2]),
-        config=dataclasses.replace(config, batch_size=2),
+        Analysis.of(
+            model,
+            suite,
+            shuffled(prompts, [3, 1, 4, 0, 2]),
+            dataclasses.replace(config, batch_size=2),
+        )
     ).graph
     assert set(first) == set(other)
     for node in first:
@@ -71,13 +74,13 @@ def test_batch_size_and_prompt_order_change_nothing(case, estimator):
 def test_the_same_call_gives_the_same_file(case):
     model, suite, prompts = case
     config = DiscoverConfig(nodes=20, steps=2)
-    first, second = (discover(model, suite, prompts, config=config) for _ in range(2))
+    first, second = (discover(Analysis.of(model, suite, prompts, config)) for _ in range(2))
     assert as_json(first.graph) == as_json(second.graph)
 
 
 def test_as_many_nodes_as_asked_are_kept_beside_the_inputs_and_the_output(case):
     model, suite, prompts = case
-    found = discover(model, suite, prompts, config=DiscoverConfig(nodes=20, steps=2))
+    found = discover(analysis_of(model, suite, prompts, nodes=20, steps=2))
     kinds = [data["kind"] for _, data in found.graph.nodes(data=True)]
     assert sum(k in ("feature", "error") for k in kinds) == 20
     assert kinds.count("token") == 1
@@ -90,7 +93,7 @@ def test_as_many_nodes_as_asked_are_kept_beside_the_inputs_and_the_output(case):
 def test_every_node_lies_between_the_inputs_and_the_output(case, floor):
     model, suite, prompts = case
     config = DiscoverConfig(nodes=20, steps=2, edge_threshold=floor)
-    graph = discover(model, suite, prompts, config=config).graph
+    graph = discover(Analysis.of(model, suite, prompts, config)).graph
     (output,) = (n for n in graph if n.kind == "logit")
     tokens = {n for n in graph if n.kind == "token"}
     assert nx.ancestors(graph, output) == set(graph) - {output}
@@ -100,9 +103,9 @@ def test_every_node_lies_between_the_inputs_and_the_output(case, floor):
 def test_edges_run_upward_and_only_what_connects_a_node_is_weak(case):
     model, suite, prompts = case
     loose = DiscoverConfig(nodes=30, steps=2, edge_threshold=0.0)
-    all_edges = discover(model, suite, prompts, config=loose).graph
+    all_edges = discover(Analysis.of(model, suite, prompts, loose)).graph
     tight = dataclasses.replace(loose, edge_threshold=0.3)
-    few = discover(model, suite, prompts, config=tight).graph
+    few = discover(Analysis.of(model, suite, prompts, tight)).graph
     assert 0 < few.number_of_edges() < all_edges.number_of_edges()
     strongest = max(abs(e) for n, e in few.nodes(data="effect") if n.kind in ("feature", "error"))
     for source, target, weight in few.edges(data="weight"):
@@ -120,7 +123,7 @@ def test_without_a_patch_the_reference_is_zero_or_the_mean(case):
     unpaired = dataclasses.replace(prompts, patch=None)
     for reference in ("zero", "mean"):
         config = DiscoverConfig(estimator="patching", reference=reference, nodes=5)
-        graph = discover(model, suite, unpaired, config=config).graph
+        graph = discover(Analysis.of(model, suite, unpaired, config)).graph
         assert graph.graph["patch_metric"] is None
         assert sum(n.kind in ("feature", "error") for n in graph) == 5
 
@@ -189,11 +192,9 @@ def test_areas_of_known_curves():
 
 def test_what_a_node_adds_is_what_the_circuit_loses_without_it(case):
     model, suite, prompts = case
-    config = DiscoverConfig(estimator="patching", nodes=5)
-    found = discover(model, suite, prompts, config=config)
-    metric = metric_of("logit-difference", model, prompts)
-    setting = Setting(model=model, metric=metric, prompts=prompts, to="mean", discovered=config)
-    scale = Scale.of(setting, suite)
+    analysis = analysis_of(model, suite, prompts, estimator="patching", nodes=5)
+    found = discover(analysis)
+    scale = Scale.of(analysis, "mean")
     nodes = [n for n in found.graph if n.kind in ("feature", "error")]
     added = what_each_adds(scale, nodes)
     (whole,) = scale.faithfulness([NodeSet.of(nodes)]).values
@@ -208,12 +209,12 @@ def test_what_a_node_adds_is_what_the_circuit_loses_without_it(case):
 @pytest.mark.parametrize("share", [0.5, 0.8])
 def test_a_graph_asked_to_be_faithful_is_so_as_it_stands(case, share):
     model, suite, prompts = case
-    config = DiscoverConfig(estimator="patching", nodes=40, faithfulness=share)
-    found = discover(model, suite, prompts, config=config)
-    metric = metric_of("logit-difference", model, prompts)
-    setting = Setting(model=model, metric=metric, prompts=prompts, to="mean", discovered=config)
+    analysis = analysis_of(
+        model, suite, prompts, estimator="patching", nodes=40, faithfulness=share
+    )
+    found = discover(analysis)
     kept = [n for n in found.graph if n.kind in ("feature", "error")]
-    assert Scale.of(setting, suite).faithfulness([NodeSet.of(kept)]).values >= share
+    assert Scale.of(analysis, "mean").faithfulness([NodeSet.of(kept)]).values >= share
     assert len(kept) < 40
     inner = nx.ancestors(found.graph, next(n for n in found.graph if n.kind == "logit"))
     assert set(kept) <= inner
@@ -246,23 +247,18 @@ def test_exact_effects_come_with_edges_of_a_divergence_too(case):
 
 def test_nodes_that_were_not_moved_to_a_patch_cannot_be_ablated_to_it(case):
     model, suite, prompts = case
-    config = DiscoverConfig(estimator="patching", reference="zero", nodes=5)
-    found = discover(model, suite, prompts, config=config)
+    analysis = analysis_of(model, suite, prompts, estimator="patching", reference="zero", nodes=5)
+    found = discover(analysis)
     with pytest.raises(ValueError, match="moved to zero in this run, not to a patch"):
-        verify(
-            model, suite, prompts, found.graph, found.ranking,
-            discovered=config, config=VerifyConfig(to="patch"),
-        )  # fmt: skip
+        verify(analysis, found.graph, found.ranking, config=VerifyConfig(to="patch"))
 
 
 def test_a_circuit_is_held_against_prompts_it_was_not_found_on(case):
     model, suite, prompts = case
-    config = DiscoverConfig(estimator="patching", nodes=10)
-    found = discover(model, suite, prompts, config=config)
-    check = partial(
-        verify, model, suite, prompts, found.graph, found.ranking,
-        discovered=config, config=VerifyConfig(level="quick"),
-    )  # fmt: skip
+    analysis = analysis_of(model, suite, prompts, estimator="patching", nodes=10)
+    found = discover(analysis)
+    quick = VerifyConfig(level="quick")
+    check = partial(verify, analysis, found.graph, found.ranking, config=quick)
     same = check(held_out=prompts)
     rows = same["curves"]["rows"]
     for name, row in same["held_out"]["rows"].items():
@@ -300,7 +296,7 @@ def test_prompts_lined_up_at_their_ends_have_the_nodes_of_both():
     expected: dict[Node, float] = {}
     for prompts, shift in ((long, 0), (short, 2)):
         ranking = discover(
-            model, suite, prompts, config=dataclasses.replace(config, positions="keep")
+            Analysis.of(model, suite, prompts, dataclasses.replace(config, positions="keep"))
         ).ranking
         for node, effect in ranking:
             key = node._replace(position=node.position + shift)
@@ -316,7 +312,7 @@ def test_prompts_lined_up_at_their_ends_have_the_nodes_of_both():
 def test_summed_positions_give_nodes_without_positions(case):
     model, suite, prompts = case
     config = DiscoverConfig(estimator="patching", positions="sum", nodes=10)
-    graph = discover(model, suite, prompts, config=config).graph
+    graph = discover(Analysis.of(model, suite, prompts, config)).graph
     assert all(node.position is None for node in graph)
     assert Node("embed", "token") in graph
 
@@ -325,10 +321,9 @@ def test_summed_effects_are_the_sum_over_kept_positions():
     model, suite, prompts = toy(), toy_suite("mlp_out.1", "resid_post.1"), toy_prompts(n=3)
     kept, summed = (
         discover(
-            model,
-            suite,
-            prompts,
-            config=DiscoverConfig(estimator="patching", positions=positions, nodes=1000),
+            analysis_of(
+                model, suite, prompts, estimator="patching", positions=positions, nodes=1000
+            )
         )
         for positions in ("keep", "sum")
     )

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from circuits.analysis import Analysis
 from circuits.cli import tables
 from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.prune import by_influence, connected, share_of_influence, unconnected
@@ -41,7 +42,7 @@ def test_nodes_that_were_asked_for_and_are_not_there_are_accounted_for(case, pri
     """Every node considered is in the graph or has a reason, and the terminal and page say so."""
     model, suite, prompts = case
     config = DiscoverConfig(estimator="patching", nodes=5000)
-    found = discover(model, suite, prompts, config=config)
+    found = discover(Analysis.of(model, suite, prompts, config))
     meta = found.graph.graph
     kept = len(features_of(found.graph))
     assert meta["nodes_kept"] == kept < meta["nodes_considered"]
@@ -58,10 +59,10 @@ def test_nodes_that_were_asked_for_and_are_not_there_are_accounted_for(case, pri
 def test_a_threshold_says_how_many_it_left_out(case):
     model, suite, prompts = case
     config = DiscoverConfig(estimator="patching", nodes=60)
-    strengths = [abs(e) for n, e in discover(model, suite, prompts, config=config).ranking
+    strengths = [abs(e) for n, e in discover(Analysis.of(model, suite, prompts, config)).ranking
                  if n.kind != "token"][:80]  # fmt: skip
     config = dataclasses.replace(config, threshold=sorted(strengths)[30])
-    meta = discover(model, suite, prompts, config=config).graph.graph
+    meta = discover(Analysis.of(model, suite, prompts, config)).graph.graph
     assert meta["left_out"]["below_threshold"] == 30
     (notice,) = [n for n in meta["notices"] if "asked for" in n]
     assert "of the 80 strongest, 30 below the threshold" in notice
@@ -70,7 +71,7 @@ def test_a_threshold_says_how_many_it_left_out(case):
 def test_all_that_were_asked_for_need_no_word(case):
     model, suite, prompts = case
     config = DiscoverConfig(estimator="patching", nodes=20)
-    meta = discover(model, suite, prompts, config=config).graph.graph
+    meta = discover(Analysis.of(model, suite, prompts, config)).graph.graph
     assert meta["nodes_kept"] == 20
     assert not [n for n in meta["notices"] if "asked for" in n or "no path" in n]
     assert meta["nodes_unconnected"] == 0
@@ -79,7 +80,7 @@ def test_all_that_were_asked_for_need_no_word(case):
 def test_a_graph_too_small_to_be_connected_says_so(case):
     model, suite, prompts = case
     config = DiscoverConfig(estimator="patching", nodes=2)
-    found = discover(model, suite, prompts, config=config)
+    found = discover(Analysis.of(model, suite, prompts, config))
     meta = found.graph.graph
     assert meta["nodes_unconnected"] > 0
     alone = f"{meta['nodes_unconnected']} of the 2 nodes lie on no path from the tokens"
@@ -116,7 +117,7 @@ def test_a_share_of_influence_holds_after_the_path_rule():
 def test_influence_reached_is_recorded(case, share):
     model, suite, prompts = case
     config = DiscoverConfig(estimator="patching", nodes=40, influence=share)
-    meta = discover(model, suite, prompts, config=config).graph.graph
+    meta = discover(Analysis.of(model, suite, prompts, config)).graph.graph
     short = [n for n in meta["notices"] if "of the influence" in n]
     assert bool(short) == (meta["influence_reached"] < share)
     assert meta["influence"] == share
@@ -150,7 +151,7 @@ def test_a_random_model_does_no_task_and_terminal_file_and_page_say_so(case, pri
     metas = []
     for some in (prompts, swapped):
         config = DiscoverConfig(estimator="patching", nodes=10)
-        found = discover(model, suite, some, config=config)
+        found = discover(Analysis.of(model, suite, some, config))
         metas.append(found.graph.graph)
         tables.discovery_summary(found.graph)
     worse = min(metas, key=lambda meta: meta["accuracy"])

@@ -5,12 +5,13 @@ import dataclasses
 import pytest
 import torch
 
+from circuits.analysis import Analysis
 from circuits.discovery.config import DiscoverConfig
 from circuits.edits import ablation as edits
 from circuits.graph import Node
 from hooked_qwen.load import hook
 from hooked_qwen.tokens import Batch, pad_left
-from tests.conftest import VOCABULARY, toy_hf, toy_prompts, toy_suite, toy_tokenizer
+from tests.conftest import VOCABULARY, analysis_of, toy_hf, toy_prompts, toy_suite, toy_tokenizer
 
 STEPS = 30
 WIDTH = 6
@@ -140,7 +141,7 @@ def test_generation_under_an_edit_equals_plain_hugging_face_hooks(case, position
     assert expected[0] != greedy(hf, dictionaries, [], values, TEXTS[0], positions)
     edit, config = edits.Ablation(ablated=tuple(nodes), to=to), DiscoverConfig(positions=positions)
     batch = pad_left(TEXTS, 0)
-    with edits.apply(model, suite, prompts, edit, config=config):
+    with edits.apply(Analysis.of(model, suite, prompts, config), edit):
         for cached in (True, False):
             found = model.original_model.generate(
                 batch.tokens,
@@ -175,7 +176,7 @@ def test_a_position_that_no_text_reaches_is_no_silent_edit(case):
     config = DiscoverConfig(positions="keep")
     with (
         pytest.raises(RuntimeError, match="mlp_out.0/3@4 never edited: no text"),
-        edits.apply(model, suite, of_one_length(prompts), edit, config=config),
+        edits.apply(Analysis.of(model, suite, of_one_length(prompts), config), edit),
     ):
         model.original_model(torch.tensor([[1, 2, 3]]))
 
@@ -184,7 +185,7 @@ def test_a_position_that_no_text_reaches_is_no_silent_edit(case):
 def test_a_position_that_the_prompts_do_not_have_is_refused(case, positions, message):
     model, suite, prompts = case
     edit = edits.Ablation(ablated=(Node("mlp_out.0", 3, 6),))
-    context = edits.apply(model, suite, prompts, edit, config=DiscoverConfig(positions=positions))
+    context = edits.apply(analysis_of(model, suite, prompts, positions=positions), edit)
     with pytest.raises(ValueError, match=message), context:
         pass
 
@@ -195,10 +196,10 @@ def test_hooks_are_gone_after_an_edit_and_after_an_error_in_it(case):
     before = model.original_model(tokens).logits
     edit = edits.Ablation(ablated=(Node("mlp_out.0", "error"),))
     config = DiscoverConfig(positions="sum")
-    with edits.apply(model, suite, prompts, edit, config=config):
+    with edits.apply(Analysis.of(model, suite, prompts, config), edit):
         assert not torch.equal(model.original_model(tokens).logits, before)
     assert torch.equal(model.original_model(tokens).logits, before)
-    context = edits.apply(model, suite, prompts, edit, config=config)
+    context = edits.apply(Analysis.of(model, suite, prompts, config), edit)
     with pytest.raises(IndexError), context:
         model.original_model(torch.tensor([[VOCABULARY]]))
     assert torch.equal(model.original_model(tokens).logits, before)

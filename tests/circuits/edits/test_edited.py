@@ -9,7 +9,6 @@ from circuits.ablation.exact_effects import exact_effects
 from circuits.ablation.path_patching import exact_edges
 from circuits.attribution.edges import edge_weights
 from circuits.attribution.effects import gradients_at_clean
-from circuits.attribution.state import batches
 from circuits.comparison import differences
 from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.sparse_feature import discover
@@ -17,35 +16,32 @@ from circuits.edits.ablate import ablate
 from circuits.edits.ablation import Ablation
 from circuits.edits.edited import edited_states, graph_left
 from circuits.graph import Node, as_json
-from circuits.metrics.metric import logit_difference
 from hooked_qwen.forward import last_logits
 from hooked_qwen.hooks import intervene
 from hooked_qwen.sites import Site
 from tests.circuits.dense import dense, nearer, ranking_of, responding_as_clean
-from tests.conftest import full_suite, toy, toy_hf, toy_prompts
+from tests.conftest import analysis_of, full_suite, toy, toy_hf, toy_prompts
 
 STREAM = Site("resid_post", 1)
 CUT = (Node("resid_post.1", 4), Node("mlp_out.1", 7), Node("resid_post.0", 2, 1))
 
 
 @pytest.fixture(scope="module")
-def case():
-    model, suite, prompts = toy(), full_suite(), toy_prompts(n=4)
-    return model, suite, prompts, logit_difference(prompts.answer_ids, prompts.wrong_ids)
+def analysis():
+    return analysis_of(toy(), full_suite(), toy_prompts(n=4))
 
 
-def active(case, n=3):
+def active(analysis, n=3):
     """The strongest features of the stream on the prompts, at every position."""
-    model, suite, prompts, _ = case
-    (state,) = batches(model, suite, prompts, reference="patch", batch_size=4)
+    (state,) = analysis.states
     strongest = dense(state, STREAM).change.abs().sum((0, 1)).topk(n).indices
     return tuple(Node(str(STREAM), i) for i in strongest.tolist())
 
 
-def plain_logits(case, nodes, to):
+def plain_logits(analysis, nodes, to):
     """Hugging Face's model with hooks that set the features of the stream after layer 1."""
-    _, suite, prompts, _ = case
-    hf, dictionary = toy_hf(), suite[STREAM]
+    prompts = analysis.prompts
+    hf, dictionary = toy_hf(), analysis.suite[STREAM]
     chosen = [int(n.feature) for n in nodes]
 
     def encode(x):
@@ -78,40 +74,37 @@ def plain_logits(case, nodes, to):
 
 
 @pytest.mark.parametrize("to", ["zero", "mean", "patch"])
-def test_prompts_run_as_plain_hooks_run_them(case, to):
+def test_prompts_run_as_plain_hooks_run_them(analysis, to):
     """To the patch: each prompt has its own patch's values, not a mean of them."""
-    model, suite, prompts, _ = case
-    nodes = active(case)
-    config = DiscoverConfig(batch_size=3)
-    edit = Ablation(ablated=nodes, to=to)
-    states = edited_states(model, suite, prompts, edit, config=config)
-    expected = plain_logits(case, nodes, to)
+    nodes = active(analysis)
+    edit, before = Ablation(ablated=nodes, to=to), discover_graph(analysis)
+    expected = plain_logits(analysis, nodes, to)
+    analysis = analysis_of(analysis.model, analysis.suite, analysis.prompts, batch_size=3)
+    states = edited_states(analysis, edit)
     found = torch.cat([state.logits for state in states])
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
-    left = graph_left(model, suite, prompts, edit, discover_graph(case), config=config)
-    after = ablate(model, suite, prompts, edit, ranking_of(suite, []), config=config)["after"]
+    left = graph_left(analysis, edit, before)
+    after = ablate(analysis, edit, ranking_of(analysis.suite, []))["after"]
     assert left.graph["clean_metric"] == pytest.approx(after, abs=1e-5)
     assert left.graph["ablation"] == {"to": to, "features": [str(n) for n in nodes]}
 
 
-def discover_graph(case, **options):
-    model, suite, prompts, _ = case
-    config = DiscoverConfig(estimator="patching", nodes=40, **options)
-    return discover(model, suite, prompts, config=config).graph
+def discover_graph(analysis):
+    config = DiscoverConfig(estimator="patching", nodes=40)
+    return discover(analysis.asked(config)).graph
 
 
 @pytest.mark.parametrize("to", ["zero", "mean", "patch"])
 @pytest.mark.parametrize("estimator", ["patching", "ig", "ig-inputs", "exact"])
-def test_an_ablated_node_has_no_effect_and_is_marked(case, to, estimator):
-    model, suite, prompts, _ = case
-    before = discover_graph(case)
+def test_an_ablated_node_has_no_effect_and_is_marked(analysis, to, estimator):
+    before = discover_graph(analysis)
     cut = tuple(n for n in before if n.kind == "feature")[:4] + CUT
-    config = DiscoverConfig(estimator=estimator, nodes=30, steps=2)
+    analysis = analysis.asked(DiscoverConfig(estimator=estimator, nodes=30, steps=2))
     edit = Ablation(ablated=cut, to=to)
-    states = edited_states(model, suite, prompts, edit, config=config)
-    found = discover(model, suite, prompts, config=config, states=states)
+    states = edited_states(analysis, edit)
+    found = discover(dataclasses.replace(analysis, edited=states))
     assert not any(edit.ablates(node) for node, _ in found.ranking)
-    left = graph_left(model, suite, prompts, edit, before, config=config)
+    left = graph_left(analysis, edit, before)
     for node in before:
         if edit.ablates(node):
             data = left.nodes[node]
@@ -121,12 +114,11 @@ def test_an_ablated_node_has_no_effect_and_is_marked(case, to, estimator):
     assert as_json(left)["nodes"]
 
 
-def test_what_stands_at_a_cut_site_is_what_arrives_less_what_is_cut(case):
+def test_what_stands_at_a_cut_site_is_what_arrives_less_what_is_cut(analysis):
     """Features that encoding the edited tensor again would turn on are off."""
-    model, suite, prompts, _ = case
-    (plain,) = batches(model, suite, prompts, reference="patch", batch_size=4)
-    edit = Ablation(ablated=active(case))
-    (state,) = edited_states(model, suite, prompts, edit, config=DiscoverConfig())
+    (plain,), suite = analysis.states, analysis.suite
+    edit = Ablation(ablated=active(analysis))
+    (state,) = edited_states(analysis, edit)
     nodes, before, dictionary = state.features[str(STREAM)].f, dense(plain, STREAM), suite[STREAM]
     cut = [int(n.feature) for n in edit.ablated]
     expected = before.f.clone()
@@ -140,13 +132,13 @@ def test_what_stands_at_a_cut_site_is_what_arrives_less_what_is_cut(case):
 
 
 @pytest.mark.parametrize("to", ["zero", "patch"])
-def test_effects_in_the_edited_model_are_exact(case, to):
+def test_effects_in_the_edited_model_are_exact(analysis, to):
     """By plain runs of the whole model under the edit, with one node of another site moved."""
-    model, suite, prompts, metric = case
-    edit = Ablation(ablated=active(case), to=to)
-    (state,) = edited_states(model, suite, prompts, edit, config=DiscoverConfig())
+    model, prompts, metric = analysis.model, analysis.prompts, analysis.metric
+    edit = Ablation(ablated=active(analysis), to=to)
+    (state,) = edited_states(analysis, edit)
     nodes = [Node("attn_out.0", "error", 2), Node("mlp_out.2", "error", 5)]
-    found = exact_effects(model, suite, state, metric, nodes)
+    found = exact_effects(analysis, state, nodes)
     for node, effects in zip(nodes, found, strict=True):
         site, at = Site.parse(node.site), node.position
         value = state.values[site].clone()
@@ -157,26 +149,25 @@ def test_effects_in_the_edited_model_are_exact(case, to):
         torch.testing.assert_close(effects, gap.double(), atol=1e-6, rtol=0)
 
 
-def test_edges_in_the_edited_model_agree_with_path_patching_on_small_moves(case):
+def test_edges_in_the_edited_model_agree_with_path_patching_on_small_moves(analysis):
     """Into features and errors of the cut site too, which read what arrives before the cut."""
-    model, suite, prompts, metric = case
-    edit = Ablation(ablated=active(case))
-    (state,) = edited_states(model, suite, prompts, edit, config=DiscoverConfig())
+    edit = Ablation(ablated=active(analysis))
+    (state,) = edited_states(analysis, edit)
     state = responding_as_clean(nearer(state, 1e-4))
     cut = [int(n.feature) for n in edit.ablated]
-    (plain,) = batches(model, suite, prompts, reference="patch", batch_size=4)
+    (plain,) = analysis.states
     arriving = dataclasses.replace(
         state.features[str(STREAM)], slope=plain.features[str(STREAM)].f.on()
     )
     state = dataclasses.replace(state, features=state.features | {str(STREAM): arriving})
-    gradients = gradients_at_clean(model, suite, state, metric)
+    gradients = gradients_at_clean(analysis, state)
     on = (dense(state, STREAM).f[:, 5] != 0).any(0).nonzero().flatten().tolist()
     targets = [Node(str(STREAM), i, 5) for i in on if i not in cut][:3]
     targets.append(Node(str(STREAM), "error", 5))
     change = dense(state, "mlp_out.1").change[:, 5].abs().sum(0).topk(3).indices.tolist()
     sources = [Node("mlp_out.1", i, 5) for i in change] + [Node("mlp_out.1", "error", 5)]
     edges = [(s, t) for s in sources for t in targets]
-    weights = edge_weights(model, suite, state, gradients, metric, [*sources, *targets])
-    exact = exact_edges(model, suite, state, gradients, metric, edges).sum(1)
+    weights = edge_weights(analysis, state, gradients, [*sources, *targets])
+    exact = exact_edges(analysis, state, gradients, edges).sum(1)
     estimate = torch.tensor([weights[e] for e in edges]).double()
     torch.testing.assert_close(estimate, exact, atol=1e-9, rtol=2e-3)

@@ -7,9 +7,8 @@ import torch
 
 from circuits.attribution.effects import gradients_along_inputs
 from circuits.attribution.recorded import EMBED
-from circuits.attribution.state import batches
 from circuits.discovery.config import DiscoverConfig
-from circuits.metrics.answers import clean_logits, likeliest, metric_of, with_own_answers
+from circuits.metrics.answers import clean_logits, likeliest, with_own_answers
 from circuits.metrics.metric import (
     divergence,
     log_probability,
@@ -18,7 +17,7 @@ from circuits.metrics.metric import (
     readout,
 )
 from hooked_qwen.forward import unembed
-from tests.conftest import full_suite, toy, toy_prompts
+from tests.conftest import analysis_of, full_suite, toy, toy_prompts
 
 ROWS = torch.tensor([2, 0, 2])
 ANSWERS, WRONGS = ((1,), (2, 3), (4, 5, 6)), ((7,), (8,), (9, 0))
@@ -124,9 +123,9 @@ def _with_tokenizer(model):
 def test_effects_of_the_embeddings_along_their_path_add_up_to_the_whole_change(case, name):
     """Completeness of `ig-inputs` where its path is straight, to quadrature error."""
     model, suite, prompts = case
-    metric = metric_of(name, model, prompts)
-    (state,) = batches(model, suite, prompts, reference="patch", batch_size=4)
-    gradients = gradients_along_inputs(model, suite, state, metric, steps=200)
+    analysis = analysis_of(model, suite, prompts, metric=name, steps=200)
+    (state,), metric = analysis.states, analysis.metric
+    gradients = gradients_along_inputs(analysis, state)
     found = float((gradients[EMBED] * state.embed_change).sum())
     change = metric(state.patch_logits, state.rows) - metric(state.logits, state.rows)
     assert found == pytest.approx(float(change.sum()), rel=1e-2, abs=1e-2)

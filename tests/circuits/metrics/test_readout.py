@@ -10,9 +10,10 @@ from safetensors.torch import save_file
 
 from circuits.ablation.faithfulness import ends
 from circuits.ablation.path_patching import exact_edges
-from circuits.attribution.means import mean_over
+from circuits.analysis import Analysis
+from circuits.attribution.effects import gradients_at_clean
 from circuits.attribution.state import batches
-from circuits.discovery.ranking import DiscoverConfig, gradients_of
+from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.sparse_feature import discover
 from circuits.edits import ablation as edits
 from circuits.edits.ablate import ablate
@@ -29,6 +30,7 @@ from saes.dictionary import DictionarySpec
 from saes.suite import Suite
 from tests.circuits.dense import dense, ranking_of
 from tests.conftest import (
+    analysis_of,
     found_and_verified,
     full_suite,
     random_dictionary,
@@ -91,7 +93,7 @@ def site_tensor(tokens, module):
 
 def test_a_readout_s_value_is_that_of_a_plain_hook(case):
     model, suite, prompts = case
-    meta = discover(model, suite, prompts, config=DiscoverConfig(metric=PROBE, steps=1)).graph.graph
+    meta = discover(analysis_of(model, suite, prompts, metric=PROBE, steps=1)).graph.graph
     for name, batch in (("clean_metric", prompts.clean), ("patch_metric", prompts.patch)):
         x = site_tensor(batch.tokens, lambda hf: hf.model.layers[1])
         assert meta[name] == pytest.approx(float((x[:, AT] @ DIRECTION + 0.5).mean()), rel=1e-5)
@@ -124,7 +126,7 @@ def test_nodes_behind_the_site_or_later_have_no_effect(case, feature, which, est
     last = Site("resid_post", 1) if which == "readout" else Site("resid_post", 0)
     if which == "feature":
         last = Site("attn_out", 1)
-    found = discover(model, suite, prompts, config=config)
+    found = discover(Analysis.of(model, suite, prompts, config))
     moving = {node for node, effect in found.ranking if effect}
     behind = [n for n, _ in found.ranking if Site.parse(n.site) > last or n.position > AT]
     assert behind
@@ -138,7 +140,7 @@ def test_through_what_is_linear_patching_is_exact(case):
     model, suite, prompts = case
     for estimator in ("patching", "ig"):
         exact, found = (
-            dict(discover(model, suite, prompts, config=c).ranking)
+            dict(discover(Analysis.of(model, suite, prompts, c)).ranking)
             for c in (
                 DiscoverConfig(metric=PROBE, estimator="exact", steps=1),
                 DiscoverConfig(metric=PROBE, estimator=estimator, steps=1),
@@ -154,11 +156,7 @@ def test_through_what_is_linear_patching_is_exact(case):
             layer.mlp.down_proj.weight.zero_()
     linear, at = hook(hf, name="linear"), dataclasses.replace(PROBE, position=1)
     exact, found = (
-        dict(
-            discover(
-                linear, suite, prompts, config=DiscoverConfig(metric=at, estimator=e, steps=1)
-            ).ranking
-        )
+        dict(discover(analysis_of(linear, suite, prompts, metric=at, estimator=e, steps=1)).ranking)
         for e in ("exact", "patching")
     )
     assert {n.site for n, e in exact.items() if e} == {
@@ -180,7 +178,7 @@ def test_the_effects_of_a_site_s_nodes_add_up_to_the_move(case):
         (PROBE, "resid_post.0", 60, 1e-3),
         (feature, "resid_post.0", 60, 1e-3),
     ):
-        found = discover(model, suite, prompts, config=DiscoverConfig(metric=metric, steps=steps))
+        found = discover(analysis_of(model, suite, prompts, metric=metric, steps=steps))
         total = sum(effect for node, effect in found.ranking if node.site == site)
         meta = found.graph.graph
         move = meta["patch_metric"] - meta["clean_metric"]
@@ -190,17 +188,17 @@ def test_the_effects_of_a_site_s_nodes_add_up_to_the_move(case):
 def test_edges_to_the_output_are_node_effects_and_hold_against_path_patching(case):
     model, suite, prompts = case
     config = DiscoverConfig(metric=PROBE, estimator="patching", nodes=30, edge_threshold=0.0)
-    found = discover(model, suite, prompts, config=config)
+    analysis = Analysis.of(model, suite, prompts, config)
+    found = discover(analysis)
     (output,) = (n for n in found.graph if n.kind == "logit")
     assert str(output) == f"logit/readout:resid_post.1@{AT}"
     sources = list(found.graph.predecessors(output))
     assert sources
     assert {n.site for n in sources} == {"resid_post.1"}
-    (state,) = batches(model, suite, prompts, reference="patch", batch_size=3)
-    metric = metric_of(PROBE, model, prompts, suite)
-    gradients = gradients_of(model, suite, state, metric, config)
+    (state,) = analysis.states
+    gradients = gradients_at_clean(analysis, state)
     edges = [(n, output) for n in sources]
-    exact = exact_edges(model, suite, state, gradients, metric, edges).mean(1)
+    exact = exact_edges(analysis, state, gradients, edges).mean(1)
     for (source, target), weight in zip(edges, exact.tolist(), strict=True):
         assert found.graph[source][target]["weight"] == pytest.approx(weight, abs=1e-6)
         assert found.graph.nodes[source]["effect"] == pytest.approx(weight, abs=1e-6)
@@ -227,14 +225,12 @@ def test_a_feature_s_circuit_is_verified_as_any_other(case, feature):
 @pytest.mark.parametrize("to", ["mean", "patch"])
 def test_with_everything_ablated_a_readout_is_of_the_baseline(case, to):
     model, suite, prompts = case
-    states = list(batches(model, suite, prompts, reference="patch", batch_size=2))
-    metric = metric_of(PROBE, model, prompts, suite)
-    means = mean_over(model, suite, prompts.patch, by_position=True, batch_size=2)
-    found = ends(model, suite, states, metric, to, means)
+    analysis = analysis_of(model, suite, prompts, metric=PROBE, batch_size=2)
+    found = ends(analysis, to)
     patch = site_tensor(prompts.patch.tokens, lambda hf: hf.model.layers[1])[:, AT]
     expected = (patch.mean(0, keepdim=True) if to == "mean" else patch) @ DIRECTION + 0.5
     torch.testing.assert_close(found.empty, expected.expand(3), atol=1e-5, rtol=0)
-    torch.testing.assert_close(found.full, metric.clean, atol=1e-6, rtol=0)
+    torch.testing.assert_close(found.full, analysis.metric.clean, atol=1e-6, rtol=0)
 
 
 def test_an_ablation_is_measured_on_what_the_site_then_holds(case):
@@ -242,7 +238,7 @@ def test_an_ablation_is_measured_on_what_the_site_then_holds(case):
     config = DiscoverConfig(metric=PROBE)
     nodes = (Node("resid_post.1", "error"), *(Node("resid_post.1", i) for i in range(20)))
     edit, ranking = edits.Ablation(ablated=nodes), ranking_of(suite, [])
-    result = ablate(model, suite, prompts, edit, ranking, config=config)
+    result = ablate(Analysis.of(model, suite, prompts, config), edit, ranking)
     expected = suite[Site("resid_post", 1)].b_dec @ DIRECTION + 0.5
     assert result["after"] == pytest.approx(float(expected), abs=1e-5)
 
@@ -260,14 +256,14 @@ def test_a_function_of_logits_is_a_metric_like_those_with_names(case, estimator)
     model, suite, prompts = case
     config = DiscoverConfig(estimator=estimator, nodes=15, steps=2, batch_size=2)
     own = dataclasses.replace(config, metric=difference)
-    named, found = (discover(model, suite, prompts, config=c) for c in (config, own))
+    named, found = (discover(Analysis.of(model, suite, prompts, c)) for c in (config, own))
     assert dict(found.ranking) == pytest.approx(dict(named.ranking), abs=1e-9)
     assert found.graph.graph["metric"] == "python:difference"
     assert "difference" in [n.feature for n in found.graph if n.kind == "logit"]
     json.dumps(as_json(found.graph))
     edit = edits.Ablation(ablated=(Node("resid_post.1", "error"),))
     ranking = ranking_of(suite, [])
-    results = [ablate(model, suite, prompts, edit, ranking, config=c) for c in (config, own)]
+    results = [ablate(Analysis.of(model, suite, prompts, c), edit, ranking) for c in (config, own)]
     for field in ("before", "after", "accuracy_after"):
         assert results[1][field] == pytest.approx(results[0][field], abs=1e-6)
 
@@ -289,7 +285,7 @@ def test_a_function_of_logits_is_a_metric_like_those_with_names(case, estimator)
 def test_what_is_no_metric_of_these_prompts_is_refused(case, metric, message):
     model, suite, prompts = case
     with pytest.raises(ValueError, match=message):
-        discover(model, suite, prompts, config=DiscoverConfig(metric=metric, estimator="patching"))
+        discover(analysis_of(model, suite, prompts, metric=metric, estimator="patching"))
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import json
 import networkx as nx
 import pytest
 
+from circuits.analysis import Analysis
 from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.sparse_feature import discover
 from circuits.features.card import promoted_labels
@@ -23,7 +24,7 @@ def case():
 def found(case):
     model, suite, prompts = case
     config = DiscoverConfig(estimator="patching", nodes=15)
-    return discover(model, suite, prompts, config=config).graph
+    return discover(Analysis.of(model, suite, prompts, config)).graph
 
 
 def test_features_found_in_python_have_labels(case, found):

@@ -1,18 +1,16 @@
 """Verification: what agreement, pool, levels and controls say, and what they do not depend on."""
 
-import dataclasses
-
 import pytest
 import torch
 
 from circuits.ablation.faithfulness import metric_with
+from circuits.analysis import Analysis
 from circuits.attribution.node_effects import NodeEffects
 from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.sparse_feature import discover
 from circuits.graph import Node
-from circuits.metrics.answers import metric_of
 from circuits.verification.estimator_agreement import agreement
-from circuits.verification.faithfulness_curves import Scale, Setting
+from circuits.verification.faithfulness_curves import Scale
 from circuits.verification.pooled import pool_agreement, pooled_nodes
 from circuits.verification.verify import VerifyConfig, verify
 from hooked_qwen.forward import last_logits
@@ -22,7 +20,7 @@ from hooked_qwen.sites import Site
 from saes.evaluation.baselines import neurons
 from saes.nodes import NodeSet
 from tests.circuits.dense import dense, nodes_that_move
-from tests.conftest import found_and_verified, full_suite, toy, toy_prompts
+from tests.conftest import analysis_of, found_and_verified, full_suite, toy, toy_prompts
 
 
 @pytest.fixture(scope="module")
@@ -64,15 +62,11 @@ def test_agreement_is_of_features_and_errors_and_tokens_stand_apart(case):
 
 
 def test_the_pool_does_not_depend_on_the_estimator(case):
-    model, suite, prompts = case
     pools = []
     for estimator in ("patching", "relp"):
-        config = DiscoverConfig(estimator=estimator, nodes=10)
-        found = discover(model, suite, prompts, config=config)
-        metric = metric_of("logit-difference", model, prompts)
-        setting = Setting(model=model, metric=metric, prompts=prompts, to="mean", discovered=config)
-        scale = Scale.of(setting, suite)
-        pools.append(pooled_nodes(scale, found.ranking, size=15, seed=3, report=silent))
+        analysis = analysis_of(*case, estimator=estimator, nodes=10)
+        found = discover(analysis)
+        pools.append(pooled_nodes(analysis, found.ranking, size=15, seed=3, report=silent))
     assert set(pools[0]) == set(pools[1])
     assert 15 < len(pools[0]) <= 45
     assert not any(node.kind == "token" for node in pools[0])
@@ -113,9 +107,11 @@ def test_a_quick_check_measures_the_same_nodes_and_edges_and_three_sizes(case):
     config = DiscoverConfig(estimator="patching", nodes=12)
     found, full = found_and_verified(model, suite, prompts, config, level="full")
     quick = verify(
-        model, suite, prompts, found.graph, found.ranking,
-        discovered=config, config=VerifyConfig(level="quick"),
-    )  # fmt: skip
+        Analysis.of(model, suite, prompts, config),
+        found.graph,
+        found.ranking,
+        config=VerifyConfig(level="quick"),
+    )
     for part in ("nodes", "edges"):
         assert numbers(quick[part]) == pytest.approx(numbers(full[part]), abs=1e-12)
     assert quick["curves"]["sizes"] == [10, 100, full["curves"]["sizes"][-1]]
@@ -132,15 +128,13 @@ def test_a_quick_check_measures_the_same_nodes_and_edges_and_three_sizes(case):
 def test_a_coordinate_kept_is_kept_whole(case):
     """As two nodes, one a sign, keeping the one that moves leaves the other half ablated."""
     model, suite, prompts = case
-    metric = metric_of("logit-difference", model, prompts)
-    config = DiscoverConfig(estimator="patching")
-    setting = Setting(model=model, metric=metric, prompts=prompts, to="mean", discovered=config)
     coordinates = neurons(suite)
-    scale = Scale.of(dataclasses.replace(setting, to="patch"), coordinates)
-    (state,) = scale.states
+    analysis = analysis_of(model, coordinates, prompts, estimator="patching")
+    scale = Scale.of(analysis, "patch")
+    (state,) = analysis.states
     for name in coordinates:
         assert torch.equal(dense(state, name).f, state.values[Site.parse(name)])
-    changed = nodes_that_move(coordinates, state)
+    changed = nodes_that_move(analysis, state)
     assert len(changed) == len(set(changed)) <= 9 * 24 * 6
     # Half of the coordinates: what stands at a site is the clean value there, else the patch's.
     last = Site("resid_post", 2)
@@ -150,9 +144,9 @@ def test_a_coordinate_kept_is_kept_whole(case):
         stays[node.position, node.feature] = True
     half = torch.where(stays, state.values[last], dense(state, last).reference)
     with intervene(model, {last: lambda _: half}):
-        expected = metric(last_logits(model, prompts.clean), state.rows)
+        expected = analysis.metric(last_logits(model, prompts.clean), state.rows)
     kept = NodeSet.of([n for n in changed if n.site != str(last) or n in some])
-    found = metric_with(model, coordinates, scale.states, metric, kept, "patch", None)
+    found = metric_with(analysis, kept, "patch")
     torch.testing.assert_close(found, expected)
     everything = scale.faithfulness([NodeSet.of(changed)])
     assert float(everything.values) == pytest.approx(1, abs=1e-6)
