@@ -91,7 +91,7 @@ def _compare(way: str, folder: Path) -> dict[str, Any]:
         "way": way,
         "case": folder.name,
         "active": int((expected["f"] != 0).sum()),
-        "features": _difference(f, expected["f"]),
+        "features": _difference(f.dense(), expected["f"]),
         "outputs": _difference(y, expected["y"]),
     }
 

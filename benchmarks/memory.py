@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,6 +26,7 @@ import psutil
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from circuits.analysis import Analysis
 from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.sparse_feature import discover
 from circuits.edits.ablate import ablate
@@ -179,17 +181,20 @@ def measure(case: Case) -> dict[str, Any]:
         return {"mb": (peak - before - one) / 2**20, "s": time.perf_counter() - start}
 
     rows: dict[str, Any] = {"features": case.features, "prompts": case.prompts}
-    rows["discover"] = timed(lambda: discover(model, suite, prompts, config=config))
+    # A new analysis for each verb, as for each command: none has the states of another.
+    analysis = partial(Analysis.of, model, suite, prompts, config)
+    rows["discover"] = timed(lambda: discover(analysis()))
     discovery = found["last"]
-    options: dict[str, Any] = {"discovered": config, "config": VerifyConfig(level="quick")}
+    quick = VerifyConfig(level="quick")
     graph, ranking = discovery.graph, discovery.ranking
     if "verify" in case.verbs:
-        rows["verify"] = timed(lambda: verify(model, suite, prompts, graph, ranking, **options))
+        rows["verify"] = timed(lambda: verify(analysis(), graph, ranking, config=quick))
     edit = Ablation(ablated=tuple(n for n in ordered(graph) if n.kind == "feature")[:10], to="mean")
 
     def cut_out() -> None:
-        ablate(model, suite, prompts, edit, ranking, config=config)
-        graph_left(model, suite, prompts, edit, graph, config=config)
+        opened = analysis()
+        ablate(opened, edit, ranking)
+        graph_left(opened, edit, graph)
 
     if "ablate" in case.verbs:
         rows["ablate"] = timed(cut_out)

@@ -29,18 +29,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformer_lens.model_bridge import TransformerBridge
 
 from benchmarks import sparse_feature_circuit_baseline as baseline
 from benchmarks.sparse_feature_circuit_baseline import Act, Cost
 from circuits.ablation.exact_effects import exact_effects
+from circuits.analysis import Analysis
 from circuits.attribution.edges import edge_weights
 from circuits.attribution.recorded import EMBED
+from circuits.attribution.spill import PerSite
 from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.ranking import rank_nodes
 from circuits.graph import Node
-from circuits.metrics.metric import Metric, logit_difference
-from circuits.prompts import EncodedPrompts, encode_prompts, read_prompts
+from circuits.prompts import encode_prompts, read_prompts
 from circuits.runs.commands import make_prompts
 from circuits.runs.folder import peak_memory
 from circuits.verification.estimator_agreement import agreement
@@ -57,24 +57,13 @@ TOLERANCE = 1e-4
 EXACT = "spearman_with_exact"
 STAGES = ("nodes", "edges")
 SIDES = ("ours", "plain", "published")
-FASTER: Estimator = "ig-inputs"
+FASTER = "ig-inputs"
 "An estimator of node effects that is ours too, with other numbers: it is timed, not compared."
 COSTS: tuple[Cost, ...] = ("plain", "published")
 Numbers = Mapping[Any, float]
 Job = Callable[[], Numbers]
 Name = tuple[str, str]
 "Stage and side, such as nodes, plain."
-
-
-@dataclass(frozen=True, kw_only=True)
-class Inputs:
-    """What both sides are given."""
-
-    model: TransformerBridge
-    suite: Suite
-    prompts: EncodedPrompts
-    metric: Metric
-    config: DiscoverConfig
 
 
 @dataclass(frozen=True)
@@ -125,7 +114,7 @@ def _arguments() -> argparse.Namespace:
     return chosen
 
 
-def _inputs(chosen: argparse.Namespace) -> Inputs:
+def _inputs(chosen: argparse.Namespace) -> Analysis:
     with TemporaryDirectory() as temporary:
         file = chosen.prompts or Path(temporary) / "prompts.jsonl"
         if chosen.prompts is None:
@@ -134,16 +123,11 @@ def _inputs(chosen: argparse.Namespace) -> Inputs:
     model = load(chosen.model)
     prompts = encode_prompts(pairs, model.tokenizer, positions="keep")
     suite = load_suite(chosen.dictionaries, mlp="transcoder")
-    return Inputs(
-        model=model,
-        suite=Suite({site: suite[site] for site in suite}, {}),
-        prompts=prompts,
-        metric=logit_difference(prompts.answer_ids, prompts.wrong_ids),
-        config=DiscoverConfig(nodes=chosen.nodes, batch_size=len(prompts)),
-    )
+    config = DiscoverConfig(nodes=chosen.nodes, batch_size=len(prompts))
+    return Analysis.of(model, Suite({name: suite[name] for name in suite}, {}), prompts, config)
 
 
-def _warm_up(i: Inputs) -> None:
+def _warm_up(i: Analysis) -> None:
     """One small pass there and back: what is set up once, and weights mapped into the process."""
     for dictionary in i.suite.values():
         dictionary(torch.zeros(1, dictionary.W_enc.shape[1]))
@@ -159,7 +143,7 @@ def _warm_up(i: Inputs) -> None:
     torch.autograd.grad(value, leaves)
 
 
-def _jobs(i: Inputs) -> tuple[dict[str, Numbers], dict[Name, Job]]:
+def _jobs(i: Analysis) -> tuple[dict[str, Numbers], dict[Name, Job]]:
     """Our numbers of each stage, and every job.
 
     All edges are given the same kept nodes, states, slopes and gradients: those of the stage
@@ -170,12 +154,12 @@ def _jobs(i: Inputs) -> tuple[dict[str, Numbers], dict[Name, Job]]:
     kept += [n for n in effects if n.kind == "token"]
     acts = {site: _as_act(i.suite, site, g) for site, g in gradients.items()}
     clean, patch = baseline.states(_problem(i, "plain"))
-    (state,) = states_of(i.model, i.suite, i.prompts, i.config, None)
-    slopes = {site: nodes.slope for site, nodes in state.sites.items()}
+    (state,) = i.states
+    slopes = {site: state.features[str(site)].slope.dense() for site in i.suite.writes}
     jobs: dict[Name, Job] = {
-        ("nodes", "ours"): lambda: _our_nodes(i)[0],
-        ("nodes", FASTER): lambda: _our_nodes(i, FASTER)[0],
-        ("edges", "ours"): lambda: edge_weights(i.model, i.suite, state, gradients, i.metric, kept),
+        ("nodes", "ours"): lambda: _our_nodes(_anew(i))[0],
+        ("nodes", FASTER): lambda: _our_nodes(_anew(i), FASTER)[0],
+        ("edges", "ours"): lambda: edge_weights(i, state, gradients, kept),
     }
     for cost in COSTS:
         jobs["nodes", cost] = lambda cost=cost: baseline.node_effects(
@@ -187,22 +171,22 @@ def _jobs(i: Inputs) -> tuple[dict[str, Numbers], dict[Name, Job]]:
     return {"nodes": effects, "edges": _forked(jobs["edges", "ours"])}, jobs
 
 
-def _our_nodes(
-    i: Inputs, estimator: Estimator = "ig"
-) -> tuple[dict[Node, float], dict[Site, Tensor]]:
-    config = replace(i.config, estimator=estimator)
-    ranking, (gradients,) = rank_nodes(
-        i.model, i.suite, i.prompts, i.metric, config=config, means=None
-    )
+def _anew(i: Analysis) -> Analysis:
+    """The same without its states: to make them is part of the job."""
+    return Analysis.of(i.model, i.suite, i.prompts, i.config, metric=i.metric)
+
+
+def _our_nodes(i: Analysis, estimator: str = "ig") -> tuple[dict[Node, float], PerSite]:
+    ranking, (gradients,) = rank_nodes(i.asked(replace(i.config, estimator=estimator)))
     return dict(ranking), gradients
 
 
-def _quality(i: Inputs, effects: Numbers) -> dict[str, float | None]:
+def _quality(i: Analysis, effects: Numbers) -> dict[str, float | None]:
     """Rank correlation of each estimator with exact effects, on the strongest nodes by either."""
     others = _our_nodes(i, FASTER)[0]
     chosen = sorted({*_strongest(i, effects), *_strongest(i, others)}, key=str)
-    (state,) = states_of(i.model, i.suite, i.prompts, i.config, None)
-    exact = exact_effects(i.model, i.suite, state, i.metric, chosen)
+    (state,) = i.states
+    exact = exact_effects(i, state, chosen)
     record: dict[str, float | None] = {"nodes": len(chosen)}
     for name, found in (("ig", effects), (FASTER, others)):
         estimate = torch.tensor([found[node] for node in chosen])
@@ -210,7 +194,7 @@ def _quality(i: Inputs, effects: Numbers) -> dict[str, float | None]:
     return record
 
 
-def _strongest(i: Inputs, effects: Numbers) -> list[Node]:
+def _strongest(i: Analysis, effects: Numbers) -> list[Node]:
     ranked = sorted(effects, key=lambda node: -abs(effects[node]))
     return [node for node in ranked if node.kind != "token"][: i.config.nodes]
 
@@ -219,11 +203,11 @@ def _as_act(suite: Suite, site: Site, g: Tensor) -> Act:
     return Act(g[..., :0] if site == EMBED else g @ suite[site].W_dec.T, g)
 
 
-def _problem(i: Inputs, cost: Cost) -> baseline.Problem:
+def _problem(i: Analysis, cost: Cost) -> baseline.Problem:
     return baseline.problem(i.model, i.suite, i.prompts, i.metric, cost)
 
 
-def _timed(work: Job, reference: Numbers, inputs: Inputs, threads: int) -> Run:
+def _timed(work: Job, reference: Numbers, inputs: Analysis, threads: int) -> Run:
     torch.set_num_threads(threads)
     _warm_up(inputs)
     before = _peak_mb()
@@ -280,7 +264,7 @@ def _answer(work: Callable[[], Any], pipe: Connection) -> None:
 
 def _record(
     chosen: argparse.Namespace,
-    inputs: Inputs,
+    inputs: Analysis,
     references: Mapping[str, Numbers],
     runs: Mapping[Name, Sequence[Run]],
 ) -> dict[str, Any]:

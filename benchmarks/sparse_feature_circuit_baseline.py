@@ -35,6 +35,7 @@ from hooked_qwen.forward import last_logits
 from hooked_qwen.hooks import Change, capture, intervene
 from hooked_qwen.sites import Site
 from hooked_qwen.tokens import Batch
+from saes.dictionary import SparseDictionary
 from saes.suite import Suite
 
 Cost = Literal["plain", "published"]
@@ -72,7 +73,7 @@ class Problem:
 
     @property
     def submodules(self) -> list[Site]:
-        return [EMBED, *self.suite]
+        return [EMBED, *self.suite.writes]
 
     @property
     def rows(self) -> Tensor:
@@ -94,7 +95,7 @@ def states(p: Problem) -> tuple[dict[Site, Act], dict[Site, Act]]:
 
 
 def _acts(p: Problem, batch: Batch) -> dict[Site, Act]:
-    with torch.no_grad(), capture(p.model, {EMBED, *p.suite, *p.suite.sources}) as values:
+    with torch.no_grad(), capture(p.model, {EMBED, *p.suite.writes, *p.suite.reads}) as values:
         last_logits(p.model, batch)
         return {site: _act(p, site, values) for site in p.submodules}
 
@@ -103,8 +104,12 @@ def _act(p: Problem, site: Site, values: Values) -> Act:
     if site == EMBED:
         return Act(values[EMBED][..., :0], values[EMBED])
     dictionary = p.suite[site]
-    f = dictionary.encode(values[dictionary.source])
-    return Act(f, values[site] - dictionary.decode(f))
+    f = dictionary.encode(values[dictionary.source]).dense()
+    return Act(f, values[site] - _decode(dictionary, f))
+
+
+def _decode(dictionary: SparseDictionary, f: Tensor) -> Tensor:
+    return f @ dictionary.W_dec + dictionary.b_dec
 
 
 def node_effects(p: Problem, *, steps: int) -> dict[Node, float]:
@@ -169,7 +174,7 @@ def _gradients_at(
 
 
 def _write(p: Problem, site: Site, act: Act) -> Tensor:
-    return act.error if site == EMBED else p.suite[site].decode(act.f) + act.error
+    return act.error if site == EMBED else _decode(p.suite[site], act.f) + act.error
 
 
 def _gradients(p: Problem, value: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -198,14 +203,14 @@ def edge_weights(
     """
     by_site = {site: [n for n in kept if n.site == str(site)] for site in p.submodules}
     weights = {}
-    for down in (*p.suite, None):
+    for down in (*p.suite.writes, None):
         targets = by_site[down] if down else [LOGIT]
         for up in upstream(p.suite, down):
             if targets and by_site[up]:
                 change = patch[up].minus(clean[up])
                 dense = (
                     _dense_products(p, up, down, change, gradients, slopes, targets)
-                    if down or up != list(p.suite)[-1]
+                    if down or up != p.suite.writes[-1]
                     else [gradients[up].products(change).double().sum(0)]
                 )
                 for i, target in enumerate(targets):
@@ -217,7 +222,7 @@ def edge_weights(
 
 def upstream(suite: Suite, down: Site | None) -> list[Site]:
     """Submodules with an edge to `down` (None: the metric), back to the stream before it."""
-    earlier = [site for site in suite if down is None or site < down]
+    earlier = [site for site in suite.writes if down is None or site < down]
     streams = [i for i, site in enumerate(earlier) if site.kind == "resid_post"]
     return earlier[streams[-1] :] if streams else [EMBED, *earlier]
 
@@ -260,7 +265,7 @@ def _forward_between(
         seen[up] = value
         return value
 
-    between = [s for s in p.suite if up < s and (down is None or s < down)]
+    between = [s for s in p.suite.writes if up < s and (down is None or s < down)]
     edits: dict[Site, Change] = dict.fromkeys(between, Tensor.detach) | {up: start}
     wanted = {down, p.suite[down].source} if down else {EMBED}
     with intervene(p.model, edits), capture(p.model, wanted) as values:
@@ -269,5 +274,5 @@ def _forward_between(
         return seen[up], value
     dictionary = p.suite[down]
     f = slopes[down] * dictionary.pre_activations(values[dictionary.source])
-    act = Act(f, values[down] - dictionary.decode(f))
+    act = Act(f, values[down] - _decode(dictionary, f))
     return seen[up], act.products(gradients[down]).sum(0)

@@ -19,31 +19,30 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.ablation.exact_effects import exact_effects
 from circuits.ablation.faithfulness import To
 from circuits.ablation.path_patching import exact_edges
+from circuits.analysis import Analysis
 from circuits.attribution.edges import edge_weights
-from circuits.attribution.effects import Estimator, effects_by_prompt
+from circuits.attribution.effects import effects_by_prompt
+from circuits.attribution.node_effects import TOKEN
+from circuits.attribution.spill import PerSite
 from circuits.attribution.state import BatchState
 from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.ranking import Ranking, rank_nodes
 from circuits.graph import Node, write_json
-from circuits.metrics.answers import metric_of
-from circuits.metrics.metric import Metric
 from circuits.prompts import EncodedPrompts, encode_prompts, read_prompts
 from circuits.runs.commands import make_prompts
 from circuits.verification.estimator_agreement import Edge, agreement
-from circuits.verification.faithfulness_curves import Scale, Setting
+from circuits.verification.faithfulness_curves import Scale
 from hooked_qwen.bundled.language import TASKS
 from hooked_qwen.load import BUNDLED, load
-from hooked_qwen.sites import Site
 from saes.suite import Suite, load_suite
 
 RESULTS = Path(__file__).parent / "results"
-ESTIMATORS: tuple[Estimator, ...] = ("patching", "relp", "ig", "ig-inputs")
+ESTIMATORS = ("patching", "relp", "ig", "ig-inputs")
 ANSWERS = ("slope", "gradient", "along the way")
 """How a feature answers its pre-activation, and where the Jacobian is taken: by slope or by
 gradient at the clean run, or by slope along the way (see `circuits.attribution.edges`)."""
@@ -65,7 +64,7 @@ def main() -> None:
     suite = load_suite(chosen.dictionaries)
     found = {}
     for task in chosen.task or TASKS:
-        case = Case(task, model, suite, _prompts(task, chosen.pairs, chosen.model, model))
+        case = Case(_analysis(model, suite, _prompts(task, chosen.pairs, chosen.model, model)))
         circuits = {f"circuits, {to}": case.circuits(to) for to in ABLATED_TO}
         found[task] = circuits | {"nodes": case.nodes(), "edges": case.edges()}
     RESULTS.mkdir(exist_ok=True)
@@ -87,96 +86,74 @@ def _prompts(task: str, n: int, name: str, model: TransformerBridge) -> EncodedP
     return encode_prompts(pairs, model.tokenizer, positions="keep" if len(lengths) == 1 else "sum")
 
 
+def _analysis(model: TransformerBridge, suite: Suite, prompts: EncodedPrompts) -> Analysis:
+    """Of all prompts as one batch, by the first of the estimators."""
+    config = DiscoverConfig(
+        estimator=ESTIMATORS[0],
+        positions="keep" if prompts.columns else "sum",
+        batch_size=len(prompts),
+    )
+    return Analysis.of(model, suite, prompts, config)
+
+
 @dataclass(frozen=True)
 class Case:
     """One task's prompts, run once; every estimator is given the same state."""
 
-    task: str
-    model: TransformerBridge
-    suite: Suite
-    prompts: EncodedPrompts
+    analysis: Analysis
 
-    @cached_property
-    def metric(self) -> Metric:
-        """The logit difference of the prompts."""
-        return metric_of("logit-difference", self.model, self.prompts)
-
-    @cached_property
+    @property
     def state(self) -> BatchState:
         """All prompts as one batch."""
-        (state,) = states_of(self.model, self.suite, self.prompts, self._config("ig"), None)
+        (state,) = self.analysis.states
         return state
 
     @cached_property
-    def ranked(self) -> dict[str, tuple[Ranking, Mapping[Site, Tensor]]]:
+    def ranked(self) -> dict[str, tuple[Ranking, PerSite]]:
         """Every estimator's nodes, strongest first, and its gradients."""
         found = {}
         for name in ESTIMATORS:
-            ranking, (gradients,) = rank_nodes(
-                self.model,
-                self.suite,
-                self.prompts,
-                self.metric,
-                config=self._config(name),
-                means=None,
-                states=[self.state],
-            )
+            config = replace(self.analysis.config, estimator=name)
+            ranking, (gradients,) = rank_nodes(self.analysis.asked(config))
             found[name] = ranking, gradients
         return found
 
-    def _config(self, estimator: Estimator) -> DiscoverConfig:
-        return DiscoverConfig(
-            estimator=estimator,
-            positions="keep" if self.prompts.columns else "sum",
-            batch_size=len(self.prompts),
-        )
-
     def circuits(self, to: To) -> dict[str, Any]:
         """Faithfulness of the strongest nodes by each estimator."""
-        config = self._config("ig")
-        scale = Scale.of(
-            Setting(
-                model=self.model,
-                metric=self.metric,
-                prompts=self.prompts,
-                to=to,
-                discovered=config,
-            ),
-            self.suite,
-        )
-        found = {}
+        scale, found = Scale.of(self.analysis, to), {}
         for name, (ranking, _) in self.ranked.items():
-            nodes = [n for n, _ in ranking if n.kind != "token"]
-            found[name] = scale.curve([nodes[:size] for size in SIZES]).record()
+            nodes = ranking.inner()
+            found[name] = scale.curve([nodes[:size].as_set() for size in SIZES]).record()
         return {"n": SIZES} | found
 
     def nodes(self) -> dict[str, Any]:
         """Agreement of each estimator with exact effects, over the strongest nodes by any."""
         nodes = sorted({n for ranking, _ in self.ranked.values() for n in _first(ranking)}, key=str)
-        exact = exact_effects(self.model, self.suite, self.state, self.metric, nodes)
+        exact = exact_effects(self.analysis, self.state, nodes)
         return {"n": len(nodes)} | {
-            name: agreement(effects_by_prompt(self.suite, self.state, g, nodes), exact)
+            name: agreement(effects_by_prompt(self.analysis, self.state, g, nodes), exact)
             for name, (_, g) in self.ranked.items()
         }
 
     def edges(self) -> dict[str, Any]:
         """Agreement of each way of weighing edges with path patching, on the strongest by any."""
         ranking, gradients = self.ranked["ig"]
-        nodes = _first(ranking) + [n for n, _ in ranking if n.kind == "token"]
+        nodes = [*_first(ranking), *ranking.where(ranking.feature == TOKEN).nodes()]
         ways = {
             "slope": (self.state, 0),
             "gradient": (_by_gradient(self.state), 0),
             "along the way": (self.state, EDGE_STEPS),
         }
+        config = self.analysis.config
         weights = {
             name: edge_weights(
-                self.model, self.suite, state, gradients, self.metric, nodes, steps=steps
+                self.analysis.asked(replace(config, edge_steps=steps)), state, gradients, nodes
             )
             for name, (state, steps) in ways.items()
         }
         edges = sorted({e for some in weights.values() for e in _strongest(some)}, key=str)
-        exact = exact_edges(self.model, self.suite, self.state, gradients, self.metric, edges)
-        n = len(self.prompts)
+        exact = exact_edges(self.analysis, self.state, gradients, edges)
+        n = len(self.analysis.prompts)
         return {"n": len(edges)} | {
             name: agreement(torch.tensor([[some[e] / n] for e in edges]).double(), exact)
             for name, some in weights.items()
@@ -184,17 +161,13 @@ class Case:
 
 
 def _first(ranking: Ranking) -> list[Node]:
-    return [n for n, _ in ranking if n.kind != "token"][:NODES]
+    return ranking.inner()[:NODES].nodes()
 
 
 def _by_gradient(state: BatchState) -> BatchState:
     """The state with features that answer by their gradient at clean: 1 if on, 0 if off."""
-    return replace(
-        state,
-        sites={
-            s: replace(nodes, slope=(nodes.f != 0).to(nodes.f)) for s, nodes in state.sites.items()
-        },
-    )
+    found = {name: replace(nodes, slope=nodes.f.on()) for name, nodes in state.features.items()}
+    return replace(state, features=found)
 
 
 def _strongest(weights: Mapping[Edge, float]) -> list[Edge]:

@@ -20,16 +20,13 @@ from circuits.ablation.faithfulness import To
 from circuits.cli.progress_bars import bars
 from circuits.discovery.config import DiscoverConfig
 from circuits.graph import Node, ordered, rounded, write_json
-from circuits.metrics.answers import metric_of
-from circuits.prompts import encode_prompts, read_prompts
 from circuits.render.curves import curves_figure
 from circuits.runs.commands import discover_run, make_prompts, render_run, verify_run
 from circuits.runs.folder import Run, read_run
 from circuits.runs.inputs import Inputs
-from circuits.verification.faithfulness_curves import Scale, Setting, curves, held_out_curves
+from circuits.verification.faithfulness_curves import Scale, curves, held_out_curves
 from circuits.verification.verify import VerifyConfig
 from hooked_qwen.progress import Report
-from hooked_qwen.sites import Site
 from hooked_qwen.tokens import token_strings
 
 RESULTS = Path(__file__).parent / "results"
@@ -80,21 +77,8 @@ def verify(out: Path, to: To, held_out: Path, report: Report) -> dict[str, Any]:
         return verify_run(out, config=config, held_out=held_out, report=report)
     found = read_run(out)
     loaded = found.open()
-    model, suite = loaded.model, loaded.suite.fitting(loaded.model)
-    other = encode_prompts(read_prompts(held_out), model.tokenizer, positions="keep")
-    scales = [
-        Scale.of(
-            Setting(
-                model=model,
-                metric=metric_of(found.config.metric, model, prompts),
-                prompts=prompts,
-                to=to,
-                discovered=found.config,
-            ),
-            suite,
-        )
-        for prompts in (loaded.prompts, other)
-    ]
+    analysis = loaded.analysis
+    scales = [Scale.of(a, to) for a in (analysis, analysis.on(loaded.others(held_out)))]
     options = {"level": "full", "seed": 0, "report": report}
     return {
         "metric": found.config.metric,
@@ -146,18 +130,17 @@ def by_changed_token(run: Run, nodes: Sequence[Node]) -> dict[Node, dict[str, fl
     Over clean and patch prompts together, at the feature's own position.
     """
     assert (run.config.positions, run.config.reference) == ("keep", "patch")
-    loaded = run.open()
-    model, prompts = loaded.model, loaded.prompts
+    analysis = run.open().analysis
+    model, prompts = analysis.model, analysis.prompts
     assert prompts.patch is not None, "these tasks have patches"
     at = (prompts.clean.tokens != prompts.patch.tokens).int().argmax(1, keepdim=True)
     sides = [side.tokens.gather(1, at).squeeze(1) for side in (prompts.clean, prompts.patch)]
     texts = token_strings(model.tokenizer, torch.cat(sides).tolist())
-    states = list(states_of(model, loaded.suite, prompts, run.config, None))
     found = {}
     for node in nodes:
-        sites = [state.sites[Site.parse(node.site)] for state in states]
-        both = [s.f for s in sites], [s.f_reference for s in sites]
-        values = torch.cat([f[:, node.position, int(node.feature)] for side in both for f in side])
+        own = [state.features[node.site] for state in analysis.states]
+        both = [*(nodes.f for nodes in own), *(nodes.reference for nodes in own)]
+        values = torch.cat([f.of_each([int(node.feature)])[0, :, node.position] for f in both])
         means = {t: values[[text == t for text in texts]].mean() for t in set(texts)}
         ranked = sorted(means.items(), key=lambda pair: (-float(pair[1]), pair[0]))
         found[node] = {text: rounded(float(mean)) for text, mean in ranked}
