@@ -16,7 +16,7 @@ from typing import Any
 
 from transformers import Qwen3Config, Qwen3MoeConfig
 
-from circuits.discovery.ranking import DiscoverConfig
+from circuits.discovery.config import DiscoverConfig
 from circuits.runs.needs import Task, memory_of, operations_of
 from hooked_qwen.cost import ModelCost
 from hooked_qwen.placement import Placement

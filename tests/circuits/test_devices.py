@@ -89,7 +89,8 @@ def test_a_graph_found_over_two_devices_is_that_of_one(pretend, name):
     suite, prompts = full_suite(dtype=torch.float32), toy_prompts(n=3, length=4)
     found = []
     for devices in ("pretend:0,cpu", "cpu"):
-        graph = discover(toy_on(devices), suite, prompts, config=CONFIGS[name]).graph
+        analysis = Analysis.of(toy_on(devices), suite, prompts, CONFIGS[name])
+        graph = discover(analysis).graph
         found.append(leaves(as_json(graph)))
     for there, here in zip(*found, strict=True):
         assert there == (pytest.approx(here, 1e-3, 1e-3) if isinstance(here, float) else here)
