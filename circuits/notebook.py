@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from html import escape
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import networkx as nx
@@ -38,8 +39,7 @@ from circuits.edits.edited import graph_left
 from circuits.graph import Node, ordered
 from circuits.prompt_files import prompt_of
 from circuits.prompts import Prompt, WhenUnfit, read_prompts
-from circuits.render import export
-from circuits.render.figure import figure
+from circuits.render.exporters import Drawn, exporters
 from circuits.render.page import page
 from circuits.runs import commands
 from circuits.runs.folder import read_run, verification_of
@@ -394,20 +394,16 @@ def render(circuit: Circuit, *paths: str | Path, nodes: int = 25) -> list[Path]:
 
 
 def _render(circuit: Circuit, path: Path, nodes: int) -> Path:
-    suffix = path.suffix.removeprefix(".")
-    if suffix not in commands.FORMATS:
-        raise ValueError(
-            f"cannot render to {path.name}: expected a name that ends in one of "
-            f"{', '.join(commands.FORMATS)}"
-        )
+    ((suffix, export),) = exporters([path.suffix.removeprefix(".")])
     path.parent.mkdir(parents=True, exist_ok=True)
     if suffix == "html":
         text = _page(circuit)
         write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
-    elif suffix in export.WRITERS:
-        export.write(circuit.graph, path)
-    else:
-        figure(circuit.graph, path, max_nodes=nodes)
+        return path
+    with TemporaryDirectory(dir=path.parent) as folder:
+        drawn = Drawn(folder=Path(folder), graph=circuit.graph, verification=None, nodes=nodes)
+        (made,) = export(drawn, suffix)
+        made.replace(path)
     return path
 
 

@@ -42,6 +42,7 @@ from circuits.prompts import (
     Prompt,
     write_prompts,
 )
+from circuits.render.exporters import Drawn
 from circuits.render.page import page
 from circuits.runs.inputs import Inputs, Loaded, open_inputs
 from circuits.runs.overwrite import ABLATIONS, RUN, RUN_FILES
@@ -163,6 +164,12 @@ def write_page(folder: Path) -> None:
         ablations={p.parent.name: _read(p) for p in sorted(folder.glob("ablations/*/result.json"))},
     )
     write_atomically(folder / "graph.html", lambda p: p.write_text(html, encoding="utf-8"))
+
+
+def export_page(drawn: Drawn, suffix: str) -> list[Path]:
+    """Write the page anew."""
+    write_page(drawn.folder)
+    return [drawn.folder / f"graph.{suffix}"]
 
 
 def verification_of(folder: Path) -> Mapping[str, Any] | None:

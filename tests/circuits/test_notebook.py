@@ -123,7 +123,7 @@ def test_pictures_are_written_by_the_names_they_get(circuit, tmp_path):
     assert circuits.render(circuit, *(tmp_path / name for name in names), nodes=5)
     assert str(max(circuit.graph.nodes, key=str).site) in (tmp_path / names[0]).read_text("utf-8")
     assert nx.read_gexf(tmp_path / "circuit.gexf").number_of_nodes() == len(circuit.graph)
-    with pytest.raises(ValueError, match=r"cannot render to circuit\.docx: .* html, svg"):
+    with pytest.raises(ValueError, match="cannot render to docx: expected some of html, svg"):
         circuits.render(circuit, tmp_path / "circuit.docx")
 
 
