@@ -4,30 +4,72 @@ import logging
 import os
 import sys
 import warnings
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, cast
 
 import typer
 
-from circuits.cli import dictionaries, estimate, runs
-from circuits.cli.options import Device, Force, Memory, ModelDtype, Quiet, Seed, Threads, placed
-from circuits.cli.progress_bars import bars
-from circuits.cli.tables import console
+from circuits.cli import (
+    demo,
+    dictionaries,
+    discovery,
+    estimate,
+    features,
+    prompts,
+    runs,
+    training,
+)
 from hooked_qwen.notices import Notice
 
 # Typer exports one kind of usage error; the others share its base.
 UsageError = cast(type[Exception], typer.BadParameter.__bases__[0])
 
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
-    help="Find, prove, edit and draw sparse feature circuits in Qwen language models.",
-)
+ABOUT = "Find, prove, edit and draw sparse feature circuits in Qwen language models."
+Verb = Callable[..., None]
+VERBS: Mapping[str, Verb | Mapping[str, Verb]] = {
+    "demo": demo.demo,
+    "train": training.train,
+    "cache": training.cache,
+    "evaluate": dictionaries.evaluate,
+    "feature": features.feature,
+    "suite": features.suite,
+    "convert": dictionaries.convert,
+    "discover": discovery.discover,
+    "verify": runs.verify,
+    "ablate": runs.ablate,
+    "compare": runs.compare,
+    "render": runs.render,
+    "prompts": {"make": prompts.make_prompts, "list": prompts.list_prompts},
+    "estimate": estimate.estimate,
+}
+"Every verb in the order of `--help`; a group has verbs of its own."
+GROUPS = {"prompts": "Prompt sets of our own making."}
 
 
-@app.callback()
+def command_line_of(verbs: Mapping[str, Verb | Mapping[str, Verb]]) -> typer.Typer:
+    """The command with these verbs."""
+    made = typer.Typer(
+        add_completion=False,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="markdown",
+        help=ABOUT,
+    )
+    made.callback()(options)
+    for name, verb in verbs.items():
+        if isinstance(verb, Mapping):
+            group = typer.Typer(no_args_is_help=True, help=GROUPS.get(name))
+            for part, of_group in verb.items():
+                group.command(part)(of_group)
+            made.add_typer(group, name=name)
+        else:
+            # Without a name its verb is the command's own; typer lists plain verbs before groups.
+            lone = typer.Typer()
+            lone.command(name)(verb)
+            made.add_typer(lone)
+    return made
+
+
 def options(
     debug: Annotated[bool, typer.Option(help="Show a traceback when something fails.")] = False,
 ) -> None:
@@ -45,37 +87,6 @@ def _say(message: Warning | str, *_: Any, **__: Any) -> None:
     print(f"note: {' '.join(str(message).split())}", file=sys.stderr)
 
 
-@app.command()
-def demo(
-    out: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("demo"),
-    device: Device = None,
-    dtype: ModelDtype = None,
-    memory: Memory = None,
-    seed: Seed = 0,
-    force: Force = False,
-    threads: Threads = None,
-    quiet: Quiet = False,
-) -> None:
-    """The whole main job on the bundled model: train, discover, verify, ablate, render.
-
-    Example: `circuits demo --out demo`
-    """
-    from circuits.demo import run_demo
-
-    placement = placed(device, dtype, memory)
-    with bars() as report:
-        lines = run_demo(
-            out,
-            force=force,
-            seed=seed,
-            placement=placement,
-            command=runs.command_line(),
-            report=report,
-        )
-    for line in lines:
-        console.print(line, highlight=False)
-
-
 def _say_usage(error: Any) -> int:
     """Print one line, or the help of a command that was called with nothing; the exit code."""
     if not error.ctx or not sys.argv[1:] or type(error).__name__ == "NoArgsIsHelpError":
@@ -90,18 +101,17 @@ def _say_usage(error: Any) -> int:
     return error.exit_code
 
 
-app.add_typer(dictionaries.app)
-app.add_typer(runs.app)
-app.add_typer(estimate.app)
+app = command_line_of(VERBS)
 
 
-def main() -> None:
+def main(command: typer.Typer | None = None) -> None:
     """Run the command; an error is one line on standard error and a non-zero exit code."""
+    command = app if command is None else command
     if "--debug" in sys.argv:
-        app()
+        command()
         return
     try:
-        raise SystemExit(app(standalone_mode=False) or 0)
+        raise SystemExit(command(standalone_mode=False) or 0)
     except UsageError as error:
         raise SystemExit(_say_usage(error)) from None
     except typer.Abort:

@@ -8,40 +8,42 @@ import typer
 from rich.box import SIMPLE
 from rich.table import Table
 
-from circuits.cli.options import Device, Memory, Mlp, Model, ModelDtype, Quiet, Threads, placed
-from circuits.cli.runs import Bos, Estimator, Reference
+from circuits.cli.options import (
+    Bos,
+    BosUsed,
+    Device,
+    DictionariesToUse,
+    EdgeSteps,
+    Estimator,
+    EstimatorUsed,
+    Memory,
+    Mlp,
+    MlpUsed,
+    Model,
+    ModelDtype,
+    MovedTo,
+    NodesKept,
+    Quiet,
+    Threads,
+    placed,
+)
 from circuits.cli.tables import console
 from circuits.render.words import counted
 
 if TYPE_CHECKING:
     from circuits.runs.estimate import Estimate
 
-app = typer.Typer()
 
-
-@app.command()
 def estimate(
     prompts: Annotated[Path, typer.Argument(help="Prompt file, as for discover.")],
     model: Model = "bundled",
-    dictionaries: Annotated[str, typer.Option(help="Folder, hub name, or 'bundled'.")] = "bundled",
-    estimator: Annotated[Estimator, typer.Option(help="How node effects are found.")] = (
-        Estimator.ig
-    ),
-    nodes: Annotated[int, typer.Option(help="Features and errors to keep.")] = 100,
-    reference: Annotated[
-        Reference | None,
-        typer.Option(help="What nodes are moved to: patch by default, zero where there is none."),
-    ] = None,
-    bos: Annotated[
-        Bos,
-        typer.Option(help="A BOS token before each prompt: as the tokenizer does, always, never."),
-    ] = Bos.auto,
-    mlp: Annotated[
-        Mlp, typer.Option(help="Which dictionary to use where an MLP has both.")
-    ] = Mlp.sae,
-    edge_steps: Annotated[
-        int, typer.Option(help="Points from clean to patch at which an edge is read; 0: at clean.")
-    ] = 0,
+    dictionaries: DictionariesToUse = "bundled",
+    estimator: EstimatorUsed = Estimator.ig,
+    nodes: NodesKept = 100,
+    reference: MovedTo = None,
+    bos: BosUsed = Bos.auto,
+    mlp: MlpUsed = Mlp.sae,
+    edge_steps: EdgeSteps = 0,
     text: Annotated[
         bool, typer.Option("--text", help="Count the search of running text for examples, too.")
     ] = False,

@@ -1,5 +1,6 @@
 """Options and choices that several verbs of the command line share."""
 
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -116,6 +117,44 @@ class Mlp(StrEnum):
     transcoder = "transcoder"
 
 
+class Estimator(StrEnum):
+    ig = "ig"
+    ig_inputs = "ig-inputs"
+    patching = "patching"
+    relp = "relp"
+    exact = "exact"
+
+
+class Bos(StrEnum):
+    auto = "auto"
+    always = "always"
+    never = "never"
+
+
+class Reference(StrEnum):
+    patch = "patch"
+    zero = "zero"
+    mean = "mean"
+
+
+DictionariesToUse = Annotated[str, typer.Option(help="Folder, hub name, or 'bundled'.")]
+EstimatorUsed = Annotated[Estimator, typer.Option(help="How node effects are found.")]
+NodesKept = Annotated[int, typer.Option(help="Features and errors to keep.")]
+BosUsed = Annotated[
+    Bos,
+    typer.Option(help="A BOS token before each prompt: as the tokenizer does, always, never."),
+]
+MovedTo = Annotated[
+    Reference | None,
+    typer.Option(help="What nodes are moved to: patch by default, zero where there is none."),
+]
+MlpUsed = Annotated[Mlp, typer.Option(help="Which dictionary to use where an MLP has both.")]
+EdgeSteps = Annotated[
+    int, typer.Option(help="Points from clean to patch at which an edge is read; 0: at clean.")
+]
+ExampleTokens = Annotated[int, typer.Option(help="Tokens of text to look for examples in.")]
+
+
 def at_least(least: int, **options: int | None) -> None:
     """Raise `ValueError` for an option below `least`; None is one that was not given."""
     for name, value in options.items():
@@ -129,3 +168,8 @@ def say_found(dictionaries: str, mlp: Mlp) -> None:
     from saes.suite import load_suite
 
     console.print(load_suite(dictionaries, mlp=mlp.value).summary(), highlight=False, markup=False)
+
+
+def command_line() -> list[str]:
+    """The command that was given, for the record."""
+    return ["circuits", *sys.argv[1:]]

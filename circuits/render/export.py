@@ -12,6 +12,7 @@ from typing import Any
 import networkx as nx
 
 from circuits.graph import Node
+from circuits.render.exporters import Drawn
 from circuits.render.words import readable
 from hooked_qwen.files import write_atomically
 
@@ -41,6 +42,13 @@ def write(graph: nx.DiGraph, path: Path) -> None:
     """Write `graph` as `.gexf` or `.graphml`, whole or not at all."""
     writer = WRITERS[path.suffix.removeprefix(".")]
     write_atomically(path, lambda partial: writer(portable(graph), partial))
+
+
+def export_for_networkx(drawn: Drawn, suffix: str) -> list[Path]:
+    """The graph as one of `WRITERS` writes it."""
+    path = drawn.folder / f"graph.{suffix}"
+    write(drawn.graph, path)
+    return [path]
 
 
 def _key(node: Node) -> dict[str, Any]:

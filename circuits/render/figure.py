@@ -21,6 +21,7 @@ from circuits.graph import Node, ordered
 from circuits.render import ink
 from circuits.render.boxes import LEADING, MARGIN, POINT, SMALL, TEXT, Box, Sheet, sheet
 from circuits.render.curves import curves_figure
+from circuits.render.exporters import Drawn
 from circuits.render.layout import Layout
 from circuits.render.layout import layout as lay_out
 from circuits.render.words import (
@@ -34,6 +35,7 @@ from circuits.render.words import (
     stance,
     support,
 )
+from hooked_qwen.notices import notify
 
 __all__ = ["curves_figure", "figure", "strongest", "undrawable"]
 
@@ -42,6 +44,21 @@ THINNEST, THICKEST = 0.35, 1.7  # points
 DASH = (3.0, 1.6)
 BENDS = (0.0, -0.25, 0.25, -0.5, 0.5, -0.9, 0.9, -1.3, 1.3)  # sideways, in
 SAMPLES = 28
+
+
+def export_figures(drawn: Drawn, suffix: str) -> list[Path]:
+    """The graph as a figure, and the curves once it is verified."""
+    written = [drawn.folder / f"graph.{suffix}"]
+    figure(drawn.graph, written[0], max_nodes=drawn.nodes)
+    if lacking := undrawable(drawn.graph):
+        notify(
+            f"no installed font has {' '.join(lacking[:10])}: the figure writes their code "
+            "points; install one that has them, such as Noto Sans CJK (fonts-noto-cjk)"
+        )
+    if drawn.verification is not None:
+        written.append(drawn.folder / f"verification.{suffix}")
+        curves_figure(drawn.verification, written[1])
+    return written
 
 
 def figure(

@@ -33,10 +33,8 @@ from circuits.prompts import (
     prompt_lines,
     write_prompts,
 )
-from circuits.render import export
 from circuits.render.compare_page import comparison_page
-from circuits.render.curves import curves_figure
-from circuits.render.figure import figure, undrawable
+from circuits.render.exporters import Drawn, exporters
 from circuits.runs.folder import (
     Inputs,
     Loaded,
@@ -75,7 +73,6 @@ from hooked_qwen.tokens import Bos, token_blocks
 EXAMPLE_TOKENS = 16_384
 "Tokens of running text looked at for a feature's examples."
 EXAMPLE_BLOCK = 64
-FORMATS = ("html", "svg", "pdf", *export.WRITERS)
 
 
 def make_prompts(
@@ -362,33 +359,14 @@ def render_run(folder: Path, formats: Sequence[str], nodes: int) -> list[Path]:
 
     Raises `ValueError` listing the formats for another one.
     """
-    run = read_run(folder)
-    wanted = [f.strip() for f in formats]
-    if unknown := set(wanted) - set(FORMATS):
-        raise ValueError(
-            f"cannot render to {', '.join(sorted(unknown))}: expected some of {', '.join(FORMATS)}"
-        )
-    written = []
-    for suffix in wanted:
-        if suffix == "html":
-            write_page(folder)
-            written.append(folder / "graph.html")
-            continue
-        if suffix in export.WRITERS:
-            export.write(run.graph, folder / f"graph.{suffix}")
-            written.append(folder / f"graph.{suffix}")
-            continue
-        figure(run.graph, folder / f"graph.{suffix}", max_nodes=nodes)
-        if lacking := undrawable(run.graph):
-            notify(
-                f"no installed font has {' '.join(lacking[:10])}: the figure writes their code "
-                "points; install one that has them, such as Noto Sans CJK (fonts-noto-cjk)"
-            )
-        written.append(folder / f"graph.{suffix}")
-        if (record := verification_of(folder)) is not None:
-            curves_figure(record, folder / f"verification.{suffix}")
-            written.append(folder / f"verification.{suffix}")
-    return written
+    chosen = exporters(formats)
+    drawn = Drawn(
+        folder=folder,
+        graph=read_run(folder).graph,
+        verification=verification_of(folder),
+        nodes=nodes,
+    )
+    return [path for name, export in chosen for path in export(drawn, name)]
 
 
 def _prompts(loaded: Loaded, path: Path | None, config: DiscoverConfig) -> EncodedPrompts:

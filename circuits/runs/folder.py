@@ -48,6 +48,7 @@ from circuits.prompts import (
     read_prompts,
     write_prompts,
 )
+from circuits.render.exporters import Drawn
 from circuits.render.page import page
 from circuits.runs.overwrite import ABLATIONS, RUN, RUN_FILES
 from circuits.suites import load_model
@@ -311,6 +312,12 @@ def write_page(folder: Path) -> None:
         ablations={p.parent.name: _read(p) for p in sorted(folder.glob("ablations/*/result.json"))},
     )
     write_atomically(folder / "graph.html", lambda p: p.write_text(html, encoding="utf-8"))
+
+
+def export_page(drawn: Drawn, suffix: str) -> list[Path]:
+    """Write the page anew."""
+    write_page(drawn.folder)
+    return [drawn.folder / f"graph.{suffix}"]
 
 
 def verification_of(folder: Path) -> Mapping[str, Any] | None:

@@ -1,0 +1,200 @@
+"""The verb that finds a circuit."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from circuits.cli.options import (
+    Bos,
+    BosUsed,
+    Device,
+    DictionariesToUse,
+    EdgeSteps,
+    Estimator,
+    EstimatorUsed,
+    Force,
+    Memory,
+    Mlp,
+    MlpUsed,
+    Model,
+    ModelDtype,
+    MovedTo,
+    NodesKept,
+    Quiet,
+    Seed,
+    Threads,
+    command_line,
+    placed,
+    say_found,
+)
+from circuits.cli.progress_bars import bars
+from circuits.cli.tables import (
+    console,
+    discovery_summary,
+)
+
+if TYPE_CHECKING:
+    from circuits.prompt_files import Prompt
+
+
+class Positions(StrEnum):
+    keep = "keep"
+    end = "end"
+    sum = "sum"
+
+
+class Method(StrEnum):
+    sparse_feature = "sparse-feature"
+    replacement = "replacement"
+
+
+def discover(
+    out: Annotated[Path, typer.Option(help="Run folder to write.")],
+    prompts: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Prompt file: JSON Lines or CSV. Its fields: docs/circuits.md, Prompts.",
+            show_default=False,
+        ),
+    ] = None,
+    clean: Annotated[str | None, typer.Option(help="In place of a file: one prompt,")] = None,
+    patch: Annotated[str | None, typer.Option(help="its counterpart of the same length,")] = None,
+    answer: Annotated[
+        list[str] | None, typer.Option(help="right answers (else the model's own), and")
+    ] = None,
+    wrong: Annotated[
+        list[str] | None, typer.Option(help="wrong ones (else the whole vocabulary).")
+    ] = None,
+    model: Model = "bundled",
+    dictionaries: DictionariesToUse = "bundled",
+    method: Annotated[Method, typer.Option(help="What kind of graph.")] = Method.sparse_feature,
+    estimator: EstimatorUsed = Estimator.ig,
+    metric: Annotated[
+        str,
+        typer.Option(
+            help="What the circuit is a circuit of: logit-difference, log-probability, kl, a "
+            "feature's activation as feature:SITE/INDEX[@POSITION], or what a linear probe reads "
+            "as readout:SITE[@POSITION]:FILE (.npy or .safetensors)."
+        ),
+    ] = "logit-difference",
+    nodes: NodesKept = 100,
+    threshold: Annotated[
+        float | None, typer.Option(help="Of these keep those with an effect as large as this,")
+    ] = None,
+    influence: Annotated[
+        float | None, typer.Option(help="or the fewest with this share of the influence,")
+    ] = None,
+    faithfulness: Annotated[
+        float | None, typer.Option(help="or what stays as faithful as this, by elimination.")
+    ] = None,
+    positions: Annotated[
+        Positions | None,
+        typer.Option(
+            help="Token positions: keep apart (prompts of one length), end: so, last tokens lined "
+            "up (of several lengths), or sum. By default what the lengths ask for."
+        ),
+    ] = None,
+    skip_unfit: Annotated[
+        bool,
+        typer.Option("--skip-unfit", help="Leave out prompts that do not fit the tokenizer."),
+    ] = False,
+    bos: BosUsed = Bos.auto,
+    reference: MovedTo = None,
+    mlp: MlpUsed = Mlp.sae,
+    edge_steps: EdgeSteps = 0,
+    edge_threshold: Annotated[
+        float, typer.Option(help="Leave out edges under this share of the strongest node.")
+    ] = 0.01,
+    text: Annotated[
+        list[str] | None,
+        typer.Option(help="Text for features' examples, besides the prompts, as for train."),
+    ] = None,
+    device: Device = None,
+    dtype: ModelDtype = None,
+    memory: Memory = None,
+    seed: Seed = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with this run where it was cut off.")
+    ] = False,
+    force: Force = False,
+    threads: Threads = None,
+    quiet: Quiet = False,
+) -> None:
+    """Find the sparse feature circuit of a prompt set.
+
+    Example: `circuits discover prompts.jsonl --model bundled --dictionaries bundled --out run`
+
+    Example: `circuits discover --clean "The keys" --patch "The key" --answer " are"
+    --wrong " is" --out run`
+    """
+    from circuits.discovery.ranking import DiscoverConfig
+    from circuits.metrics.readout import read_metric
+    from circuits.prompts import WhenUnfit, read_prompts
+    from circuits.runs import commands
+    from circuits.runs.folder import Inputs
+
+    placement = placed(device, dtype, memory)
+    if method is Method.replacement:
+        raise ValueError(
+            "graphs of a replacement model are not built yet: use --method sparse-feature"
+        )
+    path, given = _prompts_asked(prompts, out, clean, patch, answer, wrong)
+    listed = given or read_prompts(path)
+    unfit: WhenUnfit = "skip" if skip_unfit else "refuse"
+    fitting = (listed, model, bos.value, unfit)
+    config = DiscoverConfig(
+        metric=read_metric(metric),
+        estimator=estimator.value,
+        nodes=nodes,
+        threshold=threshold,
+        influence=influence,
+        faithfulness=faithfulness,
+        positions=positions.value if positions else commands.positions_for(*fitting),
+        bos=bos.value,
+        reference=reference.value if reference else commands.reference_for(listed),
+        edge_steps=edge_steps,
+        edge_threshold=edge_threshold,
+    )
+    inputs = Inputs.resolved(model, dictionaries, path, mlp.value, unfit)
+    say_found(dictionaries, mlp)
+    with bars() as report:
+        found = commands.discover_run(
+            inputs,
+            out,
+            config=config,
+            given=given,
+            text=text or (),
+            seed=seed,
+            force=force,
+            resume=resume,
+            placement=placement,
+            command=command_line(),
+            report=report,
+        )
+    discovery_summary(found.graph)
+    console.print(
+        f"graph {out / 'graph.json'}\npage  {out / 'graph.html'}\nnext  circuits verify {out}",
+        highlight=False,
+    )
+
+
+def _prompts_asked(
+    prompts: Path | None,
+    out: Path,
+    clean: str | None,
+    patch: str | None,
+    answer: list[str] | None,
+    wrong: list[str] | None,
+) -> tuple[Path, "list[Prompt] | None"]:
+    """The prompt file, and the one prompt to write there where it is given in its place."""
+    from circuits.runs.commands import one_prompt
+
+    if prompts is not None and clean is None:
+        if patch or answer or wrong:
+            raise ValueError("--patch, --answer and --wrong go with --clean; a file has its own")
+        return prompts, None
+    if prompts is not None or clean is None:
+        raise ValueError("say which prompts: a file, or one with --clean (not both)")
+    return out / "prompts.jsonl", [one_prompt(clean, patch, answer or [], wrong or [])]

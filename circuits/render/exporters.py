@@ -1,0 +1,48 @@
+"""What `circuits render --to` writes: a row for each format.
+
+A row is `module:function`, read when it is asked for. The function takes a `Drawn` and the name
+of the format, writes files beside the run's own, and returns their paths.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+
+EXPORTERS: dict[str, str] = {
+    "html": "circuits.runs.folder:export_page",
+    "svg": "circuits.render.figure:export_figures",
+    "pdf": "circuits.render.figure:export_figures",
+    "gexf": "circuits.render.export:export_for_networkx",
+    "graphml": "circuits.render.export:export_for_networkx",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """A run as an exporter sees it."""
+
+    folder: Path
+    graph: nx.DiGraph
+    verification: Mapping[str, Any] | None
+    "what `circuits verify` found, or None before it ran"
+    nodes: int
+    "nodes in a figure"
+
+
+Exporter = Callable[[Drawn, str], list[Path]]
+
+
+def exporters(formats: Sequence[str]) -> list[tuple[str, Exporter]]:
+    """The exporter of each format; raises `ValueError` that lists the formats for another one."""
+    wanted = [name.strip() for name in formats]
+    if unknown := set(wanted) - set(EXPORTERS):
+        raise ValueError(
+            f"cannot render to {', '.join(sorted(unknown))}: "
+            f"expected some of {', '.join(EXPORTERS)}"
+        )
+    rows = [(name, *EXPORTERS[name].split(":")) for name in wanted]
+    return [(name, getattr(import_module(module), function)) for name, module, function in rows]

@@ -1,0 +1,77 @@
+"""What commands print: every number once, nothing cut, nothing taken for markup."""
+
+import pytest
+
+from circuits.cli import tables
+from circuits.compare import differences
+from circuits.prompt_files import Prompt
+from hooked_qwen.families import Task
+from tests.circuits.synthetic import circuit
+
+
+@pytest.fixture
+def said(monkeypatch):
+    """The lines that a table prints."""
+    monkeypatch.setattr(tables.console, "quiet", False)
+
+    def lines(table, *arguments, **named) -> list[str]:
+        with tables.console.capture() as captured:
+            table(*arguments, **named)
+        return captured.get().splitlines()
+
+    return lines
+
+
+def quality(fvu, **more):
+    return {
+        "l0": 3.0, "fvu": fvu, "fvu_all": fvu, "cosine": 0.9, "dead": 0.25, "dense": 2,
+        "loss_recovered": None, "kl": 0.125,
+        "intervals": {"fvu": (fvu - 0.1, fvu + 0.1), "loss_recovered": None},
+    } | more  # fmt: skip
+
+
+def test_a_dictionary_has_a_line_and_each_of_its_controls_one_below(said):
+    rows = [quality(0.5, controls={"PCA": quality(0.75)}), quality(0.625)]
+    lines = said(tables.quality_table, ["mlp_out.1", "resid_post.2"], rows)
+    found = [line.split() for line in lines if "0.125" in line]
+    assert [(line[0], line[2]) for line in found] == [
+        ("mlp_out.1", "0.500"), ("PCA", "0.750"), ("resid_post.2", "0.625")
+    ]  # fmt: skip
+    assert all(line.count("–") == 2 for line in found)  # what could not be measured, and its ends
+
+
+def test_an_ablation_stands_between_before_and_its_controls(said):
+    result = {
+        "before": 2.0, "accuracy_before": 1.0, "after": -0.5, "accuracy_after": 0.25,
+        "controls": [{"name": "random features", "after": None, "accuracy_after": 0.75}],
+    }  # fmt: skip
+    lines = said(tables.ablation_table, result)
+    for shown in (("before", "+2.0000", "100%"), ("after", "-0.5000", "25%"), ("–", "75%")):
+        assert sum(all(part in line for part in shown) for line in lines) == 1
+
+
+def test_a_comparison_counts_every_node_and_shows_the_most_changed(said):
+    one, other = circuit(20), circuit(20)
+    changed = [n for n, data in other.nodes(data=True) if data["effect"]][:3]
+    for node in changed:
+        other.nodes[node]["effect"] += 5.0
+    rows = differences(one, other)
+    lines = said(tables.comparison_table, rows, ("one", "other"), shown=3)
+    text = " ".join(" ".join(lines).split())
+    assert f"3 changed, {len(rows) - 3} the same in both" in text
+    shown = [line for line in lines if "+5.0000" in line]
+    assert len(shown) == 3
+    assert all(any(str(node) in line for line in shown) for node in changed)
+
+
+def test_a_task_without_an_example_says_why_and_brackets_are_no_markup(said):
+    task = Task(name="brackets", description="close it: [ ( -> [bold]", templates=lambda _: ())
+    prompt = Prompt(clean="[red] a", patch="( a", answer=("]",), wrong=(")", "}"))
+    lines = said(tables.tasks_table, [(task, prompt), (task, None)])
+    assert lines == [
+        "brackets  close it: [ ( -> [bold]",
+        "  clean '[red] a' → ']'",
+        "  patch '( a' → ')' / '}'",
+        "brackets  close it: [ ( -> [bold]",
+        "  too few of its words are one token to this model",
+    ]

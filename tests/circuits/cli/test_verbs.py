@@ -1,0 +1,55 @@
+"""A verb is a function and a row: it is listed, runs, and fails in one line."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from circuits.cli.app import VERBS, command_line_of, main
+
+
+def count(
+    path: Annotated[Path, typer.Argument(help="A text file.")],
+    times: Annotated[int, typer.Option(help="Times to say it.")] = 1,
+) -> None:
+    """Count the words of a file."""
+    if not path.exists():
+        raise ValueError(f"there is no file at {path}: write one first")
+    print(f"{len(path.read_text().split())} words; " * times)
+
+
+@pytest.fixture
+def command():
+    return command_line_of({**VERBS, "count": count, "files": {"count": count}})
+
+
+@pytest.mark.parametrize("path", [["count"], ["files", "count"]])
+def test_a_registered_verb_runs(command, tmp_path, path):
+    (tmp_path / "text").write_text("one two three")
+    done = CliRunner().invoke(command, [*path, str(tmp_path / "text"), "--times", "2"])
+    assert done.exit_code == 0, done.output
+    assert done.output == "3 words; 3 words; \n"
+    assert "Count the words of a file" in CliRunner().invoke(command, [*path, "--help"]).output
+
+
+def test_it_fails_in_one_line_as_the_others_do(command, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["circuits", "count", str(tmp_path / "absent")])
+    with pytest.raises(SystemExit) as ended:
+        main(command)
+    assert ended.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: there is no file at ")
+
+
+def test_every_verb_is_listed_in_order_with_an_example(command):
+    listed = CliRunner().invoke(command, ["--help"]).output
+    places = [listed.index(f"│ {name} ") for name in (*VERBS, "count", "files")]
+    assert places == sorted(places)
+    for name, verb in VERBS.items():
+        paths = [[name, part] for part in verb] if not callable(verb) else [[name]]
+        for path in paths:
+            said = CliRunner().invoke(command, [*path, "--help"]).output
+            assert f"Example: circuits {' '.join(path)}" in " ".join(said.split())
