@@ -69,10 +69,10 @@ def test_another_precision_is_another_run(made, fails):
 
 def test_a_run_is_taken_up_as_it_was_found_unless_told_otherwise(made):
     run = read_run(made / "run")
-    assert placement_of(run.open().model).dtype == "bfloat16"
+    assert placement_of(run.open().analysis.model).dtype == "bfloat16"
     with pytest.warns(Notice, match=r"with the model in bfloat16, .* the model in float32"):
         opened = run.open(Placement(dtype="float32", memory=2.0))
-    assert placement_of(opened.model).dtype == "float32"
+    assert placement_of(opened.analysis.model).dtype == "float32"
 
 
 def test_a_run_of_a_device_that_is_not_here_is_taken_up_on_another(made, tmp_path):
@@ -81,7 +81,7 @@ def test_a_run_of_a_device_that_is_not_here_is_taken_up_on_another(made, tmp_pat
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps(manifest | {"device": "cuda:7"}))
     with pytest.warns(Notice, match=r"was found on cuda:7, which is not here"):
-        assert placement_of(read_run(folder).open().model).device == "cpu"
+        assert placement_of(read_run(folder).open().analysis.model).device == "cpu"
 
 
 def test_a_run_of_an_earlier_version_was_found_on_the_cpu_in_float32(made, tmp_path):

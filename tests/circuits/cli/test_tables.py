@@ -1,9 +1,9 @@
 """What commands print: every number once, nothing cut, nothing taken for markup."""
 
 import pytest
-from circuits.compare import differences
 
 from circuits.cli import tables
+from circuits.comparison import differences
 from circuits.prompt_files import Prompt
 from hooked_qwen.families import Task
 from tests.circuits.synthetic import circuit
