@@ -7,6 +7,7 @@ import torch
 
 from circuits.analysis import Analysis
 from circuits.attribution.means import mean_over
+from circuits.attribution.state import batches
 from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.sparse_feature import discover
 from circuits.metrics.metric import logit_difference
@@ -27,8 +28,6 @@ def test_states_are_made_once_and_shared_by_whoever_asks_otherwise(case, monkeyp
     def counted(*args, **kwargs):
         made.append(args)
         return batches(*args, **kwargs)
-
-    from circuits.attribution.state import batches
 
     monkeypatch.setattr("circuits.analysis.batches", counted)
     analysis = analysis_of(*case, estimator="patching", batch_size=2)

@@ -36,7 +36,8 @@ def state(analysis):
 
 def summed(analysis):
     """The same with positions summed."""
-    return analysis.asked(dataclasses.replace(analysis.config, positions="sum"))
+    config = dataclasses.replace(analysis.config, positions="sum")
+    return dataclasses.replace(analysis, config=config)
 
 
 def test_features_bias_and_error_add_up_to_the_tensor(analysis, state):

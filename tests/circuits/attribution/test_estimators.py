@@ -1,12 +1,14 @@
 """The table of estimators: every row is exact where all is linear; a new row is all it takes."""
 
 import json
+from contextlib import contextmanager
 
 import pytest
 import torch
 
 from circuits.ablation.exact_effects import exact_effects
 from circuits.analysis import Analysis
+from circuits.attribution.edges import edge_weights
 from circuits.attribution.effects import effects_by_prompt, gradients_at_clean, node_effects
 from circuits.attribution.estimators import ESTIMATORS, Estimator
 from circuits.discovery.config import DiscoverConfig
@@ -109,8 +111,6 @@ def test_a_new_estimator_is_one_row(monkeypatch):
 
 def test_a_row_s_rules_hold_for_its_gradients_and_for_its_edges(monkeypatch):
     """What `rules` puts into the model is there when gradients are taken, and gone afterwards."""
-    from contextlib import contextmanager
-
     inside, seen = [], []
 
     @contextmanager
@@ -126,8 +126,6 @@ def test_a_row_s_rules_hold_for_its_gradients_and_for_its_edges(monkeypatch):
     def weights(*args):
         seen.append(("edges", list(inside)))
         return edge_weights(*args)
-
-    from circuits.attribution.edges import edge_weights
 
     monkeypatch.setitem(ESTIMATORS, "ruled", Estimator(estimate=watched, rules=rules))
     monkeypatch.setattr("circuits.discovery.sparse_feature.edge_weights", weights)
