@@ -19,7 +19,7 @@ from circuits.metrics.readout import Readout
 from circuits.verification.verify import VerifyConfig, verify
 from hooked_qwen.load import hook
 from hooked_qwen.sites import Site
-from tests.conftest import analysis_of, full_suite, toy, toy_hf, toy_prompts, toy_suite
+from tests.conftest import analysis_of, toy, toy_hf, toy_prompts, toy_suite
 
 CHANGED = 1
 "The position at which clean and patch prompts differ."
@@ -84,7 +84,7 @@ def test_a_new_estimator_is_one_row(monkeypatch):
 
     asked: list[int] = []
     monkeypatch.setitem(ESTIMATORS, "doubled", Estimator(estimate=doubled, at_clean=True))
-    case = toy(), full_suite(), toy_prompts(n=3)
+    case = toy(), toy_suite("attn_out.1", "mlp_out.1", "resid_post.1"), toy_prompts(n=3)
     analyses = [
         Analysis.of(*case, DiscoverConfig(estimator=name, nodes=12, batch_size=2))
         for name in ("patching", "doubled")
@@ -96,7 +96,7 @@ def test_a_new_estimator_is_one_row(monkeypatch):
     assert dict(found.ranking) == pytest.approx(twice, rel=1e-12)
     assert found.graph.graph["estimator"] == "doubled"
     assert json.loads(json.dumps(as_json(found.graph)))["meta"]["estimator"] == "doubled"
-    check = VerifyConfig(level="full", draws=1, pool=5)
+    check = VerifyConfig(level="quick")
     records = [
         verify(analysis, one.graph, one.ranking, config=check)
         for analysis, one in zip(analyses, (plain, found), strict=True)
