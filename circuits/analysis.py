@@ -71,8 +71,16 @@ class Analysis:
     def asked(self, config: DiscoverConfig) -> "Analysis":
         """The same with another estimator, or other rules of what is kept.
 
-        States are shared: prompts, positions and what nodes are moved to stay as they are.
+        States are shared. Raises `ValueError` for a configuration that reads prompts in another
+        way, or moves nodes to something else: that is another analysis.
         """
+        for name in ("positions", "reference", "batch_size"):
+            own, other = getattr(self.config, name), getattr(config, name)
+            if own != other:
+                raise ValueError(
+                    f"the states of this analysis were made with {name} {own}, not {other}: open "
+                    "another with Analysis.of"
+                )
         return replace(self, config=config, edited=self.states)
 
     @cached_property

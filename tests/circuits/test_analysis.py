@@ -140,3 +140,10 @@ def test_an_estimator_that_there_is_not_is_refused_in_one_line(case):
         analysis_of(*case, estimator="shap")
     assert "\n" not in str(told.value)
     assert all(name in str(told.value) for name in ("ig", "ig-inputs", "patching", "relp", "exact"))
+
+
+def test_states_are_shared_only_by_what_they_were_made_for(case):
+    analysis = Analysis.of(*case)
+    for other in ({"positions": "sum"}, {"reference": "zero"}, {"batch_size": 1}):
+        with pytest.raises(ValueError, match=f"were made with {next(iter(other))} .* open another"):
+            analysis.asked(DiscoverConfig(**other))
