@@ -23,11 +23,14 @@ def test_a_wheel_holds_every_file_and_its_building_is_quiet(tmp_path):
         shutil.copytree(ROOT / name, project / name, ignore=hidden)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, project / name)
-    build = "from setuptools import build_meta; build_meta.build_wheel('dist')"
-    done = subprocess.run(
-        [sys.executable, "-c", build], cwd=project, capture_output=True, text=True, check=True
-    )
-    assert "absent from the `packages` configuration" not in done.stdout + done.stderr
+    # Both ways of installing; what pip shows of it are warnings.
+    for way, folder in (("build_editable", "editable"), ("build_wheel", "dist")):
+        build = f"from setuptools import build_meta; build_meta.{way}('{folder}')"
+        command = [sys.executable, "-W", "error::UserWarning", "-c", build]
+        done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "absent from the `packages` configuration" not in done.stdout + done.stderr
+        assert "!!" not in done.stderr
     (wheel,) = (project / "dist").glob("*.whl")
     held = {n for n in zipfile.ZipFile(wheel).namelist() if n.startswith(PACKAGES)}
     files = (path for name in PACKAGES for path in (project / name).rglob("*") if path.is_file())
