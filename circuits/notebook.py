@@ -165,7 +165,8 @@ class Ablated:
 
     def __repr__(self) -> str:
         r = self.record
-        return f"Ablated to {self.ablation.to}: the metric goes from {r['before']} to {r['after']}"
+        change = f"from {r['before']:.3f} to {r['after']:.3f}"
+        return f"Ablated to {self.ablation.to}: the metric goes {change}"
 
     def _repr_html_(self) -> str:
         return _paragraph(repr(self)) + _html(self.controls) + _html(self.prompts.head(SHOWN))
