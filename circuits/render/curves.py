@@ -14,7 +14,8 @@ from circuits.render import ink
 from circuits.render.words import OPPOSES, SUPPORTS, row_name, support
 
 PANEL, PAGE = 2.2, 7.0  # in, widths of one panel and of all at most
-HEIGHT, LINE, COLUMNS = 2.0, 0.13, 4  # in, of the panels and of a line of the legend over them
+HEIGHT, LINE = 2.0, 0.13  # in, of the panels and of a line of the legend over them
+COLUMN = 2.1  # in, of the legend: the longest name of a row
 TICK, WORD = 5.5, 6.5  # points
 STROKES = (
     (ink.COLOURS[SUPPORTS], "solid", "o"),
@@ -27,7 +28,12 @@ STROKES = (
     ("#3c4650", (0, (8, 2, 1, 2)), "p"),
     ("#5a9bd4", (0, (3, 1, 1, 1)), "<"),
     ("#9c6b30", (0, (2, 2)), ">"),
+    ("#1f2a37", "solid", "*"),
+    ("#c2548a", (0, (5, 2, 2, 2)), "h"),
+    ("#4f8f2f", (0, (3, 1.5)), "d"),
+    ("#7f7fd0", (0, (1.5, 1.5)), "8"),
 )
+"One for each row that `circuits verify` writes, and some to spare."
 OUTSIDE = (-0.6, 1.6)
 "Curves are drawn within these values: a control far off the scale must not flatten the rest."
 LEAST = (0.0, 0.5)
@@ -75,9 +81,9 @@ def curves_figure(verification: Mapping[str, Any], path: Path) -> None:
             "the verification holds no curves and no points: run `circuits verify` first"
         )
     with ink.fixed_style():
-        lines = -(-len(names) // COLUMNS)
-        height = HEIGHT + LINE * (lines + 1)
         width = min(PANEL * count, PAGE)
+        columns = max(1, int(width / COLUMN))
+        height = HEIGHT + LINE * (-(-len(names) // columns) + 1)
         picture = ink.blank(width, height)
         axes = picture.subplots(1, count, squeeze=False)[0]
         picture.subplots_adjust(
@@ -90,13 +96,13 @@ def curves_figure(verification: Mapping[str, Any], path: Path) -> None:
         for place, panel in zip(axes, shown, strict=False):
             _draw_curves(place, panel, names)
         if shown:
-            _draw_legend(picture, axes[: len(shown)])
+            _draw_legend(picture, axes[: len(shown)], columns)
         if len(points):
             _draw_scatter(axes[-1], points, verification)
         ink.save(picture, path)
 
 
-def _draw_legend(picture: Figure, panels: Iterable[Axes]) -> None:
+def _draw_legend(picture: Figure, panels: Iterable[Axes], columns: int) -> None:
     """One legend for all panels, over them."""
     entries = [zip(*panel.get_legend_handles_labels(), strict=True) for panel in panels]
     curves = {label: handle for panel in entries for handle, label in panel}
@@ -105,7 +111,7 @@ def _draw_legend(picture: Figure, panels: Iterable[Axes]) -> None:
         curves.keys(),
         loc="upper left",
         bbox_to_anchor=(0.01, 1.0),
-        ncols=COLUMNS,
+        ncols=columns,
         fontsize=TICK,
         frameon=False,
         handlelength=2.6,

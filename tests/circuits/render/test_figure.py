@@ -45,6 +45,28 @@ def test_held_out_prompts_have_a_panel_and_rows_keep_their_colour(tmp_path):
     assert held_out == [own[0], *own[2 : 1 + len(rows)]]
 
 
+def test_all_rows_that_verify_writes_are_told_apart_and_named(tmp_path, monkeypatch):
+    record = synthetic.verification(synthetic.circuit(40))
+    row = next(iter(record["curves"]["rows"].values()))
+    names = ["circuit", "circuit, no attn or mlp errors", "circuit without errors"]
+    names += ["random nodes, same sites", "random nodes", "random features", "neurons"]
+    names += ["neurons, inside the MLPs", "features, neurons inside the MLPs"]
+    names += ["features, neurons inside the MLPs, no errors", "untrained dictionaries"]
+    names += ["untrained dictionaries, no errors"]
+    record["curves"]["rows"] = dict.fromkeys(names, row)
+    record["held_out"]["rows"] = {"circuit": row}
+    drawn = []
+    monkeypatch.setattr(ink, "save", lambda figure, path: drawn.append(figure))
+    curves_figure(record, tmp_path / "curves.svg")
+    (figure,) = drawn
+    assert (
+        len({line.get_color() for line in figure.axes[0].lines if len(line.get_xdata()) > 2}) == 12
+    )
+    legend, page = figure.legends[0].get_window_extent(), figure.bbox
+    assert legend.x1 <= page.x1
+    assert legend.y0 >= figure.axes[0].get_window_extent().y1
+
+
 def test_the_first_row_of_every_panel_has_its_interval(tmp_path):
     record = synthetic.verification(synthetic.circuit(40))
     curves_figure(record, tmp_path / "with.svg")
