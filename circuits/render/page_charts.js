@@ -13,6 +13,10 @@ const LINES = [
   ["color-mix(in srgb, var(--supports) 55%, var(--paper))", "3 2"],
   ["color-mix(in srgb, var(--only-b) 50%, var(--ink))", "12 4"],
   ["color-mix(in srgb, var(--opposes) 50%, var(--ink))", "5 1 1 1"],
+  ["color-mix(in srgb, var(--only-a) 55%, var(--paper))", "6 2 1 2 1 2"],
+  ["color-mix(in srgb, var(--changed) 55%, var(--ink))", "14 2"],
+  ["color-mix(in srgb, var(--supports) 50%, var(--only-a))", "2 1"],
+  ["color-mix(in srgb, var(--neutral) 50%, var(--ink))", "8 6"],
 ];
 
 function ticks(low, high, wanted = 5) {

@@ -304,6 +304,22 @@ def test_a_comparison_opens_in_the_same_page(visit):
 
 
 @needs_browser
+def test_each_row_of_the_check_has_a_stroke_of_its_own(visit, sample):
+    record = synthetic.verification(sample)
+    row = next(iter(record["curves"]["rows"].values()))
+    # As many as `circuits verify` writes where there are MLPs.
+    names = [*record["curves"]["rows"], *map(str, range(12))][:12]
+    record["curves"]["rows"] = dict.fromkeys(names, row)
+    record["curves"]["areas"] = {}
+    tab = visit(page(sample, cards=synthetic.cards(sample), verification=record))
+    tab.locator("#tab-check").click()
+    strokes = tab.locator("#panel-check svg.chart path[stroke-dasharray]").evaluate_all(
+        "paths => paths.map(p => [p.style.stroke, p.getAttribute('stroke-dasharray')])"
+    )
+    assert len({tuple(stroke) for stroke in strokes}) >= len(names)
+
+
+@needs_browser
 def test_more_nodes_than_a_page_draws_are_announced(visit):
     graph = synthetic.circuit(MAX_NODES + 200, edges_per_node=1)
     tab = visit(page(graph))
