@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from circuits.analysis import Analysis
     from circuits.edits.ablation import Ablation
     from circuits.notebook import (
-        Ablated,
-        Circuit,
-        Verification,
         ablate,
         ablated,
         compare,
@@ -36,6 +33,7 @@ if TYPE_CHECKING:
     )
     from circuits.notebook import open_analysis as open
     from circuits.prompts import Prompt, read_prompts
+    from circuits.results import Ablated, Circuit, Verification
     from hooked_qwen.nodes import Node
     from saes.edit import Edit, Operation, applied
 
@@ -64,6 +62,9 @@ __all__ = [
 ]
 
 _ELSEWHERE = {
+    "Ablated": "circuits.results",
+    "Circuit": "circuits.results",
+    "Verification": "circuits.results",
     "Ablation": "circuits.edits.ablation",
     "Analysis": "circuits.analysis",
     "Edit": "saes.edit",

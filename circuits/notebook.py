@@ -1,24 +1,13 @@
 """The whole job from Python, a call for each step: what `import circuits` gives.
 
-    import circuits
-
-    circuits.make_prompts("agreement_nounpp", 40, out="prompts.jsonl")
-    analysis = circuits.open("bundled", "bundled", "prompts.jsonl", nodes=100)
-    circuit = circuits.discover(analysis)
-    circuits.verify(circuit)
-    left = circuits.ablate(circuit, top=10, to="mean")
-    circuits.compare(circuit, left)
-    circuits.render(circuit, "graph.html", "circuit.pdf")
-
-Circuits, verifications and ablations show themselves in a notebook; their tables are pandas
-DataFrames. Numbers are those of the command line: effects in units of the metric, positive where
-moving the node to its patch value raises it.
+The steps in their order stand in `circuits/__init__.py`, what they give in `circuits.results`.
+Numbers are those of the command line: effects in units of the metric, positive where moving the
+node to its patch value raises it.
 """
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from html import escape
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -30,17 +19,17 @@ from circuits.ablation.faithfulness import To
 from circuits.analysis import Analysis
 from circuits.comparison import differences
 from circuits.discovery.config import DiscoverConfig
-from circuits.discovery.ranking import Ranking
 from circuits.discovery.sparse_feature import discover as _discover
 from circuits.edits import ablation as edits
 from circuits.edits.ablate import ablate as _ablate
 from circuits.edits.ablation import Ablation, parse_features
 from circuits.edits.edited import graph_left
-from circuits.graph import Node, ordered
+from circuits.graph import Node
 from circuits.prompt_files import prompt_of
 from circuits.prompts import Prompt, WhenUnfit, read_prompts
 from circuits.render.exporters import Drawn, exporters
 from circuits.render.page import page
+from circuits.results import Ablated, Circuit, Verification
 from circuits.runs import commands
 from circuits.runs.folder import read_run, verification_of
 from circuits.runs.inputs import Inputs, open_inputs
@@ -60,116 +49,6 @@ from saes.training.config import TrainConfig
 from saes.training.run import check_place
 from saes.training.train import train as train_suite
 from transcoders.specs import Family, dictionary_specs
-
-SHOWN = 10
-"Rows of a table that stand for a whole circuit in a notebook."
-
-
-@dataclass(eq=False)
-class Circuit:
-    """A circuit and what it was found in; `graph` is a plain `networkx.DiGraph`."""
-
-    analysis: Analysis
-    graph: nx.DiGraph
-    "keys are Node(site, feature, position); attributes as in `graph.json`"
-    ranking: Ranking
-    "every node that moves with its mean effect, strongest first"
-    verification: "Verification | None" = None
-    "once `verify` has run"
-    ablations: "dict[str, Ablated]" = field(default_factory=dict)
-    "by name, those that were made of it"
-    cards: Mapping[str, Any] | None = None
-    "what is known of each feature: texts that activate it, tokens that it promotes"
-
-    @property
-    def nodes(self) -> pd.DataFrame:
-        """Every node of the graph, strongest first, with its attributes."""
-        return _nodes(self.graph)
-
-    @property
-    def edges(self) -> pd.DataFrame:
-        """Every edge of the graph, strongest first, with its weight."""
-        return _edges(self.graph)
-
-    def __repr__(self) -> str:
-        return f"Circuit of {_counted(self.graph)} ({self.analysis!r})"
-
-    def _repr_html_(self) -> str:
-        return _paragraph(repr(self)) + _html(self.nodes.head(SHOWN))
-
-
-@dataclass(frozen=True, eq=False)
-class Verification:
-    """How a circuit stands up to ablation: the record of `verification.json`."""
-
-    record: Mapping[str, Any]
-
-    @property
-    def faithfulness(self) -> pd.DataFrame:
-        """Faithfulness of each row, circuit and controls, by the number of nodes that are kept."""
-        curves = self.record["curves"]
-        rows = {name: row["faithfulness"] for name, row in curves["rows"].items()}
-        return pd.DataFrame.from_dict(rows, orient="index", columns=curves["sizes"])
-
-    @property
-    def agreement(self) -> pd.DataFrame:
-        """How estimates agree with exact ablation, for nodes and for edges."""
-        parts = {"nodes": self.record["nodes"]}
-        parts |= {f"edges, {name}": f for name, f in self.record["edges"].items()}
-        if "pool" in self.record:
-            parts["nodes that no estimator chose"] = self.record["pool"]
-        figures = ("n", "spearman", "slope", "sign_agreement")
-        return pd.DataFrame(
-            {
-                name: [found[f] for f in figures]
-                for name, found in parts.items()
-                if name != "edges, points"
-            },
-            index=list(figures),
-        ).T
-
-    def __repr__(self) -> str:
-        found = self.record["curves"]["margin"]
-        return (
-            f"Verification: {found['size']} nodes keep {found['circuit']:.2f} of the metric, as "
-            f"many random ones {found['random nodes']:.2f}"
-        )
-
-    def _repr_html_(self) -> str:
-        return _paragraph(repr(self)) + _html(self.faithfulness) + _html(self.agreement)
-
-
-@dataclass(frozen=True, eq=False)
-class Ablated:
-    """The prompts with nodes ablated, and the graph that is left."""
-
-    ablation: Ablation
-    record: Mapping[str, Any]
-    "that of `result.json`"
-    graph: nx.DiGraph
-
-    @property
-    def prompts(self) -> pd.DataFrame:
-        """The metric of each prompt before and after."""
-        return pd.DataFrame(self.record["prompts"])
-
-    @property
-    def controls(self) -> pd.DataFrame:
-        """What as many other nodes do."""
-        return pd.DataFrame(self.record["controls"])
-
-    @property
-    def nodes(self) -> pd.DataFrame:
-        """The nodes of the graph that is left."""
-        return _nodes(self.graph)
-
-    def __repr__(self) -> str:
-        r = self.record
-        change = f"from {r['before']:.3f} to {r['after']:.3f}"
-        return f"Ablated to {self.ablation.to}: the metric goes {change}"
-
-    def _repr_html_(self) -> str:
-        return _paragraph(repr(self)) + _html(self.controls) + _html(self.prompts.head(SHOWN))
 
 
 def open_analysis(
@@ -430,26 +309,3 @@ def _ablation(
     else:
         named = tuple(nodes)
     return commands.ablation_of(circuit.graph, named, top, outside=outside, to=to)
-
-
-def _nodes(graph: nx.DiGraph) -> pd.DataFrame:
-    rows = [{"node": str(node), **graph.nodes[node]} for node in ordered(graph)]
-    return pd.DataFrame(rows).set_index("node")
-
-
-def _edges(graph: nx.DiGraph) -> pd.DataFrame:
-    rows = [(str(u), str(v), weight) for u, v, weight in graph.edges(data="weight")]
-    found = pd.DataFrame(rows, columns=["source", "target", "weight"])
-    return found.sort_values("weight", key=abs, ascending=False, ignore_index=True)
-
-
-def _counted(graph: nx.DiGraph) -> str:
-    return f"{graph.number_of_nodes()} nodes and {graph.number_of_edges()} edges"
-
-
-def _paragraph(text: str) -> str:
-    return f"<p>{escape(text)}</p>"
-
-
-def _html(table: pd.DataFrame) -> str:
-    return table.to_html(float_format=lambda x: f"{x:.3f}")

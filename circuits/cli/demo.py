@@ -17,9 +17,7 @@ from circuits.cli.options import (
     placed,
 )
 from circuits.cli.progress_bars import bars
-from circuits.cli.tables import (
-    console,
-)
+from circuits.cli.tables import console
 
 
 def demo(

@@ -23,9 +23,7 @@ from circuits.cli.options import (
     say_found,
 )
 from circuits.cli.progress_bars import bars
-from circuits.cli.tables import (
-    console,
-)
+from circuits.cli.tables import console
 
 
 def feature(

@@ -75,7 +75,7 @@ def test_nothing_else_reads_weights():
     assert found == {
         "hooked_qwen/tensor_files.py np.load(",
         "saes/formats/reading.py torch.load(",
-        # On the meta device: shapes, no weights.
+        # Mapped: shapes, no weights.
         "saes/formats/shapes.py torch.load(",
     }
 
