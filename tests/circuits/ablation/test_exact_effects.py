@@ -207,7 +207,7 @@ def test_controls_are_other_nodes_at_the_same_sites_and_positions(analysis):
         for drawn in draws:
             assert Counter((n.site, n.position) for n in drawn) == wanted
             assert not set(drawn) & set(ablated)
-    result = ablate(analysis.asked(DiscoverConfig()), edit, ranking)
+    result = ablate(analysis, edit, ranking)
     assert [c["name"] for c in result["controls"]] == list(controls)
     assert all(c["after"] != result["after"] for c in result["controls"])
     assert len(result["prompts"]) == len(prompts)
