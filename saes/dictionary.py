@@ -98,6 +98,16 @@ class DictionarySpec:
         return f"{self.source}-{self.target}"
 
 
+@dataclass(frozen=True)
+class Move:
+    """What a move of what a dictionary reads does to its features."""
+
+    before: Features
+    after: Features
+    largest: Float[Tensor, " *batch"]
+    "the largest change of any pre-activation, in size"
+
+
 class SparseDictionary(nn.Module):
     """A dictionary with everything folded into its weights: it takes and gives raw activations."""
 
@@ -177,15 +187,35 @@ class SparseDictionary(nn.Module):
         """
         flat = x.reshape(-1, x.shape[-1])
         parts = flat.detach().split(max(1, ENCODED_AT_ONCE // self.n_features))
-        found = cat([self._encode(part) for part in parts] or [self._encode(flat.detach())])
+        found = cat([self._chosen(self.pre_activations(part)) for part in parts])
         if x.requires_grad:
             value = _Answer.apply(flat, found.index, found.value, self.W_enc)
             found = replace(found, value=value)
-        shape = (*x.shape[:-1], found.slots)
-        return replace(found, index=found.index.view(shape), value=found.value.view(shape))
+        return found.view(x.shape[:-1])
 
-    def _encode(self, x: Float[Tensor, "tokens d_source"]) -> Features:
-        pre = self.pre_activations(x)
+    @torch.no_grad()
+    def encode_move(
+        self, x: Float[Tensor, "*batch d_source"], to: Float[Tensor, "*batch d_source"]
+    ) -> "Move":
+        """The features at both ends of a move of the source activations, from `x` to `to`."""
+        flat = x.reshape(-1, x.shape[-1]), to.reshape(-1, x.shape[-1])
+        # Half as many tokens as `encode` takes: the pre-activations of both ends are there.
+        at_once = max(1, ENCODED_AT_ONCE // self.n_features // 2)
+        found = [self._moved(*ends) for ends in zip(*(x.split(at_once) for x in flat), strict=True)]
+        before, after, largest = zip(*found, strict=True)
+        shape = x.shape[:-1]
+        return Move(cat(before).view(shape), cat(after).view(shape), torch.cat(largest).view(shape))
+
+    def _moved(
+        self, x: Float[Tensor, "tokens d_source"], to: Float[Tensor, "tokens d_source"]
+    ) -> tuple[Features, Features, Float[Tensor, " tokens"]]:
+        pre, pre_to = self.pre_activations(x), self.pre_activations(to)
+        before, after = self._chosen(pre), self._chosen(pre_to)
+        low, high = torch.sub(pre_to, pre, out=pre_to).aminmax(dim=-1)
+        return before, after, torch.maximum(high, -low)
+
+    def _chosen(self, pre: Float[Tensor, "tokens features"]) -> Features:
+        """The features that are on where these are the pre-activations."""
         if self.spec.architecture == "topk":
             assert self.spec.k is not None
             return largest(pre, self.spec.k, signed=self.spec.signed)
@@ -200,13 +230,6 @@ class SparseDictionary(nn.Module):
     ) -> Float[Tensor, "*batch slots"]:
         """The pre-activations of some features of each token, less their bias."""
         return row_products(x, self.W_enc, index)
-
-    def largest_answer(self, x: Float[Tensor, "*batch d_source"]) -> Float[Tensor, " *batch"]:
-        """The largest size of any feature's pre-activation, less its bias."""
-        flat = x.reshape(-1, x.shape[-1])
-        parts = flat.split(max(1, ENCODED_AT_ONCE // self.n_features))
-        found = torch.cat([_largest_size(part @ self.W_enc.T) for part in parts])
-        return found.view(x.shape[:-1])
 
     def read_by(self, weights: Features) -> Float[Tensor, "*batch d_source"]:
         """The sum over features of their weight times what they read: the adjoint of `answers`."""
@@ -233,11 +256,6 @@ class SparseDictionary(nn.Module):
     def forward(self, x: Float[Tensor, "*batch d_source"]) -> Float[Tensor, "*batch d_target"]:
         """The reconstruction of the target from the source activations `x`."""
         return self.decode(self.encode(x)) + self.skip(x)
-
-
-def _largest_size(x: Float[Tensor, "tokens features"]) -> Float[Tensor, " tokens"]:
-    low, high = x.aminmax(dim=-1)
-    return torch.maximum(high, -low)
 
 
 def side_by_side(

@@ -61,6 +61,11 @@ class Features:
         index, value = (x.expand(*shape, self.slots) for x in (self.index, self.value))
         return replace(self, index=index, value=value)
 
+    def view(self, shape: Sequence[int]) -> "Features":
+        """The same tokens along axes of `shape`."""
+        index, value = (x.view(*shape, self.slots) for x in (self.index, self.value))
+        return replace(self, index=index, value=value)
+
     @property
     def slots(self) -> int:
         return self.index.shape[-1]

@@ -22,6 +22,7 @@ from saes.features import Features
 from saes.formats import ours
 from saes.formats.hub import hub_place, is_hub_name
 from saes.formats.place import Entry, Place, local_place
+from saes.formats.shapes import shape_of
 from saes.formats.table import Found, recognise
 
 MlpChoice = Literal["sae", "transcoder"]
@@ -196,6 +197,22 @@ class Suite(Dictionaries):
         """Warn where its files say that its dictionaries were trained on other weights."""
         if self._found:
             notify_of_another_model(model, self._found, self._entries.values())
+
+    def check_width(self, d_model: int) -> None:
+        """Raise `ValueError` for a dictionary of a model that is not `d_model` wide.
+
+        Of one in files only the header is read.
+        """
+        for name in self:
+            if name in self._entries:
+                shape_of(self._entries[name], d_model)
+                continue
+            width = self[name].W_dec.shape[1] // len(self.writes_of(name))
+            if width != d_model:
+                raise ValueError(
+                    f"the dictionary of {name} has width {width}, but the model is {d_model} wide: "
+                    "it is another model's"
+                )
 
     def summary(self) -> str:
         """What was found, in one line."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from circuits.ablation.exact_effects import TOKENS_AT_ONCE
@@ -33,7 +33,8 @@ from saes.intervention import Baseline, Spared, reads_first, setting, touched
 from saes.nodes import NodeSet
 from saes.suite import Suite
 
-To = Literal["mean", "patch", "zero"]
+FixedTo = Literal["mean", "zero"]
+To = Literal[FixedTo, "patch"]
 
 
 @dataclass(frozen=True)
@@ -75,26 +76,31 @@ class Curve:
         }
 
 
-def baseline_of(
-    suite: Suite,
-    to: To,
-    *,
-    means: Means | None = None,
-    state: BatchState | None = None,
-    limits: Mapping[Site, float] | None = None,
-) -> Baseline:
-    """What ablated nodes are set to: means by position, the patch run's values, or zero.
-
-    `state` knows the prompts' norm outliers; without one, `limits` of `norm_limits` tell them.
-    """
-    keys = [*suite, *map(str, suite.writes)]
+def baseline_of(suite: Suite, state: BatchState, to: To, means: Means | None) -> Baseline:
+    """What ablated nodes of a batch are set to; for the mean it is that of `means`."""
     if to == "patch":
-        assert state is not None, "ablation to the patch needs the prompts' states"
         return Baseline(
             {name: f.reference for name, f in state.features.items()},
             {site: error.reference for site, error in state.errors.items()},
             {},
         )
+    return fixed_baseline(suite, to, means, outlier=state.outlier)
+
+
+def fixed_baseline(
+    suite: Suite,
+    to: FixedTo,
+    means: Means | None,
+    *,
+    outlier: Mapping[str, Bool[Tensor, "batch pos"]] | None = None,
+    limits: Mapping[Site, float] | None = None,
+) -> Baseline:
+    """What ablated nodes are set to where it is the same for every prompt: a mean, or zero.
+
+    Norm outliers stay: those of `outlier`, by dictionary and by site written, where the prompts
+    are known; else those that `limits` of `norm_limits` tell.
+    """
+    keys = [*suite, *map(str, suite.writes)]
     if to == "mean":
         assert means is not None, "ablation to the mean needs the means"
         at = {key: ~means.of_outliers[key] for key in keys}
@@ -106,9 +112,7 @@ def baseline_of(
         at = dict.fromkeys(keys, torch.ones(1, dtype=torch.bool, device=like.device))
         errors = {site: like.new_zeros(1, 1, 1) for site in suite.writes}
     spared = {
-        key: Spared(
-            at[key], None if state is None else state.outlier[key], _limits(suite, key, limits)
-        )
+        key: Spared(at[key], None if outlier is None else outlier[key], _limits(suite, key, limits))
         for key in keys
     }
     return Baseline(features, errors, spared)
@@ -156,7 +160,7 @@ def _under(
 ) -> Float[Tensor, "circuits batch"]:
     model, suite, metric = analysis.model, analysis.suite, analysis.metric
     n, values = len(state.rows), []
-    base = baseline_of(suite, to, means=analysis.means if to == "mean" else None, state=state)
+    base = baseline_of(suite, state, to, analysis.means if to == "mean" else None)
     together = max(1, TOKENS_AT_ONCE // state.clean.tokens.numel())
     for i in range(0, len(circuits), together):
         some = [circuit.complement() for circuit in circuits[i : i + together]]

@@ -6,7 +6,7 @@ runs it is asked of: dictionaries of a hundred thousand features are not all in 
 Axes: `batch` prompts, `pos` columns, `slots` as in `saes.features`.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -21,7 +21,7 @@ from hooked_qwen.placement import device_of
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import OUTLIER_FACTOR, is_outlier_in_prompt
 from hooked_qwen.tokens import Batch
-from saes.dictionary import SparseDictionary
+from saes.dictionary import Move, SparseDictionary
 from saes.features import Features
 from saes.suite import Suite
 
@@ -105,16 +105,16 @@ def decompose(
     errors = [{site: each.values[site] for site in suite.writes} for each in runs]
     answers: dict[str, Features] = {}
     for name in suite:
+        found, move = _encoded(suite, name, runs)
         for i, each in enumerate(runs):
-            known = each.known.get(name)
-            encoded[i][name] = suite[name].encode(each.read[name]) if known is None else known
-            standing[i][name] = each.standing(name, encoded[i][name])
+            encoded[i][name] = found[i]
+            standing[i][name] = each.standing(name, found[i])
             written = suite[name].by_site(suite[name].decode(standing[i][name]))
             errors[i] |= {site: errors[i][site] - y for site, y in written.items()}
         answers[name] = standing[0][name].on()
-        if patch is not None and reference == "patch":
-            moved = patch.read[name] - run.read[name]
-            answers[name] = slopes(suite[name], encoded[0][name], encoded[1][name], moved)
+        if move is not None and reference == "patch":
+            moved = runs[1].read[name] - run.read[name]
+            answers[name] = slopes(suite[name], move, moved)
     clean, *others = (
         Recorded(each, f, stands, left)
         for each, f, stands, left in zip(runs, encoded, standing, errors, strict=True)
@@ -122,11 +122,23 @@ def decompose(
     return Decomposed(clean, others[0] if others else None, answers)
 
 
+def _encoded(
+    suite: Suite, name: str, runs: Sequence[Run]
+) -> tuple[Sequence[Features], Move | None]:
+    """A dictionary's features in each of one or two runs; of two, as a move too."""
+    known = [each.known.get(name) for each in runs]
+    first, *others = (each.read[name] for each in runs)
+    if not others:
+        return [suite[name].encode(first) if known[0] is None else known[0]], None
+    move = suite[name].encode_move(first, *others)
+    before, after = (
+        f if k is None else k for f, k in zip((move.before, move.after), known, strict=True)
+    )
+    return (before, after), Move(before, after, move.largest)
+
+
 def slopes(
-    dictionary: SparseDictionary,
-    f: Features,
-    reference: Features,
-    moved: Float[Tensor, "batch pos d_source"],
+    dictionary: SparseDictionary, move: Move, moved: Float[Tensor, "batch pos d_source"]
 ) -> Features:
     """Change of each feature over the change of its pre-activation, from clean to reference.
 
@@ -139,12 +151,13 @@ def slopes(
     happens on the way: features that switch on or off, which are most of those that matter in a
     pair of prompts, would answer too much or not at all, and the error would take the rest.
     """
+    f, reference = move.before, move.after
     change = reference.minus(f).coalesced()
     # Sorted by the same indices, so that both have a feature in the same slot.
     active = reference.times(torch.zeros_like(reference.value)).plus(f.on()).coalesced().value
     answer = dictionary.answers(moved, change.index)
     ratio = change.value / torch.where(answer == 0, 1.0, answer)
-    small = answer.abs() <= SMALLEST_MOVE * dictionary.largest_answer(moved).unsqueeze(-1)
+    small = answer.abs() <= SMALLEST_MOVE * move.largest.unsqueeze(-1)
     slope = torch.where(small, active, ratio.clamp(0.0, LARGEST_SLOPE))
     return Features(change.index, slope, change.width, change.whole)
 

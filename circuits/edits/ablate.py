@@ -96,7 +96,7 @@ def _spared(analysis: Analysis, edit: Ablation) -> int:
     whole = tuple(Node(str(site), "error") for site in suite.writes)
     nodes = edit.ablated if edit.kept is None else whole
     for state in analysis.states:
-        stays = baseline_of(suite, edit.to, means=means, state=state).spared
+        stays = baseline_of(suite, state, edit.to, means).spared
         for node in nodes:
             at = slice(None)
             if node.position is not None:

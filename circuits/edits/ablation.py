@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from circuits.ablation.faithfulness import To, baseline_of
+from circuits.ablation.faithfulness import FixedTo, To, fixed_baseline
 from circuits.analysis import Analysis
 from circuits.attribution.means import Means
 from circuits.attribution.recorded import norm_limits
@@ -113,11 +113,11 @@ def apply(analysis: Analysis, edit: Ablation) -> Generator[None, None, None]:
     model, suite, config = analysis.model, analysis.suite, analysis.config
     n_positions = 0 if config.positions == "sum" else analysis.n_positions
     check_positions(edit, max(1, n_positions))
-    to: To = "zero" if edit.to == "zero" else "mean"
+    to: FixedTo = "zero" if edit.to == "zero" else "mean"
     means = None if to == "zero" else _means_anywhere(analysis)
     clean = analysis.prompts.clean
     limits = norm_limits(model, suite, clean, batch_size=config.batch_size)
-    base = baseline_of(suite, to, means=means, limits=limits)
+    base = fixed_baseline(suite, to, means, limits=limits)
     reached: set[int] = set()
     with follow_positions(model) as text:
 

@@ -21,12 +21,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from circuits.ablation.faithfulness import baseline_of
+from circuits.ablation.faithfulness import fixed_baseline
 from circuits.analysis import Analysis
 from circuits.attribution.means import mean_of
 from circuits.attribution.recorded import (
     Decomposed,
-    Recorded,
     Run,
     decompose,
     run_plain,
@@ -39,6 +38,7 @@ from circuits.attribution.state import (
     FeatureState,
     States,
     batch_state,
+    check_patch,
 )
 from circuits.discovery.sparse_feature import discover
 from circuits.edits.ablation import Ablation
@@ -101,19 +101,25 @@ def _run(analysis: Analysis, edit: Ablation, ablated: NodeSet, rows: Int[Tensor,
     patch = None if prompts.patch is None else prompts.patch.rows(rows).to(device)
     plain = run_plain(model, suite, clean)
     plain_patch = None if patch is None else run_plain(model, suite, patch)
-    found = decompose(suite, plain, plain_patch)
-    to = "zero" if patch is None else "patch"
-    state = batch_state(rows.to(device), clean, found, plain_patch, to, None)
-    means = analysis.means if edit.to == "mean" else None
-    base = baseline_of(suite, edit.to, means=means, state=state)
-    run = _edited_run(model, suite, clean, ablated, base, found.clean)
+    base = _baseline(analysis, edit, plain, plain_patch)
+    run = _edited_run(model, suite, clean, ablated, base, plain)
     patched = None
-    if patch is not None and found.patch is not None:
-        outlier = found.patch.run.outlier
-        own = {k: replace(s, known=outlier[k]) for k, s in base.spared.items()}
-        base_of_patch = replace(base, spared=own)
-        patched = _edited_run(model, suite, patch, ablated, base_of_patch, found.patch)
+    if patch is not None and plain_patch is not None:
+        own = {k: replace(s, known=plain_patch.outlier[k]) for k, s in base.spared.items()}
+        patched = _edited_run(model, suite, patch, ablated, replace(base, spared=own), plain_patch)
     return _Run(clean, decompose(suite, run, patched, reference=analysis.config.reference), base)
+
+
+def _baseline(analysis: Analysis, edit: Ablation, plain: Run, patch: Run | None) -> Baseline:
+    """What ablated nodes are set to; only to go to a patch asks what the plain nodes are."""
+    suite = analysis.suite
+    if edit.to != "patch":
+        means = analysis.means if edit.to == "mean" else None
+        return fixed_baseline(suite, edit.to, means, outlier=plain.outlier)
+    check_patch("patch", patch)
+    assert patch is not None
+    found = decompose(suite, patch).clean
+    return Baseline(found.features, found.errors, {})
 
 
 def _edited_run(
@@ -122,10 +128,10 @@ def _edited_run(
     batch: Batch,
     ablated: NodeSet,
     base: Baseline,
-    plain: Recorded,
+    plain: Run,
 ) -> Run:
     """A run under the edit; what counts as a norm outlier is as in the `plain` run."""
-    early = {n: plain.encoded[n] for n in suite if not reads_first(suite, n)}
+    early = {n: suite[n].encode(plain.read[n]) for n in suite if not reads_first(suite, n)}
     with (
         setting(model, suite, [ablated], base, plain=early),
         capture_arriving(model, touched(suite, ablated)) as arriving,
@@ -137,7 +143,7 @@ def _edited_run(
         stays = f.times(~_ablated(ablated, name, base, f))
         return stays.plus(_set_to(ablated, name, base, f))
 
-    return Run(values, read, plain.run.outlier, logits, arguments, early, standing)
+    return Run(values, read, plain.outlier, logits, arguments, early, standing)
 
 
 def _set_to(ablated: NodeSet, name: str, base: Baseline, f: Features) -> Features:

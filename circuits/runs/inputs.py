@@ -124,9 +124,4 @@ def _check_fit(model: TransformerBridge, suite: Suite) -> None:
                 f"the dictionary of {name} is for a deeper model: "
                 f"{model.cfg.model_name} has layers 0 to {model.cfg.n_layers - 1}"
             )
-        width = suite[name].W_dec.shape[1] // len(writes)
-        if width != model.cfg.d_model:
-            raise ValueError(
-                f"the dictionary of {name} has width {width}, but "
-                f"{model.cfg.model_name} has {model.cfg.d_model}"
-            )
+    suite.check_width(model.cfg.d_model)

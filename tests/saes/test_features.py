@@ -253,12 +253,25 @@ def _written(dictionary, f, direction):
 @pytest.mark.parametrize("kind", KINDS)
 def test_how_many_tokens_are_encoded_at_once_changes_nothing(generator, kind, monkeypatch):
     dictionary, x = read_by_a(generator, kind)
-    whole = dictionary.encode(x).dense()
-    largest_answer = dictionary.largest_answer(x)
+    whole, move = dictionary.encode(x).dense(), dictionary.encode_move(x, x.flip(0))
     monkeypatch.setattr(dictionaries, "ENCODED_AT_ONCE", 2 * dictionary.n_features)
     same(dictionary.encode(x).dense(), whole)
-    same(dictionary.largest_answer(x), largest_answer)
     same(dictionary.encode(x[:0]).dense(), whole[:0])
+    parts = dictionary.encode_move(x, x.flip(0))
+    same(parts.before.dense(), move.before.dense())
+    same(parts.after.dense(), move.after.dense())
+    same(parts.largest, move.largest)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_move_has_the_features_of_both_ends_and_the_largest_change(generator, kind):
+    dictionary, x = read_by_a(generator, kind)
+    to = draw(generator, *x.shape)
+    move = dictionary.encode_move(x, to)
+    same(move.before.dense(), dictionary.encode(x).dense())
+    same(move.after.dense(), dictionary.encode(to).dense())
+    same(move.largest, ((to - x) @ dictionary.W_enc.T).abs().amax(-1))
+    assert not dictionary.encode_move(x[:0], to[:0]).largest.numel()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -268,7 +281,6 @@ def test_what_features_read_and_write_are_products_with_the_matrices(generator, 
     f = dictionary.encode(x)
     same(dictionary.answers(x, f.index), (x @ W_enc.T).gather(-1, f.index))
     same(dictionary.along(x, f.index), (x @ W_dec.T).gather(-1, f.index))
-    same(dictionary.largest_answer(x), (x @ W_enc.T).abs().amax(-1))
     same(dictionary.read_by(f), f.dense() @ W_enc)
     same(dictionary.write(f), f.dense() @ W_dec)
     same(dictionary.decode(f), f.dense() @ W_dec + dictionary.b_dec)

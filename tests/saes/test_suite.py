@@ -9,7 +9,7 @@ from saes import suite as suites
 from saes.dictionary import DictionarySpec
 from saes.formats import ours
 from saes.suite import Suite, find, load_suite, pinned
-from tests.conftest import random_dictionary, toy, toy_suite
+from tests.conftest import SIZES, random_dictionary, toy, toy_suite
 from tests.saes import published
 from tests.saes.published import CASES, ONE_OF_EACH
 
@@ -56,6 +56,20 @@ def test_only_what_is_asked_for_is_read(folder):
         suite[Site("attn_out", 0)]
     with pytest.raises(KeyError):
         suite[Site("resid_post", 3)]
+
+
+def test_dictionaries_of_another_width_are_refused_unread(folder):
+    path = folder / "attn_out.0" / ours.TENSORS
+    weights = path.read_bytes()
+    path.write_bytes(weights[:-64] + b"\xff" * 64)
+    suite = load_suite(folder)
+    suite.check_width(SIZES["hidden_size"])
+    with pytest.raises(ValueError, match="but the model is 96 wide"):
+        suite.check_width(96)
+    with pytest.raises(ValueError, match="not finite"):
+        suite["attn_out.0"]
+    with pytest.raises(ValueError, match=r"mlp_out.0 has width .* 96 wide: it is another model's"):
+        toy_suite("mlp_out.0").check_width(96)
 
 
 def test_a_summary_says_what_was_found_in_one_line(folder):
