@@ -7,15 +7,13 @@ import networkx as nx
 import pytest
 import torch
 
-from circuits.ablation.faithfulness import Measured
 from circuits.analysis import Analysis
 from circuits.discovery.choice import SPARE
 from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.sparse_feature import discover
 from circuits.graph import Node, as_json
 from circuits.prompts import EncodedPrompts
-from circuits.verification.estimator_agreement import agreement
-from circuits.verification.faithfulness_curves import Scale, areas, what_each_adds
+from circuits.verification.faithfulness_curves import Scale
 from circuits.verification.verify import VerifyConfig, verify
 from hooked_qwen.tokens import Batch
 from saes.nodes import NodeSet
@@ -138,72 +136,6 @@ def test_an_exact_graph_agrees_with_its_own_verification(case):
     for node, data in found.graph.nodes(data=True):
         if node.kind != "logit":
             assert data["exact"] == pytest.approx(data["effect"], abs=1e-9)
-
-
-@pytest.mark.parametrize("positions", ["keep", "sum"])
-def test_verification_compares_with_every_control(case, positions):
-    model, suite, prompts = case
-    config = DiscoverConfig(estimator="patching", nodes=20, positions=positions)
-    _, record = found_and_verified(model, suite, prompts, config, level="full")
-    curves = record["curves"]
-    assert set(curves["rows"]) == {
-        "circuit",
-        "circuit, no attn or mlp errors",
-        "circuit without errors",
-        "random nodes, same sites",
-        "random nodes",
-        "random features",
-        "neurons",
-        "neurons, inside the MLPs",
-        "features, neurons inside the MLPs",
-        "features, neurons inside the MLPs, no errors",
-        "untrained dictionaries",
-        "untrained dictionaries, no errors",
-    }
-    for name, row in curves["rows"].items():
-        complete = len(curves["sizes"]) if name.startswith("circuit") else 0
-        for field, values in row.items():
-            assert len(values) == (complete if "completeness" in field else len(curves["sizes"]))
-        for value, low, high in zip(row["faithfulness"], row["low"], row["high"], strict=True):
-            assert low <= value <= high
-    at = curves["sizes"].index(curves["margin"]["size"])
-    assert curves["margin"]["circuit"] == curves["rows"]["circuit"]["faithfulness"][at]
-    assert curves["rows"]["circuit"]["faithfulness"] != curves["rows"]["neurons"]["faithfulness"]
-    assert curves["rows"]["neurons"] != curves["rows"]["neurons, inside the MLPs"]
-    assert record["edges"]["all"]["n"] == len(record["edges"]["points"]) > 0
-    added = record["each_adds"]
-    assert added["circuit"] == 20
-    assert len(added["nodes"]) == 20
-
-
-def test_areas_of_known_curves():
-    """A circuit that is faithful from the first node on, and one that follows its share."""
-
-    def measured(*values):
-        column = torch.tensor(values, dtype=torch.float64)
-        return Measured(column, column.unsqueeze(-1).expand(-1, 7))
-
-    found = areas(measured(1.0, 1.0), [1, 100])
-    assert found["cpr"] == pytest.approx(0.995)
-    assert found["cmd"] == pytest.approx(0.005)
-    assert found["cmd_interval"] == pytest.approx([0.005, 0.005])
-    assert areas(measured(0.5, 1.0), [50, 100])["cpr"] == 0.5
-
-
-def test_what_a_node_adds_is_what_the_circuit_loses_without_it(case):
-    model, suite, prompts = case
-    analysis = analysis_of(model, suite, prompts, estimator="patching", nodes=5)
-    found = discover(analysis)
-    scale = Scale.of(analysis, "mean")
-    nodes = [n for n in found.graph if n.kind in ("feature", "error")]
-    added = what_each_adds(scale, nodes)
-    (whole,) = scale.faithfulness([NodeSet.of(nodes)]).values
-    for row in added["nodes"]:
-        without = [n for n in nodes if str(n) != row["id"]]
-        assert row["adds"] == pytest.approx(
-            float(whole - scale.faithfulness([NodeSet.of(without)]).values), abs=1e-6
-        )
-        assert row["interval"][0] <= row["adds"] <= row["interval"][1]
 
 
 @pytest.mark.parametrize("share", [0.5, 0.8])
@@ -334,21 +266,6 @@ def test_summed_effects_are_the_sum_over_kept_positions():
     assert totals.keys() == dict(summed.ranking).keys()
     for node, effect in summed.ranking:
         assert effect == pytest.approx(totals[node], abs=1e-9)
-
-
-def test_agreement_of_known_numbers():
-    estimate = torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64)
-    exact = torch.tensor([[1.0, 3.0], [-1.0, -1.0], [5.0, 7.0]], dtype=torch.float64)
-    figures = agreement(estimate.unsqueeze(1), exact)
-    assert figures["spearman"] == pytest.approx(1)
-    assert figures["slope"] == pytest.approx((2 + 2 + 18) / 14, rel=1e-6)
-    assert figures["sign_agreement"] == 1
-    ends = [((1 + 2 + 15) / 14), ((3 + 2 + 21) / 14)]
-    assert figures["intervals"]["slope"] == pytest.approx(ends)
-    assert figures["intervals"]["spearman"] == pytest.approx([1, 1])
-    assert agreement(exact[:2], exact[:2])["spearman"] is None
-    assert agreement(exact, -exact)["sign_agreement"] == 0
-    assert agreement(2 * exact, exact)["intervals"]["slope"] == pytest.approx([0.5, 0.5])
 
 
 @pytest.mark.parametrize("field", ["nodes", "steps", "batch_size"])

@@ -1,0 +1,123 @@
+"""Ablating nodes: what is named, what is refused, and what the record says."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from circuits.ablation.faithfulness import metric_with
+from circuits.analysis import Analysis
+from circuits.discovery.config import DiscoverConfig
+from circuits.discovery.sparse_feature import discover
+from circuits.edits import ablation as edits
+from circuits.edits.ablate import ablate
+from circuits.graph import Node
+from hooked_qwen.sites import Site
+from saes.nodes import NodeSet
+from tests.circuits.dense import ranking_of
+from tests.conftest import analysis_of, full_suite, toy, toy_prompts
+
+LENGTH = 6
+
+
+@pytest.fixture(scope="module")
+def analysis():
+    return analysis_of(toy(), full_suite(), toy_prompts(n=5), batch_size=3)
+
+
+@pytest.fixture(scope="module")
+def case(analysis):
+    return analysis.model, analysis.suite, analysis.prompts
+
+
+def test_a_node_without_a_position_is_ablated_at_all():
+    kept = edits.Ablation(ablated=(Node("mlp_out.0", 2),)).kept_set()
+    index = torch.arange(20).expand(LENGTH, 20)
+    assert torch.equal(kept.feature("mlp_out.0", index, torch.arange(LENGTH)), index != 2)
+    assert kept.feature("mlp_out.1", index, torch.arange(LENGTH)).all()
+    assert kept.error(Site("mlp_out", 0), torch.arange(LENGTH)).all()
+
+
+def test_under_an_edit_discovery_sees_the_edited_model(analysis, case):
+    """Ablating a node's whole upstream leaves the graph with the metric of the edited run."""
+    model, suite, prompts = case
+    config = DiscoverConfig(estimator="patching", nodes=10, batch_size=2)
+    edit = edits.Ablation(
+        ablated=(Node("resid_post.0", "error"), Node("resid_post.0", 3)), to="mean"
+    )
+    with edits.apply(Analysis.of(model, suite, prompts, config), edit):
+        under = discover(Analysis.of(model, suite, prompts, config))
+    expected = metric_with(analysis, edit.kept_set(), "mean").mean()
+    assert under.graph.graph["clean_metric"] == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["log-probability", "kl"])
+def test_accuracy_is_of_the_answer_whatever_the_metric(case, name):
+    model, suite, prompts = case
+    configs = [DiscoverConfig(metric=m, nodes=10, steps=1) for m in ("logit-difference", name)]
+    ranking = discover(Analysis.of(model, suite, prompts, configs[0])).ranking
+    edit = edits.Ablation(ablated=tuple(n for n, _ in ranking if n.kind == "feature")[:5])
+    found = [ablate(Analysis.of(model, suite, prompts, c), edit, ranking) for c in configs]
+    for field in ("accuracy_before", "accuracy_after"):
+        assert found[1][field] == found[0][field]
+    assert found[1]["controls"][0]["accuracy_after"] == found[0]["controls"][0]["accuracy_after"]
+    assert 0 < found[0]["accuracy_before"] < 1
+    assert found[1]["after"] != found[0]["after"]
+
+
+def test_prompts_without_a_patch_cannot_be_ablated_to_it(case):
+    model, suite, prompts = case
+    alone = dataclasses.replace(prompts, patch=None)
+    edit = edits.Ablation(ablated=(Node("mlp_out.0", 2),), to="patch")
+    config = DiscoverConfig(reference="zero")
+    with pytest.raises(ValueError, match="no patch to ablate to: use --to zero or mean"):
+        ablate(Analysis.of(model, suite, alone, config), edit, ranking_of(suite, []))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("mlp_out.9/3", "there is no dictionary for mlp_out.9/3: the sites are"),
+        ("mlp_out.0/20", "features 0 to 19"),
+        ("logit/ are", "there is no dictionary"),
+        (" , ", "no feature was named"),
+        ("mlp_out.0", "write SITE/FEATURE"),
+    ],
+)
+def test_features_that_do_not_exist_are_refused(text, message):
+    with pytest.raises(ValueError, match=message):
+        edits.parse_features(text, full_suite())
+
+
+def test_a_position_outside_the_prompts_is_refused(case):
+    model, suite, prompts = case
+    for positions, message in (("keep", "positions 0 to 5"), ("sum", "leave out the @")):
+        edit = edits.Ablation(ablated=(Node("mlp_out.0", 1, 9),))
+        config = DiscoverConfig(positions=positions)
+        with pytest.raises(ValueError, match=message):
+            ablate(Analysis.of(model, suite, prompts, config), edit, ranking_of(suite, []))
+
+
+def test_an_edit_ablates_nodes_or_keeps_them():
+    with pytest.raises(ValueError, match="ablates some nodes, or all but those that are kept"):
+        edits.Ablation()
+    with pytest.raises(ValueError, match="ablates some nodes, or all but those that are kept"):
+        edits.Ablation(ablated=(Node("mlp_out.0", 1),), kept=())
+
+
+def test_the_set_of_a_circuit_has_its_nodes_and_nothing_else(case):
+    _, suite, *_ = case
+    nodes = [Node("mlp_out.1", 4, 2), Node("resid_post.0", "error", 5), Node("embed", "token", 1)]
+    kept, at = NodeSet.of(nodes), torch.arange(LENGTH)
+    index = torch.arange(20).expand(LENGTH, 20)
+    features = [
+        Node(name, i, p)
+        for name in suite
+        for p, i in kept.feature(name, index, at).nonzero().tolist()
+    ]
+    errors = [
+        Node(str(site), "error", p)
+        for site in suite.writes
+        for (p,) in kept.error(site, at).nonzero().tolist()
+    ]
+    assert [*features, *errors] == nodes[:2]
