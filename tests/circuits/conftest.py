@@ -4,9 +4,11 @@ import shutil
 import sys
 
 import pytest
+from tokenizers.processors import TemplateProcessing
 from typer.testing import CliRunner
 
 from circuits.cli.app import app, main
+from tests.conftest import toy_tokenizer
 
 
 def call(*arguments):
@@ -27,6 +29,16 @@ def fails(monkeypatch, capsys):
         return line
 
     return run
+
+
+@pytest.fixture
+def begins():
+    """The toy's tokenizer with a token that it puts before every text."""
+    tokenizer = toy_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="? $A", special_tokens=[("?", tokenizer.convert_tokens_to_ids("?"))]
+    )
+    return tokenizer
 
 
 @pytest.fixture(scope="module")

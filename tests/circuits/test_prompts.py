@@ -1,4 +1,4 @@
-"""Prompt files: what is read, and what a wrong line is told."""
+"""Prompts in tokens: what fits a tokenizer, and what a prompt that does not is told."""
 
 import copy
 import json
@@ -7,17 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from tokenizers.processors import TemplateProcessing
 
 from circuits.analysis import Analysis
 from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.sparse_feature import discover
-from circuits.metrics.answers import clean_logits, metric_of
 from circuits.prompts import Prompt, encode_prompts, read_prompts, write_prompts
 from hooked_qwen.bundled import PATH
-from hooked_qwen.forward import last_logits
 from hooked_qwen.load import hook, load_tokenizer
-from tests.conftest import toy, toy_hf, toy_suite, toy_tokenizer
+from tests.conftest import toy_hf, toy_suite, toy_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -47,50 +44,6 @@ def test_our_own_layout(tmp_path, tokenizer):
     assert encoded.columns == ("The", " keys", " near", " the", " table")
     assert [len(ids) for ids in encoded.answer_ids] == [1, 2]
     assert tokenizer.decode([encoded.answer_ids[0][0]]) == " are"
-
-
-def test_prompts_survive_a_round_trip(tmp_path):
-    prompts = read_prompts(write(tmp_path, {**GOOD, "case": "plural"}, GOOD))
-    write_prompts(prompts, tmp_path / "again.jsonl")
-    again = read_prompts(tmp_path / "again.jsonl")
-    assert [(p.clean, p.patch, p.answer, p.wrong, p.case) for p in again] == [
-        (p.clean, p.patch, p.answer, p.wrong, p.case) for p in prompts
-    ]
-
-
-def test_the_layout_of_feature_circuits(tmp_path):
-    line = {
-        "clean_prefix": "The uncles behind the dogs",
-        "patch_prefix": "The uncle behind the dogs",
-        "clean_answer": " do",
-        "patch_answer": " does",
-        "case": "plural_plural",
-    }
-    (prompt,) = read_prompts(write(tmp_path, line))
-    assert (prompt.answer, prompt.wrong, prompt.case) == ((" do",), (" does",), "plural_plural")
-
-
-def test_csv_with_a_two_digit_label_is_greater_than(tmp_path):
-    rows = ["clean,corrupted,label", "from the year 1352 to 13,from the year 1301 to 13,52"]
-    (prompt,) = read_prompts(write(tmp_path, *rows, name="years.csv"))
-    assert prompt.answer == ("6", "7", "8", "9")
-    assert prompt.wrong == ("0", "1", "2", "3", "4")
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("{not json", "line 2: not JSON"),
-        ("[1]", "line 2: expected a JSON object"),
-        ({"clean": "x", "patch": "y", "answer": " a"}, "line 2: no field 'wrong'"),
-        ({**GOOD, "wrong": " are"}, "line 2: .* both right and wrong"),
-        ({**GOOD, "answer": 3}, "line 2: answer must be a text"),
-        ({**GOOD, "clean": 3}, "line 2: clean and patch must be text"),
-    ],
-)
-def test_a_line_that_cannot_be_read_is_named(tmp_path, line, message):
-    with pytest.raises(ValueError, match=message):
-        read_prompts(write(tmp_path, GOOD, line))
 
 
 @pytest.mark.parametrize(
@@ -132,39 +85,7 @@ def test_prompts_of_different_lengths_end_in_one_column(tmp_path, tokenizer):
     assert len(lined_up.columns) == lined_up.n_positions("end") == 5
 
 
-def test_missing_and_empty_files(tmp_path):
-    with pytest.raises(ValueError, match="there is no prompt file"):
-        read_prompts(tmp_path / "absent.jsonl")
-    with pytest.raises(ValueError, match="holds no prompts"):
-        read_prompts(write(tmp_path, ""))
-
-
 # Tokenizers that put a token before every text.
-
-
-@pytest.fixture
-def begins():
-    tokenizer = toy_tokenizer()
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
-        single="? $A", special_tokens=[("?", tokenizer.convert_tokens_to_ids("?"))]
-    )
-    return tokenizer
-
-
-def test_the_metric_is_that_of_the_tokenizers_own_call(begins):
-    hf = toy_hf(dtype=torch.float32)
-    model = hook(hf, tokenizer=begins, name="toy")
-    prompt = Prompt(clean="caxc", patch="cbxc", answer=("x",), wrong=("y",))
-    x, y = (begins.convert_tokens_to_ids(t) for t in "xy")
-    found = {}
-    for bos in ("auto", "always", "never"):
-        encoded = encode_prompts([prompt], begins, positions="keep", bos=bos)
-        metric = metric_of("logit-difference", model, encoded)
-        found[bos] = float(metric(last_logits(model, encoded.clean), torch.arange(1)))
-    reference = toy_hf(dtype=torch.float32)(torch.tensor([begins("caxc")["input_ids"]])).logits
-    expected = float((reference[0, -1, x] - reference[0, -1, y]).detach())
-    assert found["auto"] == pytest.approx(expected, rel=1e-4)
-    assert found["never"] != pytest.approx(expected, rel=1e-2)
 
 
 def test_what_stands_before_a_prompt_has_a_position_and_is_recorded(begins):
@@ -185,61 +106,6 @@ def test_a_graph_says_what_stands_before_its_prompts(begins):
         encoded = encode_prompts([prompt], begins, positions="keep", bos=bos)
         meta = discover(Analysis.of(model, suite, encoded, config)).graph.graph
         assert (meta["bos"], meta["begins_with"]) == (bos, begin)
-
-
-def test_an_answer_that_the_model_does_not_have_is_named():
-    tokenizer = toy_tokenizer()
-    tokenizer.add_tokens(["other"])
-    model = hook(toy_hf(dtype=torch.float32), tokenizer=tokenizer, name="toy")
-    prompt = Prompt(clean="cab", patch="xab", answer=("other",), wrong=("y",))
-    encoded = encode_prompts([prompt], tokenizer, positions="keep")
-    with pytest.raises(ValueError, match=r"the token 'other' has number 60, but toy embeds 60"):
-        metric_of("logit-difference", model, encoded)
-
-
-def test_other_encodings_are_read_or_refused_in_one_line(tmp_path):
-    lines = json.dumps({**GOOD, "clean": "Die Schlüssel – 鍵"}, ensure_ascii=False) + "\n"
-    path = tmp_path / "prompts.jsonl"
-    for encoding in ("utf-8", "utf-8-sig", "utf-16", "utf-32"):
-        path.write_bytes((lines * 2).encode(encoding))
-        assert [p.clean for p in read_prompts(path)] == ["Die Schlüssel – 鍵"] * 2
-    path.write_bytes(b'{"clean": "x"}\n{"clean": "Schl\xfcssel"}')
-    with pytest.raises(ValueError, match="line 2: byte 0xfc is not UTF-8; save the file as UTF-8"):
-        read_prompts(path)
-    path.write_bytes('{"clean": "x"}'.encode("utf-16-le"))
-    with pytest.raises(ValueError, match="zero bytes"):
-        read_prompts(path)
-    rows = "clean,patch,answer,wrong\nThe keys,The key, are, is\n"
-    (tmp_path / "p.csv").write_bytes(rows.encode("utf-8-sig"))
-    assert read_prompts(tmp_path / "p.csv")[0].clean == "The keys"
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ({**GOOD, "clean": ""}, "line 1: 'clean' is empty"),
-        ({**GOOD, "patch": ""}, "line 1: 'patch' is empty .null where there is none"),
-        ({**GOOD, "answer": ""}, "line 1: 'answer' is empty"),
-        ({**GOOD, "wrong": []}, "line 1: 'wrong' is empty"),
-        ({**GOOD, "clean": None}, "line 1: no field 'clean'"),
-        ({"clean": "x", "label": 3}, "line 1: no field 'answer'"),
-        ({**GOOD, "clean": [{"role": "user"}], "patch": None}, "a chat message is"),
-        ({**GOOD, "clean": [{"role": "user", "content": "x"}]}, "both a list of chat messages"),
-    ],
-)
-def test_what_is_empty_or_of_another_kind_is_said(tmp_path, line, message):
-    with pytest.raises(ValueError, match=message):
-        read_prompts(write(tmp_path, line))
-
-
-def test_a_json_list_and_cells_of_a_csv(tmp_path):
-    (tmp_path / "list.json").write_text(json.dumps([GOOD, GOOD], indent=1))
-    assert len(read_prompts(tmp_path / "list.json")) == 2
-    rows = ["clean,patch,answer,wrong", "The keys,,,", "The keys,The key, are, is, too"]
-    (prompt,) = read_prompts(write(tmp_path, *rows[:2], name="empty.csv"))
-    assert (prompt.patch, prompt.answer, prompt.wrong) == (None, (), ())
-    with pytest.raises(ValueError, match="line 3: more cells than the first line has names"):
-        read_prompts(write(tmp_path, *rows, name="more.csv"))
 
 
 def test_prompts_that_do_not_fit_are_left_out_and_counted(tmp_path, tokenizer):
@@ -298,23 +164,6 @@ def test_answers_of_several_tokens_differ_at_one(tmp_path):
         unclear = read_prompts(write(tmp_path, {**line, "answer": answer, "wrong": wrong}))
         with pytest.raises(ValueError, match="line 1: no single token tells .* from"):
             encode_prompts(unclear, tokens, positions="sum")
-
-
-def test_the_metric_of_several_tokens_is_that_of_plain_transformers(tmp_path):
-    hf, tokens = toy_hf(), toy_tokenizer()
-    line = {"clean": "xy", "patch": "zy", "answer": "cde", "wrong": ["cdf", "cdgh"]}
-    prompts = encode_prompts(read_prompts(write(tmp_path, line)), tokens, positions="keep")
-    plain = hf(torch.tensor([tokens("xycd")["input_ids"]])).logits[0, -1].detach()
-    e, f, g = (tokens(x)["input_ids"][0] for x in "efg")
-    expected = plain[e] - (plain[f] + plain[g]) / 2
-    model = toy()
-    metric = metric_of("logit-difference", model, prompts)
-    found = metric(clean_logits(model, prompts), torch.tensor([0]))
-    assert float(found) == pytest.approx(float(expected), abs=1e-9)
-    logp = metric_of("log-probability", model, prompts)(
-        clean_logits(model, prompts), torch.tensor([0])
-    )
-    assert float(logp) == pytest.approx(float(plain.log_softmax(-1)[e]), abs=1e-9)
 
 
 CHAT = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}" + (

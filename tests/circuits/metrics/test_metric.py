@@ -1,6 +1,4 @@
-"""Metrics against their formulas, and the answers a model gives where a prompt names none."""
-
-import dataclasses
+"""Metrics against their formulas."""
 
 import pytest
 import torch
@@ -8,7 +6,6 @@ import torch
 from circuits.attribution.effects import gradients_along_inputs
 from circuits.attribution.recorded import EMBED
 from circuits.discovery.config import DiscoverConfig
-from circuits.metrics.answers import clean_logits, likeliest, with_own_answers
 from circuits.metrics.metric import (
     divergence,
     log_probability,
@@ -86,37 +83,9 @@ def test_a_readout_is_linear(logits):
     assert torch.equal(readout(weight, 2.0)(logits, ROWS), logits @ weight + 2)
 
 
-@pytest.mark.parametrize(("p", "n"), [([0.96, 0.03, 0.01], 1), ([0.5, 0.3, 0.2], 3)])
-def test_a_model_s_own_answers_are_the_fewest_that_are_likely(p, n):
-    tokens, shares = likeliest(torch.tensor(p).log())
-    assert tokens == list(range(n))
-    assert shares == pytest.approx([x / sum(p[:n]) for x in p[:n]])
-    assert len(likeliest(torch.zeros(50))[0]) == 10
-
-
 @pytest.fixture(scope="module")
 def case():
     return toy(dtype=torch.float32), full_suite(dtype=torch.float32), toy_prompts(n=4)
-
-
-def test_prompts_without_an_answer_get_the_model_s_own(case):
-    model, _, prompts = case
-    bare = dataclasses.replace(
-        prompts, answer_ids=((), *prompts.answer_ids[1:]), wrong_ids=((), *prompts.wrong_ids[1:])
-    )
-    found = with_own_answers(_with_tokenizer(model), bare)
-    best = int(clean_logits(model, prompts)[0].argmax())
-    assert found.answer_ids[0][0] == best
-    assert found.answer_ids[1:] == prompts.answer_ids[1:]
-    assert sum(found.answer_weights[0]) == pytest.approx(1)
-    assert with_own_answers(model, prompts) is prompts
-
-
-def _with_tokenizer(model):
-    from tests.conftest import toy_tokenizer
-
-    model.tokenizer = toy_tokenizer()
-    return model
 
 
 @pytest.mark.parametrize("name", ["logit-difference", "log-probability", "kl"])

@@ -1,6 +1,5 @@
 """The figure is the same on every run, parses, and keeps every text inside its box."""
 
-import re
 from itertools import combinations
 from xml.etree import ElementTree
 
@@ -23,73 +22,6 @@ def test_two_runs_give_the_same_bytes(tmp_path, name):
     for folder in ("a", "b"):
         figure(synthetic.circuit(60), tmp_path / folder / name)
     assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
-
-
-@pytest.mark.parametrize("name", ["curves.svg", "curves.pdf"])
-def test_the_curves_are_the_same_bytes_too(tmp_path, name):
-    record = synthetic.verification(synthetic.circuit(40))
-    for folder in ("a", "b"):
-        curves_figure(record, tmp_path / folder / name)
-    assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
-
-
-def test_held_out_prompts_have_a_panel_and_rows_keep_their_colour(tmp_path):
-    record = synthetic.verification(synthetic.circuit(40))
-    curves_figure(record | {"held_out": None}, tmp_path / "without.svg")
-    rows = record["held_out"]["rows"]
-    del rows[list(rows)[1]]
-    curves_figure(record, tmp_path / "with.svg")
-    panels = {name: _axes(tmp_path / f"{name}.svg") for name in ("with", "without")}
-    assert len(panels["with"]) == len(panels["without"]) + 1
-    own, held_out = (_colours(panel) for panel in panels["with"][:2])
-    assert held_out == [own[0], *own[2 : 1 + len(rows)]]
-
-
-def test_all_rows_that_verify_writes_are_told_apart_and_named(tmp_path, monkeypatch):
-    record = synthetic.verification(synthetic.circuit(40))
-    row = next(iter(record["curves"]["rows"].values()))
-    names = ["circuit", "circuit, no attn or mlp errors", "circuit without errors"]
-    names += ["random nodes, same sites", "random nodes", "random features", "neurons"]
-    names += ["neurons, inside the MLPs", "features, neurons inside the MLPs"]
-    names += ["features, neurons inside the MLPs, no errors", "untrained dictionaries"]
-    names += ["untrained dictionaries, no errors"]
-    record["curves"]["rows"] = dict.fromkeys(names, row)
-    record["held_out"]["rows"] = {"circuit": row}
-    drawn = []
-    monkeypatch.setattr(ink, "save", lambda figure, path: drawn.append(figure))
-    curves_figure(record, tmp_path / "curves.svg")
-    (figure,) = drawn
-    assert (
-        len({line.get_color() for line in figure.axes[0].lines if len(line.get_xdata()) > 2}) == 12
-    )
-    legend, page = figure.legends[0].get_window_extent(), figure.bbox
-    assert legend.x1 <= page.x1
-    assert legend.y0 >= figure.axes[0].get_window_extent().y1
-
-
-def test_the_first_row_of_every_panel_has_its_interval(tmp_path):
-    record = synthetic.verification(synthetic.circuit(40))
-    curves_figure(record, tmp_path / "with.svg")
-    for row in record["curves"]["rows"].values():
-        del row["completeness_low"]
-    curves_figure(record, tmp_path / "without.svg")
-    texts = [(tmp_path / f"{name}.svg").read_text() for name in ("with", "without")]
-    assert [text.count('id="FillBetweenPolyCollection_') for text in texts] == [3, 2]
-
-
-def _colours(panel):
-    """Of the curves of a panel, in the order in which they were drawn."""
-    styles = [path.get("style") or "" for path in panel]
-    found = [re.search(r"stroke: (#[0-9a-f]{6})", s) for s in styles if "stroke-width: 1.1" in s]
-    return [match.group(1) for match in found if match]
-
-
-def _axes(path):
-    """For each panel its curves: what is clipped to it."""
-    name = "{http://www.w3.org/2000/svg}"
-    groups = ElementTree.parse(path).getroot().iter(f"{name}g")
-    panels = [g for g in groups if (g.get("id") or "").startswith("axes_")]
-    return [[p for p in g.iter(f"{name}path") if p.get("clip-path")] for g in panels]
 
 
 def test_the_user_style_does_not_reach_the_figure(tmp_path):
@@ -180,18 +112,6 @@ def test_another_suffix_is_refused_with_the_list(tmp_path, draw):
     with pytest.raises(ValueError, match=r"\.svg or \.pdf, got 'circuit\.png'"):
         draw(what, tmp_path / "circuit.png")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_verification_without_content_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="no curves and no points"):
-        curves_figure({"schema": "verification/1"}, tmp_path / "curves.svg")
-
-
-def test_curves_alone_and_points_alone_are_drawn(tmp_path):
-    record = synthetic.verification(synthetic.circuit(20))
-    curves_figure({"curves": record["curves"]}, tmp_path / "curves.svg")
-    curves_figure({"nodes": record["nodes"]}, tmp_path / "points.svg")
-    assert all(ElementTree.parse(path) for path in tmp_path.iterdir())
 
 
 @pytest.fixture
