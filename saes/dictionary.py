@@ -178,7 +178,7 @@ class SparseDictionary(nn.Module):
         self, x: Float[Tensor, "*batch d_source"]
     ) -> Float[Tensor, "*batch features"]:
         """What each feature reads in the source activations `x`."""
-        return x @ self.W_enc.T + self.b_enc
+        return (x @ self.W_enc.T).add_(self.b_enc)
 
     def encode(self, x: Float[Tensor, "*batch d_source"]) -> Features:
         """The features that are on, of the source activations `x`, some tokens at a time.

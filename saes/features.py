@@ -132,13 +132,15 @@ class Features:
         return replace(self, value=(self.value != 0).to(self.value))
 
 
-def cat(parts: Sequence[Features]) -> Features:
-    """Tokens one after another along the first axis; slots are filled up to the longest."""
+def cat(parts: Sequence[Features], axis: int = 0) -> Features:
+    """Tokens one after another along an axis; slots are filled up to the longest."""
     if len(parts) == 1:
         return parts[0]
+    if parts[0].whole:
+        return Features.of_coordinates(torch.cat([part.value for part in parts], axis))
     slots = max(part.slots for part in parts)
     index, value = (
-        torch.cat([F.pad(getattr(part, name), (0, slots - part.slots)) for part in parts])
+        torch.cat([F.pad(getattr(part, name), (0, slots - part.slots)) for part in parts], axis)
         for name in ("index", "value")
     )
     return replace(parts[0], index=index, value=value)

@@ -22,7 +22,7 @@ from hooked_qwen.sites import Site
 from hooked_qwen.stream import OUTLIER_FACTOR, is_outlier_in_prompt
 from hooked_qwen.tokens import Batch
 from saes.dictionary import Move, SparseDictionary
-from saes.features import Features
+from saes.features import Features, cat
 from saes.suite import Suite
 
 Reference = Literal["patch", "zero", "mean"]
@@ -104,8 +104,9 @@ def decompose(
     standing: list[dict[str, Features]] = [{} for _ in runs]
     errors = [{site: each.values[site] for site in suite.writes} for each in runs]
     answers: dict[str, Features] = {}
+    same = _alike(runs)
     for name in suite:
-        found, move = _encoded(suite, name, runs)
+        found, move = _encoded(suite, name, runs, same)
         for i, each in enumerate(runs):
             encoded[i][name] = found[i]
             standing[i][name] = each.standing(name, found[i])
@@ -123,18 +124,39 @@ def decompose(
 
 
 def _encoded(
-    suite: Suite, name: str, runs: Sequence[Run]
+    suite: Suite, name: str, runs: Sequence[Run], same: int
 ) -> tuple[Sequence[Features], Move | None]:
-    """A dictionary's features in each of one or two runs; of two, as a move too."""
+    """A dictionary's features in each of one or two runs; of two, as a move too.
+
+    The two read the same in the first `same` columns, which are encoded once.
+    """
     known = [each.known.get(name) for each in runs]
     first, *others = (each.read[name] for each in runs)
     if not others:
         return [suite[name].encode(first) if known[0] is None else known[0]], None
-    move = suite[name].encode_move(first, *others)
+    (second,) = others
+    move = suite[name].encode_move(first[:, same:], second[:, same:])
+    if same:
+        alike = suite[name].encode(first[:, :same])
+        still = torch.zeros_like(first[:, :same, 0])
+        move = Move(
+            cat([alike, move.before], 1),
+            cat([alike, move.after], 1),
+            torch.cat([still, move.largest], 1),
+        )
     before, after = (
         f if k is None else k for f, k in zip((move.before, move.after), known, strict=True)
     )
     return (before, after), Move(before, after, move.largest)
+
+
+def _alike(runs: Sequence[Run]) -> int:
+    """How many columns two runs begin with in which all that dictionaries read is the same."""
+    if len(runs) < 2:
+        return 0
+    first, second = (run.read for run in runs)
+    differs = torch.stack([(first[n] != second[n]).any(-1).any(0) for n in first]).any(0)
+    return int((differs.cumsum(0) == 0).sum())
 
 
 def slopes(

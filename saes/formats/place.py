@@ -8,6 +8,7 @@ import os
 import posixpath
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from hashlib import file_digest, sha256
 from pathlib import Path, PurePosixPath
 
@@ -66,9 +67,16 @@ class Entry:
         folder, digest = PurePosixPath(self.files[0]).parent, sha256()
         for file, path in sorted(zip(self.files, self.fetch(), strict=True)):
             name = posixpath.relpath(file, str(folder))
-            with path.open("rb") as stream:
-                digest.update(name.encode() + file_digest(stream, "sha256").digest())
+            about = path.stat()
+            digest.update(name.encode() + _digest(path, about.st_size, about.st_mtime_ns))
         return digest.hexdigest()[:16]
+
+
+@cache
+def _digest(path: Path, size: int, changed: int) -> bytes:
+    """The SHA-256 of a file of this size, changed at this time; it is read for it once."""
+    with path.open("rb") as stream:
+        return file_digest(stream, "sha256").digest()
 
 
 def inside(folder: str, file: str) -> str:
