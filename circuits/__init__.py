@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from circuits.analysis import Analysis
     from circuits.edits.ablation import Ablation
+    from circuits.edits.make import edit
     from circuits.notebook import (
         ablate,
         ablated,
@@ -35,13 +36,14 @@ if TYPE_CHECKING:
     from circuits.prompts import Prompt, read_prompts
     from circuits.results import Ablated, Circuit, Verification
     from hooked_qwen.nodes import Node
-    from saes.edit import Edit, Operation, applied
+    from saes.edit import Condition, Edit, Operation, applied
 
 __all__ = [
     "Ablated",
     "Ablation",
     "Analysis",
     "Circuit",
+    "Condition",
     "Edit",
     "Node",
     "Operation",
@@ -52,6 +54,7 @@ __all__ = [
     "applied",
     "compare",
     "discover",
+    "edit",
     "make_prompts",
     "open",
     "open_run",
@@ -67,11 +70,13 @@ _ELSEWHERE = {
     "Verification": "circuits.results",
     "Ablation": "circuits.edits.ablation",
     "Analysis": "circuits.analysis",
+    "Condition": "saes.edit",
     "Edit": "saes.edit",
     "Node": "hooked_qwen.nodes",
     "Operation": "saes.edit",
     "Prompt": "circuits.prompts",
     "applied": "saes.edit",
+    "edit": "circuits.edits.make",
     "read_prompts": "circuits.prompts",
 }
 _CALLED = {"open": "open_analysis"}

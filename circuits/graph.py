@@ -13,7 +13,6 @@ the source from its clean to its patch value *raises* the metric.
 
 import json
 import math
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,18 +21,9 @@ import networkx as nx
 
 from hooked_qwen.files import write_atomically
 from hooked_qwen.nodes import Node
-from hooked_qwen.sites import Site
 
 SCHEMA = "feature-graph/1"
 SIGNIFICANT_DIGITS = 7
-
-
-def forward_order(name: str) -> tuple[int, int, str]:
-    """Sorts what nodes are at in the order of the forward pass: sites, then other dictionaries."""
-    try:
-        return (*Site.parse(name).depth, name)
-    except ValueError:
-        return (sys.maxsize, 0, name)
 
 
 def ordered(graph: nx.DiGraph) -> list[Node]:

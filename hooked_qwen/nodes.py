@@ -2,13 +2,20 @@
 
 from typing import NamedTuple
 
+EVERY = "*"
+"In place of a feature's number: every feature of the dictionary."
+GROUP = "group"
+"In place of a site: a node that stands for several, under a name."
+
 
 class Node(NamedTuple):
     """Key of a node: where it is, which feature it is, and at which token position.
 
     `feature` is a dictionary's feature index, or `"error"`, or `"token"` (site `embed`), or the
-    token's text (site `logit`). `position` is None when positions are summed, and for logits.
-    Written `mlp_out.3/812@5`, `mlp_out.3/error@5`, `token@5`, `logit/ are`.
+    token's text (site `logit`), or the name of a group of nodes (site `group`). `position` is None
+    when positions are summed, for logits and for groups.
+    Written `mlp_out.3/812@5`, `mlp_out.3/error@5`, `token@5`, `logit/ are`, `group/plural nouns`;
+    edits know `mlp_out.3/*`, every feature of a dictionary, too.
     """
 
     site: str
@@ -25,6 +32,8 @@ class Node(NamedTuple):
             return "logit"
         if self.site == "embed":
             return "token"
+        if self.site == GROUP:
+            return "group"
         return "error" if self.feature == "error" else "feature"
 
     @classmethod
@@ -32,14 +41,16 @@ class Node(NamedTuple):
         """The key written as `text`; raises `ValueError` naming the accepted forms."""
         if text.startswith("logit/"):
             return cls("logit", text.removeprefix("logit/"))
+        if text.startswith(f"{GROUP}/"):
+            return cls(GROUP, text.removeprefix(f"{GROUP}/"))
         name, _, position = text.partition("@")
         site, _, feature = name.partition("/")
         try:
             at = _number(position) if "@" in text else None
             if site == "token" and not feature:
                 return cls("embed", "token", at)
-            if feature == "error":
-                return cls(site, "error", at)
+            if feature in ("error", EVERY):
+                return cls(site, feature, at)
             return cls(site, _number(feature), at)
         except ValueError:
             raise ValueError(

@@ -22,6 +22,8 @@ class TextPositions:
     "each token's number in its text, from 0, padding not counted; -1 for padding"
     prompt_lengths: Int[Tensor, " batch"]
     "tokens of each row's prompt"
+    ids: Int[Tensor, "batch pos"] | None = None
+    "their numbers in the vocabulary, where the pass was given tokens"
 
     def __init__(self) -> None:
         self._prompt: Tensor | None = None
@@ -30,7 +32,7 @@ class TextPositions:
     def enter_model(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """A whole pass begins: read its tokens, its mask and how much a cache holds."""
         self._in_model = True
-        given = args[0] if args else kwargs.get("input_ids")
+        given = self.ids = args[0] if args else kwargs.get("input_ids")
         if given is None:
             given = kwargs["inputs_embeds"]
         cache = kwargs.get("past_key_values")
@@ -52,7 +54,7 @@ class TextPositions:
             return
         mask = _real(kwargs.get("attention_mask"), args[0])
         self.tokens, self.prompt_lengths = _numbers(mask), mask.sum(-1)
-        self._prompt = None
+        self._prompt = self.ids = None
 
     def _continues(self, given: Tensor, past: int) -> bool:
         """Whether the pass goes on with the texts of the one before."""

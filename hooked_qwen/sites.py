@@ -9,6 +9,7 @@ MLP's neurons, what its last matrix reads. `embed` comes first. Every tensor is
 `[batch, pos, d_model]`, that of `mlp_hidden` `[batch, pos, d_mlp]`.
 """
 
+import sys
 from dataclasses import dataclass
 from functools import total_ordering
 
@@ -59,6 +60,14 @@ class Site:
         if (dot and not layer.isdecimal()) or (not dot and kind != "embed"):
             raise _unknown(text)
         return cls(kind, int(layer) if dot else -1)
+
+
+def forward_order(name: str) -> tuple[int, int, str]:
+    """Sorts what nodes are at in the order of the forward pass: sites, then other dictionaries."""
+    try:
+        return (*Site.parse(name).depth, name)
+    except ValueError:
+        return (sys.maxsize, 0, name)
 
 
 def _unknown(text: str) -> ValueError:

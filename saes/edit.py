@@ -1,183 +1,35 @@
-"""Edits: ordered operations on features and errors, saved as files and applied to any run.
+"""Edits put into a model: features and errors set in every run of a block.
 
-An operation (`saes.operations` lists them) makes feature i another value f_i' at some tokens, and
-every site that its dictionary writes moves by (f_i' - f_i) W_dec_i, whatever else is there.
-Operations are done in order: a later one sees what the earlier ones left; an operation downstream
-sees what arrives there.
-
-    {"schema": "edit/1", "suite": HASH, "means": {"mlp_out.3/812": 0.7, ...}, "operations": [
-      {"node": "mlp_out.3/812@5", "do": "scale", "value": 2.0, "positions": "all",
-       "when": {"node": "resid_post.2/7", "above": 0.5}}, ...]}
+An operation makes feature i another value f_i' at some tokens, and every site that its dictionary
+writes moves by (f_i' - f_i) W_dec_i, whatever else is there; an operation downstream sees what
+arrives there. What an edit is, and its file, stand in `saes.edit_file`.
 
 Axes: `rows` texts of a pass, `pos` its tokens, `nodes` the nodes of one dictionary that operations
 name.
 """
 
-import json
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from hooked_qwen.files import write_atomically
 from hooked_qwen.hooks import Activation, capture, intervene
-from hooked_qwen.nodes import Node
+from hooked_qwen.nodes import EVERY, Node
 from hooked_qwen.positions import TextPositions, follow_positions
 from hooked_qwen.sites import Site
+from saes.edit_file import Condition, Edit, Operation
 from saes.features import Features
+from saes.firing import Firing
+from saes.identity import suite_hash, suite_told
 from saes.intervention import require_reads_first
 from saes.operations import OPERATIONS, kind_of
 from saes.suite import Suite
 
-Where = Literal["all", "prompt", "generated", "last"]
-SCHEMA = "edit/1"
-Value = float | tuple[float, float]
-Mean = float | Float[Tensor, " d_model"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Condition:
-    """That a feature is on more strongly than this at the same token, as it arrives there."""
-
-    node: Node
-    above: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Operation:
-    """One thing done to one node.
-
-    Raises `ValueError` where what is done needs a value and has none, or the other way round, for
-    a node that is no feature or error, and for what cannot be done to an error.
-    """
-
-    node: Node
-    "a feature or an error; with a position only there, tokens counted from the start of the text"
-    do: str
-    "a row of `saes.operations.OPERATIONS`"
-    value: Value | None = None
-    "v, or (low, high); None for zero, mean and patch"
-    positions: Where | tuple[int, ...] = "all"
-    "`last` is the last token of the prompt and each token generated after it: each was the last "
-    "when it was run, with a cache or without"
-    when: Condition | None = None
-
-    def __post_init__(self) -> None:
-        if self.node.kind not in ("feature", "error"):
-            raise ValueError(f"{self.node} is a {self.node.kind}: expected a feature or an error")
-        _check_words(self.do, self.positions)
-        kind = kind_of(self.do)
-        if self.node.kind == "error" and not kind.of_errors:
-            able = ", ".join(name for name, other in OPERATIONS.items() if other.of_errors)
-            raise ValueError(
-                f"cannot {self.do} {self.node}: an error is a vector, and takes {able}"
-            )
-        kind.check_value(f"{self.do} of {self.node}", self.value)
-
-    def record(self) -> dict[str, Any]:
-        """The operation as a file holds it."""
-        found: dict[str, Any] = {"node": str(self.node), "do": self.do}
-        if self.value is not None:
-            found["value"] = list(self.value) if isinstance(self.value, tuple) else self.value
-        found["positions"] = (
-            self.positions if isinstance(self.positions, str) else list(self.positions)
-        )
-        if self.when is not None:
-            found["when"] = {"node": str(self.when.node), "above": self.when.above}
-        return found
-
-    @classmethod
-    def read(cls, record: Mapping[str, Any]) -> "Operation":
-        """What `record` made; raises `ValueError` for anything else."""
-        value, positions = record.get("value"), record.get("positions", "all")
-        when = record.get("when")
-        _check_words(record["do"], positions)
-        return cls(
-            node=Node.parse(record["node"]),
-            do=record["do"],
-            value=tuple(value) if isinstance(value, list) else value,
-            positions=tuple(positions) if isinstance(positions, list) else positions,
-            when=when and Condition(node=Node.parse(when["node"]), above=when["above"]),
-        )
-
-
-def _check_words(do: Any, positions: Any) -> None:
-    kind_of(do)
-    if isinstance(positions, str) and positions not in get_args(Where):
-        raise ValueError(
-            f"no tokens are called {positions!r}: expected {', '.join(get_args(Where))}, or "
-            "positions"
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Edit:
-    """Operations, in order, and what `mean` stands for, without the prompts that it came from."""
-
-    operations: tuple[Operation, ...]
-    means: Mapping[Node, Mean] = field(default_factory=dict)
-    "of each node that goes to its mean, with its position or without one"
-    suite: str | None = None
-    "hash of the dictionaries whose features these are, where it is known"
-
-    def then(self, other: "Edit") -> "Edit":
-        """This edit and after it another one."""
-        return Edit(
-            operations=self.operations + other.operations,
-            means={**self.means, **other.means},
-            suite=self.suite or other.suite,
-        )
-
-    def without(self, nodes: Iterable[Node]) -> "Edit":
-        """The edit with what it does to some nodes undone."""
-        gone = set(nodes)
-        kept = tuple(op for op in self.operations if op.node not in gone)
-        return Edit(operations=kept, means=self.means, suite=self.suite)
-
-    def mean_of(self, node: Node) -> Mean:
-        """What a node's mean is; raises `ValueError` where the edit does not say."""
-        for known in (node, node._replace(position=None)):
-            if known in self.means:
-                return self.means[known]
-        raise ValueError(f"the edit does not say what the mean of {node} is: add it to its `means`")
-
-    def save(self, path: Path) -> None:
-        """Write the edit as JSON, whole or not at all."""
-        means = {
-            str(node): mean.tolist() if isinstance(mean, Tensor) else mean
-            for node, mean in self.means.items()
-        }
-        record = {
-            "schema": SCHEMA,
-            "suite": self.suite,
-            "operations": [operation.record() for operation in self.operations],
-            "means": means,
-        }
-        text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
-
-    @classmethod
-    def load(cls, path: Path) -> "Edit":
-        """Read an edit; raises `ValueError` with one line for a file that holds none."""
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            if record["schema"] != SCHEMA:
-                raise ValueError(f"its schema is {record['schema']}, expected {SCHEMA}")
-            means = {
-                Node.parse(name): torch.tensor(mean) if isinstance(mean, list) else mean
-                for name, mean in record.get("means", {}).items()
-            }
-            operations = tuple(Operation.read(each) for each in record["operations"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"cannot read the edit {path}: {error}") from None
-        return cls(operations=operations, means=means, suite=record.get("suite"))
-
+__all__ = ["Condition", "Edit", "Operation", "Patch", "applied", "check", "check_node"]
 
 Patch = Callable[[Node], Float[Tensor, "#rows #pos *width"]]
 "What a node is on each token of the patch run: a feature's value, an error's vector."
@@ -185,13 +37,21 @@ Patch = Callable[[Node], Float[Tensor, "#rows #pos *width"]]
 
 @contextmanager
 def applied(
-    model: TransformerBridge, suite: Suite, edit: Edit, *, patch: Patch | None = None
+    model: TransformerBridge,
+    suite: Suite,
+    edit: Edit,
+    *,
+    patch: Patch | None = None,
+    must_fire: bool = True,
 ) -> Generator[None, None, None]:
     """Do the edit in every run inside the block, generation included, with a cache or without.
 
-    Raises `ValueError` for a node that the suite does not have, for a condition on what has not
-    run yet, for a mean that the edit does not know, and for operations that go to the patch where
-    none is given; and `RuntimeError` on leaving if no run reached a site that is edited.
+    Raises `ValueError` for an edit of other dictionaries, for a node that the suite does not have,
+    for a condition on what has not run yet, for a mean that the edit does not know, and for
+    operations that go to the patch where none is given; and `RuntimeError` on leaving if no run
+    reached a site that is edited, if an operation had no token to be done at, or if all of them
+    together changed nothing, saying what came nearest. Where texts are run batch after batch, some
+    of which the edit has no part in, it need not fire (`must_fire`).
     """
     suite = suite.fitting(model)
     check(suite, edit)
@@ -204,25 +64,24 @@ def applied(
     at |= {Site.parse(op.node.site) for op in edit.operations if op.node.kind == "error"}
     read = {s for name in names for s in suite.reads_of(name)}
     read |= {s for site in at for name in suite.writing(site) for s in suite.reads_of(name)}
+    firing = Firing()
     with ExitStack() as stack:
         text = stack.enter_context(follow_positions(model))
         elsewhere = read - at
-        seen = stack.enter_context(capture(model, elsewhere)) if elsewhere else {}
-        run = _Run(suite, edit, patch, text, seen, {})
-        stack.enter_context(intervene(model, {site: run.change(site) for site in sorted(at)}))
-        yield
-    missed = [op for op in edit.operations if not run.done.get(id(op), False)]
-    if missed:
-        (op, *_) = missed
-        where = op.positions if isinstance(op.positions, str) else list(op.positions)
-        raise RuntimeError(
-            f"{op.do} of {op.node} at the positions {where} was never done: no text that was run "
-            "inside the block has such a token"
+        seen = (
+            stack.enter_context(capture(model, elsewhere, must_run=must_fire)) if elsewhere else {}
         )
+        run = _Run(suite, edit, patch, text, seen, firing)
+        edits = {site: run.change(site) for site in sorted(at)}
+        stack.enter_context(intervene(model, edits, must_run=must_fire))
+        yield
+    if must_fire:
+        firing.require(edit, model.tokenizer)
 
 
 def _nodes(operation: Operation) -> list[Node]:
-    return [operation.node, *([operation.when.node] if operation.when else [])]
+    when = [operation.when.node] if operation.when else []
+    return [operation.node, *when, *operation.besides]
 
 
 def _owner(suite: Suite, node: Node) -> str:
@@ -231,14 +90,21 @@ def _owner(suite: Suite, node: Node) -> str:
 
 
 def check(suite: Suite, edit: Edit) -> None:
-    """Raise `ValueError` for a node that is not in the suite, and for what cannot be done to it."""
+    """Raise `ValueError` for an edit of other dictionaries, and for what it cannot do in these."""
+    if edit.suite is not None and edit.suite != suite_hash(suite):
+        raise ValueError(
+            f"the edit is of the dictionaries {edit.suite_told()}, and these are "
+            f"{suite_told(suite)}: feature numbers mean nothing in another suite"
+        )
+    if not edit.operations:
+        raise ValueError("the edit has no operation: there is nothing to do")
     for operation in edit.operations:
         for node in _nodes(operation):
             check_node(suite, node)
         if operation.node.kind == "feature":
             require_reads_first(suite, operation.node.site)
         if OPERATIONS[operation.do].needs == "mean":
-            edit.mean_of(operation.node)
+            _check_mean(suite, operation.node, edit)
         if operation.when is not None:
             _check_condition(suite, operation.node, operation.when)
 
@@ -248,14 +114,34 @@ def check_node(suite: Suite, node: Node) -> None:
     known = list(suite) if node.kind == "feature" else [str(site) for site in suite.writes]
     if node.kind not in ("feature", "error") or node.site not in known:
         raise ValueError(f"there is no dictionary for {node}: the sites are {', '.join(known)}")
-    if node.kind == "feature" and not 0 <= int(node.feature) < suite[node.site].n_features:
+    if (
+        node.kind == "feature"
+        and node.feature != EVERY
+        and not 0 <= int(node.feature) < suite[node.site].n_features
+    ):
         size = suite[node.site].n_features
         raise ValueError(f"{node.site} has features 0 to {size - 1}, so there is no {node}")
 
 
+def _check_mean(suite: Suite, node: Node, edit: Edit) -> None:
+    mean = torch.as_tensor(edit.mean_of(node))
+    wanted: tuple[int, ...] = ()
+    if node.kind == "error":
+        (name, *_) = suite.writing(Site.parse(node.site))
+        size = suite[name].W_dec.shape[1] // len(suite.writes_of(name))
+        wanted = (size,)
+    elif node.feature == EVERY:
+        wanted = (suite[node.site].n_features,)
+    if tuple(mean.shape) != wanted:
+        raise ValueError(
+            f"the mean of {node} has shape {tuple(mean.shape)}, expected {wanted}: is the edit of "
+            "another model?"
+        )
+
+
 def _check_condition(suite: Suite, node: Node, when: Condition) -> None:
-    if when.node.kind != "feature":
-        raise ValueError(f"a condition is on a feature, not on {when.node}")
+    if when.node.kind != "feature" or when.node.feature == EVERY:
+        raise ValueError(f"a condition is on one feature, not on {when.node}")
     written = suite.writes_of(node.site) if node.kind == "feature" else (Site.parse(node.site),)
     if max(suite.reads_of(when.node.site)) > min(written):
         raise ValueError(
@@ -273,8 +159,8 @@ class _Run:
     patch: Patch | None
     text: TextPositions
     seen: dict[Site, Activation]
-    done: dict[int, Tensor]
-    "whether each operation had a token to be done at"
+    firing: Firing
+    "what was done where"
 
     def change(self, site: Site) -> Callable[[Activation], Activation]:
         """What happens to the tensor at `site`."""
@@ -301,15 +187,32 @@ class _Run:
         operations = [op for op in operations if op.node.kind == "feature"]
         if not operations:
             return None
-        columns = {i: n for n, i in enumerate(dict.fromkeys(op.node.feature for op in operations))}
-        chosen = torch.tensor(list(columns), device=f.index.device)
-        before = f.of(chosen)
+        named = tuple(dict.fromkeys(op.node.feature for op in operations))
+        chosen = range(f.width) if EVERY in named else tuple(map(int, named))
+        rows = torch.tensor(chosen, device=f.index.device)
+        before = f.dense() if EVERY in named else f.of(rows)
+        self.firing.saw(name, chosen, before, self.text)
         after = before.clone()
         for op in operations:
-            at = columns[op.node.feature]
-            own = after[..., at]
-            after[..., at] = torch.where(self._where(op), self._becomes(op, own), own)
-        return (after - before) @ self.suite[name].W_dec[chosen]
+            at = slice(None) if op.node.feature == EVERY else chosen.index(int(op.node.feature))
+            own, where = after[..., at], self._where(op)
+            if op.node.feature == EVERY:
+                where = where.unsqueeze(-1) & self._not_excepted(op, own)
+            changed = self._becomes(op, own)
+            self.firing.did(op, where, own, changed)
+            after[..., at] = torch.where(where, changed, own)
+        W_dec = self.suite[name].W_dec
+        return (after - before) @ (W_dec if EVERY in named else W_dec[rows])
+
+    def _not_excepted(
+        self, op: Operation, own: Float[Tensor, "rows pos features"]
+    ) -> Bool[Tensor, "rows pos features"]:
+        """Of every feature of a dictionary, those that the operation does not leave out."""
+        found = torch.ones_like(own, dtype=torch.bool)
+        for node in op.besides:
+            here = self.text.tokens == node.position
+            found[..., int(node.feature)] &= False if node.position is None else ~here
+        return found
 
     def _with_error(
         self, site: Site, value: Activation, features: Mapping[str, Features]
@@ -326,7 +229,12 @@ class _Run:
         )
         error = value - written
         for op in operations:
-            error = torch.where(self._where(op).unsqueeze(-1), self._becomes(op, error), error)
+            where, changed = self._where(op), self._becomes(op, error)
+            for node in op.besides:
+                where = where & (self.text.tokens != node.position)
+            where = where.unsqueeze(-1)
+            self.firing.did(op, where, error, changed)
+            error = torch.where(where, changed, error)
         return written + error
 
     def _becomes(self, op: Operation, own: Tensor) -> Tensor:
@@ -349,8 +257,10 @@ class _Run:
         elif op.positions != "all":
             first = lengths - 1 if op.positions == "last" else lengths
             found = found & ((at < lengths) if op.positions == "prompt" else (at >= first))
-        self.done[id(op)] = self.done.get(id(op), False) | found.any()
+        self.firing.reached(op, found)
         if op.when is not None:
-            chosen = torch.tensor([int(op.when.node.feature)], device=at.device)
-            found = found & (self._features(op.when.node.site).of(chosen)[..., 0] > op.when.above)
+            feature, site = int(op.when.node.feature), op.when.node.site
+            value = self._features(site).of(torch.tensor([feature], device=at.device))
+            self.firing.saw(site, (feature,), value, self.text)
+            found = found & (value[..., 0] > op.when.above)
         return found

@@ -25,6 +25,8 @@ Needs = Literal["mean", "patch"]
 class Kind:
     """One thing that can be done."""
 
+    said: str = ""
+    "what is done, such as 'set to 0'; `{value}` is the operation's value"
     become: Callable[[Tensor, Any, Tensor | None], Tensor]
     "of what the node is, the operation's value, and what it `needs`: what the node becomes"
     takes: Takes = "none"
@@ -33,6 +35,10 @@ class Kind:
     "what must be known of the node besides"
     of_errors: bool = False
     "whether it can be done to an error too"
+    inverse: Callable[[Any], Any] | None = None
+    "of the value, the one that undoes it, None for a value that nothing undoes"
+    of_off: bool = False
+    "whether it does the same to a feature that is off, so that it is done wherever it is asked for"
 
     def check_value(self, name: str, value: Any) -> None:
         """Raise `ValueError` for a value of another kind than it takes."""
@@ -50,13 +56,37 @@ def _known(own: Tensor, value: Any, to: Tensor | None) -> Tensor:
 
 
 OPERATIONS: dict[str, Kind] = {
-    "zero": Kind(become=lambda own, value, to: torch.zeros_like(own), of_errors=True),
-    "mean": Kind(become=_known, needs="mean", of_errors=True),
-    "patch": Kind(become=_known, needs="patch", of_errors=True),
-    "set": Kind(become=lambda own, value, to: torch.full_like(own, value), takes="a value"),
-    "scale": Kind(become=lambda own, value, to: own * value, takes="a value", of_errors=True),
-    "add": Kind(become=lambda own, value, to: own + value, takes="a value"),
-    "clamp": Kind(become=lambda own, value, to: own.clamp(*value), takes="(low, high)"),
+    "zero": Kind(
+        said="set to 0", become=lambda own, value, to: torch.zeros_like(own), of_errors=True
+    ),
+    "mean": Kind(said="set to the mean", become=_known, needs="mean", of_errors=True),
+    "patch": Kind(
+        said="set to the value on the patch prompt", become=_known, needs="patch", of_errors=True
+    ),
+    "set": Kind(
+        said="set to {value:g}",
+        become=lambda own, value, to: torch.full_like(own, value),
+        takes="a value",
+    ),
+    "scale": Kind(
+        said="multiplied by {value:g}",
+        become=lambda own, value, to: own * value,
+        takes="a value",
+        of_errors=True,
+        inverse=lambda value: 1 / value if value else None,
+    ),
+    "add": Kind(
+        said="moved by {value:+g}",
+        become=lambda own, value, to: own + value,
+        takes="a value",
+        inverse=lambda value: -value,
+        of_off=True,
+    ),
+    "clamp": Kind(
+        said="held from {value[0]:g} to {value[1]:g}",
+        become=lambda own, value, to: own.clamp(*value),
+        takes="(low, high)",
+    ),
 }
 
 

@@ -162,6 +162,11 @@ class Suite(Dictionaries):
         return self._found.layout.name if self._found else "memory"
 
     @property
+    def files(self) -> dict[str, Entry]:
+        """By name, those of its dictionaries that are used as their files hold them."""
+        return {} if self._make else dict(self._entries)
+
+    @property
     def reads(self) -> list[Site]:
         """Every site that some dictionary reads, in order."""
         return sorted({site for name in self for site in self.reads_of(name)})

@@ -60,6 +60,18 @@ def test_the_python_of_the_dictionaries_page_runs(tmp_path, monkeypatch):
     assert len(names["suite"]) == 15
 
 
+def test_the_python_of_the_edits_page_does_what_it_says(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    for block in blocks("python", README.parent / "docs" / "edits.md"):
+        exec(compile(block, "edits.md", "exec"), names)
+    assert names["before"].endswith(" sing in the evening")
+    assert names["after"].endswith(" prays in the evening")
+    sit, sits = (names["analysis"].model.tokenizer.encode(word)[0] for word in (" sit", " sits"))
+    assert float(names["singular"][sit]) == pytest.approx(0.012, abs=5e-4)
+    assert float(names["singular"][sits]) == pytest.approx(0.014, abs=5e-4)
+
+
 @pytest.mark.parametrize("page", [README, *DOCS], ids=lambda page: page.stem)
 def test_the_files_it_links_to_are_there(page):
     links = re.findall(r"\]\(([^)#:]+)\)", page.read_text())

@@ -13,6 +13,7 @@ from circuits.cli import (
     demo,
     dictionaries,
     discovery,
+    edits,
     estimate,
     features,
     prompts,
@@ -37,13 +38,17 @@ VERBS: Mapping[str, Verb | Mapping[str, Verb]] = {
     "discover": discovery.discover,
     "verify": runs.verify,
     "ablate": runs.ablate,
+    "edit": {"make": edits.make_edit, "show": edits.show_edit},
     "compare": runs.compare,
     "render": runs.render,
     "prompts": {"make": prompts.make_prompts, "list": prompts.list_prompts},
     "estimate": estimate.estimate,
 }
 "Every verb in the order of `--help`; a group has verbs of its own."
-GROUPS = {"prompts": "Prompt sets of our own making."}
+GROUPS = {
+    "edit": "Edits as files: features set, moved or cut, in whatever the model runs.",
+    "prompts": "Prompt sets of our own making.",
+}
 
 
 def command_line_of(verbs: Mapping[str, Verb | Mapping[str, Verb]]) -> typer.Typer:

@@ -3,7 +3,7 @@
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 from rich.box import SIMPLE_HEAD
@@ -15,6 +15,9 @@ from circuits.discovery.verdicts import of_verification
 from circuits.prompt_files import Prompt
 from circuits.render.words import answers_in_words, counted, row_name
 from hooked_qwen.families import Task
+
+if TYPE_CHECKING:
+    from saes.edit_file import Edit
 
 console = Console(width=None if sys.stdout.isatty() else 110)
 PRINTED_SIZES = (5, 10, 20, 50, 100, 200, 500)
@@ -257,6 +260,23 @@ def ablation_table(result: Mapping[str, Any]) -> None:
             control["name"], _number(control["after"]), f"{control['accuracy_after']:.0%}"
         )
     console.print(table)
+
+
+def edit_table(edit: "Edit", *, shown: int) -> None:
+    """What an edit does in words, and its first operations row by row."""
+    from saes.edit_words import in_words, rows
+
+    for line in in_words(edit):
+        say(line)
+    if not shown:
+        return
+    table = Table("node", "what it does", "where", "when", box=SIMPLE_HEAD, show_edge=False)
+    listed = rows(edit)
+    for row in listed[:shown]:
+        table.add_row(row.node, row.does, row.where, row.when)
+    console.print(table)
+    if len(listed) > shown:
+        say(f"and {counted(len(listed) - shown, 'more operation')} (--rows)")
 
 
 def comparison_table(rows: Sequence[Difference], names: tuple[str, str], *, shown: int) -> None:

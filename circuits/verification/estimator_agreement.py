@@ -11,7 +11,8 @@ from jaxtyping import Float
 from scipy import stats
 from torch import Tensor
 
-from circuits.graph import Node, forward_order, rounded
+from circuits.graph import Node, rounded
+from hooked_qwen.sites import forward_order
 from saes.evaluation.bootstrap import Interval, interval, resamples
 
 Edge = tuple[Node, Node]

@@ -1,0 +1,91 @@
+"""Sets of nodes in files: what a person selected, or left of a graph that was edited by hand.
+
+    ["mlp_out.3/812@5", ...]                        a list of nodes
+    {"groups": {NAME: ["mlp_out.3/812@5", ...]}}    the saved state of a page: groups by name
+    graph.json                                      the nodes of a graph, of groups their members
+    nx.node_link_data(graph) as JSON                the same from NetworkX; also .graphml and .gexf
+
+Nodes are written as in `graph.json`, or as the list of their key, `["mlp_out.3", 812, 5]`.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+
+from circuits import graph as graphs
+from circuits.graph import Node
+
+READERS: dict[str, Callable[[Path], nx.Graph]] = {
+    ".graphml": nx.read_graphml,
+    ".gexf": nx.read_gexf,
+}
+
+
+def read_nodes(path: Path, groups: Sequence[str] = ()) -> tuple[Node, ...]:
+    """The nodes in a file, those of some `groups` of it where these are named.
+
+    Raises `ValueError` with one line for a file of another form, and for groups that it lacks.
+    """
+    try:
+        members = _by_group(path)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, nx.NetworkXError) as error:
+        raise ValueError(f"cannot read nodes from {path}: {error}") from None
+    missing = [name for name in groups if name not in members]
+    named = [name for name in members if name]
+    if missing:
+        there = ", ".join(map(repr, named)) or "none"
+        raise ValueError(f"{path} has no group {missing[0]!r}: its groups are {there}")
+    if not groups and "" not in members and len(named) > 1:
+        raise ValueError(
+            f"{path} has {len(named)} groups, {', '.join(map(repr, named))}: say which with --group"
+        )
+    chosen = groups or list(members)
+    return tuple(dict.fromkeys(node for name in chosen for node in members[name]))
+
+
+def _by_group(path: Path) -> dict[str, list[Node]]:
+    """The nodes of each group; those in none under no name."""
+    if path.suffix in READERS:
+        graph = READERS[path.suffix](path)
+        return _of_records({"id": node, **data} for node, data in graph.nodes(data=True))
+    record = json.loads(path.read_text(encoding="utf-8"))
+    if isinstance(record, list):
+        return {"": _nodes(record)}
+    if isinstance(record.get("groups"), Mapping):
+        return {str(name): _nodes(ids) for name, ids in record["groups"].items()}
+    if record.get("schema") == graphs.SCHEMA or "nodes" in record:
+        return _of_records(record["nodes"])
+    raise ValueError(
+        'expected a list of nodes, {"groups": {NAME: [nodes]}}, a graph.json, or what '
+        "nx.node_link_data gives"
+    )
+
+
+def _of_records(records: Iterable[Mapping[str, Any]]) -> dict[str, list[Node]]:
+    found: dict[str, list[Node]] = {"": []}
+    for record in records:
+        node = _node(record["id"])
+        if node.kind != "group":
+            found[""].append(node)
+            continue
+        members = record["members"]
+        listed = json.loads(members) if isinstance(members, str) else members
+        found[str(node.feature)] = _nodes(listed)
+    return found
+
+
+def _nodes(ids: Any) -> list[Node]:
+    if not isinstance(ids, list):
+        raise ValueError(f"expected a list of nodes, got {ids!r}")
+    return [_node(one) for one in ids]
+
+
+def _node(written: Any) -> Node:
+    if isinstance(written, str):
+        return Node.parse(written)
+    site, feature, position = written
+    at = "" if position is None else f"@{position}"
+    return Node.parse("token" + at if site == "embed" else f"{site}/{feature}{at}")

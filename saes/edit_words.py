@@ -1,0 +1,103 @@
+"""What an edit does, in sentences and row by row, without any model or dictionary."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from hooked_qwen.nodes import EVERY
+from hooked_qwen.notices import counted
+from hooked_qwen.sites import forward_order
+from saes.edit_file import Edit, Operation
+from saes.operations import kind_of
+
+NAMED = 6
+"Sites that a sentence lists."
+WHERE = {
+    "all": "at every token",
+    "prompt": "at the tokens of the prompt",
+    "generated": "at generated tokens",
+    "last": "at the last token of the prompt and each generated one",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One operation, said."""
+
+    node: str
+    does: str
+    where: str
+    when: str
+
+
+def rows(edit: Edit) -> list[Row]:
+    """Every operation, in order."""
+    return [
+        Row(_node(op), _does(op, edit), _where(op), _when(op).removeprefix("where "))
+        for op in edit.operations
+    ]
+
+
+def in_words(edit: Edit) -> list[str]:
+    """What the edit does to how many features where, a line for each thing that it does."""
+    alike: dict[tuple[str, str, str], list[Operation]] = {}
+    for op in edit.operations:
+        where = "each at its own position" if op.node.position is not None else _where(op)
+        alike.setdefault((_does(op), where, _when(op)), []).append(op)
+    lines = [
+        " ".join(part for part in (_subject(ops), does, where, when) if part)
+        for (does, where, when), ops in alike.items()
+    ]
+    if not any(op.node.kind == "error" for op in edit.operations):
+        lines.append("error terms stay as they are")
+    of = f"features of {edit.suite_told()}" if edit.suite else "of any suite: it names none"
+    return [*lines, of]
+
+
+def _subject(operations: Sequence[Operation]) -> str:
+    """Which nodes these are: how many of what, and where."""
+    every = [op for op in operations if op.node.feature == EVERY]
+    errors = {op.node for op in operations if op.node.kind == "error"}
+    single = {op.node for op in operations if op.node.kind == "feature"} - {o.node for o in every}
+    parts = []
+    if single:
+        parts.append(f"{counted(len(single), 'feature')} of {_sites(n.site for n in single)}")
+    if every:
+        but = len({node for op in every for node in op.besides})
+        told = f" but {counted(but, 'feature')}" if but else ""
+        parts.append(f"every feature of {_sites(op.node.site for op in every)}{told}")
+    if errors:
+        parts.append(f"{counted(len(errors), 'error term')} of {_sites(n.site for n in errors)}")
+    return " and ".join(parts) + ":"
+
+
+def _sites(sites: Iterable[str]) -> str:
+    found = sorted(set(sites), key=forward_order)
+    more = len(found) - NAMED
+    return ", ".join(found[:NAMED]) + (f" and {counted(more, 'other site')}" if more > 0 else "")
+
+
+def _node(op: Operation) -> str:
+    return f"{op.node} but {len(op.besides):,} of them" if op.besides else str(op.node)
+
+
+def _does(op: Operation, edit: Edit | None = None) -> str:
+    said = kind_of(op.do).said.format(value=op.value) or op.do
+    if op.needs == "mean" and edit is not None:
+        mean = edit.mean_of(op.node)
+        return f"{said}, {mean:.4g}" if isinstance(mean, int | float) else said
+    return said
+
+
+def _where(op: Operation) -> str:
+    if isinstance(op.positions, str):
+        found = WHERE[op.positions]
+    else:
+        found = f"at the positions {', '.join(map(str, op.positions))}"
+    if op.node.position is None:
+        return found
+    here = f"at position {op.node.position}"
+    return here if op.positions == "all" else f"{here}, if {found}"
+
+
+def _when(op: Operation) -> str:
+    return "" if op.when is None else f"where {op.when.node} is above {op.when.above:g}"

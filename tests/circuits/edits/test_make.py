@@ -1,0 +1,254 @@
+"""Edits made of features, graphs and files of nodes; from Python and on the command line."""
+
+import json
+from dataclasses import replace
+
+import networkx as nx
+import pytest
+import torch
+
+import circuits
+from circuits import graph as graphs
+from circuits.ablation.faithfulness import metric_with
+from circuits.discovery.ranking import rank_nodes
+from circuits.edits.make import Change, edit_of, edit_outside, strongest, with_means
+from circuits.edits.node_files import read_nodes
+from circuits.graph import Node
+from circuits.results import Circuit
+from circuits.runs.edits import Selection, make_edit
+from hooked_qwen.hooks import capture
+from hooked_qwen.sites import Site
+from saes.edit import Edit, Operation, applied
+from saes.edit_words import in_words, rows
+from saes.nodes import NodeSet
+from tests.circuits.conftest import call, fails  # noqa: F401
+from tests.circuits.synthetic import circuit as made_up
+from tests.conftest import analysis_of, full_suite, toy, toy_prompts, toy_suite
+
+SITE = "resid_post.1"
+PROMPTS = [
+    {"clean": "The keys near the cabinet", "patch": "The key near the cabinet",
+     "answer": " are", "wrong": " is"}
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def analysis():
+    prompts = toy_prompts(3)
+    return analysis_of(
+        toy(), full_suite(), prompts, positions="keep", batch_size=2, estimator="patching"
+    )
+
+
+def graph_of(*nodes, **meta):
+    graph = nx.DiGraph(**meta)
+    for rank, node in enumerate(nodes):
+        graph.add_node(node, kind=node.kind, effect=-1.0 / (rank + 1), label="")
+    return graph
+
+
+A, B = Node(SITE, 3, 2), Node("mlp_out.0", 5, 1)
+GRAPH = graph_of(A, Node(SITE, "error", 4), B, Node("embed", "token", 1), Node("logit", "x"))
+
+
+def test_the_strongest_features_are_edited_where_they_stand(analysis):
+    made = edit_of(strongest(GRAPH, 2), analysis.suite, Change(do="scale", value=0.5))
+    assert [op.node for op in made.operations] == [A, B]
+    assert {op.value for op in made.operations} == {0.5}
+    everywhere = edit_of(GRAPH, analysis.suite, Change(positions="all"))
+    assert [op.node.position for op in everywhere.operations] == [None, None]
+    with pytest.raises(ValueError, match="the graph has 2 features: expected --top 1 to 2"):
+        strongest(GRAPH, 3)
+
+
+def test_error_terms_are_kept_or_dropped_by_choice(analysis):
+    kept, dropped = (
+        edit_of(GRAPH, analysis.suite, Change(do="set", value=1.0, errors=errors))
+        for errors in ("keep", "drop")
+    )
+    assert [op.node.kind for op in kept.operations] == ["feature"] * 2
+    errors = [op for op in dropped.operations if op.node.kind == "error"]
+    assert {(str(op.node), op.do) for op in errors} == {
+        (f"{SITE}/error@4", "zero"),
+        ("mlp_out.0/error", "zero"),
+    }
+    assert in_words(kept)[1] == "error terms stay as they are"
+
+
+def test_all_outside_a_graph_is_what_verify_leaves_of_it(analysis):
+    """With the errors dropped an edit to zero or the mean leaves m(C), where no token is spared."""
+    whole = replace(analysis, config=replace(analysis.config, positions="sum", reference="zero"))
+    nodes = (Node(SITE, 3), Node(SITE, 7), Node("mlp_out.0", 5), Node("attn_out.2", "error"))
+    for do in ("zero", "mean"):
+        made = with_means(edit_outside(nodes, analysis.suite, Change(do=do, errors="drop")), whole)
+        with made.applied(whole), torch.no_grad():
+            batch = whole.prompts.clean
+            logits = whole.model(batch.tokens, attention_mask=batch.mask.long())[:, -1]
+        found = whole.metric(logits, torch.arange(len(batch)))
+        expected = metric_with(whole, NodeSet.of(nodes), do)
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+def test_means_are_those_of_the_position_where_a_node_has_one(analysis):
+    made = with_means(edit_of([A, Node(SITE, 4)], analysis.suite, Change(do="mean")), analysis)
+    with capture(analysis.model, [Site.parse(SITE)]) as seen, torch.no_grad():
+        analysis.model(analysis.prompts.patch.tokens)
+    f = analysis.suite[SITE].encode(seen[Site.parse(SITE)]).dense()
+    assert made.means[A] == pytest.approx(float(f[:, 2, 3].mean()))
+    assert made.means[Node(SITE, 4)] == pytest.approx(float(f[..., 4].mean()))
+
+
+def test_from_python_an_edit_holds_for_logits_generation_and_probes(analysis, tmp_path):
+    circuit = Circuit(analysis, GRAPH, rank_nodes(analysis)[0])
+    made = circuits.edit(circuit, top=2, do="add", value=3.0, positions="all")
+    made.save(tmp_path / "edit.json")
+    again = Edit.load(tmp_path / "edit.json")
+    tokens, site = analysis.prompts.clean.tokens, Site("resid_post", 2)
+
+    def run(block):
+        with block, capture(analysis.model, [site]) as seen, torch.no_grad():
+            logits = analysis.model.original_model(tokens).logits
+            text = analysis.model.original_model.generate(
+                tokens, max_new_tokens=5, do_sample=False, pad_token_id=0
+            )
+        return logits, text, seen[site].mean(1)
+
+    one, other = (
+        run(block)
+        for block in (again.applied(analysis), applied(analysis.model, analysis.suite, made))
+    )
+    assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    named = circuits.edit(analysis, f"{SITE}/3,mlp_out.0/5", do="add", value=3.0)
+    assert named.operations == made.operations
+    with pytest.raises(ValueError, match="say what to edit"):
+        circuits.edit(analysis)
+    with pytest.raises(ValueError, match="are of a circuit, and this is an analysis"):
+        circuits.edit(analysis, top=3)
+
+
+def test_positions_from_the_end_are_not_taken_for_positions_from_the_start(analysis):
+    graph = graph_of(A, positions="end", prompt_lengths=[4, 6])
+    circuit = Circuit(analysis, graph, rank_nodes(analysis)[0])
+    with pytest.raises(ValueError, match="counted from the last token"):
+        circuits.edit(circuit, top=1)
+    assert circuits.edit(circuit, top=1, positions="last").operations[0].node == Node(SITE, 3)
+
+
+def test_files_of_nodes_in_every_form(tmp_path):
+    graph = made_up(20)
+    inner = {n for n in graph if n.kind in ("feature", "error", "token")}
+    forms = {
+        "list.json": json.dumps([str(n) for n in inner]),
+        "keys.json": json.dumps([list(n) for n in inner]),
+        "link.json": json.dumps(nx.node_link_data(graph)),
+        "groups.json": json.dumps({"groups": {"all of it": [str(n) for n in inner]}}),
+    }
+    for name, text in forms.items():
+        (tmp_path / name).write_text(text)
+        assert {n for n in read_nodes(tmp_path / name) if n.kind != "logit"} == inner, name
+    graphs.save(graph, tmp_path / "graph.json")
+    from circuits.render.export import write
+
+    for name in ("graph.json", "graph.graphml", "graph.gexf"):
+        if not name.endswith("json"):
+            write(graph, tmp_path / name)
+        assert set(read_nodes(tmp_path / name)) == set(graph), name
+
+
+def test_groups_of_a_page_are_asked_for_by_name(tmp_path):
+    path = tmp_path / "state.json"
+    path.write_text(json.dumps({"groups": {"plural": ["mlp_out.0/5"], "verbs": ["mlp_out.0/7"]}}))
+    assert read_nodes(path, ["verbs"]) == (Node("mlp_out.0", 7),)
+    assert len(read_nodes(path, ["verbs", "plural"])) == 2
+    with pytest.raises(ValueError, match="has 2 groups, 'plural', 'verbs': say which"):
+        read_nodes(path)
+    with pytest.raises(ValueError, match="no group 'nouns': its groups are 'plural', 'verbs'"):
+        read_nodes(path, ["nouns"])
+    for text in ("{", "{}", '{"groups": {"a": "b"}}', '["token"'):
+        path.write_text(text)
+        with pytest.raises(ValueError, match="cannot read nodes from") as raised:
+            read_nodes(path)
+        assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [("mlp_out.0/99", "has features 0 to"), ("mlp_out.9/1", "no dictionary for mlp_out.9/1")],
+)
+def test_a_node_that_the_suite_lacks_is_refused(node, message):
+    with pytest.raises(ValueError, match=message):
+        edit_of([Node.parse(node)], toy_suite("mlp_out.0"))
+
+
+def test_what_it_does_in_words():
+    edit = Edit(
+        operations=(
+            Operation(node=Node("resid_post.2", 1, 4), do="zero"),
+            Operation(node=Node("mlp_out.1", 7, 3), do="zero"),
+            Operation(node=Node("mlp_out.0", "*"), do="mean", besides=(Node("mlp_out.0", 3),)),
+            Operation(node=Node("mlp_out.0", "error"), do="scale", value=2.0, positions=(0, 3)),
+        ),
+        means={Node("mlp_out.0", "*"): torch.zeros(20)},
+    )
+    assert in_words(edit) == [
+        "2 features of mlp_out.1, resid_post.2: set to 0 each at its own position",
+        "every feature of mlp_out.0 but 1 feature: set to the mean at every token",
+        "1 error term of mlp_out.0: multiplied by 2 at the positions 0, 3",
+        "of any suite: it names none",
+    ]
+    assert [row.node for row in rows(edit)][2] == "mlp_out.0/* but 1 of them"
+
+
+def test_the_command_makes_shows_composes_and_inverts(tmp_path, fails):  # noqa: F811
+    half, cut = tmp_path / "half.json", tmp_path / "cut.json"
+    made = call("edit", "make", "--features", "resid_post.3/5,mlp_out.2/7@4", "--do", "scale",
+                "--value", 0.5, "--when", "resid_post.0/3>0.5", "--out", half)  # fmt: skip
+    assert made.exit_code == 0, made.output
+    assert Edit.load(half).operations[1] == Operation(
+        node=Node("mlp_out.2", 7, 4), do="scale", value=0.5,
+        when=circuits.Condition(node=Node("resid_post.0", 3), above=0.5),
+    )  # fmt: skip
+    shown = call("edit", "show", half, "--dictionaries", "bundled").output
+    assert "multiplied by 0.5" in shown
+    assert "resid_post.0/3 is above 0.5" in shown
+    back = tmp_path / "back.json"
+    assert call("edit", "make", "--invert", half, "--out", back).exit_code == 0
+    assert [op.value for op in Edit.load(back).operations] == [2.0, 2.0]
+    both = tmp_path / "both.json"
+    assert call("edit", "make", "--compose", half, back, "--out", both).exit_code == 0
+    assert len(Edit.load(both).operations) == 4
+    call("edit", "make", "--features", "resid_post.3/5", "--out", cut)
+    assert "has no inverse" in fails("edit", "make", "--invert", cut, "--out", back)
+    assert "--force" in fails("edit", "make", "--features", "resid_post.3/6", "--out", cut)
+    assert "expected one of zero, mean" in fails(
+        "edit", "make", "--features", "resid_post.3/6", "--do", "double", "--out", back
+    )
+    refused = fails("edit", "show", half, "--dictionaries", "bundled", "--mlp", "transcoder")
+    assert refused.count("dictionaries (ours)") == 2
+    assert "a run's graph: name the run's folder" in fails("edit", "make", "--top", 3, "--out", cut)
+    assert "--when is 'x'" in fails("edit", "make", "--top", 3, "--when", "x", "--out", cut)
+    assert "--value is 'x'" in fails("edit", "make", "--top", 3, "--value", "x", "--out", cut)
+    assert "a mean is over the prompts of a run" in fails(
+        "edit", "make", "--features", "resid_post.3/6", "--do", "mean", "--out", cut
+    )
+
+
+def test_a_runs_graph_and_a_file_edited_by_hand(tmp_path):
+    prompts, run = tmp_path / "prompts.jsonl", tmp_path / "run"
+    prompts.write_text("".join(json.dumps(p) + "\n" for p in PROMPTS))
+    (tmp_path / "few.txt").write_text("The keys near the cabinet sit. " * 40)
+    done = call("discover", prompts, "--nodes", 8, "--estimator", "patching", "--text",
+                tmp_path / "few.txt", "--quiet", "--out", run)  # fmt: skip
+    assert done.exit_code == 0, done.output
+    graph = graphs.load(run / "graph.json")
+    made = make_edit(Selection(top=3), Change(do="mean"), tmp_path / "top.json", run=run)
+    assert [op.node for op in made.operations] == list(strongest(graph, 3))
+    assert set(made.means) == {op.node for op in made.operations}
+    kept = [n for n in graph if n.kind == "feature"][:2]
+    (tmp_path / "kept.json").write_text(json.dumps(nx.node_link_data(graph.subgraph(kept))))
+    outside = call("edit", "make", run, "--nodes", tmp_path / "kept.json", "--outside",
+                   "--out", tmp_path / "outside.json")  # fmt: skip
+    assert outside.exit_code == 0, outside.output
+    operations = Edit.load(tmp_path / "outside.json").operations
+    assert len(operations) == 15
+    assert {n for op in operations for n in op.besides} == set(kept)
