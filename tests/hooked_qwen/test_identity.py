@@ -67,7 +67,7 @@ def test_asked_again_it_is_not_computed_again_until_a_weight_is_written(monkeypa
     model = hook(toy_hf(dtype=torch.float32), name="toy")
     first = identity(model)
     with monkeypatch.context() as patched:
-        patched.setattr(identities, "_hash", None)
+        patched.setattr(identities, "identity_of", None)
         assert identity(model) == first
     with torch.no_grad():
         model.original_model.get_parameter("lm_head._original_component.weight")[0, 0] += 1

@@ -1,34 +1,37 @@
 """Threads by the size of the work, and as the user says."""
 
 import os
+import runpy
 
 import pytest
 import torch
 
 from hooked_qwen import threads
-from hooked_qwen.threads import SHARED_FROM, fit_threads, set_threads
+from hooked_qwen.threads import SHARED_FROM
 from tests.conftest import SIZES, toy
 
 
 @pytest.fixture
-def four(monkeypatch):
-    """Torch with four threads of its own choice, nothing asked for."""
+def fresh(monkeypatch):
+    """The module's functions as in a new process, where torch chose four threads."""
     before = torch.get_num_threads()
-    monkeypatch.setattr(threads, "_chosen", {})
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     torch.set_num_threads(4)
-    yield
+    found = runpy.run_path(threads.__file__)
+    yield found["set_threads"], found["fit_threads"]
     torch.set_num_threads(before)
 
 
-def test_small_matrices_are_not_shared_and_large_ones_are(four):
+def test_small_matrices_are_not_shared_and_large_ones_are(fresh):
+    _, fit_threads = fresh
     model = toy()
     assert fit_threads(model) == torch.get_num_threads() == 1
     assert fit_threads(model, width=SHARED_FROM // SIZES["hidden_size"] + 1) == 4
     assert fit_threads(model, width=64) == 1
 
 
-def test_what_the_user_says_holds_for_every_model(four):
+def test_what_the_user_says_holds_for_every_model(fresh):
+    set_threads, fit_threads = fresh
     set_threads(3)
     assert fit_threads(toy()) == 3
     assert fit_threads(toy(), width=SHARED_FROM) == 3
@@ -36,6 +39,7 @@ def test_what_the_user_says_holds_for_every_model(four):
         set_threads(0)
 
 
-def test_the_environment_holds_too(four, monkeypatch):
+def test_the_environment_holds_too(fresh, monkeypatch):
+    _, fit_threads = fresh
     monkeypatch.setitem(os.environ, "OMP_NUM_THREADS", "4")
     assert fit_threads(toy()) == 4

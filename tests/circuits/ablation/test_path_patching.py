@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from circuits.ablation import exact_effects, path_patching
+from circuits.ablation import exact_effects
 from circuits.ablation.path_patching import exact_edges
 from circuits.attribution.edges import edge_weights
 from circuits.attribution.effects import gradients_at_clean
@@ -294,7 +294,7 @@ def test_padding_changes_no_edge():
     torch.testing.assert_close(results[0], results[1], atol=1e-4, rtol=1e-3)
 
 
-def test_pairs_that_no_edge_can_join_are_zero_without_a_run(case, monkeypatch):
+def test_pairs_that_no_edge_can_join_are_zero_without_a_run(case):
     token, late = Node("embed", "token", 1), Node("resid_post.0", 3, 4)
     pairs = [
         (token, Node("attn_out.1", 3, 4)),  # the stream is cut in between
@@ -306,9 +306,19 @@ def test_pairs_that_no_edge_can_join_are_zero_without_a_run(case, monkeypatch):
         (LOGIT, late),
         (late, LOGIT),
     ]
-    monkeypatch.setattr(path_patching, "_run", None)
-    assert not exact_edges(*case, pairs).any()
-    assert not exact_edges(*case, []).numel()
+    analysis, ran = case[0], []
+    handles = [
+        block.register_forward_pre_hook(lambda *_: ran.append(1)) for block in analysis.model.blocks
+    ]
+    try:
+        assert not exact_edges(*case, pairs).any()
+        assert not exact_edges(*case, []).numel()
+        assert not ran
+        assert exact_edges(*case, mixed(case)[::20]).any()
+        assert ran
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def test_every_edge_is_reported_once(case):

@@ -1,5 +1,6 @@
 """The pages of one feature and of a suite in a real browser, offline."""
 
+import copy
 import re
 import shutil
 
@@ -278,8 +279,8 @@ def test_the_pages_name_no_address_and_are_the_same_each_time(card, record, page
     for html in (page, feature_page(card)):
         assert not re.search(r"(?:src|href)\s*=\s*[\"'](?!data:)", html)
         assert "default-src 'none'" in html
-    assert suite_page(record, title="Toy suite") == page
-    assert feature_page(card) == feature_page(card)
+    assert suite_page(copy.deepcopy(record), title="Toy suite") == page
+    assert feature_page(copy.deepcopy(card)) == feature_page(card)
 
 
 def test_a_number_that_is_not_finite_is_refused(card):

@@ -140,7 +140,7 @@ def toy_font(tmp_path, monkeypatch):
     fonts = [f for f in ink.font_manager.fontManager.ttflist if "DejaVu" in f.name]
     monkeypatch.setattr(ink.font_manager.fontManager, "ttflist", fonts)
     monkeypatch.setattr(ink.font_manager, "findSystemFonts", lambda: [])
-    caches = (ink.families, ink.has_glyph, ink._charmap, ink._characters, ink.measure)
+    caches = [found for found in vars(ink).values() if hasattr(found, "cache_clear")]
     for cached in caches:
         cached.cache_clear()
     yield install

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from circuits.cli import tables
 from circuits.render import ink
-from circuits.render.quality import LIMITS, _shifts, quality_figure
+from circuits.render.quality import LIMITS, quality_figure
 
 KINDS = ("resid_post.{}", "attn_out.{}", "mlp_in.{}-mlp_out.{}")
 
@@ -135,11 +135,14 @@ def test_every_dictionary_is_marked_at_its_fvu_and_near_its_l0(tmp_path, monkeyp
     assert all(bottom < value <= top for _, y in drawn_at for value in y)
 
 
-def test_columns_of_one_l0_stay_nearer_to_it_than_to_the_next():
+def test_columns_of_one_l0_stay_nearer_to_it_than_to_the_next(tmp_path, monkeypatch):
+    """By layer from left to right, each at a distance of its own."""
     l0 = [8.0] * 5 + [11.0] * 5 + [64.0] * 5
-    shifts = _shifts(l0)
+    found = {f"mlp_out.{layer}": figures(0.1, value) for layer, value in enumerate(l0)}
+    axes = drawn(monkeypatch, found, tmp_path / "q.svg")
+    assert [text.get_text() for text in axes.texts] == [str(layer) for layer in range(15)]
+    shifts = np.log10([text.xy[0] for text in axes.texts]) - np.log10(l0)
     assert np.abs(shifts).max() < np.log10(11 / 8) / 2
-    assert len(set(shifts)) == 15
     assert (np.diff(shifts) > 0).all()
 
 

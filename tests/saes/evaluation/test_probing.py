@@ -48,17 +48,42 @@ def values(model, text, site):
     return seen[site][0]
 
 
-@pytest.fixture(scope="module")
-def planted(model, examples):
-    """A random dictionary whose feature 7 fires on the letter Q alone."""
-    spec = DictionarySpec(source=PRE, target=PRE, architecture="relu")
-    dictionary = random_dictionary(spec, width=20)
-    rows = values(model, LETTERS + MARK, PRE)
-    x = torch.cat([rows, torch.ones(len(rows), 1)], dim=1)
-    wanted = torch.tensor([-1.0] * len(LETTERS) + [1.0], dtype=rows.dtype)
-    solution = torch.linalg.pinv(x) @ wanted
-    dictionary.W_enc[PLANTED], dictionary.b_enc[PLANTED] = solution[:-1], solution[-1]
+def firing(model, width=20, **features):
+    """A dictionary of the embeddings: each feature fires on some letters, as strongly as is said.
+
+    Such as `f7={"Q": 2.0}`; it is off on all other letters of the tests.
+    """
+    dictionary = random_dictionary(
+        DictionarySpec(source=PRE, target=PRE, architecture="relu"), width=width
+    )
+    letters = LETTERS + "".join({c: 0 for on in features.values() for c in on})
+    rows = values(model, letters, PRE)
+    inverse = torch.linalg.pinv(torch.cat([rows, torch.ones(len(rows), 1)], dim=1))
+    for name, on in features.items():
+        wanted = torch.tensor([on.get(c, -1.0) for c in letters], dtype=rows.dtype)
+        solution, i = inverse @ wanted, int(name[1:])
+        dictionary.W_enc[i], dictionary.b_enc[i] = solution[:-1], solution[-1]
     return dictionary
+
+
+@pytest.fixture(scope="module")
+def planted(model):
+    """A random dictionary whose feature 7 fires on the letter Q alone."""
+    return firing(model, f7={MARK: 1.0})
+
+
+def marked(seed, one, other, n=40, *, lengths=(4, 9)):
+    """Texts of random letters in which some were replaced: those of `one`, or those of `other`."""
+    generator = np.random.default_rng(seed)
+    made = []
+    for i in range(n):
+        put = one if i % 2 else other
+        letters = list(generator.choice(list(LETTERS), size=generator.integers(*lengths)))
+        places = generator.permutation(len(letters))[: len(put)]
+        for place, letter in zip(places, put, strict=True):
+            letters[place] = letter
+        made.append(Labelled("".join(letters), "one" if i % 2 else "other"))
+    return made
 
 
 def accuracy(result, reads, k):
@@ -105,59 +130,6 @@ def test_a_narrow_dictionary_has_no_probe_of_more_features_than_it_has(model, ex
     assert [len(p.chosen) for p in result.probes if p.reads == "features"] == [1, 2]
 
 
-@pytest.mark.parametrize("pool", ["mean", "max"])
-def test_texts_are_pooled_each_by_itself_in_their_own_order(
-    model, planted, examples, pool, monkeypatch
-):
-    seen, told = {}, []
-    whole = probing._standardised
-
-    def spy(z, train):
-        seen[len(seen)] = z
-        return whole(z, train)
-
-    monkeypatch.setattr(probing, "_standardised", spy)
-    monkeypatch.setattr(probing, "TEXTS_PER_PASS", 3)
-    probe(model, planted, examples, pool=pool, report=lambda *now: told.append(now))
-    for place in (0, 1, 37, 79):
-        x, after = (values(model, examples[place].text, site) for site in (PRE, POST))
-        for pooled, rows in ((seen[0], planted.encode(x).dense()), (seen[1], x), (seen[3], after)):
-            expected = rows.amax(0) if pool == "max" else rows.mean(0)
-            torch.testing.assert_close(pooled[place], expected, atol=1e-5, rtol=1e-5)
-    assert told[0] == (0, 80)
-    assert told[-1] == (80, 80)
-
-
-def test_norm_outliers_are_left_out_of_the_pool(examples):
-    hf = toy_hf("qwen3")
-    with torch.no_grad():
-        hf.model.embed_tokens.weight[toy_tokenizer()("Z")["input_ids"]] *= 1000
-    model = hook(hf, tokenizer=toy_tokenizer(), name="toy")
-    dictionary = random_dictionary(DictionarySpec(source=POST, target=POST, k=5))
-    texts = [*(e.text for e in examples[:6]), "Zcdef"]
-    pooled = probing._pooled(model, dictionary, texts, "mean", lambda done, total: None)
-    expected = values(model, "Zcdef", POST)[1:].mean(0)
-    torch.testing.assert_close(pooled["coordinates"][-1], expected, atol=1e-6, rtol=1e-6)
-
-
-def test_the_ranking_is_by_the_difference_of_means_in_standard_deviations(model):
-    generator = torch.Generator().manual_seed(0)
-    z = torch.randn(40, 6, generator=generator, dtype=torch.float64)
-    positive = torch.arange(40) % 2 == 0
-    z[positive, 4] -= 3
-    z[:, 1] *= 100
-    z[:, 2] = 5
-    train = torch.arange(40) < 20
-    standard = probing._standardised(z, train)
-    assert (standard[:, 2] == 0).all()
-    ranked = probing._ranked(standard[train], positive[train])
-    assert ranked[0] == 4
-    x, p = z[train].numpy(), positive[train].numpy()
-    with np.errstate(invalid="ignore"):
-        gap = np.abs(x[p].mean(0) - x[~p].mean(0)) / x.std(0)
-    assert ranked == np.argsort(-np.nan_to_num(gap), kind="stable").tolist()
-
-
 @pytest.mark.parametrize("d", [1, 3, 30])
 def test_the_regression_minimises_its_loss(d):
     """Against scipy on the loss written out; with more coordinates than texts too."""
@@ -175,14 +147,6 @@ def test_the_regression_minimises_its_loss(d):
     np.testing.assert_allclose(found, expected.x, atol=1e-4)
 
 
-def test_half_of_each_label_trains():
-    positive = torch.arange(30) < 10
-    train = probing._half(positive, 0)
-    assert (int(train[positive].sum()), int(train[~positive].sum())) == (5, 10)
-    assert torch.equal(train, probing._half(positive, 0))
-    assert not torch.equal(train, probing._half(positive, 1))
-
-
 def test_the_probe_of_a_transcoder_reads_its_source(model, examples):
     spec = DictionarySpec(source=Site("mlp_in", 1), target=Site("mlp_out", 1), k=5)
     result = probe(model, random_dictionary(spec), examples)
@@ -192,6 +156,76 @@ def test_the_probe_of_a_transcoder_reads_its_source(model, examples):
         "untrained",
         "residual",
     }
+
+
+@pytest.mark.parametrize(
+    ("pool", "one", "other"),
+    [("max", "P", "QQ"), ("mean", "QQQ", "Q")],
+    ids=["one strong or two weak", "three or one"],
+)
+def test_what_is_told_apart_is_what_is_pooled(model, pool, one, other):
+    """A feature is 2 on P and 1 on Q: sums are alike in the first case, peaks in the second."""
+    dictionary = firing(model, f7={"P": 2.0, "Q": 1.0})
+    texts = marked(0, one, other, lengths=(6, 10))
+    told = {
+        name: accuracy(probe(model, dictionary, texts, pool=name), "features", 1)
+        for name in ("max", "mean")
+    }
+    assert (told[pool].chosen, told[pool].accuracy) == ([PLANTED], 1)
+    (unlike,) = (found for name, found in told.items() if name != pool)
+    assert unlike.chosen != [PLANTED]
+    assert unlike.accuracy < 1
+
+
+def test_how_many_texts_run_together_changes_nothing(model, planted, examples, monkeypatch):
+    """Texts of one length run together, and each gets what is its own."""
+    told = []
+    together = probe(model, planted, examples, report=lambda *now: told.append(now))
+    assert (told[0], told[-1]) == ((0, 80), (80, 80))
+    monkeypatch.setattr(probing, "TEXTS_PER_PASS", 3)
+    few = probe(model, planted, examples)
+    assert [p.chosen for p in few.probes] == [p.chosen for p in together.probes]
+    assert [p.accuracy for p in few.probes] == [p.accuracy for p in together.probes]
+
+
+def test_norm_outliers_are_left_out_of_the_pool():
+    """Half of the texts of each label hold a token that would drown what tells them apart."""
+    hf = toy_hf("qwen3")
+    with torch.no_grad():
+        hf.model.embed_tokens.weight[toy_tokenizer()("Z")["input_ids"]] *= 1000
+    model = hook(hf, tokenizer=toy_tokenizer(), name="toy")
+    texts = [
+        Labelled(f"{e.text}Z" if i % 4 < 2 else e.text, e.label)
+        for i, e in enumerate(marked(0, "Q", ""))
+    ]
+    dictionary = firing(model, f7={"Q": 1.0, "Z": 1000.0})
+    f = dictionary.encode(values(model, "QZ", PRE)).dense()[:, PLANTED]
+    assert f.tolist() == pytest.approx([1, 1000], rel=1e-3)
+    for pool in ("mean", "max"):
+        best = accuracy(probe(model, dictionary, texts, pool=pool), "features", 1)
+        assert (best.chosen, best.accuracy) == ([PLANTED], 1)
+
+
+def test_large_values_are_not_preferred_and_what_is_constant_comes_last(model):
+    """By the difference of means in standard deviations: of means alone it would be feature 1."""
+    loud = dict.fromkeys(LETTERS[::2], 1e4)
+    dictionary = firing(model, width=5, f1=loud, f2={"Q": 1e-3})
+    for i in (0, 3, 4):
+        dictionary.W_enc[i], dictionary.b_enc[i] = 0.0, float(i)
+    found = accuracy(probe(model, dictionary, marked(0, "Q", "")), "features", 5)
+    assert found.chosen[:2] == [2, 1]
+    assert set(found.chosen[2:]) == {0, 3, 4}
+
+
+def test_half_of_each_label_trains_and_the_seed_says_which(model, planted, examples):
+    """Ten of one label and twenty of the other: five and ten are left to test on."""
+    some = [e for e in examples if e.label == "with"][:10]
+    some += [e for e in examples if e.label == "without"][:20]
+    first, again, other = (probe(model, planted, some, seed=seed) for seed in (0, 0, 1))
+    assert (first.train, first.test) == (15, 15)
+    assert first.majority == pytest.approx(10 / 15)
+    assert first == again
+    assert [p.chosen for p in first.probes] != [p.chosen for p in other.probes]
 
 
 def test_labelled_texts_are_read_from_json_lines(tmp_path):

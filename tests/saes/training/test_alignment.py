@@ -1,5 +1,7 @@
 """In memory and from disk the same bytes: dictionaries, caches and checkpoints."""
 
+from hashlib import sha256
+
 import pytest
 import torch
 
@@ -55,19 +57,19 @@ def test_a_dictionary_of_rows_of_stacked_tensors_is_that_of_the_rows():
     assert results(cut, draw(64, D, seed=1)) == results(one, draw(64, D, seed=1))
 
 
-def test_a_cache_gives_the_same_batches_wherever_its_files_start(tmp_path, monkeypatch):
+def test_a_cache_gives_the_same_batches_wherever_its_files_start(tmp_path):
     model = toy_with_tokenizer()
     cache = write(model, tmp_path / "cache")
-    sums = {shard["file"]: shard["sha256"] for shard in cache.manifest["shards"]}
-    monkeypatch.setattr("hooked_qwen.shards._sum_of", lambda path: sums[path.name])
 
     def first():
         return next(cache.buffers(SITES, model=model, config=CONFIG)).values
 
     before = first()
     for by in OFFSETS:
-        for file in (tmp_path / "cache").glob("*.safetensors"):
+        for shard in cache.manifest["shards"]:
+            file = tmp_path / "cache" / shard["file"]
             shift(file, by)
+            shard["sha256"] = sha256(file.read_bytes()).hexdigest()
         for site, value in first().items():
             assert is_aligned(value)
             assert torch.equal(value, before[site])
