@@ -232,16 +232,16 @@ class Edit:
         }
         return json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write the edit as JSON, whole or not at all."""
         text = self.text()
-        write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+        write_atomically(Path(path), lambda partial: partial.write_text(text, encoding="utf-8"))
 
     @classmethod
-    def load(cls, path: Path) -> "Edit":
+    def load(cls, path: str | Path) -> "Edit":
         """Read an edit; raises `ValueError` with one line for a file that holds none."""
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
+            record = json.loads(Path(path).read_text(encoding="utf-8"))
             if record["schema"] != SCHEMA:
                 raise ValueError(f"its schema is {record['schema']}, expected {SCHEMA}")
             means = {
