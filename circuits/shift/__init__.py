@@ -1,0 +1,1 @@
+"""SHIFT: find which features a classifier of texts uses, cut those that it should not use."""
