@@ -151,7 +151,8 @@ def _weights_at(
             writing[site].append(node)
     first = first_move(analysis.model, state)
     if isinstance(metric, SiteMetric):
-        first = min(first, state.n_positions - 1 - int(metric.back_of(state.rows).max()))
+        read = (metric.weights_of(state.rows) != 0).any(0)
+        first = min(first, int(read.int().argmax()))
     pieces = cut(analysis, state, first=first, moved=moved)
     changes = {name: state.features[name].change for name in suite}
     setting = _Setting(pieces, analysis, state, gradients, dict(writing), changes, rows)

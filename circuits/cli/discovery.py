@@ -76,7 +76,7 @@ def discover(
         typer.Option(
             help="What the circuit is a circuit of: logit-difference, log-probability, kl, a "
             "feature's activation as feature:SITE/INDEX[@POSITION], or what a linear probe reads "
-            "as readout:SITE[@POSITION]:FILE (.npy or .safetensors)."
+            "as readout:SITE[@POSITION or @mean]:FILE (.npy or .safetensors)."
         ),
     ] = "logit-difference",
     nodes: NodesKept = 100,

@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+from einops import einsum
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -45,23 +46,26 @@ class SiteMetric:
     site: Site
     when: Literal["arriving", "leaving"]
     "whether it is read before or after the site's own nodes move"
-    back: Int[Tensor, " prompts"]
-    "columns from the last to the one that is read, for each prompt"
+    weights: Float[Tensor, "prompts pos"]
+    "what each column of a prompt counts for: 1 at the one that is read, or shares of a mean"
     value: Callable[[Float[Tensor, "batch d_site"]], Float[Tensor, " batch"]]
     clean: Float[Tensor, " prompts"]
     patch: Float[Tensor, " prompts"] | None
 
-    def back_of(self, rows: Int[Tensor, " batch"]) -> Int[Tensor, " batch"]:
-        """`back` of some prompts, on the device of their numbers."""
-        return self.back.to(rows.device)[rows]
+    def weights_of(self, rows: Int[Tensor, " batch"]) -> Float[Tensor, "batch pos"]:
+        """`weights` of some prompts, on the device of their numbers."""
+        return self.weights.to(rows.device)[rows]
 
     def read(
         self, tensor: Float[Tensor, "batch pos d_site"], rows: Int[Tensor, " batch"]
     ) -> Float[Tensor, " batch"]:
-        """The metric of prompts `rows` with this at the site; `pos` may leave early ones out."""
-        column = tensor.shape[1] - 1 - self.back_of(rows.to(tensor.device))
-        here = tensor[torch.arange(len(tensor), device=tensor.device), column]
-        return self.value(widened(here))
+        """The metric of prompts `rows` with this at the site.
+
+        `pos` may leave out early columns that count for nothing.
+        """
+        weights = self.weights_of(rows.to(tensor.device))[:, -tensor.shape[1] :]
+        here = widened(tensor)
+        return self.value(einsum(weights.to(here), here, "batch pos, batch pos d -> batch d"))
 
 
 Metric = LogitMetric | SiteMetric
@@ -214,9 +218,10 @@ def counts(
     """Where some of `changes` at `site`, on prompts `rows`, can change the metric."""
     moved = changes.any(-1)
     if isinstance(metric, SiteMetric):
-        column = moved.shape[-1] - 1 - metric.back_of(rows.to(moved.device))
-        at = torch.arange(moved.shape[-1], device=moved.device)
-        moved = moved & (at <= column.unsqueeze(-1)) & reaches(metric, site)
+        read = metric.weights_of(rows.to(moved.device)) != 0
+        # A column reaches those behind it: some column from here on is read.
+        reached = read.flip(-1).cumsum(-1).flip(-1) > 0
+        moved = moved & reached[:, -moved.shape[-1] :] & reaches(metric, site)
     return moved.any(-1)
 
 

@@ -2,9 +2,12 @@
 
     feature:SITE/INDEX[@POSITION]        the activation of a feature of the suite
     readout:SITE[@POSITION]:FILE         x . direction + bias, x the tensor that leaves SITE
+    readout:SITE@mean:FILE               the same, x its mean over the prompt's tokens
 
 Without a position they are read at the last token. A position is written as those of nodes are: it
 counts tokens from the start of a prompt or, where last tokens are lined up, columns of the longest.
+Norm outliers of the plain run (mostly the first token) do not count in the mean: with hundreds of
+times the usual norm they would be all of it.
 
 A feature is read from what arrives at its dictionary, so nodes of its own site have no effect on
 it. A readout is taken of what leaves the site: where that has a dictionary, its nodes write what
@@ -22,6 +25,7 @@ from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn.functional import one_hot
 from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.graph import Node
@@ -31,11 +35,13 @@ from hooked_qwen.files import write_atomically
 from hooked_qwen.forward import run_through
 from hooked_qwen.hooks import capture
 from hooked_qwen.sites import Site
+from hooked_qwen.stream import is_outlier_in_prompt
 from hooked_qwen.tensor_files import aligned, read_array, read_tensors
 from hooked_qwen.tokens import Batch
 from saes.suite import Suite
 
 FEATURE, READOUT, PYTHON = "feature:", "readout:", "python:"
+MEAN: Literal["mean"] = "mean"
 DIRECTION_FILE = "metric.safetensors"
 "What a run folder keeps of a readout."
 BATCH = 32
@@ -44,12 +50,12 @@ Value = Callable[[Float[Tensor, "batch d_site"]], Float[Tensor, " batch"]]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Readout:
-    """The metric x . direction + bias, x the tensor at `site` at one position."""
+    """The metric x . direction + bias, x the tensor at `site` at one position or their mean."""
 
     site: Site
     direction: Float[Tensor, " d_site"]
     bias: float = 0.0
-    position: int | None = None
+    position: int | Literal["mean"] | None = None
     "None: the last token"
 
     @property
@@ -123,13 +129,14 @@ def read_readout(text: str) -> Readout:
     """The readout written as 'readout:SITE[@POSITION]:FILE'; raises `ValueError` if it is none."""
     where, colon, file = text.removeprefix(READOUT).partition(":")
     name, at, position = where.partition("@")
-    if not colon or not file or (at and not position.isdecimal()):
+    if not colon or not file or (at and position != MEAN and not position.isdecimal()):
         raise ValueError(
             f"cannot read the metric {text!r}: write 'readout:SITE:FILE' or "
-            "'readout:SITE@POSITION:FILE', such as 'readout:resid_post.3@4:probe.npy'"
+            "'readout:SITE@POSITION:FILE', such as 'readout:resid_post.3@4:probe.npy', or "
+            "'readout:SITE@mean:FILE'"
         )
     direction, bias = _weights(Path(file))
-    at_token = int(position) if at else None
+    at_token = None if not at else MEAN if position == MEAN else int(position)
     return Readout(site=Site.parse(name), direction=direction, bias=bias, position=at_token)
 
 
@@ -212,8 +219,8 @@ def bind_feature(
         on = dictionary.encode(x.detach()).of(chosen)[..., 0] != 0
         return (x @ dictionary.W_enc[index] + dictionary.b_enc[index]) * on
 
-    back = _columns_back(prompts, node.position, positions)
-    return _bound(model, suite, prompts, dictionary.source, "arriving", back, value)
+    at = _one_column(prompts, node.position, positions)
+    return _bound(model, suite, prompts, dictionary.source, "arriving", at, value)
 
 
 def bind_readout(
@@ -233,18 +240,32 @@ def bind_readout(
             )
         return x @ readout.direction.to(x) + readout.bias
 
-    back = _columns_back(prompts, readout.position, positions)
-    return _bound(model, suite, prompts, readout.site, "leaving", back, value)
+    if readout.position == MEAN:
+        at = mean_weights(model, readout.site, prompts.clean)
+    else:
+        at = _one_column(prompts, readout.position, positions)
+    return _bound(model, suite, prompts, readout.site, "leaving", at, value)
 
 
-def _columns_back(
+def mean_weights(model: TransformerBridge, site: Site, batch: Batch) -> Float[Tensor, "batch pos"]:
+    """What each token counts for in the mean of its text: the same, but norm outliers nothing."""
+
+    def weights(tensor: Float[Tensor, "rows pos d_site"], rows: Tensor) -> Tensor:
+        mask = batch.mask[rows].to(tensor.device)
+        counted = mask & ~is_outlier_in_prompt(tensor, mask)
+        return counted / counted.sum(-1, keepdim=True)
+
+    return _of_each(model, site, batch, weights)
+
+
+def _one_column(
     prompts: EncodedPrompts, position: int | None, positions: Positions
-) -> Int[Tensor, " prompts"]:
-    """How many columns before the last one is read, for each prompt."""
+) -> Float[Tensor, "prompts pos"]:
+    """One at the column that is read, for each prompt."""
     mask = prompts.clean.mask
-    if position is None:
-        return torch.zeros(len(mask), dtype=torch.long)
     width, padding = mask.shape[1], (~mask).sum(-1)
+    if position is None:
+        return one_hot(torch.full_like(padding, width - 1), width).float()
     column = torch.full_like(padding, position)
     if positions != "end":
         column = column + padding
@@ -256,7 +277,7 @@ def _columns_back(
             f"has positions {int(padding[short]) if positions == 'end' else 0} to "
             f"{width - 1 if positions == 'end' else int(mask[short].sum()) - 1}"
         )
-    return width - 1 - column
+    return one_hot(column, width).float()
 
 
 def _bound(
@@ -265,26 +286,34 @@ def _bound(
     prompts: EncodedPrompts,
     site: Site,
     when: Literal["arriving", "leaving"],
-    back: Int[Tensor, " prompts"],
+    weights: Float[Tensor, "prompts pos"],
     value: Value,
 ) -> SiteMetric:
     """The metric with its values on both halves of the prompt set."""
-    nothing = torch.zeros(len(back))
-    bare = SiteMetric(site=site, when=when, back=back, value=value, clean=nothing, patch=None)
+    nothing = torch.zeros(len(weights))
+    bare = SiteMetric(site=site, when=when, weights=weights, value=value, clean=nothing, patch=None)
     if not reaching(bare, suite.writes):
         raise ValueError(
             f"the metric reads {site}, and no dictionary lies before it: there is no circuit of it"
         )
-    clean = _on(model, bare, prompts.clean)
-    patch = None if prompts.patch is None else _on(model, bare, prompts.patch)
+    clean = _of_each(model, site, prompts.clean, bare.read)
+    patch = None
+    if prompts.patch is not None:
+        patch = _of_each(model, site, prompts.patch, bare.read)
     return replace(bare, clean=clean, patch=patch)
 
 
 @torch.no_grad()
-def _on(model: TransformerBridge, metric: SiteMetric, batch: Batch) -> Float[Tensor, " prompts"]:
+def _of_each(
+    model: TransformerBridge,
+    site: Site,
+    batch: Batch,
+    of: Callable[[Tensor, Int[Tensor, " rows"]], Tensor],
+) -> Float[Tensor, "prompts *any"]:
+    """What `of` gives for the tensor at a site and the numbers of its rows, for every row."""
     parts = []
     for rows in torch.arange(len(batch)).split(BATCH):
-        with capture(model, {metric.site}) as seen:
-            run_through(model, batch.rows(rows), max(0, metric.site.layer))
-        parts.append(metric.read(seen[metric.site], rows))
+        with capture(model, {site}) as seen:
+            run_through(model, batch.rows(rows), max(0, site.layer))
+        parts.append(of(seen[site], rows))
     return torch.cat(parts)

@@ -24,10 +24,13 @@ from circuits.runs.commands import discover_run, make_prompts, verify_run
 from circuits.runs.folder import read_run
 from circuits.runs.inputs import Inputs
 from circuits.verification.verify import VerifyConfig
+from hooked_qwen.forward import last_logits
+from hooked_qwen.hooks import capture
 from hooked_qwen.load import hook
 from hooked_qwen.sites import Site
 from saes.dictionary import DictionarySpec
 from saes.suite import Suite
+from tests.circuits.attribution.test_state import PAD, is_loud, loud_prompts, toy_loud
 from tests.circuits.dense import dense, ranking_of
 from tests.conftest import (
     analysis_of,
@@ -103,6 +106,24 @@ def test_a_readout_s_value_is_that_of_a_plain_hook(case):
     torch.testing.assert_close(metric.clean, x[:, -1] @ DIRECTION + 0.5, atol=1e-5, rtol=0)
 
 
+MEAN = dataclasses.replace(PROBE, position="mean")
+
+
+def test_a_mean_readout_is_of_all_tokens_but_norm_outliers():
+    model, prompts = toy_loud(torch.float32), loud_prompts(PAD)
+    metric = metric_of(MEAN, model, prompts, full_suite())
+    for side, found in ((prompts.clean, metric.clean), (prompts.patch, metric.patch)):
+        with torch.no_grad(), capture(model, {MEAN.site}) as seen:
+            last_logits(model, side)
+        x = seen[MEAN.site]
+        # Which tokens count is known from the clean run, and so the same on both sides.
+        if side is prompts.clean:
+            kept = side.mask & ~is_loud(x, side.mask)
+        means = torch.stack([row[k].mean(0) for row, k in zip(x, kept, strict=True)])
+        torch.testing.assert_close(found, means @ DIRECTION.float() + 0.5, atol=1e-4, rtol=1e-4)
+    assert (kept.sum(1) < prompts.clean.mask.sum(1)).all()
+
+
 def test_a_feature_s_value_is_its_activation_by_the_formula(case, feature):
     model, suite, prompts = case
     dictionary, index = suite[FEATURE_SITE], int(feature.split("/")[1].split("@")[0])
@@ -176,6 +197,8 @@ def test_the_effects_of_a_site_s_nodes_add_up_to_the_move(case):
     for metric, site, steps, error in (
         (PROBE, "resid_post.1", 1, 1e-6),
         (PROBE, "resid_post.0", 60, 1e-3),
+        (MEAN, "resid_post.1", 1, 1e-6),
+        (MEAN, "resid_post.0", 60, 1e-3),
         (feature, "resid_post.0", 60, 1e-3),
     ):
         found = discover(analysis_of(model, suite, prompts, metric=metric, steps=steps))
@@ -185,13 +208,14 @@ def test_the_effects_of_a_site_s_nodes_add_up_to_the_move(case):
         assert total == pytest.approx(move, rel=error, abs=1e-6)
 
 
-def test_edges_to_the_output_are_node_effects_and_hold_against_path_patching(case):
+@pytest.mark.parametrize("probe", [PROBE, MEAN], ids=["a token", "mean"])
+def test_edges_to_the_output_are_node_effects_and_hold_against_path_patching(case, probe):
     model, suite, prompts = case
-    config = DiscoverConfig(metric=PROBE, estimator="patching", nodes=30, edge_threshold=0.0)
+    config = DiscoverConfig(metric=probe, estimator="patching", nodes=30, edge_threshold=0.0)
     analysis = Analysis.of(model, suite, prompts, config)
     found = discover(analysis)
     (output,) = (n for n in found.graph if n.kind == "logit")
-    assert str(output) == f"logit/readout:resid_post.1@{AT}"
+    assert str(output) == f"logit/readout:resid_post.1@{probe.position}"
     sources = list(found.graph.predecessors(output))
     assert sources
     assert {n.site for n in sources} == {"resid_post.1"}
@@ -220,6 +244,14 @@ def test_a_feature_s_circuit_is_verified_as_any_other(case, feature):
     assert record["edges"]["strongest"]["n"] == 50
     clean = found.graph.graph["clean_metric"]
     assert record["curves"]["full"] == pytest.approx(clean, abs=1e-6)
+
+
+def test_every_token_moves_a_mean(case):
+    model, suite, prompts = case
+    found = discover(analysis_of(model, suite, prompts, metric=MEAN, estimator="exact"))
+    moving = {(n.site, n.position) for n, effect in found.ranking if effect}
+    assert {p for site, p in moving if site == "resid_post.1"} == set(range(1, 6))
+    assert found.graph.graph["metric"] == MEAN.name
 
 
 @pytest.mark.parametrize("to", ["mean", "patch"])
@@ -314,6 +346,7 @@ def test_directions_come_from_both_kinds_of_file(tmp_path):
     assert all(torch.equal(r.direction, direction) for r in read)
     assert read[0].name == read[1].name != read[2].name
     save_file({"a": direction, "b": direction + 1}, tmp_path / "d.safetensors")
+    assert read_metric(f"readout:resid_post.1@mean:{tmp_path / 'a.npy'}").position == "mean"
     with pytest.raises(ValueError, match="holds a, b: expected one tensor"):
         read_metric(f"readout:resid_post.1:{tmp_path / 'd.safetensors'}")
     np.save(tmp_path / "e.npy", np.eye(3))
