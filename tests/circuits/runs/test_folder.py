@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 
-from circuits.demo import MARK
 from circuits.discovery.output import output_node, prompts_record
 from circuits.graph import Node, load
 from circuits.runs.folder import read_run
@@ -175,17 +174,6 @@ def test_an_evaluation_and_a_card_of_something_else_stay(tmp_path, fails):
     assert "is there already" in fails("suite", "bundled", "--text", "bundled", "--out", tmp_path)
 
 
-def test_a_demo_takes_the_place_of_a_demo_only(tmp_path, fails):
-    mine = tmp_path / "dictionaries" / "suite.json"
-    mine.parent.mkdir()
-    mine.write_text("days of training")
-    assert "holds no demo" in fails("demo", "--out", tmp_path)
-    (tmp_path / MARK).write_text("{}")
-    (tmp_path / "run" / "ablations" / "mine").mkdir(parents=True)
-    assert "1 ablation of yours (mine)" in fails("demo", "--out", tmp_path)
-    assert mine.read_text() == "days of training"
-
-
 def test_the_seed_of_a_run_is_that_of_its_checks(made, tmp_path, quick_verify):
     out = tmp_path / "run"
     done = call("discover", made / "prompts.jsonl", *FEW, "--seed", 5, "--out", out)
@@ -210,12 +198,7 @@ def test_the_seed_of_a_run_is_that_of_its_checks(made, tmp_path, quick_verify):
         (("--features", "resid_post.0/3,resid_post.00/3"), "no dictionary for resid_post.00/3"),
         (("--features", "resid_post.0/3@1,resid_post.0/3"), "at every position"),
         (("--top", "0"), "expected --top 1 to"),
-        (("--top", "-2"), "expected --top 1 to"),
-        (("--top", "10000"), "expected --top 1 to"),
         (("--top", "1", "--name", "../../x"), "is no name for an ablation"),
-        (("--top", "1", "--name", "a/b"), "is no name for an ablation"),
-        (("--top", "1", "--name", ".."), "is no name for an ablation"),
-        (("--top", "1", "--name", ""), "is no name for an ablation"),
     ],
 )
 def test_what_cannot_be_ablated_is_one_line_and_leaves_nothing(run, options, message, fails):
