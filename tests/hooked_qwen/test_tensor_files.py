@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from hooked_qwen import bundled
@@ -86,5 +87,5 @@ def test_a_file_that_is_missing_or_damaged(tmp_path):
     path = tmp_path / "cut.safetensors"
     save_file(TENSORS, path)
     os.truncate(path, path.stat().st_size - 8)
-    with pytest.raises(Exception, match=r"(?i)header|incomplete"):
+    with pytest.raises(SafetensorError, match=r"(?i)header|incomplete"):
         read_tensors(path)
