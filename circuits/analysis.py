@@ -13,11 +13,13 @@ from functools import cached_property
 from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.attribution.means import Means, mean_over
+from circuits.attribution.recorded import norm_limits
 from circuits.attribution.state import States, batches
 from circuits.discovery.config import DiscoverConfig
 from circuits.metrics.answers import metric_of
 from circuits.metrics.metric import Metric
 from circuits.prompts import EncodedPrompts
+from hooked_qwen.sites import Site
 from hooked_qwen.tokens import Batch
 from saes.suite import Suite
 
@@ -102,6 +104,13 @@ class Analysis:
     def means(self) -> Means:
         """What `mean` ablation sets nodes to: means over the patch prompts, else the clean ones."""
         return self._means(self.prompts.patch or self.prompts.clean)
+
+    @cached_property
+    def norm_limits(self) -> dict[Site, float]:
+        """The norm above which a token of any text is a norm outlier, at each site."""
+        return norm_limits(
+            self.model, self.suite, self.prompts.clean, batch_size=self.config.batch_size
+        )
 
     def _means(self, batch: Batch) -> Means:
         return mean_over(

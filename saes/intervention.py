@@ -117,7 +117,8 @@ def setting(
             continue
         require_reads_first(suite, name)
         read.update(suite.reads_of(name))
-    normed = {s for spared in baseline.spared.values() for s in spared.limits or ()}
+    sparing = [baseline.spared[str(site)] for site in at if str(site) in baseline.spared]
+    normed = {s for spared in sparing for s in spared.limits or ()}
     run = _Pass(suite, chosen, baseline, entry, plain or {}, {})
     with ExitStack() as stack:
         elsewhere = (read | normed) - set(at)

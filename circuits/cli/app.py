@@ -18,6 +18,7 @@ from circuits.cli import (
     features,
     prompts,
     runs,
+    shift,
     training,
 )
 from hooked_qwen.notices import Notice
@@ -39,6 +40,7 @@ VERBS: Mapping[str, Verb | Mapping[str, Verb]] = {
     "verify": runs.verify,
     "ablate": runs.ablate,
     "edit": {"make": edits.make_edit, "show": edits.show_edit},
+    "shift": shift.shift,
     "compare": runs.compare,
     "render": runs.render,
     "prompts": {"make": prompts.make_prompts, "list": prompts.list_prompts},

@@ -14,7 +14,6 @@ import torch
 from circuits.ablation.faithfulness import FixedTo, To, fixed_baseline
 from circuits.analysis import Analysis
 from circuits.attribution.means import Means
-from circuits.attribution.recorded import norm_limits
 from circuits.graph import Node
 from hooked_qwen.positions import follow_positions
 from saes.edit import check_node
@@ -115,9 +114,7 @@ def apply(analysis: Analysis, edit: Ablation) -> Generator[None, None, None]:
     check_positions(edit, max(1, n_positions))
     to: FixedTo = "zero" if edit.to == "zero" else "mean"
     means = None if to == "zero" else _means_anywhere(analysis)
-    clean = analysis.prompts.clean
-    limits = norm_limits(model, suite, clean, batch_size=config.batch_size)
-    base = fixed_baseline(suite, to, means, limits=limits)
+    base = fixed_baseline(suite, to, means, limits=analysis.norm_limits)
     reached: set[int] = set()
     with follow_positions(model) as text:
 

@@ -19,12 +19,16 @@ def feature_page(card: Mapping[str, Any]) -> str:
     )
 
 
-def html(template: str, *, scripts: Sequence[str], **context: Any) -> str:
+def html(
+    template: str, *, scripts: Sequence[str], sheets: Sequence[str] = (), **context: Any
+) -> str:
     """A page from one of our templates, its style sheets and scripts inside it."""
     return (
         templates()
         .get_template(template)
-        .render(styles=[style("page.css", "feature.css")], script=script(scripts), **context)
+        .render(
+            styles=[style("page.css", "feature.css", *sheets)], script=script(scripts), **context
+        )
     )
 
 

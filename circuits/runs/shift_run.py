@@ -1,0 +1,144 @@
+"""SHIFT as a folder: the record, the page, the probe's circuit as a run, the cut as an edit.
+
+OUT/shift.json         every number, with what was judged of each feature
+OUT/shift.html         the same to look at; features can be judged there
+OUT/judgements.json    what was judged of the first seed's circuit
+OUT/edit.json          the features that are cut, as an edit file
+OUT/circuit/           the first seed's circuit as a run: verify it, ablate in it, render it
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from circuits.discovery.sparse_feature import discover
+from circuits.features.card import Cards
+from circuits.graph import write_json
+from circuits.render.shift_page import shift_page
+from circuits.runs.commands import label_features
+from circuits.runs.folder import Stopwatch, write_run
+from circuits.runs.inputs import Inputs
+from circuits.runs.overwrite import MADE_FROM, check_record, check_run, digest
+from circuits.shift.judging import cut_nodes, read_judgements, save_judgements
+from circuits.shift.shift import Ask, ShiftConfig, Shifted, shift
+from circuits.shift.texts import shift_data
+from circuits.suites import load_model
+from hooked_qwen.bundled import language
+from hooked_qwen.files import content_hash, write_atomically
+from hooked_qwen.load import BUNDLED, local_folder
+from hooked_qwen.placement import ANYWHERE, Placement, placement_of
+from hooked_qwen.progress import Report, silent
+from saes.edit_file import Edit, Operation
+from saes.identity import suite_hash, suite_told
+from saes.suite import MlpChoice, hash_of, load_suite
+
+RECORD, PAGE, JUDGED = "shift.json", "shift.html", "judgements.json"
+
+
+def shift_run(
+    data: str,
+    out: Path,
+    *,
+    config: ShiftConfig,
+    model: str = BUNDLED,
+    dictionaries: str = BUNDLED,
+    mlp: MlpChoice = "sae",
+    texts: int = 400,
+    fields: Mapping[str, Any] | None = None,
+    judgements: Path | None = None,
+    ask: Ask | None = None,
+    force: bool = False,
+    placement: Placement = ANYWHERE,
+    command: Sequence[str] = (),
+    report: Report = silent,
+) -> dict[str, Any]:
+    """Shift a classifier of `data` and write what was found to `out`; the record of `shift.json`.
+
+    `fields` are those of `shift_data` that say what a file of texts holds. Raises `ValueError`
+    where `out` holds something else, unless by `force`.
+    """
+    watch = Stopwatch()
+    source = {
+        "data": data if not Path(data).is_file() else content_hash(Path(data)),
+        "fields": dict(fields or {}),
+        "texts": texts,
+        "model": model,
+        "dictionaries_hash": hash_of(dictionaries),
+        "mlp": mlp,
+        "dtype": placement.dtype or "float32",
+        "config": asdict(config),
+        "judgements": judgements and content_hash(judgements),
+    }
+    check_record(out / RECORD, source, force=force)
+    check_run(
+        out / "circuit", lambda: {"shift": digest(source)}, force=force or (out / RECORD).exists()
+    )
+    said = None if judgements is None else read_judgements(judgements)
+    loaded = load_model(model, report, placement)
+    suite = load_suite(dictionaries, mlp=mlp, memory=placement.memory)
+    suite.notify_of_another_model(loaded)
+    given = partial(shift_data, data, n=texts, model=model, **(fields or {}))
+    found = shift(
+        loaded,
+        suite,
+        lambda seed: given(seed=seed),
+        config=config,
+        judgements=said,
+        ask=ask,
+        report=report,
+    )
+    inputs = Inputs.resolved(model, dictionaries, out / "circuit" / "prompts.jsonl", mlp)
+    cards = _write_circuit(found, out / "circuit", inputs, placement, command, watch, report)
+    return _write(found, out, source, cards, watch)
+
+
+def _write_circuit(
+    found: Shifted,
+    folder: Path,
+    inputs: Inputs,
+    placement: Placement,
+    command: Sequence[str],
+    watch: Stopwatch,
+    report: Report,
+) -> Cards:
+    """The first seed's circuit as a run folder; the cards of what was judged."""
+    judged = found.cases[0]
+    analysis = judged.case.analysis
+    discovery = discover(analysis, report=report)
+    texts = None
+    if local_folder(inputs.model) == local_folder(BUNDLED):
+        texts = partial(language.documents, seed=1)
+    cards = label_features(analysis, discovery.graph, texts, report)
+    write_run(
+        folder,
+        discovery,
+        cards,
+        inputs=inputs,
+        config=analysis.config,
+        command=command,
+        watch=watch,
+        placement=placement_of(analysis.model, placement.memory),
+        given=analysis.prompts.prompts,
+    )
+    return cards
+
+
+def _write(
+    found: Shifted, out: Path, source: Mapping[str, Any], cards: Cards, watch: Stopwatch
+) -> dict[str, Any]:
+    """Record, judgements, edit and page."""
+    first = found.cases[0]
+    record = found.record() | {MADE_FROM: dict(source), **watch.reading()}
+    save_judgements(first.features, out / JUDGED)
+    edit = Edit(
+        operations=tuple(Operation(node=node, do="zero") for node in cut_nodes(first.features)),
+        suite=suite_hash(first.case.suite),
+        suite_name=suite_told(first.case.suite),
+    )
+    edit.save(out / "edit.json")
+    write_json(record, out / RECORD)
+    text = shift_page(record, cards)
+    write_atomically(out / PAGE, lambda partial_: partial_.write_text(text, encoding="utf-8"))
+    return record
