@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from circuits.discovery.sparse_feature import discover
-from circuits.features.card import Cards
+from circuits.features.card import Cards, make_cards, prompt_texts
 from circuits.graph import write_json
 from circuits.render.shift_page import shift_page
 from circuits.runs.commands import label_features
 from circuits.runs.folder import Stopwatch, write_run
 from circuits.runs.inputs import Inputs
-from circuits.runs.overwrite import MADE_FROM, check_record, check_run, digest
+from circuits.runs.overwrite import MADE_FROM, check_record, check_run
 from circuits.shift.judging import cut_nodes, read_judgements, save_judgements
 from circuits.shift.shift import Ask, ShiftConfig, Shifted, shift
 from circuits.shift.texts import shift_data
@@ -72,9 +72,7 @@ def shift_run(
         "judgements": judgements and content_hash(judgements),
     }
     check_record(out / RECORD, source, force=force)
-    check_run(
-        out / "circuit", lambda: {"shift": digest(source)}, force=force or (out / RECORD).exists()
-    )
+    check_run(out / "circuit", dict, force=force)
     said = None if judgements is None else read_judgements(judgements)
     loaded = load_model(model, report, placement)
     suite = load_suite(dictionaries, mlp=mlp, memory=placement.memory)
@@ -122,7 +120,9 @@ def _write_circuit(
         placement=placement_of(analysis.model, placement.memory),
         given=analysis.prompts.prompts,
     )
-    return cards
+    others = [f.node for f in judged.features if f"{f.node.site}/{f.node.feature}" not in cards]
+    texts_here = prompt_texts(analysis.prompts)
+    return cards | make_cards(analysis.model, analysis.suite, others, texts_here)
 
 
 def _write(

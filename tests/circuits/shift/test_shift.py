@@ -1,0 +1,195 @@
+"""SHIFT on the bundled model: texts' means by plain hooks, every method, the folder it writes."""
+
+import json
+
+import pytest
+import torch
+
+from circuits.runs.folder import read_run
+from circuits.shift.case import Case, CaseConfig
+from circuits.shift.pooled import encoded, pooled, pooled_features
+from circuits.shift.texts import shift_data
+from circuits.suites import load_model
+from hooked_qwen.nodes import Node
+from hooked_qwen.sites import Site
+from saes.edit import check
+from saes.edit_file import Edit
+from saes.suite import load_suite
+from tests.circuits.conftest import call
+
+SITE = Site("resid_post", 2)
+
+
+@pytest.fixture(scope="module")
+def case():
+    model = load_model("bundled")
+    config = CaseConfig(layer=2, estimator="patching", circuit_texts=16)
+    return Case.of(
+        model,
+        load_suite("bundled"),
+        shift_data("biographies", n=16, seed=0),
+        config=config,
+        seed=0,
+    )
+
+
+def plain_means(model, texts, edit=lambda x: x):
+    """Each text alone through the plain model, norm outliers left out."""
+    found = []
+    for text in texts:
+        tokens = torch.tensor([model.tokenizer(text)["input_ids"]])
+        seen = {}
+        blocks = model.original_model.model.layers
+
+        def at_one(_module, _args, out):
+            return edit(out)
+
+        def at_two(_module, _args, out, seen=seen):
+            seen["x"] = out
+
+        handles = [
+            blocks[1].register_forward_hook(at_one),
+            blocks[2].register_forward_hook(at_two),
+        ]
+        with torch.no_grad():
+            model.original_model(tokens)
+        for handle in handles:
+            handle.remove()
+        (x,) = seen["x"]
+        norms = x.norm(dim=-1)
+        kept = norms <= 10 * norms.median()
+        found.append(x[kept].mean(0))
+    return torch.stack(found)
+
+
+def test_a_text_is_its_mean_without_norm_outliers(case):
+    texts = [t.text for t in case.data.balanced[:6]]
+    expected = plain_means(case.model, texts)
+    torch.testing.assert_close(case.means["balanced"][:6], expected.double(), atol=1e-5, rtol=1e-4)
+
+
+def test_a_cut_is_that_of_plain_hooks(case):
+    name = "resid_post.1"
+    dictionary = case.suite[name]
+    texts = encoded(case.model, case.data.balanced)
+    on = pooled_features(case.model, case.suite, texts, [Node(name, i) for i in range(512)])
+    chosen = on.mean(0).topk(3).indices
+
+    def cut(out):
+        f = dictionary.encode(out).dense()[..., chosen]
+        norms = out.norm(dim=-1)
+        stays = norms > 10 * norms.median()
+        return out - (f @ dictionary.W_dec[chosen]) * ~stays.unsqueeze(-1)
+
+    found = case.read("balanced", case.ablated([Node(name, i) for i in chosen.tolist()]))
+    expected = plain_means(case.model, [t.text for t in case.data.balanced[:6]], cut)
+    torch.testing.assert_close(found[:6], expected.double(), atol=1e-4, rtol=1e-3)
+    assert not torch.allclose(found, case.means["balanced"], atol=1e-2)
+
+
+def test_a_feature_is_its_mean_over_the_same_tokens(case):
+    node = Node("resid_post.2", 5)
+    nodes = [node, Node("mlp_out.1", 3), node]
+    texts = encoded(case.model, case.data.balanced[:4])
+    found = pooled_features(case.model, case.suite, texts, nodes)
+    torch.testing.assert_close(found[:, 0], found[:, 2])
+    means = pooled(case.model, texts, [SITE])
+    for i, text in enumerate(case.data.balanced[:4]):
+        alone = encoded(case.model, [text])
+        again = pooled_features(case.model, case.suite, alone, nodes)
+        torch.testing.assert_close(again[0], found[i], atol=1e-5, rtol=1e-4)
+        own = pooled(case.model, alone, [SITE]).means[SITE][0]
+        torch.testing.assert_close(own, means.means[SITE][i], atol=1e-5, rtol=1e-4)
+
+
+def test_the_circuit_is_of_the_probe_s_logit(case):
+    """Moving every node of the stream before the probe to zero moves the logit by their sum."""
+    metric = case.analysis.metric
+    assert len(case.analysis.prompts) == 16
+    plain = {p.clean: i for i, p in enumerate(case.texts["ambiguous"].prompts.prompts)}
+    rows = [plain[p.clean] for p in case.analysis.prompts.prompts]
+    logits = case.probe.logits(case.means["ambiguous"])[rows]
+    torch.testing.assert_close(metric.clean.double(), logits, atol=1e-4, rtol=1e-4)
+    label, spurious = case.effects()
+    direct = sum(effect for node, effect in label if node.site == "resid_post.2")
+    dictionary = case.suite["resid_post.2"]
+    bias = float(dictionary.b_dec.double() @ case.probe.direction)
+    gone = float(logits.mean()) - case.probe.bias - bias
+    assert -direct == pytest.approx(gone, abs=1e-3)
+    assert spurious is not None
+    assert dict(spurious).keys() == dict(label).keys()
+
+
+def test_a_layer_without_a_dictionary_before_it_is_refused(case):
+    config = CaseConfig(layer=9)
+    with pytest.raises(ValueError, match="layer 9 cannot be read: expected 0"):
+        Case.of(case.model, case.suite, case.data, config=config, seed=0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    out = tmp_path_factory.mktemp("shift") / "out"
+    done = call(
+        "shift", "biographies", "--out", out, "--texts", 24, "--seeds", 2, "--estimator",
+        "patching", "--nodes", 30, "--layer", 2, "--circuit-texts", 16,
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    return out
+
+
+def test_every_method_stands_in_the_record(folder):
+    record = json.loads((folder / "shift.json").read_text())
+    assert record["schema"] == "shift/1"
+    expected = {
+        "nothing changed",
+        "SHIFT",
+        "SHIFT, head trained again",
+        "random nodes",
+        "features as active, head trained again",
+        "neurons",
+        "neurons inside the MLPs, head trained again",
+        "words deleted",
+        "threshold recalibrated",
+        "mean difference removed, head trained again",
+        "linear erasure (LEACE)",
+        "concept bottleneck: kept features alone",
+        "trained on balanced texts (ceiling)",
+    }
+    assert expected <= record["methods"].keys()
+    for method in record["methods"].values():
+        for number in ("label", "spurious", "worst"):
+            assert 0 <= method[number]["value"] <= 1
+        assert len(method["groups"]) == 4
+    assert record["methods"]["random nodes"]["draws"] == 3
+    assert len(record["features"]) == len(record["sites"]) == 2
+
+
+def test_the_cut_is_an_edit_and_the_circuit_a_run(folder):
+    record = json.loads((folder / "shift.json").read_text())
+    cut = [f["node"] for f in record["features"][0] if f["cut"]]
+    edit = Edit.load(folder / "edit.json")
+    assert [str(op.node) for op in edit.operations] == cut
+    check(load_suite("bundled"), edit)
+    run = read_run(folder / "circuit")
+    assert run.graph.graph["metric"].startswith("readout:resid_post.2@mean:")
+    assert run.open().analysis.metric.clean.shape == (16,)
+    page = (folder / "shift.html").read_text()
+    assert all(f'"{f["node"]}":{{"promoted"' in page for f in record["features"][0])
+
+
+def test_what_a_person_judged_is_taken_and_nothing_is_replaced_unasked(folder, tmp_path, fails):
+    record = json.loads((folder / "shift.json").read_text())
+    node = record["features"][0][0]["node"]
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps({"features": [{"node": node, "cut": True, "reason": "a name"}]}))
+    command = (
+        "shift", "biographies", "--texts", 16, "--seeds", 1, "--estimator", "patching",
+        "--nodes", 30, "--layer", 2, "--circuit-texts", 16, "--judgements", path,
+    )  # fmt: skip
+    assert "made from something else" in fails(*command, "--out", folder)
+    done = call(*command, "--out", tmp_path / "own")
+    assert done.exit_code == 0, done.output
+    own = json.loads((tmp_path / "own" / "shift.json").read_text())
+    assert [f["node"] for f in own["features"][0] if f["cut"]] == [node]
+    path.write_text(json.dumps({"features": [{"node": node, "cut": False}]}))
+    assert "nothing to shift" in fails(*command, "--out", tmp_path / "none")
