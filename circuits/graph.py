@@ -7,6 +7,8 @@ as a whole (metric, units, dictionaries, column tokens) is in `graph.graph`.
     node attributes   kind, token, activation, effect, exact, label
     edge attribute    weight
 
+Others may be added (`circuits.edits.graph` does); what JSON can hold of them goes into the file.
+
 Units and sign of `effect`, `exact` and `weight`: those of the metric; positive means that moving
 the source from its clean to its patch value *raises* the metric.
 """
@@ -37,10 +39,7 @@ def as_json(graph: nx.DiGraph) -> dict[str, Any]:
     Raises `ValueError` when a number is not finite: a graph with NaN in it is a defect upstream.
     """
     nodes = [_node_record(node, graph.nodes[node]) for node in ordered(graph)]
-    edges = [
-        {"source": str(u), "target": str(v), "weight": rounded(data["weight"])}
-        for u, v, data in graph.edges(data=True)
-    ]
+    edges = [_edge_record(u, v, data) for u, v, data in graph.edges(data=True)]
     edges.sort(key=lambda e: (-abs(e["weight"]), e["source"], e["target"]))
     return {"schema": SCHEMA, "meta": graph.graph, "nodes": nodes, "edges": edges}
 
@@ -71,7 +70,8 @@ def load(path: Path) -> nx.DiGraph:
         for end in (source, target):
             if end not in graph:
                 raise ValueError(f"{path}: an edge names the node {end}, which is not in the file")
-        graph.add_edge(source, target, weight=edge["weight"])
+        known = {k: v for k, v in edge.items() if k not in ("source", "target")}
+        graph.add_edge(source, target, **known)
     return graph
 
 
@@ -88,6 +88,15 @@ def rounded(value: float | None) -> float | None:
     if not math.isfinite(value):
         raise ValueError(f"a graph holds finite numbers only, got {value}")
     return float(f"{value:.{SIGNIFICANT_DIGITS}g}")
+
+
+def _edge_record(source: Node, target: Node, data: Mapping[str, Any]) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "source": str(source),
+        "target": str(target),
+        "weight": rounded(data["weight"]),
+    }
+    return record | {k: v for k, v in sorted(data.items()) if k not in record}
 
 
 def _node_record(node: Node, data: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,15 +1,11 @@
 """Which dictionaries a suite is made of: a hash, by which an edit knows its features again."""
 
 from hashlib import sha256
-from typing import Any
 from weakref import WeakKeyDictionary
 
 from saes.dictionary import SparseDictionary
-from saes.formats.place import Entry
 from saes.suite import Suite
 
-# By their paths, sizes and times, and by object: hashing reads all of the weights.
-_of_files: dict[Any, str] = {}
 _in_memory: WeakKeyDictionary[SparseDictionary, str] = WeakKeyDictionary()
 
 
@@ -20,7 +16,7 @@ def suite_hash(suite: Suite) -> str:
     """
     files = suite.files
     parts = [
-        f"{name} {_hash_of_files(files[name]) if name in files else _hash_of_values(suite[name])}"
+        f"{name} {files[name].hash() if name in files else _hash_of_values(suite[name])}"
         for name in suite
     ]
     return sha256("\n".join(sorted(parts)).encode()).hexdigest()[:16]
@@ -29,14 +25,6 @@ def suite_hash(suite: Suite) -> str:
 def suite_told(suite: Suite) -> str:
     """Which dictionaries these are, for people."""
     return f"{suite.summary()} ({suite_hash(suite)})"
-
-
-def _hash_of_files(entry: Entry) -> str:
-    states = ((path, path.stat()) for path in entry.fetch())
-    key = tuple((path, state.st_size, state.st_mtime_ns) for path, state in states)
-    if key not in _of_files:
-        _of_files[key] = entry.hash()
-    return _of_files[key]
 
 
 def _hash_of_values(dictionary: SparseDictionary) -> str:

@@ -25,6 +25,7 @@ from circuits.cli.tables import (
     ablation_table,
     comparison_table,
     console,
+    edited_circuit_table,
     verification_table,
 )
 from circuits.render.exporters import EXPORTERS
@@ -50,6 +51,10 @@ def verify(
     held_out: Annotated[
         Path | None, typer.Option(help="Other prompts of the task to hold the circuit against.")
     ] = None,
+    graph: Annotated[
+        Path | None,
+        typer.Option(help="In place of the run's graph, one that was edited: its edges too."),
+    ] = None,
     level: Annotated[
         Level,
         typer.Option(help="quick: nodes, edges and the circuit at three sizes, few controls."),
@@ -65,6 +70,8 @@ def verify(
     """Hold a run against exact ablation: its nodes, its edges, and the circuit as a whole.
 
     Example: `circuits verify run`
+
+    Example: `circuits verify run --graph edited.json`
     """
     from circuits.runs import commands
     from circuits.runs.folder import read_run
@@ -76,6 +83,22 @@ def verify(
         level=level.value,
         seed=read_run(run).seed if seed is None else seed,
     )
+    if graph is not None:
+        from circuits.runs.edits import verify_edited_graph
+
+        with bars() as report:
+            found, into = verify_edited_graph(
+                run,
+                graph,
+                config=config,
+                held_out=held_out,
+                force=force,
+                placement=placement,
+                report=report,
+            )
+        edited_circuit_table(found)
+        console.print(f"record {into / 'verification.json'}", highlight=False)
+        return
     with bars() as report:
         record = commands.verify_run(
             run,

@@ -250,6 +250,27 @@ def _with_ends(value: float | None, interval: Sequence[float] | None) -> str:
     return _two(value) if interval is None else f"{_two(value)} ({_ends(interval)})"
 
 
+def edited_circuit_table(record: Mapping[str, Any]) -> None:
+    """How faithful an edited graph is by its nodes, and by its nodes with its edges alone."""
+    say(
+        f"{counted(record['nodes'], 'node')}, {record['edges']:,} of "
+        f"{counted(record['possible_edges'], 'edge')} that could lie between them; the rest "
+        f"ablated to {record['baseline']}"
+    )
+    table = Table("faithfulness", "", "95 %", box=SIMPLE_HEAD, show_edge=False)
+    for where, found in (("", record), (", held out", record.get("held_out"))):
+        for name, row in (found or {"rows": {}})["rows"].items():
+            told = f"{name}, as many" if name == "random edges" else name
+            table.add_row(told + where, _two(row["faithfulness"]), _ends(row["interval"]))
+    console.print(table)
+    if idle := record["edges_that_carry_nothing"]:
+        named = ", ".join(f"{u} -> {d}" for u, d in idle[:3])
+        say(f"note: no direct path joins {counted(len(idle), 'edge')}: {named}", style="yellow")
+    for edge in sorted(record["each_edge"], key=lambda e: -abs(e["adds"]))[:5]:
+        lost = _with_ends(edge["adds"], edge["interval"])
+        say(f"without {edge['source']} -> {edge['target']} it loses {lost}")
+
+
 def ablation_table(result: Mapping[str, Any]) -> None:
     """The metric before and after, beside the random controls."""
     table = Table("", "mean metric", "accuracy")

@@ -9,7 +9,7 @@ Nodes are written as in `graph.json`, or as the list of their key, `["mlp_out.3"
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,11 @@ import networkx as nx
 
 from circuits import graph as graphs
 from circuits.graph import Node
+from hooked_qwen.nodes import GROUP
 
+ERRORS = (OSError, ValueError, TypeError, KeyError, AttributeError, nx.NetworkXError)
+NESTED = ("members", "inside", "stands_for")
+"Attributes that are lists: GraphML and GEXF hold them as JSON text."
 READERS: dict[str, Callable[[Path], nx.Graph]] = {
     ".graphml": nx.read_graphml,
     ".gexf": nx.read_gexf,
@@ -31,7 +35,7 @@ def read_nodes(path: Path, groups: Sequence[str] = ()) -> tuple[Node, ...]:
     """
     try:
         members = _by_group(path)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, nx.NetworkXError) as error:
+    except ERRORS as error:
         raise ValueError(f"cannot read nodes from {path}: {error}") from None
     missing = [name for name in groups if name not in members]
     named = [name for name in members if name]
@@ -46,34 +50,72 @@ def read_nodes(path: Path, groups: Sequence[str] = ()) -> tuple[Node, ...]:
     return tuple(dict.fromkeys(node for name in chosen for node in members[name]))
 
 
+def read_graph(path: Path) -> nx.DiGraph:
+    """A graph from a file: ours, what `nx.node_link_data` gives, GraphML or GEXF.
+
+    Raises `ValueError` with one line for a file that holds none.
+    """
+    try:
+        if path.suffix in READERS:
+            return _with_keys(READERS[path.suffix](path))
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record.get("schema") == graphs.SCHEMA:
+            return graphs.load(path)
+        edges = "links" if "links" in record else "edges"
+        for node in record["nodes"]:
+            # A list is no key; NetworkX would take one for a tuple.
+            node["id"] = str(_node(node["id"]))
+        for edge in record[edges]:
+            edge |= {end: str(_node(edge[end])) for end in ("source", "target")}
+        return _with_keys(nx.node_link_graph(record, edges=edges))
+    except ERRORS as error:
+        raise ValueError(f"cannot read a graph from {path}: {error}") from None
+
+
+def _with_keys(graph: nx.Graph) -> nx.DiGraph:
+    """A graph whose nodes are called by their ids, with our keys."""
+    if not graph.is_directed():
+        raise ValueError("its edges have no direction")
+    found = nx.DiGraph(**graph.graph)
+    for node, data in graph.nodes(data=True):
+        found.add_node(_node(node), **_values(data))
+    for source, target, data in graph.edges(data=True):
+        found.add_edge(_node(source), _node(target), **_values(data))
+    return found
+
+
+def _values(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes, those that other formats hold as JSON text read."""
+    return {
+        name: json.loads(value) if name in NESTED and isinstance(value, str) else value
+        for name, value in data.items()
+    }
+
+
 def _by_group(path: Path) -> dict[str, list[Node]]:
     """The nodes of each group; those in none under no name."""
     if path.suffix in READERS:
-        graph = READERS[path.suffix](path)
-        return _of_records({"id": node, **data} for node, data in graph.nodes(data=True))
+        return _groups_of(read_graph(path))
     record = json.loads(path.read_text(encoding="utf-8"))
     if isinstance(record, list):
         return {"": _nodes(record)}
     if isinstance(record.get("groups"), Mapping):
         return {str(name): _nodes(ids) for name, ids in record["groups"].items()}
     if record.get("schema") == graphs.SCHEMA or "nodes" in record:
-        return _of_records(record["nodes"])
+        return _groups_of(read_graph(path))
     raise ValueError(
         'expected a list of nodes, {"groups": {NAME: [nodes]}}, a graph.json, or what '
         "nx.node_link_data gives"
     )
 
 
-def _of_records(records: Iterable[Mapping[str, Any]]) -> dict[str, list[Node]]:
+def _groups_of(graph: nx.DiGraph) -> dict[str, list[Node]]:
     found: dict[str, list[Node]] = {"": []}
-    for record in records:
-        node = _node(record["id"])
-        if node.kind != "group":
+    for node, data in graph.nodes(data=True):
+        if node.kind == GROUP:
+            found[str(node.feature)] = _nodes(data["members"])
+        else:
             found[""].append(node)
-            continue
-        members = record["members"]
-        listed = json.loads(members) if isinstance(members, str) else members
-        found[str(node.feature)] = _nodes(listed)
     return found
 
 

@@ -1,8 +1,10 @@
 """What each verb for edits does, as one function: opened, made or read, written."""
 
+import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import networkx as nx
 
@@ -15,11 +17,15 @@ from circuits.edits.make import (
     strongest,
     with_means,
 )
-from circuits.edits.node_files import read_nodes
-from circuits.graph import Node
+from circuits.edits.node_files import read_graph, read_nodes
+from circuits.graph import Node, write_json
 from circuits.runs.folder import read_run
-from circuits.runs.overwrite import check_text
+from circuits.runs.overwrite import EDITED, MADE_FROM, check_record, check_text
+from circuits.verification.edited_circuit import verify_edited
+from circuits.verification.verify import VerifyConfig
+from hooked_qwen.files import build_folder_atomically, content_hash
 from hooked_qwen.placement import ANYWHERE, Placement
+from hooked_qwen.progress import Report, silent
 from saes.edit import check
 from saes.edit_file import Edit
 from saes.suite import MlpChoice, Suite, load_suite
@@ -132,6 +138,47 @@ def read_edit(path: Path, dictionaries: str | None = None, mlp: MlpChoice = "sae
     if dictionaries is not None:
         check(load_suite(dictionaries, mlp=mlp), edit)
     return edit
+
+
+def verify_edited_graph(
+    folder: Path,
+    path: Path,
+    *,
+    config: VerifyConfig,
+    held_out: Path | None = None,
+    force: bool = False,
+    placement: Placement = ANYWHERE,
+    report: Report = silent,
+) -> tuple[dict[str, Any], Path]:
+    """Check a graph that was edited by hand in the model of a run; into `edited/NAME/`.
+
+    NAME is that of the file. Raises `ValueError` where another check of that name would be lost,
+    unless by `force`, and for a graph that is not of the run's dictionaries.
+    """
+    into, graph = folder / EDITED / path.stem, read_graph(path)
+    run = read_run(folder)
+    source = {
+        **asdict(config),
+        "graph_hash": content_hash(path),
+        "held_out_hash": held_out and content_hash(held_out),
+        "dtype": placement.dtype or run.placement.dtype,
+    }
+    check_record(into / "verification.json", source, force=force)
+    loaded = run.open(placement)
+    record = verify_edited(
+        loaded.analysis,
+        graph,
+        config=config,
+        held_out=None if held_out is None else loaded.others(held_out),
+        report=report,
+    )
+
+    def build(partial: Path) -> None:
+        shutil.copy(path, partial / path.name)
+        write_json(record | {MADE_FROM: source}, partial / "verification.json")
+
+    build_folder_atomically(into, build)
+    return record, into
 
 
 def _written(edit: Edit, out: Path, *, force: bool) -> Edit:

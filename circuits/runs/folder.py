@@ -8,6 +8,7 @@ RUN/manifest.json        command, versions, seed, paths, hashes, wall time, peak
 RUN/prompts.jsonl        the prompt, where it was given on the command line
 RUN/verification.json    once verified
 RUN/ablations/NAME/      result.json, and the graph under that ablation
+RUN/edited/NAME/         a graph that a person edited, and its verification.json
 """
 
 import json
@@ -45,7 +46,7 @@ from circuits.prompts import (
 from circuits.render.exporters import Drawn
 from circuits.render.page import page
 from circuits.runs.inputs import Inputs, Loaded, open_inputs
-from circuits.runs.overwrite import ABLATIONS, RUN, RUN_FILES
+from circuits.runs.overwrite import ABLATIONS, EDITED, RUN, RUN_FILES
 from circuits.runs.ranking_file import RANKING, read_ranking, write_ranking
 from hooked_qwen.files import content_hash, write_atomically
 from hooked_qwen.identity import identity
@@ -152,7 +153,8 @@ def remove_run(folder: Path) -> None:
     """Take away all that belongs to the run in `folder`; other files stay, prompts too."""
     for name in RUN_FILES:
         (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / ABLATIONS, ignore_errors=True)
+    for name in (ABLATIONS, EDITED):
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def write_page(folder: Path) -> None:

@@ -29,6 +29,8 @@ RUN_FILES = (
     *EXPORTS,
 )
 ABLATIONS = "ablations"
+EDITED = "edited"
+"Where a run keeps what was found of graphs that a person edited."
 RUN, GRAPH = "run/1", "feature-graph/1"
 "Schemas of a manifest and of a graph."
 
@@ -109,6 +111,9 @@ def added_to(folder: Path) -> list[str]:
         found.append("an ablation's result")
     if names := ablations_in(folder):
         found.append(f"{counted(len(names), 'ablation')} ({', '.join(names[:5])})")
+    if edited := sorted(path.name for path in (folder / EDITED).glob("[!.]*")):
+        told = counted(len(edited), "edited circuit")
+        found.append(f"{told} ({', '.join(edited[:5])})")
     return found
 
 

@@ -71,7 +71,7 @@ def verify(
     when nodes are to be ablated to a patch that they were not moved to.
     """
     config, discovered = config or VerifyConfig(), analysis.config
-    scale = Scale.of(analysis, _to(analysis, config))
+    scale = Scale.of(analysis, ablated_to(analysis, config))
     nodes = [n for n in ordered(graph) if n.kind != "logit"]
     kept = [n for n in nodes if n.kind != "token"]
     level, seed = config.level, config.seed
@@ -106,12 +106,13 @@ def verify(
             asked=discovered.nodes,
         )
     if held_out is not None:
-        other = _held_out(analysis, held_out, scale.to)
+        other = other_prompts(analysis, held_out, scale.to)
         record["held_out"] = held_out_curves(other, ranking, level=level, seed=seed, report=report)
     return record
 
 
-def _to(analysis: Analysis, config: VerifyConfig) -> To:
+def ablated_to(analysis: Analysis, config: VerifyConfig) -> To:
+    """What nodes are ablated to; `ValueError` for a patch that they were not moved to."""
     to, reference = config.to or default_to(analysis.prompts), analysis.config.reference
     if to == "patch" and reference != "patch":
         raise ValueError(
@@ -121,7 +122,8 @@ def _to(analysis: Analysis, config: VerifyConfig) -> To:
     return to
 
 
-def _held_out(analysis: Analysis, prompts: EncodedPrompts, to: To) -> Scale:
+def other_prompts(analysis: Analysis, prompts: EncodedPrompts, to: To) -> Scale:
+    """The scale on other prompts; `ValueError` where positions are kept and theirs are others."""
     other = analysis.on(prompts)
     if other.n_positions != analysis.n_positions:
         raise ValueError(
