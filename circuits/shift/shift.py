@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import pandas as pd
 from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.graph import rounded
@@ -54,6 +55,19 @@ class Shifted:
     said: Mapping[str, Sequence[Sequence[Said]]]
     "by method: for each seed, what each draw says of the test texts"
     notes: Sequence[str] = field(default_factory=list)
+
+    def table(self) -> pd.DataFrame:
+        """Label accuracy, spurious accuracy and worst group of every method, with intervals."""
+        rows = {}
+        for name, runs in self.said.items():
+            found = scores(runs)
+            own: list[Score] = [getattr(found, number) for number in NUMBERS]
+            rows[name] = [x for score in own for x in (score.value, *(score.interval or ("", "")))]
+        columns = [f"{n}{end}" for n in NUMBERS for end in ("", ", low", ", high")]
+        return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+
+    def _repr_html_(self) -> str:
+        return self.table().round(2).to_html()
 
     def record(self) -> dict[str, Any]:
         """The record of `shift.json`."""
@@ -118,8 +132,7 @@ def shift(
         case = Case.of(model, suite, data(seed), config=config, seed=seed, report=report)
         if cases and (judgements is not None or ask is not None):
             # Judged once: a circuit is judged by what its features are, not by the draw of texts.
-            label, _ = cases[0].ranking, None
-            judged = Judgement(case, cases[0].features, label)
+            judged = Judgement(case, cases[0].features, cases[0].ranking)
         else:
             judged = _judged(case, judgements, ask)
         cases.append(judged)

@@ -4,10 +4,15 @@ import json
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from circuits.cli.app import app
 from circuits.runs.folder import read_run
 from circuits.shift.case import Case, CaseConfig
+from circuits.shift.judging import by_rule, circuit_features, read_judgements
+from circuits.shift.methods import Judgement, unedited
 from circuits.shift.pooled import encoded, pooled, pooled_features
+from circuits.shift.shift import Shifted, ShiftConfig
 from circuits.shift.texts import shift_data
 from circuits.suites import load_model
 from hooked_qwen.nodes import Node
@@ -120,6 +125,19 @@ def test_the_circuit_is_of_the_probe_s_logit(case):
     assert dict(spurious).keys() == dict(label).keys()
 
 
+def test_a_table_has_the_numbers_of_the_record(case):
+    label, spurious = case.effects()
+    judged = Judgement(case, by_rule(circuit_features(label, spurious, 5), label, spurious), label)
+    found = Shifted(ShiftConfig(seeds=1), [judged], {k: [v] for k, v in unedited(judged).items()})
+    (row,) = found.table().to_dict("records")
+    (method,) = found.record()["methods"].values()
+    for number in ("label", "spurious", "worst"):
+        assert row[number] == pytest.approx(method[number]["value"], abs=1e-6)
+        ends = [row[f"{number}, low"], row[f"{number}, high"]]
+        assert ends == pytest.approx(method[number]["interval"], abs=1e-6)
+    assert "nothing changed" in found._repr_html_()
+
+
 def test_a_layer_without_a_dictionary_before_it_is_refused(case):
     config = CaseConfig(layer=9)
     with pytest.raises(ValueError, match="layer 9 cannot be read: expected 0"):
@@ -179,17 +197,23 @@ def test_the_cut_is_an_edit_and_the_circuit_a_run(folder):
 
 def test_what_a_person_judged_is_taken_and_nothing_is_replaced_unasked(folder, tmp_path, fails):
     record = json.loads((folder / "shift.json").read_text())
-    node = record["features"][0][0]["node"]
-    path = tmp_path / "mine.json"
-    path.write_text(json.dumps({"features": [{"node": node, "cut": True, "reason": "a name"}]}))
-    command = (
-        "shift", "biographies", "--texts", 16, "--seeds", 1, "--estimator", "patching",
-        "--nodes", 30, "--layer", 2, "--circuit-texts", 16, "--judgements", path,
-    )  # fmt: skip
+    first = record["features"][0][0]["node"]
+    command = [
+        "shift", "biographies", "--texts", 24, "--seeds", 1, "--estimator", "patching",
+        "--nodes", 30, "--layer", 2, "--circuit-texts", 16,
+    ]  # fmt: skip
     assert "made from something else" in fails(*command, "--out", folder)
-    done = call(*command, "--out", tmp_path / "own")
+    out = tmp_path / "own"
+    asked = [str(x) for x in (*command, "--out", out, "--ask")]
+    done = CliRunner().invoke(app, asked, input="c\na name\nstop\n")
     assert done.exit_code == 0, done.output
-    own = json.loads((tmp_path / "own" / "shift.json").read_text())
-    assert [f["node"] for f in own["features"][0] if f["cut"]] == [node]
-    path.write_text(json.dumps({"features": [{"node": node, "cut": False}]}))
-    assert "nothing to shift" in fails(*command, "--out", tmp_path / "none")
+    assert "1 of 30: effect on the probe" in done.output
+    own = json.loads((out / "shift.json").read_text())
+    assert [f["node"] for f in own["features"][0] if f["cut"]] == [first]
+    said = read_judgements(out / "judgements.json")
+    assert {str(n): e["reason"] for n, e in said.items()} == {first: "a name"}
+    kept = tmp_path / "kept.json"
+    kept.write_text(json.dumps({"features": [{"node": first, "cut": False}]}))
+    command += ["--judgements", kept, "--out", tmp_path / "none"]
+    assert "nothing to shift" in fails(*command)
+    assert not (tmp_path / "none").exists()
