@@ -12,7 +12,7 @@ from circuits.shift.case import Case, CaseConfig
 from circuits.shift.judging import by_rule, circuit_features, read_judgements
 from circuits.shift.methods import Judgement, unedited
 from circuits.shift.pooled import encoded, pooled, pooled_features
-from circuits.shift.shift import Shifted, ShiftConfig
+from circuits.shift.shift import ShiftConfig, Shifted
 from circuits.shift.texts import shift_data
 from circuits.suites import load_model
 from hooked_qwen.nodes import Node
