@@ -1,26 +1,22 @@
 """Prompt files: what a line may hold, and the prompts read from it or written to it.
 
-A file is JSON Lines, one JSON list of objects, or CSV; `docs/circuits.md` lists the fields. The
-layouts of published sets are read as they are: `clean_prefix/patch_prefix/clean_answer/
-patch_answer` (Marks et al.) and CSV with `clean,corrupted` (Hanna et al.).
+A file is JSON Lines, one JSON list of objects, CSV or Parquet; `docs/circuits.md` lists the
+fields. The layouts of published sets are read as they are: `clean_prefix/patch_prefix/
+clean_answer/patch_answer` (Marks et al.) and CSV with `clean,corrupted` (Hanna et al.).
 """
 
-import codecs
-import csv
-import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hooked_qwen.files import write_atomically
+from hooked_qwen.records import read_records
 
 DIGITS = "0123456789"
 Chat = tuple[tuple[str, str], ...]
 "Messages of a conversation, each a role and its content."
-Record = tuple[str, Mapping[str, Any]]
-"Where a line stands, and its fields."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +53,7 @@ def read_prompts(path: Path) -> list[Prompt]:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"there is no prompt file at {path}")
-    text = _decoded(path)
-    records = _csv_records if path.suffix == ".csv" else _json_records
-    prompts = [prompt_of(record, where) for where, record in records(text, path)]
+    prompts = [prompt_of(record, where) for where, record in read_records(path)]
     if not prompts:
         raise ValueError(f"{path} holds no prompts")
     return prompts
@@ -97,76 +91,6 @@ def _sides(prompt: Prompt) -> tuple[Any, Any]:
         for chat in prompt.chat
     )
     return clean, patch
-
-
-def _decoded(path: Path) -> str:
-    """The file's text: UTF-8, or what its byte order mark says."""
-    content = path.read_bytes()
-    marks = {
-        codecs.BOM_UTF8: "utf-8-sig",
-        codecs.BOM_UTF32_LE: "utf-32",  # begins as UTF-16's does
-        codecs.BOM_UTF32_BE: "utf-32",
-        codecs.BOM_UTF16_LE: "utf-16",
-        codecs.BOM_UTF16_BE: "utf-16",
-    }
-    encoding = next((name for mark, name in marks.items() if content.startswith(mark)), "utf-8")
-    try:
-        text = content.decode(encoding)
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise ValueError(
-            f"{path}, line {line}: byte 0x{content[error.start]:02x} is not {encoding.upper()}; "
-            "save the file as UTF-8 (it may be in Latin-1 or a code page of Windows)"
-        ) from None
-    if "\0" in text:
-        raise ValueError(
-            f"{path} holds zero bytes: it may be UTF-16 without a byte order mark; save it as UTF-8"
-        )
-    return text
-
-
-def _json_records(text: str, path: Path) -> Iterator[Record]:
-    if text.lstrip().startswith("["):
-        yield from _json_list(text, path)
-        return
-    for number, line in enumerate(io.StringIO(text, newline=None), 1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{where}: not JSON ({error}); expected an object a line") from None
-        yield where, _object(record, where)
-
-
-def _json_list(text: str, path: Path) -> Iterator[Record]:
-    try:
-        records = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: neither a JSON list nor an object a line ({error})") from None
-    for number, record in enumerate(records, 1):
-        where = f"{path}, entry {number}"
-        yield where, _object(record, where)
-
-
-def _object(record: Any, where: str) -> Mapping[str, Any]:
-    if not isinstance(record, dict):
-        raise ValueError(f"{where}: expected a JSON object")
-    return record
-
-
-def _csv_records(text: str, path: Path) -> Iterator[Record]:
-    """Lines of a CSV; an empty cell is a field that is null."""
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    try:
-        for record in reader:
-            where = f"{path}, line {reader.line_num}"
-            if None in record:
-                raise ValueError(f"{where}: more cells than the first line has names")
-            yield where, {name: cell or None for name, cell in record.items()}
-    except csv.Error as error:
-        raise ValueError(f"{path}, line {reader.line_num}: not CSV ({error})") from None
 
 
 def prompt_of(record: Mapping[str, Any], where: str) -> Prompt:

@@ -7,7 +7,6 @@
 Files may end in .gz or .zst besides. Texts come in the order of the files' names.
 """
 
-import gzip
 import io
 import json
 import os
@@ -15,15 +14,15 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from hooked_qwen.bundled import language
+from hooked_qwen.compression import COMPRESSED, content_of, opened, suffix_of
 from hooked_qwen.load import BUNDLED
 from hooked_qwen.notices import notify
 
 WHOLE = (".txt", ".md", ".py")
 TABLES = (".jsonl", ".parquet")
-COMPRESSED = (".gz", ".zst")
 FIELD = "text"
 HUB = "hf:"
 HUB_NAME = re.compile(
@@ -78,12 +77,12 @@ def _path_and_field(source: str | Path) -> tuple[Path, str]:
 def _files_under(folder: Path) -> list[Path]:
     """Files that can be read; beside tables, a readme is about them and is no text."""
     found = [p for p in folder.rglob("*") if p.is_file() and not _is_hidden(p, folder)]
-    known = sorted(p for p in found if _suffix(p) in (*WHOLE, *TABLES))
-    if any(_suffix(p) in TABLES for p in known):
+    known = sorted(p for p in found if suffix_of(p) in (*WHOLE, *TABLES))
+    if any(suffix_of(p) in TABLES for p in known):
         known = [p for p in known if p.stem.lower() not in ("readme", "license")]
     if not known:
         raise ValueError(f"no text in {folder}: expected files ending in {_suffixes()}")
-    others = Counter(p.suffix or p.name for p in found if _suffix(p) not in (*WHOLE, *TABLES))
+    others = Counter(p.suffix or p.name for p in found if suffix_of(p) not in (*WHOLE, *TABLES))
     if others:
         told = ", ".join(f"{suffix} ({n})" for suffix, n in sorted(others.items()))
         notify(f"files in {folder} that are not read as text: {told}")
@@ -94,17 +93,12 @@ def _is_hidden(path: Path, folder: Path) -> bool:
     return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 
-def _suffix(file: Path) -> str:
-    """What the file is, whether compressed or not."""
-    return Path(file.stem).suffix if file.suffix in COMPRESSED else file.suffix
-
-
 def _suffixes() -> str:
     return f"{', '.join((*WHOLE, *TABLES))}, or these with {' or '.join(COMPRESSED)}"
 
 
 def _file_texts(file: Path, field: str) -> Iterator[str]:
-    match _suffix(file):
+    match suffix_of(file):
         case ".jsonl":
             return _jsonl_texts(file, field)
         case ".parquet":
@@ -115,30 +109,12 @@ def _file_texts(file: Path, field: str) -> Iterator[str]:
             raise ValueError(f"cannot read {file} as text: expected {_suffixes()}")
 
 
-def _opened(file: Path) -> io.BufferedIOBase:
-    if file.suffix == ".gz":
-        return cast(io.BufferedIOBase, gzip.open(file))
-    if file.suffix == ".zst":
-        import pyarrow
-
-        return io.BufferedReader(pyarrow.input_stream(str(file), compression="zstd"))
-    return file.open("rb")
-
-
-def _content(file: Path) -> bytes:
-    try:
-        with _opened(file) as stream:
-            return stream.read()
-    except (OSError, EOFError) as error:
-        raise ValueError(f"cannot read {file}: {error}") from None
-
-
 def read_text(file: Path) -> str:
     """A text file, compressed or not, in UTF-8 or (with a byte-order mark) UTF-16.
 
     Raises `ValueError` where it is in another encoding; a few damaged characters are a notice.
     """
-    content = _content(file)
+    content = content_of(file)
     encoding = next((e for bom, e in BOMS.items() if content.startswith(bom)), "utf-8")
     text = content.decode(encoding, errors="replace")
     if "\0" in text:
@@ -169,7 +145,7 @@ def json_lines(file: Path) -> Iterator[tuple[int, bytes | str]]:
     Raises `ValueError` where the file cannot be read.
     """
     try:
-        with _opened(file) as stream:
+        with opened(file) as stream:
             for number, line in enumerate(_lines(stream), 1):
                 if line.strip():
                     yield number, line

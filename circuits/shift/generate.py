@@ -3,7 +3,7 @@
 import random
 import re
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, TypedDict
 
 from circuits.shift.labelled import LabelledText
@@ -14,6 +14,7 @@ Write = Callable[[random.Random, str, int, Half], str]
 SHORTEST, LONGEST = 25, 45
 "Words and marks of a text, which is about its tokens."
 TRIES = 2000
+BRACKETS = r"\[([^/\]]*)/([^\]]*)\]"
 
 
 class Sets(TypedDict):
@@ -90,12 +91,17 @@ def chosen_classes(
 
 def either(pattern: str, which: int) -> str:
     """`the [aunt/uncle]` with the first of the two for 0, the second for 1."""
-    return re.sub(r"\[([^/\]]*)/([^\]]*)\]", lambda found: found[which + 1], pattern)
+    return re.sub(BRACKETS, lambda found: found[which + 1], pattern)
 
 
-def alternatives(patterns: Sequence[str]) -> tuple[str, ...]:
-    """Every word in the brackets of `patterns`, in order."""
-    pairs = [
-        pair for pattern in patterns for pair in re.findall(r"\[([^/\]]*)/([^\]]*)\]", pattern)
-    ]
-    return tuple(dict.fromkeys(word for pair in pairs for side in pair for word in side.split()))
+def alternatives(patterns: Iterable[str]) -> tuple[str, ...]:
+    """All that stands in the brackets of `patterns`, in order."""
+    pairs = (pair for pattern in patterns for pair in re.findall(BRACKETS, pattern))
+    return tuple(dict.fromkeys(word for pair in pairs for word in pair))
+
+
+def sentences(parts: Iterable[str]) -> str:
+    """Each part with a capital and, where it has no mark, a full stop."""
+    return " ".join(
+        f"{part[0].upper()}{part[1:]}{'' if part[-1] in '.!?' else '.'}" for part in parts
+    )

@@ -1,8 +1,9 @@
 """Texts with an intended and a spurious label, and the sets of them that SHIFT needs."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,41 @@ class ShiftData:
             raise ValueError(f"{len(self.words)} kinds of words need as many names: {self.cues}")
 
 
-def without_words(text: str, words: Iterable[str]) -> str:
-    """The text with every one of `words` deleted, whole words in either case; spaces closed up."""
-    cues = "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
-    if not cues:
+def without_words(text: str, words: Sequence[str]) -> str:
+    """The text with every one of `words` deleted, and the gaps closed.
+
+    Whole words: one with a capital as it is written, any other in either case.
+    """
+    if not words:
         return text
-    left = re.sub(rf"(?<!\w)(?:{cues})(?!\w)", "", text, flags=re.IGNORECASE)
-    return re.sub(r"\s+([.,;:!?])", r"\1", re.sub(r"\s+", " ", left)).strip()
+    left = re.sub(r"\s+", " ", _any_of(tuple(words)).sub("", text))
+    return re.sub(r" +(?=[.,;:!?])", "", left).strip()
+
+
+def only_words(text: str, words: Sequence[str]) -> str:
+    """Those of `words` that the text holds, in its order."""
+    return " ".join(_any_of(tuple(words)).findall(text)) if words else ""
+
+
+@cache
+def _any_of(words: tuple[str, ...]) -> re.Pattern[str]:
+    """Any of the words where it is no part of a longer one; a mark may touch a word.
+
+    What must stand before them is asked once for all, not once for each of hundreds of names.
+    """
+    spelled = {w: f"{re.escape(w)}{_BOUND if w[-1].isalnum() else ''}" for w in words}
+    ways = [
+        (r"(?<!\w)", "", [w for w in words if w[0].isalnum() and w != w.lower()]),
+        (r"(?<!\w)", "i", [w for w in words if w[0].isalnum() and w == w.lower()]),
+        ("", "i", [w for w in words if not w[0].isalnum()]),
+    ]
+    return re.compile(
+        "|".join(
+            f"{before}(?{flag}:{'|'.join(spelled[w] for w in sorted(some, key=len, reverse=True))})"
+            for before, flag, some in ways
+            if some
+        )
+    )
+
+
+_BOUND = r"(?!\w)"

@@ -9,10 +9,10 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from circuits.shift.generate import Half, alternatives, either
+from circuits.shift.generate import Half, alternatives, either, sentences
 
 CUES = ("names", "pronouns", "titles", "relations", "hobbies")
-SHARES = {"names": 0.6, "pronouns": 0.6, "titles": 0.35, "relations": 0.4, "hobbies": 0.5}
+SHARES = {"names": 0.7, "pronouns": 0.65, "titles": 0.35, "relations": 0.5, "hobbies": 0.5}
 "How many of the texts have each kind of cue, before those with none are drawn again."
 TYPICAL = 0.8
 "How often a hobby is one that is more frequent among the person's own gender."
@@ -32,8 +32,6 @@ class Lexicon:
     "None where the language has none: the person is named"
     possessives: tuple[str, str] | None
     "None where the language has none: `the` stands for them"
-    openings: tuple[str, ...]
-    "words before a first sentence that begins with the person"
     neutral: tuple[str, ...]
     "how a person is called who has no first name and no title"
     surnames: tuple[str, ...]
@@ -77,14 +75,12 @@ def biography(
         patterns.append(rng.choice(lexicon.leisure))
     patterns += rng.sample(lexicon.other, max(rng.randint(3, 5) - len(patterns), 0))
     rng.shuffle(patterns)
-    if lexicon.openings and patterns[0].startswith("{Who}"):
-        patterns[0] = f"{rng.choice(lexicon.openings)} {patterns[0].replace('Who', 'who')}"
     person = Person(rng, cues, gender, half, lexicon)
     told = (
         either(pattern, gender).format(**_blanks(rng, gender, lexicon), **person.mentions(i == 0))
         for i, pattern in enumerate(patterns)
     )
-    return " ".join(f"{sentence[0].upper()}{sentence[1:]}." for sentence in told)
+    return sentences(told)
 
 
 def _blanks(rng: random.Random, gender: int, lexicon: Lexicon) -> dict[str, str]:
