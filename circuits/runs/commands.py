@@ -63,7 +63,7 @@ from hooked_qwen.files import build_folder_atomically, content_hash, write_atomi
 from hooked_qwen.identity import identity
 from hooked_qwen.load import BUNDLED, load_tokenizer, local_folder
 from hooked_qwen.notices import notify
-from hooked_qwen.placement import ANYWHERE, Placement, device_of, placement_of
+from hooked_qwen.placement import ANYWHERE, Placement, placement_of
 from hooked_qwen.progress import Report, silent
 from hooked_qwen.texts import Texts, texts_of
 from hooked_qwen.tokens import Bos, token_blocks
@@ -181,7 +181,7 @@ def _identified(analysis: Analysis, source: Mapping[str, Any]) -> dict[str, Any]
         **source,
         "model_hash": identity(analysis.model),
         "versions": versions(),
-        "device": str(device_of(analysis.model)),
+        "device": placement_of(analysis.model).device,
         "threads": torch.get_num_threads(),
     }
 
