@@ -72,6 +72,14 @@ def test_the_python_of_the_edits_page_does_what_it_says(tmp_path, monkeypatch):
     assert float(names["singular"][sits]) == pytest.approx(0.014, abs=5e-4)
 
 
+def test_the_python_of_the_shift_page_runs():
+    names: dict = {}
+    for block in blocks("python", README.parent / "docs" / "shift.md"):
+        exec(compile(block, "shift.md", "exec"), names)
+    table = names["found"].table()
+    assert {"nothing changed", "SHIFT", "trained on balanced texts (ceiling)"} <= set(table.index)
+
+
 @pytest.mark.parametrize("page", [README, *DOCS], ids=lambda page: page.stem)
 def test_the_files_it_links_to_are_there(page):
     links = re.findall(r"\]\(([^)#:]+)\)", page.read_text())
