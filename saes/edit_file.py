@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -285,6 +285,7 @@ def _same(a: Mean, b: Mean) -> bool:
     return one.shape == other.shape and bool((one == other).all())
 
 
+@runtime_checkable
 class Opened(Protocol):
     """A model and its dictionaries, such as a `circuits.Analysis`."""
 

@@ -39,7 +39,7 @@ VERBS: Mapping[str, Verb | Mapping[str, Verb]] = {
     "discover": discovery.discover,
     "verify": runs.verify,
     "ablate": runs.ablate,
-    "edit": {"make": edits.make_edit, "show": edits.show_edit},
+    "edit": {"make": edits.make_edit, "show": edits.show_edit, "bake": edits.bake_edit},
     "shift": shift.shift,
     "compare": runs.compare,
     "render": runs.render,

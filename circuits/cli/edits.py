@@ -1,4 +1,4 @@
-"""The verbs for edits: make, show."""
+"""The verbs for edits: make, show, bake."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -8,16 +8,20 @@ import typer
 
 from circuits.cli.options import (
     Device,
+    DictionariesToUse,
     Force,
     Memory,
     Mlp,
     MlpUsed,
+    Model,
     ModelDtype,
     Quiet,
+    Threads,
     at_least,
     placed,
 )
-from circuits.cli.tables import edit_table
+from circuits.cli.progress_bars import bars
+from circuits.cli.tables import baked_summary, edit_table
 from circuits.cli.tables import say as say_line
 
 if TYPE_CHECKING:
@@ -142,6 +146,60 @@ def show_edit(
 
     at_least(0, rows=rows)
     edit_table(edits.read_edit(edit, dictionaries, mlp.value), shown=rows)
+
+
+class How(StrEnum):
+    auto = "auto"
+    weights = "weights"
+    loader = "loader"
+
+
+def bake_edit(
+    edit: EditFile,
+    out: Annotated[Path, typer.Option(help="Model folder to write.")],
+    run: Annotated[
+        Path | None, typer.Option(help="Take model, dictionaries and prompts of this run.")
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="Prompts on which it is held against the hooked edit.")
+    ] = None,
+    model: Model = "bundled",
+    dictionaries: DictionariesToUse = "bundled",
+    mlp: MlpUsed = Mlp.sae,
+    how: Annotated[
+        How, typer.Option(help="Weights where these can do it, else a loader; or one of the two.")
+    ] = How.auto,
+    device: Device = None,
+    dtype: ModelDtype = None,
+    memory: Memory = None,
+    force: Force = False,
+    threads: Threads = None,
+    quiet: Quiet = False,
+) -> None:
+    """Make an edit part of a model's folder, which plain transformers loads.
+
+    Example: `circuits edit bake half.json --run run --out half-model`
+    """
+    from circuits.edits.bake import BakeConfig
+    from circuits.runs import edits
+
+    placement = placed(device, dtype, memory)
+    with bars() as report:
+        record = edits.bake_edit(
+            edit,
+            out,
+            run=run,
+            model=model,
+            dictionaries=dictionaries,
+            mlp=mlp.value,
+            prompts=prompts,
+            config=BakeConfig(how=how.value),
+            force=force,
+            placement=placement,
+            report=report,
+        )
+    baked_summary(record)
+    say_line(f"model {out}")
 
 
 def _value(text: str | None) -> "Value | None":

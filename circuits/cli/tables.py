@@ -250,6 +250,24 @@ def _with_ends(value: float | None, interval: Sequence[float] | None) -> str:
     return _two(value) if interval is None else f"{_two(value)} ({_ends(interval)})"
 
 
+def baked_summary(record: Mapping[str, Any]) -> None:
+    """How an edit got into a model's folder, and how far that is from the hooked edit."""
+    if record["how"] == "weights":
+        say(f"in the weights: {', '.join(record['changed'])}")
+        if where := record["exact_where_on"]:
+            say(f"note: exact only where {', '.join(where)} are on", style="yellow")
+    else:
+        say(f"with a loader, load_edited.py: {record['why_no_weights']}")
+    made = record["generated"]
+    say(
+        f"largest difference in logits to the hooked edit {record['largest_difference']:.1e} "
+        f"({record['largest_difference_default_attention']:.1e} with transformers' default "
+        f"attention), where the edit changes them by up to {record['largest_change']:.2f}, on "
+        f"{counted(record['prompts'], 'prompt')}; the same {made['tokens']} tokens generated after "
+        f"{made['same']} of {made['prompts']}"
+    )
+
+
 def edited_circuit_table(record: Mapping[str, Any]) -> None:
     """How faithful an edited graph is by its nodes, and by its nodes with its edges alone."""
     say(

@@ -2,13 +2,15 @@
 
 import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import networkx as nx
+from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.edits.ablation import parse_features
+from circuits.edits.bake import RECORD, BakeConfig, bake
 from circuits.edits.make import (
     Change,
     check_counted_from_start,
@@ -19,11 +21,15 @@ from circuits.edits.make import (
 )
 from circuits.edits.node_files import read_graph, read_nodes
 from circuits.graph import Node, write_json
+from circuits.prompts import read_prompts
 from circuits.runs.folder import read_run
 from circuits.runs.overwrite import EDITED, MADE_FROM, check_record, check_text
+from circuits.suites import load_model
 from circuits.verification.edited_circuit import verify_edited
 from circuits.verification.verify import VerifyConfig
 from hooked_qwen.files import build_folder_atomically, content_hash
+from hooked_qwen.identity import identity
+from hooked_qwen.load import BUNDLED
 from hooked_qwen.placement import ANYWHERE, Placement
 from hooked_qwen.progress import Report, silent
 from saes.edit import check
@@ -179,6 +185,60 @@ def verify_edited_graph(
 
     build_folder_atomically(into, build)
     return record, into
+
+
+@dataclass(frozen=True)
+class ModelAndSuite:
+    """A model and its dictionaries, without prompts to analyse."""
+
+    model: TransformerBridge
+    suite: Suite
+
+
+def bake_edit(
+    path: Path,
+    out: Path,
+    *,
+    run: Path | None = None,
+    model: str = BUNDLED,
+    dictionaries: str = BUNDLED,
+    mlp: MlpChoice = "sae",
+    prompts: Path | None = None,
+    config: BakeConfig | None = None,
+    force: bool = False,
+    placement: Placement = ANYWHERE,
+    report: Report = silent,
+) -> dict[str, Any]:
+    """Bake an edit into a model's folder; the record of its `baked.json`.
+
+    Model, dictionaries and prompts are a run's, where one is given, and `prompts` others to hold
+    it against. Raises `ValueError` where neither gives prompts, and where `out` holds something
+    else.
+    """
+    edit, config = Edit.load(path), config or BakeConfig()
+    if out.exists() and not (out / RECORD).is_file():
+        raise ValueError(f"{out} is there and is no baked model: choose another --out")
+    if run is None and prompts is None:
+        raise ValueError(
+            "a baked model is held against the hooked edit on prompts: name some with --prompts, "
+            "or a run with --run"
+        )
+    opened, listed = None if run is None else read_run(run), prompts
+    if opened is not None:
+        model, dictionaries, mlp = (
+            opened.inputs.model,
+            opened.inputs.dictionaries,
+            opened.inputs.mlp,
+        )
+        placement = replace(placement, dtype=placement.dtype or opened.placement.dtype)
+        listed = prompts or Path(opened.inputs.prompts)
+    assert listed is not None, "a run has prompts"
+    loaded = load_model(model, report, placement)
+    suite = load_suite(dictionaries, mlp=mlp, memory=placement.memory).fitting(loaded)
+    source = {"edit_hash": content_hash(path), "model_hash": identity(loaded), **asdict(config)}
+    check_record(out / RECORD, source, force=force)
+    texts = [prompt.clean for prompt in read_prompts(listed)]
+    return bake(ModelAndSuite(loaded, suite), edit, out, texts, config, made_from=source)
 
 
 def _written(edit: Edit, out: Path, *, force: bool) -> Edit:
