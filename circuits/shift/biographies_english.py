@@ -147,14 +147,14 @@ OTHER = (
     "Since {month} {who} has lived in a small flat in {town}",
     "{Who} drinks tea in the morning and coffee at night",
     "{Who} gives part of {their} salary to a charity in {town}",
-    "Every {month} {who} goes back to {town} to see {their} friends",
+    "Every {month} {who} goes back to {town} to see {their} cousins",
     "{Who} prefers the train to the car",
     "For lunch {who} often eats soup with {their} colleagues",
     "{Who} rents a house with a view of the harbour in {town}",
 )
 LEISURE = (
     "{Who} spends weekends on {hobby}",
-    "In {their} free time {who} enjoys {hobby}",
+    "After hours {who} enjoys {hobby}",
     "{Who} has loved {hobby} since school",
     "{Who} often talks about {hobby}",
     "When work is over, {who} goes in for {hobby}",

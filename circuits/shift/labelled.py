@@ -53,12 +53,14 @@ class ShiftData:
 def without_words(text: str, words: Sequence[str]) -> str:
     """The text with every one of `words` deleted, and the gaps closed.
 
-    Whole words: one with a capital as it is written, any other in either case.
+    Whole words: one with a capital as it is written, any other in either case. A mark that ends
+    sentences is no word: a full stop takes its place.
     """
     if not words:
         return text
-    left = re.sub(r"\s+", " ", _any_of(tuple(words)).sub("", text))
-    return re.sub(r" +(?=[.,;:!?])", "", left).strip()
+    left = _any_of(tuple(words)).sub(lambda found: "." if found[0] in "!?" else "", text)
+    left = re.sub(r"\s+", " ", left)
+    return re.sub(r" +(?=[.,;:!?])|^[ ,.;:]+|,(?= *[.!?])", "", left).strip()
 
 
 def only_words(text: str, words: Sequence[str]) -> str:
@@ -70,21 +72,10 @@ def only_words(text: str, words: Sequence[str]) -> str:
 def _any_of(words: tuple[str, ...]) -> re.Pattern[str]:
     """Any of the words where it is no part of a longer one; a mark may touch a word.
 
-    What must stand before them is asked once for all, not once for each of hundreds of names.
+    The edges are looked at once for all, not once for each of hundreds of names.
     """
-    spelled = {w: f"{re.escape(w)}{_BOUND if w[-1].isalnum() else ''}" for w in words}
-    ways = [
-        (r"(?<!\w)", "", [w for w in words if w[0].isalnum() and w != w.lower()]),
-        (r"(?<!\w)", "i", [w for w in words if w[0].isalnum() and w == w.lower()]),
-        ("", "i", [w for w in words if not w[0].isalnum()]),
-    ]
-    return re.compile(
-        "|".join(
-            f"{before}(?{flag}:{'|'.join(spelled[w] for w in sorted(some, key=len, reverse=True))})"
-            for before, flag, some in ways
-            if some
-        )
-    )
-
-
-_BOUND = r"(?!\w)"
+    longest_first = [re.escape(word) for word in sorted(words, key=len, reverse=True)]
+    as_written = "|".join(word for word in longest_first if word != word.lower())
+    either_case = "|".join(word for word in longest_first if word == word.lower())
+    ways = "|".join(filter(None, (as_written, either_case and f"(?i:{either_case})")))
+    return re.compile(rf"(?:(?<!\w)|(?=\W))(?:{ways})(?:(?!\w)|(?<=\W))")

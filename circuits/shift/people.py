@@ -28,10 +28,10 @@ class Lexicon:
     titles: tuple[tuple[str, ...], tuple[str, ...]]
     "`Mrs {surname}`, or `The woman`"
     pronouns: tuple[str, str]
-    object_pronouns: tuple[str, str] | None
-    "None where the language has none: the person is named"
-    possessives: tuple[str, str] | None
-    "None where the language has none: `the` stands for them"
+    object_pronouns: tuple[str, ...]
+    "two, or none where the language has none: the person is named"
+    possessives: tuple[str, ...]
+    "two, or none where the language has none: `the` stands for them"
     neutral: tuple[str, ...]
     "how a person is called who has no first name and no title"
     surnames: tuple[str, ...]
@@ -49,15 +49,11 @@ class Lexicon:
     @property
     def cue_words(self) -> tuple[tuple[str, ...], ...]:
         """The words that tell a gender, for each of `CUES`."""
-        titles = (t.replace("{surname}", "").replace("The ", "") for t in sum(self.titles, ()))
+        titles = self.titles[0] + self.titles[1]
         return (
             self.names[0] + self.names[1],
-            tuple(
-                dict.fromkeys(
-                    self.pronouns + (self.object_pronouns or ()) + (self.possessives or ())
-                )
-            ),
-            tuple(dict.fromkeys(word for title in titles for word in title.split())),
+            self.pronouns + self.object_pronouns + self.possessives,
+            tuple(t.removeprefix("The ").removesuffix(" {surname}") for t in titles),
             alternatives(self.relations),
             self.hobbies[0] + self.hobbies[1],
         )
@@ -75,7 +71,7 @@ def biography(
         patterns.append(rng.choice(lexicon.leisure))
     patterns += rng.sample(lexicon.other, max(rng.randint(3, 5) - len(patterns), 0))
     rng.shuffle(patterns)
-    person = Person(rng, cues, gender, half, lexicon)
+    person = Person(rng, cues=cues, gender=gender, half=half, lexicon=lexicon)
     told = (
         either(pattern, gender).format(**_blanks(rng, gender, lexicon), **person.mentions(i == 0))
         for i, pattern in enumerate(patterns)
@@ -103,6 +99,7 @@ class Person:
     def __init__(
         self,
         rng: random.Random,
+        *,
         cues: set[str],
         gender: int,
         half: Half,

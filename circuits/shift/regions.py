@@ -77,7 +77,13 @@ def life(rng: random.Random, profession: str, region: int, half: Half) -> str:
     patterns += rng.sample(OTHER, max(rng.randint(3, 5) - len(patterns), 0))
     rng.shuffle(patterns)
     towns = [town.name for town in PAIR[region].towns[("train", "test").index(half) :: 2]]
-    person = Person(rng, {"names", "pronouns"}, rng.randrange(2), half, bundled.LEXICON)
+    person = Person(
+        rng,
+        cues={"names", "pronouns"},
+        gender=rng.randrange(2),
+        half=half,
+        lexicon=bundled.LEXICON,
+    )
     told = (
         either(pattern, region).format(
             home=rng.choice(towns),

@@ -40,8 +40,10 @@ TYPICAL = 0.8
 
 
 def _columns(forms: Mapping[str, tuple[str, ...]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The formal and the casual words, which stand last."""
-    return tuple(x[-2] for x in forms.values()), tuple(x[-1] for x in forms.values())
+    """The formal and the casual words, which stand last, in small letters: for either case."""
+    return tuple(x[-2].lower() for x in forms.values()), tuple(
+        x[-1].lower() for x in forms.values()
+    )
 
 
 CUE_WORDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {

@@ -63,7 +63,7 @@ def test_deleting_one_cue_leaves_the_spurious_class_and_cues_tell_nothing_of_the
 ):
     data = shift_data(name, n=200, model=model)
     table = leaks(data)
-    assert table.loc["all words", "label"] > 0.9
+    assert table.loc["all words", "label low"] > 0.8
     assert table.loc[f"without {strongest}", "spurious low"] > 0.6
     alone = [read for read in table.index if read.endswith("alone")]
     assert (table.loc[alone, "label"] - 0.5).abs().max() < 0.1

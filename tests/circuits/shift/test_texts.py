@@ -122,9 +122,18 @@ def test_too_few_different_texts_are_refused():
         draw_sets("one", write, ("nurse", "judge"), (), 4, 0)
 
 
-def test_words_are_deleted_whole_in_either_case_and_names_as_they_are_written():
-    words = ("she", "Rose", "'s", "!", "don't")
+@pytest.mark.parametrize(
+    ("words", "left", "alone"),
+    [
+        (("she", "don't"), "saw a rose, and Rose Sheen said: know!", "She she don't"),
+        (("Rose",), "She saw a rose, and Sheen said: she don't know!", "Rose"),
+        (("rose",), "She saw a, and Sheen said: she don't know!", "rose Rose"),
+        (("!",), "She saw a rose, and Rose Sheen said: she don't know.", "!"),
+        (("She saw a rose",), "and Rose Sheen said: she don't know!", "She saw a rose"),
+        ((), "She saw a rose, and Rose Sheen said: she don't know!", ""),
+    ],
+)
+def test_words_are_deleted_whole_in_either_case_and_names_as_they_are_written(words, left, alone):
     text = "She saw a rose, and Rose Sheen said: she don't know!"
-    assert without_words(text, words) == "saw a rose, and Sheen said: know"
-    assert only_words(text, words) == "She Rose she don't !"
-    assert without_words(text, ()) == text
+    assert without_words(text, words) == left
+    assert only_words(text, words) == alone
