@@ -58,7 +58,16 @@ def shift(
     model: Model = "bundled",
     dictionaries: DictionariesToUse = "bundled",
     mlp: MlpUsed = Mlp.sae,
-    texts: Annotated[int, typer.Option(help="Texts in each of the four sets of a seed.")] = 400,
+    text_field: Annotated[
+        str | None, typer.Option(help="In a file: the field with the text, where it is not found.")
+    ] = None,
+    texts: Annotated[
+        int | None,
+        typer.Option(
+            help="Texts in each of the four sets of a seed: 400, or what a file has.",
+            show_default=False,
+        ),
+    ] = None,
     seeds: Annotated[int, typer.Option(help="Draws of texts, probe and controls.")] = 5,
     layer: Annotated[
         int | None,
@@ -104,7 +113,12 @@ def shift(
         nodes=nodes,
         circuit_texts=circuit_texts,
     )
-    fields = {"label": label, "spurious": spurious, "classes": classes and classes.split(",")}
+    fields = {
+        "label": label,
+        "spurious": spurious,
+        "classes": classes and classes.split(","),
+        "text": text_field,
+    }
     say_found(dictionaries, mlp)
     with bars() as report:
         record = shift_run(

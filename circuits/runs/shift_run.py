@@ -45,7 +45,7 @@ def shift_run(
     model: str = BUNDLED,
     dictionaries: str = BUNDLED,
     mlp: MlpChoice = "sae",
-    texts: int = 400,
+    texts: int | None = None,
     fields: Mapping[str, Any] | None = None,
     judgements: Path | None = None,
     ask: Ask | None = None,
@@ -56,7 +56,8 @@ def shift_run(
 ) -> dict[str, Any]:
     """Shift a classifier of `data` and write what was found to `out`; the record of `shift.json`.
 
-    `fields` are those of `shift_data` that say what a file of texts holds. Raises `ValueError`
+    `fields` are those of `shift_data` that say what a file of texts holds; of `texts` in a set it
+    has its own number where none is given. Raises `ValueError`
     where `out` holds something else, unless by `force`.
     """
     watch = Stopwatch()
