@@ -27,6 +27,7 @@ from circuits.cli.options import (
 from circuits.cli.progress_bars import bars
 from circuits.cli.tables import console
 from circuits.features.terminal import card_view
+from circuits.render.words import counted
 
 if TYPE_CHECKING:
     from circuits.shift.case import Case
@@ -151,7 +152,7 @@ def _say(record: dict) -> None:
     console.print(
         f"{record['label'][0]} without {record['spurious'][0]}, read at "
         f"{', '.join(dict.fromkeys(record['sites']))}: {cut} of {len(first)} features cut; "
-        f"means of {record['config']['seeds']} seeds",
+        f"means of {counted(record['config']['seeds'], 'seed')}",
         highlight=False,
     )
     table = Table(
