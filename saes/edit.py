@@ -8,12 +8,13 @@ Axes: `rows` texts of a pass, `pos` its tokens, `nodes` the nodes of one diction
 name.
 """
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
@@ -161,6 +162,8 @@ class _Run:
     seen: dict[Site, Activation]
     firing: Firing
     "what was done where"
+    plans: dict[str, "_Plan | None"] = field(default_factory=dict)
+    "of each dictionary, as its first pass made it"
 
     def change(self, site: Site) -> Callable[[Activation], Activation]:
         """What happens to the tensor at `site`."""
@@ -183,26 +186,24 @@ class _Run:
 
     def _move(self, name: str, f: Features) -> Activation | None:
         """How much what a dictionary writes changes; None where no operation names it."""
-        operations = [op for op in self.edit.operations if op.node.site == name]
-        operations = [op for op in operations if op.node.kind == "feature"]
-        if not operations:
+        if name not in self.plans:
+            self.plans[name] = _plan(self.edit, name, f)
+        plan = self.plans[name]
+        if plan is None:
             return None
-        named = tuple(dict.fromkeys(op.node.feature for op in operations))
-        chosen = range(f.width) if EVERY in named else tuple(map(int, named))
-        rows = torch.tensor(chosen, device=f.index.device)
-        before = f.dense() if EVERY in named else f.of(rows)
-        self.firing.saw(name, chosen, before, self.text)
+        before = f.dense() if plan.rows is None else f.of(plan.rows)
+        self.firing.saw(name, plan.features, before, self.text)
         after = before.clone()
-        for op in operations:
-            at = slice(None) if op.node.feature == EVERY else chosen.index(int(op.node.feature))
-            own, where = after[..., at], self._where(op)
+        for alike, at in plan.steps:
+            op = alike[0]
+            own, where = after[..., at], self._where(op).unsqueeze(-1)
             if op.node.feature == EVERY:
-                where = where.unsqueeze(-1) & self._not_excepted(op, own)
-            changed = self._becomes(op, own)
+                where = where & self._not_excepted(op, own)
+            changed = self._becomes(alike, own)
             self.firing.did(op, where, own, changed)
             after[..., at] = torch.where(where, changed, own)
         W_dec = self.suite[name].W_dec
-        return (after - before) @ (W_dec if EVERY in named else W_dec[rows])
+        return (after - before) @ (W_dec if plan.rows is None else W_dec[plan.rows])
 
     def _not_excepted(
         self, op: Operation, own: Float[Tensor, "rows pos features"]
@@ -229,7 +230,7 @@ class _Run:
         )
         error = value - written
         for op in operations:
-            where, changed = self._where(op), self._becomes(op, error)
+            where, changed = self._where(op), self._becomes([op], error)
             for node in op.besides:
                 where = where & (self.text.tokens != node.position)
             where = where.unsqueeze(-1)
@@ -237,13 +238,16 @@ class _Run:
             error = torch.where(where, changed, error)
         return written + error
 
-    def _becomes(self, op: Operation, own: Tensor) -> Tensor:
-        kind, to = kind_of(op.do), None
+    def _becomes(self, alike: Sequence[Operation], own: Tensor) -> Tensor:
+        """What nodes become to which the same is done; features along the last axis."""
+        (op, *_), kind, to = alike, kind_of(alike[0].do), None
         if kind.needs == "mean":
-            to = torch.as_tensor(self.edit.mean_of(op.node))
+            means = [torch.as_tensor(self.edit.mean_of(each.node)) for each in alike]
+            to = means[0] if means[0].dim() else torch.stack(means)
         elif kind.needs == "patch":
             assert self.patch is not None, "asked for above"
             to = self.patch(op.node)
+            to = to if to.dim() == own.dim() else to.unsqueeze(-1)
         return kind.become(own, op.value, to)
 
     def _where(self, op: Operation) -> Bool[Tensor, "rows pos"]:
@@ -264,3 +268,54 @@ class _Run:
             self.firing.saw(site, (feature,), value, self.text)
             found = found & (value[..., 0] > op.when.above)
         return found
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is done to the features of one dictionary, in order."""
+
+    features: Sequence[int]
+    rows: Int[Tensor, " features"] | None
+    "the same on the device; None where it is every one"
+    steps: Sequence[tuple[Sequence[Operation], Any]]
+    "operations that do the same to different features, and where these stand among `features`"
+
+
+def _plan(edit: Edit, name: str, f: Features) -> _Plan | None:
+    operations = [op for op in edit.operations if op.node.site == name]
+    operations = [op for op in operations if op.node.kind == "feature"]
+    if not operations:
+        return None
+    device = f.index.device
+    named = tuple(dict.fromkeys(op.node.feature for op in operations))
+    every = EVERY in named
+    features = range(f.width) if every else tuple(map(int, named))
+    column = {feature: i for i, feature in enumerate(features)}
+
+    def at(alike: Sequence[Operation]) -> Any:
+        if alike[0].node.feature == EVERY:
+            return slice(None)
+        return torch.tensor([column[int(op.node.feature)] for op in alike], device=device)
+
+    steps = [(alike, at(alike)) for alike in _alike(operations)]
+    return _Plan(features, None if every else torch.tensor(features, device=device), steps)
+
+
+def _alike(operations: Sequence[Operation]) -> list[list[Operation]]:
+    """Operations in order, those together that do the same to different features."""
+    found: list[list[Operation]] = []
+    features: set[int | str] = set()
+    for op in operations:
+        alone = op.node.feature == EVERY or op.needs == "patch"
+        again = op.node.feature in features or EVERY in features
+        if found and not (alone or again) and _what(found[-1][0]) == _what(op):
+            found[-1].append(op)
+            features.add(op.node.feature)
+        else:
+            found.append([op])
+            features = {EVERY if alone else op.node.feature}
+    return found
+
+
+def _what(op: Operation) -> tuple[Any, ...]:
+    return op.do, op.value, op.positions, op.node.position, op.when

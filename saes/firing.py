@@ -31,13 +31,12 @@ class Firing:
 
     def __init__(self) -> None:
         self._done: Tensor | None = None
-        self._reached: dict[int, Tensor] = {}
+        self._reached: dict[Any, Tensor] = {}
         self._peaks: dict[tuple[str, Sequence[int]], Peaks] = {}
 
     def reached(self, operation: Operation, at: Bool[Tensor, "rows pos"]) -> None:
         """The tokens of a pass that an operation is asked for at."""
-        key = id(operation)
-        found = at.any()
+        key, found = _asked(operation), at.any()
         self._reached[key] = self._reached[key] | found if key in self._reached else found
 
     def did(self, operation: Operation, at: Tensor, own: Tensor, changed: Tensor) -> None:
@@ -69,7 +68,7 @@ class Firing:
     def require(self, edit: Edit, tokenizer: Any) -> None:
         """Raise `RuntimeError` for an operation that had no token, or where nothing was done."""
         for operation in edit.operations:
-            if not self._reached.get(id(operation), False):
+            if not self._reached.get(_asked(operation), False):
                 _raise_unreached(operation)
         if self._done is None or self._done:
             return
@@ -107,6 +106,11 @@ class Firing:
                 here = peaks[:, features.index(int(node.feature))].tolist()
                 found = max(found, (here[0], here[1], here[2]))
         return found
+
+
+def _asked(operation: Operation) -> Any:
+    """Which tokens an operation is asked for at; operations at the same share what is noted."""
+    return operation.positions, operation.node.position, operation.node.site
 
 
 def _where(operation: Operation) -> str:

@@ -96,6 +96,24 @@ def test_operations_are_done_in_order_by_their_arithmetic(case):
     assert not torch.allclose(found, logits(model))
 
 
+def test_the_same_done_to_many_features_is_done_to_each_as_often_as_it_is_said(case):
+    model, suite = case
+    a, b, c = strongest(model, suite, SITE)
+    twice = [(i, "scale") for i in (a, b, a, c, c)] + [(b, "mean"), (c, "mean")]
+    edit = Edit(
+        operations=tuple(
+            Operation(node=Node(SITE, i), do=do, value=0.5 if do == "scale" else None)
+            for i, do in twice
+        ),
+        means={Node(SITE, b): 3.0, Node(SITE, c): 4.0},
+    )
+    became = [(a, everywhere, lambda x: x / 4), (b, everywhere, lambda x: x * 0 + 3),
+              (c, everywhere, lambda x: x * 0 + 4)]  # fmt: skip
+    with applied(model, suite, edit):
+        found = logits(model)
+    torch.testing.assert_close(found, logits_with(model, by_hand(suite[SITE], became)))
+
+
 def test_a_condition_looks_at_the_same_token(case):
     model, suite = case
     a, b, _ = strongest(model, suite, SITE)
