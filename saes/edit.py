@@ -10,11 +10,10 @@ name.
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import replace
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
@@ -22,9 +21,11 @@ from hooked_qwen.hooks import Activation, capture, intervene
 from hooked_qwen.nodes import EVERY, Node
 from hooked_qwen.positions import TextPositions, follow_positions
 from hooked_qwen.sites import Site
-from saes.edit_file import Condition, Edit, Operation
-from saes.features import Features
-from saes.firing import Firing
+from saes.dictionary import SparseDictionary
+from saes.edit_file import Condition, Edit, Operation, Where
+from saes.edit_steps import Plan, Step, plan_of
+from saes.features import Features, weighted_rows
+from saes.firing import Firing, tokens_at
 from saes.identity import suite_hash, suite_told
 from saes.intervention import require_reads_first
 from saes.operations import OPERATIONS, kind_of
@@ -34,6 +35,8 @@ __all__ = ["Condition", "Edit", "Operation", "Patch", "applied", "check", "check
 
 Patch = Callable[[Node], Float[Tensor, "#rows #pos *width"]]
 "What a node is on each token of the patch run: a feature's value, an error's vector."
+Redirect = Callable[[Site, Activation], Activation]
+"What is added to a site's tensor in place of the move that an edit makes of it."
 
 
 @contextmanager
@@ -44,6 +47,7 @@ def applied(
     *,
     patch: Patch | None = None,
     must_fire: bool = True,
+    redirect: Redirect | None = None,
 ) -> Generator[None, None, None]:
     """Do the edit in every run inside the block, generation included, with a cache or without.
 
@@ -52,7 +56,8 @@ def applied(
     operations that go to the patch where none is given; and `RuntimeError` on leaving if no run
     reached a site that is edited, if an operation had no token to be done at, or if all of them
     together changed nothing, saying what came nearest. Where texts are run batch after batch, some
-    of which the edit has no part in, it need not fire (`must_fire`).
+    of which the edit has no part in, it need not fire (`must_fire`). A control moves each site's
+    tensor otherwise than the edit does, such as by as much in another direction (`redirect`).
     """
     suite = suite.fitting(model)
     check(suite, edit)
@@ -72,7 +77,7 @@ def applied(
         seen = (
             stack.enter_context(capture(model, elsewhere, must_run=must_fire)) if elsewhere else {}
         )
-        run = _Run(suite, edit, patch, text, seen, firing)
+        run = _Run(suite, edit, patch, text, seen, firing, redirect)
         edits = {site: run.change(site) for site in sorted(at)}
         stack.enter_context(intervene(model, edits, must_run=must_fire))
         yield
@@ -151,171 +156,148 @@ def _check_condition(suite: Suite, node: Node, when: Condition) -> None:
         )
 
 
-@dataclass(frozen=True)
 class _Run:
     """What the hooks of one block share."""
 
-    suite: Suite
-    edit: Edit
-    patch: Patch | None
-    text: TextPositions
-    seen: dict[Site, Activation]
-    firing: Firing
-    "what was done where"
-    plans: dict[str, "_Plan | None"] = field(default_factory=dict)
-    "of each dictionary, as its first pass made it"
+    def __init__(
+        self,
+        suite: Suite,
+        edit: Edit,
+        patch: Patch | None,
+        text: TextPositions,
+        seen: dict[Site, Activation],
+        firing: Firing,
+        redirect: Redirect | None,
+    ) -> None:
+        self.suite, self.edit, self.patch, self.text = suite, edit, patch, text
+        self.seen, self.firing, self.redirect = seen, firing, redirect
+        self._plans: dict[str, Plan | None] = {}
+        self._pass: Tensor | None = None
+        self._where: dict[Where | tuple[int, ...], Bool[Tensor, "rows pos"]] = {}
 
     def change(self, site: Site) -> Callable[[Activation], Activation]:
         """What happens to the tensor at `site`."""
         names = self.suite.writing(site)
+        of_error = [
+            op for op in self.edit.operations
+            if op.node.kind == "error" and Site.parse(op.node.site) == site
+        ]  # fmt: skip
+        named = {op.node.site for op in self.edit.operations if op.node.kind == "feature"}
+        encoded = names if of_error else [name for name in names if name in named]
 
         def edited(value: Activation) -> Activation:
             self.seen[site] = value
-            features = {name: self._features(name) for name in names}
-            found = self._with_error(site, value, features)
-            for name in names:
-                move = self._move(name, features[name])
+            # A suite that keeps to a budget may have to read a dictionary when it is asked for it.
+            dictionaries = {name: self.suite[name] for name in encoded}
+            features = {
+                name: d.encode(self.suite.read(name, self.seen)) for name, d in dictionaries.items()
+            }
+            found = self._with_error(of_error, site, value, features) if of_error else value
+            for name in encoded:
+                move = self._move(dictionaries[name], features[name])
                 if move is not None:
-                    found = found + self.suite[name].by_site(move)[site]
-            return found
+                    found = found + dictionaries[name].by_site(move)[site]
+            return found if self.redirect is None else value + self.redirect(site, found - value)
 
         return edited
 
     def _features(self, name: str) -> Features:
         return self.suite[name].encode(self.suite.read(name, self.seen))
 
-    def _move(self, name: str, f: Features) -> Activation | None:
+    def _plan(self, name: str, f: Features) -> Plan | None:
+        if name not in self._plans:
+            self._plans[name] = plan_of(name, self.edit.operations, f.width, f.index.device)
+        return self._plans[name]
+
+    def _move(self, dictionary: SparseDictionary, f: Features) -> Activation | None:
         """How much what a dictionary writes changes; None where no operation names it."""
-        if name not in self.plans:
-            self.plans[name] = _plan(self.edit, name, f)
-        plan = self.plans[name]
+        plan = self._plan(dictionary.name, f)
         if plan is None:
             return None
-        before = f.dense() if plan.rows is None else f.of(plan.rows)
-        self.firing.saw(name, plan.features, before, self.text)
-        after = before.clone()
-        for alike, at in plan.steps:
-            op = alike[0]
-            own, where = after[..., at], self._where(op).unsqueeze(-1)
-            if op.node.feature == EVERY:
-                where = where & self._not_excepted(op, own)
-            changed = self._becomes(alike, own)
-            self.firing.did(op, where, own, changed)
-            after[..., at] = torch.where(where, changed, own)
-        W_dec = self.suite[name].W_dec
-        return (after - before) @ (W_dec if plan.rows is None else W_dec[plan.rows])
+        if not plan.of_every:
+            index, before = plan.rows, plan.of_named(f)
+        elif plan.on_slots:
+            index, before = f.index, f.value
+        else:
+            index, before = torch.arange(f.width, device=f.index.device), f.dense()
+        if plan.named:
+            seen = plan.of_named(f) if plan.of_every else before
+            self.firing.saw(plan.name, plan.named, seen, self.text)
+        after = before
+        for step in plan.steps:
+            where = self._tokens(step.operation).unsqueeze(-1) & step.at(index, self.text.tokens)
+            changed = self._becomes(step.operation, after, self._to(step, plan))
+            self.firing.did(step.operation, where, after, changed)
+            after = torch.where(where, changed, after)
+        W_dec = dictionary.W_dec
+        if plan.of_every and plan.on_slots:
+            return weighted_rows(replace(f, value=after - before), W_dec)
+        return (after - before) @ (W_dec if plan.of_every else W_dec[plan.rows])
 
-    def _not_excepted(
-        self, op: Operation, own: Float[Tensor, "rows pos features"]
-    ) -> Bool[Tensor, "rows pos features"]:
-        """Of every feature of a dictionary, those that the operation does not leave out."""
-        found = torch.ones_like(own, dtype=torch.bool)
-        for node in op.besides:
-            here = self.text.tokens == node.position
-            found[..., int(node.feature)] &= False if node.position is None else ~here
+    def _to(self, step: Step, plan: Plan) -> Tensor | None:
+        """What each feature that a plan names goes to, or each there is, where a step says so."""
+        needs = step.operation.needs
+        if needs is None:
+            return None
+        if step.every:
+            return self._known(step.operation.node, needs)
+        values = [self._known(node, needs) for node in step.nodes]
+        values = [value.to(plan.rows.device) for value in torch.broadcast_tensors(*values)]
+        features = [int(node.feature) for node in step.nodes]
+        if plan.of_every:
+            width, places = self.suite[plan.name].n_features, features
+        else:
+            width, places = len(plan.named), [plan.named.index(i) for i in features]
+        found = values[0].new_zeros(*values[0].shape, width)
+        found[..., places] = torch.stack(values, -1)
         return found
 
+    def _known(self, node: Node, needs: str) -> Tensor:
+        if needs == "mean":
+            return torch.as_tensor(self.edit.mean_of(node))
+        assert self.patch is not None, "asked for above"
+        return self.patch(node)
+
     def _with_error(
-        self, site: Site, value: Activation, features: Mapping[str, Features]
+        self,
+        operations: Sequence[Operation],
+        site: Site,
+        value: Activation,
+        features: Mapping[str, Features],
     ) -> Activation:
         """The tensor with the error set as the operations say."""
-        operations = [
-            op for op in self.edit.operations
-            if op.node.kind == "error" and Site.parse(op.node.site) == site
-        ]  # fmt: skip
-        if not operations:
-            return value
         written = sum(
             self.suite[n].by_site(self.suite[n].decode(f))[site] for n, f in features.items()
         )
-        error = value - written
+        error, at = value - written, self.text.tokens
         for op in operations:
-            where, changed = self._where(op), self._becomes([op], error)
+            where = self._tokens(op)
+            if op.node.position is not None:
+                where = where & (at == op.node.position)
             for node in op.besides:
-                where = where & (self.text.tokens != node.position)
+                where = where & (at != node.position)
             where = where.unsqueeze(-1)
+            to = None if op.needs is None else self._known(op.node, op.needs)
+            changed = self._becomes(op, error, to)
             self.firing.did(op, where, error, changed)
             error = torch.where(where, changed, error)
         return written + error
 
-    def _becomes(self, alike: Sequence[Operation], own: Tensor) -> Tensor:
-        """What nodes become to which the same is done; features along the last axis."""
-        (op, *_), kind, to = alike, kind_of(alike[0].do), None
-        if kind.needs == "mean":
-            means = [torch.as_tensor(self.edit.mean_of(each.node)) for each in alike]
-            to = means[0] if means[0].dim() else torch.stack(means)
-        elif kind.needs == "patch":
-            assert self.patch is not None, "asked for above"
-            to = self.patch(op.node)
-            to = to if to.dim() == own.dim() else to.unsqueeze(-1)
-        return kind.become(own, op.value, to)
+    def _becomes(self, op: Operation, own: Tensor, to: Tensor | None) -> Tensor:
+        return kind_of(op.do).become(own, op.value, to)
 
-    def _where(self, op: Operation) -> Bool[Tensor, "rows pos"]:
-        """The tokens at which an operation is done."""
-        at, lengths = self.text.tokens, self.text.prompt_lengths.unsqueeze(-1)
-        found = at >= 0
-        if op.node.position is not None:
-            found = found & (at == op.node.position)
-        if isinstance(op.positions, tuple):
-            found = found & torch.isin(at, torch.tensor(op.positions, device=at.device))
-        elif op.positions != "all":
-            first = lengths - 1 if op.positions == "last" else lengths
-            found = found & ((at < lengths) if op.positions == "prompt" else (at >= first))
-        self.firing.reached(op, found)
+    def _tokens(self, op: Operation) -> Bool[Tensor, "rows pos"]:
+        """The tokens of the pass that an operation names, its node's own position aside."""
+        if self.text.tokens is not self._pass:
+            self._pass, self._where = self.text.tokens, {}
+            self.firing.passed(self.text)
+        if op.positions not in self._where:
+            lengths = self.text.prompt_lengths.unsqueeze(-1)
+            self._where[op.positions] = tokens_at(op.positions, self._pass, lengths)
+        found = self._where[op.positions]
         if op.when is not None:
             feature, site = int(op.when.node.feature), op.when.node.site
-            value = self._features(site).of(torch.tensor([feature], device=at.device))
+            value = self._features(site).of(torch.tensor([feature], device=found.device))
             self.firing.saw(site, (feature,), value, self.text)
             found = found & (value[..., 0] > op.when.above)
         return found
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What is done to the features of one dictionary, in order."""
-
-    features: Sequence[int]
-    rows: Int[Tensor, " features"] | None
-    "the same on the device; None where it is every one"
-    steps: Sequence[tuple[Sequence[Operation], Any]]
-    "operations that do the same to different features, and where these stand among `features`"
-
-
-def _plan(edit: Edit, name: str, f: Features) -> _Plan | None:
-    operations = [op for op in edit.operations if op.node.site == name]
-    operations = [op for op in operations if op.node.kind == "feature"]
-    if not operations:
-        return None
-    device = f.index.device
-    named = tuple(dict.fromkeys(op.node.feature for op in operations))
-    every = EVERY in named
-    features = range(f.width) if every else tuple(map(int, named))
-    column = {feature: i for i, feature in enumerate(features)}
-
-    def at(alike: Sequence[Operation]) -> Any:
-        if alike[0].node.feature == EVERY:
-            return slice(None)
-        return torch.tensor([column[int(op.node.feature)] for op in alike], device=device)
-
-    steps = [(alike, at(alike)) for alike in _alike(operations)]
-    return _Plan(features, None if every else torch.tensor(features, device=device), steps)
-
-
-def _alike(operations: Sequence[Operation]) -> list[list[Operation]]:
-    """Operations in order, those together that do the same to different features."""
-    found: list[list[Operation]] = []
-    features: set[int | str] = set()
-    for op in operations:
-        alone = op.node.feature == EVERY or op.needs == "patch"
-        again = op.node.feature in features or EVERY in features
-        if found and not (alone or again) and _what(found[-1][0]) == _what(op):
-            found[-1].append(op)
-            features.add(op.node.feature)
-        else:
-            found.append([op])
-            features = {EVERY if alone else op.node.feature}
-    return found
-
-
-def _what(op: Operation) -> tuple[Any, ...]:
-    return op.do, op.value, op.positions, op.node.position, op.when

@@ -39,6 +39,8 @@ class Kind:
     "of the value, the one that undoes it, None for a value that nothing undoes"
     of_off: bool = False
     "whether it does the same to a feature that is off, so that it is done wherever it is asked for"
+    linear: bool = False
+    "whether it takes 0 to 0 and a sum to the sum of what it takes the parts to"
 
     def check_value(self, name: str, value: Any) -> None:
         """Raise `ValueError` for a value of another kind than it takes."""
@@ -57,7 +59,10 @@ def _known(own: Tensor, value: Any, to: Tensor | None) -> Tensor:
 
 OPERATIONS: dict[str, Kind] = {
     "zero": Kind(
-        said="set to 0", become=lambda own, value, to: torch.zeros_like(own), of_errors=True
+        said="set to 0",
+        become=lambda own, value, to: torch.zeros_like(own),
+        of_errors=True,
+        linear=True,
     ),
     "mean": Kind(said="set to the mean", become=_known, needs="mean", of_errors=True),
     "patch": Kind(
@@ -73,6 +78,7 @@ OPERATIONS: dict[str, Kind] = {
         become=lambda own, value, to: own * value,
         takes="a value",
         of_errors=True,
+        linear=True,
         inverse=lambda value: 1 / value if value else None,
     ),
     "add": Kind(

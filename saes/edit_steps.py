@@ -1,0 +1,173 @@
+"""Operations on the features of one dictionary, grouped so that many are done at once.
+
+Features of a dictionary do not see each other, so that operations on different ones may change
+places: those that do the same to different features, or to one at different positions, are one
+step. Operations on one feature stay in their order.
+
+Axes: `chosen` features that a step looks at: those that are named, the slots of a token, or all.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from hooked_qwen.nodes import EVERY, Node
+from saes.edit_file import Operation
+from saes.features import Features
+from saes.operations import kind_of
+
+NOWHERE = -2
+"No token has this position; padding has -1."
+
+
+class NodeTable:
+    """Which features, at which positions or at all of them: looked up by feature."""
+
+    def __init__(self, nodes: Iterable[Node], width: int, device: torch.device) -> None:
+        positions: dict[int, list[int | None]] = {}
+        for node in nodes:
+            positions.setdefault(int(node.feature), []).append(node.position)
+        own = [[p for p in each if p is not None] for each in positions.values()]
+        longest = max(map(len, own), default=0)
+        rows = [[], *own]
+        padded = [row + [NOWHERE] * (longest - len(row)) for row in rows]
+        self.row = torch.zeros(width, dtype=torch.long, device=device)
+        self.row[list(positions)] = torch.arange(1, len(rows), device=device)
+        self.everywhere = torch.tensor(
+            [False, *(None in each for each in positions.values())], device=device
+        )
+        self.positions = torch.tensor(padded, device=device) if longest else None
+
+    def holds(
+        self, index: Int[Tensor, "*#any chosen"], tokens: Int[Tensor, "rows pos"]
+    ) -> Bool[Tensor, "*any chosen"]:
+        """Whether each feature is in it, at the positions of `tokens` where it has its own."""
+        row = self.row[index]
+        found = self.everywhere[row]
+        if self.positions is None:
+            return found
+        return found | (self.positions[row] == tokens[..., None, None]).any(-1)
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One thing done to some features of a dictionary, or to all but some."""
+
+    operation: Operation
+    "what is done, at which tokens, and when"
+    nodes: tuple[Node, ...]
+    "to which"
+    table: NodeTable
+    "these, or of every feature those that are left out"
+
+    @property
+    def every(self) -> bool:
+        return self.operation.node.feature == EVERY
+
+    def at(
+        self, index: Int[Tensor, "*#any chosen"], tokens: Int[Tensor, "rows pos"]
+    ) -> Bool[Tensor, "*any chosen"]:
+        """Which of the features `index` of a token it is done to."""
+        found = self.table.holds(index, tokens)
+        return ~found if self.every else found
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What is done to the features of one dictionary, in order."""
+
+    name: str
+    steps: tuple[Step, ...]
+    named: tuple[int, ...]
+    "the features that are named one by one"
+    rows: Int[Tensor, " named"]
+    "the same, where the dictionary is"
+    column: Int[Tensor, " features"]
+    "of each feature that there is its place among these, from 1; 0 for one that is not named"
+
+    def of_named(self, f: Features) -> Float[Tensor, "*batch named"]:
+        """The values of the named features: `f.of(rows)`, looked up."""
+        if f.whole:
+            return f.of(self.rows)
+        found = f.value.new_zeros(*f.value.shape[:-1], 1 + len(self.named))
+        return found.scatter_add(-1, self.column[f.index], f.value)[..., 1:]
+
+    @property
+    def of_every(self) -> bool:
+        return any(step.every for step in self.steps)
+
+    @property
+    def on_slots(self) -> bool:
+        """Whether features that are off stay off, and the slots of one feature may be told apart.
+
+        Then nothing as wide as the dictionary is needed, whatever the operations are of.
+        """
+        return all(kind_of(step.operation.do).linear for step in self.steps)
+
+
+def plan_of(
+    name: str, operations: Sequence[Operation], width: int, device: torch.device
+) -> Plan | None:
+    """The plan of those of the operations that are of features of a dictionary; None of none."""
+    of_name = [op for op in operations if op.node.kind == "feature" and op.node.site == name]
+    if not of_name:
+        return None
+    groups = _grouped(of_name)
+    steps = [
+        Step(
+            group[0],
+            tuple(op.node for op in group),
+            NodeTable(
+                group[0].besides if group[0].node.feature == EVERY else [op.node for op in group],
+                width,
+                device,
+            ),
+        )
+        for group in groups
+    ]
+    features = [op.node.feature for op in of_name if op.node.feature != EVERY]
+    named = tuple(dict.fromkeys(map(int, features)))
+    rows = torch.tensor(named, dtype=torch.long, device=device)
+    column = torch.zeros(width, dtype=torch.long, device=device)
+    column[rows] = torch.arange(1, 1 + len(named), device=device)
+    return Plan(name, tuple(steps), named, rows, column)
+
+
+def _grouped(operations: Sequence[Operation]) -> list[list[Operation]]:
+    """Operations that can be done together, in an order that gives what one by one would."""
+    groups: list[list[Operation]] = []
+    last: dict[int | str, int] = {}
+    floor = 0
+    "no operation goes before what was done to every feature"
+    for op in operations:
+        if op.node.feature == EVERY:
+            groups.append([op])
+            floor = len(groups)
+            continue
+        first = last.get(op.node.feature, floor)
+        place = next(
+            (i for i in range(first, len(groups)) if _go_together(groups[i], op)), len(groups)
+        )
+        if place == len(groups):
+            groups.append([])
+        groups[place].append(op)
+        last[op.node.feature] = max(place, last.get(op.node.feature, floor))
+    return groups
+
+
+def _go_together(group: Sequence[Operation], op: Operation) -> bool:
+    """Whether an operation can be done with a group: it does the same elsewhere."""
+    one = group[0]
+    if one.node.feature == EVERY:
+        return False
+    if (one.do, one.value, one.positions, one.when) != (op.do, op.value, op.positions, op.when):
+        return False
+    same = [other.node.position for other in group if other.node.feature == op.node.feature]
+    if not same:
+        return True
+    apart = op.node.position is not None and None not in same and op.node.position not in same
+    # What a mean or a patch is differs from position to position.
+    return apart and kind_of(op.do).needs is None
