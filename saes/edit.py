@@ -288,12 +288,13 @@ class _Run:
 
     def _tokens(self, op: Operation) -> Bool[Tensor, "rows pos"]:
         """The tokens of the pass that an operation names, its node's own position aside."""
-        if self.text.tokens is not self._pass:
-            self._pass, self._where = self.text.tokens, {}
+        tokens = self.text.tokens
+        if tokens is not self._pass:
+            self._pass, self._where = tokens, {}
             self.firing.passed(self.text)
         if op.positions not in self._where:
             lengths = self.text.prompt_lengths.unsqueeze(-1)
-            self._where[op.positions] = tokens_at(op.positions, self._pass, lengths)
+            self._where[op.positions] = tokens_at(op.positions, tokens, lengths)
         found = self._where[op.positions]
         if op.when is not None:
             feature, site = int(op.when.node.feature), op.when.node.site

@@ -1,0 +1,124 @@
+"""What `circuits edit apply` prints: before and after, as tables and as marked text."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Column, Table
+from rich.text import Text
+
+from circuits.cli.tables import console, say
+from circuits.render.words import counted, readable
+
+SHOWN = 10
+"Prompts and tokens that are printed; result.json has them all."
+STYLES = {"raised": "bold green", "lowered": "bold red"}
+BRACKETS = {"raised": "↑", "lowered": "↓"}
+
+
+def rerun_tables(record: Mapping[str, Any]) -> None:
+    """Everything that was run again under an edit."""
+    for line in record["edit"]:
+        say(line)
+    if prompts := record.get("prompts"):
+        _prompts(prompts)
+    if text := record.get("text"):
+        _text(text)
+    if written := record.get("generate"):
+        _written(written)
+
+
+def with_interval(figure: Mapping[str, Any], form: str = "{:.3f}") -> str:
+    """A number with its 95 % interval."""
+    if figure["value"] is None:
+        return "–"
+    told = form.format(figure["value"] + 0.0)
+    ends = figure["interval"]
+    return told if ends is None else f"{told} [{form.format(ends[0])}, {form.format(ends[1])}]"
+
+
+def _table(*columns: str, first: str = "") -> Table:
+    return Table(
+        Column(first),
+        *(Column(name, justify="right", no_wrap=True) for name in columns),
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+    )
+
+
+def _prompts(record: Mapping[str, Any]) -> None:
+    say(
+        f"{counted(record['n'], 'prompt')}, {record['metric']}: "
+        f"{with_interval(record['before'])} before, {with_interval(record['after'])} after "
+        f"(change {with_interval(record['change'], '{:+.3f}')})"
+    )
+    say(
+        f"right answer preferred: {with_interval(record['accuracy_before'], '{:.0%}')} before, "
+        f"{with_interval(record['accuracy_after'], '{:.0%}')} after; KL of the next token "
+        f"{with_interval(record['kl'])} nats"
+    )
+    table = _table("before", "after", "preferred", "likeliest", first="prompt")
+    for row in record["prompts"][:SHOWN]:
+        table.add_row(
+            Text(row["clean"]),
+            f"{row['before']:+.2f}",
+            f"{row['after']:+.2f}",
+            Text(_turned(row["preferred_before"], row["preferred_after"])),
+            Text(_turned(row["likeliest_before"], row["likeliest_after"])),
+        )
+    console.print(table)
+    _more(record["prompts"], "prompt")
+
+
+def _text(record: Mapping[str, Any]) -> None:
+    say(
+        f"text of {counted(record['tokens'], 'token')}: cross-entropy "
+        f"{with_interval(record['ce_before'])} nats before, {with_interval(record['ce_after'])} "
+        f"after (change {with_interval(record['change'], '{:+.4f}')})"
+    )
+    say(
+        f"KL {with_interval(record['kl'], '{:.4f}')} nats a token; the likeliest token stays at "
+        f"{with_interval(record['same'], '{:.1%}')} of them"
+    )
+    table = _table("next", "p before", "p after", "KL", "likeliest", first="where most changes")
+    for row in record["most"][:SHOWN]:
+        table.add_row(
+            Text(readable(row["before"])),
+            Text(repr(row["token"])),
+            f"{row['p_before']:.3f}",
+            f"{row['p_after']:.3f}",
+            f"{row['kl']:.2f}",
+            Text(_turned(row["likeliest_before"], row["likeliest_after"])),
+        )
+    console.print(table)
+
+
+def _written(record: Mapping[str, Any]) -> None:
+    for row in record["prompts"]:
+        for when in ("before", "after"):
+            line = Text(f"{when:>6}  ", style="dim")
+            line.append(row["prompt"], style="default")
+            for token in row[f"tokens_{when}"]:
+                line.append_text(_marked(token))
+            console.print(line, highlight=False, soft_wrap=True)
+    say(f"↑ ↓: tokens whose odds the edit raises or lowers {record['mark']:g} times or more")
+
+
+def _marked(token: Mapping[str, Any]) -> Text:
+    """A token as it is, or with its probability before and after where that moved."""
+    if token["mark"] is None:
+        return Text(token["token"], style="not dim")
+    moved = f"{BRACKETS[token['mark']]}{token['before']:.2f}→{token['after']:.2f}"
+    return Text.assemble(
+        (token["token"], f"not dim {STYLES[token['mark']]}"), (f"[{moved}]", "dim")
+    )
+
+
+def _turned(before: str, after: str) -> str:
+    return repr(before) if before == after else f"{before!r} → {after!r}"
+
+
+def _more(rows: Sequence[Any], what: str) -> None:
+    if len(rows) > SHOWN:
+        say(f"and {counted(len(rows) - SHOWN, f'more {what}')} in result.json")
