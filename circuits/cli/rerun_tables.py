@@ -26,6 +26,8 @@ def rerun_tables(record: Mapping[str, Any]) -> None:
         _text(text)
     if written := record.get("generate"):
         _written(written)
+    if effects := record.get("side_effects"):
+        _side_effects(effects)
 
 
 def with_interval(figure: Mapping[str, Any], form: str = "{:.3f}") -> str:
@@ -113,6 +115,49 @@ def _marked(token: Mapping[str, Any]) -> Text:
     return Text.assemble(
         (token["token"], f"not dim {STYLES[token['mark']]}"), (f"[{moved}]", "dim")
     )
+
+
+def _side_effects(record: Mapping[str, Any]) -> None:
+    """Behaviours by how far they moved, each control as the mean of its draws."""
+    kinds = list(record["text"]["controls"])
+    say(
+        f"side effects: change of the logit difference as a share of clean less patch (-1: as if "
+        f"swapped), KL in nats; controls are means of {record['draws']} draws"
+    )
+    letters = "abcdefgh"[: len(kinds)]
+    table = _table("right, %", "share [95 %]", "KL", *letters, first="behaviour")
+    for row in record["behaviours"]:
+        accuracy = [row[f"accuracy_{when}"]["value"] for when in ("before", "after")]
+        table.add_row(
+            row["name"],
+            f"{accuracy[0]:.0%} → {accuracy[1]:.0%}".replace("%", ""),
+            with_interval(row["share"], "{:+.2f}"),
+            f"{round(row['kl']['value'], 3) + 0.0:.3f}",
+            *(_share(row["controls"][kind]["share"]["value"]) for kind in kinds),
+        )
+    text = record["text"]
+    table.add_row(
+        f"text, {text['tokens']:,} tokens: cross-entropy",
+        "",
+        with_interval(text["change"], "{:+.3f}"),
+        f"{text['kl']['value']:.3f}",
+        *(f"{text['controls'][kind]['change']['value']:+.3f}" for kind in kinds),
+    )
+    table.add_row(
+        "  KL",
+        "",
+        with_interval(text["kl"], "{:.3f}"),
+        "",
+        *(f"{text['controls'][kind]['kl']['value']:.3f}" for kind in kinds),
+    )
+    console.print(table)
+    say("; ".join(f"{letter}: {kind}" for letter, kind in zip(letters, kinds, strict=True)))
+    for name, reason in record["left_out"].items():
+        say(f"left out {name}: {reason}")
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{round(value, 2) + 0.0:+.2f}"
 
 
 def _turned(before: str, after: str) -> str:

@@ -5,12 +5,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jaxtyping import Int
+from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.analysis import Analysis
 from circuits.discovery.config import DiscoverConfig
 from circuits.edits.continuations import GenerateConfig, rerun_generation
 from circuits.edits.rerun import rerun_prompts, rerun_text
+from circuits.edits.side_effects import SideEffectsConfig, behaviours_for, side_effects
 from circuits.graph import write_json
 from circuits.metrics.answers import with_own_answers
 from circuits.prompts import encode_prompts, read_prompts
@@ -46,12 +49,16 @@ class Rerun:
     "of the text, at most"
     generate: tuple[str, ...] = ()
     "prompts to write on from"
+    side_effects: SideEffectsConfig | None = None
+    "what else the edit does is looked at, on other tasks and on the text, else on our English"
     writing: GenerateConfig = field(default_factory=GenerateConfig)
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not (self.prompts or self.text or self.generate):
-            raise ValueError("say what to run again with --prompts, --text or --generate")
+        if not (self.prompts or self.text or self.generate or self.side_effects):
+            raise ValueError(
+                "say what to run again with --prompts, --text, --generate or --side-effects"
+            )
 
     def made_from(self) -> dict[str, Any]:
         """What decides the result, as a record holds it."""
@@ -109,8 +116,7 @@ def _parts(
     model: TransformerBridge, suite: Suite, edit: Edit, rerun: Rerun, name: str, report: Report
 ) -> Mapping[str, Any]:
     found: dict[str, Any] = {}
-    jobs = [rerun.prompts is not None, bool(rerun.text), bool(rerun.generate)]
-    total = sum(jobs)
+    total = sum(map(bool, (rerun.prompts, rerun.text, rerun.generate)))
 
     def done() -> None:
         report("rerunning", len(found), total)
@@ -119,14 +125,34 @@ def _parts(
         found["prompts"] = rerun_prompts(_analysis(model, suite, rerun, name), edit)
         done()
     if rerun.text:
-        texts = texts_of(list(rerun.text), seed=rerun.seed)
-        blocks = held_out_blocks(texts(), model, tokens=rerun.tokens)
-        found["text"] = rerun_text(model, suite, edit, blocks)
+        found["text"] = rerun_text(model, suite, edit, _blocks(model, rerun))
         done()
     if rerun.generate:
         found["generate"] = rerun_generation(model, suite, edit, rerun.generate, rerun.writing)
         done()
+    if rerun.side_effects is not None:
+        found["side_effects"] = _side_effects(model, suite, edit, rerun, name, report)
     return found
+
+
+def _blocks(model: TransformerBridge, rerun: Rerun) -> Int[Tensor, "blocks pos"]:
+    texts = texts_of(list(rerun.text or (BUNDLED,)), seed=rerun.seed)
+    return held_out_blocks(texts(), model, tokens=rerun.tokens)
+
+
+def _side_effects(
+    model: TransformerBridge, suite: Suite, edit: Edit, rerun: Rerun, name: str, report: Report
+) -> dict[str, Any]:
+    config = rerun.side_effects
+    assert config is not None, "asked for above"
+    behaviours, left_out = behaviours_for(name, model.tokenizer, config)
+    if rerun.prompts is not None:
+        own = _analysis(model, suite, rerun, name).prompts
+        if own.patch is not None:
+            behaviours = {f"prompts of {rerun.prompts.name}": own, **behaviours}
+    blocks = _blocks(model, rerun)
+    found = side_effects(model, suite, edit, behaviours, blocks, config, report=report)
+    return {**found, "left_out": left_out}
 
 
 def _analysis(model: TransformerBridge, suite: Suite, rerun: Rerun, name: str) -> Analysis:

@@ -30,5 +30,5 @@ def test_a_rerun_is_written_refused_and_replaced(cut, tmp_path):
 
 
 def test_a_rerun_of_nothing_is_refused():
-    with pytest.raises(ValueError, match="--prompts, --text or --generate"):
+    with pytest.raises(ValueError, match="--prompts, --text, --generate or --side-effects"):
         Rerun()
