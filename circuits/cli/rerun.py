@@ -1,0 +1,111 @@
+"""The verb that runs prompts, a text or a generation again under an edit."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from circuits.cli.edits import EditFile
+from circuits.cli.options import (
+    Device,
+    DictionariesToUse,
+    Force,
+    Memory,
+    Mlp,
+    MlpUsed,
+    Model,
+    ModelDtype,
+    Quiet,
+    Seed,
+    Threads,
+    placed,
+)
+from circuits.cli.progress_bars import bars
+from circuits.cli.rerun_tables import rerun_tables
+from circuits.cli.tables import say
+
+
+def apply_edit(
+    edit: EditFile,
+    prompts: Annotated[
+        Path | None, typer.Option(help="Prompts to run again: a prompt file.")
+    ] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option(help="Text to predict again: a file, a folder, 'bundled'; repeat it."),
+    ] = None,
+    generate: Annotated[
+        list[str] | None, typer.Option(help="A prompt to write on from; repeat it for several.")
+    ] = None,
+    side_effects: Annotated[
+        bool,
+        typer.Option(
+            "--side-effects",
+            help="Other tasks and a text (--text, else our English), beside controls.",
+        ),
+    ] = False,
+    model: Model = "bundled",
+    dictionaries: DictionariesToUse = "bundled",
+    mlp: MlpUsed = Mlp.sae,
+    metric: Annotated[
+        str, typer.Option(help="Of the prompts, as for `circuits discover`.")
+    ] = "logit-difference",
+    tokens: Annotated[int, typer.Option(help="Tokens of the text, at most.")] = 8192,
+    new_tokens: Annotated[int, typer.Option(help="Tokens to write after a prompt.")] = 40,
+    temperature: Annotated[
+        float, typer.Option(help="Of the writing; 0: the likeliest token each time.")
+    ] = 0.0,
+    mark: Annotated[
+        float, typer.Option(help="Mark tokens whose odds change by this factor or more.")
+    ] = 2.0,
+    pairs: Annotated[int, typer.Option(help="Pairs of each other task.")] = 24,
+    draws: Annotated[int, typer.Option(help="Draws of each kind of control.")] = 3,
+    out: Annotated[Path | None, typer.Option(help="Folder for result.json.")] = None,
+    seed: Seed = 0,
+    device: Device = None,
+    dtype: ModelDtype = None,
+    memory: Memory = None,
+    force: Force = False,
+    threads: Threads = None,
+    quiet: Quiet = False,
+) -> None:
+    """Run prompts, a text or a generation again under an edit; look at what else it does.
+
+    Example: `circuits edit apply cut.json --prompts prompts.jsonl --text bundled --out rerun`
+
+    Example: `circuits edit apply cut.json --generate "The surgeons near the jackets"`
+
+    Example: `circuits edit apply cut.json --side-effects --out rerun`
+    """
+    from circuits.edits.continuations import GenerateConfig
+    from circuits.edits.side_effects import SideEffectsConfig
+    from circuits.runs.rerun import RESULT, Rerun, rerun_edit
+
+    placement = placed(device, dtype, memory)
+    rerun = Rerun(
+        prompts=prompts,
+        metric=metric,
+        text=tuple(text or ()),
+        tokens=tokens,
+        generate=tuple(generate or ()),
+        writing=GenerateConfig(tokens=new_tokens, temperature=temperature, mark=mark, seed=seed),
+        side_effects=(
+            SideEffectsConfig(prompts=pairs, draws=draws, seed=seed) if side_effects else None
+        ),
+        seed=seed,
+    )
+    with bars() as report:
+        record = rerun_edit(
+            edit,
+            rerun,
+            out,
+            model=model,
+            dictionaries=dictionaries,
+            mlp=mlp.value,
+            force=force,
+            placement=placement,
+            report=report,
+        )
+    rerun_tables(record)
+    if out is not None:
+        say(f"result {out / RESULT}")
