@@ -10,6 +10,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from circuits.cli import (
+    checks,
     demo,
     dictionaries,
     discovery,
@@ -40,6 +41,8 @@ VERBS: Mapping[str, Verb | Mapping[str, Verb]] = {
     "discover": discovery.discover,
     "verify": runs.verify,
     "ablate": runs.ablate,
+    "specificity": checks.specificity,
+    "stability": checks.stability,
     "edit": {
         "make": edits.make_edit,
         "show": edits.show_edit,

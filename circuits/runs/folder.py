@@ -208,17 +208,20 @@ class Run:
             )
         return replace(self, config=replace(self.config, metric=metric))
 
-    def open(self, placement: Placement = ANYWHERE) -> Loaded:
+    def open(self, placement: Placement = ANYWHERE, beside: Loaded | None = None) -> Loaded:
         """Load what the run was made from; raises `ValueError` when any of it has changed.
 
-        On the run's own device where that is here, and in its precision, unless `placement` says
-        otherwise; another precision than the run's is said, for effects then differ.
+        `beside` another run, as `open_inputs` does. On the run's own device where that is here,
+        and in its precision, unless `placement` says otherwise; another precision than the
+        run's is said, for effects then differ.
         """
         manifest = _read(self.folder / "manifest.json")
         for name, found in self.inputs.hashes().items():
             if found != manifest[name]:
                 raise self._changed(name.removesuffix("_hash"))
-        loaded = open_inputs(self.inputs, self.config, placement=self._place(placement))
+        loaded = open_inputs(
+            self.inputs, self.config, placement=self._place(placement), beside=beside
+        )
         if not self._is_model(loaded.analysis.model, manifest["model_hash"]):
             raise self._changed("model")
         tokens_hash = loaded.analysis.prompts.tokens_hash()

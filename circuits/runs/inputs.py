@@ -52,6 +52,16 @@ class Inputs:
             unfit=unfit,
         )
 
+    def check_same(self, other: "Inputs") -> None:
+        """Raise `ValueError` where another run is of another model, or of other dictionaries."""
+        for name in ("model", "dictionaries", "mlp"):
+            own, others = getattr(self, name), getattr(other, name)
+            if own != others:
+                raise ValueError(
+                    f"the runs are not of the same {name}: {others} and {own}; what is compared "
+                    "here needs one model and its dictionaries"
+                )
+
     def hashes(self) -> dict[str, str | None]:
         """Content hashes of dictionaries and prompts; a model's is known once it is loaded."""
         prompts = Path(self.prompts)
@@ -89,16 +99,22 @@ def open_inputs(
     given: Sequence[Prompt] | None = None,
     *,
     placement: Placement = ANYWHERE,
+    beside: Loaded | None = None,
 ) -> Loaded:
     """Load model, dictionaries and prompts; raises `ValueError` when they do not fit together.
 
-    `given` are prompts that are not in the file yet.
+    `given` are prompts that are not in the file yet. `beside` another run of the same model and
+    dictionaries, these are opened once for both; raises `ValueError` where they are not the same.
     """
     prompts = read_prompts(Path(inputs.prompts)) if given is None else given
-    model = load_model(inputs.model, placement=placement)
-    suite = load_suite(inputs.dictionaries, mlp=inputs.mlp, memory=placement.memory)
-    _check_fit(model, suite)
-    suite.notify_of_another_model(model)
+    if beside is None:
+        model = load_model(inputs.model, placement=placement)
+        suite = load_suite(inputs.dictionaries, mlp=inputs.mlp, memory=placement.memory)
+        _check_fit(model, suite)
+        suite.notify_of_another_model(model)
+    else:
+        inputs.check_same(beside.inputs)
+        model, suite = beside.analysis.model, beside.analysis.suite
     encoded = encode_prompts(
         prompts,
         model.tokenizer,

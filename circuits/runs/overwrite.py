@@ -20,6 +20,7 @@ EXPORTS = ("graph.gexf", "graph.graphml")
 RUN_FILES = (
     "manifest.json",  # first: a run with one is whole
     "verification.json",
+    "stability.json",
     "graph.json",
     "graph.html",
     "ranking.json",
@@ -107,6 +108,8 @@ def check_run(folder: Path, made_from: Callable[[], Mapping[str, Any]], *, force
 def added_to(folder: Path) -> list[str]:
     """What a run folder holds besides its graph, as words: a verification, ablations."""
     found = ["a verification"] if (folder / "verification.json").exists() else []
+    if (folder / "stability.json").exists():
+        found.append("a check of its stability")
     if (folder / "result.json").exists():
         found.append("an ablation's result")
     if names := ablations_in(folder):

@@ -201,7 +201,8 @@ def rank_correlation(a: Float[Tensor, " nodes"], b: Float[Tensor, " nodes"]) -> 
     """Spearman's, of effects with their signs; NaN for fewer than three nodes."""
     if len(a) < 3:
         return float("nan")
-    return float(stats.spearmanr(a.numpy(), b.numpy()).statistic)
+    found: Any = stats.spearmanr(a.numpy(), b.numpy())
+    return float(found.statistic)
 
 
 def _spread(values: Float[Tensor, " draws"]) -> dict[str, Any]:
