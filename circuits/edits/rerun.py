@@ -7,7 +7,7 @@ Axes: `batch` prompts of one pass, `blocks` of text, `predicted` the tokens afte
 """
 
 import math
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.analysis import Analysis
+from circuits.edits.patch import patch_values
 from circuits.graph import rounded
 from circuits.metrics.answers import preference_of
 from circuits.metrics.metric import Metric, SiteMetric, reading
@@ -26,9 +27,8 @@ from circuits.metrics.readout import metric_name
 from circuits.prompts import EncodedPrompts
 from hooked_qwen.forward import last_logits, unembed
 from hooked_qwen.hooks import capture
-from hooked_qwen.nodes import EVERY, Node
 from hooked_qwen.sites import Site
-from hooked_qwen.tokens import Batch, token_strings
+from hooked_qwen.tokens import token_strings
 from saes.edit import Edit, Patch, Redirect, applied
 from saes.evaluation.bootstrap import Interval, interval, ratio_interval, resamples
 from saes.evaluation.splice import unpadded
@@ -73,39 +73,6 @@ def _under(edited: Edited | None, patch: Patch | None = None) -> AbstractContext
     return nullcontext() if edited is None else edited.applied(patch)
 
 
-@torch.no_grad()
-def patch_values(edited: Edited, batch: Batch) -> Patch:
-    """What nodes are on the patch prompts of a batch, which run here, as the model is."""
-    model, suite = edited.model, edited.suite
-    nodes = [op.node for op in edited.edit.operations if op.needs == "patch"]
-    sites = {s for node in nodes for s in _sites_of(suite, node)}
-    with capture(model, sites) as seen:
-        last_logits(model, batch)
-
-    def value(node: Node) -> Tensor:
-        if node.kind == "feature":
-            f = suite[node.site].encode(suite.read(node.site, seen))
-            if node.feature == EVERY:
-                return f.dense()
-            return f.of(torch.tensor([int(node.feature)], device=f.index.device))[..., 0]
-        site = Site.parse(node.site)
-        written = torch.zeros_like(seen[site])
-        for name in suite.writing(site):
-            f = suite[name].encode(suite.read(name, seen))
-            written = written + suite[name].by_site(suite[name].decode(f))[site]
-        return seen[site] - written
-
-    return value
-
-
-def _sites_of(suite: Suite, node: Node) -> set[Site]:
-    """What must be seen to know a node."""
-    if node.kind == "feature":
-        return set(suite.reads_of(node.site))
-    site = Site.parse(node.site)
-    return {site, *(s for name in suite.writing(site) for s in suite.reads_of(name))}
-
-
 @dataclass(frozen=True, kw_only=True)
 class PromptOutcomes:
     """What a run of a prompt set gave, prompt by prompt, on the CPU."""
@@ -129,9 +96,11 @@ def run_prompts(
     edited: Edited | None = None,
     *,
     batch_size: int = 32,
+    patch: Callable[[Int[Tensor, " batch"]], Patch] | None = None,
 ) -> PromptOutcomes:
     """Run the clean prompts, under an edit or as the model is.
 
+    `patch` gives what nodes are on the patch prompts of some rows, for an edit that goes there.
     Raises `RuntimeError` for an edit that changes nothing in any of them, unless it need not.
     """
     preference = preference_of(prompts)
@@ -149,13 +118,13 @@ def run_prompts(
 
     groups = torch.arange(len(prompts)).split(batch_size)
     parts: list[PromptOutcomes] = []
-    if edited is not None and edited.needs_patch and prompts.patch is not None:
-        for rows in groups:
-            with edited.applied(patch_values(edited, prompts.patch.rows(rows))):
-                parts.append(outcome(rows))
-    else:
+    if patch is None:
         with _under(edited):
             parts = [outcome(rows) for rows in groups]
+    else:
+        for rows in groups:
+            with _under(edited, patch(rows)):
+                parts.append(outcome(rows))
     return PromptOutcomes(
         metric=torch.cat([part.metric for part in parts]),
         preference=torch.cat([part.preference for part in parts]),
@@ -173,9 +142,15 @@ def rerun_prompts(analysis: Analysis, edit: Edit) -> dict[str, Any]:
     """
     model, prompts = analysis.model, analysis.prompts
     edited = Edited(model=model, suite=analysis.suite, edit=edit)
-    before, after = (
-        run_prompts(model, prompts, analysis.metric, under, batch_size=analysis.config.batch_size)
-        for under in (None, edited)
+    size = analysis.config.batch_size
+    before = run_prompts(model, prompts, analysis.metric, batch_size=size)
+    after = run_prompts(
+        model,
+        prompts,
+        analysis.metric,
+        edited,
+        batch_size=size,
+        patch=(lambda rows: patch_values(analysis, edit, rows)) if edited.needs_patch else None,
     )
     kl = before.kl_to(after)
     accuracy = [(o.preference > 0).double() for o in (before, after)]
