@@ -42,6 +42,7 @@ def heat_map(record: Mapping[str, Any], path: Path) -> None:
         axes.set_xlim(0, across)
         axes.set_ylim(height, 0)
         axes.axis("off")
+        _text(axes, left - GAP, top - GAP, "circuit cut", ha="right", size=SMALL, color=ink.SOFT)
         for i, name in enumerate(names):
             _text(axes, left - GAP, top + (i + 0.5) * ROW, name, ha="right")
         for j, head in enumerate(heads):
