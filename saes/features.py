@@ -101,6 +101,15 @@ class Features:
         """Each slot's value times `factor`, which may be a mask."""
         return replace(self, value=self.value * factor)
 
+    def only(self, these: Bool[Tensor, "*batch slots"]) -> "Features":
+        """The features in `these` slots, in as few slots as hold them at every token."""
+        if self.whole or not self.slots:
+            return self.times(these)
+        slots = int(these.sum(-1).max()) if these.numel() else 0
+        kept = these.byte().sort(dim=-1, descending=True, stable=True).indices[..., :slots]
+        value = (self.value * these).gather(-1, kept)
+        return replace(self, index=self.index.gather(-1, kept), value=value)
+
     def plus(self, other: "Features") -> "Features":
         """The sum, in the slots of both; axes of length 1 are broadcast."""
         shape = torch.broadcast_shapes(self.value.shape[:-1], other.value.shape[:-1])

@@ -61,7 +61,7 @@ def rerun_generation(
 ) -> dict[str, Any]:
     """The continuations of prompts before and after an edit, token by token.
 
-        circuits.rerun_generation(analysis.model, analysis.suite, edit, ["The surgeons near"])
+        rerun_generation(analysis.model, analysis.suite, edit, ["The surgeons near"])
 
     Raises `ValueError` for an edit of other dictionaries, and `RuntimeError` for one that changes
     nothing in any of them.

@@ -147,8 +147,14 @@ def _edited_run(
 
 
 def _set_to(ablated: NodeSet, name: str, base: Baseline, f: Features) -> Features:
-    """The ablated features of a dictionary at what they are set to."""
-    to = base.features[name].expand(*f.value.shape[:-1])
+    """The ablated features of a dictionary at what they are set to.
+
+    A table of means knows every feature that is on in any prompt: the others of it are left out
+    before there is a row for each prompt.
+    """
+    to = base.features[name]
+    to = to.expand(len(to.value), f.value.shape[1])
+    to = to.only(ablated.feature(name, to.index, to.columns())).expand(*f.value.shape[:-1])
     return to.times(_ablated(ablated, name, base, to))
 
 

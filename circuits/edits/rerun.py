@@ -135,7 +135,7 @@ def run_prompts(
 def rerun_prompts(analysis: Analysis, edit: Edit) -> dict[str, Any]:
     """The prompts of an analysis before and after an edit: metric, preferred answer, KL.
 
-        circuits.rerun_prompts(analysis, edit)["change"]
+        rerun_prompts(analysis, edit)["change"]
 
     Raises `ValueError` for an edit of other dictionaries, and `RuntimeError` for one that changes
     nothing in any prompt.
@@ -293,7 +293,7 @@ def rerun_text(
 ) -> dict[str, Any]:
     """Cross-entropy and KL per token of a text before and after an edit, in nats.
 
-        circuits.rerun_text(analysis.model, analysis.suite, edit, blocks)["change"]
+        rerun_text(analysis.model, analysis.suite, edit, blocks)["change"]
 
     `same` is the share of tokens whose likeliest follower stays; `most` lists the tokens whose
     prediction moves most. Raises as `rerun_prompts` does.

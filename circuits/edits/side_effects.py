@@ -100,7 +100,7 @@ def side_effects(
 ) -> dict[str, Any]:
     """What an edit does to each of some behaviours and to a text, beside its controls.
 
-        circuits.side_effects(model, suite, edit, behaviours, blocks)["behaviours"][0]
+        side_effects(model, suite, edit, behaviours, blocks)["behaviours"][0]
 
     Raises `ValueError` for an edit of other dictionaries, for one that goes to a patch's values,
     which a text has none of, and for a behaviour without patch prompts.

@@ -289,3 +289,16 @@ def test_what_features_read_and_write_are_products_with_the_matrices(generator, 
     index = torch.randint(dictionary.n_features, (5, 3, 2), generator=generator)
     same(dictionary.answers(x, index), (x @ W_enc.T).gather(-1, index))
     same(dictionary.along(x, index), (x @ W_dec.T).gather(-1, index))
+
+
+def test_only_some_features_are_left_in_as_few_slots(generator):
+    index = torch.tensor([[[3, 1, 7, 5], [2, 3, 0, 0]]])
+    f = Features(index, draw(generator, 1, 2, 4), 8)
+    these = torch.tensor([[[False, True, False, True], [False, False, False, True]]])
+    found = f.only(these)
+    assert found.slots == 2
+    same(found.dense(), f.times(these).dense())
+    assert f.only(torch.zeros_like(these)).slots == 0
+    assert f.only(torch.ones_like(these)).slots == 4
+    whole = Features.of_coordinates(draw(generator, 1, 2, 4))
+    same(whole.only(these).dense(), whole.times(these).dense())
