@@ -19,6 +19,7 @@ from circuits.cli.options import (
     Model,
     ModelDtype,
     Quiet,
+    Seed,
     Threads,
     command_line,
     placed,
@@ -91,6 +92,7 @@ def shift(
     device: Device = None,
     dtype: ModelDtype = None,
     memory: Memory = None,
+    seed: Seed = 0,
     force: Force = False,
     threads: Threads = None,
     quiet: Quiet = False,
@@ -109,6 +111,7 @@ def shift(
         raise ValueError("features are judged by --ask or by --judgements, not by both")
     config = ShiftConfig(
         seeds=seeds,
+        seed=seed,
         layer=layer,
         estimator=estimator.value,
         nodes=nodes,
@@ -204,9 +207,11 @@ class _Asking:
                 "nearest": dict.fromkeys(("decoder", "encoder", "layers"), ()),
             }
             console.print(card_view(shown))
-            other = "" if feature.spurious is None else f", on the other {feature.spurious:+.3g}"
+            other = (
+                "" if feature.spurious is None else f", on the spurious one {feature.spurious:+.3g}"
+            )
             console.print(
-                f"{i + 1} of {len(found)}: effect on the probe {feature.label:+.3g}{other}",
+                f"{i + 1} of {len(found)}: effect on the probe of the label {feature.label:+.3g}{other}",
                 highlight=False,
             )
             said = typer.prompt("keep, cut, or stop", default="keep").strip().lower()

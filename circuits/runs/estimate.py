@@ -37,8 +37,6 @@ MEASURED_FEATURES = 8192
 "Width of the dictionary whose encoding is timed, at most."
 READ_AT_ONCE = 1 << 25
 "Bytes of a file that are read to see how fast that is."
-HASHED = 3
-"How often a discovery takes the hash of the dictionaries' files."
 
 
 @dataclass(frozen=True)
@@ -176,7 +174,7 @@ def _dictionary_times(
 ) -> list[Item]:
     stored, every = (sum(n) for n in zip(*((s.stored, s.bytes) for s in shapes), strict=True))
     once = (stored + every) / disk.read
-    times = [Item("dictionaries", once + HASHED * stored / disk.hashed, "read once, and hashed")]
+    times = [Item("dictionaries", once + stored / disk.hashed, "read once, and hashed")]
     if memory is not None and every > memory * 1e9:
         again = READS_OF_A_BATCH * task.batches
         times.append(Item("dictionaries", again * once, f"read {again} times more for --memory"))

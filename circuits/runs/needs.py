@@ -191,11 +191,12 @@ def operations_of(
     runs = made * (2 if task.patched else 1) + (task.config.reference == "mean")
     full = model.layers(task.batch, task.tokens)
     forward = runs * task.batches * sum(c.forward for c in full)
-    rows = runs * task.prompts * task.tokens
+    # Columns before the first that moves are encoded once for clean and patch.
+    paired = task.patched and task.config.reference == "patch"
+    times = made + (task.config.reference == "mean")
+    rows = task.prompts * (times * task.tokens + (made * task.run if paired else 0))
     looked = task.text + task.prompts * task.tokens
     encoded = sum(2 * s.features * model.d_model for s in shapes)
-    # The slopes need the largest answer of any feature: one more product for each pair.
-    pairs = rows * 1.5 if task.patched else rows
     text = model.layers(1, 64)
     deepest = max(shape.source.layer for shape in shapes) + 1
     named = 2 * 2 * task.config.nodes * model.d_model * model.vocabulary
@@ -209,7 +210,7 @@ def operations_of(
         both=tuple(i for i in passed if not i.name.startswith("exact")),
         edges=_edges(model, shapes, task),
         encoded=(
-            Item("features of the prompts", pairs * encoded),
+            Item("features of the prompts", rows * encoded),
             Item("features of examples", looked * encoded),
         ),
         products=(Item("tokens that features promote", named),),

@@ -38,6 +38,8 @@ class ShiftConfig(CaseConfig):
 
     seeds: int = 5
     "each draws its own texts, probe, circuit and controls"
+    seed: int = 0
+    "the first of them"
 
     def __post_init__(self) -> None:
         for name in ("seeds", "nodes", "steps", "circuit_texts", "batch_size"):
@@ -128,7 +130,7 @@ def shift(
     """
     cases: list[Judgement] = []
     said: dict[str, list[Sequence[Said]]] = {}
-    for seed in range(config.seeds):
+    for seed in range(config.seed, config.seed + config.seeds):
         case = Case.of(model, suite, data(seed), config=config, seed=seed, report=report)
         if cases and (judgements is not None or ask is not None):
             # Judged once: a circuit is judged by what its features are, not by the draw of texts.
@@ -137,10 +139,10 @@ def shift(
             judged = _judged(case, judgements, ask)
         cases.append(judged)
         for n, method in enumerate(METHODS):
-            report(f"seed {seed + 1} of {config.seeds}: methods", n, len(METHODS))
+            report(f"seed {len(cases)} of {config.seeds}: methods", n, len(METHODS))
             for name, draws in method(judged).items():
                 said.setdefault(name, []).append(draws)
-        report(f"seed {seed + 1} of {config.seeds}: methods", len(METHODS), len(METHODS))
+        report(f"seed {len(cases)} of {config.seeds}: methods", len(METHODS), len(METHODS))
     notes = [
         f"{name} was possible for {len(runs)} of {config.seeds} seeds"
         for name, runs in said.items()

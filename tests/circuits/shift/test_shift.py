@@ -207,7 +207,7 @@ def test_what_a_person_judged_is_taken_and_nothing_is_replaced_unasked(folder, t
     asked = [str(x) for x in (*command, "--out", out, "--ask")]
     done = CliRunner().invoke(app, asked, input="c\na name\nstop\n")
     assert done.exit_code == 0, done.output
-    assert "1 of 30: effect on the probe" in done.output
+    assert "1 of 30: effect on the probe of the label" in done.output
     own = json.loads((out / "shift.json").read_text())
     assert [f["node"] for f in own["features"][0] if f["cut"]] == [first]
     said = read_judgements(out / "judgements.json")
