@@ -207,11 +207,11 @@ class _Asking:
                 "nearest": dict.fromkeys(("decoder", "encoder", "layers"), ()),
             }
             console.print(card_view(shown))
-            other = (
-                "" if feature.spurious is None else f", on the spurious one {feature.spurious:+.3g}"
-            )
+            effects = f"{feature.label:+.3g}"
+            if feature.spurious is not None:
+                effects += f", of the spurious signal {feature.spurious:+.3g}"
             console.print(
-                f"{i + 1} of {len(found)}: effect on the probe of the label {feature.label:+.3g}{other}",
+                f"{i + 1} of {len(found)}: effect on the probe of the label {effects}",
                 highlight=False,
             )
             said = typer.prompt("keep, cut, or stop", default="keep").strip().lower()
