@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
@@ -241,21 +241,24 @@ def bind_readout(
         return x @ readout.direction.to(x) + readout.bias
 
     if readout.position == MEAN:
-        at = mean_weights(model, readout.site, prompts.clean)
+        mask = prompts.clean.mask
+        at = _of_each(
+            model,
+            readout.site,
+            prompts.clean,
+            lambda x, rows: mean_weights(x, mask[rows].to(x.device)),
+        )
     else:
         at = _one_column(prompts, readout.position, positions)
     return _bound(model, suite, prompts, readout.site, "leaving", at, value)
 
 
-def mean_weights(model: TransformerBridge, site: Site, batch: Batch) -> Float[Tensor, "batch pos"]:
+def mean_weights(
+    x: Float[Tensor, "batch pos d_site"], mask: Bool[Tensor, "batch pos"]
+) -> Float[Tensor, "batch pos"]:
     """What each token counts for in the mean of its text: the same, but norm outliers nothing."""
-
-    def weights(tensor: Float[Tensor, "rows pos d_site"], rows: Tensor) -> Tensor:
-        mask = batch.mask[rows].to(tensor.device)
-        counted = mask & ~is_outlier_in_prompt(tensor, mask)
-        return counted / counted.sum(-1, keepdim=True)
-
-    return _of_each(model, site, batch, weights)
+    counted = mask & ~is_outlier_in_prompt(x, mask)
+    return counted / counted.sum(-1, keepdim=True)
 
 
 def _one_column(

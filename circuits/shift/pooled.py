@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from circuits.metrics.readout import mean_weights
 from circuits.prompts import EncodedPrompts, Prompt, encode_prompts
 from circuits.shift.labelled import LabelledText
 from hooked_qwen.forward import run_through
@@ -25,7 +26,6 @@ from hooked_qwen.nodes import Node
 from hooked_qwen.placement import device_of
 from hooked_qwen.precision import widened
 from hooked_qwen.sites import Site
-from hooked_qwen.stream import is_outlier_in_prompt
 from saes.suite import Suite
 
 TEXTS_PER_PASS = 32
@@ -107,21 +107,17 @@ def pooled(
             for site in sites:
                 x = widened(seen[site])
                 if counted is None:
-                    share = mean_of_counted(batch.mask & ~is_outlier_in_prompt(x, batch.mask))
+                    share = mean_weights(x, batch.mask)
                 else:
                     share = counted[site][rows].to(x.device)
                 shares[site].append(share.cpu())
-                mean = einsum(share, x.double(), "text pos, text pos d -> text d")
-                means[site].append(mean.cpu())
+                mean = einsum(share.to(x), x, "text pos, text pos d -> text d")
+                # On the CPU first: not every device has float64.
+                means[site].append(mean.cpu().double())
     return Pooled(
         {site: torch.cat(parts) for site, parts in means.items()},
         {site: torch.cat(parts) for site, parts in shares.items()},
     )
-
-
-def mean_of_counted(counted: Bool[Tensor, "texts pos"]) -> Float[Tensor, "texts pos"]:
-    """The weight of each token in its text's mean."""
-    return counted.double() / counted.sum(-1, keepdim=True)
 
 
 @torch.no_grad()
@@ -140,11 +136,11 @@ def pooled_features(
             run_through(model, batch, max(0, *(site.layer for site in read)))
         for name, at in by_name.items():
             x = suite.read(name, {s: widened(v) for s, v in seen.items()})
-            shares = mean_of_counted(batch.mask & ~is_outlier_in_prompt(x, batch.mask))
+            shares = mean_weights(x, batch.mask)
             chosen = torch.tensor([int(nodes[i].feature) for i in at], device=x.device)
             own, place = chosen.unique(return_inverse=True)
-            f = suite[name].encode(x).of(own)[..., place].double()
-            found[rows[:, None], torch.tensor(at)] = einsum(
-                shares.to(f), f, "text pos, text pos n -> text n"
-            ).cpu()
+            f = suite[name].encode(x).of(own)[..., place]
+            found[rows[:, None], torch.tensor(at)] = (
+                einsum(shares.to(f), f, "text pos, text pos n -> text n").cpu().double()
+            )
     return found
