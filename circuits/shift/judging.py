@@ -5,8 +5,11 @@ effect on the probe of the label, and s_i that on a probe of the spurious signal
 of other classes,
 
     cut feature i   if   |s_i| / sum over features of |s|  >  |l_i| / sum over features of |l|
+                    and  s_i and l_i have the same sign
 
-Effects are those of moving the feature to zero, summed over positions, mean over texts.
+Effects are those of moving the feature to zero, summed over positions, mean over texts. Where
+both signals agree, class 1 of one comes with class 1 of the other: a feature through which the
+label's probe goes by the spurious signal moves both probes the same way.
 """
 
 import json
@@ -78,8 +81,10 @@ def by_rule(
         assert feature.spurious is not None
         own = abs(feature.label) / whole
         other = abs(feature.spurious) / whole_spurious
-        reason = f"{other:.2%} of the spurious probe's effect, {own:.2%} of the label's"
-        found.append(replace(feature, cut=other > own, reason=reason, by="rule"))
+        same_way = feature.label * feature.spurious > 0
+        signs = "same sign" if same_way else "not the same sign"
+        reason = f"{other:.2%} of the spurious probe's effect, {own:.2%} of the label's, {signs}"
+        found.append(replace(feature, cut=same_way and other > own, reason=reason, by="rule"))
     return found
 
 

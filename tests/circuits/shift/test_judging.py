@@ -24,7 +24,7 @@ def effects(*pairs):
     return NodeEffects.listed(NAMES, pairs)
 
 
-LABEL = effects((A, -4.0), (ERROR, 3.0), (B, 3.0), (C, -1.0))
+LABEL = effects((A, -4.0), (ERROR, 3.0), (B, -3.0), (C, -1.0))
 SPURIOUS = effects((A, 0.1), (B, -0.5), (ERROR, 9.0))
 
 
@@ -35,8 +35,18 @@ def test_a_feature_is_cut_by_its_share_of_both_probes():
     assert [f.spurious for f in features] == [0.1, -0.5, 0.0]
     judged = by_rule(features, LABEL, SPURIOUS)
     assert cut_nodes(judged) == (B,)
-    assert judged[1].reason == "83.33% of the spurious probe's effect, 37.50% of the label's"
+    assert judged[1].reason == (
+        "83.33% of the spurious probe's effect, 37.50% of the label's, same sign"
+    )
     assert [f.node for f in circuit_features(LABEL, SPURIOUS, 1)] == [A]
+
+
+def test_a_feature_that_moves_the_probes_opposite_ways_is_kept():
+    """The signals agree in the texts: a feature of the spurious one moves both the same way."""
+    other_way = effects((A, 0.1), (B, 0.5), (ERROR, 9.0))
+    judged = by_rule(circuit_features(LABEL, other_way, 3), LABEL, other_way)
+    assert cut_nodes(judged) == ()
+    assert judged[1].reason.endswith("not the same sign")
 
 
 def test_without_texts_of_the_spurious_signal_there_is_no_rule():
