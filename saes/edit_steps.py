@@ -9,6 +9,7 @@ Axes: `chosen` features that a step looks at: those that are named, the slots of
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -95,11 +96,11 @@ class Plan:
         found = f.value.new_zeros(*f.value.shape[:-1], 1 + len(self.named))
         return found.scatter_add(-1, self.column[f.index], f.value)[..., 1:]
 
-    @property
+    @cached_property
     def of_every(self) -> bool:
         return any(step.every for step in self.steps)
 
-    @property
+    @cached_property
     def on_slots(self) -> bool:
         """Whether features that are off stay off, and the slots of one feature may be told apart.
 

@@ -78,13 +78,17 @@ class Suite(Dictionaries):
         if name not in self:
             there = ", ".join(self._names) or "none"
             raise KeyError(f"no dictionary writes {name}; those that are there write {there}")
+        if self._memory is None:
+            if name not in self._ready:
+                self._ready[name] = self._made_ready(name)
+            return self._ready[name]
         dictionary = self._ready.pop(name, None)
         if dictionary is None:
             # Before it is read, as large as the largest so far: two are never there at once.
-            self._make_room(self._largest)
+            self._make_room(self._largest, self._memory)
             dictionary = self._made_ready(name)
             self._largest = max(self._largest, _bytes(dictionary))
-        self._make_room(_bytes(dictionary))
+        self._make_room(_bytes(dictionary), self._memory)
         self._ready[name] = dictionary
         return dictionary
 
@@ -98,13 +102,11 @@ class Suite(Dictionaries):
         found = as_read if self._model is None else fitted(as_read, self._model)
         return found if self._make is None else self._make(name, found)
 
-    def _make_room(self, size: int) -> None:
-        """Let go of what was not asked for the longest, until `size` bytes more fit."""
-        if self._memory is None:
-            return
+    def _make_room(self, size: int, memory: float) -> None:
+        """Let go of what was not asked for the longest, until `size` bytes more fit into GB."""
         sizes = {name: _bytes(dictionary) for name, dictionary in self._ready.items()}
         for name in list(sizes):
-            if sum(sizes.values()) + size <= self._memory * 1e9:
+            if sum(sizes.values()) + size <= memory * 1e9:
                 return
             del sizes[name], self._ready[name]
 
