@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from circuits.cli.progress_bars import bars
 from circuits.runs.shift_run import shift_run
 from circuits.shift.shift import ShiftConfig
 from hooked_qwen.load import BUNDLED
@@ -35,7 +36,7 @@ def main() -> None:
     chosen = parser.parse_args()
     config = ShiftConfig(estimator=chosen.estimator, circuit_texts=chosen.circuit_texts, nodes=100)
     RESULTS.mkdir(exist_ok=True)
-    with TemporaryDirectory() as temporary:
+    with TemporaryDirectory() as temporary, bars() as report:
         for data in chosen.data or ["biographies", "registers"]:
             folder = (chosen.work or Path(temporary)) / data
             record = shift_run(
@@ -47,6 +48,7 @@ def main() -> None:
                 texts=chosen.texts,
                 placement=Placement(device="cpu", dtype=chosen.dtype),
                 force=True,
+                report=report,
             )
             path = RESULTS / f"{Path(chosen.model).stem}-{data}.json"
             path.write_text(json.dumps(without_paths(record), indent=1) + "\n", encoding="utf-8")
