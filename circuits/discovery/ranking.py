@@ -32,7 +32,8 @@ def rank_nodes(
             return (_exact(analysis, state, effects, report) if estimator.exact else effects), g
 
         effects, g = parts.effects(batch, find)
-        gradients.append(g)
+        # Kept ones come from files.
+        gradients.append({site: x.to(state.values[site].device) for site, x in g.items()})
         found.append(effects)
         done += len(state.rows)
         report("node effects", done, len(analysis.prompts))

@@ -69,22 +69,33 @@ class Parts:
 NOTHING_KEPT = Parts()
 
 
-def open_parts(run: Path, made_from: Mapping[str, Any], *, resume: bool, force: bool) -> Parts:
+def _batches(folder: Path) -> str:
+    return f"the first {len(list(folder.glob('effects-*.safetensors')))} batches"
+
+
+def open_parts(
+    run: Path,
+    made_from: Mapping[str, Any],
+    *,
+    resume: bool,
+    force: bool,
+    holds: Callable[[Path], str] = _batches,
+) -> Parts:
     """The parts of the unfinished run in the folder `run`, for a run `made_from` this.
 
-    Raises `ValueError` where others are there, and where some are that nobody asked to go on
-    with: both unless by `force`, which throws them away.
+    `holds` says in words what is done of an unfinished run. Raises `ValueError` where others are
+    there, and where some are that nobody asked to go on with: both unless by `force`, which throws
+    them away.
     """
     folder = run / UNFINISHED
     known = folder / "identity.json"
     if folder.exists() and not (resume and known.exists() and _same(known, made_from)):
         if not force and known.exists():
-            done = len(list(folder.glob("effects-*.safetensors")))
             what = "another run" if resume or not _same(known, made_from) else "this run"
             way = "--resume goes on with it, " if what == "this run" else ""
             raise ValueError(
-                f"{run} holds the first {done} batches of {what}, which was cut off: {way}--force "
-                "starts anew"
+                f"{run} holds {holds(folder)} of {what}, which was cut off: {way}--force starts "
+                "anew"
             )
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 import networkx as nx
 import torch
+from transformer_lens.model_bridge import TransformerBridge
 
 from circuits import graph as graphs
 from circuits import tasks
@@ -153,8 +154,8 @@ def discover_run(
             "a run whose metric is a Python function cannot be resumed: its parts are not kept"
         )
     if len(analysis.prompts) > config.batch_size and not callable(config.metric):
-        identified = _identified(analysis, source)
-        parts = open_parts(out, identified, resume=resume, force=force)
+        exactly = identified(analysis.model, source)
+        parts = open_parts(out, exactly, resume=resume, force=force)
     discovery = discover(analysis, parts=parts, report=report)
     if texts is None and local_folder(inputs.model) == local_folder(BUNDLED):
         texts = partial(language.documents, seed=1 + seed)
@@ -175,13 +176,13 @@ def discover_run(
     return discovery
 
 
-def _identified(analysis: Analysis, source: Mapping[str, Any]) -> dict[str, Any]:
+def identified(model: TransformerBridge, source: Mapping[str, Any]) -> dict[str, Any]:
     """What decides a run's numbers to the last bit."""
     return {
         **source,
-        "model_hash": identity(analysis.model),
+        "model_hash": identity(model),
         "versions": versions(),
-        "device": placement_of(analysis.model).device,
+        "device": placement_of(model).device,
         "threads": torch.get_num_threads(),
     }
 

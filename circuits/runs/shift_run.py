@@ -5,22 +5,26 @@ OUT/shift.html         the same to look at; features can be judged there
 OUT/judgements.json    what was judged of the first seed's circuit
 OUT/edit.json          the features that are cut, as an edit file
 OUT/circuit/           the first seed's circuit as a run: verify it, ablate in it, render it
+OUT/unfinished/        until all is done: each finished seed, and the effects of the first circuit
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from circuits.discovery.resume import Parts, close_parts, open_parts
 from circuits.discovery.sparse_feature import discover
 from circuits.features.card import Cards, make_cards, prompt_texts
 from circuits.graph import write_json
 from circuits.render.shift_page import shift_page
-from circuits.runs.commands import label_features
+from circuits.runs.commands import identified, label_features
 from circuits.runs.folder import Stopwatch, write_run
 from circuits.runs.inputs import Inputs
 from circuits.runs.overwrite import MADE_FROM, check_record, check_run
+from circuits.shift.finished import SEEDS
 from circuits.shift.judging import cut_nodes, read_judgements, save_judgements
 from circuits.shift.shift import Ask, ShiftConfig, Shifted, shift
 from circuits.shift.texts import shift_data
@@ -28,6 +32,7 @@ from circuits.suites import load_model
 from hooked_qwen.bundled import language
 from hooked_qwen.files import content_hash, write_atomically
 from hooked_qwen.load import BUNDLED, local_folder
+from hooked_qwen.notices import counted, notify
 from hooked_qwen.placement import ANYWHERE, Placement, placement_of
 from hooked_qwen.progress import Report, silent
 from saes.edit_file import Edit, Operation
@@ -57,8 +62,9 @@ def shift_run(
     """Shift a classifier of `data` and write what was found to `out`; the record of `shift.json`.
 
     `fields` are those of `shift_data` that say what a file of texts holds; of `texts` in a set it
-    has its own number where none is given. Raises `ValueError`
-    where `out` holds something else, unless by `force`.
+    has its own number where none is given. One that was cut off goes on where it was.
+
+    Raises `ValueError` where `out` holds something else, unless by `force`.
     """
     watch = Stopwatch()
     source = {
@@ -79,18 +85,51 @@ def shift_run(
     suite = load_suite(dictionaries, mlp=mlp, memory=placement.memory)
     suite.notify_of_another_model(loaded)
     given = partial(shift_data, data, n=texts, model=model, **(fields or {}))
-    found = shift(
-        loaded,
-        suite,
-        lambda seed: given(seed=seed),
-        config=config,
-        judgements=said,
-        ask=ask,
-        report=report,
-    )
+    by = "person" if ask is not None else "rule" if said is None else "file"
+    exactly = identified(loaded, source | {"judged_by": by})
+    parts = open_parts(out, exactly, resume=True, force=force, holds=_finished_seeds)
+    _notify_of_finished(parts, config)
+    with _nothing_kept_of_what_cannot_be_done(out):
+        found = shift(
+            loaded,
+            suite,
+            lambda seed: given(seed=seed),
+            config=config,
+            judgements=said,
+            ask=ask,
+            kept=parts.folder,
+            report=report,
+        )
     inputs = Inputs.resolved(model, dictionaries, out / "circuit" / "prompts.jsonl", mlp)
-    cards = _write_circuit(found, out / "circuit", inputs, placement, command, watch, report)
-    return _write(found, out, source, cards, watch)
+    cards = _write_circuit(found, out / "circuit", inputs, placement, command, watch, parts, report)
+    record = _write(found, out, source, cards, watch)
+    close_parts(out)
+    return record
+
+
+@contextmanager
+def _nothing_kept_of_what_cannot_be_done(out: Path) -> Generator[None]:
+    """The same command would end in the same line, and another one be refused."""
+    try:
+        yield
+    except ValueError:
+        close_parts(out)
+        if not any(out.iterdir()):
+            out.rmdir()
+        raise
+
+
+def _finished_seeds(folder: Path) -> str:
+    return counted(len(list(folder.glob(SEEDS))), "finished seed")
+
+
+def _notify_of_finished(parts: Parts, config: ShiftConfig) -> None:
+    assert parts.folder is not None, "this run's folder"
+    if any(parts.folder.glob(SEEDS)):
+        notify(
+            f"going on with what was cut off, {_finished_seeds(parts.folder)} of {config.seeds}: "
+            f"delete {parts.folder} to start anew"
+        )
 
 
 def _write_circuit(
@@ -100,12 +139,15 @@ def _write_circuit(
     placement: Placement,
     command: Sequence[str],
     watch: Stopwatch,
+    parts: Parts,
     report: Report,
 ) -> Cards:
-    """The first seed's circuit as a run folder; the cards of what was judged."""
-    judged = found.cases[0]
-    analysis = judged.case.analysis
-    discovery = discover(analysis, report=report)
+    """The first seed's circuit as a run folder; the cards of what was judged.
+
+    Its effects are among the `parts`: features were judged by them.
+    """
+    analysis, judged = found.first.analysis, found.seeds[0].features
+    discovery = discover(analysis, parts=parts, report=report)
     texts = None
     if local_folder(inputs.model) == local_folder(BUNDLED):
         texts = partial(language.documents, seed=1)
@@ -121,7 +163,7 @@ def _write_circuit(
         placement=placement_of(analysis.model, placement.memory),
         given=analysis.prompts.prompts,
     )
-    others = [f.node for f in judged.features if f"{f.node.site}/{f.node.feature}" not in cards]
+    others = [f.node for f in judged if f"{f.node.site}/{f.node.feature}" not in cards]
     texts_here = prompt_texts(analysis.prompts)
     return cards | make_cards(analysis.model, analysis.suite, others, texts_here)
 
@@ -130,13 +172,13 @@ def _write(
     found: Shifted, out: Path, source: Mapping[str, Any], cards: Cards, watch: Stopwatch
 ) -> dict[str, Any]:
     """Record, judgements, edit and page."""
-    first = found.cases[0]
+    features, suite = found.seeds[0].features, found.first.suite
     record = found.record() | {MADE_FROM: dict(source), **watch.reading()}
-    save_judgements(first.features, out / JUDGED)
+    save_judgements(features, out / JUDGED)
     edit = Edit(
-        operations=tuple(Operation(node=node, do="zero") for node in cut_nodes(first.features)),
-        suite=suite_hash(first.case.suite),
-        suite_name=suite_told(first.case.suite),
+        operations=tuple(Operation(node=node, do="zero") for node in cut_nodes(features)),
+        suite=suite_hash(suite),
+        suite_name=suite_told(suite),
     )
     edit.save(out / "edit.json")
     write_json(record, out / RECORD)

@@ -15,6 +15,7 @@ from circuits.analysis import Analysis
 from circuits.attribution.node_effects import NodeEffects
 from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.ranking import rank_nodes
+from circuits.discovery.resume import NOTHING_KEPT, Parts
 from circuits.edits.ablation import Ablation, apply
 from circuits.metrics.answers import metric_of, with_own_answers
 from circuits.shift.labelled import LabelledText, ShiftData
@@ -134,18 +135,22 @@ class Case:
             ),
         )
 
-    def effects(self, analysis: Analysis | None = None) -> tuple[NodeEffects, NodeEffects | None]:
-        """Of every node, on the label's probe and on that of the spurious signal."""
-        analysis = analysis or self.analysis
-        label, _ = rank_nodes(analysis)
+    def label_effects(
+        self, analysis: Analysis | None = None, *, parts: Parts = NOTHING_KEPT
+    ) -> NodeEffects:
+        """Of every node on the label's probe; `parts` keeps what a discovery needs of them too."""
+        return rank_nodes(analysis or self.analysis, parts=parts)[0]
+
+    def spurious_effects(self, analysis: Analysis | None = None) -> NodeEffects | None:
+        """Of every node on the probe of the spurious signal, where there is one."""
         if self.spurious_probe is None:
-            return label, None
+            return None
+        analysis = analysis or self.analysis
         config = replace(analysis.config, metric=self.spurious_probe.readout(self.site))
         metric = metric_of(
             config.metric, self.model, analysis.prompts, analysis.suite, positions="sum"
         )
-        other, _ = rank_nodes(replace(analysis.asked(config), metric=metric))
-        return label, other
+        return rank_nodes(replace(analysis.asked(config), metric=metric))[0]
 
     def read(self, name: str, edit: AbstractContextManager[Any] | None = None) -> Means:
         """The means of a set at the site, with an edit in force."""

@@ -210,9 +210,10 @@ def _neurons(judged: Judgement, name: str, suite: Suite) -> Runs:
     """As many neurons as features are cut, chosen by the same rule among as many."""
     case = judged.case
     analysis = case.analysis.by(suite)
-    label, spurious = case.effects(analysis)
+    spurious = case.spurious_effects(analysis)
     if spurious is None:
         return {}
+    label = case.label_effects(analysis)
     n = len(cut_nodes(judged.features))
     judged_neurons = by_rule(
         circuit_features(label, spurious, len(judged.features)), label, spurious

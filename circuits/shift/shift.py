@@ -10,14 +10,17 @@ Source: Marks et al. 2024, arXiv:2403.19647, section 4.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from transformer_lens.model_bridge import TransformerBridge
 
+from circuits.discovery.resume import NOTHING_KEPT, Parts
 from circuits.graph import rounded
 from circuits.shift.case import Case, CaseConfig
+from circuits.shift.finished import FinishedSeed, FinishedSeeds
 from circuits.shift.judging import Judged, by_file, by_rule, circuit_features, cut_nodes
 from circuits.shift.labelled import ShiftData
 from circuits.shift.methods import METHODS, Judgement
@@ -52,11 +55,27 @@ class Shifted:
     """What was found."""
 
     config: ShiftConfig
-    cases: Sequence[Judgement]
-    "one for each seed"
-    said: Mapping[str, Sequence[Sequence[Said]]]
-    "by method: for each seed, what each draw says of the test texts"
-    notes: Sequence[str] = field(default_factory=list)
+    first: Case
+    "the first seed's, whose circuit is shown"
+    seeds: Sequence[FinishedSeed]
+
+    @property
+    def said(self) -> Mapping[str, Sequence[Sequence[Said]]]:
+        """By method: for each seed that it was possible for, what each draw says of the test."""
+        found: dict[str, list[Sequence[Said]]] = {}
+        for seed in self.seeds:
+            for name, draws in seed.said.items():
+                found.setdefault(name, []).append(draws)
+        return found
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What a reader of the table should hear."""
+        return [
+            f"{name} was possible for {len(runs)} of {len(self.seeds)} seeds"
+            for name, runs in self.said.items()
+            if len(runs) < len(self.seeds)
+        ]
 
     def table(self) -> pd.DataFrame:
         """Label accuracy, spurious accuracy and worst group of every method, with intervals."""
@@ -73,8 +92,7 @@ class Shifted:
 
     def record(self) -> dict[str, Any]:
         """The record of `shift.json`."""
-        first = self.cases[0].case
-        data = first.data
+        first, data = self.first, self.first.data
         return {
             "schema": SCHEMA,
             "data": data.name,
@@ -85,12 +103,12 @@ class Shifted:
             "model_hash": identity(first.model),
             "dictionaries": first.suite.summary(),
             "config": asdict(self.config),
-            "sites": [str(j.case.site) for j in self.cases],
+            "sites": [str(seed.site) for seed in self.seeds],
             "losses": [
-                {str(site): rounded(loss) for site, loss in j.case.losses.items()}
-                for j in self.cases
+                {str(site): rounded(loss) for site, loss in seed.losses.items()}
+                for seed in self.seeds
             ],
-            "features": [[f.record() for f in j.features] for j in self.cases],
+            "features": [[f.record() for f in seed.features] for seed in self.seeds],
             "methods": {name: _numbers(runs) for name, runs in self.said.items()},
             "notes": [*data.notes, *self.notes],
         }
@@ -119,52 +137,108 @@ def shift(
     config: ShiftConfig,
     judgements: Mapping[Node, Mapping[str, Any]] | None = None,
     ask: Ask | None = None,
+    kept: Path | None = None,
     report: Report = silent,
 ) -> Shifted:
     """Shift a classifier, with every baseline; `data` gives the texts of a seed.
 
     Features are judged by the `judgements` of a file, by `ask`, or else by the automatic rule.
-    What a file or a person judges is the circuit of the first seed, and holds for all.
+    What a file or a person judges is the circuit of the first seed, and holds for all. The folder
+    `kept` keeps each seed that is done, and what is done of the first one's circuit: what is in it
+    is not done again. It is for one model, one suite, one configuration and one way to judge.
 
     Raises `ValueError` where nothing is judged to be cut.
     """
-    cases: list[Judgement] = []
-    said: dict[str, list[Sequence[Said]]] = {}
-    for seed in range(config.seed, config.seed + config.seeds):
-        case = Case.of(model, suite, data(seed), config=config, seed=seed, report=report)
-        if cases and (judgements is not None or ask is not None):
-            # Judged once: a circuit is judged by what its features are, not by the draw of texts.
-            judged = Judgement(case, cases[0].features, cases[0].ranking)
+    work = _Work(model, suite, data, config, judgements, ask, FinishedSeeds(kept), report)
+    opening = work.first(Parts(kept))
+    found = [work.finished(opening)]
+    # A copy without the states of its prompts, whose room the other seeds need.
+    opening = replace(opening, case=replace(opening.case))
+    for seed in range(config.seed + 1, config.seed + config.seeds):
+        found.append(work.other(seed, opening))
+    return Shifted(config, opening.case, found)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What the seeds share."""
+
+    model: TransformerBridge
+    suite: Suite
+    data: Callable[[int], ShiftData]
+    config: ShiftConfig
+    judgements: Mapping[Node, Mapping[str, Any]] | None
+    ask: Ask | None
+    done: FinishedSeeds
+    report: Report
+
+    def first(self, parts: Parts) -> Judgement:
+        """The first seed's circuit, judged; `parts` keeps its effects."""
+        seed = self.config.seed
+        case, known = self.case(seed), self.done.get(seed)
+        if known is None:
+            judged = self._judged(case, parts)
         else:
-            judged = _judged(case, judgements, ask)
-        cases.append(judged)
-        for n, method in enumerate(METHODS):
-            report(f"seed {len(cases)} of {config.seeds}: methods", n, len(METHODS))
-            for name, draws in method(judged).items():
-                said.setdefault(name, []).append(draws)
-        report(f"seed {len(cases)} of {config.seeds}: methods", len(METHODS), len(METHODS))
-    notes = [
-        f"{name} was possible for {len(runs)} of {config.seeds} seeds"
-        for name, runs in said.items()
-        if len(runs) < config.seeds
-    ]
-    return Shifted(config, cases, said, notes)
+            judged = Judgement(case, known.features, case.label_effects(parts=parts))
+        if self.ask is not None and any(f.cut is None for f in judged.features):
+            judged = replace(judged, features=list(self.ask(case, judged.features)))
+        return _with_a_cut(judged)
 
-
-def _judged(
-    case: Case, judgements: Mapping[Node, Mapping[str, Any]] | None, ask: Ask | None
-) -> Judgement:
-    label, spurious = case.effects()
-    features = circuit_features(label, spurious, case.config.nodes)
-    if judgements is not None:
-        features = by_file(features, judgements)
-    elif ask is not None:
-        features = list(ask(case, features))
-    else:
-        features = by_rule(features, label, spurious)
-    if not cut_nodes(features):
-        raise ValueError(
-            f"none of the {len(features)} features with the largest effect is judged to be cut: "
-            "there is nothing to shift"
+    def other(self, seed: int, first: Judgement) -> FinishedSeed:
+        """The results of another seed than the first."""
+        judged_once = self.judgements is not None or self.ask is not None
+        known = self.done.get(seed)
+        if known is not None and (not judged_once or known.features == first.features):
+            return known
+        case = self.case(seed)
+        # A person judges a circuit by what its features are, not by the draw of texts.
+        return self.finished(
+            replace(first, case=case) if judged_once else _with_a_cut(self._judged(case))
         )
-    return Judgement(case, features, label)
+
+    def finished(self, judged: Judgement) -> FinishedSeed:
+        """The results of a seed: those that are kept of the same features, or every method's."""
+        case = judged.case
+        known = self.done.get(case.seed)
+        if known is not None and known.features == judged.features:
+            return known
+        doing = f"seed {1 + case.seed - self.config.seed} of {self.config.seeds}: methods"
+        said: dict[str, Sequence[Said]] = {}
+        for n, method in enumerate(METHODS):
+            self.report(doing, n, len(METHODS))
+            said |= method(judged)
+        self.report(doing, len(METHODS), len(METHODS))
+        found = FinishedSeed(
+            site=case.site, losses=case.losses, features=judged.features, said=said
+        )
+        return self.done.keep(case.seed, found)
+
+    def case(self, seed: int) -> Case:
+        """A seed's texts, read by the plain model."""
+        return Case.of(
+            self.model,
+            self.suite,
+            self.data(seed),
+            config=self.config,
+            seed=seed,
+            report=self.report,
+        )
+
+    def _judged(self, case: Case, parts: Parts = NOTHING_KEPT) -> Judgement:
+        """By the file, or by the rule; not at all where a person is asked."""
+        label, spurious = case.label_effects(parts=parts), case.spurious_effects()
+        features = circuit_features(label, spurious, case.config.nodes)
+        if self.judgements is not None:
+            features = by_file(features, self.judgements)
+        elif self.ask is None:
+            features = by_rule(features, label, spurious)
+        return Judgement(case, features, label)
+
+
+def _with_a_cut(judged: Judgement) -> Judgement:
+    if cut_nodes(judged.features):
+        return judged
+    raise ValueError(
+        f"none of the {len(judged.features)} features with the largest effect is judged to be cut: "
+        "there is nothing to shift"
+    )

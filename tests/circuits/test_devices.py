@@ -5,6 +5,8 @@ import torch
 
 from circuits.analysis import Analysis
 from circuits.discovery.config import DiscoverConfig
+from circuits.discovery.ranking import rank_nodes
+from circuits.discovery.resume import Parts
 from circuits.discovery.sparse_feature import discover
 from circuits.edits import ablation as edits
 from circuits.edits.ablate import ablate
@@ -72,6 +74,15 @@ def test_every_step_is_the_same_on_another_device(pretend, name):
     here = everything("cpu", config, level)
     for found, expected in zip(there, here, strict=True):
         assert found == expected
+
+
+def test_what_is_kept_of_a_run_goes_on_where_the_model_is(pretend, tmp_path):
+    model, suite = toy_on("pretend"), full_suite(dtype=torch.float32)
+    analysis = Analysis.of(model, suite, toy_prompts(n=4, length=4), CONFIGS["ig"])
+    with pretend.strict_index():
+        rank_nodes(analysis, parts=Parts(tmp_path))
+        kept = discover(analysis, parts=Parts(tmp_path))
+    assert as_json(kept.graph) == as_json(discover(analysis).graph)
 
 
 def test_every_step_is_the_same_over_two_devices(pretend):

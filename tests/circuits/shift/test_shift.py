@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from circuits.cli.app import app
 from circuits.runs.folder import read_run
 from circuits.shift.case import Case, CaseConfig
+from circuits.shift.finished import FinishedSeed
 from circuits.shift.judging import by_rule, circuit_features, read_judgements
 from circuits.shift.methods import Judgement, unedited
 from circuits.shift.pooled import encoded, pooled, pooled_features
@@ -115,7 +116,7 @@ def test_the_circuit_is_of_the_probe_s_logit(case):
     rows = [plain[p.clean] for p in case.analysis.prompts.prompts]
     logits = case.probe.logits(case.means["ambiguous"])[rows]
     torch.testing.assert_close(metric.clean.double(), logits, atol=1e-4, rtol=1e-4)
-    label, spurious = case.effects()
+    label, spurious = case.label_effects(), case.spurious_effects()
     direct = sum(effect for node, effect in label if node.site == "resid_post.2")
     dictionary = case.suite["resid_post.2"]
     bias = float(dictionary.b_dec.double() @ case.probe.direction)
@@ -126,9 +127,11 @@ def test_the_circuit_is_of_the_probe_s_logit(case):
 
 
 def test_a_table_has_the_numbers_of_the_record(case):
-    label, spurious = case.effects()
-    judged = Judgement(case, by_rule(circuit_features(label, spurious, 5), label, spurious), label)
-    found = Shifted(ShiftConfig(seeds=1), [judged], {k: [v] for k, v in unedited(judged).items()})
+    label, spurious = case.label_effects(), case.spurious_effects()
+    features = by_rule(circuit_features(label, spurious, 5), label, spurious)
+    said = unedited(Judgement(case, features, label))
+    seed = FinishedSeed(site=case.site, losses=case.losses, features=features, said=said)
+    found = Shifted(ShiftConfig(seeds=1), case, [seed])
     (row,) = found.table().to_dict("records")
     (method,) = found.record()["methods"].values()
     for number in ("label", "spurious", "worst"):
