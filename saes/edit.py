@@ -70,6 +70,7 @@ def applied(
     at |= {Site.parse(op.node.site) for op in edit.operations if op.node.kind == "error"}
     read = {s for name in names for s in suite.reads_of(name)}
     read |= {s for site in at for name in suite.writing(site) for s in suite.reads_of(name)}
+    read |= {s for op in edit.operations for s, _ in op.norm_below}
     firing = Firing()
     with ExitStack() as stack:
         text = stack.enter_context(follow_positions(model))
@@ -113,6 +114,7 @@ def check(suite: Suite, edit: Edit) -> None:
             _check_mean(suite, operation.node, edit)
         if operation.when is not None:
             _check_condition(suite, operation.node, operation.when)
+        _check_norms(suite, operation)
 
 
 def check_node(suite: Suite, node: Node) -> None:
@@ -156,6 +158,18 @@ def _check_condition(suite: Suite, node: Node, when: Condition) -> None:
         )
 
 
+def _check_norms(suite: Suite, operation: Operation) -> None:
+    node = operation.node
+    written = suite.writes_of(node.site) if node.kind == "feature" else (Site.parse(node.site),)
+    for site, limit in operation.norm_below:
+        if site > max(written):
+            raise ValueError(
+                f"the norm at {site} is known only after {max(written)}, where {node} is"
+            )
+        if not limit > 0:
+            raise ValueError(f"{node} is edited where the norm at {site} is below {limit}: nowhere")
+
+
 class _Run:
     """What the hooks of one block share."""
 
@@ -194,7 +208,7 @@ class _Run:
             }
             found = self._with_error(of_error, site, value, features) if of_error else value
             for name in encoded:
-                move = self._move(dictionaries[name], features[name])
+                move = self._move(dictionaries[name], features[name], site)
                 if move is not None:
                     found = found + dictionaries[name].by_site(move)[site]
             return found if self.redirect is None else value + self.redirect(site, found - value)
@@ -209,8 +223,8 @@ class _Run:
             self._plans[name] = plan_of(name, self.edit.operations, f.width, f.index.device)
         return self._plans[name]
 
-    def _move(self, dictionary: SparseDictionary, f: Features) -> Activation | None:
-        """How much what a dictionary writes changes; None where no operation names it."""
+    def _move(self, dictionary: SparseDictionary, f: Features, site: Site) -> Activation | None:
+        """How much what a dictionary writes to a site changes; None where nothing names it."""
         plan = self._plan(dictionary.name, f)
         if plan is None:
             return None
@@ -225,7 +239,9 @@ class _Run:
             self.firing.saw(plan.name, plan.named, seen, self.text)
         after = before
         for step in plan.steps:
-            where = self._tokens(step.operation).unsqueeze(-1) & step.at(index, self.text.tokens)
+            where = self._tokens(step.operation, site).unsqueeze(-1) & step.at(
+                index, self.text.tokens
+            )
             changed = self._becomes(step.operation, after, self._to(step, plan))
             self.firing.did(step.operation, where, after, changed)
             after = torch.where(where, changed, after)
@@ -271,7 +287,7 @@ class _Run:
         )
         error, at = value - written, self.text.tokens
         for op in operations:
-            where = self._tokens(op)
+            where = self._tokens(op, site)
             if op.node.position is not None:
                 where = where & (at == op.node.position)
             for node in op.besides:
@@ -286,8 +302,8 @@ class _Run:
     def _becomes(self, op: Operation, own: Tensor, to: Tensor | None) -> Tensor:
         return kind_of(op.do).become(own, op.value, to)
 
-    def _tokens(self, op: Operation) -> Bool[Tensor, "rows pos"]:
-        """The tokens of the pass that an operation names, its node's own position aside."""
+    def _tokens(self, op: Operation, site: Site) -> Bool[Tensor, "rows pos"]:
+        """The tokens that an operation names at a site, its node's own position aside."""
         tokens = self.text.tokens
         if tokens is not self._pass:
             self._pass, self._where = tokens, {}
@@ -297,8 +313,11 @@ class _Run:
             self._where[op.positions] = tokens_at(op.positions, tokens, lengths)
         found = self._where[op.positions]
         if op.when is not None:
-            feature, site = int(op.when.node.feature), op.when.node.site
-            value = self._features(site).of(torch.tensor([feature], device=found.device))
-            self.firing.saw(site, (feature,), value, self.text)
+            feature, name = int(op.when.node.feature), op.when.node.site
+            value = self._features(name).of(torch.tensor([feature], device=found.device))
+            self.firing.saw(name, (feature,), value, self.text)
             found = found & (value[..., 0] > op.when.above)
+        for place, limit in op.norm_below:
+            if not site < place:
+                found = found & (self.seen[place].float().norm(dim=-1) <= limit)
         return found

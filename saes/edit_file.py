@@ -8,10 +8,12 @@ a model stands in `saes.edit`.
      "operations": [
       {"node": "mlp_out.3/812@5", "do": "scale", "value": 2.0, "positions": "all",
        "when": {"node": "resid_post.2/7", "above": 0.5}},
+      {"node": "resid_post.4/3", "do": "zero", "norm_below": {"resid_post.4": 812.5}},
       {"node": "mlp_out.4/*", "do": "zero", "except": ["mlp_out.4/17"]}, ...]}
 
 `mlp_out.4/*` is every feature of a dictionary but those excepted, so that all that lies outside a
-circuit is one line a dictionary.
+circuit is one line a dictionary. `norm_below` leaves norm outliers (mostly the first token) as
+they are: tokens at which the tensor of a site is larger than that.
 """
 
 import json
@@ -28,6 +30,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from hooked_qwen.files import write_atomically
 from hooked_qwen.nodes import EVERY, Node
+from hooked_qwen.sites import Site
 from saes.operations import OPERATIONS, kind_of
 from saes.suite import Suite
 
@@ -68,6 +71,9 @@ class Operation:
     when: Condition | None = None
     besides: tuple[Node, ...] = ()
     "left out: of every feature of a dictionary some, of an error some positions"
+    norm_below: tuple[tuple[Site, int | float], ...] = ()
+    "only at tokens whose tensor at each of these sites, of those that have run, has at most this "
+    "norm: norm outliers stay as they are"
 
     def __post_init__(self) -> None:
         if self.node.kind not in ("feature", "error"):
@@ -123,6 +129,8 @@ class Operation:
             found["when"] = {"node": str(self.when.node), "above": self.when.above}
         if self.besides:
             found["except"] = [str(node) for node in self.besides]
+        if self.norm_below:
+            found["norm_below"] = {str(site): limit for site, limit in self.norm_below}
         return found
 
     @classmethod
@@ -138,6 +146,9 @@ class Operation:
             positions=tuple(positions) if isinstance(positions, list) else positions,
             when=when and Condition(node=Node.parse(when["node"]), above=when["above"]),
             besides=tuple(map(Node.parse, record.get("except", ()))),
+            norm_below=tuple(
+                (Site.parse(site), limit) for site, limit in record.get("norm_below", {}).items()
+            ),
         )
 
 

@@ -10,6 +10,7 @@ Axes: `chosen` features that a step looks at: those that are named, the slots of
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -164,7 +165,7 @@ def _go_together(group: Sequence[Operation], op: Operation) -> bool:
     one = group[0]
     if one.node.feature == EVERY:
         return False
-    if (one.do, one.value, one.positions, one.when) != (op.do, op.value, op.positions, op.when):
+    if _how(one) != _how(op):
         return False
     same = [other.node.position for other in group if other.node.feature == op.node.feature]
     if not same:
@@ -172,3 +173,8 @@ def _go_together(group: Sequence[Operation], op: Operation) -> bool:
     apart = op.node.position is not None and None not in same and op.node.position not in same
     # What a mean or a patch is differs from position to position.
     return apart and kind_of(op.do).needs is None
+
+
+def _how(op: Operation) -> tuple[Any, ...]:
+    """What is done, at which tokens, and when."""
+    return op.do, op.value, op.positions, op.when, op.norm_below

@@ -41,7 +41,8 @@ def in_words(edit: Edit) -> list[str]:
     """What the edit does to how many features where, a line for each thing that it does."""
     alike: dict[tuple[str, str, str], list[Operation]] = {}
     for op in edit.operations:
-        where = "each at its own position" if op.node.position is not None else _where(op)
+        own = f"each at its own position{_but_outliers(op)}"
+        where = own if op.node.position is not None else _where(op)
         alike.setdefault((_does(op), where, _when(op)), []).append(op)
     lines = [
         " ".join(part for part in (_subject(ops), does, where, when) if part)
@@ -93,10 +94,14 @@ def _where(op: Operation) -> str:
         found = WHERE[op.positions]
     else:
         found = f"at the positions {', '.join(map(str, op.positions))}"
-    if op.node.position is None:
-        return found
-    here = f"at position {op.node.position}"
-    return here if op.positions == "all" else f"{here}, if {found}"
+    if op.node.position is not None:
+        here = f"at position {op.node.position}"
+        found = here if op.positions == "all" else f"{here}, if {found}"
+    return f"{found}{_but_outliers(op)}"
+
+
+def _but_outliers(op: Operation) -> str:
+    return " but norm outliers" if op.norm_below else ""
 
 
 def _when(op: Operation) -> str:

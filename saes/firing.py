@@ -143,6 +143,7 @@ class Firing:
 
     def _nearest(self, operation: Operation, tokenizer: Any) -> str:
         where, when = _where(operation), operation.when
+        where += " but at norm outliers" if operation.norm_below else ""
         if when is not None and self._peak(when.node)[0] <= when.above:
             node = when.node
             return (

@@ -112,18 +112,18 @@ def fixed_baseline(
         at = dict.fromkeys(keys, torch.ones(1, dtype=torch.bool, device=like.device))
         errors = {site: like.new_zeros(1, 1, 1) for site in suite.writes}
     spared = {
-        key: Spared(at[key], None if outlier is None else outlier[key], _limits(suite, key, limits))
+        key: Spared(
+            at[key],
+            None if outlier is None else outlier[key],
+            None if limits is None else limits_at(suite, key, limits),
+        )
         for key in keys
     }
     return Baseline(features, errors, spared)
 
 
-def _limits(
-    suite: Suite, key: str, limits: Mapping[Site, float] | None
-) -> Mapping[Site, float] | None:
+def limits_at(suite: Suite, key: str, limits: Mapping[Site, float]) -> Mapping[Site, float]:
     """The limits at a site, and at those that its dictionaries read."""
-    if limits is None:
-        return None
     site = suite.writes_of(key)[0] if key in suite else Site.parse(key)
     read = {s for name in suite.writing(site) for s in suite.reads_of(name)}
     return {s: limits[s] for s in {site, *read}}

@@ -122,7 +122,8 @@ def _foldable(suite: Suite, op: Operation) -> Site:
     node = op.node
     if node.kind == "error" or node.feature == EVERY:
         raise CannotFold(f"{node} is no single feature")
-    if op.when is not None or op.positions != "all" or node.position is not None:
+    placed = op.positions != "all" or node.position is not None or bool(op.norm_below)
+    if op.when is not None or placed:
         raise CannotFold(f"{op.do} of {node} is done at some tokens only")
     reads, writes = suite.reads_of(node.site), suite.writes_of(node.site)
     if len(writes) != 1:

@@ -89,6 +89,16 @@ def where(op):
     limits = {"all": at >= 0, "prompt": at < prompt, "generated": at >= prompt}
     return found & limits.get(asked, at >= prompt - 1)
 '''
+NORMS = '''
+
+def usual(op, args, x):
+    """The tokens that are no norm outliers, at what a module reads and gives."""
+    found = torch.ones_like(x[..., 0], dtype=torch.bool)
+    for site, limit in op.get("norm_below", {}).items():
+        tensor = args[0] if site.startswith("mlp_in") else x
+        found = found & (tensor.float().norm(dim=-1) <= limit)
+    return found
+'''
 ENCODERS = {
     "topk": """        value, index = pre.topk({k})
         return torch.zeros_like(pre).scatter(-1, index, value{relu})
@@ -110,17 +120,25 @@ def loader_text(suite: Suite, edit: Edit) -> str:
     for op in edit.operations:
         if op.needs == "patch":
             raise CannotWrite(f"{op.node} goes to the patch's value, which no other text has")
+        for site, _ in op.norm_below:
+            own = Site.parse(op.node.site)
+            if site != own and (site, own.kind) != (Site("mlp_in", own.layer), "mlp_out"):
+                raise CannotWrite(
+                    f"{op.node} is edited by the norm at {site}: the loader knows that of what its "
+                    "own module reads and gives"
+                )
     placed = any(op.positions != "all" or op.node.position is not None for op in edit.operations)
     placed = placed or any(n.position is not None for op in edit.operations for n in op.besides)
     means = any(op.needs == "mean" for op in edit.operations)
     conditions = any(op.when for op in edit.operations)
+    norms = any(op.norm_below for op in edit.operations)
     used = dict.fromkeys(op.do for op in edit.operations)
     words = "\n".join(f"    {line}" for line in in_words(edit)[:-1])
     parts = [HEAD.format(words=words, note=CACHE if placed else "")]
     parts += [ON] * conditions + [NOW] * placed
     lines = "\n".join(f'    "{do}": lambda f, op: {BECOMES[do]},' for do in used)
     parts += [f"BECOMES = {{\n{lines}\n}}\n"]
-    parts += [MEAN] * means + [FOLLOW + WHERE] * placed
+    parts += [MEAN] * means + [FOLLOW + WHERE] * placed + [NORMS] * norms
     parts += [_load(suite, names, placed), _edit_function(suite, edit, names, placed)]
     return "".join(parts)
 
@@ -234,9 +252,12 @@ def _kind(dictionary: SparseDictionary) -> str:
 
 def _masked(edit: Edit, placed: bool, own: str) -> list[str]:
     """Lines that make `at`, the tokens of an operation; none where that is every one."""
-    lines = []
+    lines, norms = [], any(op.norm_below for op in edit.operations)
     if placed:
         lines.append(f"            at = where(op){own}")
+        lines += [f"            at = at & usual(op, args, x){own}"] * norms
+    elif norms:
+        lines.append(f"            at = usual(op, args, x){own}")
     elif any(op.when for op in edit.operations):
         lines.append(f"            at = torch.ones_like(f[..., 0], dtype=torch.bool){own}")
     if any(op.when for op in edit.operations):

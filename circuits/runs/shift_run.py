@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from circuits.ablation.faithfulness import limits_at
 from circuits.discovery.resume import Parts, close_parts, open_parts
 from circuits.discovery.sparse_feature import discover
 from circuits.features.card import Cards, make_cards, prompt_texts
@@ -24,6 +25,7 @@ from circuits.runs.commands import identified, label_features
 from circuits.runs.folder import Stopwatch, write_run
 from circuits.runs.inputs import Inputs
 from circuits.runs.overwrite import MADE_FROM, check_record, check_run
+from circuits.shift.case import Case
 from circuits.shift.finished import SEEDS
 from circuits.shift.judging import cut_nodes, read_judgements, save_judgements
 from circuits.shift.shift import Ask, ShiftConfig, Shifted, shift
@@ -32,6 +34,7 @@ from circuits.suites import load_model
 from hooked_qwen.bundled import language
 from hooked_qwen.files import content_hash, write_atomically
 from hooked_qwen.load import BUNDLED, local_folder
+from hooked_qwen.nodes import Node
 from hooked_qwen.notices import counted, notify
 from hooked_qwen.placement import ANYWHERE, Placement, placement_of
 from hooked_qwen.progress import Report, silent
@@ -168,19 +171,28 @@ def _write_circuit(
     return cards | make_cards(analysis.model, analysis.suite, others, texts_here)
 
 
+def cut_edit(case: Case, cut: Sequence[Node]) -> Edit:
+    """What `case.ablated` does, for any text: norm outliers are told by their norms."""
+    suite, limits = case.suite, case.analysis.norm_limits
+
+    def zeroed(node: Node) -> Operation:
+        by_site = [limits_at(suite, str(site), limits) for site in suite.writes_of(node.site)]
+        norms = {site: limit for each in by_site for site, limit in each.items()}
+        return Operation(node=node, do="zero", norm_below=tuple(sorted(norms.items())))
+
+    return Edit(
+        operations=tuple(map(zeroed, cut)), suite=suite_hash(suite), suite_name=suite_told(suite)
+    )
+
+
 def _write(
     found: Shifted, out: Path, source: Mapping[str, Any], cards: Cards, watch: Stopwatch
 ) -> dict[str, Any]:
     """Record, judgements, edit and page."""
-    features, suite = found.seeds[0].features, found.first.suite
+    features = found.seeds[0].features
     record = found.record() | {MADE_FROM: dict(source), **watch.reading()}
     save_judgements(features, out / JUDGED)
-    edit = Edit(
-        operations=tuple(Operation(node=node, do="zero") for node in cut_nodes(features)),
-        suite=suite_hash(suite),
-        suite_name=suite_told(suite),
-    )
-    edit.save(out / "edit.json")
+    cut_edit(found.first, cut_nodes(features)).save(out / "edit.json")
     write_json(record, out / RECORD)
     text = shift_page(record, cards)
     write_atomically(out / PAGE, lambda partial_: partial_.write_text(text, encoding="utf-8"))

@@ -14,6 +14,7 @@ from tests.conftest import toy_hf, toy_suite
 TOKENS = torch.tensor([[5, 9, 11, 2, 30], [4, 8, 15, 16, 23]])
 STEPS = 12
 SITE = "resid_post.1"
+NORMS = ((Site("mlp_out", 0), 9.5), (Site("resid_post", 1), 12))
 
 
 @pytest.fixture(scope="module")
@@ -232,6 +233,7 @@ def test_a_file_holds_all_of_an_edit(tmp_path):
                 value=(0.0, 1.5),
                 when=Condition(node=Node("mlp_out.0", 3), above=0.5),
             ),
+            Operation(node=Node(SITE, 8), do="scale", value=0.5, norm_below=NORMS),
         ),
         means={Node(SITE, "error"): torch.tensor([0.25, -1.0]), Node(SITE, 7): 0.5},
         suite="0123",
@@ -242,8 +244,10 @@ def test_a_file_holds_all_of_an_edit(tmp_path):
     assert record["operations"][0] == {
         "node": "mlp_out.0/3@5", "do": "scale", "value": 2.0, "positions": "generated",
     }  # fmt: skip
+    assert record["operations"][3]["norm_below"] == {"mlp_out.0": 9.5, SITE: 12}
     again = Edit.load(tmp_path / "edit.json")
     assert again.operations == edit.operations
+    assert again.operations[3].inverse().norm_below == NORMS
     assert again.suite == "0123"
     assert torch.equal(again.means[Node(SITE, "error")], edit.means[Node(SITE, "error")])
     assert again.means[Node(SITE, 7)] == 0.5
@@ -285,6 +289,14 @@ def test_what_cannot_be_done_is_refused(operation, message):
         (Edit(operations=(Operation(node=Node("mlp_out.0", 1), do="zero",
                                     when=Condition(node=Node(SITE, 1), above=0.0)),)),
          ValueError, "is known only after mlp_out.0"),
+        (Edit(operations=(Operation(node=Node("mlp_out.0", 1), do="zero", norm_below=NORMS),)),
+         ValueError, "the norm at resid_post.1 is known only after mlp_out.0"),
+        (Edit(operations=(Operation(node=Node(SITE, 1), do="zero",
+                                    norm_below=((NORMS[0][0], 0),)),)),
+         ValueError, "the norm at mlp_out.0 is below 0: nowhere"),
+        (Edit(operations=(Operation(node=Node(SITE, 1), do="set", value=4.0,
+                                    norm_below=((NORMS[0][0], 1e-9),)),)),
+         RuntimeError, "to set but at norm outliers, was"),
         (Edit(operations=(Operation(node=Node(SITE, 1, 9), do="zero"),)), RuntimeError,
          "was never done"),
         (Edit(operations=(Operation(node=Node(SITE, 1), do="zero", positions="generated"),)),

@@ -1,10 +1,14 @@
 """Every operation against hooks on Hugging Face's own model, written out here: logits, and text."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from hooked_qwen.hooks import capture
 from hooked_qwen.load import hook
 from hooked_qwen.nodes import Node
+from hooked_qwen.sites import Site
 from saes.edit import Condition, Edit, Operation, applied
 from saes.operations import OPERATIONS
 from tests.conftest import toy, toy_hf, toy_suite
@@ -120,6 +124,29 @@ def test_a_condition_at_some_tokens(case, positions):
     expected = texts(plain, with_hook=lambda: Plain(suite[SITE], change, positions))
     torch.testing.assert_close(logits, expected[0], atol=1e-5, rtol=0)
     assert torch.equal(text, expected[1])
+
+
+def test_norm_outliers_stay_as_they_are(case):
+    """In the prompt and in what is generated, of one operation and not of the other."""
+    limit = 21.5
+    model, *_ = case
+    with capture(model, {Site.parse(SITE)}) as seen, torch.no_grad():
+        model.original_model(TOKENS)
+    above = seen[Site.parse(SITE)].norm(dim=-1) > limit
+    assert above.any()
+    assert not above.all()
+
+    def change(d, x):
+        f = encoded(d, x)
+        small = x.norm(dim=-1, keepdim=True) <= limit
+        move = (4.0 - f[..., FEATURE])[..., None] * d.W_dec[FEATURE]
+        return x + small * move + (4.0 - f[..., OTHER])[..., None] * d.W_dec[OTHER]
+
+    one, other = (Operation(node=Node(SITE, i), do="set", value=4.0) for i in (FEATURE, OTHER))
+    spared = replace(one, norm_below=((Site.parse(SITE), limit),))
+    compared(case, Edit(operations=(spared, other)), change, "all")
+    with pytest.raises(AssertionError):
+        compared(case, Edit(operations=(one, other)), change, "all")
 
 
 @pytest.mark.parametrize("do", [name for name, kind in OPERATIONS.items() if kind.of_errors])

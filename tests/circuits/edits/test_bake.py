@@ -128,6 +128,10 @@ def test_a_feature_that_was_on_is_folded_only_where_that_is_asked_for(tmp_path):
     assert not (tmp_path / "off").exists()
 
 
+def norms(site, limit):
+    return ((Site.parse(site), limit),)
+
+
 WHEN = Condition(node=Node("attn_out.1", 18), above=12.0)
 LOADED = {
     "zero, set": [("resid_post.1/5", "zero", {}), ("resid_post.1/13", "set", {"value": 9.0})],
@@ -147,6 +151,14 @@ LOADED = {
     "a condition": [("resid_post.1/5", "set", {"value": 30.0, "when": WHEN})],
     "every feature but some": [
         ("resid_post.1/*", "scale", {"value": 0.5, "besides": (Node("resid_post.1", 5),)}),
+    ],
+    "norm outliers stay": [
+        ("resid_post.1/5", "set",
+         {"value": 9.0, "norm_below": norms("resid_post.1", 20.5), "when": WHEN}),
+        ("mlp_out.2/4", "set",
+         {"value": 20.0, "norm_below": norms("mlp_in.2", 9.0) + norms("mlp_out.2", 8.0)}),
+        ("attn_out.1/3", "scale",
+         {"value": -2.0, "positions": "last", "norm_below": norms("attn_out.1", 9.5)}),
     ],
     "a transcoder": [("mlp_out.2/4", "set", {"value": 20.0}), ("resid_post.1/5", "zero", {})],
 }  # fmt: skip
@@ -188,6 +200,9 @@ def test_what_cannot_be_baked_is_refused_and_nothing_is_left(tmp_path):
     node = Node("resid_post.1", 5)
     with pytest.raises(ValueError, match="goes to the patch's value"):
         bake(pair, edit_of(Operation(node=node, do="patch")), tmp_path / "baked", PROMPTS)
+    elsewhere = Operation(node=node, do="zero", norm_below=norms("resid_post.0", 9.0))
+    with pytest.raises(ValueError, match=r"cannot be baked: .* by the norm at resid_post.0"):
+        bake(pair, edit_of(elsewhere), tmp_path / "baked", PROMPTS)
     silent = edit_of(Operation(node=node, do="scale", value=1.0))
     with pytest.raises(RuntimeError, match="changes nothing on the prompts"):
         bake(pair, silent, tmp_path / "baked", PROMPTS)

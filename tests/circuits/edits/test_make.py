@@ -187,6 +187,9 @@ def test_what_it_does_in_words():
             Operation(node=Node("mlp_out.1", 7, 3), do="zero"),
             Operation(node=Node("mlp_out.0", "*"), do="mean", besides=(Node("mlp_out.0", 3),)),
             Operation(node=Node("mlp_out.0", "error"), do="scale", value=2.0, positions=(0, 3)),
+            Operation(
+                node=Node("mlp_out.0", 4), do="zero", norm_below=((Site("mlp_out", 0), 812.5),)
+            ),
         ),
         means={Node("mlp_out.0", "*"): torch.zeros(20)},
     )
@@ -194,6 +197,7 @@ def test_what_it_does_in_words():
         "2 features of mlp_out.1, resid_post.2: set to 0 each at its own position",
         "every feature of mlp_out.0 but 1 feature: set to the mean at every token",
         "1 error term of mlp_out.0: multiplied by 2 at the positions 0, 3",
+        "1 feature of mlp_out.0: set to 0 at every token but norm outliers",
         "of any suite: it names none",
     ]
     assert [row.node for row in rows(edit)][2] == "mlp_out.0/* but 1 of them"

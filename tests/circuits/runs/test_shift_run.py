@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 
 import pytest
+import torch
 
 from circuits.analysis import Analysis
 from circuits.attribution.estimators import ESTIMATORS
@@ -15,7 +16,7 @@ from circuits.graph import as_json
 from circuits.runs import commands
 from circuits.runs import shift_run as shift_runs
 from circuits.runs.folder import read_run
-from circuits.runs.shift_run import shift_run
+from circuits.runs.shift_run import cut_edit, shift_run
 from circuits.shift import methods
 from circuits.shift import shift as shifting
 from circuits.shift.case import Case
@@ -144,6 +145,25 @@ def test_the_circuit_is_what_discovery_finds(whole, model):
             del node["label"]
     assert as_json(own)["edges"] == as_json(found)["edges"]
     assert as_json(own)["nodes"] == as_json(found)["nodes"]
+
+
+def test_the_saved_cut_is_the_measured_one(model):
+    """Norm outliers included: here every token of more than the median norm is said to be one."""
+    data = shift_data("biographies", n=TEXTS, seed=0)
+    case = Case.of(model, load_suite("bundled"), data, config=CONFIG, seed=0)
+    ranked = case.label_effects().features()[:60]
+    # Every dictionary's strongest: SAEs of the stream, of attention and of MLPs.
+    cut = list({node.site: node for node, _ in ranked}.values())
+    assert len(cut) > 3
+    read = {}
+    for factor in (1, 0.1):
+        lower = {site: factor * limit for site, limit in case.analysis.norm_limits.items()}
+        vars(case.analysis)["norm_limits"] = lower
+        expected = case.read("balanced", case.ablated(cut))
+        edit = cut_edit(case, cut)
+        read[factor] = case.read("balanced", edit.applied(case.analysis))
+        torch.testing.assert_close(read[factor], expected, atol=1e-5, rtol=0)
+    assert not torch.allclose(read[1], read[0.1], atol=1e-3)
 
 
 class Person:
