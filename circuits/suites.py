@@ -1,6 +1,6 @@
 """What each verb for dictionaries does, as one function: opened, done, written."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
@@ -22,12 +22,19 @@ from hooked_qwen.precision import model_precision
 from hooked_qwen.progress import Report, silent
 from hooked_qwen.texts import Texts
 from hooked_qwen.threads import fit_threads
-from saes.dictionary import SparseDictionary, fitted
-from saes.evaluation.baselines import judge
+from saes.evaluation.baselines import Judged, judge
 from saes.evaluation.metrics import evaluate_jointly, held_out_blocks
 from saes.evaluation.probing import probe, read_labelled
 from saes.examples.store import Store, StoreConfig, build_store
-from saes.suite import MlpChoice, find, hash_of, load_suite, notify_of_another_model
+from saes.formats.shapes import shape_of
+from saes.suite import (
+    MlpChoice,
+    OnDemand,
+    each,
+    hash_of,
+    load_all,
+    load_suite,
+)
 
 
 def load_model(
@@ -77,40 +84,69 @@ def evaluate_suite(
     well single features tell the labels (`saes.evaluation.probing`). `seed` draws the untrained
     dictionaries, and the texts that a probe is fitted on.
     """
-    suite = load_suite(dictionaries, mlp=mlp, memory=placement.memory)
-    found = find(dictionaries)
-    opened = [found.load(entry) for entry in found.entries]
+    chosen, every = load_suite(dictionaries, mlp=mlp), load_all(dictionaries, placement.memory)
     loaded = load_model(model, report, placement)
-    notify_of_another_model(loaded, found, found.entries)
+    every.suite.notify_of_another_model(loaded)
+    every = every.fitting(loaded)
     fitted = max(tokens, 10 * loaded.cfg.d_model)
     blocks = held_out_blocks(texts(), loaded, tokens=tokens)
     more = held_out_blocks(texts(), loaded, tokens=tokens + fitted)
-    judged = judge(
-        loaded,
-        opened,
-        blocks,
-        fitted_on=more[len(blocks) :],
-        seed=seed,
-        report=lambda done, total: report("evaluating", done, total),
-    )
+    judged: list[Judged] = []
+    for some in _that_fit(every, loaded, placement.memory):
+        done = len(judged)
+        judged += judge(
+            loaded,
+            list(some),
+            blocks,
+            fitted_on=more[len(blocks) :],
+            seed=seed + done,
+            report=_of_several(report, "evaluating", done, len(some), len(every)),
+        )
     joint = evaluate_jointly(
         loaded,
-        list(suite.values()),
+        every.of(chosen.files.values()),
         blocks,
         report=lambda done, total: report("all at once", done, total),
     )
     record: dict[str, Any] = {
         "dictionaries": {
-            d.spec.name: asdict(j.quality)
-            | {"controls": {name: asdict(c) for name, c in j.controls.items()}}
-            for d, j in zip(opened, judged, strict=True)
+            name: asdict(j.quality)
+            | {"controls": {control: asdict(c) for control, c in j.controls.items()}}
+            for name, j in zip(every.names, judged, strict=True)
         },
         "joint": asdict(joint),
     }
     if labelled is not None:
         data = read_labelled(labelled)
-        record["probes"] = {d.spec.name: asdict(probe(loaded, d, data, seed=seed)) for d in opened}
+        record["probes"] = {
+            name: asdict(probe(loaded, every.suite[name], data, seed=seed)) for name in every.names
+        }
     return record
+
+
+def _that_fit(
+    dictionaries: OnDemand, model: TransformerBridge, memory: float | None
+) -> Iterator[OnDemand]:
+    """The dictionaries in lots, each with an untrained one beside it; all together where no limit
+    is set."""
+    lot, taken = 0, 0.0
+    sizes = [
+        2 * shape_of(dictionaries.suite.files[name], model.cfg.d_model).bytes
+        for name in dictionaries.names
+    ]
+    for i, size in enumerate(sizes):
+        if memory is not None and i > lot and taken + size > memory * 1e9:
+            yield dictionaries[lot:i]
+            lot, taken = i, 0.0
+        taken += size
+    yield dictionaries[lot:]
+
+
+def _of_several(
+    report: Report, doing: str, before: int, now: int, all_: int
+) -> Callable[[int, int], None]:
+    """Tells of `now` of `all_` things after the `before` that are done, as of one work."""
+    return lambda done, total: report(doing, before * total + now * done, all_ * total)
 
 
 def feature(
@@ -133,12 +169,11 @@ def feature(
     """
     paths = [out / f"{which.replace('/', '-')}.{suffix}" for suffix in ("json", "html")]
     check_record(paths[0], made_from or {}, force=force)
-    found = find(dictionaries)
-    opened = [found.load(entry) for entry in found.entries]
+    opened = load_all(dictionaries, placement.memory)
     find_feature(which, opened)
     loaded = load_model(model, report, placement)
-    notify_of_another_model(loaded, found, found.entries)
-    opened = [fitted(dictionary, loaded) for dictionary in opened]
+    opened.suite.notify_of_another_model(loaded)
+    opened = opened.fitting(loaded)
     store = _store(loaded, opened, texts, out, StoreConfig(tokens=tokens, seed=seed), report)
     card = feature_card(loaded, opened, store, which)
     write_json(card | {MADE_FROM: dict(made_from or {})}, paths[0])
@@ -170,7 +205,7 @@ def suite_overview(
     suite = load_suite(dictionaries, mlp=mlp, memory=placement.memory)
     loaded = load_model(model, report, placement)
     suite.notify_of_another_model(loaded)
-    opened = list(suite.fitting(loaded).values())
+    opened = OnDemand(suite.fitting(loaded))
     store = _store(loaded, opened, texts, out, StoreConfig(tokens=tokens, seed=seed), report)
     record = suite_record(loaded, opened, store, suite.metrics(), report=report)
     page = signed(suite_page(record, title=f"Features of {loaded.cfg.model_name}"), source)
@@ -180,14 +215,14 @@ def suite_overview(
 
 def _store(
     model: TransformerBridge,
-    dictionaries: Sequence[SparseDictionary],
+    dictionaries: OnDemand,
     texts: Texts,
     out: Path,
     config: StoreConfig,
     report: Report,
 ) -> Store:
     """Examples of every feature, in a folder named for what decides which they are."""
-    names = " ".join(sorted(d.spec.name for d in dictionaries))
+    names = " ".join(sorted(each(dictionaries, lambda d: d.spec.name)))
     what = f"{identity(model)} {names} {config.tokens}"
     if (precision := name_of(model_precision(model))) != "float32":
         what += f" {precision}"

@@ -1,12 +1,12 @@
 """A suite: the dictionaries that a graph is made of, by name."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from hashlib import sha256
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -17,7 +17,7 @@ from hooked_qwen.identity import identity
 from hooked_qwen.load import BUNDLED
 from hooked_qwen.notices import notify
 from hooked_qwen.sites import Site
-from saes.dictionary import SparseDictionary, fitted, side_by_side
+from saes.dictionary import DictionarySpec, SparseDictionary, fitted, side_by_side
 from saes.features import Features
 from saes.formats import ours
 from saes.formats.hub import hub_place, is_hub_name
@@ -26,11 +26,13 @@ from saes.formats.shapes import shape_of
 from saes.formats.table import Found, recognise
 
 MlpChoice = Literal["sae", "transcoder"]
+T = TypeVar("T")
 if TYPE_CHECKING:
     Dictionaries = Mapping[str, SparseDictionary]
+    InTurn = Sequence[SparseDictionary]
 else:
-    # A checker of types at run time looks into what says what it maps to, and so would read it.
-    Dictionaries = Mapping
+    # A checker of types at run time looks into what says what it holds, and so would read it.
+    Dictionaries, InTurn = Mapping, Sequence
 
 
 class Suite(Dictionaries):
@@ -45,12 +47,12 @@ class Suite(Dictionaries):
     def __init__(
         self,
         dictionaries: Mapping[Any, SparseDictionary],
-        entries: Mapping[Site, Entry],
+        entries: Mapping[Any, Entry],
         found: Found | None = None,
         memory: float | None = None,
     ) -> None:
         self._dictionaries = {d.name: d for d in dictionaries.values()}
-        self._entries = {str(site): entry for site, entry in sorted(entries.items())}
+        self._entries = {str(key): entry for key, entry in sorted(entries.items())}
         self._found = found
         self._memory = memory
         self._model: TransformerBridge | None = None
@@ -259,6 +261,49 @@ class Suite(Dictionaries):
         return (entry.target,) if entry else self._dictionaries[name].writes
 
 
+class OnDemand(InTurn):
+    """A suite's dictionaries in an order, each read when it is asked for.
+
+    Whoever goes through them holds one, and the suite what fits into its memory.
+    """
+
+    def __init__(self, suite: Suite, names: Sequence[str] | None = None) -> None:
+        self.suite = suite
+        self.names = list(suite) if names is None else list(names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, at: Any) -> Any:
+        if isinstance(at, slice):
+            return OnDemand(self.suite, self.names[at])
+        return self.suite[self.names[at]]
+
+    def fitting(self, model: TransformerBridge) -> "OnDemand":
+        """The same as the model needs them."""
+        return OnDemand(self.suite.fitting(model), self.names)
+
+    def of(self, entries: Iterable[Entry]) -> "OnDemand":
+        """Those in some files, in the order of these."""
+        by_files = {self.suite.files[name].files: name for name in self.names}
+        return OnDemand(self.suite, [by_files[entry.files] for entry in entries])
+
+
+def each(dictionaries: InTurn, say: Callable[[SparseDictionary], T]) -> list[T]:
+    """What `say` says of each of the dictionaries.
+
+    A loop over those that are read on demand would hold one while the next is read.
+    """
+    return [say(dictionaries[i]) for i in range(len(dictionaries))]
+
+
+def fitting(dictionaries: InTurn, model: TransformerBridge) -> InTurn:
+    """The dictionaries as the model needs them; those that are read on demand stay so."""
+    if isinstance(dictionaries, OnDemand):
+        return dictionaries.fitting(model)
+    return [fitted(dictionary, model) for dictionary in dictionaries]
+
+
 def _bytes(dictionary: SparseDictionary) -> int:
     return sum(buffer.numel() * buffer.element_size() for buffer in dictionary.buffers())
 
@@ -329,6 +374,26 @@ def _place(source: str | Path) -> Place:
     if not is_here and is_hub_name(text):
         return hub_place(text)
     return local_place(folder_of(source))
+
+
+def load_all(source: str | Path, memory: float | None = None) -> OnDemand:
+    """Every dictionary at `source`, of a site both where there are two, in the order of its files.
+
+    Weights are read when they are asked for, and kept up to `memory` GB.
+
+    Raises `ValueError` where two would have one name, such as two widths for one site.
+    """
+    found = find(source)
+    entries: dict[str, Entry] = {}
+    for entry in found.entries:
+        spec = DictionarySpec(source=entry.source, target=entry.target, architecture="relu")
+        if spec.name in entries:
+            raise ValueError(
+                f"{found.place.label} has several dictionaries of {spec.name}: "
+                f"name the folder of one of them, such as {entries[spec.name].name}, {entry.name}"
+            )
+        entries[spec.name] = entry
+    return OnDemand(Suite({}, entries, found, memory), list(entries))
 
 
 def load_suite(source: str | Path, *, mlp: MlpChoice = "sae", memory: float | None = None) -> Suite:

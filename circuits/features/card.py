@@ -20,7 +20,7 @@ from hooked_qwen.tokens import Batch, token_strings
 from hooked_qwen.transfer import to_host
 from saes.dictionary import SparseDictionary
 from saes.examples.collect import Example, Examples, find_examples
-from saes.suite import Suite
+from saes.suite import OnDemand, Suite
 
 Cards = dict[str, dict[str, Any]]
 TOKENS = 8
@@ -61,11 +61,11 @@ def make_cards(
     for node in nodes:
         if node.kind == "feature":
             by_name.setdefault(node.site, set()).add(int(node.feature))
-    wanted = [(suite[name], sorted(features)) for name, features in by_name.items()]
-    found = find_examples(model, wanted, texts, top=EXAMPLES)
+    wanted = [sorted(features) for features in by_name.values()]
+    found = find_examples(model, OnDemand(suite, list(by_name)), wanted, texts, top=EXAMPLES)
     cards: Cards = {}
-    for site, (dictionary, features), examples in zip(by_name, wanted, found, strict=True):
-        tokens = logit_tokens(model, dictionary, features)
+    for site, features, examples in zip(by_name, wanted, found, strict=True):
+        tokens = logit_tokens(model, suite[site], features)
         for i, feature in enumerate(features):
             said = tokens.fields(i, model.tokenizer)
             cards[f"{site}/{feature}"] = said | example_fields(examples, i, model.tokenizer)

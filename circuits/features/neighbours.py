@@ -22,8 +22,9 @@ from transformer_lens.model_bridge import TransformerBridge
 from circuits.features.card import as_record, example_fields, logit_tokens, name
 from circuits.graph import rounded
 from hooked_qwen.transfer import to_host
-from saes.dictionary import SparseDictionary
+from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.examples.store import Store
+from saes.suite import InTurn, each
 
 SCHEMA = "feature-card/1"
 NEAREST = 5
@@ -38,32 +39,31 @@ class Nearest:
     cosine: Float[Tensor, "rows nearest"]
 
 
-def find_feature(
-    text: str, dictionaries: Sequence[SparseDictionary]
-) -> tuple[SparseDictionary, int]:
-    """The dictionary and index that `text` names, such as 'mlp_out.3/812'.
+def find_feature(text: str, dictionaries: InTurn) -> tuple[int, int]:
+    """Which of the dictionaries and which index `text` names, such as 'mlp_out.3/812'.
 
     A dictionary goes by its own name, or by its target site where only one writes there.
 
     Raises `ValueError` listing the dictionaries, or saying how many features there are.
     """
     called, _, index = text.partition("/")
-    found = [d for d in dictionaries if d.spec.name == called]
-    found = found or [d for d in dictionaries if str(d.target) == called]
+    specs = each(dictionaries, lambda d: d.spec)
+    found = [i for i, spec in enumerate(specs) if spec.name == called]
+    found = found or [i for i, spec in enumerate(specs) if str(spec.target) == called]
     if len(found) != 1 or not index.isdecimal():
-        names = ", ".join(d.spec.name for d in dictionaries)
+        names = ", ".join(spec.name for spec in specs)
         raise ValueError(
             f"no feature is called {text!r}: write DICTIONARY/INDEX, such as 'mlp_out.3/812', "
             f"where DICTIONARY is one of {names}"
         )
-    if int(index) >= found[0].n_features:
-        raise ValueError(f"{called} has features 0 to {found[0].n_features - 1}, not {index}")
+    if int(index) >= (n := dictionaries[found[0]].n_features):
+        raise ValueError(f"{called} has features 0 to {n - 1}, not {index}")
     return found[0], int(index)
 
 
 def feature_card(
     model: TransformerBridge,
-    dictionaries: Sequence[SparseDictionary],
+    dictionaries: InTurn,
     store: Store,
     feature: str,
 ) -> dict[str, Any]:
@@ -71,7 +71,21 @@ def feature_card(
 
     Raises `ValueError` when there is no such feature, or `store` is of other dictionaries.
     """
-    dictionary, index = find_feature(feature, dictionaries)
+    place, index = find_feature(feature, dictionaries)
+    card = _own_card(model, dictionaries[place], store, index)
+    written = dictionaries[place].W_dec[[index]]
+    card["nearest"]["layers"] = [
+        match
+        for other in siblings(place, each(dictionaries, lambda d: d.spec))
+        for match in _match(model, dictionaries[other], written, store)
+    ]
+    return card
+
+
+def _own_card(
+    model: TransformerBridge, dictionary: SparseDictionary, store: Store, index: int
+) -> dict[str, Any]:
+    """What is known of a feature without other dictionaries."""
     spec = dictionary.spec
     return {
         "schema": SCHEMA,
@@ -87,13 +101,14 @@ def feature_card(
         "nearest": {
             "decoder": _named(model, dictionary, by_decoder(dictionary, [index]), store),
             "encoder": _named(model, dictionary, by_encoder(dictionary, [index]), store),
-            "layers": [
-                match
-                for other in siblings(dictionary, dictionaries)
-                for match in _named(model, other, across(dictionary, [index], other), store)
-            ],
         },
     }
+
+
+def _match(
+    model: TransformerBridge, other: SparseDictionary, written: Tensor, store: Store
+) -> list[dict[str, Any]]:
+    return _named(model, other, across(written, other), store)
 
 
 def by_decoder(dictionary: SparseDictionary, features: Sequence[int]) -> Nearest:
@@ -106,23 +121,21 @@ def by_encoder(dictionary: SparseDictionary, features: Sequence[int]) -> Nearest
     return _nearest(dictionary.W_enc, torch.tensor(list(features)), dictionary.W_enc, NEAREST)
 
 
-def across(
-    dictionary: SparseDictionary, features: Sequence[int], other: SparseDictionary
-) -> Nearest:
-    """The feature of another layer's dictionary that writes most nearly the same direction."""
-    return _nearest(dictionary.W_dec, torch.tensor(list(features)), other.W_dec, 1)
+def across(written: Float[Tensor, "rows d"], other: SparseDictionary) -> Nearest:
+    """The features of another layer's dictionary that write most nearly the same directions."""
+    return _nearest(written, torch.arange(len(written)), other.W_dec, 1)
 
 
-def siblings(
-    dictionary: SparseDictionary, dictionaries: Sequence[SparseDictionary]
-) -> list[SparseDictionary]:
-    """Dictionaries of the same kinds of site in other layers, in the order of the layers."""
+def siblings(place: int, specs: Sequence[DictionarySpec]) -> list[int]:
+    """Which dictionaries are of the same kinds of site in other layers, in the order of these."""
 
-    def kinds(d: SparseDictionary) -> tuple[str, str]:
-        return d.source.kind, d.target.kind
+    def kinds(spec: DictionarySpec) -> tuple[str, str]:
+        return spec.source.kind, spec.target.kind
 
-    same = [d for d in dictionaries if kinds(d) == kinds(dictionary)]
-    return sorted((d for d in same if d.target != dictionary.target), key=lambda d: d.target)
+    own = specs[place]
+    same = [i for i, spec in enumerate(specs) if kinds(spec) == kinds(own)]
+    others = (i for i in same if specs[i].target != own.target)
+    return sorted(others, key=lambda i: specs[i].target)
 
 
 def _nearest(

@@ -25,9 +25,10 @@ from circuits.features.card import LogitTokens, logit_tokens, name
 from circuits.features.neighbours import NEAREST, Nearest, across, by_decoder, by_encoder, siblings
 from hooked_qwen.progress import Report, silent
 from hooked_qwen.tokens import token_strings
-from saes.dictionary import SparseDictionary
+from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.examples.collect import EMPTY, STEPS, WINDOW, Examples
 from saes.examples.store import Store
+from saes.suite import InTurn, each
 
 SCHEMA = "feature-suite/1"
 MAX_FEATURES = 50_000
@@ -37,7 +38,7 @@ SCORE_RANGE = 32_767
 
 def suite_record(
     model: TransformerBridge,
-    dictionaries: Sequence[SparseDictionary],
+    dictionaries: InTurn,
     store: Store,
     quality: Mapping[str, Mapping[str, Any]],
     *,
@@ -47,17 +48,19 @@ def suite_record(
 
     Raises `ValueError` over 50,000 features, or when `store` is of other dictionaries.
     """
-    total = sum(d.n_features for d in dictionaries)
+    sizes = each(dictionaries, lambda d: d.n_features)
+    specs, total = each(dictionaries, lambda d: d.spec), sum(sizes)
     if total > MAX_FEATURES:
         raise ValueError(
             f"a page holds at most {MAX_FEATURES:,} features, these dictionaries have {total:,}: "
             "choose some of them"
         )
-    firsts = _firsts(dictionaries)
+    firsts = [sum(sizes[:i]) for i in range(len(sizes))]
     parts = []
-    for done, dictionary in enumerate(dictionaries):
-        report("features", done, len(dictionaries))
-        parts.append(_part(model, dictionary, dictionaries, firsts, total, store))
+    for place in range(len(dictionaries)):
+        report("features", place, len(dictionaries))
+        own = _own_arrays(model, dictionaries[place], firsts[place], total, store)
+        parts.append(own | _layer_arrays(dictionaries, place, specs, firsts, total))
     report("features", len(dictionaries), len(dictionaries))
     arrays = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
     arrays["tokens"], arrays["row"] = _rows_used(store.blocks, arrays["row"])
@@ -70,8 +73,8 @@ def suite_record(
         "model": model.cfg.model_name,
         "tokens_seen": store.blocks.numel(),
         "dictionaries": [
-            _about(d, first, quality.get(d.spec.name, {}))
-            for d, first in zip(dictionaries, firsts.values(), strict=True)
+            _about(spec, size, first, quality.get(spec.name, {}))
+            for spec, size, first in zip(specs, sizes, firsts, strict=True)
         ],
         "vocabulary": words,
         "labels": list(_labels(arrays, words, top)),
@@ -104,52 +107,45 @@ TYPES = {
 }
 
 
-def _about(dictionary: SparseDictionary, first: int, quality: Mapping[str, Any]) -> dict[str, Any]:
-    spec = dictionary.spec
+def _about(
+    spec: DictionarySpec, features: int, first: int, quality: Mapping[str, Any]
+) -> dict[str, Any]:
     return {
         "name": spec.name,
         "source": str(spec.source),
         "target": str(spec.target),
         "architecture": spec.architecture,
-        "features": dictionary.n_features,
+        "features": features,
         "first": first,
         "quality": dict(quality),
     }
 
 
-def _firsts(dictionaries: Sequence[SparseDictionary]) -> dict[str, int]:
-    """Number of each dictionary's first feature."""
-    firsts, total = {}, 0
-    for dictionary in dictionaries:
-        firsts[dictionary.spec.name] = total
-        total += dictionary.n_features
-    return firsts
-
-
-def _part(
-    model: TransformerBridge,
-    dictionary: SparseDictionary,
-    dictionaries: Sequence[SparseDictionary],
-    firsts: Mapping[str, int],
-    total: int,
-    store: Store,
+def _own_arrays(
+    model: TransformerBridge, dictionary: SparseDictionary, first: int, total: int, store: Store
 ) -> dict[str, Tensor]:
     """The arrays of one dictionary's features, tokens and rows still numbered as in the store."""
-    every, first = range(dictionary.n_features), firsts[dictionary.spec.name]
+    every = range(dictionary.n_features)
     arrays = _example_arrays(store.examples(dictionary))
     arrays |= _token_arrays(logit_tokens(model, dictionary, every))
-    found = {
-        "decoder": [(by_decoder(dictionary, every), first)],
-        "encoder": [(by_encoder(dictionary, every), first)],
-        "layers": [
-            (across(dictionary, every, other), firsts[other.spec.name])
-            for other in siblings(dictionary, dictionaries)
-        ],
-    }
-    layers = max(len(siblings(d, dictionaries)) for d in dictionaries)
-    for kind, width in (("decoder", NEAREST), ("encoder", NEAREST), ("layers", layers)):
-        arrays |= _neighbour_arrays(kind, found[kind], dictionary.n_features, width, total)
+    for kind, nearest in (("decoder", by_decoder), ("encoder", by_encoder)):
+        found = [(nearest(dictionary, every), first)]
+        arrays |= _neighbour_arrays(kind, found, dictionary.n_features, NEAREST, total)
     return arrays
+
+
+def _layer_arrays(
+    dictionaries: InTurn,
+    place: int,
+    specs: Sequence[DictionarySpec],
+    firsts: Sequence[int],
+    total: int,
+) -> dict[str, Tensor]:
+    """The nearest features in other layers; two dictionaries are in memory for it."""
+    written, others = dictionaries[place].W_dec, siblings(place, specs)
+    found = [(across(written, dictionaries[i]), firsts[i]) for i in others]
+    width = max(len(siblings(i, specs)) for i in range(len(specs)))
+    return _neighbour_arrays("layers", found, len(written), width, total)
 
 
 def _token_arrays(tokens: LogitTokens) -> dict[str, Tensor]:

@@ -37,6 +37,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from hooked_qwen.sites import Site
 from hooked_qwen.tokens import token_blocks
 from hooked_qwen.transfer import to_host
 from saes.dictionary import SparseDictionary, fitted
@@ -45,11 +46,13 @@ from saes.evaluation.splice import (
     CleanRun,
     Sums,
     clean_run,
+    in_order,
     pairs_of,
     reference_sums,
     site_means,
     spliced_sums,
 )
+from saes.suite import InTurn, fitting
 
 DENSE = 0.1
 "Features active on more than this share of tokens are counted: an average L0 hides them."
@@ -181,34 +184,36 @@ def evaluate(
 @torch.no_grad()
 def evaluate_jointly(
     model: TransformerBridge,
-    dictionaries: Sequence[SparseDictionary],
+    dictionaries: InTurn,
     blocks: Int[Tensor, "blocks pos"],
     *,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> JointQuality:
     """What it costs to splice all dictionaries at once, each reading what those before it left.
 
+    Those that are read on demand are read once for each pass over some blocks.
+
     Raises `ValueError` when there are none, and when two write one target.
     """
-    _check_targets(dictionaries)
-    dictionaries = [fitted(d, model) for d in dictionaries]
+    pairs = in_order(dictionaries)
+    _check_targets([target for _, target in pairs])
+    dictionaries = fitting(dictionaries, model)
     report(0, len(blocks))
     means = site_means(model, dictionaries, blocks.split(BLOCKS_PER_PASS))
     parts: list[Sums] = []
     for tokens in blocks.split(BLOCKS_PER_PASS):
-        clean = clean_run(model, pairs_of(dictionaries), tokens)
+        clean = clean_run(model, set(pairs), tokens)
         parts.append(reference_sums(model, clean, means) | spliced_sums(model, clean, dictionaries))
         report(sum(len(part["clean"]) for part in parts), len(blocks))
     (sums,) = _on_the_host([_joined(parts)])
     return JointQuality(
-        dictionaries=len(dictionaries),
+        dictionaries=len(pairs),
         **_ratios(sums, SPLICE),
         intervals=_intervals(sums, SPLICE, "loss_recovered", "kl"),
     )
 
 
-def _check_targets(dictionaries: Sequence[SparseDictionary]) -> None:
-    targets = [d.target for d in dictionaries]
+def _check_targets(targets: Sequence[Site]) -> None:
     if not targets:
         raise ValueError("there are no dictionaries to splice together: give at least one")
     twice = sorted({target for target in targets if targets.count(target) > 1})

@@ -20,7 +20,7 @@ from hooked_qwen.hooks import Activation, Change, capture, intervene
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import is_outlier
 from hooked_qwen.tokens import Batch
-from saes.dictionary import SparseDictionary
+from saes.suite import InTurn, OnDemand
 
 Mask = Bool[Tensor, "batch pos"]
 Pair = tuple[Site, Site]
@@ -65,9 +65,17 @@ def unpadded(tokens: Int[Tensor, "batch pos"]) -> Batch:
     return Batch(tokens=tokens, mask=torch.ones_like(tokens, dtype=torch.bool))
 
 
-def pairs_of(dictionaries: Sequence[SparseDictionary]) -> set[Pair]:
+def pairs_of(dictionaries: InTurn) -> set[Pair]:
     """What the dictionaries read and write."""
-    return {(d.source, d.target) for d in dictionaries}
+    return set(in_order(dictionaries))
+
+
+def in_order(dictionaries: InTurn) -> list[Pair]:
+    """What each dictionary reads and writes; those that are read on demand are not read for it."""
+    if isinstance(dictionaries, OnDemand):
+        suite = dictionaries.suite
+        return [(suite.reads_of(n)[0], suite.writes_of(n)[0]) for n in dictionaries.names]
+    return [(d.source, d.target) for d in dictionaries]
 
 
 def sites_of(pairs: Iterable[Pair]) -> set[Site]:
@@ -77,7 +85,7 @@ def sites_of(pairs: Iterable[Pair]) -> set[Site]:
 
 def site_means(
     model: TransformerBridge,
-    dictionaries: Sequence[SparseDictionary],
+    dictionaries: InTurn,
     passes: Iterable[Int[Tensor, "_ pos"]],
 ) -> Means:
     """Means of the targets over the whole text, in a round of their own."""
@@ -134,17 +142,14 @@ def reference_sums(model: TransformerBridge, clean: CleanRun, means: Means) -> S
     }
 
 
-def spliced_sums(
-    model: TransformerBridge, clean: CleanRun, dictionaries: Sequence[SparseDictionary]
-) -> Sums:
+def spliced_sums(model: TransformerBridge, clean: CleanRun, dictionaries: InTurn) -> Sums:
     """Cross-entropy and KL with the target of every dictionary replaced by its reconstruction.
 
     Each dictionary reads its source as the dictionaries before it left it.
     """
+    pairs = in_order(dictionaries)
     kept, replaced = _with_and_without(
-        lambda keep: _splice(model, clean, dictionaries, keep),
-        clean,
-        [(d.source, d.target) for d in dictionaries],
+        lambda keep: _splice(model, clean, dictionaries, pairs, keep), clean, pairs
     )
     return {
         "spliced": kept.ce,
@@ -181,21 +186,22 @@ def _ablate(
 def _splice(
     model: TransformerBridge,
     clean: CleanRun,
-    dictionaries: Sequence[SparseDictionary],
+    dictionaries: InTurn,
+    pairs: Sequence[Pair],
     keep: Mapping[Site, Mask],
 ) -> Effect:
-    elsewhere = {d.source for d in dictionaries if d.source != d.target}
+    elsewhere = {source for source, target in pairs if source != target}
 
-    def replace(dictionary: SparseDictionary) -> Change:
-        source, target = dictionary.source, dictionary.target
+    def replace(i: int) -> Change:
+        source, target = pairs[i]
 
         def edit(y: Activation) -> Activation:
             x = y if source == target else seen[source]
-            return torch.where(keep[target].unsqueeze(-1), y, dictionary(x))
+            return torch.where(keep[target].unsqueeze(-1), y, dictionaries[i](x))
 
         return edit
 
-    edits = {d.target: replace(d) for d in dictionaries}
+    edits = {target: replace(i) for i, (_, target) in enumerate(pairs)}
     # The capture is the inner one: a source that is also a target is read after its own edit.
     with intervene(model, edits), capture(model, elsewhere) as seen:
         return _run_from(model, clean, min(site.layer for site in {*edits, *elsewhere}))

@@ -15,8 +15,9 @@ A feature is active where it is positive.
 Axes: `examples` best first, `shown` the 2 WINDOW + 1 places of a passage.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -28,9 +29,11 @@ from transformer_lens.model_bridge import TransformerBridge
 from hooked_qwen.forward import run_through
 from hooked_qwen.hooks import capture
 from hooked_qwen.placement import device_of
+from hooked_qwen.sites import Site
 from hooked_qwen.tokens import Batch
 from hooked_qwen.transfer import to_host
-from saes.dictionary import SparseDictionary, fitted
+from saes.dictionary import SparseDictionary
+from saes.suite import InTurn, fitting
 
 WINDOW = 16
 "Tokens kept on either side of a passage's own."
@@ -109,7 +112,8 @@ class Examples:
 
 def find_examples(
     model: TransformerBridge,
-    wanted: Sequence[tuple[SparseDictionary, Sequence[int]]],
+    dictionaries: InTurn,
+    wanted: Sequence[Sequence[int]],
     texts: Iterable[Batch],
     *,
     top: int,
@@ -118,15 +122,15 @@ def find_examples(
 
     Positions count from a text's first real token, whatever its padding.
     """
-    device = device_of(model)
+    device, dictionaries = device_of(model), fitting(dictionaries, model)
     tallies = [
         Tally(
-            fitted(dictionary, model),
+            partial(dictionaries.__getitem__, i),
             features=torch.tensor(list(features), device=device),
             top=top,
             sampled=0,
         )
-        for dictionary, features in wanted
+        for i, features in enumerate(wanted)
     ]
     rows: list[Tensor] = []
     for batch in texts:
@@ -137,25 +141,31 @@ def find_examples(
 
 
 class Tally:
-    """What is known so far of the features of one dictionary."""
+    """What is known so far of the features of one dictionary, which is read when it is needed."""
 
     def __init__(
         self,
-        dictionary: SparseDictionary,
+        read: Callable[[], SparseDictionary],
         *,
         top: int,
         sampled: int,
         features: Int[Tensor, " features"] | None = None,
     ) -> None:
         """`features` picks some of the dictionary's features; None is all of them."""
-        self.dictionary = dictionary
-        self.features = features
+        self.read, self.features = read, features
+        dictionary = read()
         n = dictionary.n_features if features is None else len(features)
-        self.device = dictionary.W_enc.device
+        self.source, self.device = dictionary.source, dictionary.W_enc.device
         self.tokens = torch.zeros((), dtype=torch.int64, device=self.device)
         self.fired = torch.zeros(n, dtype=torch.int64, device=self.device)
         self.top = _empty((n, top), self.device)
         self.sampled = _empty((n, sampled), self.device)
+
+    def encoded(self, seen: Mapping[Site, Tensor]) -> Float[Tensor, "batch pos features"]:
+        """The features that are asked for, of what the model has at their source."""
+        dictionary = self.read()
+        f = dictionary.encode(seen[self.source].to(dictionary.W_enc))
+        return f.dense() if self.features is None else f.of(self.features)
 
     def add(
         self,
@@ -213,15 +223,13 @@ def look(
     first: int,
 ) -> None:
     """One forward pass; its activations go to every tally, one dictionary at a time."""
-    sources = {tally.dictionary.source for tally in tallies}
+    sources = {tally.source for tally in tallies}
     with capture(model, sources) as seen:
         run_through(model, batch, max(site.layer for site in sources))
     device = device_of(model)
     batch, lots = batch.to(device), lots.to(device)
     for tally in tallies:
-        f = tally.dictionary.encode(seen[tally.dictionary.source].to(tally.dictionary.W_enc))
-        chosen = f.dense() if tally.features is None else f.of(tally.features)
-        tally.add(chosen, batch, lots, first)
+        tally.add(tally.encoded(seen), batch, lots, first)
 
 
 def _empty(shape: tuple[int, ...], device: torch.device) -> Slots:

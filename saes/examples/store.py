@@ -12,8 +12,9 @@ or not the work was interrupted.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from hashlib import sha256
 from itertools import chain, islice
 from pathlib import Path
@@ -31,8 +32,9 @@ from hooked_qwen.identity import identity
 from hooked_qwen.tensor_files import read_tensors
 from hooked_qwen.tokens import Batch, token_blocks
 from hooked_qwen.transfer import to_host
-from saes.dictionary import SparseDictionary, fitted
+from saes.dictionary import SparseDictionary
 from saes.examples.collect import Examples, Passages, Tally, look
+from saes.suite import InTurn, each, fitting
 
 SCHEMA = "feature-examples/1"
 MANIFEST = "manifest.json"
@@ -115,7 +117,7 @@ def open_store(folder: Path) -> Store:
 
 def build_store(
     model: TransformerBridge,
-    dictionaries: Sequence[SparseDictionary],
+    dictionaries: InTurn,
     texts: Iterable[str],
     out: Path,
     *,
@@ -144,9 +146,10 @@ def build_store(
         if store.manifest != manifest:
             raise _other(out, store.manifest, manifest)
         return store
+    used = fitting(dictionaries, model)
     tallies = {
-        d.spec.name: Tally(fitted(d, model), top=config.top, sampled=config.sampled)
-        for d in dictionaries
+        name: Tally(partial(used.__getitem__, i), top=config.top, sampled=config.sampled)
+        for i, name in enumerate(manifest["dictionaries"])
     }
     done = _resume(out, tallies, manifest)
     _read_on(model, tallies, tokens, done, out, manifest, checkpoint_blocks, report)
@@ -185,12 +188,12 @@ def _lots(tokens: Tensor, seed: int) -> Float[Tensor, "blocks pos"]:
 
 def _manifest(
     model: TransformerBridge,
-    dictionaries: Sequence[SparseDictionary],
+    dictionaries: InTurn,
     tokens: Int[Tensor, "blocks pos"],
     config: StoreConfig,
 ) -> dict[str, Any]:
     """All that a store depends on."""
-    names = [d.spec.name for d in dictionaries]
+    names = each(dictionaries, lambda d: d.spec.name)
     if not names:
         raise ValueError("there are no dictionaries to find examples for")
     if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -198,9 +201,13 @@ def _manifest(
     return {
         "schema": SCHEMA,
         "model": {"name": model.cfg.model_name, "hash": identity(model)},
-        "dictionaries": {
-            d.spec.name: {"features": d.n_features, "hash": fingerprint(d)} for d in dictionaries
-        },
+        "dictionaries": dict(
+            zip(
+                names,
+                each(dictionaries, lambda d: {"features": d.n_features, "hash": fingerprint(d)}),
+                strict=True,
+            )
+        ),
         "text": {
             "blocks": len(tokens),
             "tokens": tokens.numel(),

@@ -4,32 +4,50 @@ import pytest
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from circuits import suites
 from circuits.analysis import Analysis
 from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.sparse_feature import discover
 from circuits.edits.ablate import ablate
 from circuits.edits.ablation import Ablation, apply
 from circuits.edits.edited import graph_left
+from circuits.features.card import make_cards, prompt_texts
+from circuits.suites import evaluate_suite, feature, suite_overview
 from circuits.verification.verify import VerifyConfig, verify
 from hooked_qwen.forward import last_logits
+from hooked_qwen.load import hook
+from hooked_qwen.nodes import Node
+from hooked_qwen.placement import ANYWHERE, Placement
+from hooked_qwen.sites import Site
+from saes.dictionary import DictionarySpec
 from saes.formats import ours
 from saes.suite import Suite, load_suite
-from tests.conftest import full_suite, toy, toy_prompts
+from tests.conftest import (
+    full_suite,
+    random_dictionary,
+    toy,
+    toy_hf,
+    toy_prompts,
+    toy_tokenizer,
+)
+
+weights: set[StorageWeakRef] = set()
+together: list[int] = []
 
 
-class Watched(Suite):
-    """A suite that remembers how many dictionaries' weights were there together."""
+@pytest.fixture(autouse=True)
+def watched(monkeypatch):
+    """Suites remember how many dictionaries' weights were there together."""
+    read = Suite.__getitem__
 
-    def __getitem__(self, name):
-        found = super().__getitem__(name)
+    def watching(suite, name):
+        found = read(suite, name)
         weights.add(StorageWeakRef(found.W_dec.untyped_storage()))
         weights.difference_update([known for known in weights if known.expired()])
         together.append(len(weights))
         return found
 
-
-weights: set[StorageWeakRef] = set()
-together: list[int] = []
+    monkeypatch.setattr(Suite, "__getitem__", watching)
 
 
 @pytest.fixture
@@ -37,7 +55,6 @@ def analysis(tmp_path):
     model = toy(dtype=torch.float32)
     ours.save(full_suite(torch.float32).values(), tmp_path)
     suite = load_suite(tmp_path, memory=1e-9)
-    suite.__class__ = Watched
     weights.clear()
     together.clear()
     config = DiscoverConfig(batch_size=2, nodes=20, steps=2)
@@ -56,4 +73,54 @@ def test_every_verb_holds_one_dictionary_at_a_time(analysis, to):
     with apply(analysis, Ablation(ablated=(strongest[0]._replace(position=None),), to=to)):
         last_logits(analysis.model, analysis.prompts.clean)
     assert together, "dictionaries were read"
+    assert max(together) == 1
+
+
+def text():
+    generator = torch.Generator().manual_seed(0)
+    letters = [chr(97 + int(i)) for i in torch.randint(0, 26, (3000,), generator=generator)]
+    return ["".join(letters[i : i + 50]) for i in range(0, len(letters), 50)]
+
+
+def judged(folder, out, placement):
+    return evaluate_suite(folder, "toy", text, 256, placement=placement)
+
+
+def carded(folder, out, placement):
+    card, _ = feature(folder, "mlp_out.2/3", "toy", text, out, tokens=512, placement=placement)
+    return card
+
+
+def paged(folder, out, placement):
+    return suite_overview(folder, "toy", text, out, tokens=512, placement=placement).read_text()
+
+
+@pytest.mark.parametrize(("verb", "held"), [(judged, 1), (carded, 1), (paged, 2)])
+def test_verbs_for_dictionaries_hold_few_and_say_the_same(tmp_path, monkeypatch, verb, held):
+    """The page holds two: features are held against those of each other layer."""
+    loaded = hook(toy_hf("qwen3", torch.float32), tokenizer=toy_tokenizer(), name="toy")
+    monkeypatch.setattr(suites, "load_model", lambda *given: loaded)
+    dictionaries = full_suite(torch.float32)
+    extra = random_dictionary(
+        DictionarySpec(source=Site("mlp_out", 1), target=Site("mlp_out", 1), k=5),
+        dtype=torch.float32,
+    )
+    folder = tmp_path / "dictionaries"
+    ours.save([*dictionaries.values(), extra], folder)
+    del dictionaries, extra
+    whole = verb(str(folder), tmp_path / "whole", ANYWHERE)
+    weights.clear()
+    together.clear()
+    found = verb(str(folder), tmp_path / "part", Placement(memory=1e-9))
+    assert found == whole
+    assert together, "dictionaries were read"
+    assert max(together) == held
+
+
+def test_cards_hold_one_dictionary_at_a_time(analysis):
+    model = hook(toy_hf("qwen3", torch.float32), tokenizer=toy_tokenizer(), name="toy")
+    suite = analysis.suite.fitting(model)
+    nodes = [Node(name, 3) for name in suite]
+    cards = make_cards(model, suite, nodes, prompt_texts(analysis.prompts))
+    assert len(cards) == len(suite)
     assert max(together) == 1

@@ -103,8 +103,9 @@ def test_the_nearest_features_are_those_of_largest_cosine(model, suite, store):
 
 
 def test_siblings_are_of_the_same_kind_in_other_layers(suite):
-    assert siblings(suite[2], suite) == [suite[0], suite[4]]
-    assert siblings(suite[1], suite) == siblings(suite[3], suite) == []
+    specs = [d.spec for d in suite]
+    assert siblings(2, specs) == [0, 4]
+    assert siblings(1, specs) == siblings(3, specs) == []
 
 
 def test_a_card_tells_what_the_store_holds(model, suite, store):
@@ -123,9 +124,9 @@ def test_a_card_tells_what_the_store_holds(model, suite, store):
 
 
 def test_a_feature_goes_by_its_dictionary_or_a_target_of_its_own(suite):
-    assert find_feature("mlp_out.1/3", suite) == (suite[2], 3)
-    assert find_feature("mlp_in.1-mlp_out.1/0", suite) == (suite[1], 0)
-    assert find_feature("mlp_out.1/11", suite[:2]) == (suite[1], 11)
+    assert find_feature("mlp_out.1/3", suite) == (2, 3)
+    assert find_feature("mlp_in.1-mlp_out.1/0", suite) == (1, 0)
+    assert find_feature("mlp_out.1/11", suite[:2]) == (1, 11)
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def lots():
 
 
 def tallied(f, text, lots, *, step=ROWS, top=4, sampled=3):
-    tally = Tally(dictionary(), top=top, sampled=sampled)
+    tally = Tally(dictionary, top=top, sampled=sampled)
     for start in range(0, len(f), step):
         part = slice(start, start + step)
         tally.add(f[part], whole(text[part]), lots[part], start)
@@ -141,9 +141,9 @@ def test_padding_changes_nothing(f, text, lots):
     rows = [text[0].tolist(), text[1, 20:].tolist(), text[2, 37:].tolist()]
     batch = pad_left(rows, 99)
     padded = f[:3].clone()
-    tally = Tally(dictionary(), top=3, sampled=0)
+    tally = Tally(dictionary, top=3, sampled=0)
     tally.add(padded, batch, lots[:3], 0)
-    apart = Tally(dictionary(), top=3, sampled=0)
+    apart = Tally(dictionary, top=3, sampled=0)
     for i, start in enumerate((0, 20, 37)):
         apart.add(f[i : i + 1, start:], whole(text[i : i + 1, start:]), lots[i : i + 1, start:], i)
     one, other = (t.examples([torch.tensor(row) for row in rows]) for t in (tally, apart))
@@ -154,9 +154,9 @@ def test_padding_changes_nothing(f, text, lots):
 
 
 def test_a_state_is_gone_on_from(f, text, lots):
-    first = Tally(dictionary(), top=4, sampled=3)
+    first = Tally(dictionary, top=4, sampled=3)
     first.add(f[:9], whole(text[:9]), lots[:9], 0)
-    second = Tally(dictionary(), top=4, sampled=3)
+    second = Tally(dictionary, top=4, sampled=3)
     second.restore(first.state())
     second.add(f[9:], whole(text[9:]), lots[9:], 9)
     expected = tallied(f, text, lots).top
@@ -173,7 +173,7 @@ def test_the_model_is_read_at_the_dictionarys_source(toy_model, architecture, si
     tokens = torch.randint(1, 20, (5, 12), generator=torch.Generator().manual_seed(4))
     wanted = [4, 1]
     (found,) = find_examples(
-        toy_model, [(reads, wanted)], [whole(tokens[:2]), whole(tokens[2:])], top=5
+        toy_model, [reads], [wanted], [whole(tokens[:2]), whole(tokens[2:])], top=5
     )
     with torch.no_grad(), capture(toy_model, [SITE]) as seen:
         run_through(toy_model, whole(tokens), 1)
@@ -192,9 +192,9 @@ def test_prompts_of_different_lengths():
     spec = DictionarySpec(source=SITE, target=SITE, architecture="relu")
     reads = random_dictionary(spec, width=4, dtype=torch.float32)
     rows = [[3, 4, 5, 6, 7, 8], [9, 10, 11]]
-    (padded,) = find_examples(model, [(reads, range(4))], [pad_left(rows, 0)], top=2)
+    (padded,) = find_examples(model, [reads], [range(4)], [pad_left(rows, 0)], top=2)
     (apart,) = find_examples(
-        model, [(reads, range(4))], [pad_left([row], 0) for row in rows], top=2
+        model, [reads], [range(4)], [pad_left([row], 0) for row in rows], top=2
     )
     assert padded.tokens == apart.tokens == 9
     for i in range(4):
@@ -203,7 +203,9 @@ def test_prompts_of_different_lengths():
 
 
 def test_nothing_wanted_is_nothing_found(toy_model):
-    assert find_examples(toy_model, [], [whole(torch.ones(1, 3, dtype=torch.int64))], top=2) == []
+    assert (
+        find_examples(toy_model, [], [], [whole(torch.ones(1, 3, dtype=torch.int64))], top=2) == []
+    )
 
 
 def test_a_passage_has_room_for_both_sides(f, text, lots):
