@@ -48,6 +48,7 @@ def applied(
     patch: Patch | None = None,
     must_fire: bool = True,
     redirect: Redirect | None = None,
+    known: Mapping[Site, Activation] | None = None,
 ) -> Generator[None, None, None]:
     """Do the edit in every run inside the block, generation included, with a cache or without.
 
@@ -58,6 +59,7 @@ def applied(
     together changed nothing, saying what came nearest. Where texts are run batch after batch, some
     of which the edit has no part in, it need not fire (`must_fire`). A control moves each site's
     tensor otherwise than the edit does, such as by as much in another direction (`redirect`).
+    Passes that begin in the middle of the model take what arrives before that from `known`.
     """
     suite = suite.fitting(model)
     check(suite, edit)
@@ -78,6 +80,7 @@ def applied(
         seen = (
             stack.enter_context(capture(model, elsewhere, must_run=must_fire)) if elsewhere else {}
         )
+        seen.update(known or {})
         run = _Run(suite, edit, patch, text, seen, firing, redirect)
         edits = {site: run.change(site) for site in sorted(at)}
         stack.enter_context(intervene(model, edits, must_run=must_fire))

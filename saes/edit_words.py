@@ -37,6 +37,11 @@ def rows(edit: Edit) -> list[Row]:
     ]
 
 
+def said(op: Operation) -> str:
+    """What one operation does, where and when, its node aside."""
+    return " ".join(part for part in (_does(op), _where(op), _when(op)) if part)
+
+
 def in_words(edit: Edit) -> list[str]:
     """What the edit does to how many features where, a line for each thing that it does."""
     alike: dict[tuple[str, str, str], list[Operation]] = {}

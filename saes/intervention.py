@@ -84,6 +84,7 @@ def setting(
     *,
     entry: Callable[[], Entry] | None = None,
     plain: Mapping[str, Features] | None = None,
+    known: Mapping[Site, Activation] | None = None,
     must_run: bool = True,
 ) -> Generator[None, None, None]:
     """Set, inside the block, the nodes of `chosen` to their `baseline`.
@@ -95,6 +96,8 @@ def setting(
     Dictionaries in `plain` have those features on these rows, whatever runs: those that read what
     is not run again, and those that write a site before all that they read has run, as a
     crosscoder does.
+
+    Passes that begin in the middle of the model take what arrives before that from `known`.
 
     Sites where nothing is set are not touched. Padding is set like the rest: no real token reads
     it. `must_run` is as that of `hooked_qwen.hooks.intervene`.
@@ -125,6 +128,7 @@ def setting(
         if elsewhere:
             seen = stack.enter_context(capture(model, elsewhere, must_run=must_run))
             run = replace(run, seen=seen)
+        run.seen.update(known or {})
         edits = {site: run.edit(site) for site in at}
         stack.enter_context(intervene(model, edits, must_run=must_run))
         yield

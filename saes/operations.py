@@ -39,6 +39,8 @@ class Kind:
     "of the value, the one that undoes it, None for a value that nothing undoes"
     of_off: bool = False
     "whether it does the same to a feature that is off, so that it is done wherever it is asked for"
+    pins: bool = False
+    "whether what the node becomes does not depend on what it is"
     linear: bool = False
     "whether it takes 0 to 0 and a sum to the sum of what it takes the parts to"
 
@@ -62,16 +64,22 @@ OPERATIONS: dict[str, Kind] = {
         said="set to 0",
         become=lambda own, value, to: torch.zeros_like(own),
         of_errors=True,
+        pins=True,
         linear=True,
     ),
-    "mean": Kind(said="set to the mean", become=_known, needs="mean", of_errors=True),
+    "mean": Kind(said="set to the mean", become=_known, needs="mean", of_errors=True, pins=True),
     "patch": Kind(
-        said="set to the value on the patch prompt", become=_known, needs="patch", of_errors=True
+        said="set to the value on the patch prompt",
+        become=_known,
+        needs="patch",
+        of_errors=True,
+        pins=True,
     ),
     "set": Kind(
         said="set to {value:g}",
         become=lambda own, value, to: torch.full_like(own, value),
         takes="a value",
+        pins=True,
     ),
     "scale": Kind(
         said="multiplied by {value:g}",

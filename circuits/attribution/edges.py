@@ -281,7 +281,9 @@ def _cotangents(
         yield from _as_read(setting, name, along.unsqueeze(-1) * own.W_enc[i].unsqueeze(1))
         return
     site = Site.parse(targets.name)
-    g = setting.gradients[site][prompt, at]
+    g, response = setting.gradients[site][prompt, at], setting.state.errors[site].response
+    if response is not None:
+        g = g * response[prompt, at].unsqueeze(-1)
     yield setting.pieces.arrivals[site], g
     for name in suite.writing(site):
         dictionary, slope = suite[name], setting.state.features[name].slope[prompt, at]

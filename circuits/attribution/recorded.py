@@ -45,6 +45,8 @@ class Run:
     "features of dictionaries that are not those of what was read"
     standing: Callable[[str, Features], Features] = lambda name, encoded: encoded
     "what stands at the sites written, of the features of a dictionary: the same, but for an edit"
+    arriving: Mapping[Site, Float[Tensor, "batch pos d_model"]] = field(default_factory=dict)
+    "under an edit, what arrives at the sites that dictionaries read"
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,8 @@ class FeatureState:
     "tokens at which features move to the reference"
     slope: Features
     "how far each feature answers a change of its pre-activation"
+    response: Features | None = None
+    "under an edit: how far what stands answers a change of what is encoded, less 1"
 
     @property
     def change(self) -> Features:
@@ -72,6 +74,8 @@ class ErrorState:
 
     error: Float[Tensor, "batch pos d_model"]
     reference: Float[Tensor, "batch pos d_model"]
+    response: Float[Tensor, "batch pos"] | None = None
+    "under an edit: how far what stands answers a change of the error that arrives"
 
     @property
     def change(self) -> Float[Tensor, "batch pos d_model"]:
@@ -114,7 +118,8 @@ class BatchState:
 
     def size(self) -> int:
         """Bytes of the tensors that it holds."""
-        features = (x for nodes in self.features.values() for x in (nodes.f, nodes.reference))
+        kept = ((s.f, s.reference, s.response) for s in self.features.values())
+        features = (x for nodes in kept for x in nodes if x is not None)
         errors = (x for nodes in self.errors.values() for x in (nodes.error, nodes.reference))
         past = self.arguments.past
         tensors = [

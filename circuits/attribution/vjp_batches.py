@@ -88,7 +88,10 @@ def _targets(state: BatchState, name: str, nodes: Sequence[Node], first: int) ->
     if nodes[0].kind == "error":
         return Targets(name, nodes, None, None, at, is_run)
     features = features_of(nodes, state)
-    slope = state.features[name].slope.of_each(indices(nodes))
+    own = state.features[name]
+    slope = own.slope.of_each(indices(nodes))
+    if own.response is not None:
+        slope = slope * (1 + own.response.of_each(indices(nodes)))
     slope = slope.gather(2, at.unsqueeze(1).expand(-1, slope.shape[1], -1))
     return Targets(name, nodes, features, slope, at, slope.any(-1) & is_run)
 

@@ -1,36 +1,32 @@
-"""Prompts in a model with nodes ablated: where its nodes stand, and the graph that is left.
+"""Prompts in an edited model: where its nodes stand, and the graph that is left.
 
-At a site where nodes are ablated, the features that stand are those that arrive, with the ablated
-ones at what they are set to, and the error is the one that arrives:
+At a site where nodes are edited, the features that stand are those that arrive, with the edited
+ones at what they become, and the error is the one that arrives, unless it is edited too:
 
-    x' = f' @ W_dec + b_dec + error        f'_i = baseline_i where i is ablated, else f_i
+    x' = f' @ W_dec + b_dec + error        f'_i = what i becomes where i is edited, else f_i
 
 The tensor x' is not encoded again. Encoding it would bring ablated features back in part, and turn
-others on that nothing upstream turned on. An ablated node stands at the same value whatever the
-prompt does, so it has no effect.
+others on that nothing upstream turned on. A node that is pinned, to zero, a mean or a value, stands
+there whatever the prompt does, so it has no effect. One that is scaled, moved or held to a range
+keeps its effect: that of moving it from where it stands to where it stands on the patch prompt,
+which is run under the edit too. To zero and to a mean it moves from where it stands as any node
+does, whatever is done to it.
+
+An ablation leaves norm outliers as they are (`circuits.edits.ablated_run`), the operations of an
+edit do not know them (`circuits.edits.operated_run`); all else here is the same for both.
 """
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import networkx as nx
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformer_lens.model_bridge import TransformerBridge
 
-from circuits.ablation.faithfulness import fixed_baseline
 from circuits.analysis import Analysis
 from circuits.attribution.means import mean_of
-from circuits.attribution.recorded import (
-    Decomposed,
-    Run,
-    decompose,
-    run_plain,
-    site_values,
-)
 from circuits.attribution.state import (
     KEPT,
     BatchState,
@@ -38,202 +34,122 @@ from circuits.attribution.state import (
     FeatureState,
     States,
     batch_state,
-    check_patch,
 )
 from circuits.discovery.sparse_feature import discover
+from circuits.edits.ablated_run import ablated_run
 from circuits.edits.ablation import Ablation
+from circuits.edits.edited_run import EditedRun
+from circuits.edits.operated_run import check_operations, operated_run
+from circuits.edits.rerun import require_fires
+from circuits.graph import Node
 from circuits.metrics.metric import Metric, SiteMetric, divergence, reading
 from hooked_qwen.forward import run_through
-from hooked_qwen.hooks import capture_arriving
+from hooked_qwen.nodes import EVERY
 from hooked_qwen.placement import device_of
 from hooked_qwen.precision import our_precision
 from hooked_qwen.progress import Report, silent
 from hooked_qwen.sites import Site
 from hooked_qwen.tokens import Batch
-from saes.features import Features
-from saes.intervention import Baseline, reads_first, setting, touched
-from saes.nodes import NodeSet
-from saes.suite import Suite
+from saes.edit_file import Edit, Operation
+from saes.edit_words import in_words, said
+from saes.firing import tokens_at
+from saes.operations import kind_of
 
 
-def edited_states(analysis: Analysis, edit: Ablation) -> States:
+def edited_states(analysis: Analysis, edit: Ablation | Edit) -> States:
     """The prompts in batches, clean and patch prompts both run under `edit`.
 
-    Ablated to `patch`, every prompt has its own patch's values.
+    Where a node goes to the patch, every prompt has its own patch's values. Raises `ValueError`
+    for an edit of other dictionaries, and for a patch that is not there.
     """
-    model, suite, config = analysis.model, analysis.suite, analysis.config
-    device = device_of(model)
-    ablated = edit.kept_set().complement().to(device)
+    suite, config, device = analysis.suite, analysis.config, device_of(analysis.model)
     parts = torch.arange(len(analysis.prompts)).split(config.batch_size)
-    run = partial(_run, analysis, edit, ablated)
+    run: Callable[[Int[Tensor, " batch"]], EditedRun] = (
+        partial(ablated_run, analysis, edit)
+        if isinstance(edit, Ablation)
+        else partial(operated_run, analysis, edit)
+    )
     reference = None
     if config.reference == "mean":
         reference = mean_of(
             suite,
             ((found.batch, found.nodes.clean) for found in map(run, parts)),
             by_position=config.positions != "sum",
-            dtype=our_precision(model),
+            dtype=our_precision(analysis.model),
         )
 
     def make(rows: Int[Tensor, " batch"]) -> BatchState:
         f = run(rows)
         patched = None if f.nodes.patch is None else f.nodes.patch.run
         state = batch_state(rows.to(device), f.batch, f.nodes, patched, config.reference, reference)
-        under = partial(_under, model, suite, ablated, f.base, f.nodes.clean.run.known)
-        return _held(state, ablated, f.base, under)
+        return _held(state, f)
 
     return States([partial(make, rows) for rows in parts], keep=suite.room_for_states(KEPT))
 
 
-@dataclass(frozen=True)
-class _Run:
-    """One batch under the edit, and what its ablated nodes are set to."""
+def edited_analysis(analysis: Analysis, edit: Ablation | Edit) -> Analysis:
+    """The analysis of the same prompts in the edited model.
 
-    batch: Batch
-    nodes: Decomposed
-    base: Baseline
-
-
-def _run(analysis: Analysis, edit: Ablation, ablated: NodeSet, rows: Int[Tensor, " batch"]) -> _Run:
-    model, suite, prompts = analysis.model, analysis.suite, analysis.prompts
-    device = device_of(model)
-    clean = prompts.clean.rows(rows).to(device)
-    patch = None if prompts.patch is None else prompts.patch.rows(rows).to(device)
-    plain = run_plain(model, suite, clean)
-    plain_patch = None if patch is None else run_plain(model, suite, patch)
-    base = _baseline(analysis, edit, plain, plain_patch)
-    run = _edited_run(model, suite, clean, ablated, base, plain)
-    patched = None
-    if patch is not None and plain_patch is not None:
-        own = {k: replace(s, known=plain_patch.outlier[k]) for k, s in base.spared.items()}
-        patched = _edited_run(model, suite, patch, ablated, replace(base, spared=own), plain_patch)
-    return _Run(clean, decompose(suite, run, patched, reference=analysis.config.reference), base)
-
-
-def _baseline(analysis: Analysis, edit: Ablation, plain: Run, patch: Run | None) -> Baseline:
-    """What ablated nodes are set to; only to go to a patch asks what the plain nodes are."""
-    suite = analysis.suite
-    if edit.to != "patch":
-        means = analysis.means if edit.to == "mean" else None
-        return fixed_baseline(suite, edit.to, means, outlier=plain.outlier)
-    check_patch("patch", patch)
-    assert patch is not None
-    found = decompose(suite, patch).clean
-    return Baseline(found.features, found.errors, {})
-
-
-def _edited_run(
-    model: TransformerBridge,
-    suite: Suite,
-    batch: Batch,
-    ablated: NodeSet,
-    base: Baseline,
-    plain: Run,
-) -> Run:
-    """A run under the edit; what counts as a norm outlier is as in the `plain` run."""
-    early = {n: suite[n].encode(plain.read[n]) for n in suite if not reads_first(suite, n)}
-    with (
-        setting(model, suite, [ablated], base, plain=early),
-        capture_arriving(model, touched(suite, ablated)) as arriving,
-    ):
-        values, logits, arguments = site_values(model, suite, batch)
-    read = {name: suite.read(name, values | arriving) for name in suite}
-
-    def standing(name: str, f: Features) -> Features:
-        stays = f.times(~_ablated(ablated, name, base, f))
-        return stays.plus(_set_to(ablated, name, base, f))
-
-    return Run(values, read, plain.outlier, logits, arguments, early, standing)
-
-
-def _set_to(ablated: NodeSet, name: str, base: Baseline, f: Features) -> Features:
-    """The ablated features of a dictionary at what they are set to.
-
-    A table of means knows every feature that is on in any prompt: the others of it are left out
-    before there is a row for each prompt.
+    Raises as `edited_states` does.
     """
-    to = base.features[name]
-    to = to.expand(len(to.value), f.value.shape[1])
-    to = to.only(ablated.feature(name, to.index, to.columns())).expand(*f.value.shape[:-1])
-    return to.times(_ablated(ablated, name, base, to))
+    states = edited_states(analysis, edit)
+    return replace(analysis, edited=states, metric=_metric(analysis, states))
 
 
-def _ablated(
-    ablated: NodeSet, name: str, base: Baseline, f: Features
-) -> Bool[Tensor, "batch pos slots"]:
-    """Which features are at their baseline: not those on norm outliers that stay."""
-    found = ablated.feature(name, f.index, f.columns())
-    spared = base.spared.get(name)
-    return found if spared is None else found & ~spared.tokens({}, None).unsqueeze(-1)
-
-
-def _columns(tokens: Float[Tensor, "batch pos"]) -> Int[Tensor, "batch pos"]:
-    return torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape)
-
-
-def _held(
-    state: BatchState,
-    ablated: NodeSet,
-    base: Baseline,
-    under: Callable[[Int[Tensor, " rows"]], AbstractContextManager[None]],
-) -> BatchState:
-    """The state with ablated nodes that do not move, whatever they were to be moved to."""
+def _held(state: BatchState, run: EditedRun) -> BatchState:
+    """The state with pinned nodes that do not move, whatever they were to be moved to."""
 
     def feature(name: str, nodes: FeatureState) -> FeatureState:
         reference = nodes.reference.expand(*nodes.f.value.shape[:-1])
-        moves = reference.times(~_ablated(ablated, name, base, reference))
-        stays = nodes.f.times(_ablated(ablated, name, base, nodes.f))
-        return replace(nodes, reference=moves.plus(stays))
+        moves = reference.times(~run.held(name, reference))
+        stays = nodes.f.times(run.held(name, nodes.f))
+        return replace(nodes, reference=moves.plus(stays), response=run.responses.get(name))
 
     def error(site: Site, nodes: ErrorState) -> ErrorState:
-        held = ablated.error(site, _columns(nodes.error[..., 0]))
-        if (spared := base.spared.get(str(site))) is not None:
-            held = held & ~spared.tokens({}, None)
-        return replace(
-            nodes, reference=torch.where(held.unsqueeze(-1), nodes.error, nodes.reference)
-        )
+        held = run.held_errors(site).unsqueeze(-1)
+        reference = torch.where(held, nodes.error, nodes.reference)
+        return replace(nodes, reference=reference, response=run.error_responses.get(site))
 
     return replace(
         state,
         features={name: feature(name, nodes) for name, nodes in state.features.items()},
         errors={site: error(site, nodes) for site, nodes in state.errors.items()},
-        under=under,
+        under=run.under,
     )
 
 
-def _under(
-    model: TransformerBridge,
-    suite: Suite,
-    ablated: NodeSet,
-    base: Baseline,
-    early: Mapping[str, Features],
-    index: Int[Tensor, " rows"],
-) -> AbstractContextManager[None]:
-    plain = {name: f[index] for name, f in early.items()}
-    return setting(model, suite, [ablated], base.rows(index), plain=plain, must_run=False)
-
-
 def graph_left(
-    analysis: Analysis, edit: Ablation, before: nx.DiGraph, *, report: Report = silent
+    analysis: Analysis, edit: Ablation | Edit, before: nx.DiGraph, *, report: Report = silent
 ) -> nx.DiGraph:
-    """The graph of the edited model, with the ablated nodes of the graph `before` in it.
+    """The graph of the edited model, with the pinned nodes of the graph `before` in it.
 
     Found by the rules of the analysis; where these ask for a faithfulness, which is of circuits
     in the plain model, as many nodes as `before` has are kept.
+
+    Raises `ValueError` as `edited_states` does, and `RuntimeError` for an edit that changes
+    nothing in any prompt.
     """
+    if isinstance(edit, Edit):
+        check_operations(analysis, edit)
+        require_fires(analysis, edit)
     if analysis.config.faithfulness is not None:
         kept = sum(n.kind in ("feature", "error") for n in before)
         config = replace(analysis.config, faithfulness=None, nodes=max(1, kept))
         analysis = replace(analysis, config=config)
-    states = edited_states(analysis, edit)
-    edited = replace(analysis, edited=states, metric=_metric(analysis, states))
-    left = discover(edited, report=report).graph
+    left = discover(edited_analysis(analysis, edit), report=report).graph
     for node, data in left.nodes(data=True):
         if node in before:
             data["label"] = before.nodes[node]["label"]
-    _add_ablated(left, before, edit)
-    names = [str(node) for node in edit.inner]
-    left.graph["ablation"] = {"to": edit.to, "features" if edit.kept is None else "kept": names}
+    if isinstance(edit, Ablation):
+        _add_pinned(left, before, {n: edit.to for n in before if edit.ablates(n)})
+        names = [str(node) for node in edit.inner]
+        of = "features" if edit.kept is None else "kept"
+        left.graph["ablation"] = {"to": edit.to, of: names}
+    else:
+        batch = analysis.prompts.clean
+        _add_pinned(left, before, _pinned(edit, before, batch))
+        _say_what_is_done(left, edit)
+        left.graph["edit"] = in_words(edit)
     return left
 
 
@@ -258,13 +174,60 @@ def _metric(analysis: Analysis, states: States) -> Metric:
         return replace(metric, clean=read(prompts.clean), patch=patch)
 
 
-def _add_ablated(graph: nx.DiGraph, before: nx.DiGraph, edit: Ablation) -> None:
-    """Put the nodes of `before` that the edit ablates into what is left.
+def _add_pinned(graph: nx.DiGraph, before: nx.DiGraph, pinned: Mapping[Node, str]) -> None:
+    """Put the nodes of `before` that are pinned into what is left.
 
     They have no effect and no edge, and their attribute `ablated` says what they were set to. One
-    that is in `graph` stands on norm outliers, which no edit to zero or to a mean touches.
+    that is in `graph` stands on norm outliers, which no ablation to zero or to a mean touches.
     """
-    for node in before:
-        if node.kind in ("feature", "error") and edit.ablates(node) and node not in graph:
+    for node, to in pinned.items():
+        if node.kind in ("feature", "error") and node not in graph:
             known = {k: before.nodes[node][k] for k in ("kind", "label", "token")}
-            graph.add_node(node, **known, effect=0.0, exact=None, activation=None, ablated=edit.to)
+            graph.add_node(node, **known, effect=0.0, exact=None, activation=None, ablated=to)
+
+
+def _pinned(edit: Edit, graph: nx.DiGraph, batch: Batch) -> dict[Node, str]:
+    """The nodes that operations without a condition pin at all of their tokens, and to what."""
+    mask = batch.mask
+    tokens = (mask.long().cumsum(-1) - 1).masked_fill(~mask, -1)
+    columns = torch.arange(mask.shape[1])
+    pinning = [op for op in edit.operations if kind_of(op.do).pins and op.when is None]
+    found: dict[Node, str] = {}
+    for node in graph:
+        of_node = [op for op in pinning if names(op, node)]
+        if not of_node:
+            continue
+        own = mask if node.position is None else mask & (columns == node.position)
+        at = torch.stack([_tokens(op, tokens, mask) for op in of_node]).any(0)
+        if not (own & ~at).any():
+            found[node] = of_node[-1].do
+    return found
+
+
+def names(op: Operation, node: Node) -> bool:
+    """Whether an operation is of a node, wherever it is done."""
+    if (op.node.site, op.node.kind) != (node.site, node.kind):
+        return False
+    if op.node.kind == "error" or op.node.feature == node.feature:
+        return True
+    return op.node.feature == EVERY and all(n.feature != node.feature for n in op.besides)
+
+
+def _tokens(
+    op: Operation, tokens: Int[Tensor, "batch pos"], mask: Bool[Tensor, "batch pos"]
+) -> Bool[Tensor, "batch pos"]:
+    found = tokens_at(op.positions, tokens, mask.sum(-1, keepdim=True))
+    if op.node.position is not None:
+        found = found & (tokens == op.node.position)
+    if op.node.kind == "error":
+        for node in op.besides:
+            found = found & (tokens != node.position)
+    return found
+
+
+def _say_what_is_done(graph: nx.DiGraph, edit: Edit) -> None:
+    """The attribute `edited` of each node that is edited: what is done to it."""
+    for node, data in graph.nodes(data=True):
+        told = [said(op) for op in edit.operations if names(op, node)]
+        if told:
+            data["edited"] = "; ".join(told)

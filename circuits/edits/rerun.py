@@ -132,6 +132,27 @@ def run_prompts(
     )
 
 
+def _run_edited(analysis: Analysis, edited: Edited) -> PromptOutcomes:
+    """The prompts of an analysis under an edit."""
+    edit = edited.edit
+    return run_prompts(
+        analysis.model,
+        analysis.prompts,
+        analysis.metric,
+        edited,
+        batch_size=analysis.config.batch_size,
+        patch=(lambda rows: patch_values(analysis, edit, rows)) if edited.needs_patch else None,
+    )
+
+
+def require_fires(analysis: Analysis, edit: Edit) -> None:
+    """Raise `RuntimeError` for an edit that changes nothing in any prompt of an analysis.
+
+    It says what came nearest.
+    """
+    _run_edited(analysis, Edited(model=analysis.model, suite=analysis.suite, edit=edit))
+
+
 def rerun_prompts(analysis: Analysis, edit: Edit) -> dict[str, Any]:
     """The prompts of an analysis before and after an edit: metric, preferred answer, KL.
 
@@ -144,14 +165,7 @@ def rerun_prompts(analysis: Analysis, edit: Edit) -> dict[str, Any]:
     edited = Edited(model=model, suite=analysis.suite, edit=edit)
     size = analysis.config.batch_size
     before = run_prompts(model, prompts, analysis.metric, batch_size=size)
-    after = run_prompts(
-        model,
-        prompts,
-        analysis.metric,
-        edited,
-        batch_size=size,
-        patch=(lambda rows: patch_values(analysis, edit, rows)) if edited.needs_patch else None,
-    )
+    after = _run_edited(analysis, edited)
     kl = before.kl_to(after)
     accuracy = [(o.preference > 0).double() for o in (before, after)]
     return {
