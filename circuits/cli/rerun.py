@@ -27,8 +27,13 @@ from circuits.cli.tables import say
 
 def apply_edit(
     edit: EditFile,
+    run: Annotated[
+        Path | None,
+        typer.Option(help="A run to rerun: its model, prompts and settings; its graph is found."),
+    ] = None,
     prompts: Annotated[
-        Path | None, typer.Option(help="Prompts to run again: a prompt file.")
+        Path | None,
+        typer.Option(help="Prompts to run again: a prompt file; with --run, not the run's."),
     ] = None,
     text: Annotated[
         list[str] | None,
@@ -60,7 +65,9 @@ def apply_edit(
     ] = 2.0,
     pairs: Annotated[int, typer.Option(help="Pairs of each other task.")] = 24,
     draws: Annotated[int, typer.Option(help="Draws of each kind of control.")] = 3,
-    out: Annotated[Path | None, typer.Option(help="Folder for result.json.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for result.json, result.html and graph.json.")
+    ] = None,
     seed: Seed = 0,
     device: Device = None,
     dtype: ModelDtype = None,
@@ -71,18 +78,22 @@ def apply_edit(
 ) -> None:
     """Run prompts, a text or a generation again under an edit; look at what else it does.
 
+    With `--run` the graph under the edit is found too, for `circuits compare RUN OUT`.
+
+    Example: `circuits edit apply cut.json --run run --side-effects --out rerun`
+
     Example: `circuits edit apply cut.json --prompts prompts.jsonl --text bundled --out rerun`
 
     Example: `circuits edit apply cut.json --generate "The surgeons near the jackets"`
-
-    Example: `circuits edit apply cut.json --side-effects --out rerun`
     """
     from circuits.edits.continuations import GenerateConfig
     from circuits.edits.side_effects import SideEffectsConfig
-    from circuits.runs.rerun import RESULT, Rerun, rerun_edit
+    from circuits.runs.rerun import Rerun, rerun_edit
+    from circuits.runs.rerun_folder import GRAPH, PAGE, RESULT
 
     placement = placed(device, dtype, memory)
     rerun = Rerun(
+        run=run,
         prompts=prompts,
         metric=metric,
         text=tuple(text or ()),
@@ -108,4 +119,6 @@ def apply_edit(
         )
     rerun_tables(record)
     if out is not None:
-        say(f"result {out / RESULT}")
+        say(f"result {out / RESULT}\npage   {out / PAGE}")
+        if "graph" in record:
+            say(f"graph  {out / GRAPH}, for `circuits compare {run} {out}`")

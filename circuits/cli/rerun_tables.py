@@ -28,6 +28,8 @@ def rerun_tables(record: Mapping[str, Any]) -> None:
         _written(written)
     if effects := record.get("side_effects"):
         _side_effects(effects)
+    if graph := record.get("graph"):
+        _graph(graph)
 
 
 def with_interval(figure: Mapping[str, Any], form: str = "{:.3f}") -> str:
@@ -154,6 +156,42 @@ def _side_effects(record: Mapping[str, Any]) -> None:
     say("; ".join(f"{letter}: {kind}" for letter, kind in zip(letters, kinds, strict=True)))
     for name, reason in record["left_out"].items():
         say(f"left out {name}: {reason}")
+
+
+STATUSES = {
+    "only-a": "gone",
+    "only-b": "new",
+    "ablated": "pinned",
+    "changed": "changed",
+    "same": "the same",
+}
+"What a node of the graph is after the edit, by its status in the comparison."
+
+
+def _graph(record: Mapping[str, Any]) -> None:
+    """How the graph changed, and the nodes that changed most."""
+    before, after = record["before"], record["after"]
+    counts = ", ".join(f"{record['statuses'][name]} {said}" for name, said in STATUSES.items())
+    say(
+        f"graph: {before['nodes']} nodes and {before['edges']} edges before, {after['nodes']} and "
+        f"{after['edges']} after; {counts}"
+    )
+    table = _table("effect before", "after", first="node")
+    table.add_column("")
+    table.add_column("", no_wrap=False)
+    for row in record["most"][:SHOWN]:
+        table.add_row(
+            row["node"],
+            _effect(row["effect_before"]),
+            _effect(row["effect_after"]),
+            STATUSES[row["status"]],
+            Text(readable(row["label"] or "")),
+        )
+    console.print(table)
+
+
+def _effect(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.3f}"
 
 
 def _share(value: float | None) -> str:

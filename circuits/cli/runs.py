@@ -180,7 +180,9 @@ def _ablation_name(
 
 
 def compare(
-    run_a: Annotated[Path, typer.Argument(help="A run, or an ablation's folder.")],
+    run_a: Annotated[
+        Path, typer.Argument(help="A run, an ablation's or a rerun's folder, or a graph.")
+    ],
     run_b: Annotated[Path, typer.Argument(help="Another.")],
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("compare.html"),
     rows: Annotated[int, typer.Option(help="Rows to print.")] = 20,
@@ -189,6 +191,8 @@ def compare(
     """What changed between two graphs, as a table and as one page.
 
     Example: `circuits compare run run/ablations/top-5-zero --out compare.html`
+
+    Example: `circuits compare run rerun`
     """
     from circuits.runs import commands
 

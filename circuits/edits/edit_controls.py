@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from circuits.edits.rerun import TOKENS_AT_ONCE, Edited
+from circuits.edits.edited_model import TOKENS_AT_ONCE, Edited
 from hooked_qwen.forward import last_logits
 from hooked_qwen.hooks import Activation, capture
 from hooked_qwen.nodes import EVERY, Node

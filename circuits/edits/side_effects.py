@@ -21,17 +21,10 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from circuits import tasks
 from circuits.edits.edit_controls import activity_over, controls_of, features_of
-from circuits.edits.rerun import (
-    Edited,
-    PlainText,
-    PromptOutcomes,
-    figure,
-    mean_of,
-    per_token,
-    plain_text,
-    run_prompts,
-    run_text,
-)
+from circuits.edits.edited_model import Edited
+from circuits.edits.figures import figure, mean_of, per_token
+from circuits.edits.rerun import PromptOutcomes, run_prompts
+from circuits.edits.rerun_text import PlainText, plain_text, run_text
 from circuits.graph import rounded
 from circuits.metrics.answers import preference_of
 from circuits.prompts import EncodedPrompts, encode_prompts

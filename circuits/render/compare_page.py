@@ -5,6 +5,7 @@ right, so that the last tokens of both share a column. Numbers are supports, as 
 """
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import networkx as nx
@@ -20,20 +21,43 @@ def comparison_page(
     a: nx.DiGraph, b: nx.DiGraph, rows: Sequence[Difference], *, names: tuple[str, str]
 ) -> str:
     """One offline HTML page of what changed from `a` to `b`; `rows` is `differences(a, b)`."""
+    return compared(
+        a,
+        b,
+        rows,
+        names=names,
+        title=f"{names[0]} compared with {names[1]}",
+        facts=[*_counts(rows, names), *_shared_facts(a, b), *_origins(a, b)],
+    )
+
+
+def compared(
+    a: nx.DiGraph,
+    b: nx.DiGraph,
+    rows: Sequence[Difference],
+    *,
+    names: tuple[str, str],
+    ablated: str = "ablated in one",
+    cards: Mapping[str, Any] = MappingProxyType({}),
+    **page: Any,
+) -> str:
+    """Both graphs over each other in a `document`, which the rest is handed on to.
+
+    `ablated` is what nodes are called that do not move in one of the two.
+    """
     merged = merge(a, b, rows)
     return document(
         merged,
-        title=f"{names[0]} compared with {names[1]}",
-        facts=[*_counts(rows, names), *_shared_facts(a, b), *_origins(a, b)],
         payload={
-            "groups": _groups(names),
+            "groups": _groups(names, ablated),
             "fields": _fields(names),
             "units": str(b.graph.get("metric") or "metric"),
             "order": "change",
         },
         describe_node=lambda node: merged.nodes[node]["shown"],
         describe_edge=lambda source, target: merged.edges[source, target]["shown"],
-        cards={},
+        cards=cards,
+        **page,
     )
 
 
@@ -52,7 +76,7 @@ def merge(a: nx.DiGraph, b: nx.DiGraph, rows: Sequence[Difference]) -> nx.DiGrap
         key = own if own.position is None else own._replace(position=own.position + offset)
         merged.add_node(key, **graph.nodes[own])
         merged.nodes[key]["effect"] = _stronger(row.effect_a, row.effect_b)
-        merged.nodes[key]["shown"] = _shown(row, b.graph)
+        merged.nodes[key]["shown"] = _shown(row, b.graph) | _edited(row, b)
         moved["a"] |= {row.a: key} if row.a is not None else {}
         moved["b"] |= {row.b: key} if row.b is not None else {}
     weights = {side: _moved_edges(ends[side][0], moved[side]) for side in ends}
@@ -95,6 +119,12 @@ def _shown(row: Difference, meta: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _edited(row: Difference, b: nx.DiGraph) -> dict[str, Any]:
+    """What an edit does to a node of the second graph, where one does anything."""
+    told = None if row.b is None else b.nodes[row.b].get("edited")
+    return {"edited": str(told)} if told else {}
+
+
 def _shown_edge(in_a: float | None, in_b: float | None, meta: Mapping[str, Any]) -> dict[str, Any]:
     group = "only-b" if in_a is None else "only-a" if in_b is None else "same"
     if group == "same" and in_a != in_b:
@@ -110,11 +140,11 @@ def _moved_edges(graph: nx.DiGraph, moved: Mapping[Node, Node]) -> dict[tuple[No
     return {(moved[u], moved[v]): weight for u, v, weight in graph.edges(data="weight")}
 
 
-def _groups(names: tuple[str, str]) -> list[dict[str, Any]]:
+def _groups(names: tuple[str, str], ablated: str) -> list[dict[str, Any]]:
     labels = (
         f"only in {names[0]}",
         f"only in {names[1]}",
-        "ablated in one",
+        ablated,
         "changed",
         "same in both",
     )

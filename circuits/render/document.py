@@ -38,18 +38,25 @@ def document(
     describe_node: Describe,
     describe_edge: DescribeEdge,
     cards: Mapping[str, Any],
+    page: str = "circuit_page.html",
+    sheets: Sequence[str] = (),
+    **context: Any,
 ) -> str:
     """The whole page as text.
 
     `describe_node` gives a node's `group` (a legend entry) and what its card lists;
     `describe_edge` an edge's `group` and signed `support`. `payload` holds the legend, the
-    number fields and whatever the panels show besides.
+    number fields and whatever the panels show besides. `page` is the template that the graph stands
+    in, with style `sheets` of its own and whatever else it is given.
 
     Raises `ValueError` when a number in the payload is not finite.
     """
     drawn = strongest(graph)
     places = layout(drawn)
     network = _network(drawn, places, describe_node, describe_edge)
+    if page != "circuit_page.html":
+        # In a longer page the wheel scrolls.
+        network.options["interaction"] = network.options["interaction"] | {"zoomView": False}
     shown = {
         "note": NOTE + payload.get("note", ""),
         "bands": [asdict(band) for band in places.bands],
@@ -63,9 +70,11 @@ def document(
         facts=facts,
         payload={**payload, **shown},
         cards=compress(_cards_drawn(drawn, cards)),
-        styles=[library["css"], style("page.css")],
+        page=page,
+        styles=[library["css"], style("page.css", *sheets)],
         library=library["js"],
         script=script(SCRIPTS),
+        **context,
     )
     network.templateEnv = environment
     return network.generate_html()

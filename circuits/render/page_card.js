@@ -196,6 +196,7 @@ function nodeCard(node) {
           el("span", { class: "token" }, node.token ?? column.token),
         ),
       pill(node.group),
+      node.edited && el("span", {}, `edited: ${node.edited}`),
     ),
     figures(node),
     neighbourList("Outputs", outputs[node.id], "to"),

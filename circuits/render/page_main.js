@@ -7,6 +7,8 @@ const TABS = [
   ["table", "Table", tablePanel],
 ].filter(([name, , build]) => name === "node" || build);
 const built = new Set(["node"]);
+/* Where a graph is a part of a longer page, arrow keys outside of it scroll that page. */
+const alone = document.querySelector("main.circuit") !== null;
 
 function makeTabs() {
   for (const [name, title] of TABS) {
@@ -159,7 +161,7 @@ function keys(event) {
   else if (event.key === "f" && !typing) fit();
   else if (
     event.key.startsWith("Arrow") &&
-    (canvas.contains(event.target) || event.target === document.body)
+    (canvas.contains(event.target) || (alone && event.target === document.body))
   ) {
     const next = step(event.key);
     if (next) select(next, { focus: true });

@@ -329,13 +329,15 @@ def ablation_name(name: str) -> str:
 
 
 def compare_runs(a: Path, b: Path, out: Path, *, force: bool = False) -> list[Difference]:
-    """What changed between two graphs; writes the page and returns its rows.
+    """What changed between two graphs, files or in folders; writes the page and returns its rows.
 
     Raises `ValueError` where `out` is anything but a page of the same two, unless by `force`.
     """
-    first, second = (graphs.load(folder / "graph.json") for folder in (a, b))
+    first, second = (
+        graphs.load(path if path.is_file() else path / "graph.json") for path in (a, b)
+    )
     rows = differences(first, second)
-    source = digest(*(folder.resolve().as_posix() for folder in (a, b)))
+    source = digest(*(path.resolve().as_posix() for path in (a, b)))
     check_page(out, source, force=force)
     for line in different_origins(first, second):
         notify(line)

@@ -180,6 +180,11 @@ def verification_of(folder: Path) -> Mapping[str, Any] | None:
     return _read(path) if path.exists() else None
 
 
+def cards_of(folder: Path) -> Mapping[str, Any]:
+    """What is known of the features of a run's graph, by SITE/FEATURE."""
+    return _read(folder / "cards.json")
+
+
 @dataclass(frozen=True)
 class Run:
     """A finished run, read back."""

@@ -1,69 +1,41 @@
-"""An edit rerun: prompts, a text, continuations, side effects; the record of `result.json`."""
+"""An edit rerun: prompts, a text, continuations, side effects, the graph; the folder of `--out`."""
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import networkx as nx
 from jaxtyping import Int
 from torch import Tensor
-from transformer_lens.model_bridge import TransformerBridge
 
-from circuits.analysis import Analysis
-from circuits.discovery.config import DiscoverConfig
-from circuits.edits.continuations import GenerateConfig, rerun_generation
+from circuits.comparison import STATUSES, differences
+from circuits.edits.continuations import rerun_generation
+from circuits.edits.edited import graph_left
 from circuits.edits.rerun import rerun_prompts, rerun_text
-from circuits.edits.side_effects import SideEffectsConfig, behaviours_for, side_effects
-from circuits.graph import write_json
-from circuits.metrics.answers import with_own_answers
-from circuits.prompts import encode_prompts, read_prompts
-from circuits.runs.commands import positions_for, reference_for
-from circuits.runs.overwrite import MADE_FROM, check_record, digest
-from circuits.suites import load_model
-from hooked_qwen.files import content_hash
+from circuits.edits.side_effects import behaviours_for, side_effects
+from circuits.graph import rounded
+from circuits.render.rerun_page import Graphs
+from circuits.runs.overwrite import MADE_FROM, digest
+from circuits.runs.rerun_folder import check_folder, write_folder
+from circuits.runs.rerun_inputs import Opened, Rerun, open_run, open_without_run
 from hooked_qwen.load import BUNDLED
 from hooked_qwen.placement import ANYWHERE, Placement
 from hooked_qwen.progress import Report, silent
 from hooked_qwen.texts import texts_of
-from saes.edit import check
 from saes.edit_file import Edit
-from saes.edit_words import in_words
+from saes.edit_words import in_words, rows
 from saes.evaluation.metrics import held_out_blocks
-from saes.suite import MlpChoice, Suite, hash_of, load_suite
+from saes.suite import MlpChoice
+
+__all__ = ["Rerun", "graph_record", "rerun_edit"]
 
 SCHEMA = "rerun/1"
-RESULT = "result.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rerun:
-    """What is run again under an edit."""
-
-    prompts: Path | None = None
-    "a prompt file"
-    metric: str = "logit-difference"
-    "of the prompts"
-    text: tuple[str, ...] = ()
-    "sources of `hooked_qwen.texts`"
-    tokens: int = 8192
-    "of the text, at most"
-    generate: tuple[str, ...] = ()
-    "prompts to write on from"
-    side_effects: SideEffectsConfig | None = None
-    "what else the edit does is looked at, on other tasks and on the text, else on our English"
-    writing: GenerateConfig = field(default_factory=GenerateConfig)
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not (self.prompts or self.text or self.generate or self.side_effects):
-            raise ValueError(
-                "say what to run again with --prompts, --text, --generate or --side-effects"
-            )
-
-    def made_from(self) -> dict[str, Any]:
-        """What decides the result, as a record holds it."""
-        prompts = self.prompts and content_hash(self.prompts)
-        return asdict(self) | {"prompts": prompts}
+OPERATIONS = 100
+"Operations that a record lists one by one."
+CHANGES = 50
+"Nodes that a record lists: those that change most."
 
 
 def rerun_edit(
@@ -78,89 +50,100 @@ def rerun_edit(
     placement: Placement = ANYWHERE,
     report: Report = silent,
 ) -> dict[str, Any]:
-    """Run the edit at `path` and write what came of it to `out`/result.json.
+    """Run the edit at `path` again; write result.json, result.html and a graph into `out`.
 
-    Raises `ValueError` for an edit of other dictionaries, and where `out` holds something else,
-    unless by `force`; `RuntimeError` for an edit that changes nothing of what is run.
+    Model, dictionaries and prompts are a run's, where one is given. Raises `ValueError` for an
+    edit of other dictionaries, for a run beside a model or dictionaries, and where `out` holds
+    something else, unless by `force`; `RuntimeError` for an edit that changes nothing of what is
+    run.
     """
     edit = Edit.load(path)
-    suite = load_suite(dictionaries, mlp=mlp, memory=placement.memory)
-    check(suite, edit)
-    source = {
-        "edit": digest(edit.text()),
-        "dictionaries_hash": hash_of(dictionaries),
-        "model": model,
-        "mlp": mlp,
-        "dtype": placement.dtype or "float32",
-        **rerun.made_from(),
-    }
+    chosen = open_run if rerun.run is not None else open_without_run
+    opening = chosen(edit, rerun, model, dictionaries, mlp, placement)
+    source = {"edit": digest(edit.text()), **opening.source, **rerun.made_from()}
     if out is not None:
-        if out.is_file():
-            raise ValueError(f"{out} is a file: give a folder")
-        check_record(out / RESULT, source, force=force)
-    loaded = load_model(model, report, placement)
-    suite.notify_of_another_model(loaded)
+        check_folder(out, source, force=force)
+    opened = opening.open(report)
+    left = None
+    parts = dict(_parts(opened, edit, rerun, report))
+    if opened.of_run is not None:
+        left = graph_left(opened.of_run, edit, opened.before, report=report)
+        parts["graph"] = graph_record(opened.before, left)
+    listed = [asdict(row) for row in rows(edit)]
     record = {
         "schema": SCHEMA,
         "edit": in_words(edit),
-        **_parts(loaded, suite.fitting(loaded), edit, rerun, model, report),
+        "n_operations": len(listed),
+        "operations": listed[:OPERATIONS],
+        "model": opened.model.cfg.model_name,
+        **parts,
         MADE_FROM: source,
     }
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(record, out / RESULT)
+        shown = None
+        if left is not None:
+            shown = Graphs(before=opened.before, after=left, cards=opened.cards)
+        write_folder(out, record, title=f"{path.stem}: what the edit changes", shown=shown)
     return record
 
 
-def _parts(
-    model: TransformerBridge, suite: Suite, edit: Edit, rerun: Rerun, name: str, report: Report
-) -> Mapping[str, Any]:
+def _parts(opened: Opened, edit: Edit, rerun: Rerun, report: Report) -> Mapping[str, Any]:
+    model, suite = opened.model, opened.suite
     found: dict[str, Any] = {}
-    total = sum(map(bool, (rerun.prompts, rerun.text, rerun.generate)))
+    total = sum(map(bool, (opened.analysis, rerun.text, rerun.generate)))
 
     def done() -> None:
         report("rerunning", len(found), total)
 
-    if rerun.prompts is not None:
-        found["prompts"] = rerun_prompts(_analysis(model, suite, rerun, name), edit)
+    if opened.analysis is not None:
+        found["prompts"] = rerun_prompts(opened.analysis, edit)
         done()
     if rerun.text:
-        found["text"] = rerun_text(model, suite, edit, _blocks(model, rerun))
+        found["text"] = rerun_text(model, suite, edit, _blocks(opened, rerun))
         done()
     if rerun.generate:
         found["generate"] = rerun_generation(model, suite, edit, rerun.generate, rerun.writing)
         done()
     if rerun.side_effects is not None:
-        found["side_effects"] = _side_effects(model, suite, edit, rerun, name, report)
+        found["side_effects"] = _side_effects(opened, edit, rerun, report)
     return found
 
 
-def _blocks(model: TransformerBridge, rerun: Rerun) -> Int[Tensor, "blocks pos"]:
+def _blocks(opened: Opened, rerun: Rerun) -> Int[Tensor, "blocks pos"]:
     texts = texts_of(list(rerun.text or (BUNDLED,)), seed=rerun.seed)
-    return held_out_blocks(texts(), model, tokens=rerun.tokens)
+    return held_out_blocks(texts(), opened.model, tokens=rerun.tokens)
 
 
-def _side_effects(
-    model: TransformerBridge, suite: Suite, edit: Edit, rerun: Rerun, name: str, report: Report
-) -> dict[str, Any]:
+def _side_effects(opened: Opened, edit: Edit, rerun: Rerun, report: Report) -> dict[str, Any]:
     config = rerun.side_effects
     assert config is not None, "asked for above"
-    behaviours, left_out = behaviours_for(name, model.tokenizer, config)
-    if rerun.prompts is not None:
-        own = _analysis(model, suite, rerun, name).prompts
-        if own.patch is not None:
-            behaviours = {f"prompts of {rerun.prompts.name}": own, **behaviours}
-    blocks = _blocks(model, rerun)
-    found = side_effects(model, suite, edit, behaviours, blocks, config, report=report)
+    behaviours, left_out = behaviours_for(opened.name, opened.model.tokenizer, config)
+    if opened.analysis is not None and opened.analysis.prompts.patch is not None:
+        behaviours = {f"prompts of {opened.told}": opened.analysis.prompts, **behaviours}
+    blocks = _blocks(opened, rerun)
+    found = side_effects(
+        opened.model, opened.suite, edit, behaviours, blocks, config, report=report
+    )
     return {**found, "left_out": left_out}
 
 
-def _analysis(model: TransformerBridge, suite: Suite, rerun: Rerun, name: str) -> Analysis:
-    assert rerun.prompts is not None, "asked for above"
-    listed = read_prompts(rerun.prompts)
-    positions = positions_for(listed, name, "auto", "refuse")
-    config = DiscoverConfig(
-        metric=rerun.metric, positions=positions, reference=reference_for(listed)
-    )
-    encoded = encode_prompts(listed, model.tokenizer, positions=positions)
-    return Analysis.of(model, suite, with_own_answers(model, encoded), config)
+def graph_record(before: nx.DiGraph, after: nx.DiGraph) -> dict[str, Any]:
+    """What an edit changes of a graph: how many nodes are gone, new, changed, and which most."""
+    found = differences(before, after)
+    counts = Counter(row.status for row in found)
+    return {
+        "before": {"nodes": len(before), "edges": before.number_of_edges()},
+        "after": {"nodes": len(after), "edges": after.number_of_edges()},
+        "statuses": {status: counts[status] for status in STATUSES},
+        "most": [
+            {
+                "node": str(row.node),
+                "label": (after if row.b is not None else before).nodes[row.node].get("label"),
+                "status": row.status,
+                "effect_before": rounded(row.effect_a),
+                "effect_after": rounded(row.effect_b),
+                "change": rounded(row.change),
+            }
+            for row in found[:CHANGES]
+        ],
+    }

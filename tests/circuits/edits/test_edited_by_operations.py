@@ -368,3 +368,26 @@ def test_what_cannot_be_done_is_refused(analysis, before):
     edit = edit_of({"node": Node("resid_post.0", "error"), "do": "zero"})
     with pytest.raises(ValueError, match="before all that it reads has run"):
         left(edit, other)
+
+
+def test_norm_outliers_that_an_edit_leaves_stand_as_in_the_equal_ablation(analysis):
+    """The first token is made one by its embedding; an ablation leaves it, and so may an edit."""
+    hf = toy_hf()
+    first = analysis.prompts.clean.tokens[:, 0]
+    hf.model.embed_tokens.weight.data[first] *= 300
+    of = hook(hf, name="toy"), full_suite(), analysis.prompts
+    parked = analysis_of(*of, estimator="patching", nodes=40, reference="zero")
+    before = discover(parked).graph
+    limits = parked.norm_limits
+    on = dense(parked.states[0], "resid_post.0").f[:, 0].sum(0).topk(4).indices.tolist()
+    cut = tuple(Node("resid_post.0", i) for i in on)
+    assert any(x[:, 0].any() for x in parked.states[0].outlier.values())
+    operations = []
+    for node in cut:
+        sites = {*parked.suite.reads_of(node.site), *parked.suite.writes_of(node.site)}
+        below = tuple((site, limits[site]) for site in sites)
+        operations.append({"node": node, "do": "zero", "norm_below": below})
+    found = graph_left(parked, edit_of(*operations), before)
+    assert_same(found, graph_left(parked, Ablation(ablated=cut), before))
+    at_all = edit_of(*({"node": node, "do": "zero"} for node in cut))
+    assert numbers(found) != numbers(graph_left(parked, at_all, before))
