@@ -39,7 +39,7 @@ from hooked_qwen.notices import counted, notify
 from hooked_qwen.placement import ANYWHERE, Placement, placement_of
 from hooked_qwen.progress import Report, silent
 from saes.edit_file import Edit, Operation
-from saes.identity import suite_hash, suite_told
+from saes.identity import suite_hash
 from saes.suite import MlpChoice, hash_of, load_suite
 
 RECORD, PAGE, JUDGED = "shift.json", "shift.html", "judgements.json"
@@ -181,7 +181,7 @@ def cut_edit(case: Case, cut: Sequence[Node]) -> Edit:
         return Operation(node=node, do="zero", norm_below=tuple(sorted(norms.items())))
 
     return Edit(
-        operations=tuple(map(zeroed, cut)), suite=suite_hash(suite), suite_name=suite_told(suite)
+        operations=tuple(map(zeroed, cut)), suite=suite_hash(suite), suite_name=suite.summary()
     )
 
 

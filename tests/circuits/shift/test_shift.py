@@ -20,6 +20,7 @@ from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site
 from saes.edit import check
 from saes.edit_file import Edit
+from saes.identity import suite_hash
 from saes.suite import load_suite
 from tests.circuits.conftest import call
 
@@ -190,7 +191,10 @@ def test_the_cut_is_an_edit_and_the_circuit_a_run(folder):
     cut = [f["node"] for f in record["features"][0] if f["cut"]]
     edit = Edit.load(folder / "edit.json")
     assert [str(op.node) for op in edit.operations] == cut
-    check(load_suite("bundled"), edit)
+    suite = load_suite("bundled")
+    check(suite, edit)
+    assert edit.suite_told() == f"{suite.summary()} ({suite_hash(suite)})"
+    assert all(op.norm_below for op in edit.operations)
     run = read_run(folder / "circuit")
     assert run.graph.graph["metric"].startswith("readout:resid_post.2@mean:")
     assert run.open().analysis.metric.clean.shape == (16,)
