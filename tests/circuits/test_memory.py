@@ -115,6 +115,11 @@ def test_verbs_for_dictionaries_hold_few_and_say_the_same(tmp_path, monkeypatch,
     assert found == whole
     assert together, "dictionaries were read"
     assert max(together) == held
+    if verb is judged:
+        # Two at a time, each beside an untrained one.
+        two = 4.5 * sum(b.nbytes for b in full_suite(torch.float32)["mlp_out.0"].buffers()) / 1e9
+        assert verb(str(folder), tmp_path, Placement(memory=two)) == whole
+        assert max(together) > 1
 
 
 def test_cards_hold_one_dictionary_at_a_time(analysis):

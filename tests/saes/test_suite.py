@@ -8,7 +8,7 @@ from hooked_qwen.sites import Site
 from saes import suite as suites
 from saes.dictionary import DictionarySpec
 from saes.formats import ours
-from saes.suite import Suite, find, load_suite, pinned
+from saes.suite import Suite, find, load_all, load_suite, pinned
 from tests.conftest import SIZES, random_dictionary, toy, toy_suite
 from tests.saes import published
 from tests.saes.published import CASES, ONE_OF_EACH
@@ -108,7 +108,20 @@ def test_several_of_one_site_are_not_chosen_between(tmp_path):
     published.CASES["saelens"].write(folder)
     with pytest.raises(ValueError, match=r"has 2 dictionaries of mlp_out\.1: .* as one, two"):
         load_suite(folder)
+    with pytest.raises(ValueError, match=r"several dictionaries of mlp_out\.1: .* as one, two"):
+        load_all(folder)
     assert list(load_suite(folder / "two")) == ["mlp_out.1"]
+
+
+def test_all_dictionaries_are_those_of_every_folder_read_when_asked_for(folder):
+    break_weights(folder, "mlp_in.1-mlp_out.1", "mlp_out.1")
+    found = load_all(folder)
+    assert set(found.names) == {*NAMES, "mlp_out.1", "mlp_in.1-mlp_out.1"}
+    for name in ("mlp_out.1", "mlp_in.1-mlp_out.1"):
+        assert found[found.names.index(name)].spec.name == name
+    chosen = found.of(load_suite(folder, mlp="transcoder").files.values())
+    assert sorted(chosen.names) == sorted([*NAMES, "mlp_in.1-mlp_out.1"])
+    assert found[2:4].names == found.names[2:4]
 
 
 def test_every_dictionary_is_found_also_those_that_a_suite_leaves_out(folder):
