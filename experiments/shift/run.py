@@ -30,11 +30,17 @@ def main() -> None:
     parser.add_argument("--data", action="append")
     parser.add_argument("--texts", type=int, default=400)
     parser.add_argument("--circuit-texts", type=int, default=64)
+    parser.add_argument("--batch-size", type=int, default=32, help="texts of the circuit at once")
     parser.add_argument("--estimator", default="ig")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--work", type=Path, help="run folders are kept there")
     chosen = parser.parse_args()
-    config = ShiftConfig(estimator=chosen.estimator, circuit_texts=chosen.circuit_texts, nodes=100)
+    config = ShiftConfig(
+        estimator=chosen.estimator,
+        circuit_texts=chosen.circuit_texts,
+        nodes=100,
+        batch_size=chosen.batch_size,
+    )
     RESULTS.mkdir(exist_ok=True)
     with TemporaryDirectory() as temporary, bars() as report:
         for data in chosen.data or ["biographies", "registers"]:
