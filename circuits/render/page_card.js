@@ -140,7 +140,7 @@ function example({ tokens, values, cut }, largest) {
 function gauge(node, card) {
   if (card.density === null && !card.max_activation) return null;
   const share =
-    node.activation !== null && card.max_activation
+    (node.activation ?? null) !== null && card.max_activation
       ? Math.min(1, Math.max(0, node.activation / card.max_activation))
       : null;
   const words = [

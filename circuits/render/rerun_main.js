@@ -60,9 +60,16 @@ function graphPart({ before, after, statuses }) {
   ];
 }
 
+/* Draw a part, again too: what was open stays open, and the button with the focus keeps it. */
 function drawPart(name) {
-  const content = PARTS[name][1](record[name]);
-  $(name).replaceChildren(...content.flat(4).filter(Boolean));
+  const part = $(name);
+  const open = [...part.querySelectorAll("details")].map((each) => each.open);
+  const focus = [...part.querySelectorAll("button")].indexOf(document.activeElement);
+  part.replaceChildren(...PARTS[name][1](record[name]).flat(4).filter(Boolean));
+  part.querySelectorAll("details").forEach((each, i) => {
+    each.open = open[i] ?? each.open;
+  });
+  part.querySelectorAll("button")[focus]?.focus();
 }
 
 const there = Object.keys(PARTS).filter((name) => record[name]);

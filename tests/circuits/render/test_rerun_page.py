@@ -165,7 +165,7 @@ def graphs():
     after.add_node(pinned, **before.nodes[pinned] | {"effect": 0.0, "ablated": "zero"})
     changed = next(n for n in ordered(after) if n.kind == "feature" and n != pinned)
     after.nodes[changed]["edited"] = "multiplied by 2 at every token"
-    return Graphs(before=before, after=after, cards=synthetic.cards(before)), changed
+    return Graphs(before=before, after=after, cards=synthetic.cards(after)), changed
 
 
 def parts_of(tab):
@@ -228,6 +228,8 @@ def test_the_graph_is_the_merged_one_with_its_table_and_states(visit, graphs):
     tab.evaluate("key => circuit.select(key)", str(changed))
     card = tab.locator("#panel-node").inner_text()
     assert "edited: multiplied by 2 at every token" in card
+    assert "active on" in card
+    assert "NaN" not in card
     assert "support, before" in card
 
 
@@ -240,6 +242,7 @@ def test_prompts_are_sorted_shown_all_and_those_that_turn_are_told(visit):
     tab.get_by_role("button", name="show all 30 prompts").press("Enter")
     assert rows.count() == 30
     tab.get_by_role("button", name="by change").press("Enter")
+    assert tab.evaluate("document.activeElement.textContent") == "by change"
     assert "The surgeons 3" in rows.first.inner_text()
     assert "−8.30" in rows.first.inner_text()
     dots = rows.first.locator("circle").evaluate_all("c => c.map((x) => +x.getAttribute('cx'))")
@@ -256,6 +259,8 @@ def test_marked_tokens_have_a_sign_and_tell_both_probabilities_to_the_keyboard(v
     told = marked.first.evaluate("m => getComputedStyle(m, '::after').content")
     assert told == '"▼ 0.040 before, 0.001 after"'
     tab.locator("#generate summary").first.click()
+    tab.set_viewport_size({"width": 800, "height": 900})
+    assert tab.locator("#generate details").first.get_attribute("open") is not None
     cells = tab.locator("#generate tbody tr").first.locator("td").all_inner_texts()
     assert cells[2:] == ["0.040", "0.001", "▼ lowered"]
 
