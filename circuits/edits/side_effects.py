@@ -33,6 +33,10 @@ from saes.edit_file import Edit
 from saes.evaluation.bootstrap import ratio, ratio_interval
 from saes.suite import Suite
 
+EDIT, TEXT = "", ""
+"The edit among the kinds of runs, the text among the behaviours: no other one is called so."
+Moved = dict[str, Tensor]
+"What a run changes, prompt by prompt or token by token."
 LEAST_CONTRAST = 0.1
 "Logits between clean and patch below which a model does not show the behaviour."
 
@@ -107,32 +111,43 @@ def side_effects(
         )
     activity = activity_over(model, suite, list(features_of(edit)), blocks)
     controls = controls_of(edited, activity, draws=config.draws, seed=config.seed)
-    runs = {"": [edited], **controls}
-    every = [(name, run) for name, some in runs.items() for run in some]
-    total, done = len(every) * (len(behaviours) + 1), 0
     known = {name: _plain(model, name, prompts) for name, prompts in behaviours.items()}
-    text = plain_text(model, blocks)
-    of_prompts: dict[str, dict[str, list[dict[str, Tensor]]]] = {name: {} for name in known}
-    of_text: dict[str, list[dict[str, Tensor]]] = {}
-    for kind, run in every:
-        for name, behaviour in known.items():
-            of_prompts[name].setdefault(kind, []).append(_moved(model, behaviour, run))
-            done += 1
-            report("side effects", done, total)
-        of_text.setdefault(kind, []).append(_moved_text(model, text, run))
-        done += 1
-        report("side effects", done, total)
-    rows = [_record(name, known[name], of_prompts[name]) for name in known]
+    moved = _measured(model, {EDIT: [edited], **controls}, known, plain_text(model, blocks), report)
+    rows = [_record(name, known[name], moved[name]) for name in known]
     return {
         "draws": config.draws,
         "behaviours": sorted(rows, key=_by_share),
-        "text": _text_record(of_text),
+        "text": _text_record(moved[TEXT]),
         "controls": {
             name: [[str(op.node) for op in run.edit.operations] for run in some]
             for name, some in controls.items()
             if not any(run.redirect for run in some)
         },
     }
+
+
+def _measured(
+    model: TransformerBridge,
+    runs: Mapping[str, Sequence[Edited]],
+    known: Mapping[str, _Behaviour],
+    text: PlainText,
+    report: Report,
+) -> dict[str, dict[str, list[Moved]]]:
+    """How far each draw of the edit and of each control moves the behaviours and the text."""
+    found: dict[str, dict[str, list[Moved]]] = {name: {} for name in (*known, TEXT)}
+    total, done = sum(map(len, runs.values())) * (len(known) + 1), 0
+    for kind, some in runs.items():
+        for run in some:
+            for name in found:
+                moved = (
+                    _moved_text(model, text, run)
+                    if name == TEXT
+                    else _moved(model, known[name], run)
+                )
+                found[name].setdefault(kind, []).append(moved)
+                done += 1
+                report("side effects", done, total)
+    return found
 
 
 def _by_share(row: Mapping[str, Any]) -> tuple[bool, float, str]:
@@ -149,7 +164,7 @@ def _plain(model: TransformerBridge, name: str, prompts: EncodedPrompts) -> _Beh
     return _Behaviour(prompts, plain, plain.metric - swapped.metric)
 
 
-def _moved(model: TransformerBridge, behaviour: _Behaviour, run: Edited) -> dict[str, Tensor]:
+def _moved(model: TransformerBridge, behaviour: _Behaviour, run: Edited) -> Moved:
     after = run_prompts(model, behaviour.prompts, preference_of(behaviour.prompts), run)
     return {
         "change": after.metric - behaviour.plain.metric,
@@ -158,7 +173,7 @@ def _moved(model: TransformerBridge, behaviour: _Behaviour, run: Edited) -> dict
     }
 
 
-def _moved_text(model: TransformerBridge, text: PlainText, run: Edited) -> dict[str, Tensor]:
+def _moved_text(model: TransformerBridge, text: PlainText, run: Edited) -> Moved:
     found = run_text(model, text, run)
     return {"before": found.ce_before, "change": found.ce - found.ce_before, "kl": found.kl}
 
@@ -168,10 +183,8 @@ def _mean(draws: Sequence[Mapping[str, Tensor]], name: str) -> Tensor:
     return torch.stack([draw[name] for draw in draws]).mean(0)
 
 
-def _record(
-    name: str, behaviour: _Behaviour, runs: Mapping[str, list[dict[str, Tensor]]]
-) -> dict[str, Any]:
-    (own,), contrast = runs[""], behaviour.contrast
+def _record(name: str, behaviour: _Behaviour, runs: Mapping[str, list[Moved]]) -> dict[str, Any]:
+    (own,), contrast = runs[EDIT], behaviour.contrast
     shows = float(contrast.mean()) >= LEAST_CONTRAST
 
     def share(change: Tensor) -> dict[str, Any]:
@@ -180,7 +193,7 @@ def _record(
         value = ratio(change, contrast)
         return figure(value or 0.0, ratio_interval(change, contrast))
 
-    def of_control(draws: list[dict[str, Tensor]]) -> dict[str, Any]:
+    def of_control(draws: list[Moved]) -> dict[str, Any]:
         change = _mean(draws, "change")
         return {
             "share": share(change),
@@ -203,8 +216,8 @@ def _record(
     }
 
 
-def _text_record(runs: Mapping[str, list[dict[str, Tensor]]]) -> dict[str, Any]:
-    (own,) = runs[""]
+def _text_record(runs: Mapping[str, list[Moved]]) -> dict[str, Any]:
+    (own,) = runs[EDIT]
     return {
         "blocks": len(own["kl"]),
         "tokens": own["kl"].numel(),
