@@ -46,7 +46,7 @@ class Run:
     standing: Callable[[str, Features], Features] = lambda name, encoded: encoded
     "what stands at the sites written, of the features of a dictionary: the same, but for an edit"
     arriving: Mapping[Site, Float[Tensor, "batch pos d_model"]] = field(default_factory=dict)
-    "under an edit, what arrives at the sites that dictionaries read"
+    "under an edit, what arrives where runs that begin later do not see it, and is asked for there"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from circuits.analysis import Analysis
 from circuits.attribution.recorded import Run, decompose, run_plain, site_values
 from circuits.attribution.state import check_patch
 from circuits.edits.ablation import Ablation
-from circuits.edits.edited_run import EditedRun, columns_of
+from circuits.edits.edited_run import EditedRun, columns_of, read_elsewhere
 from hooked_qwen.hooks import capture_arriving
 from hooked_qwen.placement import device_of
 from hooked_qwen.sites import Site
@@ -98,7 +98,7 @@ def _edited(analysis: Analysis, batch: Batch, ablated: NodeSet, base: Baseline, 
         arguments,
         early,
         standing,
-        {site: arriving[site] for site in suite.reads},
+        {site: arriving[site] for site in read_elsewhere(suite)},
     )
 
 

@@ -12,6 +12,7 @@ from circuits.attribution.recorded import Decomposed
 from hooked_qwen.sites import Site
 from hooked_qwen.tokens import Batch
 from saes.features import Features
+from saes.suite import Suite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,14 @@ class EditedRun:
     "by dictionary, how far what stands answers a change of what is encoded, less 1"
     error_responses: Mapping[Site, Float[Tensor, "batch pos"]] = field(default_factory=dict)
     "the same of errors, not less 1"
+
+
+def read_elsewhere(suite: Suite) -> set[Site]:
+    """The sites that a dictionary reads and does not write.
+
+    A run that begins after them, at a site that it writes, does not see them.
+    """
+    return {s for name in suite for s in suite.reads_of(name) if s not in suite.writes_of(name)}
 
 
 def columns_of(tokens: Float[Tensor, "batch pos *width"]) -> Int[Tensor, "batch pos"]:

@@ -24,7 +24,7 @@ from torch import Tensor
 from circuits.analysis import Analysis
 from circuits.attribution.recorded import Decomposed, Run, decompose, run_plain, site_values
 from circuits.attribution.state import check_patch
-from circuits.edits.edited_run import EditedRun
+from circuits.edits.edited_run import EditedRun, read_elsewhere
 from circuits.edits.operations import Chosen, Operations, looks_at_all
 from circuits.edits.patch import patch_values
 from hooked_qwen.hooks import capture_arriving
@@ -145,7 +145,8 @@ def _edited(
     arriving = values | arriving
     read = {name: suite.read(name, arriving) for name in suite}
     operations = Operations(suite=suite, edit=edit, patch=patch, batch=batch, arriving=arriving)
-    known = {site: arriving[site] for site in {*suite.reads, *normed}}
+    watched = {s for op in edit.operations if op.when for s in suite.reads_of(op.when.node.site)}
+    known = {site: arriving[site] for site in normed | watched | read_elsewhere(suite)}
     run = Run(values, read, outlier, logits, arguments, {}, operations.standing, known)
     return run, operations
 

@@ -17,9 +17,11 @@ from circuits.prompts import encode_prompts, read_prompts
 from circuits.runs.commands import make_prompts
 from circuits.verification.verify import VerifyConfig, verify
 from hooked_qwen.load import hook, load
+from hooked_qwen.nodes import Node
 from hooked_qwen.placement import find_devices
 from hooked_qwen.sites import Site
 from hooked_qwen.spread import spread
+from saes.edit_file import Condition, Edit, Operation
 from saes.suite import load_suite
 from tests.conftest import full_suite, padded_on_the_left, toy_hf, toy_prompts
 
@@ -74,6 +76,34 @@ def test_every_step_is_the_same_on_another_device(pretend, name):
     here = everything("cpu", config, level)
     for found, expected in zip(there, here, strict=True):
         assert found == expected
+
+
+def under_an_edit(device):
+    """The graph under an edit of every operation, as plain values."""
+    model = toy_on(device)
+    suite, prompts = full_suite(dtype=torch.float32), toy_prompts(n=4, length=4)
+    config = DiscoverConfig(estimator="patching", nodes=20)
+    analysis = Analysis.of(model, suite, padded_on_the_left(prompts), config)
+    graph = discover(analysis).graph
+    a, b, c, d, e = (Node("resid_post.1", i) for i in range(5))
+    when = Condition(node=Node("resid_post.0", 3), above=0.1)
+    below = ((Site("resid_post", 1), 1e3),)
+    operations = (
+        Operation(node=a, do="zero", norm_below=below),
+        Operation(node=b, do="mean"),
+        Operation(node=c, do="patch", positions="last"),
+        Operation(node=d, do="clamp", value=(-1.0, 0.5), when=when),
+        Operation(node=e, do="add", value=0.5, positions=(1, 2)),
+        Operation(node=Node("mlp_out.2", "*"), do="scale", value=0.5),
+        Operation(node=Node("mlp_out.0", "error"), do="scale", value=2.0),
+    )
+    return as_json(graph_left(analysis, Edit(operations=operations, means={b: 0.25}), graph))
+
+
+def test_the_graph_under_an_edit_is_the_same_on_another_device(pretend):
+    with pretend.strict_index():
+        there = under_an_edit("pretend")
+    assert there == under_an_edit("cpu")
 
 
 def test_what_is_kept_of_a_run_goes_on_where_the_model_is(pretend, tmp_path):
