@@ -20,6 +20,8 @@ DRAWS = 3
 NEAREST = 5
 "Features of the closest activation that one is drawn from."
 Draws = list[tuple[Node, ...]]
+Place = tuple[str, int | None]
+"A dictionary and a position; None: every one."
 
 
 def control_nodes(
@@ -71,8 +73,10 @@ def _alike(
     if any(node.kind != "feature" for node in chosen):
         return []
     near: list[list[Node]] = []
-    for site, members in _by_site_and_position(chosen).items():
-        activation = _activations(states, *site)
+    groups = _by_site_and_position(chosen)
+    activations = _activations(states, list(groups))
+    for place, members in groups.items():
+        activation = activations[place]
         for node in members:
             others = [
                 (abs(value - activation.get(int(node.feature), 0.0)), i)
@@ -102,22 +106,34 @@ def _by_site(nodes: Sequence[Node]) -> Mapping[tuple[str, str], list[Node]]:
 
 def _by_site_and_position(
     nodes: Iterable[Node],
-) -> Mapping[tuple[str, int | None], list[Node]]:
+) -> Mapping[Place, list[Node]]:
     """Nodes grouped by site and position."""
-    groups: dict[tuple[str, int | None], list[Node]] = {}
+    groups: dict[Place, list[Node]] = {}
     for node in nodes:
         groups.setdefault((node.site, node.position), []).append(node)
     return groups
 
 
-def _activations(states: Sequence[BatchState], name: str, position: int | None) -> dict[int, float]:
-    """Mean over prompts and tokens of each feature that is on there, on the clean prompts."""
-    at = slice(None) if position is None else slice(position, position + 1)
-    sums, tokens = FeatureSums(), 0
+def _activations(
+    states: Sequence[BatchState], places: Sequence[Place]
+) -> dict[Place, dict[int, float]]:
+    """Mean over prompts and tokens of each feature that is on at a place, on the clean prompts.
+
+    Each state is asked for once: those that are not kept are runs of the model.
+    """
+    sums, tokens = {place: FeatureSums() for place in places}, dict.fromkeys(places, 0)
     for state in states:
-        f, mask = state.features[name].f[:, at], state.clean.mask[:, at]
-        on = (f.value != 0) & mask.unsqueeze(-1)
-        sums.add(f.times(f.value.sign()), torch.zeros_like(mask, dtype=torch.long), on)
-        tokens += int(mask.sum())
-    _, feature, total = sums.entries()
-    return dict(zip(feature.tolist(), (total / tokens).tolist(), strict=True))
+        for place in places:
+            name, position = place
+            at = slice(None) if position is None else slice(position, position + 1)
+            f, mask = state.features[name].f[:, at], state.clean.mask[:, at]
+            on = (f.value != 0) & mask.unsqueeze(-1)
+            column = torch.zeros_like(mask, dtype=torch.long)
+            sums[place].add(f.times(f.value.sign()), column, on)
+            tokens[place] += int(mask.sum())
+    found = {}
+    for place in places:
+        _, feature, total = sums[place].entries()
+        means = (total / tokens[place]).tolist()
+        found[place] = dict(zip(feature.tolist(), means, strict=True))
+    return found

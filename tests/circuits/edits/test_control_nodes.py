@@ -134,3 +134,17 @@ def test_features_as_active_are_no_more_than_there_are(analysis, ranking):
     few = edits.Ablation(ablated=at[:NEAREST])
     for drawn in control_nodes(few, ranking, analysis.states, seed=0)[f"{NEAREST} {ALIKE}"]:
         assert len({n.feature for n in drawn} - set(range(NEAREST))) == NEAREST
+
+
+def test_states_that_are_not_kept_are_made_once(analysis, ranking):
+    """However many sites and positions the ablated nodes are at."""
+    made = []
+
+    class Made(list):
+        def __iter__(self):
+            made.append(1)
+            return super().__iter__()
+
+    ablated = tuple(Node(site, 1, at) for site in ("resid_post.0", "resid_post.1") for at in (2, 3))
+    control_nodes(edits.Ablation(ablated=ablated), ranking, Made(analysis.states), seed=0)
+    assert made == [1]
