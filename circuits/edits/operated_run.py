@@ -60,6 +60,8 @@ def operated_run(analysis: Analysis, edit: Edit, rows: Int[Tensor, " batch"]) ->
     nodes = decompose(suite, *runs, reference=analysis.config.reference)
     # Moved to the patch run, what that pins elsewhere is on its way there.
     both = done if analysis.config.reference == "patch" else done[:1]
+    # A state keeps `under`, which holds this and not the runs.
+    known = runs[0].arriving
 
     def held(name: str, f: Features) -> Bool[Tensor, "batch pos slots"]:
         return torch.stack([each.pinned(name, f.index) for each in both]).all(0)
@@ -73,7 +75,7 @@ def operated_run(analysis: Analysis, edit: Edit, rows: Int[Tensor, " batch"]) ->
             suite,
             edit,
             patch=None if patch is None else _of_rows(patch, index),
-            known={site: x[index] for site, x in runs[0].arriving.items()},
+            known={site: x[index] for site, x in known.items()},
             must_fire=False,
         )
 

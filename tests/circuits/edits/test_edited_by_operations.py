@@ -1,6 +1,7 @@
 """The graph under an edit of any operation: pinned nodes stand still, the others keep effects."""
 
 import dataclasses
+import gc
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from circuits.ablation.exact_effects import exact_effects
 from circuits.analysis import Analysis
 from circuits.attribution.edges import edge_weights
 from circuits.attribution.effects import effects_by_prompt, gradients_at_clean
+from circuits.attribution.recorded import Run
 from circuits.comparison import differences
 from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.ranking import rank_nodes
@@ -391,3 +393,20 @@ def test_norm_outliers_that_an_edit_leaves_stand_as_in_the_equal_ablation(analys
     assert_same(found, graph_left(parked, Ablation(ablated=cut), before))
     at_all = edit_of(*({"node": node, "do": "zero"} for node in cut))
     assert numbers(found) != numbers(graph_left(parked, at_all, before))
+
+
+def test_a_state_does_not_keep_the_runs_that_it_was_made_from(analysis):
+    """What it holds is counted; whole runs behind it would not be."""
+
+    def runs():
+        gc.collect()
+        return sum(isinstance(each, Run) for each in gc.get_objects())
+
+    there = runs()
+    edit = edit_of({"node": Node("resid_post.1", 4), "do": "zero"})
+    kept = [
+        edited_states(analysis, what)[0]
+        for what in (edit, Ablation(ablated=(Node("mlp_out.1", 7),)))
+    ]
+    assert kept[0].logits.shape == kept[1].logits.shape
+    assert runs() == there
