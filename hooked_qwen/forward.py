@@ -46,13 +46,20 @@ def _forward(model: TransformerBridge, batch: Batch, **options: Any) -> Tensor:
     _notify_of_length(model, int(batch.mask.sum(1).max()))
     # Only now: what is asked of a batch on another device waits for that.
     batch = batch.to(device_of(model))
-    return model(
-        batch.tokens,
-        attention_mask=batch.mask.long(),
-        use_cache=False,
-        logits_to_keep=1,
-        **options,
-    )
+    # The last token of every prompt is a slice with gaps. For such a one torch copies the head's
+    # weights for each prompt (bfloat16), or reads them anew for each (float32).
+    head = model.unembed.original_component
+    handle = head.register_forward_pre_hook(lambda _, args: (args[0].contiguous(), *args[1:]))
+    try:
+        return model(
+            batch.tokens,
+            attention_mask=batch.mask.long(),
+            use_cache=False,
+            logits_to_keep=1,
+            **options,
+        )
+    finally:
+        handle.remove()
 
 
 def require_in_vocabulary(model: TransformerBridge, tokens: Int[Tensor, "*any"]) -> None:

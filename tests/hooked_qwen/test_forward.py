@@ -44,6 +44,18 @@ def test_last_logits_are_hugging_faces_at_the_last_token(family, model):
     torch.testing.assert_close(last_logits(model, batch), expected, atol=1e-5, rtol=1e-5)
 
 
+def test_the_head_reads_the_last_tokens_without_gaps(model):
+    """A slice with gaps is multiplied prompt by prompt, in bfloat16 with copies of the head."""
+    seen = []
+    head = model.unembed.original_component
+    handle = head.register_forward_hook(lambda _, args, __: seen.append(args[0].is_contiguous()))
+    try:
+        last_logits(model, pad_left(rows(5, 3), pad=0))
+    finally:
+        handle.remove()
+    assert seen == [True]
+
+
 def test_padding_on_the_left_changes_nothing(model):
     prompts = rows(7, 3, 5)
     together = last_logits(model, pad_left(prompts, pad=0))
