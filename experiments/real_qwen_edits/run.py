@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from circuits.cli.progress_bars import bars
+from circuits.cli.rerun_tables import with_interval
 from circuits.discovery.config import DiscoverConfig
 from circuits.edits.continuations import GenerateConfig
 from circuits.edits.make import Change
@@ -53,6 +54,7 @@ CUT = 5
 OTHERS = 12
 WRITE_ON = ("The photos that the boy considers", "The photos that the boys consider")
 TOKENS = 1024
+TWO, FOUR = "{:.2f}", "{:.4f}"
 
 
 @dataclass(frozen=True)
@@ -262,8 +264,8 @@ def matrix(record: dict[str, Any]) -> str:
     tasks = record["tasks"]
     lines = [f"| circuit cut | {' | '.join(tasks)} |", "|" + "---|" * (len(tasks) + 1)]
     for name, row in zip(record["rows"], record["lost"], strict=True):
-        lines.append(f"| {name} | {' | '.join(_with_ends(cell) for cell in row)} |")
-    own = [_with_ends(task["own_beyond_others"]) for task in tasks.values()]
+        lines.append(f"| {name} | {' | '.join(with_interval(cell, TWO) for cell in row)} |")
+    own = [with_interval(task["own_beyond_others"], TWO) for task in tasks.values()]
     lines.append(f"| its own less the others | {' | '.join(own)} |")
     return "\n".join(lines)
 
@@ -279,7 +281,7 @@ def found_again(record: dict[str, Any]) -> str:
         f"edges of {reruns['n']} graphs found anew, Jaccard": reruns["edges"],
     }
     lines = ["| | found again |", "|---|---|"]
-    lines += [f"| {name} | {_with_ends(figure)} |" for name, figure in rows.items()]
+    lines += [f"| {name} | {with_interval(figure, TWO)} |" for name, figure in rows.items()]
     lines += ["", "| estimators | Jaccard | rank correlation |", "|---|---|---|"]
     for pair in record["estimators"]["pairs"]:
         a, b = pair["estimators"]
@@ -301,24 +303,18 @@ def effects(record: dict[str, Any]) -> str:
         right = " → ".join(f"{row[f'accuracy_{w}']['value']:.0%}" for w in ("before", "after"))
         own = [_two(row["controls"][kind]["share"]["value"]) for kind in kinds]
         lines.append(
-            f"| {row['name']} | {right} | {_with_ends(row['share'])} | {' | '.join(own)} |"
+            f"| {row['name']} | {right} | {with_interval(row['share'], TWO)} | {' | '.join(own)} |"
         )
     text = found["text"]
     own = [f"{text['controls'][kind]['kl']['value']:.4f}" for kind in kinds]
-    lines.append(f"| text: KL, nats a token | | {_with_ends(text['kl'], 4)} | {' | '.join(own)} |")
+    lines.append(
+        f"| text: KL, nats a token | | {with_interval(text['kl'], '{:.4f}')} | {' | '.join(own)} |"
+    )
     return "\n".join(lines)
 
 
 def _two(value: float | None) -> str:
     return "–" if value is None else f"{round(value, 2) + 0.0:.2f}"
-
-
-def _with_ends(figure: dict[str, Any], digits: int = 2) -> str:
-    if figure["value"] is None:
-        return "–"
-    told = f"{figure['value'] + 0.0:.{digits}f}"
-    ends = figure["interval"]
-    return told if ends is None else f"{told} [{ends[0]:.{digits}f}, {ends[1]:.{digits}f}]"
 
 
 if __name__ == "__main__":
