@@ -29,7 +29,8 @@ from circuits.runs.edits import Selection, bake_edit, make_edit
 from circuits.runs.folder import read_run
 from circuits.runs.inputs import Inputs
 from circuits.runs.overwrite import MADE_FROM
-from circuits.runs.rerun import RESULT, Rerun, rerun_edit
+from circuits.runs.rerun import Rerun, rerun_edit
+from circuits.runs.rerun_folder import RESULT
 from circuits.verification.specificity import SpecificityConfig
 from circuits.verification.stability import StabilityConfig
 from circuits.verification.verify import VerifyConfig
