@@ -55,6 +55,8 @@ CUT = 5
 OTHERS = 12
 WRITE_ON = ("The photos that the boy considers", "The photos that the boys consider")
 TOKENS = 1024
+OWN = ("edit", "model", MADE_FROM)
+"What records say of this machine's files, which the results leave out."
 TWO, FOUR = "{:.2f}", "{:.4f}"
 
 
@@ -163,7 +165,7 @@ def rerun(given: Given) -> str:
             force=True,
             report=report,
         )
-    write_json({k: v for k, v in record.items() if k not in ("edit", MADE_FROM)}, RESULTS / RESULT)
+    write_json({k: v for k, v in record.items() if k not in OWN}, RESULTS / RESULT)
     return effects(record)
 
 
@@ -179,7 +181,7 @@ def baked(given: Given) -> str:
             force=True,
             report=report,
         )
-    kept = {k: v for k, v in record.items() if k not in ("edit", MADE_FROM)}
+    kept = {k: v for k, v in record.items() if k != MADE_FROM}
     write_json(kept, RESULTS / "baked.json")
     return json.dumps(kept, indent=1)
 
