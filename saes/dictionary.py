@@ -186,7 +186,9 @@ class SparseDictionary(nn.Module):
         Gradients reach `x` through the features that are on.
         """
         flat = x.reshape(-1, x.shape[-1])
-        parts = flat.detach().split(max(1, ENCODED_AT_ONCE // self.n_features))
+        at_once = max(1, ENCODED_AT_ONCE // self.n_features)
+        # One token at a time, as in generation, small things cost as much as the product.
+        parts = flat.detach().split(at_once) if len(flat) > at_once else (flat.detach(),)
         found = cat([self._chosen(self.pre_activations(part)) for part in parts])
         if x.requires_grad:
             value = _Answer.apply(flat, found.index, found.value, self.W_enc)
@@ -268,6 +270,8 @@ def side_by_side(
 
 def by_site(sites: Sequence[Site], x: Float[Tensor, "*batch width"]) -> dict[Site, Tensor]:
     """What stands side by side, apart: the inverse of `side_by_side`."""
+    if len(sites) == 1:
+        return {sites[0]: x}
     return dict(zip(sites, x.chunk(len(sites), -1), strict=True))
 
 

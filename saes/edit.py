@@ -8,33 +8,30 @@ Axes: `rows` texts of a pass, `pos` its tokens, `nodes` the nodes of one diction
 name.
 """
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from hooked_qwen.hooks import Activation, capture, intervene
 from hooked_qwen.nodes import EVERY, Node
 from hooked_qwen.positions import TextPositions, follow_positions
 from hooked_qwen.sites import Site
-from saes.dictionary import SparseDictionary
-from saes.edit_file import Condition, Edit, Operation, Where
-from saes.edit_steps import Plan, Step, plan_of
-from saes.features import Features, weighted_rows
-from saes.firing import Firing, tokens_at
+from saes.dictionary import SparseDictionary, side_by_side
+from saes.edit_file import Condition, Edit, Operation
+from saes.edit_steps import Plan
+from saes.edited_pass import EditedPass, Patch, of_error
+from saes.features import Features
+from saes.firing import Firing
 from saes.identity import suite_hash, suite_told
 from saes.intervention import require_reads_first
 from saes.operations import OPERATIONS, kind_of
 from saes.suite import Suite
 
-__all__ = ["Condition", "Edit", "Operation", "Patch", "applied", "check", "check_node"]
+__all__ = ["Condition", "Edit", "Operation", "applied", "check", "check_node"]
 
-Patch = Callable[[Node], Float[Tensor, "#rows #pos *width"]]
-"What a node is on each token of the patch run: a feature's value, an error's vector."
 Redirect = Callable[[Site, Activation], Activation]
 "What is added to a site's tensor in place of the move that an edit makes of it."
 
@@ -189,47 +186,42 @@ class _Run:
         self.suite, self.edit, self.patch, self.text = suite, edit, patch, text
         self.seen, self.firing, self.redirect = seen, firing, redirect
         self._plans: dict[str, Plan | None] = {}
-        self._pass: Tensor | None = None
-        self._where: dict[Where | tuple[int, ...], Bool[Tensor, "rows pos"]] = {}
+        self._now: EditedPass | None = None
 
     def change(self, site: Site) -> Callable[[Activation], Activation]:
         """What happens to the tensor at `site`."""
         names = self.suite.writing(site)
-        of_error = [
-            op for op in self.edit.operations
-            if op.node.kind == "error" and Site.parse(op.node.site) == site
-        ]  # fmt: skip
+        on_error = bool(of_error(self.edit, site))
         named = {op.node.site for op in self.edit.operations if op.node.kind == "feature"}
-        encoded = names if of_error else [name for name in names if name in named]
+        encoded = names if on_error else [name for name in names if name in named]
+        reads = [self.suite.reads_of(name) for name in encoded]
 
         def edited(value: Activation) -> Activation:
             self.seen[site] = value
+            done = self._pass()
             # A suite that keeps to a budget may have to read a dictionary when it is asked for it.
-            dictionaries = {name: self.suite[name] for name in encoded}
-            features = {
-                name: d.encode(self.suite.read(name, self.seen)) for name, d in dictionaries.items()
-            }
-            found = self._with_error(of_error, site, value, features) if of_error else value
-            for name in encoded:
-                move = self._move(dictionaries[name], features[name], site)
+            dictionaries = [self.suite[name] for name in encoded]
+            arriving = [side_by_side(self.seen, sites) for sites in reads]
+            features = [d.encode(x) for d, x in zip(dictionaries, arriving, strict=True)]
+            both = list(zip(dictionaries, features, strict=True))
+            found = value
+            if on_error:
+                written = sum(d.by_site(d.decode(f))[site] for d, f in both)
+                found = written + done.error_after(site, value - written)
+            for name, (dictionary, f) in zip(encoded, both, strict=True):
+                move = self._move(done, name, dictionary, f, site)
                 if move is not None:
-                    found = found + dictionaries[name].by_site(move)[site]
+                    found = found + dictionary.by_site(move)[site]
             return found if self.redirect is None else value + self.redirect(site, found - value)
 
         return edited
 
-    def _features(self, name: str) -> Features:
-        return self.suite[name].encode(self.suite.read(name, self.seen))
-
-    def _plan(self, name: str, f: Features) -> Plan | None:
-        if name not in self._plans:
-            self._plans[name] = plan_of(name, self.edit.operations, f.width, f.index.device)
-        return self._plans[name]
-
-    def _move(self, dictionary: SparseDictionary, f: Features, site: Site) -> Activation | None:
+    def _move(
+        self, done: EditedPass, name: str, dictionary: SparseDictionary, f: Features, site: Site
+    ) -> Activation | None:
         """How much what a dictionary writes to a site changes; None where nothing names it."""
-        plan = self._plan(dictionary.name, f)
-        if plan is None:
+        plan = done.plan(name)
+        if plan is None or plan.leaves(f):
             return None
         if not plan.of_every:
             index, before = plan.rows, plan.of_named(f)
@@ -239,88 +231,26 @@ class _Run:
             index, before = torch.arange(f.width, device=f.index.device), f.dense()
         if plan.named:
             seen = plan.of_named(f) if plan.of_every else before
-            self.firing.saw(plan.name, plan.named, seen, self.text)
-        after = before
-        for step in plan.steps:
-            where = self._tokens(step.operation, site).unsqueeze(-1) & step.at(
-                index, self.text.tokens
-            )
-            changed = self._becomes(step.operation, after, self._to(step, plan))
-            self.firing.did(step.operation, where, after, changed)
-            after = torch.where(where, changed, after)
-        W_dec = dictionary.W_dec
+            self.firing.saw(plan.name, plan.named, seen)
+        moved = done.after(plan, index, before, site) - before
         if plan.of_every and plan.on_slots:
-            return weighted_rows(replace(f, value=after - before), W_dec)
-        return (after - before) @ (W_dec if plan.of_every else W_dec[plan.rows])
+            return dictionary.write(replace(f, value=moved))
+        W_dec = dictionary.W_dec
+        return moved @ (W_dec if plan.of_every else W_dec[plan.rows])
 
-    def _to(self, step: Step, plan: Plan) -> Tensor | None:
-        """What each feature that a plan names goes to, or each there is, where a step says so."""
-        needs = step.operation.needs
-        if needs is None:
-            return None
-        if step.every:
-            return self._known(step.operation.node, needs)
-        values = [self._known(node, needs) for node in step.nodes]
-        values = [value.to(plan.rows.device) for value in torch.broadcast_tensors(*values)]
-        features = [int(node.feature) for node in step.nodes]
-        if plan.of_every:
-            width, places = self.suite[plan.name].n_features, features
-        else:
-            width, places = len(plan.named), [plan.named.index(i) for i in features]
-        found = values[0].new_zeros(*values[0].shape, width)
-        found[..., places] = torch.stack(values, -1)
-        return found
-
-    def _known(self, node: Node, needs: str) -> Tensor:
-        if needs == "mean":
-            return torch.as_tensor(self.edit.mean_of(node))
-        assert self.patch is not None, "asked for above"
-        return self.patch(node)
-
-    def _with_error(
-        self,
-        operations: Sequence[Operation],
-        site: Site,
-        value: Activation,
-        features: Mapping[str, Features],
-    ) -> Activation:
-        """The tensor with the error set as the operations say."""
-        written = sum(
-            self.suite[n].by_site(self.suite[n].decode(f))[site] for n, f in features.items()
-        )
-        error, at = value - written, self.text.tokens
-        for op in operations:
-            where = self._tokens(op, site)
-            if op.node.position is not None:
-                where = where & (at == op.node.position)
-            for node in op.besides:
-                where = where & (at != node.position)
-            where = where.unsqueeze(-1)
-            to = None if op.needs is None else self._known(op.node, op.needs)
-            changed = self._becomes(op, error, to)
-            self.firing.did(op, where, error, changed)
-            error = torch.where(where, changed, error)
-        return written + error
-
-    def _becomes(self, op: Operation, own: Tensor, to: Tensor | None) -> Tensor:
-        return kind_of(op.do).become(own, op.value, to)
-
-    def _tokens(self, op: Operation, site: Site) -> Bool[Tensor, "rows pos"]:
-        """The tokens that an operation names at a site, its node's own position aside."""
+    def _pass(self) -> EditedPass:
+        """The pass that runs now."""
         tokens = self.text.tokens
-        if tokens is not self._pass:
-            self._pass, self._where = tokens, {}
+        if self._now is None or self._now.tokens is not tokens:
             self.firing.passed(self.text)
-        if op.positions not in self._where:
-            lengths = self.text.prompt_lengths.unsqueeze(-1)
-            self._where[op.positions] = tokens_at(op.positions, tokens, lengths)
-        found = self._where[op.positions]
-        if op.when is not None:
-            feature, name = int(op.when.node.feature), op.when.node.site
-            value = self._features(name).of(torch.tensor([feature], device=found.device))
-            self.firing.saw(name, (feature,), value, self.text)
-            found = found & (value[..., 0] > op.when.above)
-        for place, limit in op.norm_below:
-            if not site < place:
-                found = found & (self.seen[place].float().norm(dim=-1) <= limit)
-        return found
+            self._now = EditedPass(
+                suite=self.suite,
+                edit=self.edit,
+                patch=self.patch,
+                tokens=tokens,
+                lengths=self.text.prompt_lengths.unsqueeze(-1),
+                arriving=self.seen,
+                plans=self._plans,
+                firing=self.firing,
+            )
+        return self._now

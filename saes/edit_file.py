@@ -35,7 +35,7 @@ from saes.operations import OPERATIONS, kind_of
 from saes.suite import Suite
 
 if TYPE_CHECKING:
-    from saes.edit import Patch
+    from saes.edited_pass import Patch
 
 Where = Literal["all", "prompt", "generated", "last"]
 SCHEMA = "edit/1"

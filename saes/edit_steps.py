@@ -7,7 +7,7 @@ step. Operations on one feature stay in their order.
 Axes: `chosen` features that a step looks at: those that are named, the slots of a token, or all.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,10 +17,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hooked_qwen.nodes import EVERY, Node
-from saes.edit_file import Operation
+from saes.edit_file import Edit, Operation
 from saes.features import Features
 from saes.operations import kind_of
 
+LOOKED_THROUGH = 512
+"Slots that are looked through one by one, which takes less time than a few products."
 NOWHERE = -2
 "No token has this position; padding has -1."
 
@@ -64,6 +66,8 @@ class Step:
     "to which"
     table: NodeTable
     "these, or of every feature those that are left out"
+    rows: Int[Tensor, " named"]
+    "the features that its plan names"
 
     @property
     def every(self) -> bool:
@@ -73,8 +77,20 @@ class Step:
         self, index: Int[Tensor, "*#any chosen"], tokens: Int[Tensor, "rows pos"]
     ) -> Bool[Tensor, "*any chosen"]:
         """Which of the features `index` of a token it is done to."""
+        if self.table.positions is None:
+            return self._at_rows if index is self.rows else self._at_each[index]
         found = self.table.holds(index, tokens)
         return ~found if self.every else found
+
+    @cached_property
+    def _at_each(self) -> Bool[Tensor, " features"]:
+        """Of each feature that there is, where positions do not matter."""
+        found = self.table.everywhere[self.table.row]
+        return ~found if self.every else found
+
+    @cached_property
+    def _at_rows(self) -> Bool[Tensor, " named"]:
+        return self._at_each[self.rows]
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,13 +105,43 @@ class Plan:
     "the same, where the dictionary is"
     column: Int[Tensor, " features"]
     "of each feature that there is its place among these, from 1; 0 for one that is not named"
+    means: Mapping[Step, Float[Tensor, " known"]]
+    "of each step that needs them, by feature where it is of every one, else by column"
 
     def of_named(self, f: Features) -> Float[Tensor, "*batch named"]:
         """The values of the named features: `f.of(rows)`, looked up."""
         if f.whole:
             return f.of(self.rows)
         found = f.value.new_zeros(*f.value.shape[:-1], 1 + len(self.named))
-        return found.scatter_add(-1, self.column[f.index], f.value)[..., 1:]
+        # In place, so that nothing is copied; gradients reach `f.value` all the same.
+        return found.scatter_add_(-1, self.column[f.index], f.value)[..., 1:]
+
+    def leaves(self, f: Features) -> bool:
+        """Whether nothing is done to features as they are, where that is known at once.
+
+        Operations that leave a feature off where it is off have nothing to do where none of those
+        that they name has a slot. In generation a token has few slots, and most often none of them;
+        on an accelerator the answer would have to be waited for.
+        """
+        if self.of_every or not self.on_slots or f.whole:
+            return False
+        if f.index.device.type != "cpu" or f.index.numel() > LOOKED_THROUGH:
+            return False
+        return self._named.isdisjoint(f.index.flatten().tolist())
+
+    @cached_property
+    def _named(self) -> frozenset[int]:
+        return frozenset(self.named)
+
+    def of_columns(
+        self, nodes: Sequence[Node], values: Sequence[Float[Tensor, "*#batch"]]
+    ) -> Float[Tensor, "*batch columns"]:
+        """A value for each of some nodes that are named, in the columns of their features."""
+        known = torch.broadcast_tensors(*values)
+        found = known[0].new_zeros(*known[0].shape, 1 + len(self.named))
+        places = [1 + self.named.index(int(node.feature)) for node in nodes]
+        found[..., places] = torch.stack(known, -1)
+        return found
 
     @cached_property
     def of_every(self) -> bool:
@@ -110,13 +156,16 @@ class Plan:
         return all(kind_of(step.operation.do).linear for step in self.steps)
 
 
-def plan_of(
-    name: str, operations: Sequence[Operation], width: int, device: torch.device
-) -> Plan | None:
-    """The plan of those of the operations that are of features of a dictionary; None of none."""
-    of_name = [op for op in operations if op.node.kind == "feature" and op.node.site == name]
+def plan_of(name: str, edit: Edit, width: int, device: torch.device) -> Plan | None:
+    """The plan of those operations that are of features of a dictionary; None of none."""
+    of_name = [op for op in edit.operations if op.node.kind == "feature" and op.node.site == name]
     if not of_name:
         return None
+    features = [op.node.feature for op in of_name if op.node.feature != EVERY]
+    named = tuple(dict.fromkeys(map(int, features)))
+    rows = torch.tensor(named, dtype=torch.long, device=device)
+    column = torch.zeros(width, dtype=torch.long, device=device)
+    column[rows] = torch.arange(1, 1 + len(named), device=device)
     groups = _grouped(of_name)
     steps = [
         Step(
@@ -127,15 +176,18 @@ def plan_of(
                 width,
                 device,
             ),
+            rows,
         )
         for group in groups
     ]
-    features = [op.node.feature for op in of_name if op.node.feature != EVERY]
-    named = tuple(dict.fromkeys(map(int, features)))
-    rows = torch.tensor(named, dtype=torch.long, device=device)
-    column = torch.zeros(width, dtype=torch.long, device=device)
-    column[rows] = torch.arange(1, 1 + len(named), device=device)
-    return Plan(name, tuple(steps), named, rows, column)
+    means: dict[Step, Tensor] = {}
+    plan = Plan(name, tuple(steps), named, rows, column, means)
+    for step in steps:
+        if step.operation.needs == "mean":
+            known = [torch.as_tensor(edit.mean_of(node)) for node in step.nodes]
+            found = known[0] if step.every else plan.of_columns(step.nodes, known)
+            means[step] = found.to(device)
+    return plan
 
 
 def _grouped(operations: Sequence[Operation]) -> list[list[Operation]]:

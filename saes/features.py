@@ -64,7 +64,8 @@ class Features:
     def view(self, shape: Sequence[int]) -> "Features":
         """The same tokens along axes of `shape`."""
         index, value = (x.view(*shape, self.slots) for x in (self.index, self.value))
-        return replace(self, index=index, value=value)
+        # Said in full: in generation this is done at every site of every token.
+        return Features(index, value, self.width, self.whole)
 
     @property
     def slots(self) -> int:

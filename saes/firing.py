@@ -52,6 +52,8 @@ class Firing:
     def __init__(self) -> None:
         self._done: Tensor | None = None
         self._tokens: list[Int[Tensor, "2 tokens"]] = []
+        self._places: Int[Tensor, "2 tokens"] = torch.empty(2, 0, dtype=torch.long)
+        "of the tokens of the pass: the number in its text, the number in the vocabulary"
         self._peaks: dict[tuple[str, Sequence[int]], Peaks] = {}
         self._seen: list[tuple[tuple[str, Sequence[int]], Tensor, Tensor]] = []
         self._pending = self._passes = 0
@@ -62,6 +64,8 @@ class Firing:
         """A pass over these tokens, in which operations are asked for."""
         lengths = text.prompt_lengths.unsqueeze(-1).expand(text.tokens.shape)
         self._tokens.append(torch.stack([text.tokens.flatten(), lengths.flatten()]))
+        ids = torch.full_like(text.tokens, -1) if text.ids is None else text.ids
+        self._places = torch.stack([text.tokens.flatten(), ids.flatten()])
         self._hold(2 * text.tokens.numel())
         self._passes += 1
         if not self._fired and self._passes % LOOKED_AT == 0 and self._done is not None:
@@ -81,14 +85,11 @@ class Firing:
         name: str,
         chosen: Sequence[int],
         value: Float[Tensor, "rows pos chosen"],
-        text: TextPositions,
     ) -> None:
-        """The `chosen` features of a dictionary, as they arrived in a pass."""
+        """The `chosen` features of a dictionary, as they arrived in the pass."""
         if self._fired:
             return
-        ids = torch.full_like(text.tokens, -1) if text.ids is None else text.ids
-        places = torch.stack([text.tokens.flatten(), ids.flatten()])
-        self._seen.append(((name, chosen), value.detach().flatten(0, 1), places))
+        self._seen.append(((name, chosen), value.detach().flatten(0, 1), self._places))
         self._hold(value.numel())
 
     def _hold(self, more: int) -> None:
@@ -124,7 +125,7 @@ class Firing:
                 reached[key] = self._reached(operation)
             if not reached[key]:
                 _raise_unreached(operation)
-        if self._fired or self._done is None or self._done:
+        if self._fired or (self._done is not None and self._done):
             return
         near = [self._nearest(operation, tokenizer) for operation in edit.operations[:SHOWN]]
         more = len(edit.operations) - len(near)

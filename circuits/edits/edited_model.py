@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from transformer_lens.model_bridge import TransformerBridge
 
-from saes.edit import Edit, Patch, Redirect, applied
+from saes.edit import Edit, Redirect, applied
+from saes.edited_pass import Patch
 from saes.suite import Suite
 
 TOKENS_AT_ONCE = 2048

@@ -15,6 +15,7 @@ are named, the slots of a token, or all there are.
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -25,15 +26,16 @@ from circuits.analysis import Analysis
 from circuits.attribution.recorded import Decomposed, Run, decompose, run_plain, site_values
 from circuits.attribution.state import check_patch
 from circuits.edits.edited_run import EditedRun, read_elsewhere
-from circuits.edits.operations import Chosen, Operations, looks_at_all
+from circuits.edits.operations import looks_at_all, on_error, operated, pinned, standing
 from circuits.edits.patch import patch_values
 from hooked_qwen.hooks import capture_arriving
 from hooked_qwen.placement import device_of
 from hooked_qwen.sites import Site
 from hooked_qwen.tokens import Batch
-from saes.edit import Patch, applied, check
+from saes.edit import applied, check
 from saes.edit_file import Edit
 from saes.edit_steps import Plan
+from saes.edited_pass import Chosen, EditedPass, Patch
 from saes.features import Features
 from saes.intervention import require_reads_first
 
@@ -50,13 +52,10 @@ def operated_run(analysis: Analysis, edit: Edit, rows: Int[Tensor, " batch"]) ->
     patch = None
     if any(op.needs == "patch" for op in edit.operations):
         patch = patch_values(analysis, edit, rows)
-    runs: list[Run] = []
-    done: list[Operations] = []
-    for batch in (prompts.clean, prompts.patch):
-        if batch is not None:
-            run, operations = _edited(analysis, batch.rows(rows).to(device_of(model)), edit, patch)
-            runs.append(run)
-            done.append(operations)
+    batches = [prompts.clean] if prompts.patch is None else [prompts.clean, prompts.patch]
+    batches = [batch.rows(rows).to(device_of(model)) for batch in batches]
+    found = [_edited(analysis, batch, edit, patch) for batch in batches]
+    runs, done = [run for run, _ in found], [each for _, each in found]
     nodes = decompose(suite, *runs, reference=analysis.config.reference)
     # Moved to the patch run, what that pins elsewhere is on its way there.
     both = done if analysis.config.reference == "patch" else done[:1]
@@ -64,10 +63,10 @@ def operated_run(analysis: Analysis, edit: Edit, rows: Int[Tensor, " batch"]) ->
     known = runs[0].arriving
 
     def held(name: str, f: Features) -> Bool[Tensor, "batch pos slots"]:
-        return torch.stack([each.pinned(name, f.index) for each in both]).all(0)
+        return torch.stack([pinned(each, name, f.index) for each in both]).all(0)
 
     def held_errors(site: Site) -> Bool[Tensor, "batch pos"]:
-        return torch.stack([each.on_error(site)[1] for each in both]).all(0)
+        return torch.stack([on_error(each, site)[1] for each in both]).all(0)
 
     def under(index: Int[Tensor, " rows"]):
         return applied(
@@ -80,13 +79,13 @@ def operated_run(analysis: Analysis, edit: Edit, rows: Int[Tensor, " batch"]) ->
         )
 
     return EditedRun(
-        batch=done[0].batch,
+        batch=batches[0],
         nodes=nodes,
         held=held,
         held_errors=held_errors,
         under=under,
         responses=dict(_responses(done[0], nodes)),
-        error_responses={site: done[0].on_error(site)[0] for site in edited_errors(edit)},
+        error_responses={site: on_error(done[0], site)[0] for site in edited_errors(edit)},
     )
 
 
@@ -132,7 +131,7 @@ def edited_names(edit: Edit) -> list[str]:
 
 def _edited(
     analysis: Analysis, batch: Batch, edit: Edit, patch: Patch | None
-) -> tuple[Run, Operations]:
+) -> tuple[Run, EditedPass]:
     """A run under the edit; what counts as a norm outlier is as in the plain run."""
     model, suite = analysis.model, analysis.suite
     outlier = run_plain(model, suite, batch).outlier
@@ -146,14 +145,14 @@ def _edited(
         values, logits, arguments = site_values(model, suite, batch)
     arriving = values | arriving
     read = {name: suite.read(name, arriving) for name in suite}
-    operations = Operations(suite=suite, edit=edit, patch=patch, batch=batch, arriving=arriving)
+    done = operated(suite, edit, patch, batch, arriving)
     watched = {s for op in edit.operations if op.when for s in suite.reads_of(op.when.node.site)}
     known = {site: arriving[site] for site in normed | watched | read_elsewhere(suite)}
-    run = Run(values, read, outlier, logits, arguments, {}, operations.standing, known)
-    return run, operations
+    run = Run(values, read, outlier, logits, arguments, {}, partial(standing, done), known)
+    return run, done
 
 
-def _responses(done: Operations, nodes: Decomposed) -> Iterator[tuple[str, Features]]:
+def _responses(done: EditedPass, nodes: Decomposed) -> Iterator[tuple[str, Features]]:
     """Of the features of each dictionary that is edited, how far they answer, less 1."""
     for name in edited_names(done.edit):
         plan, clean = done.plan(name), nodes.clean.encoded[name]
@@ -185,7 +184,7 @@ def _both(
     return here.index, here.value, there.value, first
 
 
-def _secant(done: Operations, plan: Plan, index: Tensor, before: Chosen, moved: Chosen) -> Chosen:
+def _secant(done: EditedPass, plan: Plan, index: Tensor, before: Chosen, moved: Chosen) -> Chosen:
     """Change of what the operations leave over the change of what they are given."""
     with torch.enable_grad():
         leaf = before.detach().requires_grad_()

@@ -17,8 +17,8 @@ from hooked_qwen.forward import last_logits
 from hooked_qwen.hooks import capture
 from hooked_qwen.nodes import EVERY
 from hooked_qwen.sites import Site
-from saes.edit import Patch
 from saes.edit_file import Edit
+from saes.edited_pass import Patch
 
 
 @torch.no_grad()

@@ -28,8 +28,8 @@ from circuits.metrics.readout import metric_name
 from circuits.prompts import EncodedPrompts
 from hooked_qwen.forward import last_logits
 from hooked_qwen.tokens import token_strings
-from saes.edit import Patch
 from saes.edit_file import Edit
+from saes.edited_pass import Patch
 
 __all__ = [
     "Edited",

@@ -119,3 +119,20 @@ def test_a_redirected_edit_moves_a_site_by_what_it_is_told():
         expected = model(TOKENS)
         handle.remove()
     torch.testing.assert_close(logits, expected, atol=1e-8, rtol=1e-8)
+
+
+def test_what_is_skipped_where_no_named_feature_has_a_slot_changes_nothing():
+    # One text has few slots, which are looked through; all of them together have too many.
+    model, suite = toy(), toy_suite(SITE)
+    texts = torch.randint(50, (40, 5), generator=torch.Generator().manual_seed(0))
+    edit = Edit(operations=tuple(Operation(node=Node(SITE, i), do="zero") for i in (3, 4)))
+    skipped = 0
+    with torch.no_grad():
+        with applied(model, suite, edit):
+            together = model(texts)
+        for text, expected in zip(texts, together, strict=True):
+            with applied(model, suite, edit, must_fire=False):
+                found = model(text[None])[0]
+            skipped += int(torch.equal(found, model(text[None])[0]))
+            torch.testing.assert_close(found, expected, atol=1e-10, rtol=1e-10)
+    assert 0 < skipped < len(texts)
