@@ -4,7 +4,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import file_digest, sha256
 from pathlib import Path
 
@@ -25,6 +25,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     partial = _place_beside(path)
     try:
         write(partial)
+        _permit([partial])
         _move(partial, path)
     except OSError as error:
         _name_target(error, partial, path)
@@ -43,6 +44,7 @@ def build_folder_atomically(path: Path, build: Callable[[Path], object]) -> None
     partial.mkdir()
     try:
         build(partial)
+        _permit([each for each in partial.rglob("*") if each.is_file()])
         if path.exists():
             _move(path, old)
         _move(partial, path)
@@ -63,6 +65,23 @@ def _name_target(error: OSError, partial: Path, path: Path) -> None:
         told = getattr(error, name)
         if told is not None:
             setattr(error, name, str(told).replace(str(partial), str(path)))
+
+
+def _permit(files: Sequence[Path]) -> None:
+    """Let those read the files who may read any that are made here.
+
+    safetensors makes its own such that their owner alone may.
+    """
+    if not files:
+        return
+    probe = files[0].with_name(f"{files[0].name}-mode")
+    probe.touch()
+    usual = probe.stat().st_mode
+    probe.unlink()
+    for file in files:
+        mode = file.stat().st_mode
+        if mode | usual != mode:
+            file.chmod(mode | usual)
 
 
 def _move(source: Path, target: Path) -> None:

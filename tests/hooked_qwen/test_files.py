@@ -1,9 +1,12 @@
 """Files are whole or absent, on systems too where an open file cannot be renamed."""
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from hooked_qwen import files
 from hooked_qwen.files import build_folder_atomically, write_atomically
@@ -54,3 +57,22 @@ def test_a_file_that_stays_busy_is_an_error_and_nothing_is_lost(
         write(tmp_path / "a.txt")
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
     assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "old"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
+@pytest.mark.parametrize("umask", [0o022, 0o027])
+def test_who_may_read_a_file_made_here_may_read_tensors_too(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        (tmp_path / "plain").touch()
+        tensors = {"a": torch.zeros(3)}
+        write_atomically(tmp_path / "one.safetensors", lambda partial: save_file(tensors, partial))
+        build_folder_atomically(
+            tmp_path / "folder", lambda partial: save_file(tensors, partial / "two.safetensors")
+        )
+    finally:
+        os.umask(before)
+    usual = (tmp_path / "plain").stat().st_mode
+    assert (tmp_path / "one.safetensors").stat().st_mode == usual
+    assert (tmp_path / "folder" / "two.safetensors").stat().st_mode == usual
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "one.safetensors", "plain"]
