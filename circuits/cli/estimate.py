@@ -1,6 +1,6 @@
 """The verb that tells what a discovery takes before it is begun."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,6 +32,8 @@ from circuits.render.words import counted
 
 if TYPE_CHECKING:
     from circuits.runs.estimate import Estimate
+    from circuits.runs.estimate_training import TrainingEstimate
+    from circuits.runs.needs import Item
 
 
 def estimate(
@@ -86,23 +88,45 @@ def estimate(
 
 def _print(found: "Estimate") -> None:
     memory, task = found.memory, found.task
+    there = "" if found.device.type == "cpu" else f"{_size(memory.total)} on {found.device}, "
+    _tables(
+        _memory_rows(found),
+        found.times,
+        f"{counted(task.prompts, 'prompt')} of {task.tokens} tokens: {there}"
+        f"{_size(found.host_peak)} of this machine's memory, {_duration(found.seconds)}",
+        found.assumed,
+    )
+
+
+def print_training(found: "TrainingEstimate") -> None:
+    """What a training takes, as tables and one line."""
+    _tables(
+        ((item.name, item.amount, item.note) for item in found.memory if item.amount),
+        found.times,
+        f"{counted(found.dictionaries, 'dictionary', 'dictionaries')}: {_size(found.peak)} on "
+        f"{found.device}, {_duration(found.seconds)}",
+        found.assumed,
+    )
+
+
+def _tables(
+    memory: Iterable[tuple[str, float | int, str]],
+    times: Iterable["Item"],
+    total: str,
+    notes: Iterable[str],
+) -> None:
     table = Table("memory", "", "", box=SIMPLE)
     table.columns[1].justify = "right"
-    for name, amount, note in _memory_rows(found):
+    for name, amount, note in memory:
         table.add_row(name, _size(amount), note)
     console.print(table, highlight=False)
     table = Table("time", "", "", box=SIMPLE)
     table.columns[1].justify = "right"
-    for item in found.times:
+    for item in times:
         table.add_row(item.name, _duration(item.amount), item.note)
     console.print(table, highlight=False)
-    there = "" if found.device.type == "cpu" else f"{_size(memory.total)} on {found.device}, "
-    console.print(
-        f"{counted(task.prompts, 'prompt')} of {task.tokens} tokens: {there}"
-        f"{_size(found.host_peak)} of this machine's memory, {_duration(found.seconds)}",
-        highlight=False,
-    )
-    for line in found.assumed:
+    console.print(total, highlight=False)
+    for line in notes:
         console.print(f"note: {line}", highlight=False, markup=False)
 
 

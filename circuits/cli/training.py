@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from circuits.cli.estimate import print_training
 from circuits.cli.options import (
     Device,
     Layers,
@@ -109,6 +110,10 @@ def train(
     log: Annotated[
         list[str] | None, typer.Option(help="Besides training.jsonl: tensorboard, wandb.")
     ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Tell memory and time, and train nothing."),
+    ] = False,
     device: Device = None,
     dtype: ModelDtype = None,
     memory: Memory = None,
@@ -121,6 +126,8 @@ def train(
     Example: `circuits train saes transcoders --text bundled --out dictionaries`
     """
     from circuits import suites
+    from circuits.runs.estimate_training import estimate_training
+    from hooked_qwen.load import load_config
     from hooked_qwen.sites import parse_layers
     from hooked_qwen.stream import StreamConfig
     from hooked_qwen.texts import texts_of
@@ -138,34 +145,46 @@ def train(
     if not text and cache is None:
         raise ValueError("there is nothing to train on: give --text, or --cache")
     texts = texts_of(text) if text else None
+    sizes = load_config(model)
+    specs = dictionary_specs(
+        [f.value for f in families],
+        parse_layers(layers, sizes.num_hidden_layers),
+        [s.strip() for s in sites.split(",")],
+        k=k or None,
+        architecture=arch.value,
+        skip=skip,
+    )
+    config = TrainConfig(
+        width=width or 8 * sizes.hidden_size,
+        tokens=tokens,
+        learning_rate=learning_rate,
+        sparsity=sparsity,
+        average=average,
+        precision=precision.value,
+        seed=seed,
+    )
+    stream = StreamConfig(reuse=reuse, seed=seed)
+    if dry_run:
+        found = estimate_training(
+            specs,
+            model=model,
+            config=config,
+            stream=stream,
+            harvest=harvest.value,
+            cached=cache is not None,
+            placement=placement,
+        )
+        print_training(found)
+        return
     with bars() as report:
         loaded = suites.load_model(model, report, placement)
-        chosen = parse_layers(layers, loaded.cfg.n_layers)
-        kinds = [s.strip() for s in sites.split(",")]
-        specs = dictionary_specs(
-            [f.value for f in families],
-            chosen,
-            kinds,
-            k=k or None,
-            architecture=arch.value,
-            skip=skip,
-        )
-        config = TrainConfig(
-            width=width or 8 * loaded.cfg.d_model,
-            tokens=tokens,
-            learning_rate=learning_rate,
-            sparsity=sparsity,
-            average=average,
-            precision=precision.value,
-            seed=seed,
-        )
         quality = training.train(
             loaded,
             specs,
             texts,
             out,
             config=config,
-            stream=StreamConfig(reuse=reuse, seed=seed),
+            stream=stream,
             options=RunOptions(
                 resume=resume, checkpoint_every=checkpoint_every, logs=tuple(log or ())
             ),

@@ -69,7 +69,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class _Disk:
+class Disk:
     """Bytes a second."""
 
     read: float
@@ -105,7 +105,7 @@ def estimate_discovery(
     files = weight_files(model)
     stored = sum(path.stat().st_size for path in files) or cost.weights
     process = psutil.Process().memory_info().rss
-    disk = _disk([*files, *_weights_of(dictionaries)])
+    disk = disk_of([*files, *_weights_of(dictionaries)])
     rate = measured_rate(cost, str(device), task.points * task.batch, task.run)
     times = (
         Item("Python and its libraries", began),
@@ -157,7 +157,7 @@ def task_of(prompts: EncodedPrompts, config: DiscoverConfig, text: int) -> Task:
     )
 
 
-def _disk(files: Sequence[Path]) -> _Disk:
+def disk_of(files: Sequence[Path]) -> Disk:
     """How fast the files are read now, from the disk or from the system's cache of it."""
     largest = max(files, key=lambda path: path.stat().st_size)
     start = time.perf_counter()
@@ -166,11 +166,11 @@ def _disk(files: Sequence[Path]) -> _Disk:
     middle = time.perf_counter()
     sha256(read).digest()
     end = time.perf_counter()
-    return _Disk(len(read) / (middle - start), len(read) / (end - middle))
+    return Disk(len(read) / (middle - start), len(read) / (end - middle))
 
 
 def _dictionary_times(
-    shapes: Sequence[DictionaryShape], task: Task, memory: float | None, disk: _Disk
+    shapes: Sequence[DictionaryShape], task: Task, memory: float | None, disk: Disk
 ) -> list[Item]:
     stored, every = (sum(n) for n in zip(*((s.stored, s.bytes) for s in shapes), strict=True))
     once = (stored + every) / disk.read

@@ -65,7 +65,8 @@ def choose_harvest(
         return Harvesting(dtype=own, why=f"the model is in {own}", errors={})
     if asked != "auto":
         return Harvesting(dtype=asked, why="as asked for", errors={})
-    if reason := not_faster(model):
+    size = model.cfg.d_model * (model.cfg.d_mlp or 0)
+    if reason := not_faster(size, device_of(model)):
         return Harvesting(dtype="float32", why=reason, errors={})
     errors = rounding_errors(model, sites, blocks[:BLOCKS])
     worst = max(errors, key=lambda site: errors[site])
@@ -103,10 +104,12 @@ def _error(x: Float[Tensor, "tokens d"], rounded: Float[Tensor, "tokens d"]) -> 
     return float((rounded - x).square().sum() / (x - x.mean(0)).square().sum())
 
 
-def not_faster(model: TransformerBridge) -> str | None:
-    """Why bfloat16 is not known to be faster here; None where it is."""
-    device, cfg = device_of(model), model.cfg
-    if cfg.d_model * (cfg.d_mlp or 0) < SHARED_FROM:
+def not_faster(size: int, device: torch.device) -> str | None:
+    """Why bfloat16 is not known to be faster for a model whose largest matrix has `size` entries.
+
+    None where it is.
+    """
+    if size < SHARED_FROM:
         return "the model is small"
     if not multiplies_bfloat16(device):
         kind = "processor" if device.type == "cpu" else "GPU"

@@ -163,6 +163,6 @@ def test_a_cache_has_the_precision_that_it_was_written_in(tmp_path):
 
 
 def test_a_measured_choice_is_said(tmp_path, monkeypatch):
-    monkeypatch.setattr(harvest, "not_faster", lambda model: None)
+    monkeypatch.setattr(harvest, "not_faster", lambda size, device: None)
     with pytest.warns(Notice, match=r"harvested in bfloat16: the largest error of bfloat16 is"):
         train(trainable(), tmp_path / "out")
