@@ -9,6 +9,7 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from shutil import rmtree
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -267,7 +268,8 @@ def render(circuit: Circuit, *paths: str | Path, nodes: int = 25) -> list[Path]:
 
         circuits.render(circuit, "graph.html", "circuit.pdf", "circuit.graphml", nodes=30)
 
-    The page shows what was verified and ablated so far. Figures show the strongest `nodes`.
+    The page shows what was verified and ablated so far. Figures show the strongest `nodes`. What
+    is several files, as tables and `.neuronpedia` are, becomes a folder of that name.
     Raises `ValueError` listing the formats for another one.
     """
     return [_render(circuit, Path(path), nodes) for path in paths]
@@ -281,9 +283,21 @@ def _render(circuit: Circuit, path: Path, nodes: int) -> Path:
         write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
         return path
     with TemporaryDirectory(dir=path.parent) as folder:
-        drawn = Drawn(folder=Path(folder), graph=circuit.graph, verification=None, nodes=nodes)
-        (made,) = export(drawn, suffix)
-        made.replace(path)
+        drawn = Drawn(
+            folder=Path(folder),
+            graph=circuit.graph,
+            verification=None,
+            nodes=nodes,
+            name=path.stem,
+            cards=circuit.cards,
+        )
+        made = export(drawn, suffix)
+        if len(made) > 1:
+            path.mkdir(exist_ok=True)
+        elif path.is_dir():
+            rmtree(path)
+        for one in made:
+            one.replace(path / one.name if len(made) > 1 else path)
     return path
 
 

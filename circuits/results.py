@@ -11,7 +11,7 @@ import pandas as pd
 from circuits.analysis import Analysis
 from circuits.discovery.ranking import Ranking
 from circuits.edits.ablation import Ablation
-from circuits.graph import ordered
+from circuits.render.export import edges_table, nodes_table
 
 SHOWN = 10
 "Rows of a table that stand for a whole circuit in a notebook."
@@ -125,14 +125,11 @@ class Ablated:
 
 
 def _nodes(graph: nx.DiGraph) -> pd.DataFrame:
-    rows = [{"node": str(node), **graph.nodes[node]} for node in ordered(graph)]
-    return pd.DataFrame(rows).set_index("node")
+    return nodes_table(graph).rename(columns={"id": "node"}).set_index("node")
 
 
 def _edges(graph: nx.DiGraph) -> pd.DataFrame:
-    rows = [(str(u), str(v), weight) for u, v, weight in graph.edges(data="weight")]
-    found = pd.DataFrame(rows, columns=["source", "target", "weight"])
-    return found.sort_values("weight", key=abs, ascending=False, ignore_index=True)
+    return edges_table(graph)
 
 
 def _counted(graph: nx.DiGraph) -> str:

@@ -18,6 +18,11 @@ EXPORTERS: dict[str, str] = {
     "pdf": "circuits.render.figure:export_figures",
     "gexf": "circuits.render.export:export_for_networkx",
     "graphml": "circuits.render.export:export_for_networkx",
+    "dot": "circuits.render.export:export_dot",
+    "csv": "circuits.render.export:export_tables",
+    "parquet": "circuits.render.export:export_tables",
+    "neuronpedia": "circuits.render.viewers:export_for_viewer",
+    "circuit-tracer": "circuits.render.viewers:export_for_viewer",
 }
 
 
@@ -31,6 +36,10 @@ class Drawn:
     "what `circuits verify` found, or None before it ran"
     nodes: int
     "nodes in a figure"
+    name: str = "graph"
+    "of the run"
+    cards: Mapping[str, Any] | None = None
+    "what is known of each feature, by SITE/FEATURE"
 
 
 Exporter = Callable[[Drawn, str], list[Path]]

@@ -39,6 +39,7 @@ from circuits.render.compare_page import comparison_page
 from circuits.render.exporters import Drawn, exporters
 from circuits.runs.folder import (
     Stopwatch,
+    cards_of,
     made_from,
     read_run,
     verification_of,
@@ -370,5 +371,7 @@ def render_run(folder: Path, formats: Sequence[str], nodes: int) -> list[Path]:
         graph=read_run(folder).graph,
         verification=verification_of(folder),
         nodes=nodes,
+        name=folder.resolve().name,
+        cards=cards_of(folder),
     )
     return [path for name, export in chosen for path in export(drawn, name)]

@@ -46,7 +46,7 @@ from circuits.prompts import (
 from circuits.render.exporters import Drawn
 from circuits.render.page import page
 from circuits.runs.inputs import Inputs, Loaded, open_inputs
-from circuits.runs.overwrite import ABLATIONS, EDITED, RUN, RUN_FILES
+from circuits.runs.overwrite import ABLATIONS, EDITED, RUN, RUN_FILES, VIEWERS
 from circuits.runs.ranking_file import RANKING, read_ranking, write_ranking
 from hooked_qwen.files import content_hash, write_atomically
 from hooked_qwen.identity import identity
@@ -153,7 +153,7 @@ def remove_run(folder: Path) -> None:
     """Take away all that belongs to the run in `folder`; other files stay, prompts too."""
     for name in RUN_FILES:
         (folder / name).unlink(missing_ok=True)
-    for name in (ABLATIONS, EDITED):
+    for name in (ABLATIONS, EDITED, *VIEWERS):
         shutil.rmtree(folder / name, ignore_errors=True)
 
 

@@ -16,7 +16,17 @@ from circuits.render.words import counted
 MADE_FROM = "made_from"
 "Where a record says what it was made from."
 FIGURES = ("graph.svg", "graph.pdf", "verification.svg", "verification.pdf")
-EXPORTS = ("graph.gexf", "graph.graphml")
+EXPORTS = (
+    "graph.gexf",
+    "graph.graphml",
+    "graph.dot",
+    "nodes.csv",
+    "edges.csv",
+    "nodes.parquet",
+    "edges.parquet",
+)
+VIEWERS = ("neuronpedia", "circuit-tracer")
+"Folders of files for other viewers."
 RUN_FILES = (
     "manifest.json",  # first: a run with one is whole
     "verification.json",

@@ -1,8 +1,10 @@
 """Graphs found in Python: labels without text, and files by NetworkX's own writers."""
 
 import json
+import re
 
 import networkx as nx
+import pandas as pd
 import pytest
 
 from circuits.analysis import Analysis
@@ -10,7 +12,8 @@ from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.sparse_feature import discover
 from circuits.features.card import promoted_labels
 from circuits.graph import Node, as_json
-from circuits.render.export import portable, write
+from circuits.render.export import dot, edges_table, export_tables, nodes_table, portable, write
+from circuits.render.exporters import Drawn
 from tests.circuits.synthetic import circuit
 from tests.conftest import full_suite, toy, toy_prompts, toy_tokenizer
 
@@ -71,3 +74,82 @@ def test_networkx_writes_and_reads_a_graph_back(found, tmp_path, suffix, which):
     json.dumps(as_json(graph))
     write(graph, path)
     assert reader(path).number_of_nodes() == graph.number_of_nodes()
+
+
+HOSTILE = 'a "quote", a \\ backslash\\" \n->; ] } <b> \u202e 复 \\N'
+
+
+def unquoted(text: str) -> str:
+    """What Graphviz reads a string in quotes as: `\\"` first, then what a backslash escapes."""
+    return re.sub(r"\\(.)", r"\1", text)
+
+
+def test_dot_says_what_the_graph_does_whatever_its_labels_hold():
+    graph = circuit(40)
+    for _, data in graph.nodes(data=True):
+        data["label"] = HOSTILE
+    graph.add_node(Node("logit", HOSTILE), kind="logit", token=None, activation=None, effect=None,
+                   exact=None, label="")  # fmt: skip
+    lines = dot(graph).splitlines()
+    string = r'"((?:[^"\\]|\\.)*)"'
+    # With its strings taken out nothing is left but the grammar of this file.
+    grammar = (
+        r"  \S \[label=\S(, support=[-.\de]+)?, shape=(box|ellipse|diamond)(, style=dashed)?\];"
+    )
+    bare = [re.sub(string, "S", line) for line in lines]
+    nodes = [re.findall(string, x) for x, b in zip(lines, bare, strict=True)
+             if re.fullmatch(grammar.replace("\\S", "S"), b)]  # fmt: skip
+    assert len(nodes) == len(graph)
+    assert {unquoted(name) for name, _ in nodes} >= {str(n) for n in graph if n.kind != "logit"}
+    edges = [
+        x
+        for x, b in zip(lines, bare, strict=True)
+        if re.fullmatch(r"  S -> S \[support=[-.\de]+, penwidth=[.\d]+(, style=dashed)?\];", b)
+    ]
+    assert len(edges) == graph.number_of_edges()
+    ranks = [b for b in bare if b.startswith("  { rank=same;")]
+    assert len(lines) == len(nodes) + len(edges) + len(ranks) + 3
+    said = {
+        tuple(map(unquoted, re.findall(string, x))): float(x.split("support=")[1].split(",")[0])
+        for x in edges
+    }
+    for source, target, weight in graph.edges(data="weight"):
+        if "logit" not in (source.site, target.site):
+            assert said[str(source), str(target)] == pytest.approx(-weight, rel=1e-6)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+@pytest.mark.parametrize("positions", ["keep", "sum"])
+def test_tables_read_back_are_the_graph(tmp_path, suffix, positions):
+    graph = circuit(40, positions=positions)
+    next(iter(graph.nodes(data=True)))[1]["label"] = HOSTILE
+    drawn = Drawn(folder=tmp_path, graph=graph, verification=None, nodes=25)
+    paths = export_tables(drawn, suffix)
+    assert [path.name for path in paths] == [f"nodes.{suffix}", f"edges.{suffix}"]
+    read = pd.read_parquet if suffix == "parquet" else pd.read_csv
+    nodes, edges = map(read, paths)
+    record = as_json(graph)
+    for table, rows in ((nodes, record["nodes"]), (edges, record["edges"])):
+        assert len(table) == len(rows)
+        for name in rows[0]:
+            for found, row in zip(table[name], rows, strict=True):
+                expected = row[name]
+                if expected is None or (suffix == "csv" and expected == ""):
+                    assert pd.isna(found)
+                elif isinstance(expected, str):
+                    assert found == expected
+                else:
+                    assert found == pytest.approx(expected, rel=1e-12)
+    if suffix == "parquet":
+        assert [str(t) for t in nodes[["feature", "position"]].dtypes] == ["Int64", "Int64"]
+        pd.testing.assert_frame_equal(nodes, nodes_table(graph))
+        pd.testing.assert_frame_equal(edges, edges_table(graph))
+
+
+def test_tables_hold_what_else_is_known_of_a_node():
+    graph = circuit(10)
+    node = next(iter(graph))
+    graph.nodes[node]["members"] = ["mlp_out.1/3@2"]
+    table = nodes_table(graph).set_index("id")
+    assert json.loads(table.loc[str(node), "members"]) == ["mlp_out.1/3@2"]
+    assert table["members"].isna().sum() == len(graph) - 1

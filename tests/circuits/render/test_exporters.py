@@ -5,6 +5,7 @@ import json
 import pytest
 
 from circuits.render.exporters import EXPORTERS, Drawn, exporters
+from circuits.runs.overwrite import RUN_FILES, VIEWERS
 from tests.circuits.conftest import call
 
 
@@ -57,3 +58,16 @@ def test_every_row_names_a_function(name):
     ((found, export),) = exporters([name])
     assert found == name
     assert callable(export)
+
+
+def test_all_that_is_written_belongs_to_the_run(run):
+    """And so goes with it when another run takes its place."""
+    before = set(run.iterdir())
+    done = call("render", run, "--to", ",".join(EXPORTERS))
+    assert done.exit_code == 0, done.output
+    written = {path.name for path in set(run.iterdir()) - before}
+    assert len(written) >= 10
+    assert written <= {*RUN_FILES, *VIEWERS}
+    features = list((run / "circuit-tracer" / "features").iterdir())
+    assert features
+    assert json.loads(features[0].read_text(encoding="utf-8"))["examples_quantiles"]

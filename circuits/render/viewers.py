@@ -1,0 +1,285 @@
+"""A graph in the attribution-graph JSON that Neuronpedia and circuit-tracer's own viewer open.
+
+    FOLDER/neuronpedia/SLUG.json          the graph, to be uploaded
+    FOLDER/neuronpedia/features/N.json    a feature each, to be hosted
+    FOLDER/circuit-tracer/...             the same for its viewer, and graph-metadata.json
+
+A file for each, since no name of a model suits both: circuit-tracer's viewer takes it for the
+place of the features, and Neuronpedia takes no `/` in it. Rules that no schema states, found by
+running the two viewers, stand where they are kept.
+
+Differs from our files in sign: a weight is positive where the source supports its target.
+"""
+
+import re
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+
+from circuits.discovery.prune import influence
+from circuits.graph import Node, as_json, ordered, write_json
+from circuits.render.exporters import Drawn
+from circuits.render.layout import depth
+from circuits.render.words import caption, edge_support, readable
+from hooked_qwen.files import build_folder_atomically
+
+NEURONPEDIA, CIRCUIT_TRACER = "neuronpedia", "circuit-tracer"
+VIEWERS = (NEURONPEDIA, CIRCUIT_TRACER)
+OWN = "qwen_circuits"
+"Where a node, and the metadata, hold what the format has no field for; viewers ignore objects."
+FEATURE, ERROR = "cross layer transcoder", "mlp reconstruction error"
+"What viewers call the two; they show the examples of no other kind of node."
+LOCAL_FEATURES = "./data/features"
+"Where the pages of circuit-tracer's viewer find the folder `features` beside the graph."
+PER_SITE = 10**7
+"Numbers of features of a site; with `site * PER_SITE` before them no two are the same."
+OUTPUT = 40
+"Characters of an output's label: viewers write it across the picture."
+INERT = str.maketrans({"<": "‹", ">": "›", '"': "”"})
+"Both viewers put labels into the page as markup."
+
+
+def export_for_viewer(drawn: Drawn, viewer: str) -> list[Path]:
+    """Write the folder of a viewer, whole or not at all."""
+    into = drawn.folder / viewer
+    record = viewer_graph(drawn.graph, viewer, slug=_plain_name(drawn.name) or "graph")
+    features = viewer_features(drawn.graph, drawn.cards or {})
+
+    def build(partial: Path) -> None:
+        write_json(record, partial / f"{record['metadata']['slug']}.json")
+        if viewer == CIRCUIT_TRACER:
+            write_json({"graphs": [record["metadata"]]}, partial / "graph-metadata.json")
+        (partial / "features").mkdir()
+        for number, feature in features.items():
+            write_json(feature, partial / "features" / f"{number}.json")
+
+    build_folder_atomically(into, build)
+    return [into]
+
+
+def viewer_graph(graph: nx.DiGraph, viewer: str, *, slug: str) -> dict[str, Any]:
+    """The graph as one of `VIEWERS` reads it.
+
+    The prompt is that of the graph's columns. Edges are in the graph's own units.
+    """
+    tokens = _tokens(graph)
+    records = {node["id"]: node for node in as_json(graph)["nodes"]}
+    shares = cumulative_influence(graph)
+    places = _Places.of(graph, len(tokens))
+    nodes = [
+        {
+            **places.fields(node),
+            "clerp": _label(graph, node),
+            "influence": shares.get(node),
+            "activation": records[str(node)]["activation"],
+            "token_prob": _weight(graph) if node.kind == "logit" else 0.0,
+            "is_target_logit": node.kind == "logit",
+            "run_idx": 0,
+            "reverse_ctx_idx": 0,
+            OWN: records[str(node)],
+        }
+        for node in ordered(graph)
+    ]
+    ids = {node: places.fields(node)["node_id"] for node in graph}
+    links = [
+        {"source": ids[u], "target": ids[v], "weight": edge_support(weight, graph.graph)}
+        for u, v, weight in graph.edges(data="weight")
+    ]
+    links.sort(key=lambda link: (-abs(link["weight"]), link["source"], link["target"]))
+    metadata = _metadata(graph, viewer, tokens, slug)
+    if shares:
+        # Left out and not null where it is not known: null is refused.
+        metadata["node_threshold"] = 1.0
+    view = {"pinnedIds": [], "supernodes": [], "linkType": "both", "clickedId": "", "sg_pos": ""}
+    return {"metadata": metadata, "qParams": view, "nodes": nodes, "links": links}
+
+
+def viewer_features(graph: nx.DiGraph, cards: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
+    """What is known of each feature of the graph, by the number that the graph gives it."""
+    places = _Places.of(graph, 0)
+    found = {}
+    for node in ordered(graph):
+        name = f"{node.site}/{node.feature}"
+        if node.kind == "feature" and name in cards:
+            found[places.number(node)] = _feature(places.number(node), name, cards[name])
+    return found
+
+
+def cumulative_influence(graph: nx.DiGraph) -> dict[Node, float]:
+    """Of each node the share of all influence that it and the more influential nodes have.
+
+    Empty for a graph that runs in circles, as one that was merged by hand may.
+    """
+    outputs = [node for node in graph if node.kind == "logit"]
+    if not outputs or not nx.is_directed_acyclic_graph(graph):
+        return {}
+    weights = {(u, v): weight for u, v, weight in graph.edges(data="weight")}
+    each = [influence(weights, output) for output in outputs]
+    summed = {
+        node: sum(found.get(node, 0.0) for found in each) for node in graph if node.kind != "logit"
+    }
+    total, reached, shares = sum(summed.values()) or 1.0, 0.0, {}
+    for node in sorted(summed, key=lambda n: (-summed[n], str(n))):
+        reached += summed[node] / total
+        shares[node] = min(round(reached, 9), 1.0)
+    return shares
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where the nodes of a graph stand in a viewer, and what they are called there."""
+
+    sites: list[str]
+    "all that the graph may have nodes at: a feature has one number in all graphs of a suite"
+    first: int
+    "what the first layer is called"
+    last: int
+    "the last column"
+    layers: int
+
+    @classmethod
+    def of(cls, graph: nx.DiGraph, columns: int) -> "_Places":
+        named = {node.site for node in graph if node.kind != "logit"}
+        layers = [_layer(site) or 0 for site in named]
+        # Neuronpedia finds no layer where none but outputs lie above 0.
+        first = 0 if max(layers, default=0) else 1
+        known = sorted(named | set(graph.graph.get("dictionaries") or {}), key=depth)
+        return cls(known, first, columns - 1, max(layers, default=0) + first)
+
+    def number(self, node: Node) -> int:
+        """The number of a feature: viewers know of one dictionary for each layer."""
+        index = node.feature if isinstance(node.feature, int) else zlib.crc32(str(node).encode())
+        return self.sites.index(node.site) * PER_SITE + index % PER_SITE
+
+    def fields(self, node: Node) -> dict[str, Any]:
+        at = self.last if node.position is None and node.kind == "logit" else node.position or 0
+        if node.kind == "logit":
+            layer, number = str(self.layers + 1), zlib.crc32(str(node).encode())
+            return _fields(f"{layer}_{number}_{at}", layer, at, number, "logit")
+        if node.kind == "token":
+            return _fields(f"E_{at}_{at}", "E", at, at, "embedding")
+        layer = str((_layer(node.site) or 0) + self.first)
+        if node.kind == "error":
+            # circuit-tracer's own ids of errors are those of features of layer 0.
+            number = -1 - self.sites.index(node.site)
+            return _fields(f"err_{node.site}_{at}", layer, at, number, ERROR)
+        number = self.number(node)
+        return _fields(f"{layer}_{number}_{at}", layer, at, number, FEATURE)
+
+
+def _fields(node_id: str, layer: str, at: int, number: int, kind: str) -> dict[str, Any]:
+    return {
+        "node_id": node_id,
+        "jsNodeId": node_id,
+        "layer": layer,
+        "ctx_idx": at,
+        "feature": number,
+        "feature_type": kind,
+    }
+
+
+def _layer(site: str) -> int | None:
+    """The layer that a site or a dictionary is named for, of several the first."""
+    found = re.search(r"\.(\d+)", site)
+    return int(found[1]) if found else None
+
+
+def _tokens(graph: nx.DiGraph) -> list[str]:
+    """The tokens of the graph's columns, at least two: circuit-tracer drops all nodes over one."""
+    tokens = [_inert(str(token)) for token in graph.graph.get("columns") or ()]
+    reached = max((node.position for node in graph if node.position is not None), default=-1)
+    tokens += [str(position) for position in range(len(tokens), reached + 1)]
+    tokens = tokens or ["all positions, summed"]
+    return tokens if len(tokens) > 1 else [*tokens, "output"]
+
+
+def _label(graph: nx.DiGraph, node: Node) -> str:
+    """A node's label; viewers read an output's token from its quotes, and its `(p=...)`."""
+    said = _inert(caption(node, graph.nodes[node]))
+    if node.kind == "logit":
+        short = said if len(said) <= OUTPUT else f"{said[: OUTPUT - 1]}…"
+        return f'Output "{short.replace("(p=", "(p =")}" (p={_weight(graph):.3f})'
+    if node.kind == "token":
+        return said
+    name = f"{node.site}/{node.feature}"
+    return name if said in (name, "error", f"#{node.feature}") else f"{name}: {said}"
+
+
+def _weight(graph: nx.DiGraph) -> float:
+    """What viewers take for an output's probability: its share among the graph's outputs."""
+    return 1 / sum(node.kind == "logit" for node in graph)
+
+
+def _metadata(graph: nx.DiGraph, viewer: str, tokens: list[str], slug: str) -> dict[str, Any]:
+    meta = graph.graph
+    model = meta.get("model")
+    name = str(model.get("name") if isinstance(model, Mapping) else model or "model")
+    scan = LOCAL_FEATURES if viewer == CIRCUIT_TRACER else _plain_name(name) or "model"
+    return {
+        "slug": slug,
+        "scan": scan,
+        "transcoder_list": [],
+        "prompt_tokens": tokens,
+        "prompt": "".join(tokens),
+        "info": {
+            "description": _described(meta, name),
+            "generator": {"name": "qwen-circuits", "version": version("qwen-circuits")},
+        },
+        OWN: dict(meta),
+    }
+
+
+def _described(meta: Mapping[str, Any], model: str) -> str:
+    """What a reader of the file should know, in sentences."""
+    n = meta.get("n_prompts") or 1
+    prompt = (
+        "one prompt"
+        if n == 1
+        else (f"{n} prompts: at each position their most common token, with … where they differ")
+    )
+    return _inert(
+        f"A sparse feature circuit of {model} for the {meta.get('metric', 'metric')} of {prompt}. "
+        f"Edges are in units of the {meta.get('edge_units', 'metric')}, positive where the source "
+        "supports. Labels say site and feature. The p of an output is its share among the graph's "
+        "outputs, not a probability."
+    )
+
+
+def _feature(number: int, name: str, card: Mapping[str, Any]) -> dict[str, Any]:
+    shown = [_example(example) for example in card.get("examples") or ()]
+    density = card.get("density")
+    return {
+        "index": number,
+        "transcoder_id": name,
+        "examples_quantiles": [{"quantile_name": "Top activations", "examples": shown}],
+        "top_logits": [str(token) for token, _ in card.get("promoted") or ()],
+        "bottom_logits": [str(token) for token, _ in card.get("suppressed") or ()],
+        "act_min": 0.0,
+        "act_max": card.get("max_activation") or 1.0,
+        **({} if density is None else {"activation_frequency": density}),
+    }
+
+
+def _example(example: Mapping[str, Any]) -> dict[str, Any]:
+    values = [float(value) for value in example["values"]]
+    peak = max(range(len(values)), key=values.__getitem__, default=0)
+    return {
+        "tokens": [readable(str(token)) for token in example["tokens"]],
+        "tokens_acts_list": values,
+        "train_token_ind": peak,
+        "is_repeated_datapoint": False,
+    }
+
+
+def _inert(text: str) -> str:
+    return readable(text).translate(INERT)
+
+
+def _plain_name(name: str) -> str:
+    """A name of what Neuronpedia takes in one."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-")
