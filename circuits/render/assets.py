@@ -6,6 +6,7 @@ What came from a model or a user reaches the browser as JSON and is set as text,
 import base64
 import gzip
 import json
+import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -32,9 +33,22 @@ def style(*names: str) -> Markup:
 
 
 def script(names: Sequence[str]) -> Markup:
-    """Our scripts, in a scope of their own, as the content of one element."""
-    own = "\n".join(map(_text, names))
+    """Our scripts, in a scope of their own, as the content of one element.
+
+    One whose name ends in `.mjs` is an ES module, so that node can test it alone: the others see
+    what it exports and nothing else of it. It imports nothing.
+    """
+    own = "\n".join(_module(name) if name.endswith(".mjs") else _text(name) for name in names)
     return inlined(f'(() => {{\n"use strict";\n{own}\n}})();', end="</script")
+
+
+def _module(name: str) -> str:
+    """A module as the value of its exports, in a scope of its own."""
+    text = _text(name)
+    assert not re.search(r"^import\b", text, re.MULTILINE), f"{name} imports something"
+    exports = ", ".join(re.findall(r"^export (?:const|function) (\w+)", text, re.MULTILINE))
+    body = re.sub(r"^export ", "", text, flags=re.MULTILINE)
+    return f"const {{ {exports} }} = (() => {{\n{body}\nreturn {{ {exports} }};\n}})();"
 
 
 def inlined(text: str, *, end: str) -> Markup:

@@ -4,6 +4,7 @@ pyvis holds the network; its template is replaced by ours, with autoescape on. E
 came from a model or a user reaches the browser as JSON and is set as text, never as markup.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
@@ -14,12 +15,17 @@ import networkx as nx
 from markupsafe import Markup
 
 from circuits.graph import Node, ordered
-from circuits.render.assets import compress, inlined, script, style, templates
+from circuits.render.assets import compress, inlined, script, style, templates, to_json
 from circuits.render.layout import Layout, layout
+from circuits.render.suggestions import suggested_groups
 from circuits.render.words import caption
 
-PARTS = ("dom", "state", "canvas", "labels", "card", "charts", "check", "table", "main")
-SCRIPTS = tuple(f"page_{name}.js" for name in PARTS)
+MODULES = ("page_store.mjs", "page_scene.mjs")
+PARTS = (
+    *("state", "keep", "canvas", "labels", "drawing", "card", "pins"),
+    *("charts", "check", "table", "menus", "main"),
+)
+SCRIPTS = ("page_dom.js", *MODULES, *(f"page_{name}.js" for name in PARTS))
 MAX_NODES, MAX_EDGES = 2_000, 12_000
 SMALLEST, LARGEST, OUTPUT = 4.5, 14.0, 9.0  # node radius, px
 NOTE = "size: |effect|, width: |weight|, edges run upwards"
@@ -62,6 +68,8 @@ def document(
         "bands": [asdict(band) for band in places.bands],
         "columns": [asdict(column) for column in places.columns],
         "size": {"width": places.width, "height": places.height},
+        "graph": fingerprint(graph),
+        "suggested": suggested_groups(drawn, cards),
         "total": {"nodes": len(graph), "edges": graph.number_of_edges()},
     }
     library, environment = _library(), templates()
@@ -78,6 +86,12 @@ def document(
     )
     network.templateEnv = environment
     return network.generate_html()
+
+
+def fingerprint(graph: nx.DiGraph) -> str:
+    """Short name of a graph by its nodes and edges: under it a browser keeps what was pinned."""
+    rows = sorted(map(str, graph)), sorted((str(u), str(v)) for u, v in graph.edges)
+    return hashlib.sha256(to_json(rows).encode()).hexdigest()[:16]
 
 
 def strongest(graph: nx.DiGraph) -> nx.DiGraph:

@@ -5,57 +5,96 @@ const edgeSet = new vis.DataSet();
 const network = new vis.Network($("network"), { nodes: nodeSet, edges: edgeSet }, options);
 const canvas = $("network");
 const FEW = 400; // above it the dashes of borders cannot be seen and slow the drawing down
+/* px on the screen at any zoom: what is thinner or smaller cannot be seen. */
+const THINNEST = 1.1,
+  SMALLEST = 2.2,
+  BOX_FONT = 12;
 let palette = {};
 
 function readPalette() {
   const names = [
-    "paper",
-    "ink",
-    "soft",
-    "line",
-    "stripe",
-    "focus",
+    ...["paper", "ink", "soft", "line", "stripe", "faint", "focus"],
     ...[...groups.keys(), "neutral"].flatMap((name) => [name, `${name}-fill`]),
   ];
   palette = Object.fromEntries(names.map((name) => [name, colour(name)]));
 }
 
-function nodeStyle(node, lit) {
-  return {
-    id: node.id,
-    shape: node.shape,
-    size: node.size,
-    x: node.x,
-    y: node.y,
+/* How much larger than on the screen a thing is drawn when the picture is zoomed out: steps, so
+   that few zooms draw everything anew. */
+const magnified = () => Math.max(1, 1.2 ** Math.ceil(Math.log(1 / network.getScale()) / Math.log(1.2)));
+
+const radius = (node) => Math.max(node.size, SMALLEST * magnified());
+const dashedLine = (line) => Boolean(groups.get(line.group)?.dashed);
+const lineWidth = (line) =>
+  Math.max(
+    THINNEST * magnified(),
+    0.9 + 4.6 * Math.min(1, size(line) / strongestEdge),
+  );
+
+/* Where a node or box stands: in the layout, or where it was dragged to in the view of its own. */
+function placeOf(item) {
+  return scene.places?.get(item.key) ?? { x: item.x, y: item.y };
+}
+
+function nodeStyle(item, lit) {
+  const k = magnified();
+  const { x, y } = placeOf(item);
+  const pale = item.kind === "cell";
+  const style = {
+    id: item.id,
+    shape: item.shape,
+    size: radius(item),
+    x,
+    y,
     title: [
-      node.name,
-      node.key,
-      ...payload.fields.map((field) => `${field.label}: ${shownOr(field, node[field.key])}`),
+      item.members ? boxTitle(item) : item.name,
+      item.members ? count(item.members.length, "node") : item.key,
+      ...payload.fields.map((field) => `${field.label}: ${shownOr(field, item[field.key])}`),
     ].join("\n"),
     color: {
-      background: palette[`${node.group}-fill`],
-      border: palette[node.group],
-      hover: { background: palette[`${node.group}-fill`], border: palette.ink },
+      background: palette[`${item.group}-fill`],
+      border: palette[item.group] || palette.neutral,
+      hover: { background: palette[`${item.group}-fill`], border: palette.ink },
     },
-    opacity: lit ? 1 : 0.18,
+    opacity: lit ? 1 : 0.25,
     shapeProperties: {
-      borderDashes: groups.get(node.group)?.dashed && nodes.length <= FEW ? [3, 2] : false,
+      borderDashes: groups.get(item.group)?.dashed && scene.items.length <= FEW ? [3, 2] : false,
+      borderRadius: 4,
     },
+  };
+  if (!item.members) return style;
+  return {
+    ...style,
+    label: pale ? item.name : `${cutText(item.name, 28)} (${item.members.length})`,
+    color: { ...style.color, background: palette.paper, hover: style.color.hover },
+    borderWidth: (pale ? 1.2 : 2.2) * k,
+    margin: 4 * k,
+    font: { size: (pale ? 10 : BOX_FONT) * k, color: palette.ink, face: bodyFont() },
+    widthConstraint: pale ? false : { maximum: 130 * k },
   };
 }
 
-function edgeStyle(edge, crowd, touched) {
-  const resting = Math.max(0.2, Math.min(0.75, 80 / crowd));
+const bodyFont = () => getComputedStyle(document.body).fontFamily;
+const cutText = (text, most) =>
+  [...text].length > most ? `${[...text].slice(0, most - 1).join("").trimEnd()}…` : text;
+
+function edgeStyle(line, touched) {
+  const k = magnified();
   return {
-    id: edge.id,
-    from: edge.from,
-    to: edge.to,
-    width: 0.7 + 4.8 * (size(edge) / strongestEdge),
-    dashes: groups.get(edge.group)?.dashed ? [6, 4] : false,
+    id: line.id,
+    from: line.from,
+    to: line.to,
+    width: lineWidth(line),
+    dashes: dashedLine(line) ? [6 * k, 4 * k] : false,
     color: {
-      color: palette[edge.group],
-      hover: palette[edge.group],
-      opacity: touched === null ? resting : touched ? 0.95 : 0.05,
+      color: palette[line.group] || palette.neutral,
+      hover: palette[line.group] || palette.neutral,
+      opacity: touched === null ? 0.85 : touched ? 1 : 0.07,
+    },
+    label: scene.places ? number(line.support, true) : "",
+    font: {
+      ...{ size: 11 * k, color: palette.ink, face: bodyFont() },
+      ...{ strokeWidth: 4, strokeColor: palette.paper },
     },
   };
 }
@@ -82,55 +121,115 @@ function sync(set, wanted) {
   if (fresh.length) set.update(fresh);
 }
 
+let drawnAt = 1;
+
 /* Give vis the nodes and edges in view and take the others away. */
 function draw() {
-  const shown = visibleNodes();
-  const lines = visibleEdges(shown);
-  const near = view.selected && neighbours(view.selected);
-  const touched = (e) => near && (e.from === view.selected.id || e.to === view.selected.id);
+  drawnAt = magnified();
+  makeScene();
+  scene.places = ownPlaces();
+  const at = drawnAs(view.selected);
+  const near = at && itemById.has(at.id) && neighbours(at);
+  const touched = (line) => (near ? line.from === at.id || line.to === at.id : null);
   sync(
     nodeSet,
-    nodes
-      .filter((node) => shown.has(node.id))
-      .map((node) => nodeStyle(node, !near || near.has(node.id))),
+    scene.items.map((item) => nodeStyle(item, !near || near.has(item.id))),
   );
   sync(
     edgeSet,
-    lines.map((edge) => edgeStyle(edge, lines.length, touched(edge))),
+    scene.drawn.map((line) => edgeStyle(line, touched(line))),
   );
-  const why = reasons(shown);
+  const why = reasons();
+  const lines = scene.drawn.reduce((sum, line) => sum + edgesOf(line), 0);
   $("counts").textContent =
-    `showing ${shown.size} of ${count(payload.total.nodes, "node")}, ` +
-    `${lines.length} of ${count(payload.total.edges, "edge")}${why && ` (${why})`}`;
+    `showing ${scene.shown.size.toLocaleString("en")} of ${count(payload.total.nodes, "node")}, ` +
+    `${lines.toLocaleString("en")} of ${count(payload.total.edges, "edge")}${why && ` (${why})`}`;
+  $("picture").classList.toggle("own", Boolean(scene.places));
+}
+
+/* In the view of pinned nodes alone these stand in rows of their own, and can be dragged. */
+function ownPlaces() {
+  const own = view.pinnedOnly && store.state.pinned.length > 0;
+  if (own !== Boolean(ownPlaces.on)) {
+    network.setOptions({ interaction: { dragNodes: own }, nodes: { fixed: !own } });
+    ownPlaces.on = own;
+  }
+  if (!own) return null;
+  const places = compactPlaces(scene.items);
+  for (const [key, [x, y]] of Object.entries(store.state.places))
+    if (places.has(key)) places.set(key, { x, y });
+  return places;
+}
+
+/* What has to fit: the layout, or the nodes in rows of their own. */
+function extent() {
+  if (!scene.places?.size) {
+    const { width, height } = payload.size;
+    return { x: (width * stretched.x) / 2, y: (height * stretched.y) / 2, width: width * stretched.x, height: height * stretched.y, most: 1.35 };
+  }
+  const at = [...scene.places.values()];
+  const [left, right] = [Math.min, Math.max].map((f) => f(...at.map((p) => p.x)));
+  const [top, bottom] = [Math.min, Math.max].map((f) => f(...at.map((p) => p.y)));
+  return { x: (left + right) / 2, y: (top + bottom) / 2, width: right - left + 220, height: bottom - top + 90, most: 1.5 };
+}
+
+let stretched = { x: 1, y: 1 };
+
+/* Give the picture the canvas's shape; only a canvas of quite another shape moves the nodes. */
+function reshape() {
+  const { clientWidth: width, clientHeight: height } = canvas;
+  const wanted = stretch(payload.size, { width: width - 24, height: height - 16 });
+  const near = (a, b) => Math.abs(Math.log(a / b)) < 0.1;
+  if (near(wanted.x, stretched.x) && near(wanted.y, stretched.y)) return false;
+  stretched = wanted;
+  nodes.forEach((node) => {
+    node.x = node.place.x * stretched.x;
+    node.y = node.place.y * stretched.y;
+  });
+  payload.columns.forEach((column) => {
+    column.x = column.place.x * stretched.x;
+    column.width = column.place.width * stretched.x;
+  });
+  payload.bands.forEach((band) => {
+    band.place ??= { y: band.y, height: band.height };
+    band.y = band.place.y * stretched.y;
+    band.height = band.place.height * stretched.y;
+  });
+  return true;
 }
 
 function fit() {
   const { clientWidth: width, clientHeight: height } = canvas;
-  const scale = Math.min(
-    (width - 24) / payload.size.width,
-    (height - 16) / payload.size.height,
-    1.35,
-  );
-  network.moveTo({ position: { x: payload.size.width / 2, y: payload.size.height / 2 }, scale });
+  if (!width || !height) return;
+  if (reshape()) draw();
+  const room = extent();
+  const scale = Math.min((width - 24) / room.width, (height - 16) / room.height, room.most);
+  network.moveTo({ position: { x: room.x, y: room.y }, scale });
+  if (magnified() !== drawnAt) draw();
 }
 
 function zoomBy(factor) {
   network.moveTo({ scale: Math.min(6, Math.max(0.05, network.getScale() * factor)) });
+  if (magnified() !== drawnAt) draw();
 }
 
-function bringIntoView(node) {
-  const at = network.canvasToDOM(node);
-  const margin = 40;
-  const inside =
-    at.x > margin &&
-    at.y > margin &&
-    at.x < canvas.clientWidth - margin &&
-    at.y < canvas.clientHeight - margin;
-  if (!inside) network.moveTo({ position: { x: node.x, y: node.y } });
+/* Move the picture just as far as it takes for a node to be seen with some of what is around it. */
+function bringIntoView(item) {
+  const at = network.canvasToDOM(placeOf(item));
+  const [roomX, roomY] = [canvas.clientWidth, canvas.clientHeight].map((side) => Math.min(70, side / 4));
+  const beyond = (value, room, side) =>
+    value < room ? value - room : value > side - room ? value - (side - room) : 0;
+  const dx = beyond(at.x, roomX, canvas.clientWidth);
+  const dy = beyond(at.y, roomY, canvas.clientHeight);
+  if (!dx && !dy) return;
+  const { x, y } = network.getViewPosition();
+  const scale = network.getScale();
+  network.moveTo({ position: { x: x + dx / scale, y: y + dy / scale } });
 }
 
 /* Bands behind the nodes, every other layer shaded, and hairlines between columns. */
 function drawBands(ctx) {
+  if (scene.places) return;
   const from = network.DOMtoCanvas({ x: 0, y: 0 });
   const to = network.DOMtoCanvas({ x: canvas.clientWidth, y: canvas.clientHeight });
   ctx.fillStyle = palette.stripe;
@@ -147,11 +246,11 @@ function drawBands(ctx) {
   ctx.stroke();
 }
 
-const bandLabels = payload.bands.map((band) =>
-  el("span", {}, band.site === "logit" ? "output" : band.site === "embed" ? "tokens" : band.site),
-);
+/* A token of spaces alone has a sign for each. */
+const bandNames = { logit: "output", embed: "tokens" };
+const bandLabels = payload.bands.map((band) => el("span", {}, bandNames[band.site] ?? band.site));
 const tokenLabels = payload.columns.map((column) =>
-  el("span", { title: column.token, dir: "auto" }, column.token),
+  el("span", { title: column.token, dir: "auto" }, seen(column.token)),
 );
 $("axis").append(...bandLabels);
 $("tokens").append(...tokenLabels);
@@ -171,22 +270,18 @@ function placeAxes() {
   });
   const narrow = payload.columns.some((c) => c.width * scale < 34) && payload.columns.length > 1;
   $("tokens").classList.toggle("upright", narrow);
-  const at = chosen && columnOf(chosen);
+  const at = chosen && (chosen.members ? chosen.strongest.column : chosen.column);
   last = -Infinity;
   payload.columns.forEach((column, index) => {
     const { x } = network.canvasToDOM({ x: column.x, y: 0 });
     const room = narrow ? 20 : Math.max(column.width * scale - 4, 12);
     const label = tokenLabels[index];
-    label.hidden = x - last < 15;
+    label.hidden = x - last < 13 && at !== index;
     if (!label.hidden) last = x;
     label.style.maxWidth = `${room}px`;
     label.style.transform = `translateX(${x}px) translateX(-50%)`;
     label.classList.toggle("lit", at === index);
   });
-}
-
-function columnOf(node) {
-  return payload.columns.findIndex((c) => Math.abs(node.x - c.x) <= c.width / 2);
 }
 
 function drawLegend() {
@@ -222,9 +317,33 @@ function drawLegend() {
 
 network.on("beforeDrawing", drawBands);
 network.on("afterDrawing", placeAxes);
-network.on("click", ({ nodes: hit }) => {
-  if (hit.length) openTab("node");
-  select(hit.length ? nodes[hit[0]] : null);
+network.on("click", ({ nodes: hit, event }) => {
+  const item = hit.length ? itemById.get(hit[0]) : null;
+  if (item && event.srcEvent?.shiftKey) {
+    togglePin(item);
+    return;
+  }
+  if (item) openTab("node");
+  select(item ?? null);
+});
+network.on("doubleClick", ({ nodes: hit }) => {
+  const item = hit.length ? itemById.get(hit[0]) : null;
+  if (item?.members) openBox(item);
+});
+network.on("dragEnd", ({ nodes: hit }) => {
+  if (!hit.length || !scene.places) return;
+  const places = Object.entries(network.getPositions(hit)).map(([id, { x, y }]) => [
+    hit.find((each) => String(each) === id),
+    [Math.round(x), Math.round(y)],
+  ]);
+  store.change(
+    steps.move(Object.fromEntries(places.map(([id, at]) => [itemById.get(id).key, at]))),
+  );
+});
+let zooming;
+network.on("zoom", () => {
+  clearTimeout(zooming);
+  zooming = setTimeout(() => magnified() !== drawnAt && draw(), 60);
 });
 network.on("hoverNode", () => {
   canvas.style.cursor = "pointer";

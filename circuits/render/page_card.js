@@ -7,13 +7,15 @@ async function unpackCards() {
   const bytes = Uint8Array.from(atob($("data-cards").textContent), (c) => c.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
   cards = await new Response(stream).json();
+  readCards();
   drawCard();
 }
 
 const show = (field, value) => number(value, field.signed);
 const shownOr = (field, value) =>
   value === null || value === undefined ? field.missing : show(field, value);
-const where = (node) => (node.key.startsWith("logit/") ? "output" : node.key);
+const where = (node) =>
+  node.members ? "" : node.key.startsWith("logit/") ? "output" : node.key;
 
 function pill(group) {
   const known = groups.get(group);
@@ -38,7 +40,7 @@ function links(rows) {
         {},
         el(
           "button",
-          { type: "button", click: () => select(node, { focus: true }), title: node.key },
+          { type: "button", click: () => goTo(node), title: node.key },
           el(
             "span",
             { class: "who" },
@@ -112,7 +114,7 @@ function tokenChips(title, pairs) {
         el(
           "span",
           { class: "token", title: `${token} ${number(score, true)}`, dir: "auto" },
-          token,
+          seen(token),
         ),
       ),
     ),
@@ -179,7 +181,7 @@ function featureCard(node) {
 }
 
 function nodeCard(node) {
-  const column = payload.columns[columnOf(node)];
+  const column = payload.columns[node.column];
   const at = /@(\d+)$/.exec(node.key);
   return [
     el("h2", { class: "name" }, el("bdi", {}, node.name)),
@@ -198,7 +200,9 @@ function nodeCard(node) {
       pill(node.group),
       node.edited && el("span", {}, `edited: ${node.edited}`),
     ),
+    actions(node),
     figures(node),
+    noteField(node),
     neighbourList("Outputs", outputs[node.id], "to"),
     neighbourList("Inputs", inputs[node.id], "from"),
     featureCard(node),
@@ -227,7 +231,11 @@ function overview() {
 function drawCard() {
   const panel = $("panel-node");
   panel.replaceChildren(
-    ...(view.selected ? nodeCard(view.selected) : overview()).flat(3).filter(Boolean),
+    ...(view.selected?.members
+      ? boxCard(view.selected)
+      : view.selected
+        ? nodeCard(view.selected)
+        : overview()).flat(3).filter(Boolean),
   );
   panel.scrollTop = 0;
 }

@@ -205,9 +205,10 @@ function scatter(points) {
           fill: `var(--${group})`,
           stroke: `var(--${group})`,
           cursor: node ? "pointer" : "",
+          opacity: !node || scene.shown.has(node.id) ? 1 : 0.08,
         },
         click: () => {
-          if (node) select(node, { focus: true });
+          if (node) goTo(node);
         },
       },
       svg(

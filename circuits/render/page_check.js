@@ -309,7 +309,7 @@ function featureLinks(names) {
               type: "button",
               class: "token",
               title: node.name,
-              click: () => select(node, { focus: true }),
+              click: () => goTo(node),
             },
             name,
           )

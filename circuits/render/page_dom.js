@@ -61,3 +61,6 @@ function swatch(stroke, dash = "", width = 2) {
     }),
   );
 }
+
+/* A text of spaces alone with a sign for each, which would be nothing to see otherwise. */
+const seen = (text) => (/^\s+$/.test(text) ? text.replace(/\s/g, "␣") : text);

@@ -2,6 +2,7 @@
 
 const TABS = [
   ["node", "Node", null],
+  ["pinned", "Pinned", pinsPanel],
   ["check", "Check", payload.verification && checkPanel],
   ["ablations", "Ablations", payload.ablations && ablationsPanel],
   ["table", "Table", tablePanel],
@@ -59,7 +60,23 @@ function openTab(name) {
   }
 }
 
-const haystack = nodes.map((node) => `${node.name} ${node.token ?? ""} ${node.key}`.toLowerCase());
+/* Show a node and its card. */
+function goTo(node) {
+  openTab("node");
+  select(node, { focus: true });
+}
+
+/* What a search looks through: names, tokens and keys, and once cards are there what is promoted. */
+let haystack = [];
+
+function readCards() {
+  const promoted = (node) =>
+    (cards[node.key.replace(/@\d+$/, "")]?.promoted ?? []).map(([token]) => token).join(" ");
+  haystack = nodes.map((node) =>
+    `${node.name} ${node.label} ${node.token ?? ""} ${node.key} ${promoted(node)}`.toLowerCase(),
+  );
+}
+
 const FOUND_AT_MOST = 40;
 let found = [];
 let cursor = 0;
@@ -134,15 +151,28 @@ function searchKeys(event) {
 
 /* Up and down follow the strongest visible edge, left and right the band. */
 function step(key) {
-  const shown = visibleNodes();
-  const node = view.selected;
-  if (!node) return nodes.find((each) => shown.has(each.id));
-  if (key === "ArrowUp") return nodes[outputs[node.id].find((e) => shown.has(e.to))?.to];
-  if (key === "ArrowDown") return nodes[inputs[node.id].find((e) => shown.has(e.from))?.from];
-  const band = nodes
-    .filter((each) => each.site === node.site && shown.has(each.id))
+  const item = drawnAs(view.selected);
+  if (!item || !itemById.has(item.id)) return scene.items[0];
+  if (key === "ArrowUp") return itemById.get(linesOutOf(item)[0]?.to);
+  if (key === "ArrowDown") return itemById.get(linesInto(item)[0]?.from);
+  const band = scene.items
+    .filter((each) => each.site === item.site)
     .sort((a, b) => a.x - b.x || a.y - b.y);
-  return band[band.indexOf(node) + (key === "ArrowRight" ? 1 : -1)];
+  return band[band.indexOf(item) + (key === "ArrowRight" ? 1 : -1)];
+}
+
+/* What a person who does not see the canvas hears of the node that an arrow key went to. */
+function announce() {
+  const item = view.selected;
+  if (!item) return;
+  const drawn = drawnAs(item);
+  const group = groups.get(item.group)?.label ?? "";
+  const value = (item.support ?? null) === null ? "" : `, ${group} ${number(item.support, true)}`;
+  const ends = [linesInto(drawn).length, linesOutOf(drawn).length];
+  const name = boxTitle2(item);
+  $("spoken").textContent =
+    `${name}${item.members ? "" : `, ${where(item)}`}${value}; ` +
+    `${count(ends[0], "input")}, ${count(ends[1], "output")}${isPinned(item) ? "; pinned" : ""}`;
 }
 
 function toggleKeys() {
@@ -150,21 +180,42 @@ function toggleKeys() {
   else $("keys").showModal();
 }
 
+const LETTERS = {
+  p: () => togglePin(view.selected),
+  g: () => groupPinned(),
+  e: () => editLabel(view.selected),
+  o: () => toggleAlone(),
+  Enter: () => view.selected?.members && openBox(view.selected),
+};
+
 function keys(event) {
+  const typing = event.target.matches("input[type=search], input[type=range], input[type=text], textarea");
+  const here = canvas.contains(event.target) || (alone && !event.target.closest("dialog"));
+  if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "z" && !typing && here) {
+    const done = event.shiftKey ? store.redo() : store.undo();
+    if (!done) say(`Nothing to ${event.shiftKey ? "redo" : "undo"}.`);
+    event.preventDefault();
+    return;
+  }
   if (event.ctrlKey || event.metaKey || event.altKey) return;
-  const typing = event.target.matches("input[type=search], input[type=range]");
-  if (event.key === "?" && !typing) toggleKeys();
+  const onButton = event.key === "Enter" && !canvas.contains(event.target);
+  if (LETTERS[event.key] && !typing && here && !onButton && !$("keys").open) {
+    event.preventDefault();
+    LETTERS[event.key]();
+  } else if (event.key === "?" && !typing) toggleKeys();
   else if (event.key === "/" && !typing) {
     $("search").focus();
     event.preventDefault();
-  } else if (event.key === "Escape" && !typing && !$("keys").open) select(null);
+  } else if (event.key === "Escape" && !typing && !document.querySelector("dialog[open]")) select(null);
   else if (event.key === "f" && !typing) fit();
   else if (
     event.key.startsWith("Arrow") &&
     (canvas.contains(event.target) || (alone && event.target === document.body))
   ) {
     const next = step(event.key);
-    if (next) select(next, { focus: true });
+    // A key that is held down makes one entry in the history, not fifty.
+    if (next) select(next, { focus: true, keep: event.repeat ? "replace" : "push" });
+    announce();
     event.preventDefault();
   }
 }
@@ -187,13 +238,22 @@ function wire() {
     slider.value = view[name];
     slider.addEventListener("input", () => {
       view[name] = Number(slider.value);
-      draw();
+      changed();
+    });
+    slider.addEventListener("change", () => remember());
+  }
+  for (const name of ["errors", "cells"]) {
+    $(name).checked = view[name];
+    $(name).addEventListener("change", () => {
+      view[name] = $(name).checked;
+      opened.clear();
+      changed();
+      remember();
     });
   }
-  $("errors").addEventListener("change", () => {
-    view.errors = $("errors").checked;
-    draw();
-  });
+  $("cells").parentElement.hidden = nodes.length <= MANY;
+  wireMenus();
+  window.addEventListener("beforeprint", beforePrint);
   $("keys-button").addEventListener("click", toggleKeys);
   $("zoom").addEventListener(
     "click",
@@ -207,34 +267,69 @@ function wire() {
     },
   );
   document.addEventListener("keydown", keys);
-  window.addEventListener("hashchange", () => select(fromHash(), { focus: true }));
+  window.addEventListener("popstate", onAddress);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
     readPalette();
     draw();
   });
+  let resized;
   new ResizeObserver(() => {
     network.redraw();
+    // A window of another shape has another fit, once it is still.
+    clearTimeout(resized);
+    resized = setTimeout(refit, 120);
   }).observe(canvas);
 }
 
+let fitted = "";
+
+function refit() {
+  const now = `${canvas.clientWidth} ${canvas.clientHeight}`;
+  if (now === fitted) return;
+  fitted = now;
+  fit();
+}
+
 readPalette();
+const chosenAtFirst = fromHash().get("node");
+restoreAtFirst();
+readCards();
 makeTabs();
 openTab("node");
-listeners.push(draw, drawCard, markRow);
 wire();
 drawLegend();
-fit();
-select(fromHash(), { focus: true });
+makeScene();
+reshape();
+store.subscribe(readCards);
+listeners.push(draw, drawCard, followFilters, markRow, drawPins);
+view.selected = itemOf(chosenAtFirst);
+changed();
+remember();
+refit();
+if (view.selected) bringIntoView(drawnAs(view.selected));
 const ready = unpackCards();
 
 /* `circuit.position(key)`: where a node stands on the page, in CSS pixels. */
 window.circuit = {
   ready,
-  select: (key) => select(byKey.get(key) ?? null, { focus: true }),
+  select: (key) => select(itemOf(key), { focus: true }),
   selected: () => view.selected?.key ?? null,
-  visible: () => nodes.filter((node) => nodeSet.get(node.id)).map((node) => node.key),
+  visible: () => nodes.filter((node) => scene.shown.has(node.id)).map((node) => node.key),
+  drawn: () => scene.items.map((item) => item.key),
+  lines: () =>
+    scene.drawn.map((line) => ({
+      source: itemById.get(line.from).key,
+      target: itemById.get(line.to).key,
+      support: line.support,
+      width: lineWidth(line) * network.getScale(),
+    })),
+  state: () => toFile(store.state),
+  svg: svgText,
+  labelled: () => marks.labels.map((label) => label.key),
+  scale: () => network.getScale(),
+  radius: (key) => radius(itemOf(key)) * network.getScale(),
   position: (key) => {
-    const at = network.canvasToDOM(byKey.get(key));
+    const at = network.canvasToDOM(placeNow(itemOf(key)));
     const box = canvas.getBoundingClientRect();
     return { x: box.left + at.x, y: box.top + at.y };
   },

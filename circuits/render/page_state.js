@@ -5,9 +5,6 @@ const edges = read("data-edges");
 const options = read("data-options");
 const payload = read("data-payload");
 
-nodes.forEach((node) => {
-  node.name = node.label;
-});
 const size = (edge) => Math.abs(edge.support);
 edges
   .sort((a, b) => size(b) - size(a))
@@ -24,50 +21,153 @@ const lists = (pick) => {
 };
 const inputs = lists("to");
 const outputs = lists("from");
+const columnOf = (node) =>
+  payload.columns.findIndex((c) => Math.abs(node.place.x - c.place.x) <= c.place.width / 2);
+nodes.forEach((node) => {
+  node.place = { x: node.x, y: node.y }; // where the layout put it, before it is stretched
+});
+payload.columns.forEach((column) => {
+  column.place = { x: column.x, width: column.width };
+});
+nodes.forEach((node) => {
+  node.column = columnOf(node);
+});
 
 /* Enough edges to see the circuit, not so many that they hide it. */
-const EDGES_AT_FIRST = Math.max(60, Math.min(2.5 * nodes.length, 300));
-const view = {
+const EDGES_AT_FIRST = Math.max(40, Math.min(1.4 * nodes.length, 170));
+/* More nodes than this are drawn by cell at first: one by one they would be a texture. */
+const MANY = 800;
+const AT_FIRST = {
   nodes: nodes.length,
   edges: Math.min(edges.length, Math.round(EDGES_AT_FIRST)),
   errors: true,
-  selected: null,
+  hidden: [], // sites
+  cells: nodes.length > MANY,
+  pinnedOnly: false,
 };
+const view = { ...AT_FIRST, selected: null };
+const store = createStore();
 const listeners = [];
 const changed = () => listeners.forEach((listener) => listener());
 
-/* The ids of the nodes in view: outputs always, the selected one always, then the strongest. */
+/* The colour of a box or a line that stands for several: theirs where they agree. */
+const SIGNED = groups.has("supports");
+function grouped(parts, sum) {
+  const names = new Set(parts.map((part) => part.group));
+  if (names.size === 1) return parts[0].group;
+  return SIGNED ? (sum > 0 ? "supports" : sum < 0 ? "opposes" : "neutral") : "changed";
+}
+
+/* What is pinned, by id; members of groups are. */
+const pinnedIds = () =>
+  new Set(store.state.pinned.filter((key) => byKey.has(key)).map((key) => byKey.get(key).id));
+const groupOf = (node) =>
+  Object.keys(store.state.groups).find((name) => store.state.groups[name].includes(node.key));
+
+/* The ids of the nodes in view: outputs always, selected and pinned ones always, then the
+   strongest. */
 function visibleNodes() {
+  const pinned = pinnedIds();
+  if (view.pinnedOnly && pinned.size) return pinned;
+  const chosen = new Set(view.selected?.members ?? [view.selected]);
   const shown = new Set();
   nodes.forEach((node, index) => {
-    const chosen = view.selected === node || node.kind === "logit";
-    if (chosen || (index < view.nodes && (view.errors || node.kind !== "error")))
-      shown.add(node.id);
+    const kept = chosen.has(node) || pinned.has(node.id) || node.kind === "logit";
+    if (kept || (index < view.nodes && passes(node))) shown.add(node.id);
   });
   return shown;
 }
 
-/* Edges in view: the strongest, and every one of the selected node. */
-function visibleEdges(shown) {
-  const touches = (edge) =>
-    view.selected && (edge.from === view.selected.id || edge.to === view.selected.id);
-  return edges.filter(
-    (edge, rank) =>
-      (rank < view.edges || touches(edge)) && shown.has(edge.from) && shown.has(edge.to),
-  );
+const passes = (node) =>
+  (view.errors || node.kind !== "error") && !view.hidden.includes(node.site);
+
+/* Boxes: groups that are not open, and cells where nodes are too many to draw one by one. */
+function boxesOf(shown) {
+  const { groups: named, collapsed } = store.state;
+  const taken = new Set();
+  const boxes = collapsed
+    .filter((name) => Object.hasOwn(named, name))
+    .map((name) => {
+      const members = named[name].map((key) => byKey.get(key)).filter(Boolean);
+      members.forEach((node) => taken.add(node));
+      return members.length && makeBox(`group/${name}`, name, "group", members, grouped);
+    })
+    .filter(Boolean);
+  if (!view.cells || view.pinnedOnly) return boxes;
+  const pinned = pinnedIds();
+  const apart = (node) =>
+    !shown.has(node.id) ||
+    taken.has(node) ||
+    pinned.has(node.id) ||
+    node.kind === "logit" ||
+    node.kind === "token" ||
+    node === view.selected ||
+    opened.has(cellOf(node));
+  const at = (node) => (payload.columns.length > 1 ? `@${node.column}` : "");
+  return [
+    ...boxes,
+    ...cellsOf(nodes, apart, at).map(([cell, members]) =>
+      makeBox(`cell/${cell}`, `${members.length}`, "cell", members, grouped),
+    ),
+  ];
 }
 
-function neighbours(node) {
-  return new Set([
-    node.id,
-    ...inputs[node.id].map((e) => e.from),
-    ...outputs[node.id].map((e) => e.to),
-  ]);
+const opened = new Set();
+const cellOf = (node) =>
+  `${node.site}${payload.columns.length > 1 ? `@${node.column}` : ""}`;
+
+/* What is drawn: nodes and boxes, and all lines between them, strongest first. */
+let scene = { items: [], lines: [], owner: new Map() };
+let itemById = new Map();
+let neighboursOf = new Map();
+
+function makeScene() {
+  const shown = visibleNodes();
+  const boxes = boxesOf(shown);
+  scene = { shown, ...fold({ nodes, edges, shown, boxes, grouped }) };
+  itemById = new Map(scene.items.map((item) => [item.id, item]));
+  const all = new Map(boxes.map((box) => [box.key, box]));
+  if (view.selected?.members) view.selected = all.get(view.selected.key) ?? null;
+  neighboursOf = new Map();
+  scene.drawn = inView();
+  return scene;
+}
+
+/* A node or box by its key. */
+const itemOf = (key) => byKey.get(key) ?? scene.items.find((item) => item.key === key) ?? null;
+/* What the selected node is drawn as: itself, or the box that it is in. */
+const drawnAs = (node) => (node?.members ? node : (scene.owner.get(node?.id) ?? node));
+
+/* Lines in view: the strongest, and every one of what is selected. */
+function inView() {
+  const at = drawnAs(view.selected)?.id;
+  const many = view.pinnedOnly && store.state.pinned.length ? scene.lines.length : view.edges;
+  return scene.lines.filter((line, rank) => rank < many || line.from === at || line.to === at);
+}
+
+/* Lines of one drawn node or box, strongest first. */
+const linesInto = (item) => scene.lines.filter((line) => line.to === item.id);
+const linesOutOf = (item) => scene.lines.filter((line) => line.from === item.id);
+
+/* The ids of a drawn node or box and of what it has a line to. */
+function neighbours(item) {
+  const drawn = drawnAs(item);
+  if (!neighboursOf.has(drawn.id))
+    neighboursOf.set(
+      drawn.id,
+      new Set([
+        drawn.id,
+        ...linesInto(drawn).map((line) => line.from),
+        ...linesOutOf(drawn).map((line) => line.to),
+      ]),
+    );
+  return neighboursOf.get(drawn.id);
 }
 
 /* Why the rest is hidden, in words. */
-function reasons(shown) {
+function reasons() {
   const why = [];
+  if (view.pinnedOnly && store.state.pinned.length) return "pinned only";
   if (payload.total.nodes > nodes.length) {
     why.push(`the strongest ${nodes.length.toLocaleString("en")} nodes are drawn`);
   }
@@ -77,28 +177,37 @@ function reasons(shown) {
     .at(-1);
   if (view.nodes < nodes.length && weakest)
     why.push(`|effect| ≥ ${number(Math.abs(weakest.support))}`);
-  if (view.edges < payload.total.edges && view.edges > 0) {
-    why.push(`|weight| ≥ ${number(size(edges[view.edges - 1]))}`);
-  }
-  const errors = nodes.filter((node) => node.kind === "error" && !shown.has(node.id)).length;
+  const last = scene.lines[Math.min(view.edges, scene.lines.length) - 1];
+  if (view.edges < scene.lines.length && last) why.push(`|weight| ≥ ${number(size(last))}`);
+  const errors = nodes.filter((n) => n.kind === "error" && !scene.shown.has(n.id)).length;
   if (!view.errors && errors) why.push(`${count(errors, "error node")} off`);
+  if (view.hidden.length) why.push(`${count(view.hidden.length, "site")} off`);
+  const cells = scene.items.filter((item) => item.kind === "cell");
+  if (cells.length) {
+    const inside = cells.reduce((sum, cell) => sum + cell.members.length, 0);
+    why.push(`${inside.toLocaleString("en")} nodes as ${count(cells.length, "cell")}`);
+  }
   return why.join(", ");
 }
 
-function select(node, { focus = false } = {}) {
+function select(node, { focus = false, keep = "push" } = {}) {
+  const before = view.selected;
   view.selected = node;
-  remember(node ? `#node=${encodeURIComponent(node.key)}` : "");
   changed();
-  if (node && focus) bringIntoView(node);
+  if (before !== node) remember(keep);
+  if (node && focus) bringIntoView(drawnAs(node));
 }
 
-/* The selection lives in the address; a page inside a notebook's frame has none to write to. */
-function remember(hash) {
-  if (location.hash === hash || location.protocol === "about:") return;
-  history.replaceState(null, "", hash || location.pathname + location.search);
+/* Names after the labels that a person gave. */
+function rename() {
+  const { labels } = store.state;
+  nodes.forEach((node) => {
+    node.name = Object.hasOwn(labels, node.key) ? labels[node.key] : node.label;
+  });
 }
-
-function fromHash() {
-  const key = new URLSearchParams(location.hash.slice(1)).get("node");
-  return key === null ? null : (byKey.get(key) ?? null);
-}
+rename();
+store.subscribe(() => {
+  rename();
+  changed();
+  remember("replace");
+});

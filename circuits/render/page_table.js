@@ -42,7 +42,7 @@ function tableRow(node) {
       {},
       el(
         "button",
-        { type: "button", click: () => select(node, { focus: true }) },
+        { type: "button", click: () => goTo(node) },
         el("bdi", {}, node.name),
       ),
       el(
@@ -57,7 +57,9 @@ function tableRow(node) {
 }
 
 function tablePanel() {
-  const rows = sorting.column ? [...nodes].sort(compare(sorting.column)) : atFirst();
+  const all = sorting.column ? [...nodes].sort(compare(sorting.column)) : atFirst();
+  const rows = all.filter((node) => scene.shown.has(node.id));
+  const hidden = all.length - rows.length;
   const state = (column) =>
     column !== sorting.column ? "none" : sorting.up ? "ascending" : "descending";
   const arrow = { none: "", ascending: " ↑", descending: " ↓" };
@@ -73,6 +75,7 @@ function tablePanel() {
     ),
   );
   $("panel-table").replaceChildren(
+    ...(hidden ? [el("p", { class: "note" }, `${count(hidden, "node")} hidden by the filters`)] : []),
     el(
       "table",
       { class: "plain", "aria-label": "Nodes" },
@@ -80,6 +83,20 @@ function tablePanel() {
       el("tbody", {}, rows.map(tableRow)),
     ),
   );
+}
+
+/* The table shows what the filters let through, and is drawn again when that changes. */
+let listed = null;
+
+function followFilters() {
+  const shown = [...scene.shown].join();
+  const names = JSON.stringify(store.state.labels);
+  if (listed === shown + names) return;
+  listed = shown + names;
+  for (const name of ["table", "check"]) {
+    built.delete(name);
+    if ($(`panel-${name}`)?.hidden === false) openTab(name);
+  }
 }
 
 function markRow() {

@@ -248,7 +248,7 @@ def test_check_and_ablations_show_the_records(visit, sample_page):
 @needs_browser
 def test_tabs_without_a_record_are_left_out(visit, sample):
     tab = visit(page(sample))
-    assert tab.locator("#tabs button").all_inner_texts() == ["Node", "Table"]
+    assert tab.locator("#tabs button").all_inner_texts() == ["Node", "Pinned", "Table"]
 
 
 @needs_browser
@@ -324,7 +324,7 @@ def test_more_nodes_than_a_page_draws_are_announced(visit):
     graph = synthetic.circuit(MAX_NODES + 200, edges_per_node=1)
     tab = visit(page(graph))
     words = tab.locator("#counts").inner_text()
-    assert f"showing {MAX_NODES} of {len(graph):,} nodes" in words
+    assert f"showing {MAX_NODES:,} of {len(graph):,} nodes" in words
     assert "the strongest 2,000 nodes are drawn" in words
 
 
