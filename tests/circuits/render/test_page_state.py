@@ -9,6 +9,7 @@ import pytest
 from circuits.edits.node_files import read_nodes
 from circuits.graph import Node, ordered
 from circuits.render.page import page
+from circuits.saved_state import as_json, read_state
 from tests.circuits import synthetic
 
 CHROMIUM = shutil.which("chromium")
@@ -169,6 +170,8 @@ def test_a_saved_state_is_read_by_the_page_and_by_edits(visit, sample, sample_pa
     assert json.loads(path.read_text(encoding="utf-8")) == kept
     assert kept["schema"] == "circuits-state/1"
     assert set(read_nodes(path, ["plural"])) == set(chosen)
+    assert set(read_state(path, sample).groups["plural"]) == set(chosen)
+    assert as_json(read_state(path, sample)) == kept
     for _ in range(4):
         tab.locator("body").press("Control+z")
     assert state(tab)["groups"] == {}
