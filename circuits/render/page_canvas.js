@@ -8,7 +8,8 @@ const FEW = 400; // above it the dashes of borders cannot be seen and slow the d
 /* px on the screen at any zoom: what is thinner or smaller cannot be seen. */
 const THINNEST = 1.1,
   SMALLEST = 2.2,
-  BOX_FONT = 12;
+  BOX_FONT = 12,
+  RESTING = 0.85; // opacity of a line: 3:1 against paper and more
 let palette = {};
 
 function readPalette() {
@@ -67,7 +68,7 @@ function nodeStyle(item, lit) {
     ...style,
     label: pale ? item.name : `${cutText(item.name, 28)} (${item.members.length})`,
     color: { ...style.color, background: palette.paper, hover: style.color.hover },
-    borderWidth: (pale ? 1.2 : 2.2) * k,
+    borderWidth: pale ? 1 : 1.8,
     margin: 4 * k,
     font: { size: (pale ? 10 : BOX_FONT) * k, color: palette.ink, face: bodyFont() },
     widthConstraint: pale ? false : { maximum: 130 * k },
@@ -89,7 +90,7 @@ function edgeStyle(line, touched) {
     color: {
       color: palette[line.group] || palette.neutral,
       hover: palette[line.group] || palette.neutral,
-      opacity: touched === null ? 0.85 : touched ? 1 : 0.07,
+      opacity: touched === null ? RESTING : touched ? 1 : 0.07,
     },
     label: scene.places ? number(line.support, true) : "",
     font: {
@@ -121,6 +122,9 @@ function sync(set, wanted) {
   if (fresh.length) set.update(fresh);
 }
 
+/* What stays lit while something is selected; null where all does. */
+const fading = (at) => (at && !scene.places && itemById.has(at.id) ? neighbours(at) : null);
+
 let drawnAt = 1;
 
 /* Give vis the nodes and edges in view and take the others away. */
@@ -129,7 +133,7 @@ function draw() {
   makeScene();
   scene.places = ownPlaces();
   const at = drawnAs(view.selected);
-  const near = at && itemById.has(at.id) && neighbours(at);
+  const near = fading(at);
   const touched = (line) => (near ? line.from === at.id || line.to === at.id : null);
   sync(
     nodeSet,
@@ -179,7 +183,7 @@ let stretched = { x: 1, y: 1 };
 function reshape() {
   const { clientWidth: width, clientHeight: height } = canvas;
   const wanted = stretch(payload.size, { width: width - 24, height: height - 16 });
-  const near = (a, b) => Math.abs(Math.log(a / b)) < 0.1;
+  const near = (a, b) => Math.abs(Math.log(a / b)) < 0.03;
   if (near(wanted.x, stretched.x) && near(wanted.y, stretched.y)) return false;
   stretched = wanted;
   nodes.forEach((node) => {
@@ -198,17 +202,40 @@ function reshape() {
   return true;
 }
 
-function fit() {
+/* Tokens stand upright where columns are narrow at the scale that fits; not by zoom, which would
+   change the room that there is. */
+function turnTokens() {
   const { clientWidth: width, clientHeight: height } = canvas;
-  if (!width || !height) return;
+  const room = extent();
+  const scale = Math.min((width - 24) / room.width, (height - 16) / room.height, room.most);
+  const narrow = payload.columns.some((c) => c.width * scale < 34) && payload.columns.length > 1;
+  $("tokens").classList.toggle("upright", narrow);
+}
+
+/* Whether the picture stands where a person moved it. */
+let moved = false;
+
+function fit() {
+  if (!canvas.clientWidth || !canvas.clientHeight) return;
+  moved = false;
+  turnTokens();
   if (reshape()) draw();
+  const { clientWidth: width, clientHeight: height } = canvas;
   const room = extent();
   const scale = Math.min((width - 24) / room.width, (height - 16) / room.height, room.most);
   network.moveTo({ position: { x: room.x, y: room.y }, scale });
   if (magnified() !== drawnAt) draw();
 }
 
+/* vis keeps its own view of a canvas that changed its size; this gives it ours again. */
+function refit() {
+  if (moved) return;
+  fit();
+  if (view.selected) bringIntoView(drawnAs(view.selected));
+}
+
 function zoomBy(factor) {
+  moved = true;
   network.moveTo({ scale: Math.min(6, Math.max(0.05, network.getScale() * factor)) });
   if (magnified() !== drawnAt) draw();
 }
@@ -216,7 +243,7 @@ function zoomBy(factor) {
 /* Move the picture just as far as it takes for a node to be seen with some of what is around it. */
 function bringIntoView(item) {
   const at = network.canvasToDOM(placeOf(item));
-  const [roomX, roomY] = [canvas.clientWidth, canvas.clientHeight].map((side) => Math.min(70, side / 4));
+  const [roomX, roomY] = [canvas.clientWidth, canvas.clientHeight].map((side) => Math.min(36, side / 4));
   const beyond = (value, room, side) =>
     value < room ? value - room : value > side - room ? value - (side - room) : 0;
   const dx = beyond(at.x, roomX, canvas.clientWidth);
@@ -268,8 +295,7 @@ function placeAxes() {
     bandLabels[index].style.transform = `translateY(${y - 7}px)`;
     bandLabels[index].classList.toggle("lit", lit);
   });
-  const narrow = payload.columns.some((c) => c.width * scale < 34) && payload.columns.length > 1;
-  $("tokens").classList.toggle("upright", narrow);
+  const narrow = $("tokens").classList.contains("upright");
   const at = chosen && (chosen.members ? chosen.strongest.column : chosen.column);
   last = -Infinity;
   payload.columns.forEach((column, index) => {
@@ -331,6 +357,7 @@ network.on("doubleClick", ({ nodes: hit }) => {
   if (item?.members) openBox(item);
 });
 network.on("dragEnd", ({ nodes: hit }) => {
+  moved ||= !hit.length || !scene.places;
   if (!hit.length || !scene.places) return;
   const places = Object.entries(network.getPositions(hit)).map(([id, { x, y }]) => [
     hit.find((each) => String(each) === id),
@@ -342,6 +369,7 @@ network.on("dragEnd", ({ nodes: hit }) => {
 });
 let zooming;
 network.on("zoom", () => {
+  moved = true;
   clearTimeout(zooming);
   zooming = setTimeout(() => magnified() !== drawnAt && draw(), 60);
 });

@@ -64,7 +64,7 @@ function drawnEdges(paint) {
   const scale = network.getScale();
   const at = (id) => network.canvasToDOM(placeNow(itemById.get(id)));
   const here = drawnAs(view.selected)?.id;
-  const some = view.selected && itemById.has(here);
+  const some = fading(drawnAs(view.selected));
   const bend = options.edges.smooth.roundness;
   return [...scene.drawn].reverse().map((line) => {
     const [a, b] = [at(line.from), at(line.to)];
@@ -98,8 +98,8 @@ const outlined = (paint, text, at, more = {}) =>
   );
 
 function drawnNode(paint, item, { at, half }) {
-  const here = drawnAs(view.selected);
-  const faded = here && itemById.has(here.id) && !neighbours(here).has(item.id);
+  const lit = fading(drawnAs(view.selected));
+  const faded = lit && !lit.has(item.id);
   const look = {
     fill: paint(item.members ? "paper" : `${item.group}-fill`),
     stroke: paint(item.group),

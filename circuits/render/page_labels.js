@@ -81,8 +81,8 @@ function* fartherPlaces(ctx, node, at) {
 function wanted(spots) {
   const shown = [...spots.keys()].filter((item) => !item.members);
   const at = drawnAs(view.selected);
-  if (at && itemById.has(at.id)) {
-    const near = neighbours(at);
+  const near = fading(at);
+  if (near) {
     const rest = shown.filter((item) => near.has(item.id) && item !== at);
     return (at.members ? rest : [at, ...rest]).map((item) => [item, true]);
   }
@@ -124,8 +124,7 @@ function labelSpots(ctx, spots) {
   ctx.font = `${FONT}px ${bodyFont()}`;
   const taken = occupancy();
   const inside = { right: canvas.clientWidth, bottom: canvas.clientHeight };
-  const at = drawnAs(view.selected);
-  const near = at && itemById.has(at.id) ? neighbours(at) : null;
+  const near = fading(drawnAs(view.selected));
   for (const [item, { at: { x, y }, half }] of spots)
     if (!near || near.has(item.id))
       taken.take({ left: x - half.x, right: x + half.x, top: y - half.y, bottom: y + half.y });
@@ -162,7 +161,7 @@ function ringsOf(spots) {
   const pinned = pinnedIds();
   const chosen = drawnAs(view.selected);
   return [...spots]
-    .filter(([item]) => item === chosen || item.id === chosen?.id || pinned.has(item.id))
+    .filter(([item]) => item === chosen || item.id === chosen?.id || (!scene.places && pinned.has(item.id)))
     .map(([item, { at, half }]) => ({
       ...at,
       rx: half.x + (item.id === chosen?.id ? 5 : 3),

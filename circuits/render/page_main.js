@@ -281,15 +281,6 @@ function wire() {
   }).observe(canvas);
 }
 
-let fitted = "";
-
-function refit() {
-  const now = `${canvas.clientWidth} ${canvas.clientHeight}`;
-  if (now === fitted) return;
-  fitted = now;
-  fit();
-}
-
 readPalette();
 const chosenAtFirst = fromHash().get("node");
 restoreAtFirst();
@@ -309,6 +300,17 @@ refit();
 if (view.selected) bringIntoView(drawnAs(view.selected));
 const ready = unpackCards();
 
+/* The colour that a line or a fill of this name has on the screen, over paper: red, green, blue. */
+function painted(name) {
+  const dot = el("canvas", { width: 1, height: 1 }).getContext("2d");
+  dot.fillStyle = palette.paper;
+  dot.fillRect(0, 0, 1, 1);
+  dot.globalAlpha = groups.has(name) ? RESTING : 1;
+  dot.fillStyle = palette[name];
+  dot.fillRect(0, 0, 1, 1);
+  return [...dot.getImageData(0, 0, 1, 1).data.slice(0, 3)];
+}
+
 /* `circuit.position(key)`: where a node stands on the page, in CSS pixels. */
 window.circuit = {
   ready,
@@ -325,6 +327,7 @@ window.circuit = {
     })),
   state: () => toFile(store.state),
   svg: svgText,
+  painted,
   labelled: () => marks.labels.map((label) => label.key),
   scale: () => network.getScale(),
   radius: (key) => radius(itemOf(key)) * network.getScale(),

@@ -1,6 +1,7 @@
 /* Which nodes are drawn as one box, and what edges then run between the boxes. Pure: no document. */
 
-/* A box of nodes: it stands where its strongest member does and carries the sum of its supports. */
+/* A box of nodes with the sum of their supports. A group stands where its strongest member does,
+   whose place is free; a cell, which has a place to itself, in the middle. */
 export function makeBox(id, name, kind, members, grouped) {
   const strongest = members.reduce((a, b) =>
     Math.abs(b.support ?? 0) > Math.abs(a.support ?? 0) ? b : a,
@@ -23,13 +24,15 @@ export function makeBox(id, name, kind, members, grouped) {
       ? members.reduce((sum, each) => sum + each.exact, 0)
       : null,
     get x() {
-      return strongest.x;
+      return kind === "cell" ? middle(members.map((each) => each.x)) : strongest.x;
     },
     get y() {
-      return strongest.y;
+      return kind === "cell" ? middle(members.map((each) => each.y)) : strongest.y;
     },
   };
 }
+
+const middle = (values) => (Math.min(...values) + Math.max(...values)) / 2;
 
 /* `shown` nodes with those of each box drawn as that box, and the edges between what is drawn:
    edges of the same two ends are summed with their signs, strongest first. */

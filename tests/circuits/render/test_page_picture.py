@@ -1,0 +1,267 @@
+"""How the picture looks in a real browser: measured on the screen, on paper, and in what is saved."""
+
+import io
+import re
+import shutil
+import subprocess
+from xml.etree import ElementTree
+
+import pytest
+from PIL import Image
+
+from circuits.graph import ordered
+from circuits.render.page import page
+from tests.circuits import synthetic
+
+CHROMIUM = shutil.which("chromium")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no `chromium` on the PATH")
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.fixture(scope="module")
+def sample():
+    return synthetic.circuit(87)
+
+
+@pytest.fixture(scope="module")
+def sample_page(sample):
+    return page(sample, cards=synthetic.cards(sample))
+
+
+def features(graph):
+    return [node for node in ordered(graph) if node.kind == "feature"]
+
+
+def select(tab, key):
+    tab.evaluate("key => circuit.select(key)", str(key))
+    tab.wait_for_timeout(60)  # the next frame draws it
+
+
+def saved(tab, name):
+    tab.locator("#export summary").click()
+    with tab.expect_download() as download:
+        tab.get_by_role("button", name=name).click()
+    return download.value
+
+
+def luminance(rgb):
+    def linear(c):
+        return c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4
+
+    return sum(k * linear(c / 255) for k, c in zip((0.2126, 0.7152, 0.0722), rgb, strict=True))
+
+
+def contrast(a, b):
+    high, low = sorted((luminance(a), luminance(b)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("n", [87, 300, 1500])
+def test_nothing_is_too_small_or_too_pale_to_be_seen(visit, n):
+    tab = visit(page(synthetic.circuit(n)))
+    tab.locator("#cells").evaluate("box => box.checked && box.click()")
+    radii = tab.evaluate("circuit.visible().map(circuit.radius)")
+    assert min(radii) >= 2
+    widths = [line["width"] for line in tab.evaluate("circuit.lines()")]
+    assert min(widths) >= 1
+    for name in ("supports", "opposes"):
+        rgb, paper = (
+            tab.evaluate("name => circuit.painted(name)", part) for part in (name, "paper")
+        )
+        assert contrast(rgb, paper) >= 3
+
+
+@pytest.mark.parametrize("n", [87, 300])
+def test_the_picture_takes_the_room_that_there_is(visit, n):
+    tab = visit(page(synthetic.circuit(n)))
+    tab.wait_for_timeout(300)
+    box = tab.locator("#network").bounding_box()
+    places = [
+        tab.evaluate("key => circuit.position(key)", key)
+        for key in tab.evaluate("circuit.visible()")
+    ]
+    for axis, side in (("x", "width"), ("y", "height")):
+        at = [place[axis] for place in places]
+        assert max(at) - min(at) >= 0.7 * box[side], axis
+        assert min(at) >= box[axis]
+        assert max(at) <= box[axis] + box[side]
+
+
+def test_every_neighbour_of_the_selected_node_is_labelled(visit, sample, sample_page):
+    tab = visit(sample_page)
+    for node in sorted(features(sample), key=sample.degree, reverse=True)[:3]:
+        select(tab, node)
+        near = {str(n) for n in (node, *sample.predecessors(node), *sample.successors(node))}
+        assert near <= set(tab.evaluate("circuit.labelled()"))
+
+
+def test_the_svg_is_what_is_seen_with_text_as_text(visit, sample, sample_page):
+    tab = visit(sample_page)
+    root = ElementTree.fromstring(saved(tab, "Picture as SVG").path().read_text(encoding="utf-8"))
+    drawn = {e.get("data-key") for e in root.iter() if e.get("data-key")}
+    assert drawn == set(tab.evaluate("circuit.drawn()"))
+    edges = root.find(f".//{SVG}g[@class='edges']")
+    assert len(edges) == len(tab.evaluate("circuit.lines()"))
+    texts = [e.text for e in root.iter(f"{SVG}text")]
+    for wanted in ("resid_post.5", "output", " cabinet", "supports the answer"):
+        assert wanted in texts
+    labels = root.find(f".//{SVG}g[@class='labels']")
+    assert sum(e.tag == f"{SVG}text" for e in labels) == len(tab.evaluate("circuit.labelled()"))
+    assert len(root.findall(f".//{SVG}rect[@class='band']")) > 1
+    box = tab.locator("#network").bounding_box()
+    key = str(features(sample)[0])
+    (circle,) = (e for e in root.iter(f"{SVG}circle") if e.get("data-key") == key)
+    at = tab.evaluate("key => circuit.position(key)", key)
+    assert float(circle.get("cx")) == pytest.approx(at["x"] - box["x"], abs=1)
+    assert float(circle.get("cy")) == pytest.approx(at["y"] - box["y"], abs=1)
+
+
+def test_the_png_has_the_pixels_of_the_picture_twice_over(visit, sample, sample_page):
+    tab = visit(sample_page)
+    picture = Image.open(io.BytesIO(saved(tab, "Picture as PNG").path().read_bytes()))
+    root = ElementTree.fromstring(tab.evaluate("circuit.svg()"))
+    assert picture.size == (2 * int(root.get("width")), 2 * int(root.get("height")))
+    key = str(next(n for n in features(sample) if sample.nodes[n]["effect"] < 0))
+    (circle,) = (e for e in root.iter(f"{SVG}circle") if e.get("data-key") == key)
+    x, y = (2 * float(circle.get(axis)) for axis in ("cx", "cy"))
+    found = picture.convert("RGB").getpixel((round(x + 2 * 94), round(y)))
+    assert contrast(found, tab.evaluate("circuit.painted('supports-fill')")) < 1.3
+
+
+@pytest.mark.skipif(shutil.which("pdftotext") is None, reason="no `pdftotext` (poppler-utils)")
+def test_on_paper_axes_and_nodes_keep_their_places(visit, sample, sample_page, tmp_path):
+    tab = visit(sample_page)
+    tab.emulate_media(color_scheme="dark")
+    path = tmp_path / "page.pdf"
+    bands = tab.locator("#axis span").evaluate_all(
+        """spans => spans.filter((span) => !span.hidden)
+            .map((span) => [span.textContent, span.getBoundingClientRect().y])"""
+    )
+    tab.pdf(path=path, format="A4")
+    words = subprocess.run(
+        ["pdftotext", "-bbox", "-f", "1", "-l", "1", path, "-"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    printed = {
+        text: float(y) for y, text in re.findall(r'yMin="([\d.]+)"[^>]*>([^<]+)</word>', words)
+    }
+    names = [name for name, _ in bands]
+    assert set(names) <= set(printed)
+    screen = dict(bands)
+    first, last = names[0], names[-1]
+    scale = (printed[last] - printed[first]) / (screen[last] - screen[first])
+    for name in names:
+        there = printed[first] + scale * (screen[name] - screen[first])
+        assert printed[name] == pytest.approx(there, abs=2)
+
+
+def test_at_twice_the_zoom_the_network_has_a_height_to_work_in(visit, sample_page):
+    tab = visit(sample_page)
+    tab.set_viewport_size({"width": 640, "height": 400})
+    tab.wait_for_timeout(300)
+    assert tab.locator("#network").bounding_box()["height"] >= 250
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 640
+
+
+def test_back_goes_to_the_node_before_and_forward_again(visit, sample, sample_page):
+    tab = visit(sample_page)
+    first, second = (str(node) for node in features(sample)[:2])
+    select(tab, first)
+    tab.locator("body").press("p")
+    select(tab, second)
+    tab.go_back()
+    assert tab.evaluate("circuit.selected()") == first
+    assert tab.evaluate("circuit.state().pinned") == [first]
+    tab.go_forward()
+    assert tab.evaluate("circuit.selected()") == second
+
+
+def test_the_arrow_walk_is_told_to_those_who_do_not_see_it(visit, sample, sample_page):
+    tab = visit(sample_page)
+    node = next(n for n in features(sample) if sample.out_degree(n) and sample.in_degree(n))
+    select(tab, node)
+    tab.locator("#network").press("ArrowUp")
+    told = tab.locator("[aria-live=polite]#spoken").inner_text()
+    key = tab.evaluate("circuit.selected()")
+    assert key.startswith("logit/") or key in told
+    assert re.search(r"\d+ inputs?, \d+ outputs?", told)
+
+
+def test_a_node_that_an_arrow_goes_to_is_in_view_and_the_picture_stays(visit, sample, sample_page):
+    tab = visit(sample_page)
+    select(tab, features(sample)[0])
+    before = tab.evaluate("circuit.scale()")
+    box = tab.locator("#network").bounding_box()
+    for key in ("ArrowDown", "ArrowDown", "ArrowUp", "ArrowRight", "ArrowUp"):
+        tab.locator("#network").press(key)
+        at = tab.evaluate("circuit.position(circuit.selected())")
+        assert box["x"] < at["x"] < box["x"] + box["width"]
+        assert box["y"] < at["y"] < box["y"] + box["height"]
+    assert tab.evaluate("circuit.scale()") == before
+
+
+def test_sites_are_switched_off_and_table_and_check_follow(visit, sample):
+    tab = visit(page(sample, verification=synthetic.verification(sample)))
+    tab.locator("#sites summary").click()
+    tab.locator("#sites input[value='mlp_out.3']").uncheck()
+    gone = {str(node) for node in sample if node.site == "mlp_out.3"}
+    assert gone
+    shown = set(tab.evaluate("circuit.visible()"))
+    assert shown == {str(node) for node in sample} - gone
+    tab.keyboard.press("Escape")
+    tab.locator("#tab-table").click()
+    assert tab.locator("#panel-table tbody tr").count() == len(shown)
+    assert f"{len(gone)} nodes hidden by the filters" in tab.locator("#panel-table").inner_text()
+    tab.locator("#tab-check").click()
+    faint = tab.locator("#panel-check circle").evaluate_all(
+        "dots => dots.filter((dot) => dot.style.opacity === '0.08').length"
+    )
+    assert faint == len([n for n in sample if n.site == "mlp_out.3" and sample.nodes[n]["effect"]])
+    tab.reload()
+    assert set(tab.evaluate("circuit.visible()")) == shown
+
+
+def test_table_and_check_show_the_card_of_what_is_clicked(visit, sample):
+    tab = visit(page(sample, verification=synthetic.verification(sample)))
+    tab.locator("#tab-table").click()
+    tab.locator("#panel-table tbody tr button").nth(4).click()
+    assert tab.locator("#panel-node").is_visible()
+    assert tab.evaluate("circuit.selected()") in tab.locator("#panel-node").inner_text()
+    tab.locator("#tab-check").click()
+    tab.locator("#panel-check circle").first.click(force=True)
+    assert tab.locator("#panel-node").is_visible()
+
+
+def test_a_search_finds_promoted_tokens(visit, sample):
+    cards = synthetic.cards(sample)
+    node = features(sample)[3]
+    cards[f"{node.site}/{node.feature}"]["promoted"] = [[" zebras", 1.0]]
+    tab = visit(page(sample, cards=cards))
+    tab.keyboard.press("/")
+    tab.keyboard.type("zebras")
+    tab.keyboard.press("Enter")
+    assert tab.evaluate("circuit.selected()") == str(node)
+
+
+def test_tokens_of_spaces_can_be_seen(visit):
+    graph = synthetic.circuit(40)
+    graph.graph["columns"] = ["The", "  ", *graph.graph["columns"][2:]]
+    tab = visit(page(graph))
+    assert "␣␣" in tab.locator("#tokens span").all_text_contents()
+
+
+def test_many_nodes_are_drawn_by_cell_and_a_cell_opens(visit):
+    graph = synthetic.circuit(900)
+    tab = visit(page(graph))
+    drawn = tab.evaluate("circuit.drawn()")
+    cells = [key for key in drawn if key.startswith("cell/")]
+    assert len(drawn) < 300
+    assert set(tab.evaluate("circuit.visible()")) == {str(node) for node in graph}
+    select(tab, cells[0])
+    inside = int(re.search(r"Members \((\d+)\)", tab.locator("#panel-node").inner_text())[1])
+    tab.get_by_role("button", name="Open", exact=True).click()
+    assert len(tab.evaluate("circuit.drawn()")) == len(drawn) - 1 + inside
+    tab.locator("#cells").uncheck()
+    assert len(tab.evaluate("circuit.drawn()")) == len(graph)
