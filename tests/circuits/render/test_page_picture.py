@@ -1,4 +1,4 @@
-"""How the picture looks in a real browser: measured on the screen, on paper, and in what is saved."""
+"""How the picture looks in a real browser: on the screen, on paper, and in what is saved."""
 
 import io
 import re
