@@ -1,51 +1,79 @@
-"""From the shared layout to a printed sheet: boxes as wide as their text, in bands and columns.
+"""From the shared layout to a printed sheet: boxes as wide as their text, in lines and columns.
 
 Units are inches, x to the right and y downwards from the sheet's top left corner. The order of
-bands, columns and nodes is the layout's; only the distances are those of print.
+bands, columns and nodes is the layout's; only the distances are those of print. All boxes of a band
+stand on *lines* that cross the whole sheet; between two lines runs a channel that no box touches.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import product
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import networkx as nx
 
 from circuits.graph import Node
-from circuits.render.ink import fold, measure
+from circuits.render.ink import drawable, fold, measure
 from circuits.render.layout import Band, Layout
-from circuits.render.words import caption
+from circuits.render.spacing import spaced
 
-TEXT, SMALL = 6.0, 5.5  # points
-LEADING = 0.098  # line height, in
-PAD, GAP, BAND_GAP = 0.038, 0.05, 0.2
-MARGIN, FOOT = 0.04, 0.2
+TEXT = 6.5  # points, of all text
+LEADING = 0.105  # line height, in
+PAD, GAP, GUTTER = 0.038, 0.085, 0.07
+CHANNEL, INNER = 0.19, 0.13  # height of a channel between bands, and between lines of one
+MARGIN, FOOT = 0.04, 0.14
 POINT = 0.05  # how far the sides of an error's box stick out
-PAGES = (3.3, 7.0)  # one and two columns of a paper
-TALLEST = 4.5  # in, for a figure of one column
-ROOMS = (1.15, 0.9, 0.7, 0.55)  # widest text of a box
-ACROSS = (4, 3, 2, 1)
-TOKEN_ROOM = 0.42
+PAGES = (3.3, 6.75)  # one and two columns of a paper
+TALLEST = 9.0  # in
+ROOMS = ((1.15, 2), (0.9, 2), (0.9, 3), (0.7, 3), (0.55, 3), (0.42, 4), (0.34, 4))
+"Widest text of a box, in, and how many lines of it."
+LOWEST = (1.5, 1)
+"What is left to try where the page is still too short."
+WORTH = 0.93
+"Less room for text must bring the height to this share of what it was."
+ACROSS = 6  # boxes of a cell side by side, at most
+HEADS = (0.5, 0.34)  # widest text of a token under its column
 
 Cells = Mapping[tuple[int, int], Sequence[Node]]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Words:
+    """What a box says; one of the first two at least."""
+
+    label: str
+    name: str = ""
+    "what a paper cites, such as `4/15`"
+    badge: str = ""
+    "what an intervention did"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Box:
-    """A node's box and the lines of text in it."""
+    """A node's box: its label's lines, under them its name, and what was done to the node."""
 
     left: float  # in
     top: float  # in
     width: float  # in
     height: float  # in
     lines: tuple[str, ...]
+    name: str = ""
+    badge: str = ""
 
     @property
     def x(self) -> float:
         return self.left + self.width / 2
 
     @property
+    def right(self) -> float:
+        return self.left + self.width
+
+    @property
     def bottom(self) -> float:
         return self.top + self.height
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        return (*self.lines, *filter(None, (self.name, self.badge)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +86,24 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Line:
+    """A row of boxes: no box of another line reaches between its top and its bottom."""
+
+    top: float  # in
+    bottom: float  # in
+    nodes: tuple[Node, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """What stands under a column: its token, or how many without nodes are folded there."""
+
+    x: float  # centre, in
+    lines: tuple[str, ...]
+    folded: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sheet:
     """A figure before it is drawn: its size, its boxes, its axes."""
 
@@ -65,126 +111,257 @@ class Sheet:
     height: float  # in
     axis: float  # in, where the columns begin
     boxes: Mapping[Node, Box]
+    lines: tuple[Line, ...]
     rows: tuple[Row, ...]
-    tokens: tuple[tuple[float, str], ...]  # centre of each column, in, and its text
+    heads: tuple[Head, ...]
 
 
-def sheet(graph: nx.DiGraph, places: Layout) -> Sheet:
-    """Boxes for every node of `graph`, on the narrowest page that holds them.
+@dataclass(frozen=True, kw_only=True)
+class _Column:
+    """A column of the sheet: one of the layout's, or several without nodes."""
 
-    A paper's single column comes first, unless the figure would be taller than a page wants;
-    then two columns. A circuit that fits neither gets the width that it needs.
+    index: int  # of the layout's, the first where several are folded
+    lines: tuple[str, ...]
+    folded: bool = False
+
+    @property
+    def width(self) -> float:
+        return max(measure(line, TEXT) for line in self.lines) + GAP
+
+
+def sheet(
+    circuit: nx.DiGraph,
+    places: Layout,
+    words: Mapping[Node, Words],
+    *,
+    pages: Sequence[float] = PAGES,
+    tallest: float = TALLEST,
+    foot: Callable[[float], float] = lambda _: FOOT,
+) -> Sheet | None:
+    """Boxes for every node of `circuit` on the first of `pages` that holds them, None if none does.
+
+    A page that would be taller than half of `tallest` gives way to a wider one that is not as tall.
+    `foot` is the height under the columns that a page of some width needs, in.
     """
-    cells = _cells(graph, places)
-    bands = sorted({band for band, _ in cells})
-    axis = MARGIN + max((measure(places.bands[b].site, SMALL) for b in bands), default=0.0) + 0.08
-    tokens = [fold(column.token, SMALL, TOKEN_ROOM, 1)[0] for column in places.columns]
-    if len(tokens) == 1:
-        tokens = [places.columns[0].token]
-    fitted = None
-    for page in PAGES:
-        for room, across in product(ROOMS, ACROSS):
-            boxes = {node: _box(node, graph, room) for node in graph}
-            widths = _column_widths(cells, boxes, tokens, across)
-            spare = page - axis - MARGIN - sum(widths)
-            if spare >= 0:
-                break
-        if spare < 0 and page != PAGES[-1]:
+    found = None
+    for page in pages:
+        drawn = _fitted(circuit, places, words, page, foot(page), tallest)
+        if drawn is None or drawn.height > tallest:
             continue
-        widths = [width + max(spare, 0.0) / len(widths) for width in widths]
-        fitted = _placed(cells, places, bands, boxes, widths, across, axis, tokens)
-        if fitted.height <= TALLEST:
+        if found is None or drawn.height < found.height:
+            found = drawn
+        if found.height <= tallest / 2:
             break
-    assert fitted is not None
-    return fitted
+    return found
+
+
+def _worth(best: Sheet, tallest: float) -> float:
+    """The height under which a sheet with less room for text takes the place of one with more."""
+    return best.height * (WORTH if best.height <= tallest else 1.0)
+
+
+def _fitted(
+    circuit: nx.DiGraph,
+    places: Layout,
+    words: Mapping[Node, Words],
+    page: float,
+    foot: float,
+    tallest: float,
+) -> Sheet | None:
+    """A low sheet on a page of this width; None where no room for text makes it fit."""
+    cells = _cells(circuit, places)
+    names = {band_name(places.bands[band]) for band, _ in cells}
+    axis = MARGIN + max((measure(name, TEXT) for name in names), default=0.0) + 0.06
+    bounds = (axis + GUTTER, page - MARGIN - GUTTER)
+    used, busiest = {column for _, column in cells}, max(map(len, cells.values()), default=1)
+    best = None
+    for heads in HEADS:
+        columns = _columns(places, used, heads)
+        for room, most in (*ROOMS, LOWEST):
+            if (room, most) == LOWEST and best and best.height <= tallest - foot:
+                break
+            boxes = {node: _box(node, words[node], room, most) for node in circuit}
+            for across in range(min(busiest, ACROSS), 0, -1):
+                centres = _centres(cells, boxes, columns, across, bounds)
+                drawn = centres and _placed(cells, places, boxes, centres, across, bounds, columns)
+                if drawn and (best is None or drawn.height < _worth(best, tallest - foot)):
+                    best = drawn
+        if best:
+            break
+    return best and replace(best, width=page, axis=axis, height=best.height + foot)
+
+
+def band_name(band: Band) -> str:
+    return {"logit": "output", "embed": "tokens"}.get(band.site, band.site)
+
+
+def _columns(places: Layout, used: set[int], room: float) -> list[_Column]:
+    """The layout's columns, neighbours that have no node folded into one.
+
+    Where there is less than the usual `room` for a token, one without nodes is folded too.
+    """
+    if len(places.columns) == 1:
+        return [_Column(index=0, lines=(places.columns[0].token,))]
+    found: list[_Column] = []
+    index = 0
+    while index < len(places.columns):
+        end = index
+        while end < len(places.columns) and end not in used:
+            end += 1
+        if end - index > 1:
+            lines = (f"… {end - index}", "tokens …")
+            found.append(_Column(index=index, lines=lines, folded=True))
+        elif end > index and room < HEADS[0]:
+            found.append(_Column(index=index, lines=("…",), folded=True))
+        else:
+            lines = fold(places.columns[index].token, TEXT, room, 2)
+            found.append(_Column(index=index, lines=tuple(lines)))
+        index = max(end, index + 1)
+    return found
 
 
 def _cells(graph: nx.DiGraph, places: Layout) -> dict[tuple[int, int], list[Node]]:
     """Nodes by (band, column), in the layout's own reading order."""
     cells: dict[tuple[int, int], list[Node]] = {}
-    for node in sorted(graph, key=lambda n: (places.places[n].y, places.places[n].x)):
+    for node in sorted(graph, key=lambda n: (places.places[n].y, places.places[n].x, str(n))):
         place = places.places[node]
         cells.setdefault((place.band, place.column), []).append(node)
     return cells
 
 
-def _box(node: Node, graph: nx.DiGraph, room: float) -> Box:
+def _box(node: Node, words: Words, room: float, most: int) -> Box:
     """A box at the origin, as large as its folded text asks for."""
-    lines = fold(caption(node, graph.nodes[node]), TEXT, room, 2 if room > 0.8 else 3)
+    lines = fold(words.label, TEXT, room, most) if words.label else []
+    name, badge = drawable(words.name), drawable(words.badge)
+    texts = [*lines, *filter(None, (name, badge))]
     point = POINT if node.kind == "error" else 0.0
-    width = max(measure(line, TEXT) for line in lines) + 2 * (PAD + point)
-    height = len(lines) * LEADING + 2 * PAD
-    return Box(left=0.0, top=0.0, width=width, height=height, lines=tuple(lines))
+    return Box(
+        left=0.0,
+        top=0.0,
+        width=max(measure(line, TEXT) for line in texts) + 2 * (PAD + point),
+        height=len(texts) * LEADING + 2 * PAD,
+        lines=tuple(lines),
+        name=name,
+        badge=badge,
+    )
 
 
-def _column_widths(
-    cells: Cells, boxes: Mapping[Node, Box], tokens: Sequence[str], across: int
-) -> list[float]:
-    widths = [measure(token, SMALL) + GAP for token in tokens]
+def _centres(
+    cells: Cells,
+    boxes: Mapping[Node, Box],
+    columns: Sequence[_Column],
+    across: int,
+    bounds: tuple[float, float],
+) -> dict[int, float] | None:
+    """The centre of each column: as wide as its boxes, or less where a page asks for it.
+
+    None where not even the tokens fit.
+    """
+    heads = {column.index: column.width for column in columns}
+    wanted = {}
     for (_, column), nodes in cells.items():
-        widest = max(_line_width(line, boxes) for line in _lines(nodes, across))
-        widths[column] = max(widths[column], widest + GAP)
-    return widths
+        widest = max(_line_width(line, boxes) for line in _lines(nodes, across)) + GAP
+        wanted[column] = max(widest - heads[column], wanted.get(column, 0.0))
+    spare = bounds[1] - bounds[0] - sum(heads.values())
+    if spare < 0:
+        return None
+    asked = sum(wanted.values())
+    scale, more = min(1.0, spare / asked) if asked else 1.0, max(spare - asked, 0.0)
+    centres, left = {}, bounds[0]
+    for index, width in heads.items():
+        if index in wanted:
+            width += scale * wanted[index] + more / len(wanted)
+        centres[index] = left + width / 2
+        left += width
+    return centres
 
 
 def _lines(nodes: Sequence[Node], across: int) -> list[Sequence[Node]]:
-    return [nodes[start : start + across] for start in range(0, len(nodes), across)]
+    """As many side by side as there may be, spread evenly."""
+    rows = math.ceil(len(nodes) / across)
+    each = math.ceil(len(nodes) / rows)
+    return [nodes[start : start + each] for start in range(0, len(nodes), each)]
 
 
 def _line_width(nodes: Sequence[Node], boxes: Mapping[Node, Box]) -> float:
     return sum(boxes[node].width for node in nodes) + GAP * (len(nodes) - 1)
 
 
-def _cell_height(lines: Sequence[Sequence[Node]], boxes: Mapping[Node, Box]) -> float:
-    return sum(max(boxes[n].height for n in line) for line in lines) + GAP * (len(lines) - 1)
-
-
 def _placed(
     cells: Cells,
     places: Layout,
-    bands: Sequence[int],
     boxes: Mapping[Node, Box],
-    widths: Sequence[float],
+    centres: Mapping[int, float],
     across: int,
-    axis: float,
-    tokens: Sequence[str],
-) -> Sheet:
-    centres = [axis + sum(widths[:i]) + width / 2 for i, width in enumerate(widths)]
+    bounds: tuple[float, float],
+    columns: Sequence[_Column],
+) -> Sheet | None:
+    """Band over band; None where the boxes of some line do not fit."""
     done: dict[Node, Box] = {}
     rows: list[Row] = []
+    lines: list[Line] = []
     top = MARGIN
-    for band in bands:
+    for band in sorted({band for band, _ in cells}):
         inside = {c: _lines(nodes, across) for (b, c), nodes in cells.items() if b == band}
-        height = max(_cell_height(lines, boxes) for lines in inside.values())
-        for column, lines in inside.items():
-            start = top + BAND_GAP / 2 + (height - _cell_height(lines, boxes)) / 2
-            done |= _place_cell(lines, boxes, centres[column], start)
-        rows.append(Row(band=places.bands[band], top=top, bottom=top + height + BAND_GAP))
-        top += height + BAND_GAP
+        start, bottom = top, top + CHANNEL / 2
+        for level, members in enumerate(_levels(inside)):
+            first = bottom + (INNER if level else 0.0)
+            placed = _line(members, boxes, centres, first, bounds)
+            if placed is None:
+                return None
+            bottom = first + max(box.height for box in placed.values())
+            done |= placed
+            lines.append(Line(top=first, bottom=bottom, nodes=tuple(placed)))
+        top = bottom + CHANNEL / 2
+        rows.append(Row(band=places.bands[band], top=start, bottom=top))
+    heads = tuple(Head(x=centres[c.index], lines=c.lines, folded=c.folded) for c in columns)
+    words = max(len(head.lines) for head in heads) * LEADING + 0.06
     return Sheet(
-        width=axis + sum(widths) + MARGIN,
-        height=top + FOOT + 0.16,
-        axis=axis,
+        width=bounds[1],
+        height=top + words + MARGIN,
+        axis=bounds[0],
         boxes=done,
+        lines=tuple(lines),
         rows=tuple(rows),
-        tokens=tuple(zip(centres, tokens, strict=True)),
+        heads=heads,
     )
 
 
-def _place_cell(
-    lines: Sequence[Sequence[Node]], boxes: Mapping[Node, Box], centre: float, top: float
-) -> dict[Node, Box]:
-    """Each line of a cell centred under the one above."""
+def _levels(inside: Mapping[int, Sequence[Sequence[Node]]]) -> list[dict[int, Sequence[Node]]]:
+    """The lines of a band: of each the nodes by column; a cell with few stands in the middle."""
+    count = max(map(len, inside.values()))
+    levels: list[dict[int, Sequence[Node]]] = [{} for _ in range(count)]
+    for column, lines in inside.items():
+        for index, nodes in enumerate(lines, start=(count - len(lines)) // 2):
+            levels[index][column] = nodes
+    return levels
+
+
+def _line(
+    members: Mapping[int, Sequence[Node]],
+    boxes: Mapping[Node, Box],
+    centres: Mapping[int, float],
+    top: float,
+    bounds: tuple[float, float],
+) -> dict[Node, Box] | None:
+    """The boxes of one line, each cell's over its column; None where they do not all stand there.
+
+    A cell wider than its column reaches over its neighbours, and is pushed aside by theirs, as long
+    as its column's centre is under it.
+    """
+    order = sorted(members)
+    widths = [_line_width(members[column], boxes) for column in order]
+    wanted = [centres[c] - width / 2 for c, width in zip(order, widths, strict=True)]
+    if sum(widths) + GAP * (len(widths) - 1) > bounds[1] - bounds[0]:
+        return None
+    lefts = spaced(wanted, [w + GAP for w in widths[:-1]], bounds[0], bounds[1] - widths[-1])
+    tallest = max(boxes[node].height for nodes in members.values() for node in nodes)
     done: dict[Node, Box] = {}
-    for line in lines:
-        tallest = max(boxes[node].height for node in line)
-        left = centre - _line_width(line, boxes) / 2
-        for node in line:
+    for column, width, left in zip(order, widths, lefts, strict=True):
+        if not left <= centres[column] <= left + width:
+            return None
+        for node in members[column]:
             box = boxes[node]
-            shift = top + (tallest - box.height) / 2
-            done[node] = Box(
-                left=left, top=shift, width=box.width, height=box.height, lines=box.lines
-            )
+            done[node] = replace(box, left=left, top=top + (tallest - box.height) / 2)
             left += box.width + GAP
-        top += tallest + GAP
     return done

@@ -5,17 +5,21 @@ of the format, writes files beside the run's own, and returns their paths.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import networkx as nx
 
+from circuits.render.figure_config import FigureConfig
+from circuits.saved_state import SavedState
+
 EXPORTERS: dict[str, str] = {
     "html": "circuits.runs.folder:export_page",
     "svg": "circuits.render.figure:export_figures",
     "pdf": "circuits.render.figure:export_figures",
+    "png": "circuits.render.figure:export_figures",
     "gexf": "circuits.render.export:export_for_networkx",
     "graphml": "circuits.render.export:export_for_networkx",
     "dot": "circuits.render.export:export_dot",
@@ -40,6 +44,11 @@ class Drawn:
     "of the run"
     cards: Mapping[str, Any] | None = None
     "what is known of each feature, by SITE/FEATURE"
+    figure: FigureConfig = field(default_factory=FigureConfig)
+    state: SavedState | None = None
+    "what a person grouped and named"
+    ablation: Mapping[str, Any] | None = None
+    "the record of the ablation that left this graph"
 
 
 Exporter = Callable[[Drawn, str], list[Path]]

@@ -4,11 +4,14 @@ Text is set in DejaVu Sans, which matplotlib carries with it. A character that n
 can draw is written as its code point, such as `\\u590d`: never as an empty box.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache, lru_cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import unescape
 
 import matplotlib
 from matplotlib import font_manager
@@ -18,14 +21,17 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
+from circuits.render.fonts import font_face
 from circuits.render.words import NEUTRAL, OPPOSES, SUPPORTS
 from hooked_qwen.files import write_atomically
 
 COLOURS = {SUPPORTS: "#2b6cb0", OPPOSES: "#c2500f", NEUTRAL: "#6b7785"}
-SOFT, LINE, STRIPE = "#5a6572", "#c9d0d8", "#f4f6f8"
+SOFT, LINE, STRIPE, DARK = "#5a6572", "#c9d0d8", "#f1f3f6", "#333b45"
 POINTS = 72.0  # per inch
 PROBES = ("中", "の", "한")
 "Characters that tell a font for Chinese, for Japanese, for Korean."
+PLACEHOLDERS = "Last Resort"
+"A font that has a box for every character; matplotlib carries it too."
 FALLBACKS = (
     "Noto Sans CJK SC",
     "Noto Sans CJK JP",
@@ -40,7 +46,6 @@ FALLBACKS = (
 )
 STYLE: dict[str, Any] = {
     "svg.hashsalt": "qwen-circuits",
-    "svg.fonttype": "path",
     "pdf.fonttype": 42,
     "pdf.compression": 6,
     "text.usetex": False,
@@ -49,15 +54,26 @@ STYLE: dict[str, Any] = {
     "axes.linewidth": 0.6,
     "lines.solid_capstyle": "butt",
 }
-METADATA = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+METADATA: dict[str, dict[str, Any]] = {
+    ".svg": {"Date": None},
+    ".pdf": {"CreationDate": None},
+    ".png": {"Software": None},
+}
+PIXELS = 300  # per inch of a .png
+LETTERS = {"outlines": "path", "text": "none"}
 
 
 @contextmanager
-def fixed_style() -> Iterator[None]:
-    """Draw with our settings whatever the user's own matplotlib settings are."""
+def fixed_style(letters: str = "text") -> Iterator[None]:
+    """Draw with our settings whatever the user's own matplotlib settings are.
+
+    `letters` of an SVG are `text`, with its font in the file, or `outlines`.
+    """
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        for name, value in (STYLE | {"font.family": list(families())}).items():
+        for name, value in (
+            STYLE | {"font.family": list(families()), "svg.fonttype": LETTERS[letters]}
+        ).items():
             matplotlib.rcParams[name] = value  # pyright: ignore[reportArgumentType]
         yield
 
@@ -67,7 +83,7 @@ def checked_suffix(path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix not in METADATA:
         raise ValueError(
-            f"a figure is written as {' or '.join(METADATA)}, got {path.name!r}: "
+            f"a figure is written as {', '.join(METADATA)}, got {path.name!r}: "
             "rename it to one of them"
         )
     return suffix
@@ -83,10 +99,30 @@ def blank(width: float, height: float) -> Figure:
 def save(figure: Figure, path: Path) -> None:
     """Write a figure, whole or not at all, without a date; the suffix gives the file type."""
     kind = checked_suffix(path)
-    write_atomically(
-        path,
-        lambda partial: figure.savefig(partial, format=kind[1:], metadata=METADATA[kind]),
-    )
+    made = BytesIO()
+    figure.savefig(made, format=kind[1:], metadata=METADATA[kind], dpi=PIXELS)
+    content = made.getvalue()
+    if kind == ".svg":
+        content = with_fonts(content.decode("utf-8")).encode("utf-8")
+    write_atomically(path, lambda partial: partial.write_bytes(content))
+
+
+def with_fonts(svg: str) -> str:
+    """An SVG with the glyphs that its text needs inside: a viewer may lack our fonts."""
+    texts = [unescape(text) for text in re.findall(r"<text[^>]*>([^<]*)</text>", svg)]
+    by_family: dict[str, set[str]] = {}
+    for character in sorted(set("".join(texts))):
+        family = next((f for f in families() if ord(character) in _charmap(f)), None)
+        if family:
+            by_family.setdefault(family, set()).add(character)
+    faces = [
+        font_face(family, str(font_manager.findfont(FontProperties(family=family))), characters)
+        for family, characters in by_family.items()
+    ]
+    if not faces:
+        return svg
+    style = f'<style type="text/css">{"".join(faces)}</style>'
+    return svg.replace("<defs>", f"<defs>\n  {style}", 1)
 
 
 def tint(colour: str, share: float) -> str:
@@ -107,7 +143,8 @@ def families() -> tuple[str, ...]:
     for probe in PROBES:
         if not any(ord(probe) in _charmap(family) for family in chosen):
             fonts = sorted(font_manager.fontManager.ttflist, key=lambda f: (f.name, f.fname))
-            chosen += [f.name for f in fonts if ord(probe) in _characters(f.fname)][:1]
+            real = (f for f in fonts if not f.name.startswith(PLACEHOLDERS))
+            chosen += [f.name for f in real if ord(probe) in _characters(f.fname)][:1]
     return tuple(chosen)
 
 
@@ -124,7 +161,7 @@ def drawable(text: str) -> str:
     return "".join(c if has_glyph(c) else f"\\u{ord(c):04x}" for c in text)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1 << 16)
 def measure(text: str, size: float) -> float:
     """Width of one line of drawable `text` at `size` points, in inches."""
     font = FontProperties(family=list(families()), size=size)
@@ -136,13 +173,18 @@ def fold(text: str, size: float, room: float, lines: int) -> list[str]:
 
     A word wider than the room is broken where the room ends.
     """
+    return list(_folded(text, size, room, lines))
+
+
+@lru_cache(maxsize=1 << 14)
+def _folded(text: str, size: float, room: float, lines: int) -> tuple[str, ...]:
     done: list[str] = []
     rest = " ".join(drawable(text).split())
     while rest and len(done) < lines:
         line = _head(rest, size, room, last=len(done) == lines - 1)
         done.append(line)
         rest = rest[len(line) :].lstrip()
-    return done or [""]
+    return tuple(done) or ("",)
 
 
 def _head(text: str, size: float, room: float, *, last: bool) -> str:

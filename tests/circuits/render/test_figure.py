@@ -1,20 +1,26 @@
-"""The figure is the same on every run, parses, and keeps every text inside its box."""
+"""The figure is the same on every run, parses, and has the fonts that it needs."""
 
+import re
+from base64 import b64decode
+from io import BytesIO
 from itertools import combinations
 from xml.etree import ElementTree
 
 import pytest
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
+from fontTools.ttLib import TTFont
 
-from circuits.graph import Node
 from circuits.render import ink
-from circuits.render.boxes import PAD, PAGES, TEXT, sheet
-from circuits.render.figure import curves_figure, figure, strongest, undrawable
+from circuits.render.boxes import PAGES
+from circuits.render.drawing import picture
+from circuits.render.figure import curves_figure, figure, undrawable
+from circuits.render.figure_config import FigureConfig
 from circuits.render.layout import layout
 from tests.circuits import synthetic
 
-NAMES = ["circuit.svg", "circuit.pdf"]
+SVG = "{http://www.w3.org/2000/svg}"
+NAMES = ["circuit.svg", "circuit.pdf", "circuit.png"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -44,54 +50,75 @@ def test_svg_is_xml_of_the_width_of_a_column(tmp_path):
 
 
 def test_what_would_be_a_tower_in_one_column_takes_two():
-    circuit = strongest(synthetic.circuit(60, positions="sum"), 25)
-    drawn = sheet(circuit, layout(circuit))
+    graph = synthetic.circuit(60, positions="sum")
+    narrow = picture(graph, max_nodes=25, config=FigureConfig(width=PAGES[0])).drawing
+    drawn = picture(graph, max_nodes=25).drawing
     assert drawn.width == pytest.approx(PAGES[1])
-    assert drawn.height < drawn.width
+    assert drawn.height < narrow.height
 
 
 def test_many_columns_take_the_width_of_the_page():
-    circuit = strongest(synthetic.circuit(60), 25)
-    assert sheet(circuit, layout(circuit)).width == pytest.approx(PAGES[1])
-
-
-@pytest.mark.parametrize("positions", ["keep", "sum"])
-@pytest.mark.parametrize("n", [1, 9, 25])
-def test_text_stays_in_its_box_and_boxes_apart_and_on_the_sheet(n, positions):
-    graph = synthetic.circuit(80, positions=positions)
-    label = "Donaudampfschifffahrtsgesellschaftskapitänsmützenabzeichen $x_1$"
-    longest = Node("mlp_out.2", 1, None if positions == "sum" else 3)
-    graph.add_node(longest, kind="feature", effect=-99.0, label=label)
-    circuit = strongest(graph, n)
-    drawing = sheet(circuit, layout(circuit))
-    assert len(drawing.boxes) == len(circuit)
-    for box in drawing.boxes.values():
-        assert max(ink.measure(line, TEXT) for line in box.lines) <= box.width - 2 * PAD + 1e-9
-        assert drawing.axis <= box.left
-        assert box.left + box.width <= drawing.width
-        assert 0 <= box.top < box.bottom <= drawing.height
-    for a, b in combinations(drawing.boxes.values(), 2):
-        aside = a.left + a.width <= b.left + 1e-9 or b.left + b.width <= a.left + 1e-9
-        assert aside or a.bottom <= b.top + 1e-9 or b.bottom <= a.top + 1e-9
+    drawn = picture(synthetic.circuit(60), max_nodes=25).drawing
+    assert drawn.width == pytest.approx(PAGES[1])
 
 
 def test_the_figure_follows_the_layout_it_is_given():
     graph = synthetic.circuit(60)
-    circuit, places = strongest(graph, 25), layout(graph)
-    boxes = sheet(circuit, places).boxes
-    for one, other in combinations(circuit, 2):
+    places = layout(graph)
+    boxes = picture(graph, max_nodes=25, layout=places).drawing.boxes
+    for one, other in combinations(boxes, 2):
         if places.places[one].band < places.places[other].band:
             assert boxes[one].bottom < boxes[other].top
 
 
-def test_the_strongest_nodes_are_kept_with_their_strongest_edges():
-    graph = synthetic.circuit(200)
-    circuit = strongest(graph, 25)
-    weakest = min(abs(circuit.nodes[n]["effect"]) for n in circuit if n.kind != "logit")
-    left_out = [n for n in graph if n not in circuit]
-    assert len(circuit) == 25
-    assert all(abs(graph.nodes[n]["effect"]) <= weakest for n in left_out)
-    assert Node("logit", " are") in circuit
+def _texts(path):
+    return [e.text for e in ElementTree.parse(path).getroot().iter(f"{SVG}text")]
+
+
+def test_text_of_an_svg_is_text_and_its_glyphs_are_inside(tmp_path):
+    figure(synthetic.circuit(60), tmp_path / "text.svg")
+    outlines = FigureConfig(letters="outlines")
+    figure(synthetic.circuit(60), tmp_path / "outlines.svg", config=outlines)
+    written = _texts(tmp_path / "text.svg")
+    assert "25 of 60 nodes" in " ".join(written)
+    assert _texts(tmp_path / "outlines.svg") == []
+    content = (tmp_path / "text.svg").read_text()
+    faces = re.findall(r'font-family: "([^"]+)"; src: url\(data:font/woff;base64,([^)]+)', content)
+    known = {name: TTFont(BytesIO(b64decode(data))).getBestCmap() for name, data in faces}
+    assert {ord(c) for c in "".join(written) if ink.has_glyph(c)} <= set().union(*known.values())
+    assert len(known["DejaVu Sans"]) < 120
+
+
+def test_no_text_is_smaller_than_journals_take(tmp_path):
+    figure(synthetic.circuit(60), tmp_path / "text.svg")
+    sizes = re.findall(r"font-size: ([0-9.]+)px", (tmp_path / "text.svg").read_text())
+    assert min(map(float, sizes)) >= 6.5
+    root = ElementTree.parse(tmp_path / "text.svg").getroot()
+    # One unit of the drawing is one point on paper.
+    assert root.get("viewBox").split()[2] == root.get("width").removesuffix("pt")
+
+
+def test_slides_have_larger_text_on_a_wide_page(tmp_path):
+    figure(synthetic.circuit(60), tmp_path / "a.svg", config=FigureConfig(style="slides"))
+    root = ElementTree.parse(tmp_path / "a.svg").getroot()
+    sizes = re.findall(r"font-size: ([0-9.]+)px", (tmp_path / "a.svg").read_text())
+    assert min(map(float, sizes)) == 12
+    assert float(root.get("width").removesuffix("pt")) == pytest.approx(13.33 * 72, rel=1e-3)
+    assert float(root.get("height").removesuffix("pt")) <= 7.5 * 72
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"width": 5.0}, "3.3in or 6.75in, one or two columns of a paper, got 5.0in"),
+        ({"style": "poster"}, "style is 'poster', expected one of paper, slides"),
+        ({"labels": "none"}, "labels is 'none', expected one of both, names, ids"),
+        ({"style": "slides", "width": 3.3}, "slides has its own width"),
+    ],
+)
+def test_what_a_figure_cannot_be_is_refused(given, says):
+    with pytest.raises(ValueError, match=says):
+        FigureConfig(**given)
 
 
 def test_a_glyph_that_no_font_has_is_written_as_its_code_point():
@@ -109,8 +136,8 @@ def test_folding_keeps_to_the_room_and_marks_what_it_cut():
 def test_another_suffix_is_refused_with_the_list(tmp_path, draw):
     graph = synthetic.circuit(9)
     what = graph if draw is figure else synthetic.verification(graph)
-    with pytest.raises(ValueError, match=r"\.svg or \.pdf, got 'circuit\.png'"):
-        draw(what, tmp_path / "circuit.png")
+    with pytest.raises(ValueError, match=r"\.svg, \.pdf, \.png, got 'circuit\.gif'"):
+        draw(what, tmp_path / "circuit.gif")
     assert list(tmp_path.iterdir()) == []
 
 
