@@ -42,6 +42,22 @@ class Level(StrEnum):
     quick = "quick"
 
 
+class FigureStyle(StrEnum):
+    paper = "paper"
+    slides = "slides"
+
+
+class BoxLabels(StrEnum):
+    both = "both"
+    names = "names"
+    ids = "ids"
+
+
+class Letters(StrEnum):
+    text = "text"
+    outlines = "outlines"
+
+
 def verify(
     run: RunFolder,
     to: Annotated[
@@ -203,18 +219,57 @@ def compare(
 
 
 def render(
-    run: RunFolder,
+    run: Annotated[
+        Path, typer.Argument(help="Run folder, or an ablation in it: RUN/ablations/NAME.")
+    ],
     to: Annotated[
         str, typer.Option(help=f"Of {', '.join(EXPORTERS)}, separated by commas.")
     ] = "html",
-    nodes: Annotated[int, typer.Option(help="Nodes in the figure.")] = 25,
+    nodes: Annotated[
+        int, typer.Option(help="Nodes in the figure, at most: each with its path to the output.")
+    ] = 25,
+    width: Annotated[
+        str | None,
+        typer.Option(
+            help="3.3in or 6.75in, one or two columns of a paper. Default: what holds it."
+        ),
+    ] = None,
+    groups: Annotated[
+        Path | None,
+        typer.Option(
+            help="A state saved from the page: its groups as one box each, its labels, and with "
+            "groups or pinned nodes only what connects these."
+        ),
+    ] = None,
+    style: Annotated[
+        FigureStyle, typer.Option(help="slides: 10 points, 13.33 x 7.5 in.")
+    ] = FigureStyle.paper,
+    labels: Annotated[
+        BoxLabels, typer.Option(help="In boxes: names of features, ids (layer/index), or both.")
+    ] = BoxLabels.both,
+    letters: Annotated[
+        Letters, typer.Option(help="In SVG: text with its font in the file, or outlines.")
+    ] = Letters.text,
 ) -> None:
-    """Draw a run: the page, and vector figures for a paper.
+    """Draw a run, or an ablation: the page, figures for a paper, files for other programs.
+
+    A figure is a connected circuit with text of 6.5 points, at most 9 inches high: fewer nodes are
+    drawn before it is higher, and its legend says so.
 
     Example: `circuits render run --to html,svg,pdf`
+
+    Example: `circuits render run --to pdf --groups state.json --width 3.3in`
     """
+    from circuits.render.figure_config import FigureConfig, width_in
     from circuits.runs import commands
 
     at_least(1, nodes=nodes)
-    for path in commands.render_run(run, to.split(","), nodes):
+    config = FigureConfig(
+        width=None if width is None else width_in(width),
+        style=style.value,
+        labels=labels.value,
+        letters=letters.value,
+    )
+    written = commands.render_run(run, to.split(","), nodes, figure=config, groups=groups)
+    for path in written:
         console.print(str(path), highlight=False)

@@ -6,8 +6,9 @@ stand on *lines* that cross the whole sheet; between two lines runs a channel th
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import networkx as nx
 
@@ -19,7 +20,7 @@ from circuits.render.spacing import spaced
 TEXT = 6.5  # points, of all text
 LEADING = 0.105  # line height, in
 PAD, GAP, GUTTER = 0.038, 0.085, 0.07
-CHANNEL, INNER = 0.19, 0.13  # height of a channel between bands, and between lines of one
+CHANNELS = ((0.19, 0.13), (0.13, 0.1))  # heights of channels between bands, between lines of one
 MARGIN, FOOT = 0.04, 0.14
 POINT = 0.05  # how far the sides of an error's box stick out
 PAGES = (3.3, 6.75)  # one and two columns of a paper
@@ -173,22 +174,38 @@ def _fitted(
     names = {band_name(places.bands[band]) for band, _ in cells}
     axis = MARGIN + max((measure(name, TEXT) for name in names), default=0.0) + 0.06
     bounds = (axis + GUTTER, page - MARGIN - GUTTER)
-    used, busiest = {column for _, column in cells}, max(map(len, cells.values()), default=1)
     best = None
-    for heads in HEADS:
-        columns = _columns(places, used, heads)
-        for room, most in (*ROOMS, LOWEST):
-            if (room, most) == LOWEST and best and best.height <= tallest - foot:
+    for heads, channels in product(HEADS, CHANNELS):
+        columns = _columns(places, {column for _, column in cells}, heads)
+        for room in (*ROOMS, LOWEST):
+            if room == LOWEST and best and best.height <= tallest - foot:
                 break
-            boxes = {node: _box(node, words[node], room, most) for node in circuit}
-            for across in range(min(busiest, ACROSS), 0, -1):
-                centres = _centres(cells, boxes, columns, across, bounds)
-                drawn = centres and _placed(cells, places, boxes, centres, across, bounds, columns)
-                if drawn and (best is None or drawn.height < _worth(best, tallest - foot)):
+            boxes = {node: _box(node, words[node], *room) for node in circuit}
+            for drawn in _wrapped(cells, places, boxes, bounds, columns, channels):
+                if best is None or drawn.height < _worth(best, tallest - foot):
                     best = drawn
-        if best:
+        if best and best.height <= tallest - foot:
             break
     return best and replace(best, width=page, axis=axis, height=best.height + foot)
+
+
+def _wrapped(
+    cells: Cells,
+    places: Layout,
+    boxes: Mapping[Node, Box],
+    bounds: tuple[float, float],
+    columns: Sequence[_Column],
+    channels: tuple[float, float],
+) -> Iterator[Sheet]:
+    """Sheets with ever fewer boxes of a cell side by side, those that fit."""
+    busiest = max(map(len, cells.values()), default=1)
+    for across in range(min(busiest, ACROSS), 0, -1):
+        centres = _centres(cells, boxes, columns, across, bounds)
+        if centres is None:
+            continue
+        drawn = _placed(cells, places, boxes, centres, across, bounds, columns, channels)
+        if drawn is not None:
+            yield drawn
 
 
 def band_name(band: Band) -> str:
@@ -295,6 +312,7 @@ def _placed(
     across: int,
     bounds: tuple[float, float],
     columns: Sequence[_Column],
+    channels: tuple[float, float],
 ) -> Sheet | None:
     """Band over band; None where the boxes of some line do not fit."""
     done: dict[Node, Box] = {}
@@ -303,16 +321,16 @@ def _placed(
     top = MARGIN
     for band in sorted({band for band, _ in cells}):
         inside = {c: _lines(nodes, across) for (b, c), nodes in cells.items() if b == band}
-        start, bottom = top, top + CHANNEL / 2
+        start, bottom = top, top + channels[0] / 2
         for level, members in enumerate(_levels(inside)):
-            first = bottom + (INNER if level else 0.0)
+            first = bottom + (channels[1] if level else 0.0)
             placed = _line(members, boxes, centres, first, bounds)
             if placed is None:
                 return None
             bottom = first + max(box.height for box in placed.values())
             done |= placed
             lines.append(Line(top=first, bottom=bottom, nodes=tuple(placed)))
-        top = bottom + CHANNEL / 2
+        top = bottom + channels[0] / 2
         rows.append(Row(band=places.bands[band], top=start, bottom=top))
     heads = tuple(Head(x=centres[c.index], lines=c.lines, folded=c.folded) for c in columns)
     words = max(len(head.lines) for head in heads) * LEADING + 0.06

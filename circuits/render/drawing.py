@@ -181,8 +181,12 @@ def _bands(drawing: Sheet) -> Iterator[Mark]:
     layers = list(dict.fromkeys(row.band.layer for row in drawing.rows))
     for row in drawing.rows:
         if row.band.layer is not None and layers.index(row.band.layer) % 2:
-            size = {"width": drawing.width - drawing.axis, "height": row.bottom - row.top}
-            yield Rect(corner=(drawing.axis, row.top), fill=ink.STRIPE, **size)
+            yield Rect(
+                corner=(drawing.axis, row.top),
+                width=drawing.width - drawing.axis,
+                height=row.bottom - row.top,
+                fill=ink.STRIPE,
+            )
         at = (drawing.axis - 0.05, (row.top + row.bottom) / 2)
         yield Text(at=at, text=ink.drawable(band_name(row.band)), colour=ink.SOFT, anchor="right")
     floor = drawing.rows[-1].bottom if drawing.rows else MARGIN
@@ -264,8 +268,12 @@ def _texts(box: Box) -> Iterator[Mark]:
         if box.badge and index == len(box.texts) - 1:
             inset = PAD / 2
             corner = (box.left + inset, y - LEADING / 2)
-            size = {"width": box.width - 2 * inset, "height": LEADING + inset}
-            yield Rect(corner=corner, fill=ink.DARK, **size)
+            yield Rect(
+                corner=corner,
+                width=box.width - 2 * inset,
+                height=LEADING + inset,
+                fill=ink.DARK,
+            )
             y, colour = y + inset / 2, "#ffffff"
         yield Text(at=(box.x, y), text=line, colour=colour)
 

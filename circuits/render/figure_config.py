@@ -21,8 +21,8 @@ class Style:
     "of the printed size to the one laid out"
 
 
-SLIDE = 12 / TEXT
-"Text of 12 points."
+SLIDE = 10 / TEXT
+"Text of 10 points."
 STYLES: Mapping[str, Style] = {
     "paper": Style(pages=PAGES, tallest=TALLEST, scale=1.0),
     "slides": Style(pages=(13.33 / SLIDE,), tallest=7.5 / SLIDE, scale=SLIDE),
@@ -36,7 +36,7 @@ class FigureConfig:
     width: float | None = None
     "in, one or two columns of a paper; None for the narrower that holds it"
     style: str = "paper"
-    "paper, or slides: 12 points on 13.33 x 7.5 in at most"
+    "paper, or slides: 10 points on 13.33 x 7.5 in at most"
     labels: str = "both"
     "names of features, their ids (layer/index), or both"
     letters: str = "text"

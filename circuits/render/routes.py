@@ -12,12 +12,13 @@ from itertools import pairwise
 import networkx as nx
 
 from circuits.graph import Node
-from circuits.render.boxes import CHANNEL, MARGIN, Sheet
+from circuits.render.boxes import MARGIN, Sheet
 from circuits.render.spacing import spaced
 
 CLEARANCE = 0.016  # between an edge and a box that it passes
 LANE = 0.03  # between two edges in a gap, where there is room
 PORTS = 0.76  # share of a box's width over which its edges are spread
+BULGE = 0.055  # of an edge that turns, less than half of the lowest channel
 CROWD = 0.12  # in of detour that a full gap is worth
 
 Edge = tuple[Node, Node]
@@ -193,7 +194,7 @@ def _straight(a: Point, b: Point) -> tuple[Point, Point, Point]:
 def _across(a: Point, b: Point, *, turn: bool, first: bool) -> tuple[Point, Point, Point]:
     """From gap to gap inside a channel; a turn bulges into it and comes back the same way."""
     if turn:
-        bulge = 0.4 * CHANNEL * (-1 if first else 1)
+        bulge = BULGE * (-1 if first else 1)
         return (a[0], a[1] + bulge), (b[0], b[1] + bulge), b
     half = (b[1] - a[1]) / 2
     return (a[0], a[1] + half), (b[0], b[1] - half), b

@@ -36,13 +36,13 @@ from circuits.prompts import (
     write_prompts,
 )
 from circuits.render.compare_page import comparison_page
-from circuits.render.exporters import Drawn, exporters
+from circuits.render.exporters import exporters
+from circuits.render.figure_config import FigureConfig
+from circuits.runs.drawn import drawn_of
 from circuits.runs.folder import (
     Stopwatch,
-    cards_of,
     made_from,
     read_run,
-    verification_of,
     versions,
     write_page,
     write_run,
@@ -358,20 +358,21 @@ def names_of(a: Path, b: Path) -> tuple[str, str]:
     return "A", "B"
 
 
-def render_run(folder: Path, formats: Sequence[str], nodes: int) -> list[Path]:
-    """Write the page, figures or files for other programs of a run.
+def render_run(
+    folder: Path,
+    formats: Sequence[str],
+    nodes: int,
+    *,
+    figure: FigureConfig | None = None,
+    groups: Path | None = None,
+) -> list[Path]:
+    """Write the page, figures or files for other programs of a run, or of one of its ablations.
 
-    Once it is verified, figures of the curves too.
+    Once it is verified, figures of the curves too. `groups` is a saved state of the page, whose
+    groups, pinned nodes and labels the figure has.
 
     Raises `ValueError` listing the formats for another one.
     """
     chosen = exporters(formats)
-    drawn = Drawn(
-        folder=folder,
-        graph=read_run(folder).graph,
-        verification=verification_of(folder),
-        nodes=nodes,
-        name=folder.resolve().name,
-        cards=cards_of(folder),
-    )
+    drawn = drawn_of(folder, nodes=nodes, figure=figure, groups=groups)
     return [path for name, export in chosen for path in export(drawn, name)]

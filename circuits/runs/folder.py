@@ -170,8 +170,14 @@ def write_page(folder: Path) -> None:
 
 def export_page(drawn: Drawn, suffix: str) -> list[Path]:
     """Write the page anew."""
-    write_page(drawn.folder)
-    return [drawn.folder / f"graph.{suffix}"]
+    path = drawn.folder / f"graph.{suffix}"
+    if drawn.ablation is None:
+        write_page(drawn.folder)
+    else:
+        title = f"Ablation: {drawn.name}"
+        html = page(drawn.graph, cards=drawn.cards or {}, title=title)
+        write_atomically(path, lambda p: p.write_text(html, encoding="utf-8"))
+    return [path]
 
 
 def verification_of(folder: Path) -> Mapping[str, Any] | None:

@@ -15,7 +15,14 @@ from circuits.render.words import counted
 
 MADE_FROM = "made_from"
 "Where a record says what it was made from."
-FIGURES = ("graph.svg", "graph.pdf", "verification.svg", "verification.pdf")
+FIGURES = (
+    "graph.svg",
+    "graph.pdf",
+    "graph.png",
+    "verification.svg",
+    "verification.pdf",
+    "verification.png",
+)
 EXPORTS = (
     "graph.gexf",
     "graph.graphml",

@@ -102,7 +102,7 @@ def test_slides_have_larger_text_on_a_wide_page(tmp_path):
     figure(synthetic.circuit(60), tmp_path / "a.svg", config=FigureConfig(style="slides"))
     root = ElementTree.parse(tmp_path / "a.svg").getroot()
     sizes = re.findall(r"font-size: ([0-9.]+)px", (tmp_path / "a.svg").read_text())
-    assert min(map(float, sizes)) == 12
+    assert min(map(float, sizes)) == 10
     assert float(root.get("width").removesuffix("pt")) == pytest.approx(13.33 * 72, rel=1e-3)
     assert float(root.get("height").removesuffix("pt")) <= 7.5 * 72
 
@@ -123,6 +123,10 @@ def test_what_a_figure_cannot_be_is_refused(given, says):
 
 def test_a_glyph_that_no_font_has_is_written_as_its_code_point():
     assert ink.drawable("a\ufdd0") == "a\\ufdd0"
+
+
+def test_a_font_of_placeholders_has_no_character():
+    assert not any(family.startswith("Last Resort") for family in ink.families())
 
 
 def test_folding_keeps_to_the_room_and_marks_what_it_cut():

@@ -1,0 +1,54 @@
+"""What is drawn: a run, or the graph that an ablation left, with what is known beside it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from circuits import graph as graphs
+from circuits.render.exporters import Drawn
+from circuits.render.figure_config import FigureConfig
+from circuits.runs.folder import cards_of, read_run, verification_of
+from circuits.saved_state import read_state
+
+RESULT = "result.json"
+
+
+def drawn_of(
+    folder: Path,
+    *,
+    nodes: int,
+    figure: FigureConfig | None = None,
+    groups: Path | None = None,
+) -> Drawn:
+    """The run in `folder`, or the ablation in RUN/ablations/NAME; `groups` is a saved state.
+
+    Raises `ValueError` for a folder of neither, and for a file that is no state.
+    """
+    ablation = _ablation(folder)
+    if ablation is None:
+        graph, home = read_run(folder).graph, folder
+    else:
+        graph, home = graphs.load(folder / "graph.json"), folder.resolve().parent.parent
+    return Drawn(
+        folder=folder,
+        graph=graph,
+        verification=verification_of(folder),
+        nodes=nodes,
+        name=folder.resolve().name,
+        cards=cards_of(home) if (home / "cards.json").exists() else None,
+        figure=figure or FigureConfig(),
+        state=None if groups is None else read_state(groups, graph),
+        ablation=ablation,
+    )
+
+
+def _ablation(folder: Path) -> dict[str, Any] | None:
+    """The record of an ablation that left a graph in `folder`; None where there is none."""
+    if (folder / "manifest.json").exists() or not (folder / RESULT).exists():
+        return None
+    if not (folder / "graph.json").exists():
+        raise ValueError(
+            f"{folder} has {RESULT} but no graph.json: the ablation was made without a graph; make "
+            "it again with `circuits ablate RUN`"
+        )
+    return json.loads((folder / RESULT).read_text(encoding="utf-8"))

@@ -1,0 +1,89 @@
+"""`circuits render` takes runs and ablations, widths, styles and saved states."""
+
+import json
+from xml.etree import ElementTree
+
+import pytest
+
+from tests.circuits.conftest import call
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("drawn") / "run"
+    prompt = ("--clean", "The judges by the bucket", "--patch", "The judge by the bucket")
+    done = call("discover", *prompt, "--estimator", "patching", "--nodes", 30, "--out", out)
+    assert done.exit_code == 0, done.output
+    done = call("ablate", out, "--top", 2, "--to", "zero", "--name", "off")
+    assert done.exit_code == 0, done.output
+    return out
+
+
+def texts(path):
+    return [e.text for e in ElementTree.parse(path).getroot().iter() if e.tag.endswith("}text")]
+
+
+def width(path):
+    return float(ElementTree.parse(path).getroot().get("width").removesuffix("pt")) / 72
+
+
+def test_widths_and_styles_are_what_was_asked_for(run):
+    for asked in ("3.3in", "6.75in"):
+        done = call("render", run, "--to", "svg", "--width", asked, "--nodes", 12)
+        assert done.exit_code == 0, done.output
+        assert f"{width(run / 'graph.svg'):g}in" == asked
+    done = call("render", run, "--to", "svg", "--style", "slides", "--nodes", 12)
+    assert done.exit_code == 0, done.output
+    assert width(run / "graph.svg") == pytest.approx(13.33, abs=0.01)
+
+
+def test_letters_can_be_outlines(run):
+    done = call("render", run, "--to", "svg", "--letters", "outlines")
+    assert done.exit_code == 0, done.output
+    assert texts(run / "graph.svg") == []
+
+
+def test_a_width_that_no_paper_has_is_one_line(run, fails):
+    assert "3.3in or 6.75in" in fails("render", run, "--to", "svg", "--width", "4in")
+    assert "'wide' is no width" in fails("render", run, "--to", "svg", "--width", "wide")
+
+
+def test_an_ablation_is_drawn_with_what_was_done(run):
+    folder = run / "ablations/off"
+    record = json.loads((folder / "result.json").read_text())
+    done = call("render", folder, "--to", "html,svg,png")
+    assert done.exit_code == 0, done.output
+    written = texts(folder / "graph.svg")
+    ends = f"{record['before']:.2f} → {record['after']:.2f}".replace("-", "−")
+    assert f"×0: {ends}" in written
+    assert written.count("×0") == 2
+    assert "Ablation: off" in (folder / "graph.html").read_text()
+    assert (folder / "graph.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_saved_state_gives_groups_and_labels(run, tmp_path):
+    nodes = json.loads((run / "graph.json").read_text())["nodes"]
+    a, b, c, *_ = [n["id"] for n in nodes if n["kind"] == "feature"]
+    state = {
+        "schema": "circuits-state/1",
+        "groups": {"two of them": [a, b]},
+        "pinned": [c],
+        "labels": {c: "named by hand"},
+    }
+    path = tmp_path / "state.json"
+    path.write_text(json.dumps(state))
+    done = call("render", run, "--to", "svg", "--groups", path, "--width", "6.75in")
+    assert done.exit_code == 0, done.output
+    written = texts(run / "graph.svg")
+    assert "two of them" in written
+    assert any(text.startswith("2 features, ") for text in written)
+    assert "named by hand" in written
+
+
+def test_a_file_that_is_no_state_is_one_line_and_draws_nothing(run, tmp_path, fails):
+    path = tmp_path / "state.json"
+    path.write_text("{}")
+    (run / "graph.pdf").unlink(missing_ok=True)
+    said = fails("render", run, "--to", "pdf", "--groups", path)
+    assert "cannot read a saved state from" in said
+    assert not (run / "graph.pdf").exists()
