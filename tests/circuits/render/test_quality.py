@@ -174,6 +174,6 @@ def test_svg_is_xml(tmp_path):
 def test_a_figure_of_nothing_and_of_another_type(tmp_path):
     with pytest.raises(ValueError, match="no dictionaries: run `circuits evaluate` first"):
         quality_figure({}, tmp_path / "quality.svg")
-    with pytest.raises(ValueError, match=r".svg or .pdf, got 'quality.png'"):
-        quality_figure(record(), tmp_path / "quality.png")
+    with pytest.raises(ValueError, match=r".svg, .pdf, .png, got 'quality.gif'"):
+        quality_figure(record(), tmp_path / "quality.gif")
     assert not list(tmp_path.iterdir())

@@ -81,4 +81,4 @@ def test_the_heat_map_is_the_same_each_time(record, tmp_path, suffix):
 
 def test_the_heat_map_refuses_another_suffix(record, tmp_path):
     with pytest.raises(ValueError, match="a figure is written as"):
-        heat_map(record, tmp_path / "matrix.png")
+        heat_map(record, tmp_path / "matrix.gif")
