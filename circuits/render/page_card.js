@@ -219,6 +219,7 @@ function overview() {
     .map((group) => [group, ranked(group.name)])
     .filter(([, r]) => r.length);
   return [
+    el("h2", { class: "unseen" }, "Strongest nodes"),
     el(
       "p",
       { class: "note" },

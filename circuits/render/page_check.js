@@ -252,9 +252,9 @@ function bars(rows) {
       el(
         "tr",
         {},
-        el("th", {}, ""),
+        el("td"),
         el("th", { style: { width: "45%" } }, payload.units),
-        el("th", {}, ""),
+        el("td"),
         el("th", { class: "right" }, "accuracy"),
       ),
     ),
@@ -374,4 +374,7 @@ function ablation([name, run], index) {
   );
 }
 
-const ablationsPanel = () => Object.entries(payload.ablations).map(ablation);
+const ablationsPanel = () => [
+  el("h2", { class: "unseen" }, "Ablations"),
+  Object.entries(payload.ablations).map(ablation),
+];

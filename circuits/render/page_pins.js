@@ -257,6 +257,7 @@ function pinsPanel() {
     .map((node) => ({ node, value: node.support, group: node.group }));
   const found = suggestions();
   return [
+    el("h2", { class: "unseen" }, "Pinned nodes and groups"),
     undoRow(),
     el("p", { class: "score" }, rows.length ? carried() : "Nothing is pinned. Select a node and press p, or shift-click it."),
     Object.keys(named).length > 0 && [el("h3", {}, "Groups"), el("ul", { class: "cards" }, Object.entries(named).map(groupRow))],

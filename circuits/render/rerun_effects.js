@@ -93,13 +93,13 @@ function behaviours(found, kinds) {
     "Behaviours that move, beside controls",
     [
       column("behaviour"),
-      column(axis(scale), { "aria-label": "share" }),
+      column(axis(scale), { name: "share" }),
       column("share", right),
       column("95 %"),
       column("KL", right),
     ],
     found.behaviours.map((row) => behaviourRow(row, kinds, scale)),
-    [column(""), column(axis(scale)), column(""), column(""), column("")],
+    [column(""), el("td", {}, axis(scale)), column(""), column(""), column("")],
   );
 }
 
@@ -113,7 +113,7 @@ function costs(text, kinds, name, told, what) {
     what,
     [
       column(""),
-      column(axis(scale), { "aria-label": what }),
+      column(axis(scale), { name: what }),
       column(what, right),
       column("95 %"),
       less && [column("edit less it", right), column("95 %")],

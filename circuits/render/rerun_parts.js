@@ -111,5 +111,14 @@ function table(name, head, rows, foot = null) {
   );
 }
 
-const column = (text, attributes = {}) => el("th", { scope: "col", ...attributes }, text);
+/* A heading; what is only drawn has a `name` that is read out. One without text is no heading. */
+const column = (content, { name = null, ...attributes } = {}) =>
+  content || name
+    ? el(
+        "th",
+        { scope: "col", ...attributes },
+        name && el("span", { class: "unseen" }, name),
+        content,
+      )
+    : el("td", attributes);
 const right = { class: "right" };

@@ -82,7 +82,7 @@ function promptsPart(found) {
       "Prompts before and after",
       [
         column("prompt"),
-        column(axis(scale), { "aria-label": found.metric }),
+        column(axis(scale), { name: found.metric }),
         column("before", right),
         column("after", right),
         column("change", right),

@@ -28,7 +28,7 @@ function side(name, row, when) {
     "div",
     { class: "side" },
     el(
-      "h4",
+      "h3",
       {},
       name,
       el("span", { class: "soft" }, ` ▲ ${marks("raised")}  ▼ ${marks("lowered")}`),

@@ -90,7 +90,9 @@ function drawFeatures(found, chosen, choose) {
       ? [el("div", height), ...rows]
       : [el("div", { class: "empty" }, "No feature matches.")]),
   );
-  box.setAttribute("aria-activedescendant", rows.length ? `feature-${chosen}` : "");
+  // Only a row that is there may be named.
+  if ($(`feature-${chosen}`)) box.setAttribute("aria-activedescendant", `feature-${chosen}`);
+  else box.removeAttribute("aria-activedescendant");
 }
 
 /* Scroll so that the row at `place` is in view. */

@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 from tokenizers.processors import TemplateProcessing
@@ -50,6 +51,20 @@ def browser():
         )
         yield started
         started.close()
+
+
+@pytest.fixture
+def violations():
+    """What axe-core finds wrong with an open page for people who use it by other means."""
+    package = pytest.importorskip("axe_playwright_python", reason="axe-core is not installed")
+    code = (Path(package.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
+
+    def found(tab) -> list[str]:
+        tab.evaluate(code)
+        result = tab.evaluate("axe.run(document, {resultTypes: ['violations']})")
+        return [f"{v['id']}: {node['html']}" for v in result["violations"] for node in v["nodes"]]
+
+    return found
 
 
 @pytest.fixture

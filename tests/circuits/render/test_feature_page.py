@@ -286,3 +286,14 @@ def test_the_pages_name_no_address_and_are_the_same_each_time(card, record, page
 def test_a_number_that_is_not_finite_is_refused(card):
     with pytest.raises(ValueError, match="not JSON compliant"):
         feature_page(card | {"density": float("nan")})
+
+
+@needs_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_pages_of_features_and_suites_are_accessible(visit, violations, card, page, scheme):
+    for html in (feature_page(card), page):
+        tab = visit(html)
+        tab.emulate_media(color_scheme=scheme)
+        assert violations(tab) == []
+    found(tab, "the")
+    assert violations(tab) == []

@@ -393,3 +393,31 @@ def test_long_examples_are_cut_around_their_peak():
 
 def test_an_empty_graph_has_a_page():
     assert "Feature circuit" in page(nx.DiGraph())
+
+
+@needs_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_tab_is_accessible(visit, violations, sample_page, scheme):
+    tab = visit(sample_page)
+    tab.emulate_media(color_scheme=scheme)
+    assert violations(tab) == []
+    tab.evaluate("circuit.select(circuit.visible()[3])")
+    tab.locator("body").press("p")
+    for name in ("pinned", "check", "ablations", "table", "node"):
+        tab.locator(f"#tab-{name}").click()
+        assert violations(tab) == []
+    tab.locator("#sites summary").click()
+    assert violations(tab) == []
+    tab.keyboard.press("Escape")
+    for key in ("?", "Escape", "e"):
+        tab.locator("body").press(key)
+        assert violations(tab) == []
+
+
+@needs_browser
+def test_a_comparison_is_accessible(visit, violations):
+    a, b = synthetic.circuit(40, seed=1), synthetic.circuit(40, seed=2)
+    tab = visit(comparison_page(a, b, differences(a, b), names=("base", "edited")))
+    assert violations(tab) == []
+    tab.locator("#tab-table").click()
+    assert violations(tab) == []

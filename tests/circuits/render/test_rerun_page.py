@@ -294,3 +294,10 @@ def test_a_number_that_is_none_is_refused():
     broken = text() | {"kl": figure(float("nan"))}
     with pytest.raises(ValueError, match="not JSON compliant"):
         rerun_page(record(text=broken), title="cut")
+
+
+def test_every_part_is_accessible(visit, violations, graphs):
+    shown, _ = graphs
+    graph = graph_record(shown.before, shown.after)
+    tab = visit(rerun_page(record(**ALL, graph=graph), title="cut", graphs=shown))
+    assert violations(tab) == []

@@ -97,3 +97,7 @@ def test_a_card_opens_under_its_feature(visit, record, cards):
     article.locator("summary").click()
     assert article.get_by_text("Promotes").is_visible()
     assert article.locator(".example").inner_text().strip().startswith("Anna")
+
+
+def test_the_page_is_accessible(visit, violations, record, cards):
+    assert violations(visit(shift_page(record, cards))) == []
