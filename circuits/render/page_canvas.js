@@ -183,7 +183,7 @@ let stretched = { x: 1, y: 1 };
 function reshape() {
   const { clientWidth: width, clientHeight: height } = canvas;
   const wanted = stretch(payload.size, { width: width - 24, height: height - 16 });
-  const near = (a, b) => Math.abs(Math.log(a / b)) < 0.03;
+  const near = (a, b) => Math.abs(Math.log(a / b)) < 0.08;
   if (near(wanted.x, stretched.x) && near(wanted.y, stretched.y)) return false;
   stretched = wanted;
   nodes.forEach((node) => {
