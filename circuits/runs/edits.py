@@ -90,6 +90,7 @@ def make_edit(
         if change.do == "mean":
             raise ValueError("a mean is over the prompts of a run: name the run's folder first")
     else:
+        opened.check_has(model=change.do == "mean")
         suite = load_suite(
             opened.inputs.dictionaries, mlp=opened.inputs.mlp, memory=placement.memory
         )
@@ -225,6 +226,7 @@ def bake_edit(
         )
     opened, listed = None if run is None else read_run(run), prompts
     if opened is not None:
+        opened.check_has(model=True)
         model, dictionaries, mlp = (
             opened.inputs.model,
             opened.inputs.dictionaries,

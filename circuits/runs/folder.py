@@ -204,6 +204,19 @@ class Run:
     "what the run was asked for, and the random draws of its checks are made with"
     placement: Placement = ANYWHERE
     "where it was found, and in which precision of the model"
+    imported: str | None = None
+    "the file that it was read from, where another program found it"
+
+    def check_has(self, *, model: bool) -> None:
+        """Raise `ValueError` for a graph of another program without dictionaries, or a model."""
+        if self.imported is None or (self.inputs.dictionaries and not model):
+            return
+        lacks = "the model and prompt it was found with are" if model else "its dictionaries are"
+        raise ValueError(
+            f"{self.folder} was imported from {self.imported}, and {lacks} not in that file: it "
+            "can be drawn and compared, and `circuits edit make` takes it once it is imported with "
+            "--dictionaries"
+        )
 
     def with_metric(self, metric: MetricChoice | None) -> "Run":
         """The run with its metric given again, where that is a function, which files do not hold.
@@ -226,6 +239,7 @@ class Run:
         and in its precision, unless `placement` says otherwise; another precision than the
         run's is said, for effects then differ.
         """
+        self.check_has(model=True)
         manifest = _read(self.folder / "manifest.json")
         for name, found in self.inputs.hashes().items():
             if found != manifest[name]:
@@ -293,7 +307,8 @@ def read_run(folder: Path) -> Run:
     placement = Placement(
         device=manifest.get("device", "cpu"), dtype=manifest.get("dtype", "float32")
     )
-    return Run(folder, graph, ranking, inputs, DiscoverConfig(**config), seed, placement)
+    found = (folder, graph, ranking, inputs, DiscoverConfig(**config), seed, placement)
+    return Run(*found, imported=manifest.get("imported"))
 
 
 def _version(package: str) -> str | None:

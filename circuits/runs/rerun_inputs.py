@@ -162,6 +162,7 @@ def open_run(
             )
     folder = rerun.run
     run = read_run(folder)
+    run.check_has(model=True)
     inputs = run.inputs
     check(load_suite(inputs.dictionaries, mlp=inputs.mlp, memory=placement.memory), edit)
 

@@ -1,0 +1,277 @@
+"""Graphs of circuit-tracer and Neuronpedia become graphs of ours, and ours come back whole."""
+
+import copy
+import json
+
+import pytest
+
+from circuits.attribution_graphs import read_attribution_graph
+from circuits.graph import Node, as_json
+from circuits.render.viewers import VIEWERS, viewer_graph
+from tests.circuits.conftest import call
+from tests.circuits.synthetic import circuit
+
+
+def node(node_id, layer, at, kind="cross layer transcoder", **fields):
+    return {
+        "node_id": node_id,
+        "jsNodeId": node_id,
+        "feature": 0,
+        "layer": layer,
+        "ctx_idx": at,
+        "feature_type": kind,
+        "clerp": "",
+        "influence": None,
+        "activation": None,
+        **fields,
+    }
+
+
+def link(source, target, weight):
+    return {"source": source, "target": target, "weight": weight}
+
+
+# A linear network, as circuit-tracer writes one: x = 1, a = 3 x, b = 2 a + x, the logit b/2 - a; an
+# error adds to the logit, and another one has the name of feature 2 of layer 0.
+SAMPLE = {
+    "metadata": {
+        "slug": "capital",
+        "scan": "gemma-2-2b",
+        "transcoder_list": [],
+        "prompt_tokens": ["<bos>", " Dallas", " is"],
+        "prompt": "<bos> Dallas is",
+        "schema_version": 1,
+    },
+    "qParams": {"pinnedIds": [], "supernodes": [], "linkType": "both", "clickedId": ""},
+    "nodes": [
+        node("E_26865_1", "E", 1, "embedding", feature=1),
+        node("0_2_1", "0", 1, feature=5, activation=3.0, clerp="about Texas"),
+        node("2_812_2", "2", 2, feature=332332, activation=7.0),
+        node("0_2_1", "2", 1, "mlp reconstruction error", feature=-1),
+        node("0_1_2", "1", 2, "mlp reconstruction error", feature=-1),
+        node("27_22605_2", "27", 2, "logit", feature=22605, clerp='Output " Austin" (p=0.410)'),
+        node("27_573_2", "27", 2, "logit", feature=573, clerp='Output " the" (p=0.120)'),
+    ],
+    "links": [
+        link("E_26865_1", "0_2_1", 3.0),
+        link("0_2_1", "2_812_2", 6.0),
+        link("E_26865_1", "2_812_2", 1.0),
+        link("2_812_2", "27_22605_2", 3.5),
+        link("2_812_2", "27_573_2", 1.25),
+        link("0_1_2", "27_22605_2", -0.25),
+    ],
+}
+
+
+def removed(*gone):
+    """The likeliest logit of that network with some of its nodes at zero."""
+    x = 0.0 if "x" in gone else 1.0
+    a = 0.0 if "a" in gone else 3 * x
+    b = 0.0 if "b" in gone else 2 * a + x
+    return b / 2 - a - (0.0 if "error" in gone else 0.25)
+
+
+@pytest.fixture
+def read(tmp_path):
+    def of(record):
+        path = tmp_path / "graph.json"
+        path.write_text(json.dumps(record), encoding="utf-8")
+        return read_attribution_graph(path)
+
+    return of
+
+
+def changed(**metadata):
+    record = copy.deepcopy(SAMPLE)
+    record["metadata"] |= metadata
+    return record
+
+
+@pytest.mark.parametrize("viewer", VIEWERS)
+@pytest.mark.parametrize("positions", ["keep", "sum"])
+def test_what_was_exported_comes_back_whole(read, viewer, positions):
+    graph = circuit(120, positions=positions)
+    graph.nodes[next(iter(graph))]["members"] = ["mlp_out.1/3@2"]
+    back = read(viewer_graph(graph, viewer, slug="x"))
+    assert as_json(back) == json.loads(json.dumps(as_json(graph)))
+
+
+def test_nodes_are_named_by_what_they_are(read):
+    graph = read(SAMPLE)
+    said = {str(n): (graph.nodes[n]["token"], graph.nodes[n]["label"]) for n in graph}
+    assert said == {
+        "token@1": (" Dallas", " Dallas"),
+        "clt.0/2@1": (" Dallas", "about Texas"),
+        "clt.2/812@2": (" is", ""),
+        "mlp_out.2/error@1": (" Dallas", ""),
+        "mlp_out.1/error@2": (" is", ""),
+        "logit/ Austin": (None, ""),
+        "logit/ the": (None, ""),
+    }
+    assert graph.graph["columns"] == ["<bos>", " Dallas", " is"]
+    assert graph.graph["model"] == {"name": "gemma-2-2b"}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "site"),
+    [
+        ({}, "clt"),
+        ({"transcoder_list": ["org/layer-0", "org/layer-1"]}, "mlp_out"),
+        ({"feature_details": {"neuronpedia_source_set": "gemmascope-transcoder-16k"}}, "mlp_out"),
+        ({"feature_details": {"neuronpedia_source_set": "clt-hp"}}, "clt"),
+        ({"info": {"source_urls": ["https://a.b/gemma-2-2b-clt-426k"]}}, "clt"),
+        ({"info": {"source_urls": ["https://a.b/transcoders"]}}, "mlp_out"),
+    ],
+)
+def test_features_of_one_layer_and_of_several(read, metadata, site):
+    assert Node(f"{site}.2", 812, 2) in read(changed(**metadata))
+
+
+def test_numbers_come_from_the_pair_where_the_id_is_another(read):
+    """(2 + 812) (2 + 812 + 1) / 2 + 812; without a schema's version the number is the field."""
+    record = copy.deepcopy(SAMPLE)
+    record["nodes"][2] |= {"node_id": "n", "feature": 814 * 815 // 2 + 812}
+    record["links"] = [link("n", "27_22605_2", 3.5)]
+    assert Node("clt.2", 812, 2) in read(record)
+    record["metadata"]["schema_version"] = None
+    record["nodes"][2]["feature"] = 812
+    assert Node("clt.2", 812, 2) in read(record)
+
+
+def test_attention_features_have_their_site(read):
+    record = copy.deepcopy(SAMPLE)
+    record["nodes"][2]["feature_type"] = "lorsa"
+    record["nodes"][4]["feature_type"] = "lorsa error"
+    graph = read(record)
+    assert {Node("attn_out.2", 812, 2), Node("attn_out.1", "error", 2)} <= set(graph)
+
+
+def test_effects_are_what_removing_a_node_does(read):
+    record = copy.deepcopy(SAMPLE)
+    record["links"].append(link("0_2_1", "27_22605_2", -3.0))
+    # That name is of an error too, which reaches the logit as well: the file leaves it open.
+    record["nodes"][3]["node_id"] = "err"
+    graph = read(record)
+    effects = {str(n): graph.nodes[n]["effect"] for n in graph}
+    names = {"token@1": "x", "clt.0/2@1": "a", "clt.2/812@2": "b", "mlp_out.1/error@2": "error"}
+    for name, part in names.items():
+        assert effects[name] == pytest.approx(removed(part) - removed(), abs=1e-6)
+    assert effects["logit/ Austin"] is None
+    assert "' Austin'" in graph.graph["estimator"]
+
+
+def test_weights_stay_as_they_are(read):
+    graph = read(SAMPLE)
+    weights = {(str(u), str(v)): w for u, v, w in graph.edges(data="weight")}
+    assert weights == {
+        ("token@1", "clt.0/2@1"): 3.0,
+        ("clt.0/2@1", "clt.2/812@2"): 6.0,
+        ("token@1", "clt.2/812@2"): 1.0,
+        ("clt.2/812@2", "logit/ Austin"): 3.5,
+        ("clt.2/812@2", "logit/ the"): 1.25,
+        ("mlp_out.1/error@2", "logit/ Austin"): -0.25,
+    }
+    assert "pre-activation" in graph.graph["edge_units"]
+
+
+def test_an_edge_whose_source_is_one_of_two_is_left_out_and_counted(read):
+    """0_2_1 is feature 2 of layer 0, or the error of layer 2: both reach a logit, one layer 2."""
+    record = copy.deepcopy(SAMPLE)
+    record["links"].append(link("0_2_1", "27_573_2", 9.0))
+    graph = read(record)
+    assert graph.number_of_edges() == len(SAMPLE["links"])
+    (notice,) = graph.graph["notices"]
+    assert "1 edge left out" in notice
+    assert "left out" not in read(SAMPLE).graph["notices"][0]
+
+
+def test_without_activations_effects_are_influence(read):
+    record = copy.deepcopy(SAMPLE)
+    for found, reached in zip(record["nodes"], [0.7, 0.9, 0.4, 1.0, 0.95, None, None], strict=True):
+        found |= {"influence": reached, "activation": None}
+    graph = read(record)
+    effects = {str(n): graph.nodes[n]["effect"] for n in graph if n.kind != "logit"}
+    assert effects == pytest.approx(
+        {
+            "clt.2/812@2": -0.4,
+            "token@1": -0.3,
+            "clt.0/2@1": -0.2,
+            "mlp_out.1/error@2": -0.05,
+            "mlp_out.2/error@1": -0.05,
+        }
+    )
+    assert "influence in the file" in graph.graph["notices"][0]
+    for found in record["nodes"]:
+        found["influence"] = None
+    graph = read(record)
+    assert "influence by its edges" in graph.graph["notices"][0]
+    assert graph.nodes[Node("clt.2", 812, 2)]["effect"] < 0
+
+
+def broken(change):
+    record = copy.deepcopy(SAMPLE)
+    change(record)
+    return record
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        ([1], "it lacks metadata, nodes, links"),
+        ({"schema": "feature-graph/1", "nodes": []}, "it lacks metadata, links"),
+        (broken(lambda r: r["links"].append(link("no", "2_812_2", 1.0))), "names the node 'no'"),
+        (broken(lambda r: r["links"].append(link("2_812_2", "0_1_2", 1.0))), "has no inputs"),
+        (broken(lambda r: r["nodes"][2].pop("layer")), "it lacks 'layer'"),
+        (broken(lambda r: r["nodes"][2].update(layer="x")), "is in layer 'x'"),
+        (broken(lambda r: r["links"][0].update(weight="much")), "could not convert"),
+        (broken(lambda r: r["links"][0].update(weight=float("inf"))), "the number inf"),
+        (broken(lambda r: r["nodes"].append(copy.deepcopy(r["nodes"][2]))), "clt.2/812@2"),
+        (broken(lambda r: r["nodes"][2].update(ctx_idx=9)), "at token 9, and its prompt has 3"),
+    ],
+)
+def test_another_file_is_refused_in_one_line(read, record, said):
+    with pytest.raises(ValueError, match=said) as told:
+        read(record)
+    assert "graph.json" in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+def test_a_run_that_was_imported_is_drawn_and_compared_and_nothing_more(tmp_path, fails):
+    path, run = tmp_path / "austin.json", tmp_path / "austin"
+    path.write_text(json.dumps(SAMPLE), encoding="utf-8")
+    done = call("import", path, "--out", run)
+    assert done.exit_code == 0, done.output
+    done = call("render", run, "--to", "html,svg,csv,circuit-tracer")
+    assert done.exit_code == 0, done.output
+    done = call("compare", run, run, "--out", tmp_path / "compare.html")
+    assert done.exit_code == 0, done.output
+    assert "7 the same in both" in done.output
+    again = tmp_path / "again"
+    exported = run / "circuit-tracer" / "austin.json"
+    assert call("import", exported, "--out", again).exit_code == 0
+    assert (again / "graph.json").read_bytes() == (run / "graph.json").read_bytes()
+    for command in (
+        ("verify", run),
+        ("ablate", run, "--top", 1),
+        ("stability", run),
+        ("edit", "make", run, "--top", 1, "--out", tmp_path / "edit.json"),
+    ):
+        assert "was imported from austin.json" in fails(*command)
+    assert "there is no file at" in fails("import", tmp_path / "no.json", "--out", tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+    path.write_text(json.dumps(changed(scan="other")), encoding="utf-8")
+    assert "made from something else" in fails("import", path, "--out", run)
+
+
+def test_edits_are_made_of_an_imported_graph_once_its_dictionaries_are_named(tmp_path):
+    record = copy.deepcopy(SAMPLE)
+    record["metadata"]["transcoder_list"] = ["one for each layer"] * 3
+    record["nodes"][2]["node_id"] = "2_5_2"
+    record["links"] = [link("2_5_2", "27_22605_2", 3.5)]
+    path, run, edit = tmp_path / "austin.json", tmp_path / "austin", tmp_path / "edit.json"
+    path.write_text(json.dumps(record), encoding="utf-8")
+    assert call("import", path, "--out", run, "--dictionaries", "bundled").exit_code == 0
+    done = call("edit", "make", run, "--top", 1, "--out", edit)
+    assert done.exit_code == 0, done.output
+    (operation,) = json.loads(edit.read_text())["operations"]
+    assert operation["node"] == "mlp_out.2/5@2"
