@@ -53,6 +53,7 @@ VERBS: Mapping[str, Verb | Mapping[str, Verb]] = {
     "shift": shift.shift,
     "compare": runs.compare,
     "render": runs.render,
+    "report": elsewhere.report,
     "import": elsewhere.import_graph,
     "prompts": {"make": prompts.make_prompts, "list": prompts.list_prompts},
     "estimate": estimate.estimate,

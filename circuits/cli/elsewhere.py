@@ -1,12 +1,13 @@
-"""The verb for what comes from other programs: import."""
+"""The verbs for what comes from other programs and goes to other people: import, report."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from circuits.cli.options import Force, command_line
+from circuits.cli.options import Force, at_least, command_line
 from circuits.cli.tables import console
+from circuits.render.words import counted
 
 
 def import_graph(
@@ -32,3 +33,21 @@ def import_graph(
         f"graph {out / 'graph.json'}\npage  {out / 'graph.html'}",
         highlight=False,
     )
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
+    nodes: Annotated[int, typer.Option(help="Nodes in each figure.")] = 25,
+    title: Annotated[str, typer.Option(help="Of the page; by default the runs' names.")] = "",
+    force: Force = False,
+) -> None:
+    """Put all that is known of some runs onto one page, for an appendix or a colleague.
+
+    Example: `circuits report run --out report.html`
+    """
+    from circuits.runs.report import report_runs
+
+    at_least(1, nodes=nodes)
+    found = report_runs(runs, out, nodes=nodes, title=title, force=force)
+    console.print(f"{counted(len(found), 'run')}\npage {out}", highlight=False)
