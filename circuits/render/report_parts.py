@@ -43,7 +43,7 @@ class Part:
 def verification_part(record: Mapping[str, Any] | None, curves: Sequence[str]) -> Part | None:
     if record is None:
         return Part(
-            title="Verification", lines=["Not verified: `circuits verify` has not run on it."]
+            title="Verification", lines=["Not verified: circuits verify has not run on it."]
         )
     captions = ["Faithfulness and completeness by size, controls, and estimate against exact."]
     figures = [

@@ -26,6 +26,7 @@ from circuits.graph import Node, as_json, ordered, write_json
 from circuits.render.exporters import Drawn
 from circuits.render.layout import depth
 from circuits.render.words import caption, edge_support, readable
+from circuits.saved_state import SavedState
 from hooked_qwen.files import build_folder_atomically
 
 NEURONPEDIA, CIRCUIT_TRACER = "neuronpedia", "circuit-tracer"
@@ -47,7 +48,8 @@ INERT = str.maketrans({"<": "‹", ">": "›", '"': "”"})
 def export_for_viewer(drawn: Drawn, viewer: str) -> list[Path]:
     """Write the folder of a viewer, whole or not at all."""
     into = drawn.folder / viewer
-    record = viewer_graph(drawn.graph, viewer, slug=_plain_name(drawn.name) or "graph")
+    slug = _plain_name(drawn.name) or "graph"
+    record = viewer_graph(drawn.graph, viewer, slug=slug, state=drawn.state)
     features = viewer_features(drawn.graph, drawn.cards or {})
 
     def build(partial: Path) -> None:
@@ -62,11 +64,15 @@ def export_for_viewer(drawn: Drawn, viewer: str) -> list[Path]:
     return [into]
 
 
-def viewer_graph(graph: nx.DiGraph, viewer: str, *, slug: str) -> dict[str, Any]:
+def viewer_graph(
+    graph: nx.DiGraph, viewer: str, *, slug: str, state: SavedState | None = None
+) -> dict[str, Any]:
     """The graph as one of `VIEWERS` reads it.
 
-    The prompt is that of the graph's columns. Edges are in the graph's own units.
+    The prompt is that of the graph's columns. Edges are in the graph's own units. What a person
+    pinned, grouped and named in a `state` is pinned, grouped and named there.
     """
+    state = state or SavedState()
     tokens = _tokens(graph)
     records = {node["id"]: node for node in as_json(graph)["nodes"]}
     shares = cumulative_influence(graph)
@@ -74,7 +80,7 @@ def viewer_graph(graph: nx.DiGraph, viewer: str, *, slug: str) -> dict[str, Any]
     nodes = [
         {
             **places.fields(node),
-            "clerp": _label(graph, node),
+            "clerp": _label(graph, node, state.labels.get(node)),
             "influence": shares.get(node),
             "activation": records[str(node)]["activation"],
             "token_prob": _weight(graph) if node.kind == "logit" else 0.0,
@@ -95,8 +101,23 @@ def viewer_graph(graph: nx.DiGraph, viewer: str, *, slug: str) -> dict[str, Any]
     if shares:
         # Left out and not null where it is not known: null is refused.
         metadata["node_threshold"] = 1.0
-    view = {"pinnedIds": [], "supernodes": [], "linkType": "both", "clickedId": "", "sg_pos": ""}
-    return {"metadata": metadata, "qParams": view, "nodes": nodes, "links": links}
+    return {"metadata": metadata, "qParams": _view(state, ids), "nodes": nodes, "links": links}
+
+
+def _view(state: SavedState, ids: Mapping[Node, str]) -> dict[str, Any]:
+    """What is pinned and grouped; only pinned nodes are in groups there."""
+    grouped = [node for members in state.groups.values() for node in members]
+    pinned = dict.fromkeys(ids[node] for node in (*state.pinned, *grouped))
+    groups = [
+        [_inert(name), *(ids[node] for node in members)] for name, members in state.groups.items()
+    ]
+    return {
+        "pinnedIds": list(pinned),
+        "supernodes": groups,
+        "linkType": "both",
+        "clickedId": "",
+        "sg_pos": "",
+    }
 
 
 def viewer_features(graph: nx.DiGraph, cards: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
@@ -198,9 +219,9 @@ def _tokens(graph: nx.DiGraph) -> list[str]:
     return tokens if len(tokens) > 1 else [*tokens, "output"]
 
 
-def _label(graph: nx.DiGraph, node: Node) -> str:
+def _label(graph: nx.DiGraph, node: Node, given: str | None) -> str:
     """A node's label; viewers read an output's token from its quotes, and its `(p=...)`."""
-    said = _inert(caption(node, graph.nodes[node]))
+    said = _inert(given or caption(node, graph.nodes[node]))
     if node.kind == "logit":
         short = said if len(said) <= OUTPUT else f"{said[: OUTPUT - 1]}…"
         return f'Output "{short.replace("(p=", "(p =")}" (p={_weight(graph):.3f})'

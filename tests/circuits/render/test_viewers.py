@@ -10,6 +10,7 @@ from circuits.discovery.prune import influence
 from circuits.graph import Node
 from circuits.render.exporters import Drawn, exporters
 from circuits.render.viewers import VIEWERS, cumulative_influence, viewer_features, viewer_graph
+from circuits.saved_state import SavedState
 from tests.circuits.synthetic import cards, circuit
 
 NODE = {
@@ -190,3 +191,24 @@ def test_a_feature_has_one_number_in_all_graphs_of_a_suite():
     )
     card = {"mlp_out.1/3": {"examples": []}}
     assert list(viewer_features(few, card)) == list(viewer_features(more, card))
+
+
+def test_what_a_person_pinned_grouped_and_named_goes_along():
+    graph = circuit(40)
+    one, two, three, four = [n for n in graph if n.kind == "feature"][:4]
+    state = SavedState(
+        pinned=(one, two),
+        groups={f"plural {HOSTILE}": (two, three), "rest": (four,)},
+        labels={three: "a name of my own"},
+    )
+    made = viewer_graph(graph, VIEWERS[0], slug="x", state=state)
+    ids = {n["qwen_circuits"]["id"]: n["node_id"] for n in made["nodes"]}
+    view = made["qParams"]
+    # Both viewers show of a group what is pinned of it.
+    assert view["pinnedIds"] == [ids[str(n)] for n in (one, two, three, four)]
+    (first, *plural), rest = view["supernodes"]
+    assert plural == [ids[str(two)], ids[str(three)]]
+    assert rest == ["rest", ids[str(four)]]
+    assert not set(first) & set("<>")
+    (label,) = [n["clerp"] for n in made["nodes"] if n["node_id"] == ids[str(three)]]
+    assert label.endswith(": a name of my own")
