@@ -250,6 +250,9 @@ def render(
     letters: Annotated[
         Letters, typer.Option(help="In SVG: text with its font in the file, or outlines.")
     ] = Letters.text,
+    captions: Annotated[
+        bool, typer.Option("--captions", help="Also graph.caption.tex, a caption in LaTeX.")
+    ] = False,
 ) -> None:
     """Draw a run, or an ablation: the page, figures for a paper, files for other programs.
 
@@ -269,6 +272,7 @@ def render(
         style=style.value,
         labels=labels.value,
         letters=letters.value,
+        captions=captions,
     )
     written = commands.render_run(run, to.split(","), nodes, figure=config, groups=groups)
     for path in written:

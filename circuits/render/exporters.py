@@ -20,6 +20,7 @@ EXPORTERS: dict[str, str] = {
     "svg": "circuits.render.figure:export_figures",
     "pdf": "circuits.render.figure:export_figures",
     "png": "circuits.render.figure:export_figures",
+    "tex": "circuits.render.figure:export_figures",
     "gexf": "circuits.render.export:export_for_networkx",
     "graphml": "circuits.render.export:export_for_networkx",
     "dot": "circuits.render.export:export_dot",

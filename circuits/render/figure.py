@@ -16,31 +16,42 @@ from circuits.render.curves import curves_figure
 from circuits.render.drawing import Picture, picture
 from circuits.render.exporters import Drawn
 from circuits.render.figure_config import FigureConfig
+from circuits.render.latex_caption import write_caption
 from circuits.render.layout import Layout
 from circuits.render.marks import Mark, Rect, Shape, Stroke, Trace
+from circuits.render.tikz import DASH, write_tikz
 from circuits.render.words import caption, readable
 from circuits.saved_state import SavedState
 from hooked_qwen.notices import notify
 
 __all__ = ["curves_figure", "figure", "strongest", "undrawable"]
 
-DASH = (3.0, 1.6)
+TEX = ".tex"
 strongest = circuit_of
 
 
 def export_figures(drawn: Drawn, suffix: str) -> list[Path]:
-    """The graph as a figure, and the curves once it is verified."""
+    """The graph as a figure, its caption where one is asked for, and the curves once verified."""
     written = [drawn.folder / f"graph.{suffix}"]
-    figure(drawn.graph, written[0], max_nodes=drawn.nodes, config=drawn.figure, state=drawn.state,
-           ablation=drawn.ablation)  # fmt: skip
+    shown = figure(
+        drawn.graph,
+        written[0],
+        max_nodes=drawn.nodes,
+        config=drawn.figure,
+        state=drawn.state,
+        ablation=drawn.ablation,
+    )
+    if drawn.figure.captions:
+        written.append(drawn.folder / "graph.caption.tex")
+        write_caption(shown, drawn.graph, drawn.verification, written[-1])
     if lacking := undrawable(drawn.graph):
         notify(
             f"no installed font has {' '.join(lacking[:10])}: the figure writes their code "
             "points; install one that has them, such as Noto Sans CJK (fonts-noto-cjk)"
         )
-    if drawn.verification is not None:
+    if drawn.verification is not None and suffix != TEX.removeprefix("."):
         written.append(drawn.folder / f"verification.{suffix}")
-        curves_figure(drawn.verification, written[1])
+        curves_figure(drawn.verification, written[-1])
     return written
 
 
@@ -53,20 +64,22 @@ def figure(
     config: FigureConfig | None = None,
     state: SavedState | None = None,
     ablation: Mapping[str, Any] | None = None,
-) -> None:
-    """Write the circuit of at most `max_nodes` nodes as `.svg`, `.pdf` or `.png`.
+) -> Picture:
+    """Write the circuit of at most `max_nodes` nodes as `.svg`, `.pdf`, `.png` or `.tex` (TikZ).
 
     3.3 inches wide, or 6.75 where it needs that, and 9 high at most: fewer nodes are drawn before
     it is higher, and the legend says so. The same graph gives the same bytes.
 
     Raises `ValueError` for another suffix, and where not even one path fits.
     """
-    ink.checked_suffix(path)
+    if path.suffix.lower() != TEX:
+        ink.checked_suffix(path)
     config = config or FigureConfig()
     with ink.fixed_style(config.letters):
         shown = picture(graph, max_nodes=max_nodes, layout=layout, config=config, state=state,
                         ablation=ablation)  # fmt: skip
-        _save(shown, path)
+        (write_tikz if path.suffix.lower() == TEX else _save)(shown, path)
+    return shown
 
 
 def _save(shown: Picture, path: Path) -> None:

@@ -41,6 +41,8 @@ class FigureConfig:
     "names of features, their ids (layer/index), or both"
     letters: str = "text"
     "in SVG: text, its font inside the file, or outlines"
+    captions: bool = False
+    "whether a caption in LaTeX is written beside the figure"
 
     def __post_init__(self) -> None:
         for field, value, known in (

@@ -375,4 +375,4 @@ def render_run(
     """
     chosen = exporters(formats)
     drawn = drawn_of(folder, nodes=nodes, figure=figure, groups=groups)
-    return [path for name, export in chosen for path in export(drawn, name)]
+    return list(dict.fromkeys(path for name, export in chosen for path in export(drawn, name)))

@@ -19,6 +19,8 @@ FIGURES = (
     "graph.svg",
     "graph.pdf",
     "graph.png",
+    "graph.tex",
+    "graph.caption.tex",
     "verification.svg",
     "verification.pdf",
     "verification.png",

@@ -87,3 +87,11 @@ def test_a_file_that_is_no_state_is_one_line_and_draws_nothing(run, tmp_path, fa
     said = fails("render", run, "--to", "pdf", "--groups", path)
     assert "cannot read a saved state from" in said
     assert not (run / "graph.pdf").exists()
+
+
+def test_tikz_and_a_caption_are_written_beside_the_figure(run):
+    done = call("render", run, "--to", "tex,svg", "--captions")
+    assert done.exit_code == 0, done.output
+    assert done.output.count("graph.caption.tex") == 1
+    assert r"\begin{tikzpicture}" in (run / "graph.tex").read_text()
+    assert r"\caption{" in (run / "graph.caption.tex").read_text()
