@@ -11,12 +11,13 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from circuits.render import ink
+from circuits.render.spacing import spaced
 from circuits.render.words import OPPOSES, SUPPORTS, row_name, support
 
-PANEL, PAGE = 2.2, 7.0  # in, widths of one panel and of all at most
+PANEL, PAGE = 2.2, 6.75  # in, widths of one panel and of all at most
 HEIGHT, LINE = 2.0, 0.13  # in, of the panels and of a line of the legend over them
-COLUMN = 2.1  # in, of the legend: the longest name of a row
-TICK, WORD = 5.5, 6.5  # points
+COLUMN = 2.5  # in, of the legend: the longest name of a row
+TICK, WORD = 6.5, 6.5  # points
 STROKES = (
     (ink.COLOURS[SUPPORTS], "solid", "o"),
     (ink.COLOURS[OPPOSES], (0, (4, 1.5)), "s"),
@@ -34,10 +35,41 @@ STROKES = (
     ("#7f7fd0", (0, (1.5, 1.5)), "8"),
 )
 "One for each row that `circuits verify` writes, and some to spare."
+DASHES = ("solid", (0, (4, 1.5)), (0, (1, 1.3)), (0, (5, 1.5, 1, 1.5)), (0, (8, 2)))
+"Of the rows of one group, one after the other."
+FOOT = 0.38  # in, of the axis under a panel
+APART = 0.12
+"Between two labels on a panel, in."
 OUTSIDE = (-0.6, 1.6)
 "Curves are drawn within these values: a control far off the scale must not flatten the rest."
 LEAST = (0.0, 0.5)
 "The axis holds at least these values: noise about zero must not look like a curve."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Rows that are drawn alike: those of the circuit in colour, controls in grey."""
+
+    label: str
+    "written beside its first row; of some there is none"
+    starts: tuple[str, ...]
+    "what the names of its rows begin with"
+    colour: str
+    width: float = 0.8  # points
+
+
+GROUPS = (
+    Group(label="strongest", starts=("circuit",), colour=ink.COLOURS[SUPPORTS], width=1.5),
+    Group(label="random", starts=("random",), colour="#a9b1ba"),
+    Group(label="untrained", starts=("untrained",), colour="#8b95a1"),
+    Group(label="neurons", starts=("neurons",), colour="#4d5661"),
+    Group(label="", starts=("",), colour="#6f7a86"),
+)
+
+
+def group_of(row: str) -> Group:
+    """The first group that claims a row."""
+    return next(group for group in GROUPS if row.startswith(group.starts))
 
 
 @dataclass(frozen=True)
@@ -58,10 +90,11 @@ class _Panel:
 
 
 def curves_figure(verification: Mapping[str, Any], path: Path) -> None:
-    """Write what `circuits verify` found as `.svg` or `.pdf`: curves that exist, and the scatter.
+    """Write what `circuits verify` found as a figure: curves that exist, and the scatter.
 
-    The shaded band is the first row's 95 % interval, on its own prompts and on those held out; the
-    dotted line is the ideal.
+    The strongest nodes' curves are in colour and controls in grey, labelled by group where the
+    first are furthest ahead. The shaded band is the first row's 95 % interval, on its own prompts
+    and on those held out; the dotted line is the ideal.
 
     Raises `ValueError` for another suffix, and for a record with neither curves nor points.
     """
@@ -88,14 +121,15 @@ def curves_figure(verification: Mapping[str, Any], path: Path) -> None:
         axes = picture.subplots(1, count, squeeze=False)[0]
         picture.subplots_adjust(
             left=0.42 / width,
-            right=1 - 0.06 / width,
+            right=1 - 0.12 / width,
             top=HEIGHT / height,
-            bottom=0.38 / height,
+            bottom=FOOT / height,
             wspace=0.36,
         )
         for place, panel in zip(axes, shown, strict=False):
             _draw_curves(place, panel, names)
         if shown:
+            _label_groups(axes[0], shown[0])
             _draw_legend(picture, axes[: len(shown)], columns)
         if len(points):
             _draw_scatter(axes[-1], points, verification)
@@ -116,6 +150,7 @@ def _draw_legend(picture: Figure, panels: Iterable[Axes], columns: int) -> None:
         frameon=False,
         handlelength=2.6,
         columnspacing=1.4,
+        labelspacing=0.35,
     )
 
 
@@ -131,9 +166,12 @@ def _draw_curves(axes: Axes, panel: _Panel, names: Sequence[str]) -> None:
     sizes = np.maximum(_array(panel.record["sizes"]), 0.5)
     axes.axhline(panel.ideal, color=ink.SOFT, linewidth=0.6, linestyle=(0, (1, 2)))
     for row, values in panel.rows.items():
-        colour, dashes, marker = STROKES[names.index(row) % len(STROKES)]
+        group, same = group_of(row), [n for n in names if group_of(n) == group_of(row)]
+        colour, dashes = group.colour, DASHES[same.index(row) % len(DASHES)]
+        marker = STROKES[names.index(row) % len(STROKES)][2]
         axes.plot(sizes, values, color=colour, linestyle=dashes, marker=marker, markersize=2.2,
-                  linewidth=1.1, label=ink.drawable(row_name(row)))  # fmt: skip
+                  linewidth=group.width, zorder=2 + (group == GROUPS[0]),
+                  label=ink.drawable(row_name(row)))  # fmt: skip
         if row == names[0]:
             prefix = "" if panel.field == "faithfulness" else "completeness_"
             record = panel.record["rows"][row]
@@ -150,6 +188,35 @@ def _draw_curves(axes: Axes, panel: _Panel, names: Sequence[str]) -> None:
     room = 0.06 * (high - low)
     axes.set_ylim(max(low - room, OUTSIDE[0]), min(high + room, OUTSIDE[1]))
     _dress(axes, "nodes kept", panel.label)
+
+
+def _label_groups(axes: Axes, panel: _Panel) -> None:
+    """Names of groups beside their first rows, at the size where the circuit is furthest ahead."""
+    firsts: dict[Group, NDArray[np.float64]] = {}
+    for row, values in panel.rows.items():
+        if (group := group_of(row)).label:
+            firsts.setdefault(group, values)
+    own, *controls = (firsts[group] for group in sorted(firsts, key=GROUPS.index))
+    if GROUPS[0] not in firsts or not controls:
+        return
+    ahead = own - np.max(controls, axis=0)
+    if not np.isfinite(ahead).any():
+        return
+    at = int(np.nanargmax(ahead))
+    low, high = axes.get_ylim()
+    order = sorted(firsts, key=lambda group: (float(firsts[group][at]), group.label))
+    wanted = [(float(np.clip(firsts[g][at], low, high)) - low) / (high - low) for g in order]
+    apart = APART / (HEIGHT - FOOT)
+    places = spaced(wanted, [apart] * (len(order) - 1), apart / 2, 1 - apart / 2)
+    early = at < len(own) / 2
+    x = max(panel.record["sizes"][at], 0.5)
+    for group, y in zip(order, places, strict=True):
+        axes.annotate(
+            group.label, (x, low + y * (high - low)), xytext=(5 if early else -5, 0),
+            textcoords="offset points", ha="left" if early else "right", va="center_baseline",
+            size=WORD, color=group.colour, zorder=5,
+            bbox={"boxstyle": "square,pad=0.05", "fc": "white", "ec": "none", "alpha": 0.7},
+        )  # fmt: skip
 
 
 def _draw_scatter(axes: Axes, points: NDArray[np.float64], verification: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from circuits.render.words import OPPOSES, SUPPORTS
 
 CELL, ROW = 0.62, 0.3  # in
 MARGIN, GAP = 0.08, 0.07  # in
-WORD, SMALL = 6.5, 5.5  # points
+WORD, SMALL = 6.5, 6.5  # points
 LONGEST = 1.6  # in, of a name
 DEEPEST = 0.85
 "Share of the colour where all of a task is lost."
@@ -36,7 +36,7 @@ def heat_map(record: Mapping[str, Any], path: Path) -> None:
         top = MARGIN + max(ink.measure(head, WORD) for head in heads) + GAP
         across = left + CELL * len(columns) + MARGIN
         note = ink.fold(NOTE, SMALL, across - 2 * MARGIN, 3)
-        height = top + ROW * len(rows) + GAP + 0.11 * len(note) + MARGIN
+        height = top + ROW * len(rows) + GAP + 0.12 * len(note) + MARGIN
         picture = ink.blank(across, height)
         axes = picture.add_axes((0, 0, 1, 1))
         axes.set_xlim(0, across)
@@ -53,7 +53,7 @@ def heat_map(record: Mapping[str, Any], path: Path) -> None:
                 corner = (left + j * CELL, top + i * ROW)
                 _cell(axes, corner, record["lost"][i][j]["value"], own=row == column)
         for k, line in enumerate(note):
-            y = top + ROW * len(rows) + GAP + 0.11 * (k + 0.5)
+            y = top + ROW * len(rows) + GAP + 0.12 * (k + 0.5)
             _text(axes, MARGIN, y, line, ha="left", size=SMALL, color=ink.SOFT)
         ink.save(picture, path)
 

@@ -1,10 +1,12 @@
 """The check of a circuit as a figure: what is drawn is what the record holds."""
 
 import re
+from itertools import pairwise
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 
 from circuits.render import ink
 from circuits.render.curves import LEAST, OUTSIDE, STROKES, curves_figure
@@ -34,7 +36,8 @@ def test_held_out_prompts_have_a_panel_and_rows_keep_their_colour(tmp_path):
     panels = {name: _axes(tmp_path / f"{name}.svg") for name in ("with", "without")}
     assert len(panels["with"]) == len(panels["without"]) + 1
     own, held_out = (_colours(panel) for panel in panels["with"][:2])
-    assert held_out == [own[0], *own[2 : 1 + len(rows)]]
+    assert len(held_out) == len(rows) == len(own) - 1
+    assert [stroke for stroke in own if stroke in held_out] == held_out
 
 
 def test_all_rows_that_verify_writes_are_told_apart_and_named(tmp_path, monkeypatch):
@@ -51,9 +54,9 @@ def test_all_rows_that_verify_writes_are_told_apart_and_named(tmp_path, monkeypa
     monkeypatch.setattr(ink, "save", lambda figure, path: drawn.append(figure))
     curves_figure(record, tmp_path / "curves.svg")
     (figure,) = drawn
-    assert (
-        len({line.get_color() for line in figure.axes[0].lines if len(line.get_xdata()) > 2}) == 12
-    )
+    rows = [line for line in figure.axes[0].lines if len(line.get_xdata()) > 2]
+    strokes = {(r.get_color(), str(r.get_linestyle()), r.get_marker()) for r in rows}
+    assert len(strokes) == len(rows) == 12
     legend, page = figure.legends[0].get_window_extent(), figure.bbox
     assert legend.x1 <= page.x1
     assert legend.y0 >= figure.axes[0].get_window_extent().y1
@@ -72,8 +75,11 @@ def test_the_first_row_of_every_panel_has_its_interval(tmp_path):
 def _colours(panel):
     """Of the curves of a panel, in the order in which they were drawn."""
     styles = [path.get("style") or "" for path in panel]
-    found = [re.search(r"stroke: (#[0-9a-f]{6})", s) for s in styles if "stroke-width: 1.1" in s]
-    return [match.group(1) for match in found if match]
+    of_rows = [s for s in styles if re.search(r"stroke-width: (1\.5|0\.8)", s)]
+    return [
+        (re.findall(r"stroke: (#[0-9a-f]{6})", s), re.findall(r"stroke-dasharray: ([^;]+)", s))
+        for s in of_rows
+    ]
 
 
 def _axes(path):
@@ -189,6 +195,27 @@ def test_noise_about_zero_does_not_look_like_a_curve(record, panels):
         row["faithfulness"] = [1e-3 * (-1) ** i for i in range(len(row["faithfulness"]))]
     low, high = panels(record)[0].get_ylim()
     assert low <= LEAST[0] < LEAST[1] <= high
+
+
+def test_the_circuit_stands_out_from_grey_controls(record, panels):
+    record["curves"]["rows"]["neurons"] = record["curves"]["rows"]["random features"]
+    drawn = curves_of(panels(record)[0])
+    for name, line in drawn.items():
+        red, green, blue = to_rgb(line.get_color())
+        of_circuit = name.startswith("strongest")
+        assert (max(red, green, blue) - min(red, green, blue) > 0.3) is of_circuit
+        assert (line.get_linewidth() > 1) is of_circuit
+
+
+def test_groups_are_labelled_beside_their_curves(record, panels):
+    record["curves"]["rows"]["neurons"] = record["curves"]["rows"]["random features"]
+    axes = panels(record)[0]
+    labels = {text.get_text(): text for text in axes.texts}
+    assert set(labels) == {"strongest", "random", "neurons"}
+    heights = sorted(text.xy[1] for text in labels.values())
+    low, high = axes.get_ylim()
+    assert all((b - a) / (high - low) > 0.05 for a, b in pairwise(heights))
+    assert labels["strongest"].xy[1] == max(heights)
 
 
 def test_no_two_strokes_are_alike():
