@@ -168,39 +168,54 @@ function ownPlaces() {
 /* What has to fit: the layout, or the nodes in rows of their own. */
 function extent() {
   if (!scene.places?.size) {
-    const { width, height } = payload.size;
-    return { x: (width * stretched.x) / 2, y: (height * stretched.y) / 2, width: width * stretched.x, height: height * stretched.y, most: 1.35 };
+    const [width, height] = [shape.width * stretched.x, shape.height * stretched.y];
+    return { x: width / 2, y: height / 2, width, height, most: 1.35 };
   }
   const at = [...scene.places.values()];
   const [left, right] = [Math.min, Math.max].map((f) => f(...at.map((p) => p.x)));
   const [top, bottom] = [Math.min, Math.max].map((f) => f(...at.map((p) => p.y)));
-  return { x: (left + right) / 2, y: (top + bottom) / 2, width: right - left + 220, height: bottom - top + 90, most: 1.5 };
+  return {
+    ...{ x: (left + right) / 2, y: (top + bottom) / 2 },
+    ...{ width: right - left + 220, height: bottom - top + 90, most: 1.5 },
+  };
 }
 
 let stretched = { x: 1, y: 1 };
+let shape = { ...payload.size, of: "" };
 
-/* Give the picture the canvas's shape; only a canvas of quite another shape moves the nodes. */
+/* Close the gaps that filters leave and give the picture the canvas's shape; only another choice of
+   nodes, or a canvas of quite another shape, moves anything. */
 function reshape() {
+  const shown = laidOut();
+  const of = [...shown].join();
+  const flowed = of === shape.of ? shape : { of, ...flowOf(shown) };
   const { clientWidth: width, clientHeight: height } = canvas;
-  const wanted = stretch(payload.size, { width: width - 24, height: height - 16 });
+  const wanted = stretch(flowed, { width: width - 24, height: height - 16 });
   const near = (a, b) => Math.abs(Math.log(a / b)) < 0.08;
-  if (near(wanted.x, stretched.x) && near(wanted.y, stretched.y)) return false;
+  if (flowed === shape && near(wanted.x, stretched.x) && near(wanted.y, stretched.y)) return false;
+  shape = flowed;
   stretched = wanted;
-  nodes.forEach((node) => {
-    node.x = node.place.x * stretched.x;
-    node.y = node.place.y * stretched.y;
+  const { x: kx, y: ky } = wanted;
+  nodes.forEach((node, i) => {
+    Object.assign(node, { x: shape.places[i].x * kx, y: shape.places[i].y * ky });
   });
-  payload.columns.forEach((column) => {
-    column.x = column.place.x * stretched.x;
-    column.width = column.place.width * stretched.x;
+  payload.columns.forEach((column, i) => {
+    const { x, width: room } = shape.columns[i];
+    Object.assign(column, { x: x * kx, width: room * kx });
   });
-  payload.bands.forEach((band) => {
-    band.place ??= { y: band.y, height: band.height };
-    band.y = band.place.y * stretched.y;
-    band.height = band.place.height * stretched.y;
+  payload.bands.forEach((band, i) => {
+    const { y, height: room } = shape.bands[i];
+    Object.assign(band, { y: y * ky, height: room * ky });
   });
   return true;
 }
+
+const flowOf = (shown) =>
+  flow({
+    ...{ nodes, shown },
+    bands: payload.bands.map((band) => band.place),
+    columns: payload.columns.map((column) => column.place),
+  });
 
 /* Tokens stand upright where columns are narrow at the scale that fits; not by zoom, which would
    change the room that there is. */
@@ -225,6 +240,12 @@ function fit() {
   const scale = Math.min((width - 24) / room.width, (height - 16) / room.height, room.most);
   network.moveTo({ position: { x: room.x, y: room.y }, scale });
   if (magnified() !== drawnAt) draw();
+}
+
+/* After another choice of nodes; a view that was zoomed into stays. */
+function refilter() {
+  changed();
+  refit();
 }
 
 /* vis keeps its own view of a canvas that changed its size; this gives it ours again. */
@@ -290,7 +311,7 @@ function placeAxes() {
   payload.bands.forEach((band, index) => {
     const y = network.canvasToDOM({ x: 0, y: band.y }).y;
     const lit = chosen?.site === band.site;
-    bandLabels[index].hidden = y - last < 12 && !lit;
+    bandLabels[index].hidden = !band.height || (y - last < 12 && !lit);
     if (!bandLabels[index].hidden) last = y;
     bandLabels[index].style.transform = `translateY(${y - 7}px)`;
     bandLabels[index].classList.toggle("lit", lit);

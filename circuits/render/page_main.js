@@ -240,14 +240,17 @@ function wire() {
       view[name] = Number(slider.value);
       changed();
     });
-    slider.addEventListener("change", () => remember());
+    slider.addEventListener("change", () => {
+      refilter();
+      remember();
+    });
   }
   for (const name of ["errors", "cells"]) {
     $(name).checked = view[name];
     $(name).addEventListener("change", () => {
       view[name] = $(name).checked;
       opened.clear();
-      changed();
+      refilter();
       remember();
     });
   }

@@ -5,7 +5,7 @@ function siteMenu() {
   const n = (site) => nodes.filter((node) => node.site === site).length;
   const show = (hidden) => {
     view.hidden = hidden;
-    changed();
+    refilter();
     remember();
   };
   const box = (site) =>

@@ -121,3 +121,55 @@ export function compactPlaces(items, { across = 190, down = 110 } = {}) {
   });
   return places;
 }
+
+const span = (values) => (values.length ? Math.max(...values) - Math.min(...values) : 0);
+const EMPTY_COLUMN = 30; // px that a token takes where no node is left
+
+/* The layout of the nodes that are `shown`: bands and columns without any shrink, and what is left
+   of a cell moves together into the places of its first nodes. All keep their order; with every
+   node shown nothing moves. Nodes that are not shown stand in the middle of their cell. */
+export function flow({ nodes, bands, columns, shown }) {
+  const cells = new Map();
+  for (const node of nodes) {
+    const cell = `${node.band} ${node.column}`;
+    if (!cells.has(cell)) cells.set(cell, []);
+    cells.get(cell).push(node);
+  }
+  const [rows, across] = [bands, columns].map((list) => list.map(() => ({ full: 0, used: null })));
+  const offsets = new Map();
+  const widen = (room, part, value) => {
+    room[part] = Math.max(room[part] ?? 0, value);
+  };
+  for (const members of cells.values()) {
+    const kept = members.filter((node) => shown.has(node.id));
+    const [row, column] = [rows[members[0].band], across[members[0].column]];
+    const slots = members.slice(0, kept.length).map((node) => node.place);
+    const [all, xs, ys] = [members.map((n) => n.place), slots.map((p) => p.x), slots.map((p) => p.y)];
+    widen(row, "full", span(all.map((place) => place.y)));
+    widen(column, "full", span(all.map((place) => place.x)));
+    if (!kept.length) continue;
+    widen(row, "used", span(ys));
+    widen(column, "used", span(xs));
+    kept.forEach((node, i) =>
+      offsets.set(node.id, { x: slots[i].x - middle(xs), y: slots[i].y - middle(ys) }),
+    );
+  }
+  const used = (room, length, empty) =>
+    room.used === null ? empty(length) : length - (room.full - room.used);
+  let [bottom, right] = [0, 0];
+  const newBands = bands.map(({ height }, i) => {
+    const room = used(rows[i], height, () => 0);
+    bottom += room;
+    return { y: bottom - room / 2, height: room };
+  });
+  const newColumns = columns.map(({ width }, i) => {
+    const room = used(across[i], width, (all) => Math.min(all, EMPTY_COLUMN));
+    right += room;
+    return { x: right - room / 2, width: room };
+  });
+  const places = nodes.map((node) => {
+    const { x, y } = offsets.get(node.id) ?? { x: 0, y: 0 };
+    return { x: newColumns[node.column].x + x, y: newBands[node.band].y + y };
+  });
+  return { places, bands: newBands, columns: newColumns, width: right, height: bottom };
+}

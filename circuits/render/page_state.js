@@ -29,8 +29,12 @@ nodes.forEach((node) => {
 payload.columns.forEach((column) => {
   column.place = { x: column.x, width: column.width };
 });
+payload.bands.forEach((band) => {
+  band.place = { y: band.y, height: band.height };
+});
 nodes.forEach((node) => {
   node.column = columnOf(node);
+  node.band = payload.bands.findIndex((band) => band.site === node.site);
 });
 
 /* Enough edges to see the circuit, not so many that they hide it. */
@@ -78,6 +82,14 @@ function visibleNodes() {
   return shown;
 }
 
+/* What the layout makes room for: what the filters let through. */
+function laidOut() {
+  const pinned = pinnedIds();
+  const kept = (node, i) =>
+    node.kind === "logit" || pinned.has(node.id) || (i < view.nodes && passes(node));
+  return new Set(nodes.filter(kept).map((node) => node.id));
+}
+
 const passes = (node) =>
   (view.errors || node.kind !== "error") && !view.hidden.includes(node.site);
 
@@ -90,7 +102,7 @@ function boxesOf(shown) {
     .map((name) => {
       const members = named[name].map((key) => byKey.get(key)).filter(Boolean);
       members.forEach((node) => taken.add(node));
-      return members.length && makeBox(`group/${name}`, name, "group", members, grouped);
+      return members.length && summed(makeBox(`group/${name}`, name, "group", members, grouped));
     })
     .filter(Boolean);
   if (!view.cells || view.pinnedOnly) return boxes;
@@ -107,9 +119,19 @@ function boxesOf(shown) {
   return [
     ...boxes,
     ...cellsOf(nodes, apart, at).map(([cell, members]) =>
-      makeBox(`cell/${cell}`, `${members.length}`, "cell", members, grouped),
+      summed(makeBox(`cell/${cell}`, `${members.length}`, "cell", members, grouped)),
     ),
   ];
+}
+
+/* The numbers of a box: sums, except of activations, which are of different features. */
+function summed(box) {
+  for (const { key } of payload.fields) {
+    if (key in box) continue;
+    const values = box.members.map((node) => node[key]).filter((value) => (value ?? null) !== null);
+    box[key] = values.length ? values.reduce((sum, value) => sum + value, 0) : null;
+  }
+  return box;
 }
 
 const opened = new Set();

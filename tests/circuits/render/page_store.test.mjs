@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { cellsOf, compactPlaces, fold, makeBox, shares, stretch } from "../../../circuits/render/page_scene.mjs";
+import { cellsOf, compactPlaces, flow, fold, makeBox, shares, stretch } from "../../../circuits/render/page_scene.mjs";
 import {
   EMPTY,
   createStore,
@@ -185,4 +185,25 @@ test("compact places keep the order of rows and of nodes in a row, and none coin
   assert.ok(places.get("k1").x < places.get("k2").x);
   assert.ok(places.get("k1").y < places.get("k3").y);
   assert.equal(new Set([...places.values()].map((p) => `${p.x},${p.y}`)).size, 3);
+});
+
+/* Two bands of two columns; three nodes in one cell, one each in two others. */
+const placed = [
+  [0, 0, 0], [1, 0, 40], [2, 0, 80], [3, 1, 200], [4, 0, 40],
+].map(([id, column, x]) => ({ id, column, band: id === 4 ? 1 : 0, place: { x: x + 30, y: id === 4 ? 60 : 20 } }));
+const frame = { nodes: placed, bands: [{ y: 20, height: 40 }, { y: 60, height: 40 }], columns: [{ x: 70, width: 140 }, { x: 230, width: 180 }] };
+
+test("with every node shown the layout is as it was", () => {
+  const { places, width, height } = flow({ ...frame, shown: new Set([0, 1, 2, 3, 4]) });
+  assert.deepEqual(places, placed.map((each) => each.place));
+  assert.deepEqual([width, height], [320, 80]);
+});
+
+test("without some nodes bands and columns shrink and the order stays", () => {
+  const { places, bands, columns, width, height } = flow({ ...frame, shown: new Set([1, 2, 3]) });
+  assert.equal(bands[1].height, 0);
+  assert.equal(columns[0].width, 140 - 40);
+  assert.ok(places[1].x < places[2].x && places[2].x < places[3].x);
+  assert.equal(places[2].x - places[1].x, 40);
+  assert.deepEqual([width, height], [280, 40]);
 });

@@ -23,5 +23,7 @@ def test_modules_pass_their_own_tests(path):
 
 def test_a_module_keeps_what_it_does_not_export():
     text = script(["page_scene.mjs"])
-    assert "const { makeBox, fold, edgesOf, cellsOf, shares, stretch, compactPlaces } =" in text
+    assert (
+        "const { makeBox, fold, edgesOf, cellsOf, shares, stretch, compactPlaces, flow } =" in text
+    )
     assert "export " not in text

@@ -87,6 +87,24 @@ def test_the_picture_takes_the_room_that_there_is(visit, n):
         assert max(at) <= box[axis] + box[side]
 
 
+def test_a_picture_of_fewer_nodes_takes_the_room_too(visit, sample):
+    tab = visit(page(sample))
+    before = tab.evaluate("circuit.scale()")
+    tab.locator("#node-count").fill("20")
+    tab.wait_for_timeout(300)
+    box = tab.locator("#network").bounding_box()
+    places = [
+        tab.evaluate("key => circuit.position(key)", key)
+        for key in tab.evaluate("circuit.visible()")
+    ]
+    for axis, side in (("x", "width"), ("y", "height")):
+        at = [place[axis] for place in places]
+        assert max(at) - min(at) >= 0.6 * box[side], axis
+        assert min(at) >= box[axis]
+        assert max(at) <= box[axis] + box[side]
+    assert tab.evaluate("circuit.scale()") > before
+
+
 def test_every_neighbour_of_the_selected_node_is_labelled(visit, sample, sample_page):
     tab = visit(sample_page)
     for node in sorted(features(sample), key=sample.degree, reverse=True)[:3]:

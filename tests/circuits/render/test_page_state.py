@@ -6,8 +6,10 @@ import shutil
 import networkx as nx
 import pytest
 
+from circuits.comparison import differences
 from circuits.edits.node_files import read_nodes
 from circuits.graph import Node, ordered
+from circuits.render.compare_page import comparison_page
 from circuits.render.page import page
 from circuits.saved_state import as_json, read_state
 from tests.circuits import synthetic
@@ -107,6 +109,17 @@ def test_a_group_is_one_box_whose_edges_are_summed(visit, sample, sample_page):
     assert "Members (3)" in card
     tab.get_by_role("button", name="Open", exact=True).click()
     assert {str(node) for node in chosen} <= set(tab.evaluate("circuit.drawn()"))
+
+
+def test_a_box_on_a_comparison_has_the_sums_of_both(visit):
+    a, b = synthetic.circuit(40, seed=1), synthetic.circuit(40, seed=1)
+    tab = visit(comparison_page(a, b, differences(a, b), names=("base", "edited")))
+    chosen = members(a, 2)
+    pin(tab, *chosen)
+    group(tab, "both")
+    total = f"{-sum(a.nodes[node]['effect'] for node in chosen):.3g}".replace("-", "−")
+    shown = tab.locator("#panel-node .figures dd").all_inner_texts()
+    assert [text.lstrip("+") for text in shown[:2]] == [total.lstrip("+")] * 2
 
 
 def test_undo_and_redo_go_through_all_that_was_done(visit, sample, sample_page):
