@@ -72,7 +72,7 @@ def fixed_style(letters: str = "text") -> Iterator[None]:
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         for name, value in (
-            STYLE | {"font.family": list(families()), "svg.fonttype": LETTERS[letters]}
+            STYLE | {"font.family": [*families(), "sans-serif"], "svg.fonttype": LETTERS[letters]}
         ).items():
             matplotlib.rcParams[name] = value  # pyright: ignore[reportArgumentType]
         yield
