@@ -30,6 +30,7 @@ from circuits.discovery.prune import influence
 from circuits.graph import Node, rounded
 from circuits.render.viewers import OWN
 from circuits.render.words import edge_support
+from circuits.saved_state import SavedState
 from hooked_qwen.notices import counted
 
 Record = Mapping[str, Any]
@@ -44,6 +45,48 @@ def read_attribution_graph(path: Path) -> nx.DiGraph:
     `meta.notices` says what the file does not tell. Raises `ValueError` with one line for a file of
     another form.
     """
+    record = _record(path)
+    try:
+        if isinstance(record["metadata"].get(OWN), Mapping):
+            return _own(record)
+        return _foreign(record)
+    except ERRORS as error:
+        told = f"it lacks {error}" if isinstance(error, KeyError) else error
+        raise ValueError(f"cannot read the attribution graph {path}: {told}") from None
+
+
+def read_view(path: Path) -> SavedState:
+    """What is pinned, grouped and named in the file of an attribution graph that can be read."""
+    record = _record(path)
+    metadata, view = record["metadata"], record.get("qParams") or {}
+    if isinstance(metadata.get(OWN), Mapping):
+        named = [Node.parse(found[OWN]["id"]) for found in record["nodes"]]
+    else:
+        named = _named(record["nodes"], metadata)
+    # Where an error has the name of a feature, the feature is what people pin.
+    both = sorted(
+        zip(record["nodes"], named, strict=True), key=lambda pair: pair[1].kind != "error"
+    )
+    called = {str(found["node_id"]): node for found, node in both}
+    pinned, groups = view.get("pinnedIds") or (), view.get("supernodes") or ()
+    if isinstance(pinned, str):  # as the page's address has them
+        pinned = pinned.split(",")
+    if isinstance(groups, str):
+        groups = json.loads(groups)
+    taken: set[Node] = set()
+    found: dict[str, tuple[Node, ...]] = {}
+    for name, *members in groups:
+        nodes = [called[str(one)] for one in members if str(one) in called]
+        found[str(name)] = tuple(n for n in dict.fromkeys(nodes) if n not in taken)
+        taken.update(nodes)
+    kept = {name: nodes for name, nodes in found.items() if nodes}
+    return SavedState(
+        pinned=tuple(called[str(one)] for one in pinned if str(one) in called), groups=kept
+    )
+
+
+def _record(path: Path) -> Record:
+    """The JSON of an attribution graph; raises `ValueError` for another file."""
     try:
         record = json.loads(Path(path).read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -54,13 +97,7 @@ def read_attribution_graph(path: Path) -> nx.DiGraph:
             f"{path} is no attribution graph: it lacks {', '.join(lacking)}; expected the JSON "
             "that circuit-tracer or Neuronpedia write, with metadata, nodes and links"
         )
-    try:
-        if isinstance(record["metadata"].get(OWN), Mapping):
-            return _own(record)
-        return _foreign(record)
-    except ERRORS as error:
-        told = f"it lacks {error}" if isinstance(error, KeyError) else error
-        raise ValueError(f"cannot read the attribution graph {path}: {told}") from None
+    return record
 
 
 def _has(record: Any, name: str) -> bool:

@@ -11,12 +11,13 @@ import networkx as nx
 
 from circuits import graph as graphs
 from circuits.attribution.node_effects import NodeEffects
-from circuits.attribution_graphs import read_attribution_graph
+from circuits.attribution_graphs import read_attribution_graph, read_view
 from circuits.discovery.config import DiscoverConfig
 from circuits.graph import ordered, write_json
 from circuits.runs.folder import Stopwatch, remove_run, versions, write_page
-from circuits.runs.overwrite import RUN, check_run
+from circuits.runs.overwrite import RUN, VIEW, check_run
 from circuits.runs.ranking_file import RANKING, write_ranking
+from circuits.saved_state import as_json
 from hooked_qwen.files import content_hash
 from hooked_qwen.notices import notify
 from saes.suite import hash_of, pinned
@@ -30,7 +31,7 @@ def import_graph(
     command: Sequence[str] = (),
     force: bool = False,
 ) -> nx.DiGraph:
-    """Write the attribution graph in a file as a run.
+    """Write the attribution graph in a file as a run, what is pinned and grouped beside it.
 
     Raises `ValueError` for a file of another form, and where another run, a verification or
     ablations in `out` would be lost, unless by `force`.
@@ -38,7 +39,7 @@ def import_graph(
     watch = Stopwatch()
     if not path.is_file():
         raise ValueError(f"there is no file at {path}: name the JSON of an attribution graph")
-    graph = read_attribution_graph(path)
+    graph, view = read_attribution_graph(path), read_view(path)
     source = {
         "imported": path.name,
         "imported_hash": content_hash(path),
@@ -55,6 +56,8 @@ def import_graph(
     effects = [(node, graph.nodes[node]["effect"] or 0.0) for node in ranked]
     write_ranking(NodeEffects.listed(names, effects), out / RANKING)
     write_json({}, out / "cards.json")
+    if view.pinned or view.groups:
+        write_json(as_json(view), out / VIEW)
     write_page(out)
     model = graph.graph.get("model") or {}
     manifest = {

@@ -34,6 +34,8 @@ EXPORTS = (
     "nodes.parquet",
     "edges.parquet",
 )
+VIEW = "imported-state.json"
+"What was pinned and grouped in a file that was imported."
 VIEWERS = ("neuronpedia", "circuit-tracer")
 "Folders of files for other viewers."
 RUN_FILES = (
@@ -47,6 +49,7 @@ RUN_FILES = (
     "metric.safetensors",
     *FIGURES,
     *EXPORTS,
+    VIEW,
 )
 ABLATIONS = "ablations"
 EDITED = "edited"

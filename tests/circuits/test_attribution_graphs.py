@@ -5,9 +5,10 @@ import json
 
 import pytest
 
-from circuits.attribution_graphs import read_attribution_graph
+from circuits.attribution_graphs import read_attribution_graph, read_view
 from circuits.graph import Node, as_json
 from circuits.render.viewers import VIEWERS, viewer_graph
+from circuits.saved_state import SavedState
 from tests.circuits.conftest import call
 from tests.circuits.synthetic import circuit
 
@@ -206,6 +207,36 @@ def test_without_activations_effects_are_influence(read):
     graph = read(record)
     assert "influence by its edges" in graph.graph["notices"][0]
     assert graph.nodes[Node("clt.2", 812, 2)]["effect"] < 0
+
+
+@pytest.mark.parametrize("written", [lambda x: x, json.dumps], ids=["lists", "as in an address"])
+def test_what_is_pinned_and_grouped_comes_along(tmp_path, written):
+    record, path, run = copy.deepcopy(SAMPLE), tmp_path / "austin.json", tmp_path / "austin"
+    pinned = ["0_2_1", "2_812_2", "gone"]
+    groups = [["Texas", "0_2_1", "gone"], ["say a city", "2_812_2", "0_2_1"], ["none", "gone"]]
+    record["qParams"] |= {
+        "pinnedIds": pinned if written is not json.dumps else ",".join(pinned),
+        "supernodes": written(groups),
+    }
+    path.write_text(json.dumps(record), encoding="utf-8")
+    assert call("import", path, "--out", run).exit_code == 0
+    state = json.loads((run / "imported-state.json").read_text(encoding="utf-8"))
+    assert state["pinned"] == ["clt.0/2@1", "clt.2/812@2"]
+    assert state["groups"] == {"Texas": ["clt.0/2@1"], "say a city": ["clt.2/812@2"]}
+    done = call("render", run, "--to", "svg", "--groups", run / "imported-state.json")
+    assert done.exit_code == 0, done.output
+    path.write_text(json.dumps(SAMPLE), encoding="utf-8")
+    assert call("import", path, "--out", run, "--force").exit_code == 0
+    assert not (run / "imported-state.json").exists()
+
+
+def test_a_state_that_was_exported_comes_back(tmp_path):
+    graph = circuit(40)
+    one, two, three = [n for n in graph if n.kind == "feature"][:3]
+    state = SavedState(pinned=(one, two, three), groups={"a group": (two, three)})
+    path = tmp_path / "graph.json"
+    path.write_text(json.dumps(viewer_graph(graph, VIEWERS[0], slug="x", state=state)))
+    assert read_view(path) == state
 
 
 def broken(change):
