@@ -241,6 +241,10 @@ def render(
             "groups or pinned nodes only what connects these."
         ),
     ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(help="Another run, ablation or graph.json: both in one comparison.*."),
+    ] = None,
     style: Annotated[
         FigureStyle, typer.Option(help="slides: 10 points, 13.33 x 7.5 in.")
     ] = FigureStyle.paper,
@@ -262,6 +266,8 @@ def render(
     Example: `circuits render run --to html,svg,pdf`
 
     Example: `circuits render run --to pdf --groups state.json --width 3.3in`
+
+    Example: `circuits render run --to svg --against other`
     """
     from circuits.render.figure_config import FigureConfig, width_in
     from circuits.runs import commands
@@ -274,6 +280,8 @@ def render(
         letters=letters.value,
         captions=captions,
     )
-    written = commands.render_run(run, to.split(","), nodes, figure=config, groups=groups)
+    written = commands.render_run(
+        run, to.split(","), nodes, figure=config, groups=groups, against=against
+    )
     for path in written:
         console.print(str(path), highlight=False)

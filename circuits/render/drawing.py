@@ -167,7 +167,12 @@ def _signed(value: float) -> str:
 def _badge(
     node: Node, data: Mapping[str, Any], meta: Mapping[str, Any], ablation: Mapping[str, Any] | None
 ) -> str:
-    """What was done to a node; at the output, what became of the metric by it."""
+    """What was done to a node; at the output, what became of the metric by it.
+
+    A graph may say it itself, as one of two circuits laid over each other does.
+    """
+    if "badge" in data:
+        return str(data["badge"])
     if done := data.get("ablated"):
         return BADGES.get(str(done), str(done))
     if node.kind != "logit" or not ablation:
@@ -287,7 +292,9 @@ def _legend_words(circuit: nx.DiGraph, graph: nx.DiGraph, *, cut: bool) -> list[
     of_groups = f" in {counted(len(circuit), 'box', 'boxes')}" if groups else ""
     nodes = f"{inside} of {counted(len(graph), 'node')}{of_groups}"
     edges = f"{circuit.number_of_edges()} of {counted(graph.number_of_edges(), 'edge')}"
-    return [*kinds, f"{nodes}, {edges}" + (" (more do not fit)" if cut else "")]
+    told = [graph.graph["legend"]] if "legend" in graph.graph else []
+    counts = [*told, nodes, edges]
+    return [*kinds, ink.drawable(", ".join(counts)) + (" (more do not fit)" if cut else "")]
 
 
 def _wrapped(entries: list[str], page: float) -> list[tuple[str, ...]]:

@@ -30,6 +30,8 @@ EXPORTERS: dict[str, str] = {
     "circuit-tracer": "circuits.render.viewers:export_for_viewer",
 }
 
+FIGURE_FORMATS = ("svg", "pdf", "png", "tex")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Drawn:
@@ -48,6 +50,8 @@ class Drawn:
     figure: FigureConfig = field(default_factory=FigureConfig)
     state: SavedState | None = None
     "what a person grouped and named"
+    stem: str = "graph"
+    "what a figure's file is called"
     ablation: Mapping[str, Any] | None = None
     "the record of the ablation that left this graph"
 

@@ -32,7 +32,7 @@ strongest = circuit_of
 
 def export_figures(drawn: Drawn, suffix: str) -> list[Path]:
     """The graph as a figure, its caption where one is asked for, and the curves once verified."""
-    written = [drawn.folder / f"graph.{suffix}"]
+    written = [drawn.folder / f"{drawn.stem}.{suffix}"]
     shown = figure(
         drawn.graph,
         written[0],
@@ -42,7 +42,7 @@ def export_figures(drawn: Drawn, suffix: str) -> list[Path]:
         ablation=drawn.ablation,
     )
     if drawn.figure.captions:
-        written.append(drawn.folder / "graph.caption.tex")
+        written.append(drawn.folder / f"{drawn.stem}.caption.tex")
         write_caption(shown, drawn.graph, drawn.verification, written[-1])
     if lacking := undrawable(drawn.graph):
         notify(

@@ -36,9 +36,9 @@ from circuits.prompts import (
     write_prompts,
 )
 from circuits.render.compare_page import comparison_page
-from circuits.render.exporters import exporters
+from circuits.render.exporters import FIGURE_FORMATS, exporters
 from circuits.render.figure_config import FigureConfig
-from circuits.runs.drawn import drawn_of
+from circuits.runs.drawn import compared_with, drawn_of
 from circuits.runs.folder import (
     Stopwatch,
     made_from,
@@ -365,14 +365,22 @@ def render_run(
     *,
     figure: FigureConfig | None = None,
     groups: Path | None = None,
+    against: Path | None = None,
 ) -> list[Path]:
     """Write the page, figures or files for other programs of a run, or of one of its ablations.
 
     Once it is verified, figures of the curves too. `groups` is a saved state of the page, whose
-    groups, pinned nodes and labels the figure has.
+    groups, pinned nodes and labels the figure has. `against` is another run: the figure has both.
 
     Raises `ValueError` listing the formats for another one.
     """
     chosen = exporters(formats)
+    if against and (others := set(formats) - set(FIGURE_FORMATS)):
+        raise ValueError(
+            f"two circuits are drawn as {', '.join(FIGURE_FORMATS)}, got {', '.join(others)}: "
+            "their page is `circuits compare`"
+        )
     drawn = drawn_of(folder, nodes=nodes, figure=figure, groups=groups)
+    if against:
+        drawn = compared_with(drawn, against)
     return list(dict.fromkeys(path for name, export in chosen for path in export(drawn, name)))

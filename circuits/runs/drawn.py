@@ -1,10 +1,12 @@
 """What is drawn: a run, or the graph that an ablation left, with what is known beside it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from circuits import graph as graphs
+from circuits.render.compared import comparison
 from circuits.render.exporters import Drawn
 from circuits.render.figure_config import FigureConfig
 from circuits.runs.folder import cards_of, read_run, verification_of
@@ -40,6 +42,14 @@ def drawn_of(
         state=None if groups is None else read_state(groups, graph),
         ablation=ablation,
     )
+
+
+def compared_with(drawn: Drawn, other: Path) -> Drawn:
+    """Both graphs over each other, for figures only: `other` is a run, an ablation or a graph."""
+    path = other if other.is_file() else other / "graph.json"
+    names = (drawn.name, path.stem if other.is_file() else other.resolve().name)
+    graph = comparison(drawn.graph, graphs.load(path), names)
+    return replace(drawn, graph=graph, verification=None, ablation=None, stem="comparison")
 
 
 def _ablation(folder: Path) -> dict[str, Any] | None:

@@ -1,6 +1,7 @@
 """`circuits render` takes runs and ablations, widths, styles and saved states."""
 
 import json
+import re
 from xml.etree import ElementTree
 
 import pytest
@@ -95,3 +96,15 @@ def test_tikz_and_a_caption_are_written_beside_the_figure(run):
     assert done.output.count("graph.caption.tex") == 1
     assert r"\begin{tikzpicture}" in (run / "graph.tex").read_text()
     assert r"\caption{" in (run / "graph.caption.tex").read_text()
+
+
+def test_two_circuits_are_one_figure_that_says_what_changed(run, fails):
+    other = run / "ablations/off"
+    done = call("render", run, "--to", "svg", "--against", other, "--nodes", 40)
+    assert done.exit_code == 0, done.output
+    written = texts(run / "comparison.svg")
+    assert "ablated" in written
+    assert any(re.fullmatch(r"[+−][\d.e+−]+ → [+−][\d.e+−]+", text) for text in written)
+    assert any(text.startswith("A: run, B: off, ") for text in written)
+    said = fails("render", run, "--to", "html,svg", "--against", other)
+    assert "their page is `circuits compare`" in said

@@ -1,0 +1,38 @@
+"""Two circuits over each other as one figure: what each box became is told in it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import networkx as nx
+
+from circuits.comparison import differences
+from circuits.render.compare_page import merge
+
+SHARED = ("metric", "edge_units", "positions")
+LONGEST = 24
+"Characters of a name in the legend."
+
+
+def comparison(a: nx.DiGraph, b: nx.DiGraph, names: tuple[str, str]) -> nx.DiGraph:
+    """Both graphs in one, its nodes with a `badge`: only in one of them, or the supports in both.
+
+    A node's effect and an edge's weight are the stronger of the two. Raises `ValueError` for graphs
+    of different metrics.
+    """
+    found = merge(a, b, differences(a, b))
+    found.graph |= {name: b.graph[name] for name in SHARED if name in b.graph}
+    found.graph["legend"] = ", ".join(
+        f"{side}: {name if len(name) <= LONGEST else '…' + name[-LONGEST:]}"
+        for side, name in zip("AB", names, strict=True)
+    )
+    for _, data in found.nodes(data=True):
+        data["badge"] = _badge(data["shown"])
+    return found
+
+
+def _badge(shown: Mapping[str, Any]) -> str:
+    status = str(shown["group"])
+    if status == "changed":
+        ends = (shown["support_a"] or 0.0, shown["support_b"] or 0.0)
+        return " → ".join(f"{end:+.2g}" for end in ends).replace("-", "\N{MINUS SIGN}")
+    return {"only-a": "only A", "only-b": "only B", "ablated": "ablated"}.get(status, "")
