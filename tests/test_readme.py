@@ -36,6 +36,9 @@ def test_every_command_runs_in_order(folder, monkeypatch):
         assert result.exit_code == 0, (command, result.output)
     assert (folder / "run" / "graph.html").stat().st_size > 100_000
     assert (folder / "compare.html").exists()
+    said = (folder / "report.html").read_text(encoding="utf-8")
+    # The rerun of the edit lies beside the run, and is of its graph.
+    assert all(part in said for part in ("top-10", "Edits rerun beside the run", "imported"))
     assert (folder / "run" / "graph.pdf").exists()
 
 

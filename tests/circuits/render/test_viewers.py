@@ -204,7 +204,7 @@ def test_what_a_person_pinned_grouped_and_named_goes_along():
     made = viewer_graph(graph, VIEWERS[0], slug="x", state=state)
     ids = {n["qwen_circuits"]["id"]: n["node_id"] for n in made["nodes"]}
     view = made["qParams"]
-    # Both viewers show of a group what is pinned of it.
+    # Of a group viewers show what is pinned of it.
     assert view["pinnedIds"] == [ids[str(n)] for n in (one, two, three, four)]
     (first, *plural), rest = view["supernodes"]
     assert plural == [ids[str(two)], ids[str(three)]]
