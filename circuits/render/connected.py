@@ -63,7 +63,9 @@ def circuit_of(
 
 
 def _ablated(graph: nx.DiGraph) -> list[Node]:
-    return [node for node in ordered(graph) if graph.nodes[node].get("ablated")]
+    """Those of the graph that an ablation left: laid over another graph they have its edges."""
+    alone = (node for node in ordered(graph) if not graph.degree(node))
+    return [node for node in alone if graph.nodes[node].get("ablated")]
 
 
 def _in_order(graph: nx.DiGraph, max_nodes: int) -> list[Node]:

@@ -272,10 +272,10 @@ def _texts(box: Box) -> Iterator[Mark]:
         colour = "#000000" if index < len(box.lines) else ink.SOFT
         if box.badge and index == len(box.texts) - 1:
             inset = PAD / 2
-            corner = (box.left + inset, y - LEADING / 2)
+            width = ink.measure(line, TEXT) + PAD
             yield Rect(
-                corner=corner,
-                width=box.width - 2 * inset,
+                corner=(box.x - width / 2, y - LEADING / 2),
+                width=width,
                 height=LEADING + inset,
                 fill=ink.DARK,
             )

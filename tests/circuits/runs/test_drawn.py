@@ -108,3 +108,9 @@ def test_two_circuits_are_one_figure_that_says_what_changed(run, fails):
     assert any(text.startswith("A: run, B: off, ") for text in written)
     said = fails("render", run, "--to", "html,svg", "--against", other)
     assert "their page is `circuits compare`" in said
+
+
+def test_ablated_nodes_of_a_comparison_take_no_room_of_others(run):
+    done = call("render", run, "--to", "svg", "--against", run / "ablations/off", "--nodes", 12)
+    assert done.exit_code == 0, done.output
+    assert any(", 12 of " in text for text in texts(run / "comparison.svg"))
