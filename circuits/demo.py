@@ -80,6 +80,7 @@ def run_demo(
         inputs,
         run,
         config=DiscoverConfig(),
+        task=TASK,
         seed=seed,
         force=True,
         placement=placement,

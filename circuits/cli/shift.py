@@ -187,7 +187,8 @@ class _Asking:
     def __call__(self, case: "Case", features: "Sequence[Judged]") -> "Sequence[Judged]":
         from dataclasses import replace
 
-        from circuits.features.card import make_cards, name, prompt_texts
+        from circuits.features.card import make_cards, prompt_texts
+        from circuits.features.names import name_of_card
         from circuits.shift.judging import by_file, read_judgements, save_judgements
 
         if self.kept.exists():
@@ -202,7 +203,7 @@ class _Asking:
             card = cards[f"{feature.node.site}/{feature.node.feature}"]
             shown = card | {
                 "feature": str(feature.node),
-                "label": name(card),
+                "label": name_of_card(card),
                 "sampled": [],
                 "nearest": dict.fromkeys(("decoder", "encoder", "layers"), ()),
             }

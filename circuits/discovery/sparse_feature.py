@@ -23,7 +23,7 @@ from circuits.discovery.summary import Summary
 from circuits.discovery.verdicts import Kept, of_nodes, of_task
 from circuits.features.card import promoted_labels
 from circuits.graph import Node, rounded
-from circuits.metrics.readout import MetricChoice, metric_name
+from circuits.metrics.readout import metric_name
 from circuits.prompts import EncodedPrompts
 from hooked_qwen.identity import identity
 from hooked_qwen.progress import Report, silent
@@ -65,7 +65,7 @@ def discover(
     for node, activation in zip(pool.nodes, summary.activations(), strict=True):
         if node in graph:
             graph.nodes[node]["activation"] = activation
-    _name_output(graph, analysis.prompts, summary, config.metric)
+    _name_output(graph, analysis, summary)
     _add_tokens(graph, analysis.prompts)
     for node, label in promoted_labels(analysis.model, analysis.suite, graph).items():
         graph.nodes[node]["label"] = label
@@ -138,11 +138,10 @@ def _graph(
     return graph
 
 
-def _name_output(
-    graph: nx.DiGraph, prompts: EncodedPrompts, summary: Summary, metric: MetricChoice
-) -> None:
+def _name_output(graph: nx.DiGraph, analysis: Analysis, summary: Summary) -> None:
     total = None if summary.patch is None else summary.patch - summary.clean
-    node, label = output_node(prompts, metric)
+    tokenizer = analysis.model.tokenizer
+    node, label = output_node(analysis.prompts, analysis.config.metric, tokenizer)
     nx.relabel_nodes(graph, {OUTPUT: node}, copy=False)
     graph.add_node(
         node,
@@ -176,7 +175,7 @@ def _meta(
         **config.record(),
         "edge_units": "metric",
         "n_prompts": len(prompts),
-        **prompts_record(prompts),
+        **prompts_record(prompts, model.tokenizer),
         "begins_with": list(prompts.begins_with),
         "tokens_hash": prompts.tokens_hash(),
         "columns": list(prompts.columns) if prompts.columns and config.positions != "sum" else None,

@@ -137,9 +137,11 @@ def graph_left(
         config = replace(analysis.config, faithfulness=None, nodes=max(1, kept))
         analysis = replace(analysis, config=config)
     left = discover(edited_analysis(analysis, edit), report=report).graph
+    labels = {node[:2]: data["label"] for node, data in before.nodes(data=True)}
     for node, data in left.nodes(data=True):
-        if node in before:
-            data["label"] = before.nodes[node]["label"]
+        data["label"] = labels.get(node[:2], data["label"])
+    if "task" in before.graph:
+        left.graph["task"] = before.graph["task"]
     if isinstance(edit, Ablation):
         _add_pinned(left, before, {n: edit.to for n in before if edit.ablates(n)})
         names = [str(node) for node in edit.inner]

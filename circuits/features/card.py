@@ -1,10 +1,10 @@
-"""What a feature is about: the tokens it promotes, where it fires most, and a name from both.
+"""What a feature is about: the tokens it promotes, and where it fires most.
 
 A card is plain JSON: `promoted` and `suppressed` tokens with scores, `examples` with one value a
 token, `density` and `max_activation` over the text looked at.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from circuits.features.names import short_name
 from circuits.graph import Node, rounded
 from circuits.prompts import EncodedPrompts
 from hooked_qwen.precision import widened
@@ -25,8 +26,6 @@ from saes.suite import OnDemand, Suite
 Cards = dict[str, dict[str, Any]]
 TOKENS = 8
 EXAMPLES = 6
-PROMOTED = 2
-"Tokens in a label that is made without text."
 FEATURES_AT_ONCE = 256
 "Rows unembedded together: 160 MB of scores over Qwen's vocabulary."
 
@@ -85,22 +84,10 @@ def block_texts(blocks: Iterable[Tensor], *, batch_size: int = 16) -> list[Batch
     return [Batch(tokens=t, mask=torch.ones_like(t, dtype=torch.bool)) for t in stacked]
 
 
-def name(card: Mapping[str, Any]) -> str:
-    """A short name: the tokens on which the feature is strongest, then the one it promotes most."""
-    peaks: list[str] = []
-    for example in card["examples"]:
-        token = example["tokens"][example["peak"]].strip()
-        if token and token not in peaks:
-            peaks.append(token)
-    said = card["promoted"][0][0].strip() if card["promoted"] else ""
-    read = " / ".join(peaks[:2]) or "silent"
-    return f"{read} → {said}" if said else read
-
-
 def promoted_labels(
     model: TransformerBridge, suite: Suite, nodes: Iterable[Node]
 ) -> dict[Node, str]:
-    """A label for every feature among `nodes` that needs no text: the tokens it promotes most.
+    """A label for every feature among `nodes` that needs no text, from what it promotes.
 
     `SITE/FEATURE` where the model has no tokenizer.
     """
@@ -113,18 +100,14 @@ def promoted_labels(
     chosen = {name: sorted({int(n.feature) for n in members}) for name, members in by_name.items()}
     scores = [_scored(model, suite[name], features) for name, features in chosen.items()]
     # Read in one go: each look makes the host wait for the device.
-    ids = iter(torch.cat([found[0][:, :PROMOTED] for found in scores]).tolist() if scores else [])
+    ids = iter(torch.cat([found[0] for found in scores]).tolist() if scores else [])
     said = {
-        (name, feature): " / ".join(
-            t.strip() or t for t in token_strings(model.tokenizer, next(ids))
-        )
+        (name, feature): short_name(None, token_strings(model.tokenizer, next(ids)))
         for name, features in chosen.items()
         for feature in features
     }
     return {
-        node: f"→ {said[name, int(node.feature)]}"
-        for name, members in by_name.items()
-        for node in members
+        node: said[name, int(node.feature)] for name, members in by_name.items() for node in members
     }
 
 

@@ -1,7 +1,7 @@
 """Everything known about one feature of a suite, as one strict JSON record.
 
 feature                 SITE/INDEX, such as mlp_out.3/812; `dictionary` and `index` apart
-label                   a name made from the card (circuits.features.card)
+label                   a name made from the card (circuits.features.names)
 density, max_activation, tokens_seen, promoted, suppressed, examples    as on every card
 sampled                 passages drawn from all positions where the feature is active
 nearest                 features by cosine: decoder and encoder rows of the same dictionary,
@@ -19,7 +19,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from circuits.features.card import as_record, example_fields, logit_tokens, name
+from circuits.features.card import as_record, example_fields, logit_tokens
+from circuits.features.names import name_of_card
 from circuits.graph import rounded
 from hooked_qwen.transfer import to_host
 from saes.dictionary import DictionarySpec, SparseDictionary
@@ -170,7 +171,7 @@ def _cards(
         card = said.fields(i, model.tokenizer) | example_fields(examples, feature, model.tokenizer)
         sampled = examples.of(feature, examples.sampled)
         card["sampled"] = [as_record(example, model.tokenizer) for example in sampled]
-        cards.append({"label": name(card)} | card)
+        cards.append({"label": name_of_card(card)} | card)
     return cards
 
 

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from circuits.features.card import LogitTokens, logit_tokens, name
+from circuits.features.card import LogitTokens, logit_tokens
+from circuits.features.names import short_name
 from circuits.features.neighbours import NEAREST, Nearest, across, by_decoder, by_encoder, siblings
 from hooked_qwen.progress import Report, silent
 from hooked_qwen.tokens import token_strings
@@ -223,9 +224,4 @@ def _labels(arrays: Mapping[str, Tensor], words: Sequence[str], top: int) -> Ite
     peaks = tokens[row.clamp(max=len(tokens) - 1), position] if len(tokens) else row
     for i in range(len(row)):
         at = [words[p] for p in peaks[i][found[i]].tolist()]
-        yield name(
-            {
-                "examples": [{"tokens": [token], "peak": 0} for token in at],
-                "promoted": [[words[int(arrays["promoted"][i, 0])], 0.0]],
-            }
-        )
+        yield short_name(at, [words[int(arrays["promoted"][i, 0])]])

@@ -79,7 +79,7 @@ def document(
         payload={**payload, **shown},
         cards=compress(_cards_drawn(drawn, cards)),
         page=page,
-        styles=[library["css"], style("page.css", *sheets)],
+        styles=[library["css"], style("page.css", "heading.css", *sheets)],
         library=library["js"],
         script=script(SCRIPTS),
         **context,

@@ -12,6 +12,7 @@ import networkx as nx
 from circuits.discovery.verdicts import of_verification
 from circuits.graph import Node
 from circuits.render.document import document
+from circuits.render.heading import heading, model_name, title_of
 from circuits.render.words import (
     NEUTRAL,
     OPPOSES,
@@ -60,7 +61,7 @@ def page(
     """
     return document(
         graph,
-        title=title or str(graph.graph.get("title") or "Feature circuit"),
+        title=title or title_of(graph.graph),
         facts=[*facts(graph.graph), *_found(verification), *_told(graph.graph, verification)],
         payload={
             "groups": [*GROUPS, ABLATED] if _has_ablated(graph) else GROUPS,
@@ -75,16 +76,16 @@ def page(
             graph.edges[source, target]["weight"], graph.graph
         ),
         cards={name: trimmed(card) for name, card in (cards or {}).items()},
+        prompt=heading(graph.graph),
     )
 
 
 def facts(meta: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What the header says about a graph: pairs of term and value; absent keys are left out."""
-    model = meta.get("model")
-    name = model.get("name") if isinstance(model, Mapping) else model
     accuracy = meta.get("accuracy")
     terms = {
-        "Model": name,
+        "Task": meta.get("task"),
+        "Model": model_name(meta),
         "Metric": _metric(meta),
         "Answers": answers_in_words(meta),
         "Prompts": meta.get("n_prompts"),

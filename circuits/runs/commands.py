@@ -24,7 +24,8 @@ from circuits.discovery.sparse_feature import Discovery, discover
 from circuits.edits.ablate import ablate
 from circuits.edits.ablation import Ablation, parse_features
 from circuits.edits.edited import graph_left
-from circuits.features.card import block_texts, make_cards, name, prompt_texts
+from circuits.features.card import block_texts, make_cards, prompt_texts
+from circuits.features.names import name_of_card
 from circuits.graph import Node, ordered, write_json
 from circuits.metrics.readout import MetricChoice
 from circuits.prompts import (
@@ -123,6 +124,7 @@ def discover_run(
     *,
     config: DiscoverConfig,
     given: Sequence[Prompt] | None = None,
+    task: str | None = None,
     text: Sequence[str] = (),
     seed: int = 0,
     force: bool = False,
@@ -133,7 +135,8 @@ def discover_run(
 ) -> Discovery:
     """Find the circuit of a prompt set and write it to `out`.
 
-    `given` are prompts that are no file yet: the run writes them where `inputs` says. `text` is
+    `given` are prompts that are no file yet: the run writes them where `inputs` says. `task` is
+    what the set is called, by default the name of its file. `text` is
     where features' examples come from besides the prompts; the bundled model brings its own,
     drawn by `seed`. `resume` goes on with a run of several batches of prompts that was cut off.
 
@@ -158,6 +161,8 @@ def discover_run(
         exactly = identified(analysis.model, source)
         parts = open_parts(out, exactly, resume=resume, force=force)
     discovery = discover(analysis, parts=parts, report=report)
+    if given is None:
+        discovery.graph.graph["task"] = task or Path(inputs.prompts).stem
     if texts is None and local_folder(inputs.model) == local_folder(BUNDLED):
         texts = partial(language.documents, seed=1 + seed)
     write_run(
@@ -204,7 +209,7 @@ def label_features(
     report("examples", 1, 1)
     for node, data in graph.nodes(data=True):
         if node.kind == "feature":
-            data["label"] = name(cards[f"{node.site}/{node.feature}"])
+            data["label"] = name_of_card(cards[f"{node.site}/{node.feature}"])
     return cards
 
 

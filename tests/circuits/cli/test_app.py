@@ -376,7 +376,9 @@ def test_prompts_given_on_the_command_line(tmp_path):
     graph = json.loads((out / "graph.json").read_text())
     assert graph["meta"]["reference"] == "zero"
     (output,) = (n for n in graph["nodes"] if n["kind"] == "logit")
-    assert output["label"].endswith(" − mean")
+    own = [token.strip() for token, _ in graph["meta"]["answers"]["by_prompt"][0]]
+    assert output["label"].startswith(own[0])
+    assert graph["meta"]["example"]["patch"] is None
     assert call("verify", out).exit_code == 0
     assert json.loads((out / "verification.json").read_text())["curves"]["baseline"] == "zero"
 

@@ -1,28 +1,9 @@
-"""Cards of features: the names made from them, and the tokens that a decoder row promotes."""
+"""Cards of features: the tokens that a decoder row promotes, and the text looked at."""
 
-import pytest
 import torch
 
-from circuits.features.card import block_texts, logit_tokens, name, prompt_texts
+from circuits.features.card import block_texts, logit_tokens, prompt_texts
 from tests.conftest import full_suite, toy, toy_prompts
-
-
-def card(peaks, promoted=("says",)):
-    examples = [{"tokens": ["a", token, "b"], "values": [0, 1, 0], "peak": 1} for token in peaks]
-    return {"examples": examples, "promoted": [[f" {token}", 1.0] for token in promoted]}
-
-
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        (card([" key", " key", " door", " book"]), "key / door → says"),
-        (card(["\n", " ", " key"]), "key → says"),
-        (card([" key"], promoted=()), "key"),
-        (card([]), "silent → says"),
-    ],
-)
-def test_a_name_is_of_the_strongest_different_tokens_and_the_first_promoted(given, said):
-    assert name(given) == said
 
 
 def test_promoted_and_suppressed_tokens_change_places_with_the_sign_of_the_row():

@@ -9,7 +9,8 @@ from rich.console import Console
 from transformers import Qwen2Tokenizer
 
 from circuits.features import suite_index as records
-from circuits.features.card import logit_tokens, make_cards, name, prompt_texts
+from circuits.features.card import logit_tokens, make_cards, prompt_texts
+from circuits.features.names import name_of_card
 from circuits.features.neighbours import feature_card, find_feature, siblings
 from circuits.features.suite_index import suite_record
 from circuits.features.terminal import card_view
@@ -119,7 +120,7 @@ def test_a_card_tells_what_the_store_holds(model, suite, store):
             assert shown["tokens"] == token_strings(model.tokenizer, example.tokens)
             assert shown["values"] == pytest.approx(example.values, rel=5e-3)
             assert shown["peak"] == example.peak
-    assert card["label"] == name(card)
+    assert card["label"] == name_of_card(card)
     assert json.loads(json.dumps(card, allow_nan=False)) == card
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from circuits.discovery.config import DiscoverConfig
 from circuits.edits.ablation import Ablation
-from circuits.features.card import name
+from circuits.features.names import name_of_card
 from circuits.graph import Node, as_json, load, ordered, save
 from circuits.prompt_files import prompt_lines, read_prompts
 from circuits.runs.commands import (
@@ -75,7 +75,9 @@ def test_every_feature_is_called_what_its_card_says(made):
     features = [n for n in found.graph if n.kind == "feature"]
     assert features
     for node in features:
-        assert found.graph.nodes[node]["label"] == name(cards[f"{node.site}/{node.feature}"])
+        assert found.graph.nodes[node]["label"] == name_of_card(
+            cards[f"{node.site}/{node.feature}"]
+        )
 
 
 def test_prompts_given_replace_no_file_of_others(tmp_path):

@@ -8,11 +8,13 @@ import pytest
 
 from circuits.discovery.output import output_node, prompts_record
 from circuits.graph import Node, load
+from circuits.render.words import caption
 from circuits.runs.folder import read_run
 from hooked_qwen.bundled import PATH, language
 from hooked_qwen.files import content_hash
+from hooked_qwen.tokens import token_strings
 from tests.circuits.conftest import call
-from tests.conftest import toy_prompts
+from tests.conftest import toy_prompts, toy_tokenizer
 
 PAIR = {"clean": "The judges by the bucket", "patch": "The judge by the bucket"}
 ANSWERS = {"answer": " are", "wrong": " is"}
@@ -336,14 +338,49 @@ def test_many_answers_are_named_by_the_ten_that_count_most():
         answer_ids=ids,
         answer_texts=tuple((f" t{i}", " all") for i, _ in ids),
     )
-    record = prompts_record(prompts)["answers"]
+    record = prompts_record(prompts, toy_tokenizer())["answers"]
     assert record["tokens"][0] == [" all", 0.5]
     assert (len(record["tokens"]), record["others"], record["of"]) == (10, 11, "prompts")
-    node, label = output_node(prompts, "logit-difference")
-    assert node == Node("logit", "answer")
-    assert label.startswith("“ all” 50%, “ t0” 2%")
-    assert label.endswith("and 11 more − wrong")
-    assert output_node(prompts, "kl")[1] == "KL from the clean run"
+    assert (len(record["pairs"]), record["other_pairs"]) == (10, 10)
+    assert sum(share for *_, share in record["pairs"]) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "metric", "said"),
+    [
+        ([((4,), (5,))] * 3, "logit-difference", "e − f"),
+        ([((4,), (5,))] * 3, "log-probability", "log p(e)"),
+        ([((4,), (5,)), ((5,), (4,))], "logit-difference", "e − f, f − e"),
+        ([((4,), (5,))] + [((6,), (7,))] * 2, "logit-difference", "g − h, e − f"),
+        ([((i,), (25 - i,)) for i in range(12)], "logit-difference", "a − z, … 11 more"),
+        ([((4, 5), (6,))], "logit-difference", "e/f − g"),
+        ([((4,), ())], "logit-difference", "e"),
+        ([((4,), (5,))], "kl", "KL from the clean run"),
+    ],
+)
+def test_an_output_is_called_by_the_tokens_that_its_metric_is_of(pairs, metric, said):
+    right, wrong = (tuple(side) for side in zip(*pairs, strict=True))
+    letters = tuple(tuple(token_strings(toy_tokenizer(), ids)) for ids in right)
+    prompts = replace(
+        toy_prompts(len(pairs)), answer_ids=right, wrong_ids=wrong, answer_texts=letters
+    )
+    node, label = output_node(prompts, metric, toy_tokenizer())
+    assert label == said
+    assert caption(node, {"label": label}) == said
+
+
+@pytest.mark.parametrize(
+    ("label", "said"),
+    [
+        ("“ are” 50%, “ is” 50% − wrong", "are, is"),
+        ("“ are” − wrong", "are"),
+        ("“ Christine” 7%, “ Adam” 3%, “ Andrew” 3% and 19 more − mean", "Christine, … 21 more"),
+        ("", "answer"),
+        ("resid_post.3 along v", "resid_post.3 along v"),
+    ],
+)
+def test_outputs_of_earlier_graphs_are_called_by_their_tokens(label, said):
+    assert caption(Node("logit", "answer"), {"label": label}) == said
 
 
 def test_graphs_of_earlier_versions_are_read(tmp_path):
