@@ -223,5 +223,5 @@ def _labels(arrays: Mapping[str, Tensor], words: Sequence[str], top: int) -> Ite
     found = row < len(tokens)
     peaks = tokens[row.clamp(max=len(tokens) - 1), position] if len(tokens) else row
     for i in range(len(row)):
-        at = [words[p] for p in peaks[i][found[i]].tolist()]
+        at = [words[int(p)] for p in peaks[i][found[i]].tolist()]
         yield short_name(at, [words[int(arrays["promoted"][i, 0])]])
