@@ -359,7 +359,10 @@ def test_many_answers_are_named_by_the_ten_that_count_most():
     ],
 )
 def test_an_output_is_called_by_the_tokens_that_its_metric_is_of(pairs, metric, said):
-    right, wrong = (tuple(side) for side in zip(*pairs, strict=True))
+    a = toy_tokenizer().convert_tokens_to_ids("a")
+    right, wrong = (
+        tuple(tuple(a + i for i in ids) for ids in side) for side in zip(*pairs, strict=True)
+    )
     letters = tuple(tuple(token_strings(toy_tokenizer(), ids)) for ids in right)
     prompts = replace(
         toy_prompts(len(pairs)), answer_ids=right, wrong_ids=wrong, answer_texts=letters
