@@ -352,7 +352,7 @@ def test_many_answers_are_named_by_the_ten_that_count_most():
         ([((4,), (5,))] * 3, "log-probability", "log p(e)"),
         ([((4,), (5,)), ((5,), (4,))], "logit-difference", "e − f, f − e"),
         ([((4,), (5,))] + [((6,), (7,))] * 2, "logit-difference", "g − h, e − f"),
-        ([((i,), (25 - i,)) for i in range(12)], "logit-difference", "a − z, … 11 more"),
+        ([((i,), (25 - i,)) for i in range(12)], "logit-difference", "a − z, b − y, … 10 more"),
         ([((4, 5), (6,))], "logit-difference", "e/f − g"),
         ([((4,), ())], "logit-difference", "e"),
         ([((4,), (5,))], "kl", "KL from the clean run"),
