@@ -38,6 +38,13 @@ class Difference:
         assert node is not None
         return node
 
+    @property
+    def key(self) -> str:
+        """The node's key, with its positions in both graphs where they differ: `x.1/2@3 | @5`."""
+        if self.a is None or self.b is None or self.a == self.b:
+            return str(self.node)
+        return f"{self.a} | @{self.b.position}"
+
 
 def differences(a: nx.DiGraph, b: nx.DiGraph, *, tolerance: float = TOLERANCE) -> list[Difference]:
     """Every node of `a` or `b`, largest change first, ties by name.

@@ -8,12 +8,14 @@ from typing import Any
 
 from transformer_lens.model_bridge import TransformerBridge
 
+from circuits.features.labels import called, called_in_suite, merged
 from circuits.features.neighbours import feature_card, find_feature
 from circuits.features.suite_index import suite_record
 from circuits.graph import write_json
 from circuits.render.feature_page import feature_page
 from circuits.render.suite_page import suite_page
 from circuits.runs.overwrite import MADE_FROM, check_page, check_record, digest, signed
+from circuits.runs.pages import labels_beside, labels_of, names_of_features, run_links
 from hooked_qwen.files import content_hash, write_atomically
 from hooked_qwen.identity import identity
 from hooked_qwen.load import load, local_folder
@@ -157,6 +159,7 @@ def feature(
     out: Path,
     *,
     tokens: int,
+    run: Path | None = None,
     made_from: Mapping[str, Any] | None = None,
     force: bool = False,
     seed: int = 0,
@@ -164,6 +167,9 @@ def feature(
     report: Report = silent,
 ) -> tuple[dict[str, Any], list[Path]]:
     """The card of one feature, as a record and as files; examples of all are kept in `out`.
+
+    Features are called as in the graph of a `run`, and the page leads there; `write_page` of the
+    run then leads back.
 
     Raises `ValueError` where the card there is `made_from` something else, unless by `force`.
     """
@@ -175,11 +181,18 @@ def feature(
     opened.suite.notify_of_another_model(loaded)
     opened = opened.fitting(loaded)
     store = _store(loaded, opened, texts, out, StoreConfig(tokens=tokens, seed=seed), report)
-    card = feature_card(loaded, opened, store, which)
+    card = called(feature_card(loaded, opened, store, which), _names(dictionaries, run))
     write_json(card | {MADE_FROM: dict(made_from or {})}, paths[0])
-    page = feature_page(card)
+    page = feature_page(card, run_links(run, out))
     write_atomically(paths[1], lambda partial: partial.write_text(page, encoding="utf-8"))
     return card, paths
+
+
+def _names(dictionaries: str, run: Path | None) -> dict[str, str]:
+    """What features are called by people and models, and in the graph of a run."""
+    tables = [labels_beside(dictionaries), {} if run is None else labels_of(run)]
+    said = {key: label.text for key, label in merged(tables).items()}
+    return said if run is None else said | names_of_features(run)
 
 
 def suite_overview(
@@ -190,6 +203,7 @@ def suite_overview(
     *,
     tokens: int,
     mlp: MlpChoice = "sae",
+    run: Path | None = None,
     made_from: Mapping[str, Any] | None = None,
     force: bool = False,
     seed: int = 0,
@@ -197,6 +211,9 @@ def suite_overview(
     report: Report = silent,
 ) -> Path:
     """The page of a whole suite; examples are kept in `out`.
+
+    Features are called as in the graph of a `run`, and the page leads there; `write_page` of the
+    run then leads back.
 
     Raises `ValueError` where the page there is `made_from` something else, unless by `force`.
     """
@@ -208,7 +225,9 @@ def suite_overview(
     opened = OnDemand(suite.fitting(loaded))
     store = _store(loaded, opened, texts, out, StoreConfig(tokens=tokens, seed=seed), report)
     record = suite_record(loaded, opened, store, suite.metrics(), report=report)
-    page = signed(suite_page(record, title=f"Features of {loaded.cfg.model_name}"), source)
+    record = called_in_suite(record, _names(dictionaries, run))
+    title = f"Features of {loaded.cfg.model_name}"
+    page = signed(suite_page(record, title=title, links=run_links(run, out)), source)
     write_atomically(path, lambda partial: partial.write_text(page, encoding="utf-8"))
     return path
 

@@ -211,10 +211,12 @@ def compare(
     Example: `circuits compare run rerun`
     """
     from circuits.runs import commands
+    from circuits.runs.pages import named_graph
 
     at_least(1, rows=rows)
     changes = commands.compare_runs(run_a, run_b, out, force=force)
-    comparison_table(changes, commands.names_of(run_a, run_b), shown=rows)
+    graphs = named_graph(run_a), named_graph(run_b)
+    comparison_table(changes, commands.names_of(run_a, run_b), graphs, shown=rows)
     console.print(f"page {out}", highlight=False)
 
 

@@ -9,14 +9,16 @@ import networkx as nx
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Column, Table
+from rich.text import Text
 
 from circuits.comparison import Difference
 from circuits.discovery.verdicts import of_verification
 from circuits.prompt_files import Prompt
-from circuits.render.words import answers_in_words, counted, row_name
+from circuits.render.words import answers_in_words, caption, counted, readable, row_name, support
 from hooked_qwen.families import Task
 
 if TYPE_CHECKING:
+    from circuits.features.labels import Label
     from saes.edit_file import Edit
 
 console = Console(width=None if sys.stdout.isatty() else 110)
@@ -301,6 +303,16 @@ def ablation_table(result: Mapping[str, Any]) -> None:
     console.print(table)
 
 
+def labels_table(labels: "Mapping[str, Label]", *, shown: int) -> None:
+    """What features are called, and by whom."""
+    table = Table("feature", "label", "by", box=SIMPLE_HEAD, show_edge=False)
+    for feature, label in list(labels.items())[:shown]:
+        table.add_row(feature, Text(readable(label.text)), Text(readable(label.by)))
+    console.print(table)
+    if len(labels) > shown:
+        say(f"and {counted(len(labels) - shown, 'more label')} (--rows)")
+
+
 def edit_table(edit: "Edit", *, shown: int) -> None:
     """What an edit does in words, and its first operations row by row."""
     from saes.edit_words import in_words, rows
@@ -318,10 +330,16 @@ def edit_table(edit: "Edit", *, shown: int) -> None:
         say(f"and {counted(len(listed) - shown, 'more operation')} (--rows)")
 
 
-def comparison_table(rows: Sequence[Difference], names: tuple[str, str], *, shown: int) -> None:
+def comparison_table(
+    rows: Sequence[Difference],
+    names: tuple[str, str],
+    graphs: tuple[nx.DiGraph, nx.DiGraph],
+    *,
+    shown: int,
+) -> None:
     """How many nodes differ between two graphs, and the `shown` that differ most.
 
-    Effects are as in `graph.json`.
+    Numbers are supports, as on the page.
     """
     words = {
         "only-a": f"only in {names[0]}",
@@ -337,11 +355,13 @@ def comparison_table(rows: Sequence[Difference], names: tuple[str, str], *, show
         highlight=False,
         markup=False,
     )
-    table = Table("node", "", *(f"effect, {name}" for name in names), "change")
+    table = Table("node", "", "", *(f"support, {name}" for name in names), "change")
     for row in rows[:shown]:
-        values = (row.effect_a, row.effect_b, row.change)
-        table.add_row(str(row.node), words[row.status], *map(_number, values))
+        data = graphs[0 if row.b is None else 1].nodes[row.node]
+        effects = (row.effect_a, row.effect_b, row.change)
+        numbers = (_number(support(effect, graphs[1].graph)) for effect in effects)
+        table.add_row(row.key, Text(caption(row.node, data)), words[row.status], *numbers)
     console.print(table)
     if len(rows) > shown:
         console.print(f"the {counted(shown, 'node')} that changed most", highlight=False)
-    console.print("effect: what moving the node to its patch value does to the metric")
+    console.print("support: how much of the metric moving the node to its patch value takes away")

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from circuits.features.histogram import examples_and_histograms
 from circuits.features.names import short_name
 from circuits.graph import Node, rounded
 from circuits.prompts import EncodedPrompts
@@ -20,7 +21,7 @@ from hooked_qwen.precision import widened
 from hooked_qwen.tokens import Batch, token_strings
 from hooked_qwen.transfer import to_host
 from saes.dictionary import SparseDictionary
-from saes.examples.collect import Example, Examples, find_examples
+from saes.examples.collect import Example, Examples
 from saes.suite import OnDemand, Suite
 
 Cards = dict[str, dict[str, Any]]
@@ -61,13 +62,16 @@ def make_cards(
         if node.kind == "feature":
             by_name.setdefault(node.site, set()).add(int(node.feature))
     wanted = [sorted(features) for features in by_name.values()]
-    found = find_examples(model, OnDemand(suite, list(by_name)), wanted, texts, top=EXAMPLES)
+    opened = OnDemand(suite, list(by_name))
+    found = examples_and_histograms(model, opened, wanted, texts, top=EXAMPLES)
     cards: Cards = {}
-    for site, features, examples in zip(by_name, wanted, found, strict=True):
+    for site, features, (examples, histograms) in zip(by_name, wanted, found, strict=True):
         tokens = logit_tokens(model, suite[site], features)
         for i, feature in enumerate(features):
             said = tokens.fields(i, model.tokenizer)
-            cards[f"{site}/{feature}"] = said | example_fields(examples, i, model.tokenizer)
+            cards[f"{site}/{feature}"] = (
+                said | example_fields(examples, i, model.tokenizer) | {"histogram": histograms[i]}
+            )
     return cards
 
 

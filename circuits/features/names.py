@@ -53,7 +53,10 @@ def _by_frequency(peaks: Sequence[str]) -> list[str]:
 
 def _distinct(tokens: Sequence[str]) -> list[str]:
     """Names of the tokens, each once, as it is first written."""
-    return list({_key(token): token_name(token) for token in reversed(tokens)}.values())[::-1]
+    found: dict[str, str] = {}
+    for token in tokens:
+        found.setdefault(_key(token), token_name(token))
+    return list(found.values())
 
 
 def _key(token: str) -> str:

@@ -13,19 +13,28 @@ import networkx as nx
 from circuits.comparison import STATUSES, Difference, different_origins, length
 from circuits.graph import Node
 from circuits.render.document import document
-from circuits.render.page import facts
+from circuits.render.page import facts, trimmed
 from circuits.render.words import support
 
 
 def comparison_page(
-    a: nx.DiGraph, b: nx.DiGraph, rows: Sequence[Difference], *, names: tuple[str, str]
+    a: nx.DiGraph,
+    b: nx.DiGraph,
+    rows: Sequence[Difference],
+    *,
+    names: tuple[str, str],
+    cards: Mapping[str, Any] = MappingProxyType({}),
 ) -> str:
-    """One offline HTML page of what changed from `a` to `b`; `rows` is `differences(a, b)`."""
+    """One offline HTML page of what changed from `a` to `b`; `rows` is `differences(a, b)`.
+
+    `cards` are of features of either, by `SITE/FEATURE`.
+    """
     return compared(
         a,
         b,
         rows,
         names=names,
+        cards={name: trimmed(card) for name, card in cards.items()},
         title=f"{names[0]} compared with {names[1]}",
         facts=[*_counts(rows, names), *_shared_facts(a, b), *_origins(a, b)],
     )
@@ -77,6 +86,8 @@ def merge(a: nx.DiGraph, b: nx.DiGraph, rows: Sequence[Difference]) -> nx.DiGrap
         merged.add_node(key, **graph.nodes[own])
         merged.nodes[key]["effect"] = _stronger(row.effect_a, row.effect_b)
         merged.nodes[key]["shown"] = _shown(row, b.graph) | _edited(row, b)
+        if row.key != str(key):
+            merged.nodes[key]["shown"]["where"] = row.key
         moved["a"] |= {row.a: key} if row.a is not None else {}
         moved["b"] |= {row.b: key} if row.b is not None else {}
     weights = {side: _moved_edges(ends[side][0], moved[side]) for side in ends}

@@ -7,6 +7,7 @@ function sheet(card, open = null) {
   return [
     el("h2", { class: "name" }, el("bdi", {}, card.label)),
     identity(card),
+    inGraph(card),
     measures(card),
     el(
       "div",
@@ -35,6 +36,22 @@ function identity(card) {
     reads && el("span", {}, reads),
     el("span", {}, `${card.architecture}, ${card.features.toLocaleString("en")} features`),
     card.model && el("span", {}, card.model),
+  );
+}
+
+/* To the nodes of the run's graph that are of this feature, and to the page of all features. */
+function inGraph({ feature, run }) {
+  if (!run) return null;
+  const to = (key) => `${run.graph}#node=${encodeURIComponent(key)}`;
+  const nodes = run.nodes.map((key, i) => [i ? ", " : "", el("a", { href: to(key) }, key)]);
+  return el(
+    "p",
+    { class: "note" },
+    nodes.length ? ["In the graph: ", nodes] : ["Not in ", el("a", { href: run.graph }, "the graph")],
+    run.suite && [
+      " · ",
+      el("a", { href: `${run.suite}#feature=${encodeURIComponent(feature)}` }, "among all features"),
+    ],
   );
 }
 

@@ -1,21 +1,24 @@
 """One feature's card as one offline HTML page, and what it shares with the suite's page."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from circuits.render.assets import script, style, templates
+from circuits.render.links import RunLinks
 from circuits.render.words import readable
 
 LISTS = ("examples", "sampled")
 
 
-def feature_page(card: Mapping[str, Any]) -> str:
+def feature_page(card: Mapping[str, Any], links: RunLinks | None = None) -> str:
     """One offline HTML page of a `feature-card/1` record; raises `ValueError` on a NaN in it."""
+    run = asdict(links) | {"nodes": links.nodes.get(card["feature"], [])} if links else None
     return html(
         "feature.html",
         scripts=("page_dom.js", "feature_card.js", "feature_main.js"),
         title=f"{card['feature']}: {readable(card['label'])}",
-        card=shown(card),
+        card=shown(card) | {"run": run},
     )
 
 
@@ -27,7 +30,9 @@ def html(
         templates()
         .get_template(template)
         .render(
-            styles=[style("page.css", "feature.css", *sheets)], script=script(scripts), **context
+            styles=[style("page.css", "heading.css", "feature.css", *sheets)],
+            script=script(scripts),
+            **context,
         )
     )
 

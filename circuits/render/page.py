@@ -5,6 +5,7 @@ so that a node which helps the answer counts as positive. Units are those of the
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, SupportsFloat
 
 import networkx as nx
@@ -13,6 +14,7 @@ from circuits.discovery.verdicts import of_verification
 from circuits.graph import Node
 from circuits.render.document import document
 from circuits.render.heading import heading, model_name, title_of
+from circuits.render.links import Links
 from circuits.render.words import (
     NEUTRAL,
     OPPOSES,
@@ -50,12 +52,13 @@ def page(
     verification: Mapping[str, Any] | None = None,
     ablations: Mapping[str, Any] | None = None,
     title: str | None = None,
+    links: Links | None = None,
 ) -> str:
     """One offline HTML page of `graph`, with pyvis inside.
 
     `cards` maps `SITE/FEATURE` to what is known of that feature, `verification` is the record of
-    `circuits verify`, `ablations` maps a run's name to its result. Over 2,000 nodes the page
-    draws the strongest and says so.
+    `circuits verify`, `ablations` maps a run's name to its result, `links` are addresses of other
+    pages. Over 2,000 nodes the page draws the strongest and says so.
 
     Raises `ValueError` when a number is not finite.
     """
@@ -70,6 +73,7 @@ def page(
             "note": RAISES if acts_on_target(graph.graph) else "",
             "verification": _flipped(verification, graph.graph) if verification else None,
             "ablations": dict(ablations) if ablations else None,
+            "links": asdict(links) if links else None,
         },
         describe_node=lambda node: _describe(node, graph.nodes[node], graph.graph),
         describe_edge=lambda source, target: _describe_edge(
@@ -77,6 +81,7 @@ def page(
         ),
         cards={name: trimmed(card) for name, card in (cards or {}).items()},
         prompt=heading(graph.graph),
+        links=links.head if links else [],
     )
 
 
@@ -150,6 +155,7 @@ def _describe(node: Node, data: Mapping[str, Any], meta: Mapping[str, Any]) -> d
         "activation": data.get("activation"),
         "support": value,
         "exact": support(data.get("exact"), meta),
+        **({"label_by": str(data["label_by"])} if data.get("label_by") else {}),
     }
 
 

@@ -14,8 +14,11 @@ async function unpackCards() {
 const show = (field, value) => number(value, field.signed);
 const shownOr = (field, value) =>
   value === null || value === undefined ? field.missing : show(field, value);
+/* A node that two graphs have at different places says both. */
+const keyOf = (node) => node.where ?? node.key;
 const where = (node) =>
-  node.members ? "" : node.key.startsWith("logit/") ? "output" : node.key;
+  node.members ? "" : node.key.startsWith("logit/") ? "output" : keyOf(node);
+const featureOf = (node) => node.key.replace(/@\d+$/, "");
 
 function pill(group) {
   const known = groups.get(group);
@@ -40,7 +43,7 @@ function links(rows) {
         {},
         el(
           "button",
-          { type: "button", click: () => goTo(node), title: node.key },
+          { type: "button", click: () => goTo(node), title: keyOf(node) },
           el(
             "span",
             { class: "who" },
@@ -158,12 +161,78 @@ function gauge(node, card) {
     el("h3", {}, "Activation"),
     share !== null &&
       el("div", { class: "gauge" }, el("i", { style: { width: `${100 * share}%` } })),
+    histogram(node, card),
     el("div", { class: "soft" }, words.filter(Boolean).join("; ")),
   );
 }
 
+/* How often which activation comes: a bar for each step of the scale, which doubles every few. */
+function histogram(node, card) {
+  const { first, per_doubling: steps, counts } = card.histogram ?? {};
+  if (!counts?.length) return null;
+  const [width, height] = [320, 54];
+  const bar = width / counts.length;
+  const largest = Math.max(...counts);
+  const place = (value) => (Math.log2(value) * steps - first) * bar;
+  const value = (step) => 2 ** ((first + step) / steps);
+  const here = node.activation > 0 ? Math.min(width - 1, Math.max(1, place(node.activation))) : null;
+  const bars = counts.map((n, i) =>
+    svg(
+      "rect",
+      {
+        x: i * bar + 0.5,
+        width: Math.max(bar - 1, 1),
+        y: height * (1 - n / largest),
+        height: (height * n) / largest,
+      },
+      svg(
+        "title",
+        {},
+        `${number(value(i))} to ${number(value(i + 1))}: ${count(n, "token")}`,
+      ),
+    ),
+  );
+  const mark =
+    here === null
+      ? null
+      : svg("line", { x1: here, x2: here, y1: -6, y2: height, class: "here" });
+  const middle = value(counts.length / 2);
+  return el(
+    "figure",
+    { class: "histogram" },
+    svg(
+      "svg",
+      {
+        viewBox: `0 -6 ${width} ${height + 7}`,
+        role: "img",
+        "aria-label":
+          `Activations from ${number(value(0))} to ${number(value(counts.length))} on ` +
+          `${count(counts.reduce((a, b) => a + b, 0), "token")}` +
+          (here === null ? "" : `; here ${number(node.activation)}`),
+      },
+      bars,
+      svg("line", { x1: 0, x2: width, y1: height, y2: height, class: "base" }),
+      mark,
+    ),
+    el(
+      "figcaption",
+      { class: "soft number" },
+      [value(0), middle, value(counts.length)].map((v) => el("span", {}, number(v))),
+    ),
+  );
+}
+
+/* The page on which all is said that is known of the feature. */
+function featureLink(node) {
+  const { features = {}, suite = null } = payload.links ?? {};
+  if (node.kind !== "feature") return null;
+  const name = featureOf(node);
+  const href = features[name] ?? (suite && `${suite}#feature=${encodeURIComponent(name)}`);
+  return href ? el("a", { href }, "page of this feature") : null;
+}
+
 function featureCard(node) {
-  const card = node.kind === "feature" && cards[node.key.replace(/@\d+$/, "")];
+  const card = node.kind === "feature" && cards[featureOf(node)];
   if (!card) return [];
   const largest =
     Math.max(card.max_activation ?? 0, ...card.examples.flatMap((e) => e.values)) || 1;
@@ -188,17 +257,19 @@ function nodeCard(node) {
     el(
       "div",
       { class: "facts" },
-      el("span", { class: "mono" }, node.key),
+      el("span", { class: "mono" }, keyOf(node)),
       el("span", {}, node.kind),
       at &&
         el(
           "span",
           {},
-          `position ${at[1]} `,
+          node.where ? "" : `position ${at[1]} `,
           el("span", { class: "token" }, node.token ?? column.token),
         ),
       pill(node.group),
       node.edited && el("span", {}, `edited: ${node.edited}`),
+      node.label_by && el("span", {}, `called so by ${node.label_by}`),
+      featureLink(node),
     ),
     actions(node),
     figures(node),

@@ -41,6 +41,18 @@ function plainTable(headings, right, rows) {
   );
 }
 
+/* A node that leads to its card, by label; by its key alone where the graph does not have it. */
+function nodeLink(key) {
+  const node = byKey.get(key) ?? nodes.find((each) => featureOf(each) === key);
+  if (!node) return el("span", { class: "mono" }, key);
+  return el(
+    "button",
+    { type: "button", class: "node", title: key, click: () => goTo(node) },
+    el("bdi", {}, node.name),
+    el("span", { class: "where" }, key),
+  );
+}
+
 /* The areas of all rows under one chart. */
 function areas(found) {
   const rows = Object.entries(found ?? {});
@@ -126,7 +138,7 @@ function missed(pool) {
                 ["node", "left out by", "estimate", "exact"],
                 2,
                 rows.slice(0, 10).map((row) => [
-                  el("td", { class: "mono" }, row.id),
+                  el("td", {}, nodeLink(row.id)),
                   el("td", {}, row.by === "estimate" ? "its estimate" : "the rule for nodes"),
                   [row.estimate, row.exact].map((value) =>
                     el("td", { class: "number" }, number(value)),
@@ -161,7 +173,7 @@ function eachAdds(record) {
               el(
                 "tr",
                 {},
-                el("td", { class: "mono" }, id),
+                el("td", {}, nodeLink(id)),
                 el("td", { class: "number" }, measured(adds, interval)),
               ),
             ),
@@ -298,24 +310,16 @@ function bars(rows) {
 
 function featureLinks(names) {
   return el(
-    "p",
-    { class: "chips" },
-    names.map((name) => {
-      const node = byKey.get(name) ?? nodes.find((each) => each.key.replace(/@\d+$/, "") === name);
-      return node
-        ? el(
-            "button",
-            {
-              type: "button",
-              class: "token",
-              title: node.name,
-              click: () => goTo(node),
-            },
-            name,
-          )
-        : el("span", { class: "token" }, name);
-    }),
+    "ul",
+    { class: "nodes", "aria-label": "Ablated" },
+    names.map((name) => el("li", {}, nodeLink(name))),
   );
+}
+
+/* To the page of the graph that an ablation leaves, where there is one. */
+function leftLink(name) {
+  const href = payload.links?.left?.[name];
+  return href ? el("p", {}, el("a", { href }, "the graph that is left")) : [];
 }
 
 function promptTable(prompts) {
@@ -367,6 +371,7 @@ function ablation([name, run], index) {
           "means over the prompts.",
       ),
       run.kept ? [] : featureLinks(named),
+      leftLink(name),
       bars(rows),
       el("h3", {}, "Prompts, most changed first"),
       promptTable(run.prompts ?? []),

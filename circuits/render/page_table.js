@@ -48,7 +48,7 @@ function tableRow(node) {
       el(
         "div",
         { class: "soft" },
-        el("span", { class: "mono" }, node.key),
+        el("span", { class: "mono" }, keyOf(node)),
         payload.order && el("div", {}, groups.get(node.group).label),
       ),
     ),

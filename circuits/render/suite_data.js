@@ -106,6 +106,7 @@ function cardOf(feature) {
     label: record.labels[feature],
     source: dictionary.source,
     target: dictionary.target,
+    run: record.run && { graph: record.run.graph, nodes: record.run.nodes[nameOf(feature)] ?? [] },
     architecture: dictionary.architecture,
     features: dictionary.features,
     density: data.density[feature],

@@ -1,10 +1,12 @@
 """The page of a suite: its dictionaries with their quality, and a search over all features."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from circuits.render.assets import compress, packed
 from circuits.render.feature_page import html
+from circuits.render.links import RunLinks
 from circuits.render.words import readable
 
 SCRIPTS = (
@@ -19,7 +21,7 @@ ALIGNMENT = 8
 "Bytes: an array in the browser begins at a multiple of its element's size."
 
 
-def suite_page(record: Mapping[str, Any], *, title: str) -> str:
+def suite_page(record: Mapping[str, Any], *, title: str, links: RunLinks | None = None) -> str:
     """One offline HTML page of a `feature-suite/1` record; raises `ValueError` on a NaN in it."""
     table, content = _laid_out(record["arrays"])
     texts = {key: [readable(text) for text in record[key]] for key in ("vocabulary", "labels")}
@@ -35,7 +37,7 @@ def suite_page(record: Mapping[str, Any], *, title: str) -> str:
         scripts=SCRIPTS,
         title=title,
         facts=list(facts.items()),
-        record=compress({**record, **texts, "arrays": table}),
+        record=compress({**record, **texts, "arrays": table, "run": links and asdict(links)}),
         arrays=packed(content),
     )
 

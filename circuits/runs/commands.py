@@ -46,6 +46,7 @@ from circuits.runs.folder import (
     read_run,
     versions,
     write_page,
+    write_pages,
     write_run,
 )
 from circuits.runs.inputs import Inputs, open_inputs
@@ -60,6 +61,7 @@ from circuits.runs.overwrite import (
     is_made_from,
     signed,
 )
+from circuits.runs.pages import cards_beside, named_graph
 from circuits.verification.verify import VerifyConfig, verify
 from hooked_qwen.bundled import language
 from hooked_qwen.files import build_folder_atomically, content_hash, write_atomically
@@ -303,7 +305,7 @@ def ablate_run(
         write_json(result | {MADE_FROM: source}, partial / "result.json")
 
     build_folder_atomically(into, build)
-    write_page(folder)
+    write_pages(folder)
     return result
 
 
@@ -339,15 +341,14 @@ def compare_runs(a: Path, b: Path, out: Path, *, force: bool = False) -> list[Di
 
     Raises `ValueError` where `out` is anything but a page of the same two, unless by `force`.
     """
-    first, second = (
-        graphs.load(path if path.is_file() else path / "graph.json") for path in (a, b)
-    )
+    first, second = named_graph(a), named_graph(b)
     rows = differences(first, second)
     source = digest(*(path.resolve().as_posix() for path in (a, b)))
     check_page(out, source, force=force)
     for line in different_origins(first, second):
         notify(line)
-    html = comparison_page(first, second, rows, names=names_of(a, b))
+    cards = {**cards_beside(b), **cards_beside(a)}
+    html = comparison_page(first, second, rows, names=names_of(a, b), cards=cards)
     text = signed(html, source)
     write_atomically(out, lambda partial: partial.write_text(text, encoding="utf-8"))
     return rows

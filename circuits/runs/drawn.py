@@ -5,11 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from circuits import graph as graphs
 from circuits.render.compared import comparison
 from circuits.render.exporters import Drawn
 from circuits.render.figure_config import FigureConfig
 from circuits.runs.folder import cards_of, read_run, verification_of
+from circuits.runs.pages import named_graph
 from circuits.saved_state import read_state
 
 RESULT = "result.json"
@@ -28,9 +28,10 @@ def drawn_of(
     """
     ablation = _ablation(folder)
     if ablation is None:
-        graph, home = read_run(folder).graph, folder
+        home = read_run(folder).folder
     else:
-        graph, home = graphs.load(folder / "graph.json"), folder.resolve().parent.parent
+        home = folder.resolve().parent.parent
+    graph = named_graph(folder)
     return Drawn(
         folder=folder,
         graph=graph,
@@ -48,7 +49,7 @@ def compared_with(drawn: Drawn, other: Path) -> Drawn:
     """Both graphs over each other, for figures only: `other` is a run, an ablation or a graph."""
     path = other if other.is_file() else other / "graph.json"
     names = (drawn.name, path.stem if other.is_file() else other.resolve().name)
-    graph = comparison(drawn.graph, graphs.load(path), names)
+    graph = comparison(drawn.graph, named_graph(path), names)
     return replace(drawn, graph=graph, verification=None, ablation=None, stem="comparison")
 
 

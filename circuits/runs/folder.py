@@ -7,7 +7,7 @@ RUN/cards.json           what each feature of the graph is about
 RUN/manifest.json        command, versions, seed, paths, hashes, wall time, peak memory
 RUN/prompts.jsonl        the prompt, where it was given on the command line
 RUN/verification.json    once verified
-RUN/ablations/NAME/      result.json, and the graph under that ablation
+RUN/ablations/NAME/      result.json, and the graph under that ablation with its page
 RUN/edited/NAME/         a graph that a person edited, and its verification.json
 """
 
@@ -44,9 +44,11 @@ from circuits.prompts import (
     write_prompts,
 )
 from circuits.render.exporters import Drawn
+from circuits.render.heading import title_of
 from circuits.render.page import page
 from circuits.runs.inputs import Inputs, Loaded, open_inputs
 from circuits.runs.overwrite import ABLATIONS, EDITED, RUN, RUN_FILES, VIEWERS
+from circuits.runs.pages import cards_beside, links_of, links_of_left, named_graph, run_of
 from circuits.runs.ranking_file import RANKING, read_ranking, write_ranking
 from hooked_qwen.files import content_hash, write_atomically
 from hooked_qwen.identity import identity
@@ -160,24 +162,40 @@ def remove_run(folder: Path) -> None:
 def write_page(folder: Path) -> None:
     """Render `graph.html` from whatever the run folder holds by now."""
     html = page(
-        graphs.load(folder / "graph.json"),
+        named_graph(folder),
         cards=_read(folder / "cards.json"),
         verification=verification_of(folder),
         ablations={p.parent.name: _read(p) for p in sorted(folder.glob("ablations/*/result.json"))},
+        links=links_of(folder),
     )
     write_atomically(folder / "graph.html", lambda p: p.write_text(html, encoding="utf-8"))
 
 
+def write_pages(folder: Path) -> None:
+    """Render the pages of what ablations leave, and `graph.html`, which leads to them."""
+    for left in sorted(folder.glob("ablations/*/graph.json")):
+        _write_left(left.parent)
+    write_page(folder)
+
+
+def _write_left(into: Path) -> None:
+    left, run = named_graph(into), run_of(into)
+    html = page(
+        left,
+        cards=cards_beside(into),
+        title=f"{into.resolve().name} ablated: {title_of(left.graph)}",
+        links=None if run is None else links_of_left(into, run),
+    )
+    write_atomically(into / "graph.html", lambda p: p.write_text(html, encoding="utf-8"))
+
+
 def export_page(drawn: Drawn, suffix: str) -> list[Path]:
-    """Write the page anew."""
-    path = drawn.folder / f"graph.{suffix}"
+    """Write the page anew; of a run those of what its ablations leave too."""
     if drawn.ablation is None:
-        write_page(drawn.folder)
+        write_pages(drawn.folder)
     else:
-        title = f"Ablation: {drawn.name}"
-        html = page(drawn.graph, cards=drawn.cards or {}, title=title)
-        write_atomically(path, lambda p: p.write_text(html, encoding="utf-8"))
-    return [path]
+        _write_left(drawn.folder)
+    return [drawn.folder / f"graph.{suffix}"]
 
 
 def verification_of(folder: Path) -> Mapping[str, Any] | None:

@@ -56,12 +56,27 @@ def test_a_comparison_counts_every_node_and_shows_the_most_changed(said):
     for node in changed:
         other.nodes[node]["effect"] += 5.0
     rows = differences(one, other)
-    lines = said(tables.comparison_table, rows, ("one", "other"), shown=3)
+    lines = said(tables.comparison_table, rows, ("one", "other"), (one, other), shown=3)
     text = " ".join(" ".join(lines).split())
     assert f"3 changed, {len(rows) - 3} the same in both" in text
-    shown = [line for line in lines if "+5.0000" in line]
+    # Supports, as on the page: the sign is flipped.
+    shown = [line for line in lines if "-5.0000" in line]
     assert len(shown) == 3
-    assert all(any(str(node) in line for line in shown) for node in changed)
+    for node in changed:
+        (line,) = (line for line in shown if f"{node} " in line)
+        assert f"{-other.nodes[node]['effect']:+.4f}" in line
+        assert other.nodes[node]["label"][:12] in line
+
+
+def test_a_comparison_of_a_divergence_keeps_its_sign(said):
+    one, other = circuit(20), circuit(20)
+    for graph in (one, other):
+        graph.graph["metric"] = "kl"
+    node = next(n for n, data in other.nodes(data=True) if data["effect"])
+    other.nodes[node]["effect"] += 5.0
+    rows = differences(one, other)
+    lines = said(tables.comparison_table, rows, ("one", "other"), (one, other), shown=3)
+    assert sum("+5.0000" in line for line in lines) == 1
 
 
 def test_a_task_without_an_example_says_why_and_brackets_are_no_markup(said):

@@ -14,6 +14,7 @@ from circuits.render.words import cells, token_name
         ([" key", " key", " door"], [" are"], "key, door → are"),
         ([" door", " key", " key"], [" are"], "key, door → are"),
         ([" Key", " key", "key"], [" are"], "Key → are"),
+        ([" Key", " door", " key", " door"], [" Are", " is", " are"], "Key, door → Are"),
         ([" a", " b", " c"], [" are"], "a, b… → are"),
         ([" keyboard", " engineering", " c"], [" are"], "keyboard… → are"),
         (["\n", " ", "\t"], ["\n\n"], "⏎, ␣… → ⏎⏎"),

@@ -7,9 +7,11 @@ import shutil
 import pytest
 import torch
 
+from circuits.features.labels import called, called_in_suite
 from circuits.features.neighbours import feature_card
 from circuits.features.suite_index import suite_record
 from circuits.render.feature_page import feature_page, shown
+from circuits.render.links import RunLinks
 from circuits.render.suite_page import suite_page
 from circuits.render.words import readable
 from hooked_qwen.load import hook
@@ -297,3 +299,59 @@ def test_the_pages_of_features_and_suites_are_accessible(visit, violations, card
         assert violations(tab) == []
     found(tab, "the")
     assert violations(tab) == []
+
+
+@needs_browser
+def test_pages_of_features_lead_to_the_graph_of_the_run(visit, record, card):
+    links = RunLinks(
+        graph="../graph.html",
+        nodes={"mlp_out.1/3": ["mlp_out.1/3@5", "mlp_out.1/3@2"]},
+        suite="suite.html",
+    )
+    nodes = ["../graph.html#node=mlp_out.1%2F3%405", "../graph.html#node=mlp_out.1%2F3%402"]
+    hrefs = "all => all.map(a => a.getAttribute('href'))"
+    tab = visit(feature_page(card, links))
+    among = "suite.html#feature=mlp_out.1%2F3"
+    assert tab.locator("#card a").evaluate_all(hrefs) == [*nodes, among]
+    tab = visit(suite_page(record, title="Toy", links=links))
+    tab.locator("#search").fill("mlp_out.1/3")
+    tab.keyboard.press("Enter")
+    assert tab.locator("#card a").evaluate_all(hrefs)[:2] == nodes
+    tab.locator("#search").fill("mlp_out.1/4")
+    tab.keyboard.press("Enter")
+    assert "Not in the graph" in tab.locator("#card").inner_text()
+
+
+@needs_browser
+def test_the_list_of_features_names_its_active_row_only_where_it_is_there(visit, page):
+    tab = visit(page)
+    box = tab.locator("#found-features")
+    assert box.get_attribute("aria-activedescendant") is None
+    box.focus()
+    tab.keyboard.press("ArrowDown")
+    active = box.get_attribute("aria-activedescendant")
+    assert tab.locator(f"#{active}").get_attribute("aria-selected") == "true"
+    box.evaluate("box => { box.scrollTop = box.scrollHeight; }")
+    tab.wait_for_function(
+        "!document.getElementById('found-features').hasAttribute('aria-activedescendant')"
+    )
+
+
+def test_pages_call_features_as_they_are_told(record, card):
+    names = {
+        "mlp_out.1/3": "mine",
+        "mlp_out.0/0": "first",
+        card["nearest"]["decoder"][0]["feature"]: "near",
+    }
+    changed = called(card, names)
+    assert changed["label"] == "mine"
+    assert changed["nearest"]["decoder"][0]["label"] == "near"
+    assert changed["nearest"]["decoder"][1] == card["nearest"]["decoder"][1]
+    suite = called_in_suite(record, names)
+    differ = [
+        i
+        for i, pair in enumerate(zip(suite["labels"], record["labels"], strict=True))
+        if len({*pair}) > 1
+    ]
+    assert differ[0] == 0
+    assert len(differ) == 3

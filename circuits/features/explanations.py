@@ -1,0 +1,164 @@
+"""Explanations of features that others exported, read from local files as labels.
+
+| where from | what a file holds |
+|---|---|
+| Neuronpedia, explanations | records with `layer`, `index`, `description`, `explanationModelName` |
+| Neuronpedia, features | records with `layer`, `index` and a list `explanations` of these |
+| delphi | `MODULE_latentN.txt` with the text in it, or an object of `MODULE_latentN: text` |
+| this project | `labels.json`, or the state that the page saves (`circuits-state/1`) |
+
+JSON, JSON Lines or a list, plain or packed (.gz, .zst); a folder stands for all such files in it.
+Where a record names a layer as others do (`6-gemmascope-res-16k`, `model.layers.6.mlp`), its site
+is found by the words in it, unless the caller says which one it is.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from circuits.features.labels import MODEL, PERSON, Label
+from circuits.graph import Node
+from hooked_qwen.compression import content_of, suffix_of
+from hooked_qwen.sites import Site
+
+LATENT = re.compile(r"(?P<module>.+)_latent(?P<index>\d+)")
+MODULE = re.compile(r"(?:model\.|transformer\.)?(?:layers|h)\.(\d+)(?:\.(\w+))?")
+SOURCE = re.compile(r"(\d+)-(.+)")
+KINDS = {
+    "res": "resid_post",
+    "mlp": "mlp_out",
+    "transcoder": "mlp_out",
+    "att": "attn_out",
+    "attn": "attn_out",
+    "self_attn": "attn_out",
+    "attention": "attn_out",
+}
+STATE = "circuits-state/1"
+SUFFIXES = (".json", ".jsonl", ".txt")
+
+Found = tuple[str, Label]
+Sites = Mapping[str, str]
+"What a file calls a layer or module, and the name of our dictionary there."
+
+
+def read_explanations(path: Path, sites: Sites | None = None) -> dict[str, Label]:
+    """The labels in a file or folder of any kind above, the first that is said of each feature.
+
+    Raises `ValueError` naming the file for one that holds none, and for a layer whose site it does
+    not tell.
+    """
+    if not path.exists():
+        raise ValueError(f"there is no file or folder of explanations at {path}")
+    files = [path]
+    if path.is_dir():
+        files = sorted(p for p in path.iterdir() if p.is_file() and suffix_of(p) in SUFFIXES)
+    labels: dict[str, Label] = {}
+    for file in files:
+        try:
+            for feature, label in _of_file(file, sites or {}):
+                labels.setdefault(feature, label)
+        except ValueError as error:
+            raise ValueError(f"cannot read explanations from {file}: {error}") from None
+    if not labels:
+        raise ValueError(
+            f"{path} holds no explanations: expected records with layer, index and description "
+            "(Neuronpedia), MODULE_latentN with a text (delphi), or SITE/INDEX with a text"
+        )
+    return labels
+
+
+def _of_file(path: Path, sites: Sites) -> Iterator[Found]:
+    text = content_of(path).decode("utf-8")
+    if suffix_of(path) == ".txt":
+        if LATENT.fullmatch(path.stem):
+            yield from _of_record({path.stem: _unquoted(text)}, sites)
+        return
+    for record in _records(text):
+        yield from _of_record(record, sites)
+
+
+def _unquoted(text: str) -> str:
+    """The text of delphi's files, which is one string as JSON."""
+    try:
+        return str(json.loads(text))
+    except json.JSONDecodeError:
+        return text.strip()
+
+
+def _records(text: str) -> Iterator[Any]:
+    try:
+        whole = json.loads(text)
+    except json.JSONDecodeError:
+        for number, line in enumerate(text.splitlines(), 1):
+            if line.strip():
+                try:
+                    yield json.loads(line)
+                except json.JSONDecodeError as error:
+                    raise ValueError(f"line {number} is no JSON ({error})") from None
+        return
+    yield from whole if isinstance(whole, list) else [whole]
+
+
+def _of_record(record: Any, sites: Sites) -> Iterator[Found]:
+    if not isinstance(record, Mapping):
+        raise ValueError(f"a record is {type(record).__name__}, expected an object")
+    if "index" in record and "layer" in record:
+        yield from _of_neuronpedia(record, sites)
+    elif record.get("schema") == STATE:
+        for key, text in dict(record.get("labels") or {}).items():
+            node = Node.parse(key)
+            if node.kind == "feature":
+                yield f"{node.site}/{node.feature}", Label(text=text)
+    else:
+        for key, found in record.items():
+            yield from _of_pair(key, found, sites)
+
+
+def _of_neuronpedia(record: Mapping[str, Any], sites: Sites) -> Iterator[Found]:
+    said = [record] if "description" in record else list(record.get("explanations") or [])
+    feature = f"{_site(str(record['layer']), sites)}/{int(record['index'])}" if said else ""
+    for each in said:
+        if text := str(each.get("description") or "").strip():
+            model = each.get("explanationModelName")
+            yield feature, Label(text=text, by=f"{MODEL} {model}" if model else PERSON)
+
+
+def _of_pair(key: str, found: Any, sites: Sites) -> Iterator[Found]:
+    fields = {"text": found} if isinstance(found, str) else found
+    text = fields.get("text") if isinstance(fields, Mapping) else None
+    if not isinstance(text, str):
+        raise ValueError(f"{key!r} is {str(found)[:60]!r}, expected the text of an explanation")
+    if not text.strip():
+        return
+    if latent := LATENT.fullmatch(key):
+        by = str(fields.get("by") or f"{MODEL} of delphi")
+        yield f"{_site(latent['module'], sites)}/{latent['index']}", Label(text=text, by=by)
+    else:
+        name, _, index = key.partition("/")
+        if not index.isdecimal():
+            raise ValueError(f"{key!r} is no feature: write SITE/INDEX, such as 'mlp_out.3/812'")
+        by = str(fields.get("by") or PERSON)
+        yield f"{_site(name, sites)}/{index}", Label(text=text, by=by)
+
+
+def _site(name: str, sites: Sites) -> str:
+    """Our name of what a file calls `name`."""
+    if name in sites:
+        return sites[name]
+    if module := MODULE.fullmatch(name):
+        kind = KINDS.get(module[2], "") if module[2] else "resid_post"
+        layer = module[1]
+    elif source := SOURCE.fullmatch(name):
+        words = re.split(r"[-_]", source[2])
+        kind = next((KINDS[word] for word in words if word in KINDS), "")
+        layer = source[1]
+    else:
+        return name
+    if not kind:
+        raise ValueError(
+            f"{name!r} does not say which site it is: give --site '{name}=SITE', such as "
+            f"mlp_out.{layer}"
+        )
+    return str(Site.parse(f"{kind}.{layer}"))

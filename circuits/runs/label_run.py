@@ -1,0 +1,106 @@
+"""Put people's and models' labels of features where pages and figures find them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from circuits import graph as graphs
+from circuits.features.explanations import read_explanations
+from circuits.features.labels import LABELS, PERSON, Label, merged, read_labels, write_labels
+from circuits.runs.folder import write_pages
+from circuits.runs.pages import FEATURES, GRAPH, SUITE, run_of
+from saes.suite import find
+
+
+@dataclass(frozen=True, kw_only=True)
+class Added:
+    """What became of labels that were given."""
+
+    path: Path
+    labels: Mapping[str, Label]
+    "all that the file has"
+    taken: int
+    outranked: int
+    "labels of models for features that a person has named"
+    of_other_sites: Mapping[str, int]
+    "labels left out, by a site that there is no dictionary of"
+    stale: Path | None
+    "a page with the old names, made by another command"
+
+
+def add_labels(
+    folder: Path,
+    files: Sequence[Path] = (),
+    *,
+    said: Sequence[str] = (),
+    by: str | None = None,
+    sites: Sequence[str] = (),
+) -> Added:
+    """Add what `files` and `said` (`SITE/INDEX=TEXT`) call features to the labels of a folder.
+
+    The folder is a run, whose pages are drawn anew, or dictionaries. `by` says whose words they
+    are where a file does not; `sites` what a file's layers are called here, `NAME=SITE`. A model's
+    word does not replace a person's.
+
+    Raises `ValueError` for a folder that is neither, for a file without explanations, and where
+    none of them is of a site that the folder has.
+    """
+    known = _dictionaries(folder)
+    given: dict[str, Label] = {}
+    for file in files:
+        given |= read_explanations(file, _pairs(sites, "NAME=SITE"))
+    given |= {key: Label(text=text) for key, text in _pairs(said, "SITE/INDEX=TEXT").items()}
+    if by is not None:
+        given = {k: replace(x, by=by) if x.by == PERSON else x for k, x in given.items()}
+    of_other = _counted(key for key in given if _site(key) not in known)
+    taken = {key: label for key, label in given.items() if _site(key) in known}
+    if given and not taken:
+        raise ValueError(
+            f"no label is of a dictionary of {folder}, all are of {', '.join(sorted(of_other))}: "
+            f"expected some of {', '.join(sorted(known))}; --site NAME=SITE tells which is which"
+        )
+    path = folder / LABELS
+    before = read_labels(path)
+    after = merged([before, taken])
+    if taken:
+        write_labels(after, path)
+        if run_of(folder) == folder.resolve():
+            write_pages(folder)
+    suite = folder / FEATURES / SUITE
+    return Added(
+        path=path,
+        labels=after,
+        taken=sum(after[key] == label for key, label in taken.items()),
+        outranked=sum(after[key] != label for key, label in taken.items()),
+        of_other_sites=of_other,
+        stale=suite if taken and suite.exists() else None,
+    )
+
+
+def _dictionaries(folder: Path) -> set[str]:
+    """Names of the dictionaries that a run or a folder has."""
+    if run_of(folder) == folder.resolve():
+        graph = graphs.load(folder / GRAPH)
+        return {*(graph.graph.get("dictionaries") or {})} | {node.site for node in graph}
+    return {entry.name for entry in find(folder).entries}
+
+
+def _pairs(texts: Sequence[str], form: str) -> dict[str, str]:
+    pairs = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (name.strip() and equals and value.strip()):
+            raise ValueError(f"{text!r} is not of the form {form}")
+        pairs[name.strip()] = value.strip()
+    return pairs
+
+
+def _site(key: str) -> str:
+    return key.rpartition("/")[0]
+
+
+def _counted(keys: Iterable[str]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for key in keys:
+        counts[_site(key)] = counts.get(_site(key), 0) + 1
+    return counts

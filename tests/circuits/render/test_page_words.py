@@ -1,0 +1,156 @@
+"""What the page says and where it leads: clicks, links, comparisons, histograms."""
+
+import json
+import re
+
+import pytest
+
+from circuits.comparison import differences
+from circuits.features.labels import Label, labelled
+from circuits.graph import Node
+from circuits.render.compare_page import comparison_page
+from circuits.render.links import Links, address
+from circuits.render.page import page
+from tests.circuits import synthetic
+from tests.circuits.render.test_page import features, needs_browser
+
+
+@pytest.fixture(scope="module")
+def sample():
+    return synthetic.circuit(60)
+
+
+def drawn(graph, **parts):
+    return page(graph, cards=synthetic.cards(graph), **parts)
+
+
+@needs_browser
+def test_a_node_clicked_in_the_check_panel_shows_its_card(visit, sample):
+    tab = visit(drawn(sample, verification=synthetic.verification(sample)))
+    key = synthetic.verification(sample)["each_adds"]["nodes"][2]["id"]
+    tab.locator("#tab-check").click()
+    tab.locator(f"#panel-check button.node[title='{key}']").first.click()
+    assert tab.evaluate("circuit.selected()") == key
+    assert tab.locator("#panel-node").is_visible()
+    assert key in tab.locator("#panel-node").inner_text()
+    tab.locator("#tab-check").click()
+    tab.locator("#panel-check svg.chart circle").first.click()
+    assert tab.locator("#panel-node").is_visible()
+
+
+@needs_browser
+def test_ablated_nodes_are_listed_by_label_and_lead_to_their_card(visit, sample):
+    node = next(n for n in features(sample) if sample.nodes[n]["label"])
+    run = {**synthetic.ablations()["everything"], "features": [str(node), "mlp_out.9/1"]}
+    links = Links(left={"mine": "ablations/mine/graph.html"})
+    tab = visit(drawn(sample, ablations={"mine": run, "other": run}, links=links))
+    tab.locator("#tab-ablations").click()
+    panel = tab.locator("#panel-ablations")
+    entry = panel.locator("ul.nodes button").first
+    assert sample.nodes[node]["label"] in entry.inner_text()
+    assert "mlp_out.9/1" in panel.locator("ul.nodes").first.inner_text()
+    left = panel.get_by_role("link", name="the graph that is left")
+    assert left.get_attribute("href") == "ablations/mine/graph.html"
+    entry.click()
+    assert tab.evaluate("circuit.selected()") == str(node)
+    assert tab.locator("#panel-node").is_visible()
+
+
+@needs_browser
+def test_a_feature_leads_to_its_own_page_or_to_its_place_among_all(visit, sample):
+    first, second = features(sample)[:2]
+    links = Links(
+        suite="features/suite.html",
+        features={f"{first.site}/{first.feature}": "features/one.html"},
+        before="../../graph.html",
+    )
+    tab = visit(drawn(sample, links=links))
+    head = tab.locator("header #links a").evaluate_all(
+        "all => all.map(a => a.getAttribute('href'))"
+    )
+    assert head == ["../../graph.html", "features/suite.html"]
+    for node, href in (
+        (first, "features/one.html"),
+        (second, f"features/suite.html#feature={second.site}%2F{second.feature}"),
+    ):
+        tab.evaluate("key => circuit.select(key)", str(node))
+        link = tab.locator("#panel-node").get_by_role("link", name="page of this feature")
+        assert link.get_attribute("href") == href
+
+
+@needs_browser
+def test_a_persons_label_says_whose_it_is(visit, sample):
+    node = features(sample)[0]
+    key = f"{node.site}/{node.feature}"
+    tab = visit(drawn(labelled(sample, {key: Label(text="<b>mine</b>", by="Ann")})))
+    tab.evaluate("key => circuit.select(key)", str(node))
+    panel = tab.locator("#panel-node")
+    assert panel.locator("h2").inner_text() == "<b>mine</b>"
+    assert "called so by Ann" in panel.inner_text()
+
+
+@needs_browser
+def test_the_histogram_marks_the_current_value(visit, sample):
+    node = next(n for n in features(sample) if sample.nodes[n]["activation"])
+    graph = sample.copy()
+    graph.nodes[node]["activation"] = 4.0
+    counts = [1, 0, 5, 9]
+    card = {**synthetic.cards(graph)[f"{node.site}/{node.feature}"],
+            "histogram": {"first": 0, "per_doubling": 1, "counts": counts}}  # fmt: skip
+    tab = visit(page(graph, cards={f"{node.site}/{node.feature}": card}))
+    tab.evaluate("key => circuit.select(key)", str(node))
+    figure = tab.locator(".histogram")
+    heights = figure.locator("rect").evaluate_all("all => all.map(r => +r.getAttribute('height'))")
+    assert [h / max(heights) for h in heights] == pytest.approx([n / 9 for n in counts])
+    here = float(figure.locator("line.here").get_attribute("x1"))
+    assert here == pytest.approx(320 * 2 / 4)
+    label = figure.locator("svg").get_attribute("aria-label")
+    assert label == "Activations from 1 to 16 on 15 tokens; here 4"
+
+
+def shifted(graph, by):
+    """The same circuit in a prompt that is `by` tokens longer at its beginning."""
+    moved = type(graph)(**{**graph.graph, "columns": ["x"] * by + graph.graph["columns"]})
+    new = {n: n if n.position is None else n._replace(position=n.position + by) for n in graph}
+    moved.add_nodes_from((new[n], data) for n, data in graph.nodes(data=True))
+    moved.add_edges_from((new[u], new[v], data) for u, v, data in graph.edges(data=True))
+    return moved
+
+
+@needs_browser
+def test_a_comparison_says_positions_of_the_graphs_that_have_them(visit, sample):
+    b = shifted(sample, 3)
+    only_a = next(n for n in features(sample))
+    b.remove_node(only_a._replace(position=only_a.position + 3))
+    only_b = Node("mlp_out.2", 9999, 4)
+    b.add_node(only_b, kind="feature", effect=-9.0, exact=None, activation=1.0, label="new",
+               token="x")  # fmt: skip
+    cards = synthetic.cards(sample)
+    html = comparison_page(sample, b, differences(sample, b), names=("short", "long"), cards=cards)
+    tab = visit(html)
+    tab.locator("#tab-table").click()
+    keys = tab.locator("#panel-table tbody span.mono").all_inner_texts()
+    allowed = {str(only_a), str(only_b)} | {str(n) for n in sample if n.position is None}
+    allowed |= {
+        f"{n} | @{n.position + 3}" for n in sample if n.position is not None and n != only_a
+    }
+    assert set(keys) == allowed
+    tab.locator("#panel-table button >> text=new").first.click()
+    tab.locator("#tab-node").click()
+    assert str(only_b) in tab.locator("#panel-node").inner_text()
+    some = next(n for n in features(sample) if n != only_a)
+    tab.evaluate("key => circuit.select(key)", str(some._replace(position=some.position + 3)))
+    assert "Top examples" in tab.locator("#panel-node").inner_text()
+
+
+def test_addresses_are_relative_and_hold_no_space(tmp_path):
+    page = tmp_path / "a run" / "ablations" / "top 5" / "graph.html"
+    assert address(page, tmp_path / "a run") == "ablations/top%205/graph.html"
+    assert address(tmp_path / "a run" / "graph.html", page.parent) == "../../graph.html"
+
+
+def test_links_of_a_page_are_escaped(sample):
+    html = page(sample, links=Links(suite='x"><script>alert(1)</script>'))
+    payload = json.loads(re.search(r'id="data-payload">(.*?)</script>', html)[1])
+    assert payload["links"]["suite"] == 'x"><script>alert(1)</script>'
+    assert "<script>alert" not in html
