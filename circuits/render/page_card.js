@@ -219,6 +219,7 @@ function histogram(node, card) {
       { class: "soft number" },
       [value(0), middle, value(counts.length)].map((v) => el("span", {}, number(v))),
     ),
+    el("div", { class: "soft" }, "tokens by activation, on a logarithmic scale"),
   );
 }
 

@@ -27,10 +27,7 @@ def drawn_of(
     Raises `ValueError` for a folder of neither, and for a file that is no state.
     """
     ablation = _ablation(folder)
-    if ablation is None:
-        home = read_run(folder).folder
-    else:
-        home = folder.resolve().parent.parent
+    home = read_run(folder).folder if ablation is None else folder.resolve().parent.parent
     graph = named_graph(folder)
     return Drawn(
         folder=folder,

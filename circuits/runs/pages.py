@@ -17,6 +17,7 @@ from circuits import graph as graphs
 from circuits.features.labels import LABELS, Label, labelled, merged, read_labels
 from circuits.graph import ordered
 from circuits.render.links import Links, RunLinks, address
+from circuits.runs.earlier import told
 from circuits.runs.overwrite import ABLATIONS
 
 GRAPH, PAGE, CARDS, MANIFEST = "graph.json", "graph.html", "cards.json", "manifest.json"
@@ -37,7 +38,10 @@ def run_of(folder: Path) -> Path | None:
 def named_graph(path: Path) -> nx.DiGraph:
     """A graph, by file or folder, whose features are called as people and models call them."""
     file = path if path.is_file() else path / GRAPH
-    return labelled(graphs.load(file), labels_of(file.parent))
+    graph, run = graphs.load(file), run_of(file.parent)
+    if run is not None:
+        graph = told(graph, _read(run / MANIFEST))
+    return labelled(graph, labels_of(file.parent))
 
 
 def labels_of(folder: Path) -> dict[str, Label]:

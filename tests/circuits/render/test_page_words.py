@@ -154,3 +154,33 @@ def test_links_of_a_page_are_escaped(sample):
     payload = json.loads(re.search(r'id="data-payload">(.*?)</script>', html)[1])
     assert payload["links"]["suite"] == 'x"><script>alert(1)</script>'
     assert "<script>alert" not in html
+
+
+CONTRAST = """() => {
+  const context = document.createElement("canvas").getContext("2d");
+  const light = (name) => {
+    context.fillStyle = getComputedStyle(document.documentElement).getPropertyValue(`--${name}`);
+    context.fillRect(0, 0, 1, 1);
+    const parts = [...context.getImageData(0, 0, 1, 1).data].slice(0, 3).map((part) => {
+      const share = part / 255;
+      return share <= 0.03928 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4;
+    });
+    return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2];
+  };
+  const inks = ["supports", "opposes", "neutral", "only-a", "only-b", "ablated", "changed", "same",
+    "soft", "mute", "ink", "focus"];
+  return inks.flatMap((ink) => ["paper", "wash"].map((ground) => {
+    const [low, high] = [light(ink), light(ground)].sort((a, b) => a - b);
+    return [`${ink} on ${ground}`, (high + 0.05) / (low + 0.05)];
+  }));
+}"""
+
+
+@needs_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_colour_that_text_has_can_be_read(visit, sample, scheme):
+    tab = visit(page(sample))
+    tab.emulate_media(color_scheme=scheme)
+    found = dict(tab.evaluate(CONTRAST))
+    assert len(found) == 24
+    assert {pair: ratio for pair, ratio in found.items() if ratio < 4.5} == {}

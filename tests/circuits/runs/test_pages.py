@@ -9,6 +9,7 @@ from circuits.graph import load, ordered, save
 from circuits.runs.folder import write_pages
 from circuits.runs.label_run import add_labels
 from circuits.runs.pages import labels_of, named_graph, names_of_features, run_links, run_of
+from hooked_qwen.files import content_hash
 from tests.circuits import synthetic
 from tests.circuits.conftest import call
 
@@ -123,3 +124,28 @@ def test_labels_beside_dictionaries_serve_every_run_of_them(run, tmp_path):
     assert names_of_features(run)[key] == "theirs"
     add_labels(run, said=[f"{key}=ours"])
     assert names_of_features(run)[key] == "ours"
+
+
+PROMPTS = [
+    {"clean": "The keys near it", "patch": "The key near it", "answer": " are", "wrong": " is"},
+    {"clean": "The key near it", "patch": "The keys near it", "answer": " is", "wrong": " are"},
+]
+
+
+def test_a_run_of_an_earlier_version_says_its_prompt_where_the_file_is_the_same(run, tmp_path):
+    file = tmp_path / "agreement.jsonl"
+    file.write_text("\n".join(map(json.dumps, PROMPTS)))
+    graph = load(run / "graph.json")
+    output = next(n for n in graph if n.kind == "logit")
+    graph.nodes[output]["label"] = "“ are” 50%, “ is” 50% − wrong"
+    tokens = {"tokens": [[" are", 0.5], [" is", 0.5]], "others": 0}
+    graph.graph |= {"answers": {"of": "prompts", "of_several_tokens": 0, **tokens}}
+    save(graph, run / "graph.json")
+    manifest = {"prompts_path": str(file), "prompts_hash": content_hash(file)}
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    found = named_graph(run)
+    assert found.graph["task"] == "agreement"
+    assert "".join(found.graph["example"]["clean"]) == "The keys near it"
+    assert found.nodes[output]["label"] == "are − is, is − are"
+    file.write_text(json.dumps(PROMPTS[0]))
+    assert "example" not in named_graph(run).graph
