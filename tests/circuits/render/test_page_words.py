@@ -157,7 +157,7 @@ def test_links_of_a_page_are_escaped(sample):
 
 
 CONTRAST = """() => {
-  const context = document.createElement("canvas").getContext("2d");
+  const context = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
   const light = (name) => {
     context.fillStyle = getComputedStyle(document.documentElement).getPropertyValue(`--${name}`);
     context.fillRect(0, 0, 1, 1);
