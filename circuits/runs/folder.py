@@ -183,7 +183,7 @@ def _write_left(into: Path) -> None:
     html = page(
         left,
         cards=cards_beside(into),
-        title=f"{into.resolve().name} ablated: {title_of(left.graph)}",
+        title=f"Ablation: {into.resolve().name} · {title_of(left.graph)}",
         links=None if run is None else links_of_left(into, run),
     )
     write_atomically(into / "graph.html", lambda p: p.write_text(html, encoding="utf-8"))
