@@ -332,9 +332,7 @@ def test_the_list_of_features_names_its_active_row_only_where_it_is_there(visit,
     active = box.get_attribute("aria-activedescendant")
     assert tab.locator(f"#{active}").get_attribute("aria-selected") == "true"
     box.evaluate("box => { box.scrollTop = box.scrollHeight; }")
-    tab.wait_for_function(
-        "!document.getElementById('found-features').hasAttribute('aria-activedescendant')"
-    )
+    tab.locator("#found-features:not([aria-activedescendant])").wait_for()
 
 
 def test_pages_call_features_as_they_are_told(record, card):
