@@ -268,8 +268,8 @@ def render(circuit: Circuit, *paths: str | Path, nodes: int = 25) -> list[Path]:
 
         circuits.render(circuit, "graph.html", "circuit.pdf", "circuit.graphml", nodes=30)
 
-    The page shows what was verified and ablated so far. Figures show the strongest `nodes`. What
-    is several files, as tables and `.neuronpedia` are, becomes a folder of that name.
+    The page shows what was verified and ablated so far. Figures show a circuit of at most `nodes`.
+    What is several files, as tables and `.neuronpedia` are, becomes a folder of that name.
     Raises `ValueError` listing the formats for another one.
     """
     return [_render(circuit, Path(path), nodes) for path in paths]
