@@ -1,6 +1,6 @@
 /* The card of the selected node, or what stands out when none is selected. */
 
-let cards = {};
+let cards = null; // until they are unpacked
 
 /* Cards come compressed and are unpacked after the picture stands. */
 async function unpackCards() {
@@ -233,7 +233,7 @@ function featureLink(node) {
 }
 
 function featureCard(node) {
-  const card = node.kind === "feature" && cards[featureOf(node)];
+  const card = node.kind === "feature" && cards?.[featureOf(node)];
   if (!card) return [];
   const largest =
     Math.max(card.max_activation ?? 0, ...card.examples.flatMap((e) => e.values)) || 1;
@@ -301,14 +301,28 @@ function overview() {
   ];
 }
 
+/* What a card is made of: the same again is left as it is, under the pointer of whoever clicks. */
+let cardOf = "";
+
 function drawCard() {
   const panel = $("panel-node");
+  const { notes, places, ...marks } = store.state;
+  const item = view.selected;
+  const of = JSON.stringify([item?.key, marks, cards !== null, item?.members && scene.lines.length]);
+  const note = panel.querySelector(".note-field textarea");
+  if (of === cardOf) {
+    if (note && note !== document.activeElement) note.value = notes[item.key] ?? "";
+    return;
+  }
+  const other = JSON.parse(cardOf || "[]")[0] !== (item?.key ?? null);
+  const focus = panel.contains(document.activeElement) && document.activeElement.title;
+  const top = panel.scrollTop;
+  cardOf = of;
   panel.replaceChildren(
-    ...(view.selected?.members
-      ? boxCard(view.selected)
-      : view.selected
-        ? nodeCard(view.selected)
-        : overview()).flat(3).filter(Boolean),
+    ...(item?.members ? boxCard(item) : item ? nodeCard(item) : overview())
+      .flat(3)
+      .filter(Boolean),
   );
-  panel.scrollTop = 0;
+  panel.scrollTop = other ? 0 : top;
+  if (focus && !other) panel.querySelector(`[title="${CSS.escape(focus)}"]`)?.focus();
 }

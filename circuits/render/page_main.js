@@ -71,7 +71,7 @@ let haystack = [];
 
 function readCards() {
   const promoted = (node) =>
-    (cards[node.key.replace(/@\d+$/, "")]?.promoted ?? []).map(([token]) => token).join(" ");
+    (cards?.[node.key.replace(/@\d+$/, "")]?.promoted ?? []).map(([token]) => token).join(" ");
   haystack = nodes.map((node) =>
     `${node.name} ${node.label} ${node.token ?? ""} ${node.key} ${promoted(node)}`.toLowerCase(),
   );

@@ -86,13 +86,17 @@ def _described(
     promote = Counter(token for node in members for token in tokens[node])
     feed = Counter(v for node in members for v in graph.successors(node))
     named = {f"“{token}”": n for token, n in promote.items()}
-    targets = {caption(node, graph.nodes[node]): n for node, n in feed.items()}
+    targets = {_target(node, graph): n for node, n in feed.items()}
     why = [_shared("promote", named, len(members)), _shared("feed", targets, len(members))]
     return {
         "name": labels.most_common(1)[0][0],
         "members": [str(node) for node in members],
         "why": "; ".join(filter(None, why)) or "like edges",
     }
+
+
+def _target(node: Node, graph: nx.DiGraph) -> str:
+    return "the output" if node.kind == "logit" else caption(node, graph.nodes[node])
 
 
 def _shared(verb: str, counts: Mapping[str, int], of: int) -> str:

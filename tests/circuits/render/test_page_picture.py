@@ -34,7 +34,7 @@ def features(graph):
 
 def select(tab, key):
     tab.evaluate("key => circuit.select(key)", str(key))
-    tab.wait_for_timeout(60)  # the next frame draws it
+    tab.evaluate("new Promise((r) => requestAnimationFrame(() => requestAnimationFrame(r)))")
 
 
 def saved(tab, name):

@@ -169,6 +169,20 @@ def test_a_note_is_kept(visit, sample, sample_page):
     assert tab.locator(".note-field textarea").input_value() == "fires on nouns\nnot on verbs"
 
 
+def test_a_click_right_after_a_note_is_not_lost(visit, sample, sample_page):
+    tab = visit(sample_page)
+    (node,) = members(sample, 1)
+    select(tab, node)
+    tab.locator(".note-field textarea").fill("nouns")
+    tab.locator("#panel-node .actions button", has_text="Pin").click()
+    assert state(tab)["notes"] == {str(node): "nouns"}
+    assert state(tab)["pinned"] == [str(node)]
+    assert tab.evaluate("document.activeElement.textContent") == "Unpin"
+    tab.locator("body").press("Control+z")
+    tab.locator("body").press("Control+z")
+    assert tab.locator(".note-field textarea").input_value() == ""
+
+
 def test_a_saved_state_is_read_by_the_page_and_by_edits(visit, sample, sample_page, tmp_path):
     tab = visit(sample_page)
     chosen = members(sample)
@@ -234,6 +248,7 @@ def test_pinned_nodes_alone_can_be_dragged_and_have_weights_on_edges(visit, samp
     )
     pin(tab, source, target)
     tab.locator("body").press("o")
+    tab.wait_for_timeout(500)  # the canvas has another width, and is fitted once it is still
     assert set(tab.evaluate("circuit.drawn()")) == {str(source), str(target)}
     picture = tab.evaluate("circuit.svg()")
     assert f"{sample.edges[source, target]['weight']:.3g}".lstrip("-") in picture
@@ -246,6 +261,7 @@ def test_pinned_nodes_alone_can_be_dragged_and_have_weights_on_edges(visit, samp
     moved = apart(tab, source, target)
     assert moved == pytest.approx(before + 60, abs=8)
     tab.reload()
+    tab.wait_for_timeout(500)
     scale = tab.evaluate("circuit.scale()")
     assert apart(tab, source, target) == pytest.approx(moved * scale / 1.5, abs=4)
 
