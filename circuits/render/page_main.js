@@ -220,6 +220,12 @@ function keys(event) {
   }
 }
 
+/* The picture is fitted once more when the canvas has its size; then all is ready. */
+let settle;
+const settled = new Promise((done) => {
+  settle = done;
+});
+
 function wire() {
   $("search").addEventListener("input", () => {
     cursor = 0;
@@ -280,7 +286,10 @@ function wire() {
     network.redraw();
     // A window of another shape has another fit, once it is still.
     clearTimeout(resized);
-    resized = setTimeout(refit, 120);
+    resized = setTimeout(() => {
+      refit();
+      settle();
+    }, 120);
   }).observe(canvas);
 }
 
@@ -301,7 +310,7 @@ changed();
 remember();
 refit();
 if (view.selected) bringIntoView(drawnAs(view.selected));
-const ready = unpackCards();
+const ready = Promise.all([unpackCards(), settled]).then(() => {});
 
 /* The colour that a line or a fill of this name has on the screen, over paper: red, green, blue. */
 function painted(name) {
