@@ -203,7 +203,7 @@ def test_a_saved_state_is_read_by_the_page_and_by_edits(visit, sample, sample_pa
         tab.locator("body").press("Control+z")
     assert state(tab)["groups"] == {}
     tab.locator("#state-file").set_input_files(path)
-    tab.wait_for_function("Object.keys(circuit.state().groups).length")
+    tab.locator("#told", has_text="Loaded state.json").wait_for()
     assert state(tab) == kept
 
 
@@ -220,7 +220,7 @@ def test_a_state_that_does_not_fit_is_told_in_one_line(visit, sample_page, tmp_p
     path.write_text(text, encoding="utf-8")
     tab = visit(sample_page)
     tab.locator("#state-file").set_input_files(path)
-    tab.wait_for_function("document.getElementById('told').textContent")
+    tab.locator("#told:not([hidden])").wait_for()
     assert said in tab.locator("#told").inner_text()
     assert state(tab)["pinned"] == []
 
