@@ -183,9 +183,8 @@ def _badge(
 
 
 def _bands(drawing: Sheet) -> Iterator[Mark]:
-    layers = list(dict.fromkeys(row.band.layer for row in drawing.rows))
     for row in drawing.rows:
-        if row.band.layer is not None and layers.index(row.band.layer) % 2:
+        if row.band.shaded:
             yield Rect(
                 corner=(drawing.axis, row.top),
                 width=drawing.width - drawing.axis,

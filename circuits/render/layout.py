@@ -61,6 +61,7 @@ class Band:
     layer: int | None  # None for the tokens and the outputs
     y: float  # centre, px
     height: float  # px
+    shaded: bool  # every other layer of those that have nodes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,11 +220,17 @@ def _place_columns(
 
 def _place_bands(sites: Iterable[str], rows: Iterable[int], slot: Slot) -> tuple[Band, ...]:
     placed, top = [], 0.0
+    layers: list[int] = []
     for site, count in zip(sites, rows, strict=True):
         layer = site.partition(".")[2]
         height = count * slot.height + BAND_PADDING
         number = int(layer) if layer.isdigit() else None
-        placed.append(Band(site=site, layer=number, y=top + height / 2, height=height))
+        if number is not None and number not in layers:
+            layers.append(number)
+        shaded = number is not None and layers.index(number) % 2 == 0
+        placed.append(
+            Band(site=site, layer=number, y=top + height / 2, height=height, shaded=shaded)
+        )
         top += height
     return tuple(placed)
 

@@ -282,7 +282,7 @@ function drawBands(ctx) {
   const to = network.DOMtoCanvas({ x: canvas.clientWidth, y: canvas.clientHeight });
   ctx.fillStyle = palette.stripe;
   payload.bands
-    .filter((band) => band.layer !== null && band.layer % 2 === 0)
+    .filter((band) => band.shaded)
     .forEach((band) => ctx.fillRect(from.x, band.y - band.height / 2, to.x - from.x, band.height));
   ctx.strokeStyle = palette.line;
   ctx.lineWidth = 0.6 / network.getScale();

@@ -45,7 +45,7 @@ function drawnBands(paint, width, height) {
   const y = (value) => near(network.canvasToDOM({ x: 0, y: value }).y);
   const x = (value) => near(network.canvasToDOM({ x: value, y: 0 }).x);
   const stripes = payload.bands
-    .filter((band) => band.layer !== null && band.layer % 2 === 0)
+    .filter((band) => band.shaded)
     .map((band) =>
       svg("rect", {
         ...{ class: "band", x: 0, y: y(band.y - band.height / 2) },

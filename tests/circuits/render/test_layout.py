@@ -89,3 +89,17 @@ def test_the_order_of_insertion_does_not_matter():
 
 def test_an_empty_graph_has_an_empty_layout():
     assert layout(nx.DiGraph()).places == {}
+
+
+def test_every_other_layer_that_has_nodes_is_shaded_whatever_its_number():
+    graph = nx.DiGraph(columns=["a"])
+    sites = ["embed", "resid_post.2", "mlp_out.6", "resid_post.6", "resid_post.10", "logit"]
+    for site in sites:
+        kind = {"embed": "token", "logit": "logit"}.get(site, "feature")
+        feature = {"token": "token", "logit": "answer"}.get(kind, 1)
+        graph.add_node(Node(site, feature, None if kind == "logit" else 0), effect=1.0, kind=kind)
+    shaded = {band.site: band.shaded for band in layout(graph).bands}
+    assert shaded["resid_post.10"] != shaded["resid_post.6"] != shaded["resid_post.2"]
+    assert shaded["mlp_out.6"] == shaded["resid_post.6"]
+    assert not shaded["logit"]
+    assert not shaded["embed"]
