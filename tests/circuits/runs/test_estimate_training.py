@@ -1,5 +1,7 @@
 """What `train --dry-run` tells: the counts hold, and nothing is loaded or written."""
 
+from functools import cache
+
 import pytest
 
 from circuits.runs import estimate_training as estimate
@@ -14,6 +16,7 @@ CONFIG = TrainConfig(width=64, tokens=4096)
 STREAM = StreamConfig(batch_size=512, buffer_size=2048)
 
 
+@cache
 def told(layers=(0, 3), *, stream=STREAM, config=CONFIG, **options):
     specs = dictionary_specs(["saes", "transcoders"], layers, ["resid_post"], k=3)
     found = estimate.estimate_training(
