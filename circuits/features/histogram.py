@@ -7,7 +7,6 @@ logarithmic scale, for nobody knows the largest activation before the text is re
 """
 
 from collections.abc import Iterable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -15,11 +14,10 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from hooked_qwen.placement import device_of
 from hooked_qwen.tokens import Batch
 from hooked_qwen.transfer import to_host
-from saes.examples.collect import Examples, Tally, look
-from saes.suite import InTurn, fitting
+from saes.examples.collect import Examples, Tally, tallied
+from saes.suite import InTurn
 
 PER_DOUBLING = 3
 LOWEST, HIGHEST = -20, 20
@@ -76,19 +74,5 @@ def examples_and_histograms(
     top: int,
 ) -> list[tuple[Examples, list[Histogram | None]]]:
     """`find_examples`, with the histogram of every feature wanted, from the same pass."""
-    device, dictionaries = device_of(model), fitting(dictionaries, model)
-    tallies = [
-        CountingTally(
-            partial(dictionaries.__getitem__, i),
-            features=torch.tensor(list(features), device=device),
-            top=top,
-            sampled=0,
-        )
-        for i, features in enumerate(wanted)
-    ]
-    rows: list[Tensor] = []
-    for batch in texts:
-        if tallies:
-            look(model, tallies, batch, torch.zeros(batch.tokens.shape), first=len(rows))
-        rows += [tokens[mask] for tokens, mask in zip(batch.tokens, batch.mask, strict=True)]
+    tallies, rows = tallied(model, dictionaries, wanted, texts, top=top, kind=CountingTally)
     return [(tally.examples(rows), tally.histograms()) for tally in tallies]

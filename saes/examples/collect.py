@@ -18,6 +18,7 @@ Axes: `examples` best first, `shown` the 2 WINDOW + 1 places of a passage.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +36,7 @@ from hooked_qwen.transfer import to_host
 from saes.dictionary import SparseDictionary
 from saes.suite import InTurn, fitting
 
+T = TypeVar("T", bound="Tally")
 WINDOW = 16
 "Tokens kept on either side of a passage's own."
 SHOWN = 2 * WINDOW + 1
@@ -122,9 +124,23 @@ def find_examples(
 
     Positions count from a text's first real token, whatever its padding.
     """
+    tallies, rows = tallied(model, dictionaries, wanted, texts, top=top, kind=Tally)
+    return [tally.examples(rows) for tally in tallies]
+
+
+def tallied(
+    model: TransformerBridge,
+    dictionaries: InTurn,
+    wanted: Sequence[Sequence[int]],
+    texts: Iterable[Batch],
+    *,
+    top: int,
+    kind: type[T],
+) -> tuple[list[T], list[Tensor]]:
+    """A tally of each dictionary's wanted features after one pass over `texts`, and their rows."""
     device, dictionaries = device_of(model), fitting(dictionaries, model)
     tallies = [
-        Tally(
+        kind(
             partial(dictionaries.__getitem__, i),
             features=torch.tensor(list(features), device=device),
             top=top,
@@ -137,7 +153,7 @@ def find_examples(
         if tallies:
             look(model, tallies, batch, torch.zeros(batch.tokens.shape), first=len(rows))
         rows += [tokens[mask] for tokens, mask in zip(batch.tokens, batch.mask, strict=True)]
-    return [tally.examples(rows) for tally in tallies]
+    return tallies, rows
 
 
 class Tally:
