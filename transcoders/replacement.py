@@ -1,0 +1,341 @@
+"""A model with its MLPs replaced by transcoders and errors, made linear at one prompt.
+
+    model = replace_mlps(model, suite, tokens)
+
+Every target, a feature's pre-activation or a logit, is then a sum over what writes to the residual
+stream before it (`transcoders.sources`), by the frozen map of `transcoders.frozen.model`:
+
+    weight(s -> t) = a_s * (w_dec_s . J . w_enc_t)              in units of t's pre-activation
+    pre_activation(t) = bias(t) + sum over s of weight(s -> t)   exactly
+
+with tokens and errors among the sources s. `bias` is the constant part: the target's own bias, and
+what decoder biases and the biases of attention write. With errors the replacement model is the
+model: its logits are unchanged.
+
+A dictionary reads the `mlp_in` of one layer and writes `mlp_out` of that one or of later ones
+(cross-layer). A layer that none writes has its whole MLP as its error.
+
+Weights are found by sweeps (`inputs`): targets of one layer go together, a sweep starts there and
+stops at their token, and at each layer one product per token with the rows of what was written
+gives the weights of all of its sources. How targets are grouped depends on nothing but the prompt,
+so results do not depend on how many are asked for at once.
+
+Source: Dunefsky et al. 2024, arXiv:2406.11944; Ameisen et al. 2025, Circuit Tracing.
+
+Axes: as in `transcoders.sources`; `targets` that are swept together.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from hooked_qwen.placement import device_of
+from hooked_qwen.sites import Site
+from saes.dictionary import SparseDictionary, fitted
+from saes.suite import Suite
+from transcoders.frozen.model import EMBED, FrozenModel, Pushed, Recorded, freeze
+from transcoders.sources import BIAS, LayerWrites, Sources, sources_of
+
+SWEPT_AT_ONCE = 2**25
+"Bytes of a sweep's gradient, and of its weights, at most (unless one target has more)."
+EFFICIENT = 64
+"Targets in a sweep from which on those of later tokens are left to the next."
+ROWS_KEPT = 2**30
+"Bytes of what is written that are kept between sweeps; beyond that they are made for each."
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Vectors that read one site, each at its token."""
+
+    site: Site
+    "`mlp_in.L` or `resid_post.L`"
+    vectors: Float[Tensor, "targets d_model"]
+    position: Int[Tensor, " targets"]
+    constant: Float[Tensor, " targets"]
+    "what each reads whatever the stream is: a feature's `b_enc`"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What each source adds to each of some targets."""
+
+    weight: Float[Tensor, "sources targets"]
+    "of the sources that write below the targets: a prefix of all; biases have weight 0"
+    bias: Float[Tensor, " targets"]
+
+
+@dataclass(frozen=True)
+class ReplacementModel:
+    """One prompt's replacement model; see the module's docstring."""
+
+    frozen: FrozenModel
+    recorded: Recorded
+    dictionaries: tuple[SparseDictionary, ...]
+    sources: Sources
+
+    @property
+    def n_tokens(self) -> int:
+        return self.frozen.n_tokens
+
+    @cached_property
+    def pushed(self) -> Pushed:
+        """What all sources together write: the whole stream, recomputed by the frozen map."""
+        writes = {EMBED: self.recorded.embed.unsqueeze(1), **self.frozen.constants()}
+        for layer, written in enumerate(self.recorded.mlp_out):
+            skip = self.frozen.layers[layer].skip
+            by_skip = 0.0 if skip is None else self.recorded.mlp_in[layer] @ skip.T
+            writes[Site("mlp_out", layer)] = (written - by_skip).unsqueeze(1)
+        return self.frozen.push(writes)
+
+    @cached_property
+    def pre_activation(self) -> Float[Tensor, " sources"]:
+        """Of every feature, by the frozen map; 0 of other sources."""
+        found = torch.zeros_like(self.sources.activation)
+        for number, dictionary in enumerate(self.dictionaries):
+            of = self.sources.dictionary == number
+            read = self.pushed.mlp_in[dictionary.source.layer][self.sources.position[of], 0]
+            rows = dictionary.W_enc[self.sources.feature[of]]
+            found[of] = (read * rows).sum(-1) + dictionary.b_enc[self.sources.feature[of]]
+        return found
+
+    def read_layer(self, source: Int[Tensor, " some"]) -> Int[Tensor, " some"]:
+        """The layer that each of some features reads."""
+        reads = [d.source.layer for d in self.dictionaries]
+        return torch.tensor(reads, device=source.device)[self.sources.dictionary[source]]
+
+    def features(self, source: Int[Tensor, " targets"]) -> Targets:
+        """Features as targets, all of one layer."""
+        layers = self.read_layer(source).unique()
+        assert len(layers) == 1, "features that are swept together read one layer"
+        of, which = self.sources.dictionary[source], self.sources.feature[source]
+        vectors = self.recorded.embed.new_empty(len(source), self.recorded.embed.shape[1])
+        constant = vectors.new_empty(len(source))
+        for number in of.unique().tolist():
+            here = of == number
+            vectors[here] = self.dictionaries[number].W_enc[which[here]]
+            constant[here] = self.dictionaries[number].b_enc[which[here]]
+        site = Site("mlp_in", int(layers))
+        return Targets(site, vectors, self.sources.position[source], constant)
+
+    def last_token(
+        self,
+        directions: Float[Tensor, "targets d_model"],
+        constant: Float[Tensor, " targets"] | None = None,
+    ) -> Targets:
+        """Directions in what the unembedding reads at the last token, such as its rows."""
+        at = torch.full((len(directions),), self.n_tokens - 1, device=directions.device)
+        vectors = directions * self.frozen.last_norm.scale[-1]
+        if constant is None:
+            constant = vectors.new_zeros(len(vectors))
+        return Targets(Site("resid_post", len(self.frozen.layers) - 1), vectors, at, constant)
+
+    def grouped(
+        self, source: Int[Tensor, " some"], at_once: int = SWEPT_AT_ONCE
+    ) -> Iterator[Int[Tensor, " targets"]]:
+        """Features in groups to sweep together: the highest layer first, then by token.
+
+        A sweep's gradient and its weights have `at_once` bytes each at most.
+        """
+        layer, position = self.read_layer(source), self.sources.position[source]
+        size, width = self.recorded.embed.element_size(), self._width
+        for each in layer.unique().flip(0).tolist():
+            here = source[layer == each]
+            at = position[layer == each]
+            order = at.sort(stable=True).indices
+            here, upto = here[order], (at[order] + 1).tolist()
+            below, first = self.sources.before(each), 0
+            for i in range(1, len(here) + 1):
+                full = i == len(here) or _full(
+                    i - first + 1, upto[first], upto[i], width, below, at_once // size
+                )
+                if full:
+                    yield here[first:i]
+                    first = i
+
+    @property
+    def _width(self) -> int:
+        """Numbers that a sweep holds for each target and token, at its widest."""
+        return max(max(layer.mixer.W_O.shape) for layer in self.frozen.layers)
+
+    def inputs(self, targets: Targets) -> Inputs:
+        """What every source adds to each of the targets: one sweep."""
+        layer = targets.site.layer + (targets.site.kind == "resid_post")
+        weight = targets.vectors.new_zeros(self.sources.before(layer), len(targets.vectors))
+        bias = targets.constant.clone()
+        if targets.site.kind == "mlp_in":
+            bias += self._of_own_layer(targets)
+        for site, g in self.frozen.pull(targets.site, targets.vectors, targets.position):
+            if site == EMBED:
+                upto = len(g)
+                weight[:upto] = (g @ self.recorded.embed[:upto, :, None]).squeeze(-1)
+            else:
+                self._add(site.layer, g, weight)
+        biases = (self.sources.kind[: len(weight)] == BIAS).nonzero().squeeze(-1)
+        bias += weight[biases].sum(0)
+        weight[biases] = 0.0
+        return Inputs(weight, bias)
+
+    def _of_own_layer(self, targets: Targets) -> Float[Tensor, " targets"]:
+        """What the biases of the attention in the targets' own layer add to them."""
+        layer = self.frozen.layers[targets.site.layer]
+        read = (layer.mixer.constant() * layer.norm.scale)[targets.position]
+        return (targets.vectors * read).sum(-1)
+
+    def _add(self, layer: int, g: Float[Tensor, "upto targets d_model"], weight: Tensor) -> None:
+        """Add to `weight` what the sources that write at a layer get of its gradient."""
+        written = self.sources.layers[layer]
+        stop = written.start[len(g)]
+        rows = self._rows(layer)[:stop]
+        if written.own:
+            first = int(written.source[0])
+            _products(rows, g, written, weight[first : first + stop])
+        else:
+            found = g.new_empty(stop, g.shape[1])
+            _products(rows, g, written, found)
+            weight.index_add_(0, written.source[:stop], found)
+
+    def _rows(self, layer: int) -> Float[Tensor, "written d_model"]:
+        """What is written at a layer, a row for each source."""
+        if self._kept is not None:
+            return self._kept[layer]
+        return self.sources.layers[layer].rows(Site("mlp_out", layer), self.dictionaries)
+
+    @cached_property
+    def _kept(self) -> list[Tensor] | None:
+        layers, embed = self.sources.layers, self.recorded.embed
+        size = sum(len(layer.source) for layer in layers) * embed.shape[1] * embed.element_size()
+        if size > ROWS_KEPT:
+            return None
+        return [w.rows(Site("mlp_out", n), self.dictionaries) for n, w in enumerate(layers)]
+
+    def slopes(
+        self, site: Site, vector: Float[Tensor, " d_model"], position: int
+    ) -> Float[Tensor, " sources"]:
+        """How much of what reads `vector` at `position` hangs on each source, by all paths.
+
+        Per unit of a feature's activation; of a token or an error, all that it writes. Features
+        answer as they do while they stay on: one to one. One backward pass.
+        """
+        found = torch.zeros_like(self.sources.activation)
+        g = torch.zeros_like(self.recorded.embed).unsqueeze(1)
+        for number in range(len(self.frozen.layers) - 1, -1, -1):
+            layer = self.frozen.layers[number]
+            if site == Site("resid_post", number):
+                g[position, 0] += vector
+            written = self.sources.layers[number]
+            rows = self._rows(number)
+            token = torch.arange(len(g), device=g.device).repeat_interleave(
+                torch.tensor(written.start, device=g.device).diff()
+            )
+            share = (rows * g[token, 0]).sum(-1)
+            per_unit = torch.where(written.dictionary >= 0, share / written.value, share)
+            found.index_add_(0, written.source, per_unit)
+            read = torch.zeros_like(g)
+            if site == Site("mlp_in", number):
+                read[position, 0] += vector
+            g = (
+                layer.skipped_adjoint(g)
+                + self._reread(number, found, read) * layer.norm.scale[:, None]
+            )
+            g = g + layer.mixer.adjoint(g)
+        found[: len(g)] = (g[:, 0] * self.recorded.embed).sum(-1)
+        return torch.where(self.sources.kind == BIAS, 0.0, found)
+
+    def _reread(self, layer: int, slope: Tensor, read: Tensor) -> Tensor:
+        """Add what the features that read a layer read, by their slopes."""
+        for number, dictionary in enumerate(self.dictionaries):
+            if dictionary.source.layer == layer:
+                of = (self.sources.dictionary == number).nonzero().squeeze(-1)
+                rows = dictionary.W_enc[self.sources.feature[of]] * slope[of, None]
+                read[:, 0].index_add_(0, self.sources.position[of], rows)
+        return read
+
+
+def _full(n: int, first: int, last: int, width: int, below: int, numbers: int) -> bool:
+    """Whether `n` targets, of tokens up to `first` and now `last`, are too many for one sweep."""
+    too_large = n * max(last * width, below) > numbers
+    return too_large or (n > EFFICIENT and last > first * 1.25)
+
+
+def _products(
+    rows: Float[Tensor, "written d_model"],
+    g: Float[Tensor, "upto targets d_model"],
+    written: LayerWrites,
+    out: Float[Tensor, "written targets"],
+) -> None:
+    """Fill `out` with the products of every token's rows and the gradients there."""
+    upto, n = g.shape[:2]
+    if each := written.per_token:
+        torch.bmm(rows.view(upto, each, -1), g.mT, out=out.view(upto, each, n))
+        return
+    for at in range(upto):
+        part = slice(written.start[at], written.start[at + 1])
+        torch.mm(rows[part], g[at].T, out=out[part])
+
+
+def transcoders_among(dictionaries: Mapping[str, SparseDictionary]) -> list[str]:
+    """Those that read the MLP of one layer and write MLPs from there on; in their order.
+
+    Raises `ValueError` where there are none.
+    """
+
+    def sites(name: str) -> tuple[tuple[Site, ...], tuple[Site, ...]]:
+        # A suite knows without reading the dictionary.
+        if isinstance(dictionaries, Suite):
+            return dictionaries.reads_of(name), dictionaries.writes_of(name)
+        return dictionaries[name].reads, dictionaries[name].writes
+
+    found = [name for name in dictionaries if _is_transcoder(*sites(name))]
+    if not found:
+        there = ", ".join(dictionaries) or "none"
+        raise ValueError(
+            "a replacement model needs transcoders, which read mlp_in.L and write mlp_out.L or "
+            f"later ones; the dictionaries that are there are {there}: train some with "
+            "`circuits train transcoders`, or choose them with --mlp transcoder"
+        )
+    return found
+
+
+def _is_transcoder(reads: Sequence[Site], writes: Sequence[Site]) -> bool:
+    kinds = {site.kind for site in writes}
+    one = len(reads) == 1 and reads[0].kind == "mlp_in"
+    return one and kinds == {"mlp_out"} and min(writes).layer >= reads[0].layer
+
+
+def _skip(dictionary: SparseDictionary) -> Tensor:
+    assert dictionary.W_skip is not None
+    if dictionary.writes != (Site("mlp_out", dictionary.source.layer),):
+        raise ValueError(
+            f"{dictionary.name} has a skip connection from {dictionary.source} to "
+            f"{', '.join(map(str, dictionary.writes))}: a replacement model takes those of one "
+            "layer's MLP"
+        )
+    return dictionary.W_skip
+
+
+def replace_mlps(
+    model: TransformerBridge,
+    dictionaries: Mapping[str, SparseDictionary],
+    tokens: Int[Tensor, " pos"],
+) -> ReplacementModel:
+    """The replacement model of a prompt, by the transcoders among `dictionaries`.
+
+    Raises `ValueError` where none is a transcoder, or one has a skip connection across layers.
+    """
+    chosen = [fitted(dictionaries[name], model) for name in transcoders_among(dictionaries)]
+    skips: dict[int, Tensor] = {}
+    for dictionary in chosen:
+        if dictionary.W_skip is not None:
+            layer = dictionary.source.layer
+            skips[layer] = skips.get(layer, 0.0) + _skip(dictionary)
+    with torch.no_grad():
+        frozen, recorded = freeze(model, tokens.to(device_of(model)), skips)
+        return ReplacementModel(
+            frozen, recorded, tuple(chosen), sources_of(chosen, frozen, recorded)
+        )

@@ -1,0 +1,218 @@
+"""What writes to the residual stream of one prompt, where its MLPs are replaced by transcoders.
+
+    token      an embedding
+    feature    an active feature: its activation times its decoder row, at each layer it writes
+    error      what the transcoders of a layer miss of its MLP's output
+    bias       constants: decoder biases, and what the biases of attention add
+
+Sources stand in one order: the tokens, then layer by layer and token by token the features that
+write there first, the error, the bias. A vector that reads layer L has sources in a prefix of it.
+
+Axes: `sources`; `pos` tokens of the prompt.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from hooked_qwen.sites import Site
+from saes.dictionary import SparseDictionary
+from transcoders.frozen.model import FrozenModel, Recorded
+
+TOKEN, FEATURE, ERROR, BIAS = range(4)
+
+
+@dataclass(frozen=True)
+class Active:
+    """The active features of one dictionary, by token, then by number."""
+
+    position: Int[Tensor, " on"]
+    feature: Int[Tensor, " on"]
+    value: Float[Tensor, " on"]
+
+    @classmethod
+    def of(cls, dictionary: SparseDictionary, x: Float[Tensor, "pos d_model"]) -> "Active":
+        """Those that are on where `x` is read."""
+        f = dictionary.encode(x)
+        token, slot = (f.value != 0).nonzero(as_tuple=True)
+        feature, value = f.index[token, slot], f.value[token, slot]
+        order = (token * f.width + feature).argsort()
+        return cls(token[order], feature[order], value[order])
+
+
+@dataclass(frozen=True)
+class LayerWrites:
+    """What is written at one layer, by token."""
+
+    source: Int[Tensor, " written"]
+    "which source each row is of"
+    start: tuple[int, ...]
+    "where each token's rows begin, and at the end their number"
+    dictionary: Int[Tensor, " written"]
+    "number of the dictionary, -1 for an error, -2 for a bias"
+    feature: Int[Tensor, " written"]
+    value: Float[Tensor, " written"]
+    error: Float[Tensor, "pos d_model"]
+    bias: Float[Tensor, "pos d_model"]
+    own: bool
+    "whether its sources write here and nowhere else: then rows stand in the order of sources"
+
+    @cached_property
+    def per_token(self) -> int | None:
+        """How many rows a token has, where all have the same number."""
+        counts = {after - before for before, after in pairwise(self.start)}
+        return counts.pop() if len(counts) == 1 else None
+
+    def rows(
+        self, site: Site, dictionaries: Sequence[SparseDictionary]
+    ) -> Float[Tensor, "written d_model"]:
+        """What each of them writes."""
+        found = self.error.new_empty(len(self.source), self.error.shape[1])
+        found[self.dictionary == -1] = self.error
+        found[self.dictionary == -2] = self.bias
+        for number in self.dictionary[self.dictionary >= 0].unique().tolist():
+            of = self.dictionary == number
+            W_dec = written_rows(dictionaries[number], site)
+            found[of] = W_dec[self.feature[of]] * self.value[of, None]
+        return found
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Every source of a prompt, as arrays in their order."""
+
+    kind: Int[Tensor, " sources"]
+    dictionary: Int[Tensor, " sources"]
+    "number of a feature's dictionary; -1 for others"
+    layer: Int[Tensor, " sources"]
+    "where it writes first, -1 for tokens"
+    feature: Int[Tensor, " sources"]
+    position: Int[Tensor, " sources"]
+    activation: Float[Tensor, " sources"]
+    "of features; the norm of what others write"
+    layers: tuple[LayerWrites, ...]
+
+    def __len__(self) -> int:
+        return len(self.kind)
+
+    def before(self, layer: int) -> int:
+        """How many sources write below `layer`: those that can reach what it reads."""
+        return int((self.layer < layer).sum())
+
+
+def written_rows(dictionary: SparseDictionary, site: Site) -> Float[Tensor, "features d_model"]:
+    """What each feature of a dictionary writes at one of its sites."""
+    return dictionary.by_site(dictionary.W_dec)[site]
+
+
+def sources_of(
+    dictionaries: Sequence[SparseDictionary],
+    frozen: FrozenModel,
+    recorded: Recorded,
+) -> Sources:
+    """The sources of a prompt whose plain run is `recorded`."""
+    active = [Active.of(d, recorded.mlp_in[d.source.layer]) for d in dictionaries]
+    tokens, device = frozen.n_tokens, recorded.embed.device
+    first = {"pos": torch.arange(tokens, device=device), "norm": recorded.embed.norm(dim=-1)}
+    columns: list[list[Tensor]] = [
+        [torch.full_like(first["pos"], TOKEN), *[torch.full_like(first["pos"], -1)] * 3,
+         first["pos"], first["norm"]]
+    ]  # fmt: skip
+    number_of: dict[int, Tensor] = {}
+    layers, total = [], tokens
+    for layer, frozen_layer in enumerate(frozen.layers):
+        site = Site("mlp_out", layer)
+        writing = [i for i, d in enumerate(dictionaries) if site in d.writes]
+        error, bias = _rest(dictionaries, active, frozen_layer.skip, recorded, layer)
+        bias = bias + frozen_layer.constant()
+        here = [i for i in writing if dictionaries[i].target == site]
+        entries = _entries([active[i] for i in here], here, error, bias)
+        order = _by_token(entries["position"])
+        entries = {name: column[order] for name, column in entries.items()}
+        numbers = torch.arange(total, total + len(order), device=device)
+        for i in here:
+            number_of[i] = numbers[entries["dictionary"] == i]
+        columns.append(
+            [entries["kind"], entries["dictionary"].clamp(min=-1),
+             torch.full_like(numbers, layer), entries["feature"], entries["position"],
+             entries["value"]]
+        )  # fmt: skip
+        total += len(order)
+        later = [i for i in writing if i not in here]
+        own = not later and all(len(dictionaries[i].writes) == 1 for i in here)
+        written = _layer_writes(entries, numbers, active, later, number_of)
+        layers.append(LayerWrites(**written, error=error, bias=bias, own=own))
+    kind, dictionary, at, feature, position, value = (
+        torch.cat(c) for c in zip(*columns, strict=True)
+    )
+    return Sources(kind, dictionary, at, feature, position, value, tuple(layers))
+
+
+def _rest(
+    dictionaries: Sequence[SparseDictionary],
+    active: Sequence[Active],
+    skip: Tensor | None,
+    recorded: Recorded,
+    layer: int,
+) -> tuple[Tensor, Tensor]:
+    """A layer's error and the sum of the decoders' biases, at every token."""
+    site = Site("mlp_out", layer)
+    error, bias = recorded.mlp_out[layer].clone(), torch.zeros_like(recorded.mlp_out[layer])
+    for dictionary, on in zip(dictionaries, active, strict=True):
+        if site in dictionary.writes:
+            rows = written_rows(dictionary, site)[on.feature] * on.value[:, None]
+            error.index_add_(0, on.position, rows, alpha=-1)
+            bias += dictionary.by_site(dictionary.b_dec)[site]
+    if skip is not None:
+        error -= recorded.mlp_in[layer] @ skip.T
+    return error - bias, bias
+
+
+def _entries(
+    active: Sequence[Active], numbers: Sequence[int], error: Tensor, bias: Tensor
+) -> Mapping[str, Tensor]:
+    """The sources that write first at one layer: features, errors, biases."""
+    everywhere = torch.arange(len(error), device=error.device)
+    none = torch.full_like(everywhere, -1)
+    features = [on.feature for on in active]
+    of = [torch.full_like(f, i) for f, i in zip(features, numbers, strict=True)]
+    return {
+        "position": torch.cat([*(on.position for on in active), everywhere, everywhere]),
+        "kind": torch.cat(
+            [*(torch.full_like(f, FEATURE) for f in features), none * -ERROR, none * -BIAS]
+        ),
+        "dictionary": torch.cat([*of, none, none * 2]),
+        "feature": torch.cat([*features, none, none]),
+        "value": torch.cat([*(on.value for on in active), error.norm(dim=-1), bias.norm(dim=-1)]),
+    }
+
+
+def _by_token(position: Tensor) -> Tensor:
+    return position.sort(stable=True).indices
+
+
+def _layer_writes(
+    entries: Mapping[str, Tensor],
+    numbers: Tensor,
+    active: Sequence[Active],
+    later: Sequence[int],
+    number_of: Mapping[int, Tensor],
+) -> dict[str, Any]:
+    """The rows of a layer: of its own sources, and of those (`later`) that write lower ones too."""
+    others = [active[i] for i in later]
+    of = [torch.full_like(number_of[i], i) for i in later]
+    position = torch.cat([entries["position"], *(on.position for on in others)])
+    order = _by_token(position)
+    return {
+        "source": torch.cat([numbers, *(number_of[i] for i in later)])[order],
+        "start": (0, *torch.bincount(position).cumsum(0).tolist()),
+        "dictionary": torch.cat([entries["dictionary"], *of])[order],
+        "feature": torch.cat([entries["feature"], *(on.feature for on in others)])[order],
+        "value": torch.cat([entries["value"], *(on.value for on in others)])[order],
+    }
