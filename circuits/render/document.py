@@ -20,10 +20,10 @@ from circuits.render.layout import Layout, layout
 from circuits.render.suggestions import suggested_groups
 from circuits.render.words import caption
 
-MODULES = ("page_store.mjs", "page_scene.mjs")
+MODULES = ("page_store.mjs", "page_scene.mjs", "page_layer.mjs")
 PARTS = (
-    *("state", "keep", "canvas", "labels", "drawing", "card", "pins"),
-    *("charts", "check", "table", "menus", "main"),
+    *("state", "keep", "network", "look", "view", "axes", "lines", "labels", "pointer"),
+    *("drawing", "card", "pins", "charts", "check", "table", "menus", "main"),
 )
 SCRIPTS = ("page_dom.js", *MODULES, *(f"page_{name}.js" for name in PARTS))
 MAX_NODES, MAX_EDGES = 2_000, 12_000

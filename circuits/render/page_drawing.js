@@ -59,20 +59,17 @@ function drawnBands(paint, width, height) {
   return [...stripes, ...rules];
 }
 
-/* The curve that vis draws: out of one node and into the other upright. */
 function drawnEdges(paint) {
   const scale = network.getScale();
   const at = (id) => network.canvasToDOM(placeNow(itemById.get(id)));
   const here = drawnAs(view.selected)?.id;
   const some = fading(drawnAs(view.selected));
-  const bend = options.edges.smooth.roundness;
   return [...scene.drawn].reverse().map((line) => {
     const [a, b] = [at(line.from), at(line.to)];
-    const dy = a.y - b.y;
-    const curve = [a.x, a.y - dy * bend, b.x, b.y + dy * bend, b.x, b.y].map(near);
+    const [x, y, ...rest] = curve(a, b, BEND_OF_LINES).map(near);
     const faded = some && line.from !== here && line.to !== here;
     const path = svg("path", {
-      d: `M${near(a.x)} ${near(a.y)}C${curve.join(" ")}`,
+      d: `M${x} ${y}C${rest.join(" ")}`,
       stroke: paint(line.group),
       "stroke-width": near(lineWidth(line) * scale),
       "stroke-dasharray": dashedLine(line) ? "6 4" : null,

@@ -114,11 +114,6 @@ function spotsOf() {
   return spots;
 }
 
-/* While it is dragged, a node is where vis has it. */
-function placeNow(item) {
-  return scene.places ? network.getPosition(item.id) : placeOf(item);
-}
-
 /* The labels that find room: text and corner in px, and where a line leads to them from. */
 function labelSpots(ctx, spots) {
   ctx.font = `${FONT}px ${bodyFont()}`;

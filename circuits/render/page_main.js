@@ -338,6 +338,7 @@ window.circuit = {
       width: lineWidth(line) * network.getScale(),
     })),
   state: () => toFile(store.state),
+  whole: () => resting.id === null || layer.whole(resting.id),
   svg: svgText,
   painted,
   labelled: () => marks.labels.map((label) => label.key),

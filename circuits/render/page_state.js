@@ -163,9 +163,12 @@ const drawnAs = (node) => (node?.members ? node : (scene.owner.get(node?.id) ?? 
 /* Lines in view: the strongest, and every one of what is selected. */
 function inView() {
   const at = drawnAs(view.selected)?.id;
-  const many = view.pinnedOnly && store.state.pinned.length ? scene.lines.length : view.edges;
+  const many = linesAtMost();
   return scene.lines.filter((line, rank) => rank < many || line.from === at || line.to === at);
 }
+
+const linesAtMost = () =>
+  view.pinnedOnly && store.state.pinned.length ? scene.lines.length : view.edges;
 
 /* Lines of one drawn node or box, strongest first. */
 const linesInto = (item) => scene.lines.filter((line) => line.to === item.id);

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -279,3 +280,74 @@ def test_many_nodes_are_drawn_by_cell_and_a_cell_opens(visit):
     assert len(tab.evaluate("circuit.drawn()")) == len(drawn) - 1 + inside
     tab.locator("#cells").uncheck()
     assert len(tab.evaluate("circuit.drawn()")) == len(graph)
+
+
+COUNT = """() => {
+    const canvas = CanvasRenderingContext2D.prototype;
+    window.work = { stroke: 0, clearRect: 0, measureText: 0 };
+    for (const name of Object.keys(work)) {
+        const own = canvas[name];
+        canvas[name] = function (...given) {
+            if (this.canvas.isConnected) work[name] += 1;
+            return own.apply(this, given);
+        };
+    }
+}"""
+
+
+def show_edges(tab, n="max"):
+    """Set the slider; wait until all of them are painted and the frame with them is shown."""
+    tab.locator("#edge-count").evaluate(
+        """(slider, n) => {
+            slider.value = n === "max" ? slider.max : n;
+            for (const name of ["input", "change"]) slider.dispatchEvent(new Event(name));
+        }""",
+        n,
+    )
+    tab.evaluate(
+        """(async () => {
+            const frame = () => new Promise((done) => requestAnimationFrame(done));
+            await frame();
+            while (!circuit.whole()) await frame();
+            await frame();
+            await frame();
+        })()"""
+    )
+
+
+def test_a_frame_draws_nodes_and_no_line_anew(visit):
+    graph = synthetic.circuit(500)
+    tab = visit(page(graph))
+    show_edges(tab)
+    assert len(tab.evaluate("circuit.lines()")) == graph.number_of_edges() > 1800
+    tab.evaluate(COUNT)
+    box = tab.locator("#network").bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    tab.mouse.move(x, y)
+    tab.mouse.down()
+    for step in range(1, 6):
+        tab.mouse.move(x + 6 * step, y + 3 * step)
+        tab.wait_for_timeout(20)
+    tab.mouse.up()
+    select(tab, features(graph)[40])
+    work = tab.evaluate("work")
+    assert work["clearRect"] >= 3
+    lines = max(graph.degree(node) for node in features(graph))
+    assert work["stroke"] / work["clearRect"] < len(graph) + 300 + lines
+    assert work["measureText"] / work["clearRect"] < 50
+
+
+def test_many_lines_look_as_few_do(visit, sample, sample_page):
+    tab = visit(sample_page)
+
+    def pixels(n):
+        show_edges(tab, n)
+        shot = tab.locator("#network").screenshot()
+        return np.asarray(Image.open(io.BytesIO(shot)).convert("L"), dtype=int)
+
+    drawn, layered, fewer = pixels(300), pixels(301), pixels(150)
+
+    def differing(a, b):
+        return (abs(a - b) > 40).mean()
+
+    assert differing(drawn, layered) < 0.01 < 3 * 0.01 < differing(drawn, fewer)
