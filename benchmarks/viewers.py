@@ -1,11 +1,16 @@
 """Whether circuit-tracer's own viewer opens what `circuits render --to circuit-tracer` writes.
 
     python -m benchmarks.viewers RUN [SCREENSHOT.png]
+    python -m benchmarks.viewers --schemas FOLDER RUN
 
 RUN is a run folder rendered so. The viewer's pages come from its wheel on PyPI, the libraries that
 they load from the network from npm (which needs node); Chromium opens them, and is given nothing
 from anywhere else. Counts what is drawn, clicks every feature, and fails where a node is missing, a
 feature's examples are not shown, or the page reports an error.
+
+With `--schemas` what `--to neuronpedia` wrote is held against the schemas that Neuronpedia checks
+an upload with, by the same validator: FOLDER is `apps/webapp/app/api/graph` of a checkout of it.
+Its own pages need its database, and are not opened.
 
 Differs: the pages ask for a fork of d3-jetpack that is not on npm; what it has more than 2.3.0,
 `drawAxis` as a method of a plot, is added.
@@ -130,5 +135,34 @@ def _libraries(into: Path) -> dict[str, Path]:
     }
 
 
+CHECK = """
+const [schema, ...files] = process.argv.slice(2);
+const read = path => JSON.parse(require('fs').readFileSync(path));
+const validate = new (require('ajv'))({allErrors: true, strict: false}).compile(read(schema));
+for (const file of files)
+    if (!validate(read(file))) { console.log(file, validate.errors); process.exitCode = 1; }
+"""
+
+
+def validate(run: Path, schemas: Path) -> None:
+    """Fail where the files for Neuronpedia are not of its schemas."""
+    folder = run / "neuronpedia"
+    pairs = {
+        "graph-schema.json": sorted(folder.glob("*.json")),
+        "feature-details-schema.json": sorted((folder / "features").glob("*.json")),
+    }
+    with TemporaryDirectory() as temporary:
+        npm = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", temporary]
+        subprocess.run([*npm, "ajv@8"], check=True)
+        (Path(temporary) / "check.js").write_text(CHECK)
+        for schema, files in pairs.items():
+            names = [str(path.resolve()) for path in (schemas / schema, *files)]
+            subprocess.run(["node", "check.js", *names], check=True, cwd=temporary)
+            print(f"{len(files)} files are of {schema}")
+
+
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))
+    if "--schemas" in sys.argv:
+        validate(Path(sys.argv[3]), Path(sys.argv[2]))
+    else:
+        main(*map(Path, sys.argv[1:]))

@@ -29,8 +29,16 @@ SIGNIFICANT_DIGITS = 7
 
 
 def ordered(graph: nx.DiGraph) -> list[Node]:
-    """The graph's nodes, strongest effect first, ties by name: the one order used everywhere."""
-    return sorted(graph.nodes, key=lambda n: (-abs(graph.nodes[n]["effect"] or 0.0), str(n)))
+    """The graph's nodes in the one order used everywhere: strongest effect first.
+
+    Ties, as outputs are, come by probability where the graph has it, then by name.
+    """
+
+    def rank(node: Node) -> tuple[float, float, str]:
+        data = graph.nodes[node]
+        return -abs(data["effect"] or 0.0), -(data.get("probability") or 0.0), str(node)
+
+    return sorted(graph.nodes, key=rank)
 
 
 def as_json(graph: nx.DiGraph) -> dict[str, Any]:

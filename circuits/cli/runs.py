@@ -259,6 +259,13 @@ def render(
     captions: Annotated[
         bool, typer.Option("--captions", help="Also graph.caption.tex, a caption in LaTeX.")
     ] = False,
+    features_url: Annotated[
+        str | None,
+        typer.Option(
+            help="For neuronpedia: the address (https) where its features/ will be hosted, without "
+            "which Neuronpedia shows labels alone."
+        ),
+    ] = None,
 ) -> None:
     """Draw a run, or an ablation: the page, figures for a paper, files for other programs.
 
@@ -283,7 +290,13 @@ def render(
         captions=captions,
     )
     written = commands.render_run(
-        run, to.split(","), nodes, figure=config, groups=groups, against=against
+        run,
+        to.split(","),
+        nodes,
+        figure=config,
+        groups=groups,
+        against=against,
+        features_url=features_url,
     )
     for path in written:
         console.print(str(path), highlight=False)

@@ -8,8 +8,9 @@
 | this project | `labels.json`, or the state that the page saves (`circuits-state/1`) |
 
 JSON, JSON Lines or a list, plain or packed (.gz, .zst); a folder stands for all such files in it.
-Where a record names a layer as others do (`6-gemmascope-res-16k`, `model.layers.6.mlp`), its site
-is found by the words in it, unless the caller says which one it is.
+Where a record names a layer as others do (`6-gemmascope-res-16k`, `language_model.layers.6.mlp`),
+its site is found by the words in it, unless the caller says which one it is. Of an explanation that
+runs on for several lines, as models' do, the first is the label.
 """
 
 import json
@@ -21,10 +22,9 @@ from typing import Any
 from circuits.features.labels import MODEL, PERSON, Label
 from circuits.graph import Node
 from hooked_qwen.compression import content_of, suffix_of
-from hooked_qwen.sites import Site
 
 LATENT = re.compile(r"(?P<module>.+)_latent(?P<index>\d+)")
-MODULE = re.compile(r"(?:model\.|transformer\.)?(?:layers|h)\.(\d+)(?:\.(\w+))?")
+MODULE = re.compile(r"(?:\w+\.)*(?:layers?|h|blocks)\.(\d+)(?:\.(\w+))?")
 SOURCE = re.compile(r"(\d+)-(.+)")
 KINDS = {
     "res": "resid_post",
@@ -34,7 +34,13 @@ KINDS = {
     "attn": "attn_out",
     "self_attn": "attn_out",
     "attention": "attn_out",
+    "hook_resid_post": "resid_post",
+    "hook_mlp_out": "mlp_out",
+    "hook_attn_out": "attn_out",
+    "clt": "clt",
 }
+UNPARSED = "Explanation could not be parsed."
+"What delphi writes where a model did not answer in the form that was asked for."
 STATE = "circuits-state/1"
 SUFFIXES = (".json", ".jsonl", ".txt")
 
@@ -120,7 +126,7 @@ def _of_neuronpedia(record: Mapping[str, Any], sites: Sites) -> Iterator[Found]:
     said = [record] if "description" in record else list(record.get("explanations") or [])
     feature = f"{_site(str(record['layer']), sites)}/{int(record['index'])}" if said else ""
     for each in said:
-        if text := str(each.get("description") or "").strip():
+        if text := _first_line(str(each.get("description") or "")):
             model = each.get("explanationModelName")
             yield feature, Label(text=text, by=f"{MODEL} {model}" if model else PERSON)
 
@@ -133,6 +139,9 @@ def _of_pair(key: str, found: Any, sites: Sites) -> Iterator[Found]:
     if not text.strip():
         return
     if latent := LATENT.fullmatch(key):
+        text = _first_line(text)
+        if text == UNPARSED:
+            return
         by = str(fields.get("by") or f"{MODEL} of delphi")
         yield f"{_site(latent['module'], sites)}/{latent['index']}", Label(text=text, by=by)
     else:
@@ -141,6 +150,10 @@ def _of_pair(key: str, found: Any, sites: Sites) -> Iterator[Found]:
             raise ValueError(f"{key!r} is no feature: write SITE/INDEX, such as 'mlp_out.3/812'")
         by = str(fields.get("by") or PERSON)
         yield f"{_site(name, sites)}/{index}", Label(text=text, by=by)
+
+
+def _first_line(text: str) -> str:
+    return next((line.strip() for line in text.splitlines() if line.strip()), "")
 
 
 def _site(name: str, sites: Sites) -> str:
@@ -154,6 +167,8 @@ def _site(name: str, sites: Sites) -> str:
         words = re.split(r"[-_]", source[2])
         kind = next((KINDS[word] for word in words if word in KINDS), "")
         layer = source[1]
+    elif name.isdecimal():
+        kind, layer = "", name
     else:
         return name
     if not kind:
@@ -161,4 +176,4 @@ def _site(name: str, sites: Sites) -> str:
             f"{name!r} does not say which site it is: give --site '{name}=SITE', such as "
             f"mlp_out.{layer}"
         )
-    return str(Site.parse(f"{kind}.{layer}"))
+    return f"{kind}.{layer}"

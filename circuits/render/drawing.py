@@ -149,11 +149,16 @@ def words_of(
 
 
 def _name(node: Node, data: Mapping[str, Any], meta: Mapping[str, Any]) -> str:
-    """What a paper cites: layer and index, `4/15`; of a group how many there are and their sum."""
+    """What a paper cites: layer and index, `4/15`; of a group how many there are and their sum.
+
+    Of an output its probability, where the graph has it.
+    """
     if node.kind == "group":
         count = counted(len(data.get("members") or ()), "feature")
         value = support(data.get("effect"), meta)
         return count if value is None else f"{count}, {_signed(value)}"
+    if node.kind == "logit" and data.get("probability") is not None:
+        return f"p = {data['probability']:.2g}"
     if node.kind != "feature":
         return ""
     kind, _, layer = node.site.partition(".")

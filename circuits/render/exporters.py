@@ -54,6 +54,8 @@ class Drawn:
     "what a figure's file is called"
     ablation: Mapping[str, Any] | None = None
     "the record of the ablation that left this graph"
+    features_url: str | None = None
+    "where the feature files for Neuronpedia are hosted"
 
 
 Exporter = Callable[[Drawn, str], list[Path]]

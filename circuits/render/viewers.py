@@ -28,6 +28,7 @@ from circuits.render.layout import depth
 from circuits.render.words import caption, edge_support, readable
 from circuits.saved_state import SavedState
 from hooked_qwen.files import build_folder_atomically
+from hooked_qwen.notices import notify
 
 NEURONPEDIA, CIRCUIT_TRACER = "neuronpedia", "circuit-tracer"
 VIEWERS = (NEURONPEDIA, CIRCUIT_TRACER)
@@ -41,6 +42,8 @@ PER_SITE = 10**7
 "Numbers of features of a site; with `site * PER_SITE` before them no two are the same."
 OUTPUT = 40
 "Characters of an output's label: viewers write it across the picture."
+OF_ITS_OWN = ("gemma-2-2b", "qwen3-4b")
+"Models for which Neuronpedia shows its own features, wherever a graph says that others are."
 INERT = str.maketrans({"<": "‹", ">": "›", '"': "”"})
 "Both viewers put labels into the page as markup."
 
@@ -49,7 +52,10 @@ def export_for_viewer(drawn: Drawn, viewer: str) -> list[Path]:
     """Write the folder of a viewer, whole or not at all."""
     into = drawn.folder / viewer
     slug = _plain_name(drawn.name) or "graph"
-    record = viewer_graph(drawn.graph, viewer, slug=slug, state=drawn.state)
+    url = drawn.features_url if viewer == NEURONPEDIA else None
+    record = viewer_graph(drawn.graph, viewer, slug=slug, state=drawn.state, features_url=url)
+    if url and (model := record["metadata"]["scan"]) in OF_ITS_OWN:
+        notify(f"Neuronpedia shows its own features in graphs of {model!r}, not those at {url}")
     features = viewer_features(drawn.graph, drawn.cards or {})
 
     def build(partial: Path) -> None:
@@ -65,12 +71,18 @@ def export_for_viewer(drawn: Drawn, viewer: str) -> list[Path]:
 
 
 def viewer_graph(
-    graph: nx.DiGraph, viewer: str, *, slug: str, state: SavedState | None = None
+    graph: nx.DiGraph,
+    viewer: str,
+    *,
+    slug: str,
+    state: SavedState | None = None,
+    features_url: str | None = None,
 ) -> dict[str, Any]:
     """The graph as one of `VIEWERS` reads it.
 
     The prompt is that of the graph's columns. Edges are in the graph's own units. What a person
-    pinned, grouped and named in a `state` is pinned, grouped and named there.
+    pinned, grouped and named in a `state` is pinned, grouped and named there. `features_url` is
+    where Neuronpedia finds N.json of feature N.
     """
     state = state or SavedState()
     tokens = _tokens(graph)
@@ -83,7 +95,7 @@ def viewer_graph(
             "clerp": _label(graph, node, state.labels.get(node)),
             "influence": shares.get(node),
             "activation": records[str(node)]["activation"],
-            "token_prob": _weight(graph) if node.kind == "logit" else 0.0,
+            "token_prob": _weight(graph, node) if node.kind == "logit" else 0.0,
             "is_target_logit": node.kind == "logit",
             "run_idx": 0,
             "reverse_ctx_idx": 0,
@@ -101,6 +113,8 @@ def viewer_graph(
     if shares:
         # Left out and not null where it is not known: null is refused.
         metadata["node_threshold"] = 1.0
+    if features_url:
+        metadata["feature_details"] = {"feature_json_base_url": features_url}
     return {"metadata": metadata, "qParams": _view(state, ids), "nodes": nodes, "links": links}
 
 
@@ -224,23 +238,24 @@ def _label(graph: nx.DiGraph, node: Node, given: str | None) -> str:
     said = _inert(given or caption(node, graph.nodes[node]))
     if node.kind == "logit":
         short = said if len(said) <= OUTPUT else f"{said[: OUTPUT - 1]}…"
-        return f'Output "{short.replace("(p=", "(p =")}" (p={_weight(graph):.3f})'
+        return f'Output "{short.replace("(p=", "(p =")}" (p={_weight(graph, node):.3f})'
     if node.kind == "token":
         return said
     name = f"{node.site}/{node.feature}"
     return name if said in (name, "error", f"#{node.feature}") else f"{name}: {said}"
 
 
-def _weight(graph: nx.DiGraph) -> float:
-    """What viewers take for an output's probability: its share among the graph's outputs."""
-    return 1 / sum(node.kind == "logit" for node in graph)
+def _weight(graph: nx.DiGraph, node: Node) -> float:
+    """An output's probability; its share among the graph's outputs where the graph has none."""
+    known = graph.nodes[node].get("probability")
+    return 1 / sum(n.kind == "logit" for n in graph) if known is None else float(known)
 
 
 def _metadata(graph: nx.DiGraph, viewer: str, tokens: list[str], slug: str) -> dict[str, Any]:
     meta = graph.graph
     model = meta.get("model")
     name = str(model.get("name") if isinstance(model, Mapping) else model or "model")
-    scan = LOCAL_FEATURES if viewer == CIRCUIT_TRACER else _plain_name(name) or "model"
+    scan = LOCAL_FEATURES if viewer == CIRCUIT_TRACER else _neuronpedia_name(name)
     return {
         "slug": slug,
         "scan": scan,
@@ -248,15 +263,19 @@ def _metadata(graph: nx.DiGraph, viewer: str, tokens: list[str], slug: str) -> d
         "prompt_tokens": tokens,
         "prompt": "".join(tokens),
         "info": {
-            "description": _described(meta, name),
+            "description": _described(graph, name),
             "generator": {"name": "qwen-circuits", "version": version("qwen-circuits")},
         },
         OWN: dict(meta),
     }
 
 
-def _described(meta: Mapping[str, Any], model: str) -> str:
+def _described(graph: nx.DiGraph, model: str) -> str:
     """What a reader of the file should know, in sentences."""
+    meta = graph.graph
+    known = all("probability" in graph.nodes[node] for node in graph if node.kind == "logit")
+    share = " The p of an output is its share among the graph's outputs, not a probability."
+    of_outputs = "" if known else share
     n = meta.get("n_prompts") or 1
     prompt = (
         "one prompt"
@@ -266,8 +285,7 @@ def _described(meta: Mapping[str, Any], model: str) -> str:
     return _inert(
         f"A sparse feature circuit of {model} for the {meta.get('metric', 'metric')} of {prompt}. "
         f"Edges are in units of the {meta.get('edge_units', 'metric')}, positive where the source "
-        "supports. Labels say site and feature. The p of an output is its share among the graph's "
-        "outputs, not a probability."
+        f"supports. Labels say site and feature.{of_outputs}"
     )
 
 
@@ -299,6 +317,14 @@ def _example(example: Mapping[str, Any]) -> dict[str, Any]:
 
 def _inert(text: str) -> str:
     return readable(text).translate(INERT)
+
+
+def _neuronpedia_name(model: str) -> str:
+    """What Neuronpedia calls a model: `qwen3-0.6b` is Qwen/Qwen3-0.6B, `-it` an instructed one."""
+    plain = _plain_name(model.rstrip("/").rsplit("/", 1)[-1]).lower()
+    for theirs, ours in (("-it", "-instruct"), ("-pt", "-base")):
+        plain = plain.removesuffix(ours) + theirs * plain.endswith(ours)
+    return plain or "model"
 
 
 def _plain_name(name: str) -> str:

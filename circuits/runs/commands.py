@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -39,7 +39,7 @@ from circuits.prompts import (
 from circuits.render.compare_page import comparison_page
 from circuits.render.exporters import FIGURE_FORMATS, exporters
 from circuits.render.figure_config import FigureConfig
-from circuits.runs.drawn import compared_with, drawn_of
+from circuits.runs.drawn import compared_with, drawn_of, hosted_at
 from circuits.runs.folder import (
     Stopwatch,
     made_from,
@@ -372,15 +372,19 @@ def render_run(
     figure: FigureConfig | None = None,
     groups: Path | None = None,
     against: Path | None = None,
+    features_url: str | None = None,
 ) -> list[Path]:
     """Write the page, figures or files for other programs of a run, or of one of its ablations.
 
     Once it is verified, figures of the curves too. `groups` is a saved state of the page, whose
     groups, pinned nodes and labels the figure has. `against` is another run: the figure has both.
+    `features_url` is where the features of `neuronpedia` will be hosted.
 
-    Raises `ValueError` listing the formats for another one.
+    Raises `ValueError` listing the formats for another one, and for no address of the web.
     """
+    formats = [name.strip() for name in formats]
     chosen = exporters(formats)
+    hosted = hosted_at(features_url, formats)
     if against and (others := set(formats) - set(FIGURE_FORMATS)):
         raise ValueError(
             f"two circuits are drawn as {', '.join(FIGURE_FORMATS)}, got {', '.join(others)}: "
@@ -389,4 +393,5 @@ def render_run(
     drawn = drawn_of(folder, nodes=nodes, figure=figure, groups=groups)
     if against:
         drawn = compared_with(drawn, against)
+    drawn = replace(drawn, features_url=hosted)
     return list(dict.fromkeys(path for name, export in chosen for path in export(drawn, name)))

@@ -1,9 +1,11 @@
 """What is drawn: a run, or the graph that an ablation left, with what is known beside it."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from circuits.render.compared import comparison
 from circuits.render.exporters import Drawn
@@ -48,6 +50,21 @@ def compared_with(drawn: Drawn, other: Path) -> Drawn:
     names = (drawn.name, path.stem if other.is_file() else other.resolve().name)
     graph = comparison(drawn.graph, named_graph(path), names)
     return replace(drawn, graph=graph, verification=None, ablation=None, stem="comparison")
+
+
+def hosted_at(address: str | None, formats: Sequence[str]) -> str | None:
+    """Where Neuronpedia reads features; raises `ValueError` for what no browser there would."""
+    if address is None:
+        return None
+    if "neuronpedia" not in formats:
+        raise ValueError("--features-url is for Neuronpedia alone: add neuronpedia to --to")
+    url = urlsplit(address)
+    if url.scheme != "https" or not url.netloc or url.query or url.fragment:
+        raise ValueError(
+            f"--features-url is {address!r}, expected an https address of a folder that holds "
+            "N.json, such as https://example.org/run/features"
+        )
+    return address.rstrip("/")
 
 
 def _ablation(folder: Path) -> dict[str, Any] | None:

@@ -6,7 +6,9 @@ import json
 import pytest
 
 from circuits.attribution_graphs import read_attribution_graph, read_view
-from circuits.graph import Node, as_json
+from circuits.graph import Node, as_json, ordered
+from circuits.render.connected import circuit_of
+from circuits.render.drawing import words_of
 from circuits.render.viewers import VIEWERS, viewer_graph
 from circuits.saved_state import SavedState
 from tests.circuits.conftest import call
@@ -122,6 +124,8 @@ def test_nodes_are_named_by_what_they_are(read):
         ({"feature_details": {"neuronpedia_source_set": "clt-hp"}}, "clt"),
         ({"info": {"source_urls": ["https://a.b/gemma-2-2b-clt-426k"]}}, "clt"),
         ({"info": {"source_urls": ["https://a.b/transcoders"]}}, "mlp_out"),
+        ({"info": {"source_urls": ["a.b/c"], "transcoder_set": "c/transcoder_all"}}, "mlp_out"),
+        ({"scan": "org/qwen3-0.6b-transcoders-lowl0"}, "mlp_out"),
     ],
 )
 def test_features_of_one_layer_and_of_several(read, metadata, site):
@@ -145,6 +149,115 @@ def test_attention_features_have_their_site(read):
     record["nodes"][4]["feature_type"] = "lorsa error"
     graph = read(record)
     assert {Node("attn_out.2", 812, 2), Node("attn_out.1", "error", 2)} <= set(graph)
+
+
+def paired(layer, number):
+    return (layer + number) * (layer + number + 1) // 2 + number
+
+
+# As Neuronpedia's runs with attention features write one: layers are numbers, ids say the type,
+# nodes that are no feature have none, and biases may be among them.
+WITH_ATTENTION = {
+    "metadata": {
+        "slug": "capital",
+        "scan": "llama",
+        "prompt": "Dallas is",
+        "prompt_tokens": [" Dallas", " is"],
+        "schema_version": 1,
+        "feature_details": {
+            "neuronpedia_source_set": "scope-transcoder-8x",
+            "neuronpedia_lorsa_source_set": "scope-lorsa-8x",
+        },
+    },
+    "qParams": {"pinnedIds": ["1_lor_7_1"], "supernodes": [["moves", "1_lor_7_1"]]},
+    "nodes": [
+        node("E_26865_0", "E", 0, "embedding", feature=None, clerp='Emb: " Dallas"'),
+        node("1_lor_7_1", 1, 1, "lorsa", feature=paired(1, 7), activation=2.0),
+        node("1_cro_7_1", 1, 1, feature=paired(1, 7), activation=2.0),
+        node("1_error_mlp_1", 1, 1, "mlp reconstruction error", feature=None),
+        node("1_error_attn_1", 1, 1, "lorsa error", feature=None),
+        node("1_bias_attn_bO_1", 1, 1, "bias", feature=None),
+        node("2_5_1", 2, 1, "logit", feature=5, clerp='Logit " Austin" (p=0.410)'),
+    ],
+    "links": [
+        link("E_26865_0", "1_lor_7_1", 3.0),
+        link("1_lor_7_1", "1_cro_7_1", 6.0),
+        link("1_bias_attn_bO_1", "1_cro_7_1", 1.0),
+        link("1_cro_7_1", "2_5_1", 1.0),
+    ],
+}
+
+# As EleutherAI's attribute writes one: no version, ids by token, layer and number, fields paired.
+BY_TOKEN = {
+    "metadata": {
+        "slug": "capital",
+        "scan": "transcoder",
+        "prompt": "Dallas is",
+        "prompt_tokens": [" Dallas", " is"],
+        "n_layers": 3,
+    },
+    "qParams": {"linkType": "both"},
+    "nodes": [
+        node("input_0", "E", 0, "embedding", feature=None),
+        node("intermediate_1_2_812", "2", 1, feature=paired(2, 812)),
+        node("error_1_2", "2", 1, "mlp reconstruction error", feature=None),
+        node("output_1_0", "-1", 1, "logit", feature=None, clerp='output: " Austin" (p=0.410)'),
+    ],
+    "links": [
+        link("input_0", "intermediate_1_2_812", 3.0),
+        link("intermediate_1_2_812", "output_1_0", 6.0),
+        link("error_1_2", "output_1_0", 1.0),
+    ],
+}
+
+
+def test_types_of_a_graph_with_attention_features(read, tmp_path):
+    graph = read(WITH_ATTENTION)
+    assert {str(n) for n in graph} == {
+        "token@0",
+        "attn_out.1/7@1",
+        "attn_out.1/error@1",
+        "mlp_out.1/7@1",
+        "mlp_out.1/error@1",
+        "logit/ Austin",
+    }
+    assert graph.has_edge(Node("attn_out.1", 7, 1), Node("mlp_out.1", 7, 1))
+    assert "1 node of type 'bias' left out" in graph.graph["notices"][0]
+    assert graph.number_of_edges() == 3
+    assert read_view(tmp_path / "graph.json").groups == {"moves": (Node("attn_out.1", 7, 1),)}
+
+
+def test_ids_by_token_layer_and_number(read):
+    graph = read(BY_TOKEN)
+    assert {str(n) for n in graph} == {
+        "token@0",
+        "mlp_out.2/812@1",
+        "mlp_out.2/error@1",
+        "logit/ Austin",
+    }
+
+
+def test_an_empty_view_of_an_address_is_empty(tmp_path):
+    record, path = copy.deepcopy(SAMPLE), tmp_path / "graph.json"
+    record["qParams"] = {"pinnedIds": "", "supernodes": "", "linkType": ""}
+    path.write_text(json.dumps(record), encoding="utf-8")
+    assert read_view(path) == SavedState()
+
+
+def test_outputs_come_by_their_probability(read):
+    """A figure with room for one output draws the likeliest, and says how likely it is."""
+    record = copy.deepcopy(SAMPLE)
+    record["nodes"][6]["clerp"] = 'Output " Aachen" (p=0.120)'
+    graph = read(record)
+    outputs = [str(node) for node in ordered(graph) if node.kind == "logit"]
+    assert outputs == ["logit/ Austin", "logit/ Aachen"]
+    (drawn,) = [n for n in circuit_of(graph, 5) if n.kind == "logit"]
+    assert words_of(drawn, graph, "both").name == "p = 0.41"
+    again = viewer_graph(graph, VIEWERS[0], slug="x")
+    assert {n["clerp"]: n["token_prob"] for n in again["nodes"] if n["is_target_logit"]} == {
+        'Output "Austin" (p=0.410)': 0.41,
+        'Output "Aachen" (p=0.120)': 0.12,
+    }
 
 
 def test_effects_are_what_removing_a_node_does(read):

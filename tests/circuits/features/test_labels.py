@@ -85,6 +85,15 @@ STATE = {"schema": "circuits-state/1", "labels": {"mlp_out.6/12@3": "nouns", "to
         ("model.layers.6.mlp_latent12.txt", '"nouns"', "mlp_out.6/12", "model of delphi"),
         ("layers.6_latent12.txt", "nouns\n", "resid_post.6/12", "model of delphi"),
         (
+            "language_model.layers.6.mlp_latent12.txt",
+            '"nouns\\n\\nExample 2: [EXPLANATION]: verbs"',
+            "mlp_out.6/12",
+            "model of delphi",
+        ),
+        ("backbone.layers.6_latent12.txt", '"nouns"', "resid_post.6/12", "model of delphi"),
+        ("blocks.6.hook_mlp_out_latent12.txt", '"nouns"', "mlp_out.6/12", "model of delphi"),
+        ("a.json", json.dumps(neuronpedia("6-clt-hp")), "clt.6/12", "a person"),
+        (
             "a.json",
             '{"layers.6.self_attn_latent12": "nouns"}',
             "attn_out.6/12",
@@ -99,6 +108,19 @@ def test_exports_of_others_are_read(tmp_path, name, content, feature, by):
     said = {feature: Label(text="nouns", by=by)}
     assert read_explanations(tmp_path / name) == said
     assert read_explanations(tmp_path) == said
+
+
+def test_an_answer_that_delphi_could_not_read_is_no_label(tmp_path):
+    for index, text in enumerate(["nouns", "Explanation could not be parsed."]):
+        (tmp_path / f"layers.6.mlp_latent{index}.txt").write_text(json.dumps(text))
+    assert set(read_explanations(tmp_path)) == {"mlp_out.6/0"}
+
+
+def test_a_layers_number_alone_says_no_site(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps([neuronpedia("6")]))
+    with pytest.raises(ValueError, match="'6' does not say which site it is: give --site '6=SITE'"):
+        read_explanations(tmp_path / "a.json")
+    assert set(read_explanations(tmp_path / "a.json", {"6": "mlp_out.6"})) == {"mlp_out.6/12"}
 
 
 def test_packed_exports_and_the_callers_word_for_a_site(tmp_path):

@@ -9,8 +9,15 @@ import pytest
 from circuits.discovery.prune import influence
 from circuits.graph import Node
 from circuits.render.exporters import Drawn, exporters
-from circuits.render.viewers import VIEWERS, cumulative_influence, viewer_features, viewer_graph
+from circuits.render.viewers import (
+    VIEWERS,
+    cumulative_influence,
+    export_for_viewer,
+    viewer_features,
+    viewer_graph,
+)
 from circuits.saved_state import SavedState
+from hooked_qwen.notices import Notice
 from tests.circuits.synthetic import cards, circuit
 
 NODE = {
@@ -69,7 +76,10 @@ GRAPHS = {
 def test_both_viewers_open_it(graph, viewer):
     made = json.loads(json.dumps(viewer_graph(graph, viewer, slug="a-graph"), allow_nan=False))
     meta, nodes, links = made["metadata"], made["nodes"], made["links"]
-    assert {"slug", "scan", "prompt_tokens", "prompt"} <= set(meta)
+    assert all(isinstance(meta[field], str) for field in ("slug", "scan", "prompt"))
+    assert all(isinstance(token, str) for token in meta["prompt_tokens"])
+    assert all(isinstance(made["qParams"][name], list) for name in ("pinnedIds", "supernodes"))
+    assert all(isinstance(link["weight"], float) for link in links)
     for node in nodes:
         assert all(isinstance(node[field], kind) for field, kind in NODE.items())
         assert node["feature_type"] in TYPES
@@ -100,7 +110,7 @@ def test_both_viewers_open_it(graph, viewer):
 def test_each_file_is_for_one_of_them():
     """circuit-tracer's viewer reads features of its own folder only under this name."""
     scans = [viewer_graph(circuit(20), v, slug="x")["metadata"]["scan"] for v in VIEWERS]
-    assert scans == ["Qwen3-0.6B-Base", "./data/features"]
+    assert scans == ["qwen3-0.6b-pt", "./data/features"]
 
 
 def test_weights_are_positive_where_the_source_supports():
@@ -180,6 +190,51 @@ def test_features_are_where_the_graph_says(tmp_path):
     listed = json.loads((tmp_path / "circuit-tracer" / "graph-metadata.json").read_text())
     assert [g["slug"] for g in listed["graphs"]] == ["nnamed-run"]
     assert not (tmp_path / "neuronpedia" / "graph-metadata.json").exists()
+
+
+@pytest.mark.filterwarnings("ignore:Neuronpedia shows its own")
+def test_neuronpedia_is_told_where_features_are(tmp_path):
+    graph = circuit(20)
+    address = "https://example.org/run/features"
+    for viewer in VIEWERS:
+        without = viewer_graph(graph, viewer, slug="x")
+        assert "feature_details" not in without["metadata"]
+    graph.graph["model"] = {"name": "Qwen/Qwen3-4B"}
+    drawn = Drawn(folder=tmp_path, graph=graph, verification=None, nodes=25, features_url=address)
+    for viewer, export in exporters(VIEWERS):
+        (folder,) = export(drawn, viewer)
+        told = json.loads((folder / "graph.json").read_text())["metadata"].get("feature_details")
+        assert told == ({"feature_json_base_url": address} if viewer == "neuronpedia" else None)
+    with pytest.warns(Notice, match="its own features in graphs of 'qwen3-4b', not those at https"):
+        export_for_viewer(drawn, "neuronpedia")
+
+
+@pytest.mark.parametrize(
+    ("name", "called"),
+    [
+        ("Qwen/Qwen3-0.6B", "qwen3-0.6b"),
+        ("Qwen3.5-2B-Base", "qwen3.5-2b-pt"),
+        ("/home/ann/Qwen2.5-7B-Instruct/", "qwen2.5-7b-it"),
+        ("bundled", "bundled"),
+        ("复", "model"),
+    ],
+)
+def test_models_have_the_names_that_neuronpedia_gives_them(name, called):
+    graph = circuit(20)
+    graph.graph["model"] = {"name": name}
+    assert viewer_graph(graph, "neuronpedia", slug="x")["metadata"]["scan"] == called
+
+
+def test_files_of_features_have_what_neuronpedia_asks_for():
+    graph = circuit(40)
+    for number, feature in viewer_features(graph, cards(graph)).items():
+        assert feature["index"] == number
+        assert all(isinstance(x, str) for k in ("top", "bottom") for x in feature[f"{k}_logits"])
+        for quantile in feature["examples_quantiles"]:
+            assert isinstance(quantile["quantile_name"], str)
+            for example in quantile["examples"]:
+                assert all(isinstance(token, str) for token in example["tokens"])
+                assert all(isinstance(value, float) for value in example["tokens_acts_list"])
 
 
 def test_a_feature_has_one_number_in_all_graphs_of_a_suite():

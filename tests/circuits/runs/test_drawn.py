@@ -114,3 +114,16 @@ def test_ablated_nodes_of_a_comparison_take_no_room_of_others(run):
     done = call("render", run, "--to", "svg", "--against", run / "ablations/off", "--nodes", 12)
     assert done.exit_code == 0, done.output
     assert any(", 12 of " in text for text in texts(run / "comparison.svg"))
+
+
+@pytest.mark.parametrize(
+    ("address", "to", "said"),
+    [
+        ("https://example.org/f", "svg", "for Neuronpedia alone: add neuronpedia to --to"),
+        ("http://example.org/f", "neuronpedia", "expected an https address of a folder"),
+        ("features", "neuronpedia", "expected an https address of a folder"),
+    ],
+)
+def test_where_features_are_hosted_is_an_address(run, fails, address, to, said):
+    assert said in fails("render", run, "--to", to, "--features-url", address)
+    assert not (run / "neuronpedia").exists()
