@@ -90,15 +90,19 @@ class Analysis:
         """The prompts in batches, every site decomposed, nodes moved to the reference."""
         if self.edited is not None:
             return self.edited
-        means = self._means(self.prompts.clean) if self.config.reference == "mean" else None
         return batches(
             self.model,
             self.suite,
             self.prompts,
             reference=self.config.reference,
             batch_size=self.config.batch_size,
-            means=means,
+            means=self.reference_means,
         )
+
+    @cached_property
+    def reference_means(self) -> Means | None:
+        """What nodes move to where the reference is the mean: means over the clean prompts."""
+        return self._means(self.prompts.clean) if self.config.reference == "mean" else None
 
     @cached_property
     def means(self) -> Means:

@@ -28,6 +28,7 @@ from circuits.edits.edited import graph_left
 from circuits.graph import Node
 from circuits.prompt_files import prompt_of
 from circuits.prompts import Prompt, WhenUnfit, read_prompts
+from circuits.render.document import groups_on_page
 from circuits.render.exporters import Drawn, exporters
 from circuits.render.page import page
 from circuits.results import Ablated, Circuit, Verification
@@ -193,6 +194,7 @@ def verify(circuit: Circuit, *, report: Report = silent, **config: Any) -> Verif
         circuit.graph,
         circuit.ranking,
         config=VerifyConfig(**config),
+        groups=groups_on_page(circuit.graph, circuit.cards or {}),
         report=report,
     )
     circuit.verification = Verification(record)

@@ -140,14 +140,18 @@ def metrics_with(
     circuits: Sequence[NodeSet],
     to: To,
     *,
+    means: Means | None = None,
     report: Callable[[int], None] = lambda done: None,
 ) -> Float[Tensor, "circuits prompts"]:
     """The metric of each prompt under each of `circuits`, several of them in one forward pass.
 
-    A pass starts at the first layer where one of its circuits ablates anything. `report` is
-    called with the circuits done since, one batch of prompts after another.
+    A pass starts at the first layer where one of its circuits ablates anything. `means` are those
+    of the analysis unless given; `report` is called with the circuits done since, one batch of
+    prompts after another.
     """
-    found = [_under(analysis, state, circuits, to, report) for state in analysis.states]
+    if to == "mean":
+        means = means or analysis.means
+    found = [_under(analysis, state, circuits, to, means, report) for state in analysis.states]
     return torch.cat(found, 1).cpu()
 
 
@@ -156,11 +160,12 @@ def _under(
     state: BatchState,
     circuits: Sequence[NodeSet],
     to: To,
+    means: Means | None,
     report: Callable[[int], None],
 ) -> Float[Tensor, "circuits batch"]:
     model, suite, metric = analysis.model, analysis.suite, analysis.metric
     n, values = len(state.rows), []
-    base = baseline_of(suite, state, to, analysis.means if to == "mean" else None)
+    base = baseline_of(suite, state, to, means)
     together = max(1, TOKENS_AT_ONCE // state.clean.tokens.numel())
     for i in range(0, len(circuits), together):
         some = [circuit.complement() for circuit in circuits[i : i + together]]

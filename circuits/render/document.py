@@ -94,6 +94,12 @@ def fingerprint(graph: nx.DiGraph) -> str:
     return hashlib.sha256(to_json(rows).encode()).hexdigest()[:16]
 
 
+def groups_on_page(graph: nx.DiGraph, cards: Mapping[str, Any]) -> list[list[Node]]:
+    """The groups of features that the page of a graph with these cards suggests."""
+    found = suggested_groups(strongest(graph), cards)
+    return [[Node.parse(key) for key in group["members"]] for group in found]
+
+
 def strongest(graph: nx.DiGraph) -> nx.DiGraph:
     """The part of the graph that a page draws: outputs, then the strongest nodes and edges."""
     ranked = sorted(ordered(graph), key=lambda node: node.kind != "logit")[:MAX_NODES]

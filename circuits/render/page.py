@@ -175,10 +175,22 @@ def _flipped(verification: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[s
         ]
         if part in verification:
             flipped[part] = record
+    if "groups" in verification:
+        flipped["groups"] = [_group_score(group, meta) for group in verification["groups"]]
     for part in ("curves", "held_out"):
         if part in verification:
             flipped[part] = _with_row_names(verification[part])
     return flipped
+
+
+def _group_score(group: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[str, Any]:
+    ends = group.get("interval")
+    return {
+        "members": group["members"],
+        "support": support(group["effect"], meta),
+        "sum": support(group["sum"], meta),
+        "interval": ends and sorted(support(end, meta) or 0.0 for end in ends),
+    }
 
 
 def _with_row_names(curves: Mapping[str, Any]) -> dict[str, Any]:

@@ -191,10 +191,12 @@ function groupRow([name, keys]) {
 
 const suggestionId = (found) => found.members.join(" ");
 
+const suggested = scored(payload.suggested ?? [], payload.verification?.groups);
+
 function suggestions() {
   const { dismissed, groups: named } = store.state;
   const taken = new Set(Object.values(named).flat());
-  return (payload.suggested ?? []).filter(
+  return suggested.filter(
     (found) => !dismissed.includes(suggestionId(found)) && !found.members.some((key) => taken.has(key)),
   );
 }
@@ -205,14 +207,29 @@ function accept(found) {
   store.change(steps.group(name, found.members));
 }
 
+/* What a group does when all of it is ablated at once, beside the sum of its members alone. */
+function scoreText({ support, interval, sum }) {
+  const ends = interval ? ` (95 % ${number(interval[0], true)} to ${number(interval[1], true)})` : "";
+  return `Ablated together: support ${number(support, true)}${ends}; one by one, in sum: ${number(sum, true)}`;
+}
+
+function suggestionNote(found) {
+  const alike = "Features with like edges or the same promoted tokens (Louvain communities).";
+  const open = found.filter((group) => group.score === null).length;
+  if (!open) return alike;
+  const which = open === found.length ? "They were" : `${count(open, "group")} ${open === 1 ? "was" : "were"}`;
+  return `${alike} ${which} not ablated yet: circuits verify measures what each does.`;
+}
+
 function suggestionRow(found) {
   const members = found.members.map((key) => byKey.get(key)).filter(Boolean);
-  const sum = members.reduce((total, node) => total + (node.support ?? 0), 0);
+  const sum = number(members.reduce((total, node) => total + (node.support ?? 0), 0), true);
   return el(
     "li",
     {},
-    el("div", { class: "row" }, el("bdi", { class: "strong" }, found.name), el("span", { class: "soft" }, `${count(members.length, "node")}, support ${number(sum, true)}`)),
+    el("div", { class: "row" }, el("bdi", { class: "strong" }, found.name), el("span", { class: "soft" }, `${count(members.length, "node")}${found.score ? "" : `, estimates sum to ${sum}`}`)),
     el("div", { class: "soft" }, found.why),
+    el("div", { class: "measured" }, found.score ? scoreText(found.score) : "not ablated yet"),
     el("details", { class: "members" }, el("summary", {}, "Members"), links(members.map((node) => ({ node, value: node.support, group: node.group })))),
     el(
       "div",
@@ -264,7 +281,7 @@ function pinsPanel() {
     rows.length > 0 && [el("h3", {}, `Pinned (${rows.length})`), links(rows)],
     found.length > 0 && [
       el("h3", {}, "Suggested groups"),
-      el("p", { class: "note" }, "Features with like edges or the same promoted tokens. A guess until the group is ablated: save the state, then circuits edit make and circuits rerun."),
+      el("p", { class: "note" }, suggestionNote(found)),
       el("ul", { class: "cards" }, found.map(suggestionRow)),
     ],
   ];

@@ -173,3 +173,14 @@ export function flow({ nodes, bands, columns, shown }) {
   });
   return { places, bands: newBands, columns: newColumns, width: right, height: bottom };
 }
+
+/* Suggested groups, each with what it was found to do under ablation as `score` (null where it was
+   not ablated), those that do most first. A score's members may stand in any order. */
+export function scored(suggested, scores) {
+  const name = (members) => [...members].sort().join(" ");
+  const found = new Map((scores ?? []).map((score) => [name(score.members), score]));
+  const size = (group) => Math.abs(group.score?.support ?? 0);
+  return suggested
+    .map((group) => ({ ...group, score: found.get(name(group.members)) ?? null }))
+    .sort((a, b) => size(b) - size(a));
+}

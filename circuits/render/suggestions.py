@@ -3,7 +3,7 @@
 The likeness of two features is the cosine of their edges, each feature's edges written as one
 vector (the weight from every source and to every target), plus the share of promoted tokens that
 both have. Louvain communities of that graph are the groups; no model is run, so a group is a
-guess until it is ablated.
+guess until `circuits verify` has moved its members together.
 """
 
 import math
@@ -21,6 +21,7 @@ MOST_FEATURES = 150  # the strongest are grouped
 ALIKE = 0.35  # pairs less alike than this are not joined
 SIZES = range(2, 13)  # members of a group; a larger one says nothing
 MOST_GROUPS = 12
+TOKENS = 12  # promoted tokens of a feature that are compared
 SEED = 0
 
 
@@ -71,7 +72,7 @@ def _promoted(node: Node, cards: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _pairs(card: Mapping[str, Any]) -> Iterable[str]:
-    return (readable(str(token)) for token, _ in card.get("promoted") or [])
+    return (readable(str(token)) for token, _ in list(card.get("promoted") or [])[:TOKENS])
 
 
 def _strength(graph: nx.DiGraph, node: Node) -> float:

@@ -37,6 +37,7 @@ from circuits.prompts import (
     write_prompts,
 )
 from circuits.render.compare_page import comparison_page
+from circuits.render.document import groups_on_page
 from circuits.render.exporters import FIGURE_FORMATS, exporters
 from circuits.render.figure_config import FigureConfig
 from circuits.runs.drawn import compared_with, drawn_of, hosted_at
@@ -245,6 +246,7 @@ def verify_run(
         run.ranking,
         config=config,
         held_out=None if held_out is None else loaded.others(held_out),
+        groups=groups_on_page(run.graph, cards_beside(folder)),
         report=report,
     )
     for stale in folder.glob("verification.*"):

@@ -32,6 +32,7 @@ from circuits.verification.faithfulness_curves import (
     held_out_curves,
     what_each_adds,
 )
+from circuits.verification.group_effects import group_scores, joint_effects
 from circuits.verification.pooled import pool_agreement, pooled_nodes
 from hooked_qwen.progress import Report, counting, silent
 
@@ -60,12 +61,14 @@ def verify(
     *,
     config: VerifyConfig | None = None,
     held_out: EncodedPrompts | None = None,
+    groups: Sequence[Sequence[Node]] = (),
     report: Report = silent,
 ) -> dict[str, Any]:
     """Write each node's exact effect into `graph` and return the record of `verification.json`.
 
     `graph` and `ranking` are those of `discover` on this analysis. With `held_out`, the circuit is
-    also held against prompts that it was not found on.
+    also held against prompts that it was not found on; `groups` of the graph's features and errors
+    are moved together, each group at once.
 
     Raises `ValueError` when positions are kept and the held-out prompts have another length, and
     when nodes are to be ablated to a patch that they were not moved to.
@@ -95,6 +98,7 @@ def verify(
         "edges": edge_agreement(graph, edges, strongest, measured),
         "curves": curves(scale, ranking, level=level, draws=config.draws, seed=seed, report=report),
         "each_adds": what_each_adds(scale, kept, level=level, report=report),
+        "groups": _together(analysis, graph, groups, report),
     }
     if level == "full":
         record["pool"] = pool_agreement(
@@ -109,6 +113,14 @@ def verify(
         other = other_prompts(analysis, held_out, scale.to)
         record["held_out"] = held_out_curves(other, ranking, level=level, seed=seed, report=report)
     return record
+
+
+def _together(
+    analysis: Analysis, graph: nx.DiGraph, groups: Sequence[Sequence[Node]], report: Report
+) -> list[dict[str, Any]]:
+    done = counting(report, "groups", len(groups) * len(analysis.states))
+    effects = joint_effects(analysis, groups, report=done)
+    return group_scores(graph, groups, effects)
 
 
 def ablated_to(analysis: Analysis, config: VerifyConfig) -> To:

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { cellsOf, compactPlaces, flow, fold, makeBox, shares, stretch } from "../../../circuits/render/page_scene.mjs";
+import { cellsOf, compactPlaces, flow, fold, makeBox, scored, shares, stretch } from "../../../circuits/render/page_scene.mjs";
 import {
   EMPTY,
   createStore,
@@ -206,4 +206,17 @@ test("without some nodes bands and columns shrink and the order stays", () => {
   assert.ok(places[1].x < places[2].x && places[2].x < places[3].x);
   assert.equal(places[2].x - places[1].x, 40);
   assert.deepEqual([width, height], [280, 40]);
+});
+
+test("suggested groups are in the order of what they do, those not ablated last", () => {
+  const groups = [{ members: [A, B] }, { members: [C] }, { members: [D, A] }];
+  const scores = [
+    { members: [B, A], support: -1 },
+    { members: [A, D], support: 0.5 },
+    { members: [A], support: 9 },
+  ];
+  const found = scored(groups, scores);
+  assert.deepEqual(found.map((group) => group.members), [[A, B], [D, A], [C]]);
+  assert.deepEqual(found.map((group) => group.score?.support ?? null), [-1, 0.5, null]);
+  assert.deepEqual(scored(groups, undefined).map((group) => group.score), [null, null, null]);
 });

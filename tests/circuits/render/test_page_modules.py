@@ -1,5 +1,6 @@
 """The page's modules that need no browser, in node's own test runner."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -23,7 +24,5 @@ def test_modules_pass_their_own_tests(path):
 
 def test_a_module_keeps_what_it_does_not_export():
     text = script(["page_scene.mjs"])
-    assert (
-        "const { makeBox, fold, edgesOf, cellsOf, shares, stretch, compactPlaces, flow } =" in text
-    )
+    assert re.search(r"^const { makeBox, fold, [\w, ]+ } = \(", text, re.MULTILINE)
     assert "export " not in text

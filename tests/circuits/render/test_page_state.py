@@ -10,6 +10,7 @@ from circuits.comparison import differences
 from circuits.edits.node_files import read_nodes
 from circuits.graph import Node, ordered
 from circuits.render.compare_page import comparison_page
+from circuits.render.document import groups_on_page
 from circuits.render.page import page
 from circuits.saved_state import as_json, read_state
 from tests.circuits import synthetic
@@ -288,6 +289,35 @@ def test_a_suggested_group_is_accepted_or_dismissed(visit):
     row.get_by_role("button", name="Dismiss").click()
     assert row.count() == 0
     assert state(tab)["groups"] == {}
+
+
+def test_suggested_groups_say_what_they_do_under_ablation_and_whether_that_is_known(visit):
+    graph = synthetic.circuit(40)
+    by_label = [n for n in features(graph) if graph.nodes[n]["effect"] is not None]
+    cards = synthetic.cards(graph)
+    for node, token in zip(by_label, [" are", " are", " were", " were"], strict=False):
+        cards[f"{node.site}/{node.feature}"]["promoted"] = [[token, 2.0]]
+    groups = groups_on_page(graph, cards)
+    assert len(groups) >= 2
+    check = synthetic.verification(graph)
+    tab = visit(page(graph, cards=cards, verification=check))
+    tab.locator("#tab-pinned").click()
+    panel = tab.locator("#panel-pinned")
+    assert "not ablated yet: circuits verify" in panel.inner_text()
+    assert panel.locator(".measured").all_text_contents() == ["not ablated yet"] * len(groups)
+    weak = [{"members": list(map(str, g)), "effect": 0.01, "sum": 0.0, "interval": None}
+            for g in groups]  # fmt: skip
+    weak[-1] |= {"effect": -2.5, "interval": [-3.0, -2.0], "sum": -1.25}
+    tab = visit(page(graph, cards=cards, verification=check | {"groups": weak}))
+    tab.locator("#tab-pinned").click()
+    panel = tab.locator("#panel-pinned")
+    assert "not ablated" not in panel.inner_text()
+    row = panel.locator(".cards li").first
+    text = row.inner_text()
+    assert "Ablated together: support +2.5 (95 % +2 to +3); one by one, in sum: +1.25" in text
+    row.get_by_role("button", name="Accept").click()
+    (found,) = state(tab)["groups"].values()
+    assert set(found) == set(map(str, groups[-1]))
 
 
 def test_hostile_names_of_groups_stay_text(visit, sample, sample_page):
