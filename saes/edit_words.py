@@ -27,12 +27,14 @@ class Row:
     does: str
     where: str
     when: str
+    short: str
+    "what it does as a badge says it: `×0`"
 
 
 def rows(edit: Edit) -> list[Row]:
     """Every operation, in order."""
     return [
-        Row(_node(op), _does(op, edit), _where(op), _when(op).removeprefix("where "))
+        Row(_node(op), _does(op, edit), _where(op), _when(op).removeprefix("where "), short(op))
         for op in edit.operations
     ]
 
@@ -40,6 +42,12 @@ def rows(edit: Edit) -> list[Row]:
 def said(op: Operation) -> str:
     """What one operation does, where and when, its node aside."""
     return " ".join(part for part in (_does(op), _where(op), _when(op)) if part)
+
+
+def short(op: Operation) -> str:
+    """What one operation does, for the badge of a figure; `if` where it has a condition."""
+    done = kind_of(op.do).short.format(value=op.value) or op.do
+    return (done + (" if" if op.when is not None else "")).replace("-", "\N{MINUS SIGN}")
 
 
 def in_words(edit: Edit) -> list[str]:

@@ -27,6 +27,8 @@ class Kind:
 
     said: str = ""
     "what is done, such as 'set to 0'; `{value}` is the operation's value"
+    short: str = ""
+    "the same in the badge of a figure, such as '×0'"
     become: Callable[[Tensor, Any, Tensor | None], Tensor]
     "of what the node is, the operation's value, and what it `needs`: what the node becomes"
     takes: Takes = "none"
@@ -62,14 +64,23 @@ def _known(own: Tensor, value: Any, to: Tensor | None) -> Tensor:
 OPERATIONS: dict[str, Kind] = {
     "zero": Kind(
         said="set to 0",
+        short="×0",
         become=lambda own, value, to: torch.zeros_like(own),
         of_errors=True,
         pins=True,
         linear=True,
     ),
-    "mean": Kind(said="set to the mean", become=_known, needs="mean", of_errors=True, pins=True),
+    "mean": Kind(
+        said="set to the mean",
+        short="= mean",
+        become=_known,
+        needs="mean",
+        of_errors=True,
+        pins=True,
+    ),
     "patch": Kind(
         said="set to the value on the patch prompt",
+        short="= patch",
         become=_known,
         needs="patch",
         of_errors=True,
@@ -77,12 +88,14 @@ OPERATIONS: dict[str, Kind] = {
     ),
     "set": Kind(
         said="set to {value:g}",
+        short="= {value:g}",
         become=lambda own, value, to: torch.full_like(own, value),
         takes="a value",
         pins=True,
     ),
     "scale": Kind(
         said="multiplied by {value:g}",
+        short="×{value:g}",
         become=lambda own, value, to: own * value,
         takes="a value",
         of_errors=True,
@@ -91,6 +104,7 @@ OPERATIONS: dict[str, Kind] = {
     ),
     "add": Kind(
         said="moved by {value:+g}",
+        short="{value:+g}",
         become=lambda own, value, to: own + value,
         takes="a value",
         inverse=lambda value: -value,
@@ -98,6 +112,7 @@ OPERATIONS: dict[str, Kind] = {
     ),
     "clamp": Kind(
         said="held from {value[0]:g} to {value[1]:g}",
+        short="{value[0]:g} to {value[1]:g}",
         become=lambda own, value, to: own.clamp(*value),
         takes="(low, high)",
     ),

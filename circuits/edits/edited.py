@@ -51,7 +51,7 @@ from hooked_qwen.progress import Report, silent
 from hooked_qwen.sites import Site
 from hooked_qwen.tokens import Batch
 from saes.edit_file import Edit, Operation
-from saes.edit_words import in_words, said
+from saes.edit_words import in_words, said, short
 from saes.firing import tokens_at
 from saes.operations import kind_of
 
@@ -228,8 +228,9 @@ def _tokens(
 
 
 def _say_what_is_done(graph: nx.DiGraph, edit: Edit) -> None:
-    """The attribute `edited` of each node that is edited: what is done to it."""
+    """Attributes of each node that is edited: `edited` says what is done to it, `done` in short."""
     for node, data in graph.nodes(data=True):
-        told = [said(op) for op in edit.operations if names(op, node)]
-        if told:
-            data["edited"] = "; ".join(told)
+        of_node = [op for op in edit.operations if names(op, node)]
+        if of_node:
+            data["edited"] = "; ".join(map(said, of_node))
+            data["done"] = ", ".join(dict.fromkeys(map(short, of_node)))

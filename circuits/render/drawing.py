@@ -28,6 +28,7 @@ from circuits.render.boxes import (
 )
 from circuits.render.connected import circuit_of
 from circuits.render.figure_config import STYLES, FigureConfig
+from circuits.render.interventions import Intervention, done_to
 from circuits.render.layout import Layout
 from circuits.render.marks import Mark, Rect, Shape, Stroke, Text, Trace
 from circuits.render.routes import Curve, Edge, routes
@@ -48,7 +49,6 @@ from circuits.saved_state import SavedState
 
 THINNEST, THICKEST = 0.4, 1.8  # points
 HEAD = 0.032  # in, of an arrowhead, and half of a bar
-BADGES = {"zero": "×0", "mean": "= mean", "patch": "= patch"}
 SAMPLE = 0.2  # in, of a line in the legend
 
 
@@ -77,13 +77,12 @@ def picture(
     layout: Layout | None = None,
     config: FigureConfig | None = None,
     state: SavedState | None = None,
-    ablation: Mapping[str, Any] | None = None,
+    intervention: Intervention | None = None,
 ) -> Picture:
     """The circuit of at most `max_nodes` nodes of `graph`, or of as many as a page holds.
 
     With a `state`, its groups are one box each; groups and pinned nodes are drawn first, and where
-    there are any, only what connects them besides. `ablation` is the record of the ablation that
-    left this graph.
+    there are any, only what connects them besides. `intervention` is what left this graph.
 
     Raises `ValueError` where not even one path fits a page.
     """
@@ -99,7 +98,7 @@ def picture(
         drawing = sheet(
             circuit,
             layout or places_of(circuit),
-            {node: words_of(node, circuit, config.labels, ablation) for node in circuit},
+            {node: words_of(node, circuit, config.labels, intervention) for node in circuit},
             pages=config.pages,
             tallest=style.tallest,
             foot=lambda page: FOOT + LEADING * (len(_wrapped(legend, page)) - 1),
@@ -133,7 +132,7 @@ def picture(
 
 
 def words_of(
-    node: Node, circuit: nx.DiGraph, labels: str, ablation: Mapping[str, Any] | None = None
+    node: Node, circuit: nx.DiGraph, labels: str, intervention: Intervention | None = None
 ) -> Words:
     """What a node's box says: its label, layer and index, and what an intervention did."""
     data = circuit.nodes[node]
@@ -144,7 +143,7 @@ def words_of(
         label = ""
     elif node.kind == "feature" and labels == "names":
         name = ""
-    badge = _badge(node, data, circuit.graph, ablation)
+    badge = _badge(node, data, intervention)
     return Words(label=label or ("" if name else " "), name=name, badge=badge)
 
 
@@ -169,22 +168,16 @@ def _signed(value: float) -> str:
     return f"{value:+.2g}".replace("-", "\N{MINUS SIGN}")
 
 
-def _badge(
-    node: Node, data: Mapping[str, Any], meta: Mapping[str, Any], ablation: Mapping[str, Any] | None
-) -> str:
+def _badge(node: Node, data: Mapping[str, Any], intervention: Intervention | None) -> str:
     """What was done to a node; at the output, what became of the metric by it.
 
     A graph may say it itself, as one of two circuits laid over each other does.
     """
     if "badge" in data:
         return str(data["badge"])
-    if done := data.get("ablated"):
-        return BADGES.get(str(done), str(done))
-    if node.kind != "logit" or not ablation:
-        return ""
-    what = BADGES.get(str(ablation.get("to")), str(ablation.get("to") or "edited"))
-    ends = f"{ablation['before']:.2f} → {ablation['after']:.2f}".replace("-", "\N{MINUS SIGN}")
-    return f"{what}: {ends}"
+    if node.kind == "logit" and intervention is not None:
+        return intervention.said
+    return done_to(data)
 
 
 def _bands(drawing: Sheet) -> Iterator[Mark]:

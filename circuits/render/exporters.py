@@ -13,6 +13,7 @@ from typing import Any
 import networkx as nx
 
 from circuits.render.figure_config import FigureConfig
+from circuits.render.interventions import Intervention
 from circuits.saved_state import SavedState
 
 EXPORTERS: dict[str, str] = {
@@ -52,8 +53,8 @@ class Drawn:
     "what a person grouped and named"
     stem: str = "graph"
     "what a figure's file is called"
-    ablation: Mapping[str, Any] | None = None
-    "the record of the ablation that left this graph"
+    intervention: Intervention | None = None
+    "what an ablation or an edit did, where one left this graph"
     features_url: str | None = None
     "where the feature files for Neuronpedia are hosted"
 

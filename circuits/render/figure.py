@@ -1,6 +1,5 @@
 """The circuit as a static figure for a paper or a slide: vector graphics, or pixels."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from circuits.render.curves import curves_figure
 from circuits.render.drawing import Picture, picture
 from circuits.render.exporters import Drawn
 from circuits.render.figure_config import FigureConfig
+from circuits.render.interventions import Intervention
 from circuits.render.latex_caption import write_caption
 from circuits.render.layout import Layout
 from circuits.render.marks import Mark, Rect, Shape, Stroke, Trace
@@ -39,11 +39,13 @@ def export_figures(drawn: Drawn, suffix: str) -> list[Path]:
         max_nodes=drawn.nodes,
         config=drawn.figure,
         state=drawn.state,
-        ablation=drawn.ablation,
+        intervention=drawn.intervention,
     )
     if drawn.figure.captions:
         written.append(drawn.folder / f"{drawn.stem}.caption.tex")
-        write_caption(shown, drawn.graph, drawn.verification, written[-1])
+        write_caption(
+            shown, drawn.graph, drawn.verification, written[-1], intervention=drawn.intervention
+        )
     if lacking := undrawable(drawn.graph):
         notify(
             f"no installed font has {' '.join(lacking[:10])}: the figure writes their code "
@@ -63,7 +65,7 @@ def figure(
     max_nodes: int = 25,
     config: FigureConfig | None = None,
     state: SavedState | None = None,
-    ablation: Mapping[str, Any] | None = None,
+    intervention: Intervention | None = None,
 ) -> Picture:
     """Write the circuit of at most `max_nodes` nodes as `.svg`, `.pdf`, `.png` or `.tex` (TikZ).
 
@@ -77,7 +79,7 @@ def figure(
     config = config or FigureConfig()
     with ink.fixed_style(config.letters):
         shown = picture(graph, max_nodes=max_nodes, layout=layout, config=config, state=state,
-                        ablation=ablation)  # fmt: skip
+                        intervention=intervention)  # fmt: skip
         (write_tikz if path.suffix.lower() == TEX else _save)(shown, path)
     return shown
 

@@ -7,6 +7,7 @@ from typing import Any
 import networkx as nx
 
 from circuits.render.drawing import Picture
+from circuits.render.interventions import Intervention
 from circuits.render.layout import depth
 from circuits.render.tikz import escaped
 from circuits.render.words import acts_on_target, answers_in_words, counted
@@ -16,20 +17,34 @@ CODEPOINT = r"\providecommand\codepoint[2]{\ifdefined\Umathchar#2\else{\ttfamily
 
 
 def write_caption(
-    shown: Picture, graph: nx.DiGraph, verification: Mapping[str, Any] | None, path: Path
+    shown: Picture,
+    graph: nx.DiGraph,
+    verification: Mapping[str, Any] | None,
+    path: Path,
+    *,
+    intervention: Intervention | None = None,
 ) -> None:
     """Write the caption of a picture of `graph`, whole or not at all."""
-    text = latex_caption(shown, graph, verification)
+    text = latex_caption(shown, graph, verification, intervention)
     write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
 def latex_caption(
-    shown: Picture, graph: nx.DiGraph, verification: Mapping[str, Any] | None = None
+    shown: Picture,
+    graph: nx.DiGraph,
+    verification: Mapping[str, Any] | None = None,
+    intervention: Intervention | None = None,
 ) -> str:
     """A `\\caption`; what the graph or its verification does not say is left out."""
     meta = graph.graph
-    sentences = [_question(meta), *_found(verification), _size(shown, graph), _made_with(meta),
-                 _key(meta)]  # fmt: skip
+    sentences = [
+        _question(meta),
+        *_done(intervention),
+        *_found(verification),
+        _size(shown, graph),
+        _made_with(meta),
+        _key(meta),
+    ]
     words = escaped(" ".join(filter(None, sentences)))
     return f"{CODEPOINT}\n\\caption{{{words}}}\n"
 
@@ -48,6 +63,16 @@ def _question(meta: Mapping[str, Any]) -> str:
 
 def _number(value: float) -> str:
     return f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _done(intervention: Intervention | None) -> list[str]:
+    if intervention is None:
+        return []
+    before, after = _number(intervention.before), _number(intervention.after)
+    return [
+        f"Nodes with a dark strip were intervened on ({intervention.what}), which takes the metric "
+        f"from {before} to {after}."
+    ]
 
 
 def _found(verification: Mapping[str, Any] | None) -> list[str]:

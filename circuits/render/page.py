@@ -14,6 +14,7 @@ from circuits.discovery.verdicts import of_verification
 from circuits.graph import Node
 from circuits.render.document import document
 from circuits.render.heading import heading, model_name, title_of
+from circuits.render.interventions import Intervention
 from circuits.render.links import Links
 from circuits.render.words import (
     NEUTRAL,
@@ -51,21 +52,28 @@ def page(
     cards: Mapping[str, Any] | None = None,
     verification: Mapping[str, Any] | None = None,
     ablations: Mapping[str, Any] | None = None,
+    intervention: Intervention | None = None,
     title: str | None = None,
     links: Links | None = None,
 ) -> str:
     """One offline HTML page of `graph`, with pyvis inside.
 
     `cards` maps `SITE/FEATURE` to what is known of that feature, `verification` is the record of
-    `circuits verify`, `ablations` maps a run's name to its result, `links` are addresses of other
-    pages. Over 2,000 nodes the page draws the strongest and says so.
+    `circuits verify`, `ablations` maps a run's name to its result, `intervention` is what left this
+    graph, `links` are addresses of other pages. Over 2,000 nodes the page draws the strongest and
+    says so.
 
     Raises `ValueError` when a number is not finite.
     """
     return document(
         graph,
         title=title or title_of(graph.graph),
-        facts=[*facts(graph.graph), *_found(verification), *_told(graph.graph, verification)],
+        facts=[
+            *_done(intervention),
+            *facts(graph.graph),
+            *_found(verification),
+            *_told(graph.graph, verification),
+        ],
         payload={
             "groups": [*GROUPS, ABLATED] if _has_ablated(graph) else GROUPS,
             "fields": FIELDS,
@@ -111,6 +119,10 @@ def _lengths(meta: Mapping[str, Any]) -> tuple[int, int]:
     """Tokens of the shortest and the longest prompt, equal where the graph does not say."""
     shortest, longest = meta.get("prompt_lengths") or (0, 0)
     return shortest, longest
+
+
+def _done(intervention: Intervention | None) -> list[tuple[str, str]]:
+    return [] if intervention is None else [("Intervention", intervention.said)]
 
 
 def _found(verification: Mapping[str, Any] | None) -> list[tuple[str, str]]:

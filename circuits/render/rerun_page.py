@@ -13,6 +13,7 @@ from circuits.comparison import differences
 from circuits.render.assets import script
 from circuits.render.compare_page import compared
 from circuits.render.feature_page import html
+from circuits.render.interventions import intervention_of
 from circuits.render.page import trimmed
 from circuits.render.words import readable
 
@@ -81,7 +82,9 @@ def _labels(graphs: Graphs) -> dict[str, str]:
 
 
 def _facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
-    found = [("Model", str(record["model"]))]
+    done = intervention_of(record)
+    found = [] if done is None else [("Intervention", done.said)]
+    found.append(("Model", str(record["model"])))
     if prompts := record.get("prompts"):
         found += [("Prompts", f"{prompts['n']:,}"), ("Metric", prompts["metric"])]
     if text := record.get("text"):

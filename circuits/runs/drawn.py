@@ -4,14 +4,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from circuits.render.compared import comparison
 from circuits.render.exporters import Drawn
 from circuits.render.figure_config import FigureConfig
-from circuits.runs.folder import cards_of, read_run, verification_of
-from circuits.runs.pages import named_graph
+from circuits.render.interventions import Intervention, intervention_of
+from circuits.runs.folder import read_run, verification_of
+from circuits.runs.pages import cards_beside, named_graph
 from circuits.saved_state import read_state
 
 RESULT = "result.json"
@@ -24,12 +24,13 @@ def drawn_of(
     figure: FigureConfig | None = None,
     groups: Path | None = None,
 ) -> Drawn:
-    """The run in `folder`, or the ablation in RUN/ablations/NAME; `groups` is a saved state.
+    """The run in `folder`, or what an ablation or an edit left there; `groups` is a saved state.
 
-    Raises `ValueError` for a folder of neither, and for a file that is no state.
+    Raises `ValueError` for a folder of none of these, and for a file that is no state.
     """
-    ablation = _ablation(folder)
-    home = read_run(folder).folder if ablation is None else folder.resolve().parent.parent
+    intervention = _intervention(folder)
+    if intervention is None:
+        read_run(folder)
     graph = named_graph(folder)
     return Drawn(
         folder=folder,
@@ -37,10 +38,10 @@ def drawn_of(
         verification=verification_of(folder),
         nodes=nodes,
         name=folder.resolve().name,
-        cards=cards_of(home) if (home / "cards.json").exists() else None,
+        cards=cards_beside(folder) or None,
         figure=figure or FigureConfig(),
         state=None if groups is None else read_state(groups, graph),
-        ablation=ablation,
+        intervention=intervention,
     )
 
 
@@ -49,7 +50,7 @@ def compared_with(drawn: Drawn, other: Path) -> Drawn:
     path = other if other.is_file() else other / "graph.json"
     names = (drawn.name, path.stem if other.is_file() else other.resolve().name)
     graph = comparison(drawn.graph, named_graph(path), names)
-    return replace(drawn, graph=graph, verification=None, ablation=None, stem="comparison")
+    return replace(drawn, graph=graph, verification=None, intervention=None, stem="comparison")
 
 
 def hosted_at(address: str | None, formats: Sequence[str]) -> str | None:
@@ -67,13 +68,17 @@ def hosted_at(address: str | None, formats: Sequence[str]) -> str | None:
     return address.rstrip("/")
 
 
-def _ablation(folder: Path) -> dict[str, Any] | None:
-    """The record of an ablation that left a graph in `folder`; None where there is none."""
+def _intervention(folder: Path) -> Intervention | None:
+    """What an ablation or an edit did that left a graph in `folder`; None where none did.
+
+    Raises `ValueError` where it left no graph.
+    """
     if (folder / "manifest.json").exists() or not (folder / RESULT).exists():
         return None
-    if not (folder / "graph.json").exists():
+    found = intervention_of(json.loads((folder / RESULT).read_text(encoding="utf-8")))
+    if found is None or not (folder / "graph.json").exists():
         raise ValueError(
-            f"{folder} has {RESULT} but no graph.json: the ablation was made without a graph; make "
-            "it again with `circuits ablate RUN`"
+            f"{folder} has {RESULT} but no graph that is left: make it again with `circuits ablate "
+            "RUN`, or `circuits edit apply EDIT --run RUN --out FOLDER`"
         )
-    return json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    return found

@@ -45,6 +45,7 @@ from circuits.prompts import (
 )
 from circuits.render.exporters import Drawn
 from circuits.render.heading import title_of
+from circuits.render.interventions import intervention_of
 from circuits.render.page import page
 from circuits.runs.inputs import Inputs, Loaded, open_inputs
 from circuits.runs.overwrite import ABLATIONS, EDITED, RUN, RUN_FILES, VIEWERS
@@ -180,18 +181,23 @@ def write_pages(folder: Path) -> None:
 
 def _write_left(into: Path) -> None:
     left, run = named_graph(into), run_of(into)
+    did = "Edit" if "edit" in left.graph else "Ablation"
     html = page(
         left,
         cards=cards_beside(into),
-        title=f"Ablation: {into.resolve().name} · {title_of(left.graph)}",
+        intervention=intervention_of(_read(into / "result.json")),
+        title=f"{did}: {into.resolve().name} · {title_of(left.graph)}",
         links=None if run is None else links_of_left(into, run),
     )
     write_atomically(into / "graph.html", lambda p: p.write_text(html, encoding="utf-8"))
 
 
 def export_page(drawn: Drawn, suffix: str) -> list[Path]:
-    """Write the page anew; of a run those of what its ablations leave too."""
-    if drawn.ablation is None:
+    """Write the page anew, of a run or of what an ablation or an edit leaves.
+
+    Of a run those of what its ablations leave too.
+    """
+    if drawn.intervention is None:
         write_pages(drawn.folder)
     else:
         _write_left(drawn.folder)

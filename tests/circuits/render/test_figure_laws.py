@@ -12,6 +12,7 @@ from circuits.render.boxes import PAD, PAGES, TALLEST, TEXT
 from circuits.render.connected import circuit_of
 from circuits.render.drawing import picture
 from circuits.render.figure_config import FigureConfig
+from circuits.render.interventions import Intervention
 from circuits.render.routes import lanes, samples
 from circuits.saved_state import SavedState
 from tests.circuits import synthetic
@@ -136,7 +137,7 @@ def test_ablated_nodes_are_drawn_and_say_what_was_done():
     gone = next(n for n in graph if n.kind == "feature")
     graph.remove_edges_from([*graph.in_edges(gone), *graph.out_edges(gone)])
     graph.nodes[gone].update(ablated="zero", effect=0.0)
-    shown = picture(graph, ablation={"to": "zero", "before": 4.98, "after": -0.81})
+    shown = picture(graph, intervention=Intervention(what="×0", before=4.98, after=-0.81))
     assert shown.drawing.boxes[gone].badge == "×0"
     output = next(n for n in shown.circuit if n.kind == "logit")
     assert shown.drawing.boxes[output].badge == "×0: 4.98 → −0.81"

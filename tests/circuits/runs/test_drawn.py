@@ -58,8 +58,32 @@ def test_an_ablation_is_drawn_with_what_was_done(run):
     ends = f"{record['before']:.2f} → {record['after']:.2f}".replace("-", "−")
     assert f"×0: {ends}" in written
     assert written.count("×0") == 2
-    assert "Ablation: off" in (folder / "graph.html").read_text()
+    page = (folder / "graph.html").read_text()
+    assert "Ablation: off" in page
+    assert f"<dt>Intervention</dt><dd>×0: {ends}</dd>" in page
     assert (folder / "graph.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_what_an_edit_leaves_is_drawn_with_what_was_done(run, tmp_path, fails):
+    """The same badges as an ablation's: at the nodes, at the output, at the head of both pages."""
+    edit, out = tmp_path / "more.json", tmp_path / "more"
+    more = ("--top", 2, "--do", "add", "--value", 0.5, "--positions", "all")
+    assert call("edit", "make", run, *more, "--out", edit).exit_code == 0
+    assert call("edit", "apply", edit, "--run", run, "--out", out).exit_code == 0
+    prompts = json.loads((out / "result.json").read_text())["prompts"]
+    ends = (f"{prompts[end]['value']:.2f}".replace("-", "−") for end in ("before", "after"))
+    said = "+0.5: " + " → ".join(ends)
+    done = call("render", out, "--to", "svg,html", "--captions")
+    assert done.exit_code == 0, done.output
+    written = texts(out / "graph.svg")
+    assert said in written
+    assert "+0.5" in written
+    for page in ("graph.html", "result.html"):
+        assert f"<dt>Intervention</dt><dd>{said}</dd>" in (out / page).read_text(encoding="utf-8")
+    assert "Edit: more" in (out / "graph.html").read_text(encoding="utf-8")
+    assert "intervened on (+0.5)" in (out / "graph.caption.tex").read_text(encoding="utf-8")
+    (out / "graph.json").unlink()
+    assert "no graph that is left" in fails("render", out, "--to", "svg")
 
 
 def test_a_saved_state_gives_groups_and_labels(run, tmp_path):
