@@ -248,7 +248,7 @@ def render(
         typer.Option(help="Another run, ablation or graph.json: both in one comparison.*."),
     ] = None,
     style: Annotated[
-        FigureStyle, typer.Option(help="slides: 10 points, 13.33 x 7.5 in.")
+        FigureStyle, typer.Option(help="slides: 18 points, 13.33 x 7.5 in, three sites.")
     ] = FigureStyle.paper,
     labels: Annotated[
         BoxLabels, typer.Option(help="In boxes: names of features, ids (layer/index), or both.")
@@ -270,7 +270,8 @@ def render(
     """Draw a run, or an ablation: the page, figures for a paper, files for other programs.
 
     A figure is a connected circuit with text of 6.5 points, at most 9 inches high: fewer nodes are
-    drawn before it is higher, and its legend says so.
+    drawn before it is higher, and its legend says so. Edges with a circle stand for paths that
+    there is no room for.
 
     Example: `circuits render run --to html,svg,pdf`
 

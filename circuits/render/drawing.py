@@ -31,7 +31,7 @@ from circuits.render.figure_config import STYLES, FigureConfig
 from circuits.render.interventions import Intervention, done_to
 from circuits.render.layout import Layout
 from circuits.render.marks import Mark, Rect, Shape, Stroke, Text, Trace
-from circuits.render.routes import Curve, Edge, routes
+from circuits.render.routes import Curve, Edge, middle, routes
 from circuits.render.supernodes import places_of, with_state
 from circuits.render.words import (
     NEUTRAL,
@@ -49,6 +49,7 @@ from circuits.saved_state import SavedState
 
 THINNEST, THICKEST = 0.4, 1.8  # points
 HEAD = 0.032  # in, of an arrowhead, and half of a bar
+FOLD = 0.05  # in, across the circle on an edge that stands for a path
 SAMPLE = 0.2  # in, of a line in the legend
 
 
@@ -67,7 +68,13 @@ class Picture:
 
     @property
     def marks(self) -> list[Mark]:
-        return [*_bands(self.drawing), *_edges(self), *_nodes(self), *_legend(self)]
+        return [
+            *_bands(self.drawing),
+            *_edges(self),
+            *_folds(self),
+            *_nodes(self),
+            *_legend(self),
+        ]
 
 
 def picture(
@@ -93,7 +100,8 @@ def picture(
     first += [node for node in state.pinned if node in whole]
 
     def fitted(n: int) -> Picture | None:
-        circuit = circuit_of(whole, n, first=first, fill=not first)
+        sites = None if first else style.sites
+        circuit = circuit_of(whole, n, first=first, fill=not first, sites=sites)
         legend = _legend_words(circuit, graph, cut=n < max_nodes)
         drawing = sheet(
             circuit,
@@ -212,6 +220,21 @@ def _edges(shown: Picture) -> Iterator[Mark]:
         yield _end(curve.end, group, colour, width)
 
 
+def _folds(shown: Picture) -> Iterator[Mark]:
+    """A small circle on each edge that stands for a path."""
+    for edge in folded_edges(shown.circuit):
+        x, y = middle(shown.curves[edge], shown.drawing)
+        group = stance(edge_support(_weight(shown, edge), shown.circuit.graph))
+        yield Rect(
+            corner=(x - FOLD / 2, y - FOLD / 2),
+            width=FOLD,
+            height=FOLD,
+            fill="#ffffff",
+            stroke=Stroke(colour=ink.COLOURS[group], width=0.7),
+            rounded=FOLD / 2,
+        )
+
+
 def _weight(shown: Picture, edge: Edge) -> float:
     return float(shown.circuit.edges[edge]["weight"])
 
@@ -280,6 +303,20 @@ def _texts(box: Box) -> Iterator[Mark]:
         yield Text(at=(box.x, y), text=line, colour=colour)
 
 
+def _key(circuit: nx.DiGraph, folded: list[Edge]) -> str:
+    """What a circle on an edge says: how many nodes it leaves out there."""
+    if not folded:
+        return ""
+    left_out = sorted({len(circuit.edges[edge]["via"]) for edge in folded})
+    span = counted(left_out[-1], "node")
+    return f"○: by way of {f'{left_out[0]} to ' if len(left_out) > 1 else ''}{span}; "
+
+
+def folded_edges(circuit: nx.DiGraph) -> list[Edge]:
+    """Edges of a circuit that stand for paths, some nodes of which are not drawn."""
+    return [(u, v) for u, v, via in circuit.edges(data="via") if via]
+
+
 def _legend_words(circuit: nx.DiGraph, graph: nx.DiGraph, *, cut: bool) -> list[str]:
     """The two kinds of lines, and how much of the graph is drawn."""
     targets = {SUPPORTS: " / raises", OPPOSES: " / lowers"}
@@ -288,10 +325,12 @@ def _legend_words(circuit: nx.DiGraph, graph: nx.DiGraph, *, cut: bool) -> list[
     groups = sum(node.kind == "group" for node in circuit)
     of_groups = f" in {counted(len(circuit), 'box', 'boxes')}" if groups else ""
     nodes = f"{inside} of {counted(len(graph), 'node')}{of_groups}"
-    edges = f"{circuit.number_of_edges()} of {counted(graph.number_of_edges(), 'edge')}"
+    folded = folded_edges(circuit)
+    drawn = circuit.number_of_edges() - len(folded)
+    edges = f"{drawn} of {counted(graph.number_of_edges(), 'edge')}"
     told = [graph.graph["legend"]] if "legend" in graph.graph else []
-    counts = [*told, nodes, edges]
-    return [*kinds, ink.drawable(", ".join(counts)) + (" (more do not fit)" if cut else "")]
+    counts = _key(circuit, folded) + ", ".join([*told, nodes, edges])
+    return [*kinds, ink.drawable(counts) + (" (more do not fit)" if cut else "")]
 
 
 def _wrapped(entries: list[str], page: float) -> list[tuple[str, ...]]:

@@ -19,13 +19,17 @@ class Style:
     "in"
     scale: float
     "of the printed size to the one laid out"
+    sites: int | None = None
+    "that may be drawn between tokens and outputs"
 
 
-SLIDE = 10 / TEXT
-"Text of 10 points."
+SLIDE = 18 / TEXT
+"Text of 18 points."
+ON_A_SLIDE = 3
+"Sites between tokens and outputs: a slide has no height for more lines of boxes."
 STYLES: Mapping[str, Style] = {
     "paper": Style(pages=PAGES, tallest=TALLEST, scale=1.0),
-    "slides": Style(pages=(13.33 / SLIDE,), tallest=7.5 / SLIDE, scale=SLIDE),
+    "slides": Style(pages=(13.33 / SLIDE,), tallest=7.5 / SLIDE, scale=SLIDE, sites=ON_A_SLIDE),
 }
 
 
@@ -36,7 +40,7 @@ class FigureConfig:
     width: float | None = None
     "in, one or two columns of a paper; None for the narrower that holds it"
     style: str = "paper"
-    "paper, or slides: 10 points on 13.33 x 7.5 in at most"
+    "paper, or slides: 18 points on 13.33 x 7.5 in at most"
     labels: str = "both"
     "names of features, their ids (layer/index), or both"
     letters: str = "text"

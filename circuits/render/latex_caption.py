@@ -6,7 +6,7 @@ from typing import Any
 
 import networkx as nx
 
-from circuits.render.drawing import Picture
+from circuits.render.drawing import Picture, folded_edges
 from circuits.render.interventions import Intervention
 from circuits.render.layout import depth
 from circuits.render.tikz import escaped
@@ -91,9 +91,17 @@ def _found(verification: Mapping[str, Any] | None) -> list[str]:
 
 def _size(shown: Picture, graph: nx.DiGraph) -> str:
     inside = sum(len(data.get("members") or [0]) for _, data in shown.circuit.nodes(data=True))
-    return (
+    folded = folded_edges(shown.circuit)
+    drawn = shown.circuit.number_of_edges() - len(folded)
+    size = (
         f"Shown: {inside} of {counted(len(graph), 'node')} and "
-        f"{shown.circuit.number_of_edges()} of {counted(graph.number_of_edges(), 'edge')}."
+        f"{drawn} of {counted(graph.number_of_edges(), 'edge')}."
+    )
+    if not folded:
+        return size
+    return (
+        f"{size} A line with a circle stands for a path by way of nodes that are not shown, and is "
+        "as wide as its weakest edge."
     )
 
 

@@ -200,6 +200,18 @@ def _across(a: Point, b: Point, *, turn: bool, first: bool) -> tuple[Point, Poin
     return (a[0], a[1] + half), (b[0], b[1] - half), b
 
 
+def middle(curve: Curve, drawing: Sheet) -> Point:
+    """A point of a curve where nothing but edges is: in the channel nearest to its middle."""
+    points, start = [], curve.start
+    for b, c, d in curve.pieces:
+        points.append(((start[0] + 3 * b[0] + 3 * c[0] + d[0]) / 8, (start[1] + d[1]) / 2))
+        start = d
+    free = [
+        (x, y) for x, y in points if not any(line.top < y < line.bottom for line in drawing.lines)
+    ]
+    return free[len(free) // 2]
+
+
 def samples(curve: Curve, per_piece: int = 24) -> list[Point]:
     """Points along a curve, its ends among them."""
     found, a = [curve.start], curve.start

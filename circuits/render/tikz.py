@@ -32,6 +32,7 @@ SPECIAL = {
     "\N{RIGHTWARDS ARROW}": r"$\rightarrow$",
     "\N{MINUS SIGN}": "$-$",
     "\N{MULTIPLICATION SIGN}": r"$\times$",
+    "\N{WHITE CIRCLE}": r"$\circ$",
     "\N{HORIZONTAL ELLIPSIS}": r"\ldots{}",
     "\N{LEFT DOUBLE QUOTATION MARK}": "``",
     "\N{RIGHT DOUBLE QUOTATION MARK}": "''",

@@ -102,7 +102,7 @@ def test_slides_have_larger_text_on_a_wide_page(tmp_path):
     figure(synthetic.circuit(60), tmp_path / "a.svg", config=FigureConfig(style="slides"))
     root = ElementTree.parse(tmp_path / "a.svg").getroot()
     sizes = re.findall(r"font-size: ([0-9.]+)px", (tmp_path / "a.svg").read_text())
-    assert min(map(float, sizes)) == 10
+    assert min(map(float, sizes)) == 18
     assert float(root.get("width").removesuffix("pt")) == pytest.approx(13.33 * 72, rel=1e-3)
     assert float(root.get("height").removesuffix("pt")) <= 7.5 * 72
 

@@ -10,9 +10,10 @@ from circuits.graph import Node
 from circuits.render import ink
 from circuits.render.boxes import PAD, PAGES, TALLEST, TEXT
 from circuits.render.connected import circuit_of
-from circuits.render.drawing import picture
+from circuits.render.drawing import FOLD, picture
 from circuits.render.figure_config import FigureConfig
 from circuits.render.interventions import Intervention
+from circuits.render.marks import Rect
 from circuits.render.routes import lanes, samples
 from circuits.saved_state import SavedState
 from tests.circuits import synthetic
@@ -102,6 +103,61 @@ def test_a_figure_is_connected_at_every_size(n):
     circuit = circuit_of(graph, n)
     assert not unconnected(circuit)
     assert len(circuit) <= n
+
+
+def chain(length, units="logit-difference"):
+    """A token, `length` features each in the layer above, the output; every third edge opposes."""
+    graph = nx.DiGraph(metric="logit-difference", edge_units=units, columns=["The", " keys"])
+    names = ["token@1", *(f"mlp_out.{i}/{i}@1" for i in range(length)), "logit/ are"]
+    for index, node in enumerate(map(Node.parse, names)):
+        effect = None if node.kind == "logit" else -1.0 - (7 * index) % 5
+        graph.add_node(node, kind=node.kind, token=" keys", activation=1.0, effect=effect,
+                       exact=None, label="")  # fmt: skip
+    for index, edge in enumerate(pairwise(graph)):
+        graph.add_edge(*edge, weight=(1.0 if index % 3 == 1 else -1.0) * (1 + index % 4))
+    return graph
+
+
+@pytest.mark.parametrize("n", range(2, 13))
+@pytest.mark.parametrize("units", ["logit-difference", "pre-activation of the target"])
+def test_where_no_path_is_so_short_edges_stand_for_stretches_of_one(n, units):
+    graph = chain(10, units)
+    shown = picture(graph, max_nodes=n)
+    circuit = shown.circuit
+    assert len(circuit) == n
+    assert_printable(shown)
+    strongest = sorted(graph, key=lambda k: -abs(graph.nodes[k]["effect"] or 0.0))
+    assert set(strongest[: n - 2]) <= {*circuit, Node("embed", "token", 1)} or n == 2
+    through = 0
+    for source, target, data in circuit.edges(data=True):
+        way = nx.shortest_path(graph, source, target)
+        weights = [graph.edges[edge]["weight"] for edge in pairwise(way)]
+        assert data.get("via", ()) == tuple(way[1:-1])
+        assert abs(data["weight"]) == min(map(abs, weights))
+        signs = weights if "pre-activation" in units else weights[:1]
+        assert np.sign(data["weight"]) == np.prod(np.sign(signs))
+        through += len(way) - 2
+    assert len(circuit) + through == len(graph)
+    folds = [len(via) for _, _, via in circuit.edges(data="via") if via]
+    circles = [mark for mark in shown.marks if isinstance(mark, Rect) and mark.width == FOLD]
+    assert len(circles) == len(folds)
+    span = f"{min(folds)} to {max(folds)}" if len({*folds}) > 1 else f"{max(folds, default=0)}"
+    assert (f"○: by way of {span} node" in shown.legend[-1][-1]) == bool(folds)
+    for x, y in (mark.corner for mark in circles):
+        for box in shown.drawing.boxes.values():
+            assert not (box.left < x + FOLD and x < box.right and box.top < y + FOLD < box.bottom)
+
+
+@pytest.mark.parametrize("seed", range(0, 24, 3))
+def test_a_slide_has_three_sites_between_tokens_and_outputs_and_is_connected(seed):
+    shown = picture(graph_of(seed), max_nodes=25, config=FigureConfig(style="slides"))
+    assert not unconnected(shown.circuit)
+    assert len(shown.circuit) <= 25
+    assert behind_boxes(shown) == []
+    assert len({n.site for n in shown.circuit if n.kind in ("feature", "error")}) <= 3
+    assert shown.drawing.width * shown.scale == pytest.approx(13.33)
+    assert shown.drawing.height * shown.scale <= 7.5
+    assert TEXT * shown.scale == pytest.approx(18)
 
 
 def test_strongest_nodes_come_first():

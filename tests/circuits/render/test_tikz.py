@@ -63,13 +63,15 @@ def test_two_runs_give_the_same_text(hostile, tmp_path):
     assert (tmp_path / "a.tex").read_bytes() == (tmp_path / "b.tex").read_bytes()
 
 
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs a TeX engine")
-def test_it_compiles_in_a_plain_article(hostile, tmp_path):
+@pytest.mark.parametrize("engine", ["pdflatex", "lualatex"])
+def test_it_compiles_in_a_plain_article(hostile, tmp_path, engine):
+    if shutil.which(engine) is None:
+        pytest.skip(f"needs {engine}")
     shown = figure(hostile, tmp_path / "graph.tex")
     caption = latex_caption(shown, hostile, synthetic.verification(hostile))
     (tmp_path / "paper.tex").write_text(document("\\input{graph.tex}\n" + caption))
     done = subprocess.run(
-        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"],
+        [engine, "-interaction=nonstopmode", "-halt-on-error", "paper.tex"],
         cwd=tmp_path, capture_output=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout.decode(errors="replace")[-2000:]
