@@ -1,0 +1,5 @@
+"""The types' checker is put in place before any test imports the packages that it checks."""
+
+from tests import typechecking
+
+typechecking.install()

@@ -1,0 +1,164 @@
+"""Shapes and types are checked at every call while the suite runs, by the cheaper wrapper too."""
+
+from collections.abc import Iterator
+from dataclasses import FrozenInstanceError, dataclass
+from importlib import import_module
+from inspect import isfunction, unwrap
+from pkgutil import walk_packages
+from typing import Any
+
+import pytest
+import torch
+from beartype import beartype
+from beartype.roar import BeartypeCallHintViolation
+from jaxtyping import Float, Int, TypeCheckError
+from torch import Tensor
+
+from hooked_qwen.sites import Site
+from saes.features import Features
+from tests.typechecking import checked
+
+REFUSED = (BeartypeCallHintViolation, TypeCheckError)
+X, LONGER = torch.zeros(2, 3), torch.zeros(2, 4)
+
+
+def wrapped(target):
+    return checked(target, beartype)
+
+
+@wrapped
+def added(a: Float[Tensor, "rows d"], b: Float[Tensor, "rows d"]) -> Float[Tensor, "rows d"]:
+    return a + b
+
+
+@wrapped
+def first(a: Float[Tensor, "rows d"], *, n: int = 1) -> Float[Tensor, " d"]:
+    return a[:n].squeeze(0)
+
+
+@wrapped
+def counted(n: int) -> Float[Tensor, " {n}"]:
+    return torch.zeros(3)
+
+
+@wrapped
+def called(name: str) -> int:
+    return len(name) if name else "nothing"  # pyright: ignore
+
+
+@wrapped
+def named(name: str, other: "list[NotThere] | None" = None) -> list["NotThere"]:  # pyright: ignore
+    return [name, other]
+
+
+@wrapped
+def each(a: Float[Tensor, "rows d"]) -> Iterator[Float[Tensor, " d"]]:
+    yield from a
+
+
+@wrapped
+def looked_up(a: dict[str, Float[Tensor, "rows d"]] | None) -> list[Int[Tensor, "rows"]]:
+    return [x.long()[:, 0] for x in (a or {}).values()]
+
+
+@wrapped
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    x: Float[Tensor, "rows d"]
+    y: Float[Tensor, "rows d"]
+
+    @wrapped
+    def with_x(self, x: Float[Tensor, "rows d"]) -> "Pair":
+        return Pair(x=x, y=self.y) if len(x) else "none"  # pyright: ignore
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: added(X, LONGER),
+        lambda: added(X, X.int()),
+        lambda: added(X, b=None),
+        lambda: first(X, n=2),
+        lambda: first(X, n="1"),
+        lambda: counted(2),
+        lambda: called(5),
+        lambda: called(""),
+        lambda: named(1),
+        lambda: each(X[0]),
+        lambda: looked_up({"a": X[0]}),
+        lambda: Pair(x=X, y=LONGER),
+        lambda: Pair(x=X, y=X).with_x(torch.zeros(0, 3)),
+        lambda: Pair(x=X, y=X).with_x("x"),
+    ],
+)
+def test_what_is_not_as_annotated_is_refused(call):
+    with pytest.raises(REFUSED):
+        call()
+
+
+def test_what_is_as_annotated_goes_through():
+    assert torch.equal(added(X, b=X), X)
+    assert first(X).shape == (3,)
+    assert counted(3).shape == (3,)
+    assert called("abc") == 3
+    assert named("a", "b") == ["a", "b"]  # pyright: ignore
+    assert len(list(each(X))) == 2
+    assert looked_up({"a": X, "b": X})[0].shape == (2,)
+    pair = Pair(x=X, y=X).with_x(X + 1)
+    assert torch.equal(pair.x, X + 1)
+    with pytest.raises(FrozenInstanceError):
+        pair.x = X
+
+
+def test_axes_have_their_sizes_within_one_call_only():
+    @wrapped
+    def twice(a: Float[Tensor, "rows d"]) -> Float[Tensor, "rows"]:
+        assert added(a[:, :2], a[:, :2]).shape[1] == 2
+        return added(a, a).sum(1)
+
+    assert twice(X).shape == (2,)
+    assert twice(LONGER).shape == (2,)
+    with pytest.raises(REFUSED):
+        added(X, LONGER)
+    assert twice(X).shape == (2,)
+
+
+def test_a_function_without_annotations_stays_what_it_is():
+    def plain(x):
+        return x
+
+    assert wrapped(plain) is plain
+
+
+def test_the_code_under_test_is_checked():
+    with pytest.raises(REFUSED):
+        Site.parse(3)  # pyright: ignore
+    with pytest.raises(REFUSED):
+        Features.of_coordinates("x")  # pyright: ignore
+
+
+@pytest.mark.parametrize("package", ["hooked_qwen", "saes", "transcoders", "circuits"])
+def test_every_annotated_function_of_the_packages_is_checked(package):
+    root = import_module(package)
+    modules = [import_module(m.name) for m in walk_packages(root.__path__, package + ".")]
+    missed = [
+        f"{module.__name__}.{name}"
+        for module in modules
+        for name, found in vars(module).items()
+        if is_own(found, module.__name__) and unwrap(found) is found
+    ]
+    assert missed == []
+
+
+def is_own(found: object, module: str) -> bool:
+    """Whether this is a function of the module with something to check."""
+    return (
+        isfunction(found)
+        and found.__module__ == module
+        and any(hint not in (Any, object) for hint in found.__annotations__.values())
+    )
+
+
+def test_it_is_the_cheaper_wrapper_that_checks_them():
+    """jaxtyping's own keeps its name in the code of what it returns."""
+    assert "jaxtyping" not in Site.parse.__func__.__code__.co_filename

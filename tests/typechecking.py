@@ -1,0 +1,105 @@
+"""A cheaper `jaxtyping.jaxtyped` for `--jaxtyping-packages`, which puts it around every function.
+
+jaxtyping's own takes a call's arguments apart by `inspect` and checks them twice, before the call
+and again beside what it returned, also where no annotation has an axis: up to a third of a test's
+time. Here one beartype wrapper checks arguments and result, in a scope of axis sizes of its own
+where an annotation has axes.
+"""
+
+import inspect
+import typing
+from collections.abc import Callable
+from dataclasses import is_dataclass
+from functools import partial, wraps
+from types import SimpleNamespace
+from typing import Any
+
+import jaxtyping
+
+Checker = Callable[[Callable], Callable]
+in_full = jaxtyping.jaxtyped
+
+
+def install() -> None:
+    """To be called before the packages that are checked are imported."""
+    jaxtyping.jaxtyped = jaxtyped
+
+
+def jaxtyped(*, typechecker: Checker) -> Callable[[Any], Any]:
+    return partial(checked, typechecker=typechecker)
+
+
+def checked(target: Any, typechecker: Checker) -> Any:
+    """A function that raises where arguments or result are not as annotated; so a dataclass."""
+    if isinstance(target, type):
+        made = vars(target).get("__init__")
+        # A method that somebody wrote has been seen on its own.
+        if is_dataclass(target) and made and not hasattr(made, "__wrapped__"):
+            target.__init__ = checked(made, typechecker)
+        return target
+    if not target.__annotations__:
+        return target
+    if "{" in str([*target.__annotations__.values()]):
+        # Sizes that are computed from arguments.
+        return in_full(target, typechecker=typechecker)
+    annotations = evaluated(target)
+    unknown = any(
+        value is Any is not target.__annotations__[name] for name, value in annotations.items()
+    )
+    # beartype checks a generator's arguments when it is first asked for a value.
+    if unknown or inspect.isgeneratorfunction(target):
+        target = calling(target)
+        target.__annotations__ = annotations
+    whole = typechecker(target)
+    return in_scope(whole) if any(map(has_axes, annotations.values())) else whole
+
+
+def evaluated(function: Callable) -> dict[str, Any]:
+    """A function's annotations; `Any` for what is not defined where the function is.
+
+    A method's own class is left in quotes: it is found once the method is called.
+    """
+    found = resolved(function.__annotations__, function)
+    if found is not None:
+        return found
+    own = function.__qualname__.split(".")
+    return {
+        name: value
+        if isinstance(value, str) and value in own
+        else (resolved({name: value}, function) or {name: Any})[name]
+        for name, value in function.__annotations__.items()
+    }
+
+
+def resolved(annotations: dict[str, Any], function: Callable) -> dict[str, Any] | None:
+    """Annotations without quotes; `None` where one names what only type checkers import."""
+    holder = SimpleNamespace(__annotations__=annotations)
+    try:
+        return typing.get_type_hints(holder, function.__globals__, include_extras=True)
+    except NameError:
+        return None
+
+
+def calling(function: Callable) -> Callable:
+    @wraps(function)
+    def call(*args, **kwargs):
+        return function(*args, **kwargs)
+
+    return call
+
+
+def has_axes(annotation: Any) -> bool:
+    if isinstance(annotation, type) and issubclass(annotation, jaxtyping.AbstractArray):
+        return True
+    return any(map(has_axes, typing.get_args(annotation)))
+
+
+def in_scope(function: Callable) -> Callable:
+    """Axes of one name have one size within a call."""
+
+    @wraps(function)
+    def scoped(*args, **kwargs):
+        with in_full("context"):
+            return function(*args, **kwargs)
+
+    return scoped
