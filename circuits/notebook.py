@@ -20,7 +20,7 @@ from circuits.ablation.faithfulness import To
 from circuits.analysis import Analysis
 from circuits.comparison import differences
 from circuits.discovery.config import DiscoverConfig
-from circuits.discovery.sparse_feature import discover as _discover
+from circuits.discovery.methods import discover_by_method
 from circuits.edits import ablation as edits
 from circuits.edits.ablate import ablate as _ablate
 from circuits.edits.ablation import Ablation, parse_features
@@ -174,9 +174,10 @@ def discover(analysis: Analysis, *, text: Sequence[str] = (), report: Report = s
         circuit = circuits.discover(analysis)
         circuit.nodes.head()
 
+    Of `open(..., mlp="transcoder", method="replacement")` it is the exact graph of transcoders.
     Features are named by what activates them in the prompts, and in `text` (files or folders).
     """
-    found = _discover(analysis, report=report)
+    found = discover_by_method(analysis, report=report)
     texts = texts_of(list(text)) if text else None
     cards = commands.label_features(analysis, found.graph, texts, report)
     return Circuit(analysis, found.graph, found.ranking, cards=cards)
@@ -189,6 +190,7 @@ def verify(circuit: Circuit, *, report: Report = silent, **config: Any) -> Verif
 
     `config` are fields of `VerifyConfig`: `to`, `level`, `draws`, `pool`, `seed`.
     """
+    _require_effects(circuit)
     record = _verify(
         circuit.analysis,
         circuit.graph,
@@ -219,6 +221,7 @@ def ablate(
     The nodes are named, or the graph's `top` strongest features, or all that is `outside` it.
     Raises `ValueError` for nodes that the suite does not have, and where none are named.
     """
+    _require_effects(circuit)
     ablation = _ablation(circuit, nodes, top, outside=outside, to=to)
     record = _ablate(circuit.analysis, ablation, circuit.ranking, seed=seed)
     left = graph_left(circuit.analysis, ablation, circuit.graph, report=report)
@@ -311,6 +314,14 @@ def _page(circuit: Circuit) -> str:
         verification=None if checked is None else checked.record,
         ablations={name: found.record for name, found in circuit.ablations.items()},
     )
+
+
+def _require_effects(circuit: Circuit) -> None:
+    if circuit.analysis.config.method != "sparse-feature":
+        raise ValueError(
+            "the edges of a replacement graph are in units of pre-activations: verify and ablate "
+            "take sparse feature graphs, discovered with method='sparse-feature'"
+        )
 
 
 def _prompt(given: Prompt | Mapping[str, Any]) -> Prompt:

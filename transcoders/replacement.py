@@ -36,8 +36,8 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from hooked_qwen.placement import device_of
 from hooked_qwen.sites import Site
-from saes.dictionary import SparseDictionary, fitted
-from saes.suite import Suite
+from saes.dictionary import SparseDictionary
+from saes.suite import InTurn, OnDemand, Suite, each
 from transcoders.frozen.model import EMBED, FrozenModel, Pushed, Recorded, freeze
 from transcoders.sources import BIAS, LayerWrites, Sources, sources_of
 
@@ -46,7 +46,6 @@ SWEPT_AT_ONCE = 2**25
 EFFICIENT = 64
 "Targets in a sweep from which on those of later tokens are left to the next."
 ROWS_KEPT = 2**30
-"Bytes of what is written that are kept between sweeps; beyond that they are made for each."
 
 
 @dataclass(frozen=True)
@@ -71,13 +70,29 @@ class Inputs:
 
 
 @dataclass(frozen=True)
+class Totals:
+    """How targets hang on what is written, by all paths through features that stay on."""
+
+    slope: Float[Tensor, " sources"]
+    "of features: the targets' change per unit of activation; 0 of others"
+    gradient: dict[Site, Float[Tensor, "pos d_model"]]
+    "at `embed` and every `mlp_out.L`"
+
+
+@dataclass(frozen=True)
 class ReplacementModel:
     """One prompt's replacement model; see the module's docstring."""
 
     frozen: FrozenModel
     recorded: Recorded
-    dictionaries: tuple[SparseDictionary, ...]
+    dictionaries: InTurn
+    names: tuple[str, ...]
+    "of the dictionaries"
+    reads: tuple[int, ...]
+    "the layer that each of them reads"
     sources: Sources
+    rows_kept: int = ROWS_KEPT
+    "bytes of what is written that are kept between sweeps; beyond, they are made for each"
 
     @property
     def n_tokens(self) -> int:
@@ -93,21 +108,27 @@ class ReplacementModel:
             writes[Site("mlp_out", layer)] = (written - by_skip).unsqueeze(1)
         return self.frozen.push(writes)
 
+    def read(self, site: Site) -> Float[Tensor, "pos d_model"]:
+        """The whole stream by the frozen map, at `mlp_in.L` or `resid_post.L`."""
+        pushed = self.pushed
+        tensors = pushed.resid_post if site.kind == "resid_post" else pushed.mlp_in
+        return tensors[site.layer][:, 0]
+
     @cached_property
     def pre_activation(self) -> Float[Tensor, " sources"]:
         """Of every feature, by the frozen map; 0 of other sources."""
         found = torch.zeros_like(self.sources.activation)
-        for number, dictionary in enumerate(self.dictionaries):
-            of = self.sources.dictionary == number
-            read = self.pushed.mlp_in[dictionary.source.layer][self.sources.position[of], 0]
+        for number, layer in enumerate(self.reads):
+            of, dictionary = self.sources.dictionary == number, self.dictionaries[number]
+            read = self.read(Site("mlp_in", layer))[self.sources.position[of]]
             rows = dictionary.W_enc[self.sources.feature[of]]
             found[of] = (read * rows).sum(-1) + dictionary.b_enc[self.sources.feature[of]]
         return found
 
     def read_layer(self, source: Int[Tensor, " some"]) -> Int[Tensor, " some"]:
         """The layer that each of some features reads."""
-        reads = [d.source.layer for d in self.dictionaries]
-        return torch.tensor(reads, device=source.device)[self.sources.dictionary[source]]
+        reads = torch.tensor(self.reads, device=source.device)
+        return reads[self.sources.dictionary[source]]
 
     def features(self, source: Int[Tensor, " targets"]) -> Targets:
         """Features as targets, all of one layer."""
@@ -144,12 +165,12 @@ class ReplacementModel:
         """
         layer, position = self.read_layer(source), self.sources.position[source]
         size, width = self.recorded.embed.element_size(), self._width
-        for each in layer.unique().flip(0).tolist():
-            here = source[layer == each]
-            at = position[layer == each]
+        for number in layer.unique().flip(0).tolist():
+            here = source[layer == number]
+            at = position[layer == number]
             order = at.sort(stable=True).indices
             here, upto = here[order], (at[order] + 1).tolist()
-            below, first = self.sources.before(each), 0
+            below, first = self.sources.before(number), 0
             for i in range(1, len(here) + 1):
                 full = i == len(here) or _full(
                     i - first + 1, upto[first], upto[i], width, below, at_once // size
@@ -210,49 +231,40 @@ class ReplacementModel:
     def _kept(self) -> list[Tensor] | None:
         layers, embed = self.sources.layers, self.recorded.embed
         size = sum(len(layer.source) for layer in layers) * embed.shape[1] * embed.element_size()
-        if size > ROWS_KEPT:
+        if size > self.rows_kept:
             return None
         return [w.rows(Site("mlp_out", n), self.dictionaries) for n, w in enumerate(layers)]
 
-    def slopes(
-        self, site: Site, vector: Float[Tensor, " d_model"], position: int
-    ) -> Float[Tensor, " sources"]:
-        """How much of what reads `vector` at `position` hangs on each source, by all paths.
+    def totals(self, targets: Targets) -> Totals:
+        """How what some targets read together hangs on each source, by all paths: one pass back.
 
-        Per unit of a feature's activation; of a token or an error, all that it writes. Features
-        answer as they do while they stay on: one to one. One backward pass.
+        Features answer as they do while they stay on: one to one.
         """
-        found = torch.zeros_like(self.sources.activation)
-        g = torch.zeros_like(self.recorded.embed).unsqueeze(1)
+        slope = torch.zeros_like(self.sources.activation)
+        g, gradients = torch.zeros_like(self.recorded.embed).unsqueeze(1), {}
         for number in range(len(self.frozen.layers) - 1, -1, -1):
-            layer = self.frozen.layers[number]
-            if site == Site("resid_post", number):
-                g[position, 0] += vector
-            written = self.sources.layers[number]
-            rows = self._rows(number)
-            token = torch.arange(len(g), device=g.device).repeat_interleave(
-                torch.tensor(written.start, device=g.device).diff()
-            )
-            share = (rows * g[token, 0]).sum(-1)
-            per_unit = torch.where(written.dictionary >= 0, share / written.value, share)
-            found.index_add_(0, written.source, per_unit)
+            layer, written = self.frozen.layers[number], self.sources.layers[number]
+            if targets.site == Site("resid_post", number):
+                g[:, 0].index_add_(0, targets.position, targets.vectors)
+            gradients[Site("mlp_out", number)] = g[:, 0].clone()
+            share = (self._rows(number) * g[written.position, 0]).sum(-1)
+            of_feature = written.dictionary >= 0
+            slope.index_add_(0, written.source, torch.where(of_feature, share / written.value, 0))
             read = torch.zeros_like(g)
-            if site == Site("mlp_in", number):
-                read[position, 0] += vector
-            g = (
-                layer.skipped_adjoint(g)
-                + self._reread(number, found, read) * layer.norm.scale[:, None]
-            )
+            if targets.site == Site("mlp_in", number):
+                read[:, 0].index_add_(0, targets.position, targets.vectors)
+            read = self._reread(number, slope, read) * layer.norm.scale[:, None]
+            g = layer.skipped_adjoint(g) + read
             g = g + layer.mixer.adjoint(g)
-        found[: len(g)] = (g[:, 0] * self.recorded.embed).sum(-1)
-        return torch.where(self.sources.kind == BIAS, 0.0, found)
+        return Totals(slope, gradients | {EMBED: g[:, 0]})
 
     def _reread(self, layer: int, slope: Tensor, read: Tensor) -> Tensor:
         """Add what the features that read a layer read, by their slopes."""
-        for number, dictionary in enumerate(self.dictionaries):
-            if dictionary.source.layer == layer:
+        for number, read_layer in enumerate(self.reads):
+            if read_layer == layer:
                 of = (self.sources.dictionary == number).nonzero().squeeze(-1)
-                rows = dictionary.W_enc[self.sources.feature[of]] * slope[of, None]
+                W_enc = self.dictionaries[number].W_enc
+                rows = W_enc[self.sources.feature[of]] * slope[of, None]
                 read[:, 0].index_add_(0, self.sources.position[of], rows)
         return read
 
@@ -279,21 +291,14 @@ def _products(
         torch.mm(rows[part], g[at].T, out=out[part])
 
 
-def transcoders_among(dictionaries: Mapping[str, SparseDictionary]) -> list[str]:
+def transcoders_among(suite: Suite) -> list[str]:
     """Those that read the MLP of one layer and write MLPs from there on; in their order.
 
     Raises `ValueError` where there are none.
     """
-
-    def sites(name: str) -> tuple[tuple[Site, ...], tuple[Site, ...]]:
-        # A suite knows without reading the dictionary.
-        if isinstance(dictionaries, Suite):
-            return dictionaries.reads_of(name), dictionaries.writes_of(name)
-        return dictionaries[name].reads, dictionaries[name].writes
-
-    found = [name for name in dictionaries if _is_transcoder(*sites(name))]
+    found = [n for n in suite if _is_transcoder(suite.reads_of(n), suite.writes_of(n))]
     if not found:
-        there = ", ".join(dictionaries) or "none"
+        there = ", ".join(suite) or "none"
         raise ValueError(
             "a replacement model needs transcoders, which read mlp_in.L and write mlp_out.L or "
             f"later ones; the dictionaries that are there are {there}: train some with "
@@ -308,34 +313,53 @@ def _is_transcoder(reads: Sequence[Site], writes: Sequence[Site]) -> bool:
     return one and kinds == {"mlp_out"} and min(writes).layer >= reads[0].layer
 
 
-def _skip(dictionary: SparseDictionary) -> Tensor:
-    assert dictionary.W_skip is not None
-    if dictionary.writes != (Site("mlp_out", dictionary.source.layer),):
+def _skips(dictionaries: InTurn) -> dict[int, Tensor]:
+    """The skip connections by layer, summed where several dictionaries have one."""
+    skips: dict[int, Tensor] = {}
+    for found in each(dictionaries, _skip):
+        if found is not None:
+            layer, W_skip = found
+            skips[layer] = skips.get(layer, 0.0) + W_skip
+    return skips
+
+
+def _skip(dictionary: SparseDictionary) -> tuple[int, Tensor] | None:
+    layer = dictionary.source.layer
+    if dictionary.W_skip is None:
+        return None
+    if dictionary.writes != (Site("mlp_out", layer),):
         raise ValueError(
             f"{dictionary.name} has a skip connection from {dictionary.source} to "
             f"{', '.join(map(str, dictionary.writes))}: a replacement model takes those of one "
             "layer's MLP"
         )
-    return dictionary.W_skip
+    return layer, dictionary.W_skip
 
 
 def replace_mlps(
     model: TransformerBridge,
     dictionaries: Mapping[str, SparseDictionary],
     tokens: Int[Tensor, " pos"],
+    *,
+    rows_kept: int = ROWS_KEPT,
 ) -> ReplacementModel:
     """The replacement model of a prompt, by the transcoders among `dictionaries`.
 
     Raises `ValueError` where none is a transcoder, or one has a skip connection across layers.
     """
-    chosen = [fitted(dictionaries[name], model) for name in transcoders_among(dictionaries)]
-    skips: dict[int, Tensor] = {}
-    for dictionary in chosen:
-        if dictionary.W_skip is not None:
-            layer = dictionary.source.layer
-            skips[layer] = skips.get(layer, 0.0) + _skip(dictionary)
+    suite = dictionaries if isinstance(dictionaries, Suite) else Suite(dictionaries, {})
+    names = transcoders_among(suite)
+    opened = OnDemand(suite.fitting(model), names)
+    writes = [suite.writes_of(name) for name in names]
     with torch.no_grad():
-        frozen, recorded = freeze(model, tokens.to(device_of(model)), skips)
-        return ReplacementModel(
-            frozen, recorded, tuple(chosen), sources_of(chosen, frozen, recorded)
-        )
+        frozen, recorded = freeze(model, tokens.to(device_of(model)), _skips(opened))
+        sources = sources_of(opened, writes, frozen, recorded)
+    return ReplacementModel(
+        frozen=frozen,
+        recorded=recorded,
+        dictionaries=opened,
+        names=tuple(names),
+        reads=tuple(suite.reads_of(name)[0].layer for name in names),
+        sources=sources,
+        rows_kept=rows_kept,
+    )

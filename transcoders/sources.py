@@ -23,6 +23,7 @@ from torch import Tensor
 
 from hooked_qwen.sites import Site
 from saes.dictionary import SparseDictionary
+from saes.suite import InTurn, each
 from transcoders.frozen.model import FrozenModel, Recorded
 
 TOKEN, FEATURE, ERROR, BIAS = range(4)
@@ -52,6 +53,7 @@ class LayerWrites:
 
     source: Int[Tensor, " written"]
     "which source each row is of"
+    position: Int[Tensor, " written"]
     start: tuple[int, ...]
     "where each token's rows begin, and at the end their number"
     dictionary: Int[Tensor, " written"]
@@ -69,9 +71,7 @@ class LayerWrites:
         counts = {after - before for before, after in pairwise(self.start)}
         return counts.pop() if len(counts) == 1 else None
 
-    def rows(
-        self, site: Site, dictionaries: Sequence[SparseDictionary]
-    ) -> Float[Tensor, "written d_model"]:
+    def rows(self, site: Site, dictionaries: InTurn) -> Float[Tensor, "written d_model"]:
         """What each of them writes."""
         found = self.error.new_empty(len(self.source), self.error.shape[1])
         found[self.dictionary == -1] = self.error
@@ -112,63 +112,80 @@ def written_rows(dictionary: SparseDictionary, site: Site) -> Float[Tensor, "fea
 
 
 def sources_of(
-    dictionaries: Sequence[SparseDictionary],
+    dictionaries: InTurn,
+    writes: Sequence[Sequence[Site]],
     frozen: FrozenModel,
     recorded: Recorded,
 ) -> Sources:
-    """The sources of a prompt whose plain run is `recorded`."""
-    active = [Active.of(d, recorded.mlp_in[d.source.layer]) for d in dictionaries]
-    tokens, device = frozen.n_tokens, recorded.embed.device
-    first = {"pos": torch.arange(tokens, device=device), "norm": recorded.embed.norm(dim=-1)}
-    columns: list[list[Tensor]] = [
-        [torch.full_like(first["pos"], TOKEN), *[torch.full_like(first["pos"], -1)] * 3,
-         first["pos"], first["norm"]]
-    ]  # fmt: skip
+    """The sources of a prompt whose plain run is `recorded`; `writes` are each dictionary's."""
+    active = each(dictionaries, lambda d: Active.of(d, recorded.mlp_in[d.source.layer]))
     number_of: dict[int, Tensor] = {}
-    layers, total = [], tokens
+    columns, layers = [_token_columns(recorded.embed)], []
+    total = frozen.n_tokens
     for layer, frozen_layer in enumerate(frozen.layers):
-        site = Site("mlp_out", layer)
-        writing = [i for i, d in enumerate(dictionaries) if site in d.writes]
-        error, bias = _rest(dictionaries, active, frozen_layer.skip, recorded, layer)
+        writing = [i for i, sites in enumerate(writes) if Site("mlp_out", layer) in sites]
+        error, bias = _rest(dictionaries, writing, active, frozen_layer.skip, recorded, layer)
         bias = bias + frozen_layer.constant()
-        here = [i for i in writing if dictionaries[i].target == site]
+        here = [i for i in writing if min(writes[i]).layer == layer]
         entries = _entries([active[i] for i in here], here, error, bias)
         order = _by_token(entries["position"])
         entries = {name: column[order] for name, column in entries.items()}
-        numbers = torch.arange(total, total + len(order), device=device)
+        numbers = torch.arange(total, total + len(order), device=error.device)
         for i in here:
             number_of[i] = numbers[entries["dictionary"] == i]
         columns.append(
-            [entries["kind"], entries["dictionary"].clamp(min=-1),
-             torch.full_like(numbers, layer), entries["feature"], entries["position"],
-             entries["value"]]
-        )  # fmt: skip
+            entries
+            | {
+                "dictionary": entries["dictionary"].clamp(min=-1),
+                "layer": torch.full_like(numbers, layer),
+            }
+        )
         total += len(order)
         later = [i for i in writing if i not in here]
-        own = not later and all(len(dictionaries[i].writes) == 1 for i in here)
+        own = not later and all(len(writes[i]) == 1 for i in here)
         written = _layer_writes(entries, numbers, active, later, number_of)
         layers.append(LayerWrites(**written, error=error, bias=bias, own=own))
-    kind, dictionary, at, feature, position, value = (
-        torch.cat(c) for c in zip(*columns, strict=True)
+    joined = {name: torch.cat([part[name] for part in columns]) for name in columns[0]}
+    return Sources(
+        kind=joined["kind"],
+        dictionary=joined["dictionary"],
+        layer=joined["layer"],
+        feature=joined["feature"],
+        position=joined["position"],
+        activation=joined["value"],
+        layers=tuple(layers),
     )
-    return Sources(kind, dictionary, at, feature, position, value, tuple(layers))
+
+
+def _token_columns(embed: Tensor) -> dict[str, Tensor]:
+    position = torch.arange(len(embed), device=embed.device)
+    none = torch.full_like(position, -1)
+    return {
+        "position": position,
+        "kind": torch.full_like(position, TOKEN),
+        "dictionary": none,
+        "layer": none,
+        "feature": none,
+        "value": embed.norm(dim=-1),
+    }
 
 
 def _rest(
-    dictionaries: Sequence[SparseDictionary],
+    dictionaries: InTurn,
+    writing: Sequence[int],
     active: Sequence[Active],
     skip: Tensor | None,
     recorded: Recorded,
     layer: int,
 ) -> tuple[Tensor, Tensor]:
-    """A layer's error and the sum of the decoders' biases, at every token."""
+    """A layer's error and the sum of its decoders' biases, at every token."""
     site = Site("mlp_out", layer)
     error, bias = recorded.mlp_out[layer].clone(), torch.zeros_like(recorded.mlp_out[layer])
-    for dictionary, on in zip(dictionaries, active, strict=True):
-        if site in dictionary.writes:
-            rows = written_rows(dictionary, site)[on.feature] * on.value[:, None]
-            error.index_add_(0, on.position, rows, alpha=-1)
-            bias += dictionary.by_site(dictionary.b_dec)[site]
+    for i in writing:
+        on, dictionary = active[i], dictionaries[i]
+        rows = written_rows(dictionary, site)[on.feature] * on.value[:, None]
+        error.index_add_(0, on.position, rows, alpha=-1)
+        bias += dictionary.by_site(dictionary.b_dec)[site]
     if skip is not None:
         error -= recorded.mlp_in[layer] @ skip.T
     return error - bias, bias
@@ -176,7 +193,7 @@ def _rest(
 
 def _entries(
     active: Sequence[Active], numbers: Sequence[int], error: Tensor, bias: Tensor
-) -> Mapping[str, Tensor]:
+) -> dict[str, Tensor]:
     """The sources that write first at one layer: features, errors, biases."""
     everywhere = torch.arange(len(error), device=error.device)
     none = torch.full_like(everywhere, -1)
@@ -211,6 +228,7 @@ def _layer_writes(
     order = _by_token(position)
     return {
         "source": torch.cat([numbers, *(number_of[i] for i in later)])[order],
+        "position": position[order],
         "start": (0, *torch.bincount(position).cumsum(0).tolist()),
         "dictionary": torch.cat([entries["dictionary"], *of])[order],
         "feature": torch.cat([entries["feature"], *(on.feature for on in others)])[order],

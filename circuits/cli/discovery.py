@@ -21,7 +21,6 @@ from circuits.cli.options import (
     Model,
     ModelDtype,
     MovedTo,
-    NodesKept,
     Quiet,
     Seed,
     Threads,
@@ -69,7 +68,12 @@ def discover(
     ] = None,
     model: Model = "bundled",
     dictionaries: DictionariesToUse = "bundled",
-    method: Annotated[Method, typer.Option(help="What kind of graph.")] = Method.sparse_feature,
+    method: Annotated[
+        Method,
+        typer.Option(
+            help="What kind of graph: effects by gradients, or exact edges of transcoders."
+        ),
+    ] = Method.sparse_feature,
     estimator: EstimatorUsed = Estimator.ig,
     metric: Annotated[
         str,
@@ -79,7 +83,9 @@ def discover(
             "as readout:SITE[@POSITION or @mean]:FILE (.npy or .safetensors)."
         ),
     ] = "logit-difference",
-    nodes: NodesKept = 100,
+    nodes: Annotated[
+        str, typer.Option(help="Features and errors to keep; of a replacement graph also 'all'.")
+    ] = "100",
     threshold: Annotated[
         float | None, typer.Option(help="Of these keep those with an effect as large as this,")
     ] = None,
@@ -103,6 +109,9 @@ def discover(
     bos: BosUsed = Bos.auto,
     reference: MovedTo = None,
     mlp: MlpUsed = Mlp.sae,
+    targets: Annotated[
+        int, typer.Option(help="Features of a replacement graph whose inputs are traced at most.")
+    ] = 7500,
     edge_steps: EdgeSteps = 0,
     edge_threshold: Annotated[
         float, typer.Option(help="Leave out edges under this share of the strongest node.")
@@ -122,12 +131,14 @@ def discover(
     threads: Threads = None,
     quiet: Quiet = False,
 ) -> None:
-    """Find the sparse feature circuit of a prompt set.
+    """Find the circuit of a prompt set: its sparse features, or the graph of transcoders.
 
     Example: `circuits discover prompts.jsonl --model bundled --dictionaries bundled --out run`
 
     Example: `circuits discover --clean "The keys" --patch "The key" --answer " are"
     --wrong " is" --out run`
+
+    Example: `circuits discover --clean "The keys" --method replacement --out run`
     """
     from circuits.discovery.config import DiscoverConfig
     from circuits.metrics.readout import read_metric
@@ -137,17 +148,17 @@ def discover(
 
     placement = placed(device, dtype, memory)
     if method is Method.replacement:
-        raise ValueError(
-            "graphs of a replacement model are not built yet: use --method sparse-feature"
-        )
+        mlp = Mlp.transcoder
     path, given = _prompts_asked(prompts, out, clean, patch, answer, wrong)
     listed = given or read_prompts(path)
     unfit: WhenUnfit = "skip" if skip_unfit else "refuse"
     fitting = (listed, model, bos.value, unfit)
     config = DiscoverConfig(
+        method=method.value,
         metric=read_metric(metric),
         estimator=estimator.value,
-        nodes=nodes,
+        nodes=_number_of(nodes),
+        targets=targets,
         threshold=threshold,
         influence=influence,
         faithfulness=faithfulness,
@@ -174,10 +185,20 @@ def discover(
             report=report,
         )
     discovery_summary(found.graph)
+    verb = "verify" if method is Method.sparse_feature else "render"
     console.print(
-        f"graph {out / 'graph.json'}\npage  {out / 'graph.html'}\nnext  circuits verify {out}",
+        f"graph {out / 'graph.json'}\npage  {out / 'graph.html'}\nnext  circuits {verb} {out}",
         highlight=False,
     )
+
+
+def _number_of(nodes: str) -> int | None:
+    """`--nodes`, None for all."""
+    if nodes == "all":
+        return None
+    if not nodes.isdecimal():
+        raise ValueError(f"--nodes is {nodes!r}: expected a number, or 'all'")
+    return int(nodes)
 
 
 def _prompts_asked(

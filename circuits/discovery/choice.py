@@ -37,7 +37,7 @@ class Pool:
 def pool_of(ranking: Ranking, config: DiscoverConfig) -> Pool:
     """The strongest features and errors: some to spare, where one is not connected."""
     nodes = ranking.inner()
-    strongest = list(nodes[: config.nodes + SPARE])
+    strongest = list(nodes[: config.node_count + SPARE])
     threshold = config.threshold or 0.0
     return Pool(above_threshold(strongest, threshold), len(strongest), len(nodes))
 
@@ -51,7 +51,7 @@ def choose(
     measure: Removal | None,
 ) -> tuple[list[Node], Kept]:
     """The nodes of the graph; the strongest as they are, where none has a path to the output."""
-    nodes, count = pool.nodes, config.nodes
+    nodes, count = pool.nodes, config.node_count
 
     def connect(some: Sequence[Node]) -> list[Node]:
         return connected(some, weights, count=count, output=output, inputs=inputs)

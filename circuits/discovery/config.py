@@ -2,27 +2,38 @@
 
 import math
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 from circuits.attribution.recorded import Reference
 from circuits.metrics.readout import MetricChoice, check_metric, metric_name
 from circuits.prompts import Positions
 from hooked_qwen.tokens import Bos
 
+Method = Literal["sparse-feature", "replacement"]
+UNUSED: dict[Method, tuple[str, ...]] = {
+    "sparse-feature": ("method", "targets"),
+    "replacement": ("estimator", "steps", "edge_steps", "faithfulness", "batch_size"),
+}
+"Fields that decide nothing about a graph of a method, and are not on its record."
+
 
 @dataclass(frozen=True, kw_only=True)
 class DiscoverConfig:
     """What is estimated, and what is kept of it."""
 
+    method: Method = "sparse-feature"
+    "effects by the model's own gradients, or the exact graph of a replacement model"
     metric: MetricChoice = "logit-difference"
     "logit-difference, log-probability, kl, feature:SITE/INDEX[@POSITION], a `Readout`, or any "
     "differentiable function of last logits and prompt numbers"
     estimator: str = "ig"
     "a row of `circuits.attribution.estimators`"
-    nodes: int = 100
-    "features and errors kept at most, the strongest by the size of their mean effect"
+    nodes: int | None = 100
+    "features and errors kept at most, the strongest by the size of their mean effect; of a "
+    "replacement graph those of most influence, where None keeps all of them and every edge"
     threshold: float | None = None
-    "keep only those of them whose effect is at least this large, in units of the metric"
+    "keep only those of them whose effect is at least this large, in units of the metric; of a "
+    "replacement graph those with this much influence, of 1"
     influence: float | None = None
     "keep only the fewest of them that hold this share of the influence on the output"
     faithfulness: float | None = None
@@ -38,20 +49,28 @@ class DiscoverConfig:
     edge_threshold: float = 0.01
     "edges weaker than this share of the strongest feature's or error's effect are left out, but "
     "for those that connect a node to the rest"
+    targets: int | None = 7500
+    "features of a replacement graph whose inputs are traced, of most influence; None: all"
     batch_size: int = 32
     "prompts run together; changes no result beyond rounding"
 
     def record(self) -> dict[str, Any]:
         """The configuration as files hold it, the metric by its name."""
-        return {f.name: getattr(self, f.name) for f in fields(self)} | {
-            "metric": metric_name(self.metric)
-        }
+        named = [f.name for f in fields(self) if f.name not in UNUSED[self.method]]
+        return {name: getattr(self, name) for name in named} | {"metric": metric_name(self.metric)}
+
+    @property
+    def node_count(self) -> int:
+        """`nodes`, for a method that needs a number."""
+        assert self.nodes is not None, "a sparse feature graph has a number of nodes"
+        return self.nodes
 
     def __post_init__(self) -> None:
         check_metric(self.metric)
-        for name in ("nodes", "steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: expected at least 1")
+        for name in ("nodes", "steps", "batch_size", "targets"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}: expected at least 1")
         if self.edge_steps < 0:
             raise ValueError(f"edge_steps is {self.edge_steps}: expected 0 or more")
         if not 0 <= self.edge_threshold < math.inf:
@@ -66,7 +85,24 @@ class DiscoverConfig:
         chosen = [name for name in rules if getattr(self, name) is not None]
         if len(chosen) > 1:
             raise ValueError(f"prune by one of {' and '.join(chosen)}, not by both")
+        self._check_method()
         self._check_estimator()
+
+    def _check_method(self) -> None:
+        if self.method == "sparse-feature" and self.nodes is None:
+            raise ValueError("all nodes are kept of a replacement graph only: give a number")
+        if self.method == "replacement":
+            for name in ("estimator", "steps", "edge_steps", "faithfulness"):
+                if getattr(self, name) != getattr(DiscoverConfig, name):
+                    raise ValueError(
+                        f"{name} is {getattr(self, name)!r}, which is of sparse feature graphs: "
+                        "the edges of a replacement graph are exact, and kept by influence"
+                    )
+            if self.reference == "mean":
+                raise ValueError(
+                    "effects in a replacement graph are of moving a node to the patch or to zero, "
+                    "not to the mean: say which with --reference"
+                )
 
     def _check_estimator(self) -> None:
         # The table needs analyses, and they need this module.

@@ -13,19 +13,19 @@ from circuits.attribution.estimators import ESTIMATORS
 from circuits.attribution.node_effects import TOKEN
 from circuits.attribution.spill import PerSite
 from circuits.attribution.state import BatchState
+from circuits.discovery.about import about
 from circuits.discovery.choice import SPARE, choose, pool_of
 from circuits.discovery.config import DiscoverConfig
-from circuits.discovery.output import output_node, prompts_record
+from circuits.discovery.output import output_node
 from circuits.discovery.prune import Removal, kept_edges
 from circuits.discovery.ranking import Ranking, rank_nodes
 from circuits.discovery.resume import NOTHING_KEPT, Parts
 from circuits.discovery.summary import Summary
 from circuits.discovery.verdicts import Kept, of_nodes, of_task
 from circuits.features.card import promoted_labels
-from circuits.graph import Node, rounded
+from circuits.graph import Node
 from circuits.metrics.readout import metric_name
 from circuits.prompts import EncodedPrompts
-from hooked_qwen.identity import identity
 from hooked_qwen.progress import Report, silent
 from saes.nodes import NodeSet
 
@@ -60,7 +60,7 @@ def discover(
     weights = _weights(analysis, gradients, nodes, summary, parts, report)
     measure = None if config.faithfulness is None else _faithfulness(analysis, report)
     chosen, kept = choose(pool, inputs, OUTPUT, weights, config, measure)
-    effects = dict(ranking.inner()[: config.nodes + SPARE]) | dict(tokens)
+    effects = dict(ranking.inner()[: config.node_count + SPARE]) | dict(tokens)
     graph = _graph([*chosen, *inputs], effects, weights, config)
     for node, activation in zip(pool.nodes, summary.activations(), strict=True):
         if node in graph:
@@ -69,7 +69,16 @@ def discover(
     _add_tokens(graph, analysis.prompts)
     for node, label in promoted_labels(analysis.model, analysis.suite, graph).items():
         graph.nodes[node]["label"] = label
-    graph.graph.update(_meta(analysis, summary, weights, graph))
+    said = about(
+        analysis,
+        graph,
+        clean=summary.clean,
+        patch=summary.patch,
+        accuracy=summary.accuracy,
+        edge_units="metric",
+        edges_computed=len(weights),
+    )
+    graph.graph.update({"method": "sparse-feature"} | said)
     graph.graph.update(_told(kept, summary, config))
     return Discovery(graph, ranking, summary.norm_outliers())
 
@@ -161,38 +170,6 @@ def _add_tokens(graph: nx.DiGraph, prompts: EncodedPrompts) -> None:
             data["label"] = data["token"] or "tokens"
         elif data["kind"] == "error":
             data["label"] = f"error of {node.site}"
-
-
-def _meta(
-    analysis: Analysis,
-    summary: Summary,
-    weights: Mapping[tuple[Node, Node], float],
-    graph: nx.DiGraph,
-) -> dict[str, Any]:
-    model, prompts, config = analysis.model, analysis.prompts, analysis.config
-    return {
-        "method": "sparse-feature",
-        **config.record(),
-        "edge_units": "metric",
-        "n_prompts": len(prompts),
-        **prompts_record(prompts, model.tokenizer),
-        "begins_with": list(prompts.begins_with),
-        "tokens_hash": prompts.tokens_hash(),
-        "columns": list(prompts.columns) if prompts.columns and config.positions != "sum" else None,
-        "clean_metric": rounded(summary.clean),
-        "patch_metric": rounded(summary.patch),
-        "accuracy": rounded(summary.accuracy),
-        "edges_computed": len(weights),
-        "edges_kept": graph.number_of_edges(),
-        "model": {
-            "name": model.cfg.model_name,
-            "hash": identity(model),
-            "architecture": model.cfg.architecture,
-            "layers": model.cfg.n_layers,
-            "d_model": model.cfg.d_model,
-        },
-        "dictionaries": analysis.suite.describe(),
-    }
 
 
 def _told(kept: Kept, summary: Summary, config: DiscoverConfig) -> dict[str, Any]:

@@ -44,6 +44,14 @@ FIELDS = [
     {"key": "support", "label": "support, estimate", "signed": True, "missing": "–"},
     {"key": "exact", "label": "support, exact", "signed": True, "missing": "not verified"},
 ]
+OF_REPLACEMENT = [
+    {"key": "activation", "label": "activation", "missing": "–"},
+    {"key": "support", "label": "support, all paths", "signed": True, "missing": "–"},
+    {"key": "influence", "label": "influence", "missing": "–"},
+    {"key": "pre_activation", "label": "pre-activation", "missing": "–"},
+    {"key": "bias", "label": "bias", "missing": "–"},
+]
+"Of the nodes of a replacement graph."
 
 
 def page(
@@ -76,7 +84,7 @@ def page(
         ],
         payload={
             "groups": [*GROUPS, ABLATED] if _has_ablated(graph) else GROUPS,
-            "fields": FIELDS,
+            "fields": OF_REPLACEMENT if _is_replacement(graph.graph) else FIELDS,
             "units": str(graph.graph.get("metric") or "metric"),
             "note": RAISES if acts_on_target(graph.graph) else "",
             "verification": _flipped(verification, graph.graph) if verification else None,
@@ -104,6 +112,7 @@ def facts(meta: Mapping[str, Any]) -> list[tuple[str, str]]:
         "Prompts": meta.get("n_prompts"),
         "Right answer preferred": None if accuracy is None else f"{accuracy:.0%}",
         "Estimator": meta.get("estimator"),
+        "Graph": "replacement model, exact edges" if _is_replacement(meta) else None,
         "Positions": _positions(meta),
     }
     return [(term, str(value)) for term, value in terms.items() if value is not None]
@@ -167,8 +176,17 @@ def _describe(node: Node, data: Mapping[str, Any], meta: Mapping[str, Any]) -> d
         "activation": data.get("activation"),
         "support": value,
         "exact": support(data.get("exact"), meta),
+        **(_kept_as_is(data) if _is_replacement(meta) else {}),
         **({"label_by": str(data["label_by"])} if data.get("label_by") else {}),
     }
+
+
+def _is_replacement(meta: Mapping[str, Any]) -> bool:
+    return meta.get("method") == "replacement"
+
+
+def _kept_as_is(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: data.get(name) for name in ("influence", "pre_activation", "bias")}
 
 
 def _describe_edge(weight: SupportsFloat, meta: Mapping[str, Any]) -> dict[str, Any]:

@@ -51,6 +51,7 @@ def specificity_run(
     first: Loaded | None = None
     for name, folder in zip(names, folders, strict=True):
         run = read_run(folder)
+        run.check_method("sparse-feature")
         loaded = run.open(placement, beside=first)
         first = first or loaded
         tasks[name] = Task(analysis=loaded.analysis, graph=run.graph, ranking=run.ranking)
@@ -85,6 +86,7 @@ def stability_run(
     Raises `ValueError` where one with other settings would be lost, unless by `force`.
     """
     run = read_run(folder)
+    run.check_method("sparse-feature")
     source = asdict(config) | {"dtype": placement.dtype or run.placement.dtype}
     check_record(folder / STABILITY, source, force=force)
     analysis = run.open(placement).analysis

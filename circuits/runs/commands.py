@@ -19,8 +19,9 @@ from circuits.analysis import Analysis
 from circuits.attribution.recorded import Reference
 from circuits.comparison import Difference, differences, different_origins
 from circuits.discovery.config import DiscoverConfig
+from circuits.discovery.methods import discover_by_method
 from circuits.discovery.resume import NOTHING_KEPT, close_parts, open_parts
-from circuits.discovery.sparse_feature import Discovery, discover
+from circuits.discovery.sparse_feature import Discovery
 from circuits.edits.ablate import ablate
 from circuits.edits.ablation import Ablation, parse_features
 from circuits.edits.edited import graph_left
@@ -160,10 +161,13 @@ def discover_run(
         raise ValueError(
             "a run whose metric is a Python function cannot be resumed: its parts are not kept"
         )
-    if len(analysis.prompts) > config.batch_size and not callable(config.metric):
+    in_parts = config.method == "sparse-feature" and not callable(config.metric)
+    if resume and not in_parts:
+        raise ValueError("a replacement graph is not kept in parts: run it without --resume")
+    if len(analysis.prompts) > config.batch_size and in_parts:
         exactly = identified(analysis.model, source)
         parts = open_parts(out, exactly, resume=resume, force=force)
-    discovery = discover(analysis, parts=parts, report=report)
+    discovery = discover_by_method(analysis, parts=parts, report=report)
     if given is None:
         discovery.graph.graph["task"] = task or Path(inputs.prompts).stem
     if texts is None and local_folder(inputs.model) == local_folder(BUNDLED):
@@ -234,6 +238,7 @@ def verify_run(
     Raises `ValueError` where a verification with other settings would be lost, unless by `force`.
     """
     run = read_run(folder).with_metric(metric)
+    run.check_method("sparse-feature")
     path = folder / "verification.json"
     source = {**asdict(config), "held_out_hash": held_out and content_hash(held_out)}
     source |= {"dtype": placement.dtype or run.placement.dtype}
@@ -283,6 +288,7 @@ def ablate_run(
     """
     into = folder / ABLATIONS / ablation_name(label)
     run = read_run(folder).with_metric(metric)
+    run.check_method("sparse-feature")
     loaded = run.open(placement)
     seed = run.seed if seed is None else seed
     named = () if features is None else parse_features(features, loaded.analysis.suite)

@@ -166,7 +166,7 @@ def _working(model: ModelCost, shapes: Sequence[DictionaryShape], task: Task) ->
     cut = sum(c.saved for c in model.layers(task.batch, task.run))
     one = model.layers(task.batch, task.run)[0].saved
     slots = min(_pool(task), max(1, TENSOR_ROWS_AT_ONCE // (task.batch * task.run)))
-    named = min(FEATURES_AT_ONCE, task.config.nodes) * model.vocabulary
+    named = min(FEATURES_AT_ONCE, task.config.node_count) * model.vocabulary
     unembedded = model.vocabulary * model.d_model * FLOAT32 if model.dtype.itemsize < 4 else 0
     return (
         Item("pre-activations while encoding", 2 * FLOAT32 * chunk),
@@ -178,7 +178,7 @@ def _working(model: ModelCost, shapes: Sequence[DictionaryShape], task: Task) ->
 
 def _pool(task: Task) -> int:
     """Nodes that one product can serve: at most all of those weighed."""
-    return task.config.nodes + SPARE
+    return task.config.node_count + SPARE
 
 
 def operations_of(
@@ -199,7 +199,7 @@ def operations_of(
     encoded = sum(2 * s.features * model.d_model for s in shapes)
     text = model.layers(1, 64)
     deepest = max(shape.source.layer for shape in shapes) + 1
-    named = 2 * 2 * task.config.nodes * model.d_model * model.vocabulary
+    named = 2 * 2 * task.config.node_count * model.d_model * model.vocabulary
     passed = _estimator(model, shapes, task)
     return Operations(
         forward=(

@@ -107,7 +107,7 @@ def verify(
             exact[of_pool],
             kept={n: graph.nodes[n]["exact"] for n in kept},
             ranking=ranking,
-            asked=discovered.nodes,
+            asked=discovered.node_count,
         )
     if held_out is not None:
         other = other_prompts(analysis, held_out, scale.to)

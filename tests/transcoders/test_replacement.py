@@ -1,5 +1,7 @@
 """The replacement model is the model, and every target is the sum of what reaches it."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -17,7 +19,7 @@ from tests.transcoders.toys import (
 )
 from transcoders.frozen.model import EMBED
 from transcoders.replacement import replace_mlps
-from transcoders.sources import BIAS, FEATURE, TOKEN
+from transcoders.sources import BIAS, ERROR, FEATURE, TOKEN
 
 OWN, MODELS = 1e-10, 1e-5
 "Relative: of our frozen maps in float64, and of the model, whose norms run in float32."
@@ -109,13 +111,19 @@ def test_the_adjoint_is_autograd_through_the_frozen_maps(any_family):
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
     vectors, position = draw(3, d), torch.tensor([2, 5, 3])
-    for site in (Site("mlp_in", 2), Site("mlp_in", 0), Site("resid_post", 2)):
-        writes = {s: draw(n, 1, d).requires_grad_() for s in sites if s.layer <= 2}
+    for site in (
+        Site("mlp_in", 2),
+        Site("mlp_in", 0),
+        Site("resid_post", 2),
+        Site("resid_post", 1),
+    ):
+        writes = {s: draw(n, 1, d).requires_grad_() for s in sites}
         pushed = model.frozen.push(writes)
-        # Past layer 2 the hybrid has one more.
-        read = pushed.resid if site.kind == "resid_post" else pushed.mlp_in[site.layer]
-        if len(model.frozen.layers) > 3 and site.kind == "resid_post":
-            continue
+        read = (
+            pushed.resid_post[site.layer]
+            if site.kind == "resid_post"
+            else pushed.mlp_in[site.layer]
+        )
         pulled = dict(model.frozen.pull(site, vectors, position))
         for i, (v, at) in enumerate(zip(vectors, position.tolist(), strict=True)):
             grads = torch.autograd.grad(
@@ -221,7 +229,7 @@ def test_a_group_is_bounded_by_bytes_and_ends_with_its_layer(any_suite):
         assert len(group) == 1 or model.sources.before(int(layer)) * len(group) * 8 <= 2**14
 
 
-def test_slopes_are_sums_over_all_paths_of_edges(any_suite):
+def test_totals_are_sums_over_all_paths_of_edges(any_suite):
     """Of w(s -> t) = a_s * d t / d a_s, direct edges make total ones: features pass all on."""
     model, sources = any_suite, any_suite.sources
     direction = torch.randn(1, 24, dtype=torch.float64, generator=torch.Generator().manual_seed(8))
@@ -234,19 +242,22 @@ def test_slopes_are_sums_over_all_paths_of_edges(any_suite):
         (t,) = group.tolist()
         weight = model.inputs(model.features(group)).weight[:, 0]
         total[: len(weight)] += weight * (total[t] / sources.activation[t])
-    found = model.slopes(targets.site, targets.vectors[0], len(TOKENS) - 1)
-    on = torch.where(sources.kind == FEATURE, sources.activation, 1.0)
-    expected = torch.where(sources.kind == BIAS, 0.0, total)
-    assert largest(found * on - expected) < OWN * largest(expected)
+    found = model.totals(targets)
+    moved = found.slope * sources.activation
+    token = (found.gradient[EMBED] * model.recorded.embed).sum(-1)
+    moved[: len(TOKENS)] = token
+    for layer, written in enumerate(sources.layers):
+        of = (sources.kind == ERROR) & (sources.layer == layer)
+        moved[of] = (found.gradient[Site("mlp_out", layer)] * written.error).sum(-1)
+    assert largest(moved - torch.where(sources.kind == BIAS, 0.0, total)) < OWN * largest(total)
 
 
-def test_rows_that_are_not_kept_are_made_again(any_suite, monkeypatch):
+def test_rows_that_are_not_kept_are_made_again(any_suite):
     model = any_suite
     features = (model.sources.kind == FEATURE).nonzero().squeeze(-1)
     group = next(model.grouped(features))
     kept = model.inputs(model.features(group)).weight
-    monkeypatch.setattr("transcoders.replacement.ROWS_KEPT", 0)
-    anew = type(model)(model.frozen, model.recorded, model.dictionaries, model.sources)
+    anew = replace(model, rows_kept=0)
     assert torch.equal(anew.inputs(anew.features(group)).weight, kept)
 
 

@@ -78,10 +78,10 @@ class Pushed:
 
     mlp_in: tuple[Float[Tensor, "pos batch d_model"], ...]
     "by layer, what its MLP reads"
-    resid: Float[Tensor, "pos batch d_model"]
-    "the stream that leaves the last layer"
+    resid_post: tuple[Float[Tensor, "pos batch d_model"], ...]
+    "by layer, the stream that leaves it"
     last: Float[Tensor, "pos batch d_model"]
-    "the same through the last norm, what the unembedding reads"
+    "the last of them through the last norm, what the unembedding reads"
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class FrozenModel:
         """
         some = next(iter(writes.values()))
         x = writes.get(EMBED, torch.zeros_like(some))
-        read = []
+        read, left = [], []
         for number, layer in enumerate(self.layers):
             x = x + layer.mixer.forward(x)
             if (written := writes.get(Site("attn_out", number))) is not None:
@@ -122,7 +122,8 @@ class FrozenModel:
             x = layer.skipped(x)
             if (written := writes.get(Site("mlp_out", number))) is not None:
                 x = x + written
-        return Pushed(tuple(read), x, x * self.last_norm.scale[:, None])
+            left.append(x)
+        return Pushed(tuple(read), tuple(left), x * self.last_norm.scale[:, None])
 
     def constants(self) -> dict[Site, Float[Tensor, "pos 1 d_model"]]:
         """What the biases of each layer's mixer write, for `push`."""

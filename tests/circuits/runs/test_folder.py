@@ -234,7 +234,7 @@ def test_the_name_of_an_ablation_is_the_one_asked_for(run):
         (("discover", "--clean", "x", "--out", "x", "--nodes", "0"), "nodes is 0"),
         (("discover", "--clean", "x", "--out", "x", "--threads", "0"), "0 threads"),
         (("discover", "--clean", "x", "--out", "x", "--edge-threshold", "-1"), "edge_threshold"),
-        (("discover", "--clean", "x", "--out", "x", "--method", "replacement"), "not built yet"),
+        (("discover", "--clean", "x", "--out", "x", "--nodes", "few"), "a number, or 'all'"),
     ],
 )
 def test_a_number_out_of_range_is_one_line(arguments, message, tmp_path, monkeypatch, fails):

@@ -1,0 +1,89 @@
+"""The replacement models of an analysis' prompts, one prompt at a time."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from circuits.analysis import Analysis
+from circuits.attribution.node_effects import ERROR as ERROR_NUMBER
+from circuits.attribution.node_effects import TOKEN as TOKEN_NUMBER
+from circuits.attribution.node_effects import keys
+from circuits.discovery.linear_outputs import LinearOutputs, linear_outputs
+from hooked_qwen.sites import forward_order
+from hooked_qwen.tokens import Batch
+from transcoders.replacement import (
+    ROWS_KEPT,
+    SWEPT_AT_ONCE,
+    ReplacementModel,
+    replace_mlps,
+)
+from transcoders.sources import ERROR, FEATURE, TOKEN
+
+EMBED = "embed"
+
+
+@dataclass(frozen=True)
+class Opened:
+    """One prompt's replacement model, its outputs, and every source as a node."""
+
+    number: int
+    "of the prompt"
+    model: ReplacementModel
+    outputs: LinearOutputs
+    key: Int[Tensor, " sources"]
+    "as in `NodeEffects`; -1 for biases"
+
+
+class ReplacedPrompts:
+    """The clean prompts, opened as they are asked for; a single one is opened once."""
+
+    def __init__(self, analysis: Analysis) -> None:
+        self.analysis = analysis
+        sites = {f"mlp_out.{layer}" for layer in range(analysis.model.cfg.n_layers)}
+        self.names = tuple(sorted({*analysis.suite, *sites, EMBED}, key=forward_order))
+        room = analysis.suite.room_for_states(float("inf"))
+        self.at_once = int(min(SWEPT_AT_ONCE, room / 4))
+        "bytes of a sweep's gradient, and of its weights"
+        self._rows_kept = int(min(ROWS_KEPT, room))
+        self._single: Opened | None = None
+
+    def __len__(self) -> int:
+        return len(self.analysis.prompts)
+
+    def __iter__(self) -> Iterator[Opened]:
+        for number in range(len(self)):
+            yield self._single or self._open(number)
+
+    def _open(self, number: int) -> Opened:
+        model = self.replaced(self.analysis.prompts.clean, number)
+        outputs = linear_outputs(self.analysis, model, number)
+        opened = Opened(number, model, outputs, self._key(model))
+        if len(self) == 1:
+            self._single = opened
+        return opened
+
+    def replaced(self, batch: Batch, number: int) -> ReplacementModel:
+        """The replacement model of one row of a batch, without its padding."""
+        tokens = batch.tokens[number][batch.mask[number]]
+        model, suite = self.analysis.model, self.analysis.suite
+        return replace_mlps(model, suite, tokens, rows_kept=self._rows_kept)
+
+    def _key(self, model: ReplacementModel) -> Int[Tensor, " sources"]:
+        sources, found = model.sources, torch.full_like(model.sources.kind, -1)
+        width = self.analysis.prompts.clean.tokens.shape[1]
+        position = sources.position + (width - model.n_tokens)
+        if self.analysis.config.positions == "sum":
+            position = torch.full_like(position, -1)
+        feature = torch.where(sources.kind == ERROR, ERROR_NUMBER, TOKEN_NUMBER)
+        feature = torch.where(sources.kind == FEATURE, sources.feature, feature)
+        layers = [f"mlp_out.{layer}" for layer in range(len(sources.layers))]
+        these = [(name, sources.dictionary == i) for i, name in enumerate(model.names)]
+        these += [
+            (name, (sources.kind == ERROR) & (sources.layer == i)) for i, name in enumerate(layers)
+        ]
+        for name, of in (*these, (EMBED, sources.kind == TOKEN)):
+            found[of] = keys(self.names, name, position[of], feature[of])
+        return found

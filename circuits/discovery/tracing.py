@@ -1,0 +1,181 @@
+"""The first pass over the prompts of a replacement graph: influence and effect of every node."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from circuits.analysis import Analysis
+from circuits.attribution.node_effects import NodeEffects
+from circuits.discovery.influence import Influence, influence_of
+from circuits.discovery.linear_outputs import LinearOutputs
+from circuits.discovery.replaced_prompts import Opened, ReplacedPrompts
+from circuits.metrics.answers import preference_of
+from circuits.metrics.metric import on_clean, on_patch
+from hooked_qwen.progress import Report
+from hooked_qwen.sites import Site
+from hooked_qwen.stream import is_outlier_in_prompt
+from saes.nodes import FEATURE_BITS
+from transcoders.frozen.model import EMBED
+from transcoders.replacement import ReplacementModel, Totals
+from transcoders.sources import ERROR, FEATURE, TOKEN
+
+
+@dataclass(frozen=True)
+class Traced:
+    """What the first pass found of one prompt."""
+
+    key: Int[Tensor, " sources"]
+    influence: Influence
+    effect: Float[Tensor, " sources"]
+    outputs: LinearOutputs
+    values: Float[Tensor, " outputs"]
+    "what each output reads, by the frozen map"
+    change: Float[Tensor, " outputs"] | None
+    "of them from clean to patch"
+    clean: float
+    "the metric"
+    patch: float | None
+    right: float | None
+    "1 where the right answer is preferred, else 0; None where prompts name none"
+    outliers: dict[str, int]
+    "tokens that are norm outliers, by site"
+
+
+@dataclass(frozen=True)
+class Tracing:
+    """What the first pass found; numbers of nodes are means over prompts, the largest first."""
+
+    prompts: tuple[Traced, ...]
+    influence: NodeEffects
+    effects: NodeEffects
+
+    @property
+    def replacement(self) -> float:
+        return _mean([traced.influence.replacement for traced in self.prompts])
+
+    @property
+    def completeness(self) -> float:
+        return _mean([traced.influence.completeness for traced in self.prompts])
+
+
+def trace(prompts: ReplacedPrompts, targets: int | None, report: Report) -> Tracing:
+    """Influence and effect of every node, where inputs of at most `targets` features are traced."""
+    found = []
+    for opened in prompts:
+        found.append(_traced(prompts, opened, targets))
+        report("influence", len(found), len(prompts))
+    names, n = prompts.names, len(found)
+    return Tracing(
+        tuple(found),
+        _summed(names, found, [traced.influence.of for traced in found]).ranked(n),
+        _summed(names, found, [traced.effect for traced in found]).ranked(n),
+    )
+
+
+def _summed(names: Sequence[str], found: Sequence[Traced], values: Sequence[Tensor]) -> NodeEffects:
+    parts = []
+    for traced, value in zip(found, values, strict=True):
+        real = traced.key >= 0
+        parts.append(NodeEffects.summed(names, traced.key[real], value[real].double()))
+    return NodeEffects.sum(parts)
+
+
+def _traced(prompts: ReplacedPrompts, opened: Opened, targets: int | None) -> Traced:
+    analysis, model, outputs = prompts.analysis, opened.model, opened.outputs
+    influence = influence_of(model, outputs, targets=targets, at_once=prompts.at_once)
+    batch = analysis.prompts.patch
+    patched = None if batch is None else prompts.replaced(batch, opened.number)
+    to_patch = analysis.config.reference == "patch"
+    if to_patch and patched is None:
+        raise ValueError("the prompts have no patch to move nodes to: use --reference zero")
+    totals = model.totals(outputs.together)
+    row = torch.tensor([opened.number], device=model.recorded.logits.device)
+    logits = model.recorded.logits[None]
+    return Traced(
+        key=opened.key,
+        influence=influence,
+        effect=_effects(model, totals, patched if to_patch else None),
+        outputs=outputs,
+        values=outputs.values(model),
+        change=None if patched is None else _change(analysis, outputs, opened, patched),
+        clean=float(on_clean(analysis.metric, logits, row)),
+        patch=(
+            None
+            if patched is None
+            else float(on_patch(analysis.metric, patched.recorded.logits[None], row))
+        ),
+        right=_right(analysis, logits, row),
+        outliers=_outliers(model),
+    )
+
+
+def _effects(
+    model: ReplacementModel, totals: Totals, patched: ReplacementModel | None
+) -> Float[Tensor, " sources"]:
+    """What moving each source to the patch, or to zero, does by all paths."""
+    sources, recorded = model.sources, model.recorded
+    there = torch.zeros_like(sources.activation)
+    if patched is not None:
+        there = _activations_there(model, patched)
+    effect = (there - sources.activation) * totals.slope
+    errors = [written.error for written in sources.layers]
+    moved = [torch.zeros_like(error) for error in errors]
+    embed = torch.zeros_like(recorded.embed)
+    if patched is not None:
+        moved = [written.error for written in patched.sources.layers]
+        embed = patched.recorded.embed
+    effect[sources.kind == TOKEN] = ((embed - recorded.embed) * totals.gradient[EMBED]).sum(-1)
+    for layer, (error, to) in enumerate(zip(errors, moved, strict=True)):
+        gradient = totals.gradient[Site("mlp_out", layer)]
+        of = (sources.kind == ERROR) & (sources.layer == layer)
+        effect[of] = ((to - error) * gradient).sum(-1)
+    return effect
+
+
+def _activations_there(
+    model: ReplacementModel, patched: ReplacementModel
+) -> Float[Tensor, " sources"]:
+    """The activations that a prompt's active features have in its patch, 0 where they are off."""
+    keys = []
+    for sources in (model.sources, patched.sources):
+        which = (sources.dictionary * model.n_tokens + sources.position) << FEATURE_BITS
+        keys.append(torch.where(sources.kind == FEATURE, which + sources.feature, -1))
+    known, order = keys[1].sort()
+    place = torch.searchsorted(known, keys[0]).clamp(max=len(known) - 1)
+    found = (known[place] == keys[0]) & (keys[0] >= 0)
+    return torch.where(found, patched.sources.activation[order[place]], 0.0)
+
+
+def _change(
+    analysis: Analysis, outputs: LinearOutputs, opened: Opened, patched: ReplacementModel
+) -> Float[Tensor, " outputs"]:
+    """How each output changes from clean to patch, in the model itself."""
+    if len(outputs.outputs) == 1:
+        row = torch.tensor([opened.number], device=patched.recorded.logits.device)
+        clean = on_clean(analysis.metric, opened.model.recorded.logits[None], row)
+        return on_patch(analysis.metric, patched.recorded.logits[None], row) - clean
+    ids = torch.tensor(list(dict.fromkeys(analysis.prompts.answer_ids[0])))
+    logits = patched.recorded.logits - opened.model.recorded.logits
+    return logits[ids.to(logits.device)] - logits.mean()
+
+
+def _right(analysis: Analysis, logits: Tensor, row: Tensor) -> float | None:
+    if not all(analysis.prompts.answer_ids):
+        return None
+    return float(preference_of(analysis.prompts)(logits, row) > 0)
+
+
+def _outliers(model: ReplacementModel) -> dict[str, int]:
+    mask = torch.ones(1, model.n_tokens, dtype=torch.bool, device=model.recorded.embed.device)
+    counts = {
+        f"mlp_out.{layer}": int(is_outlier_in_prompt(x[None], mask).sum())
+        for layer, x in enumerate(model.recorded.mlp_out)
+    }
+    return {name: count for name, count in counts.items() if count}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,93 @@
+"""A replacement graph on the bundled model as a user makes it: run folder, page, other verbs."""
+
+import json
+
+import pytest
+
+from circuits.graph import load
+from circuits.runs.folder import read_run
+from tests.circuits.conftest import call
+
+PROMPT = ("--clean", "The surgeons near the jackets")
+PAIR = (*PROMPT, "--patch", "The surgeon near the jackets", "--answer", " sit", "--wrong", " sits")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def little_text():
+    """Cards come from the prompt alone: no test here looks at them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("circuits.runs.commands.language.documents", lambda **_: iter(()))
+        yield
+
+
+def discover(out, *options):
+    done = call("discover", *options, "--method", "replacement", "--out", out)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("made") / "run"
+    return folder, discover(folder, *PAIR)
+
+
+def test_the_run_is_whole_and_says_what_it_is(made):
+    folder, told = made
+    run = read_run(folder)
+    assert (run.config.method, run.inputs.mlp) == ("replacement", "transcoder")
+    meta = run.graph.graph
+    assert meta["edge_units"] == "pre-activation of the target"
+    assert 0 < meta["replacement_score"] < 1
+    assert "(replacement score)" in " ".join(told.split())
+    assert set(meta["dictionaries"]) == {f"mlp_out.{layer}" for layer in range(5)}
+    assert run.open().analysis.config == run.config
+
+
+def test_the_page_has_influence_and_pre_activations(made):
+    html = (made[0] / "graph.html").read_text(encoding="utf-8")
+    for said in ('"key": "influence"', '"pre_activation":', "replacement model, exact edges"):
+        assert said in html or said.replace(": ", ":") in html
+    assert "raises or lowers its target" in html
+
+
+def test_all_nodes_sum_to_pre_activations_in_the_file(tmp_path):
+    """In float32, on the bundled model."""
+    discover(tmp_path / "run", *PROMPT, "--nodes", "all")
+    graph = load(tmp_path / "run" / "graph.json")
+    targets = [n for n, data in graph.nodes(data=True) if "pre_activation" in data]
+    for node in targets:
+        data = graph.nodes[node]
+        total = data["bias"] + sum(w for _, _, w in graph.in_edges(node, data="weight"))
+        size = sum(abs(w) for _, _, w in graph.in_edges(node, data="weight"))
+        assert data["pre_activation"] == pytest.approx(total, abs=1e-5 * size)
+        if node.kind == "feature":
+            assert data["activation"] == pytest.approx(data["pre_activation"], rel=1e-4)
+    outputs = [n for n in targets if n.kind == "logit"]
+    assert len(outputs) == 10
+    assert all(0 < graph.nodes[n]["probability"] < 1 for n in outputs)
+
+
+def test_the_same_command_writes_the_same_bytes(made, tmp_path):
+    discover(tmp_path / "run", *PAIR)
+    ours, again = (f / "graph.json" for f in (made[0], tmp_path / "run"))
+    assert ours.read_bytes() == again.read_bytes()
+
+
+def test_what_needs_edges_in_units_of_the_metric_says_so(made, fails):
+    for verb in (("verify",), ("stability",), ("ablate", "--top", "3")):
+        line = fails(verb[0], made[0], *verb[1:])
+        assert "holds a replacement graph, whose edges are in units of pre-activations" in line
+
+
+def test_it_is_not_resumed(tmp_path, fails):
+    command = ("discover", *PROMPT, "--method", "replacement", "--out", tmp_path / "run")
+    assert "is not kept in parts" in fails(*command, "--resume")
+
+
+def test_it_is_drawn_and_taken_elsewhere(made):
+    done = call("render", made[0], "--to", "svg,graphml,circuit-tracer")
+    assert done.exit_code == 0, done.output
+    (slug,) = json.loads((made[0] / "circuit-tracer" / "graph-metadata.json").read_text())["graphs"]
+    written = json.loads((made[0] / "circuit-tracer" / f"{slug['slug']}.json").read_text())
+    assert len(written["nodes"]) == read_run(made[0]).graph.number_of_nodes()
