@@ -36,7 +36,8 @@ def ordered(graph: nx.DiGraph) -> list[Node]:
 
     def rank(node: Node) -> tuple[float, float, str]:
         data = graph.nodes[node]
-        return -abs(data["effect"] or 0.0), -(data.get("probability") or 0.0), str(node)
+        effect, probability = (float(data.get(k) or 0.0) for k in ("effect", "probability"))
+        return -abs(effect), -probability, str(node)
 
     return sorted(graph.nodes, key=rank)
 
