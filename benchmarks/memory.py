@@ -26,6 +26,7 @@ import psutil
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from benchmarks.random_model import random_dictionary
 from circuits.analysis import Analysis
 from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.sparse_feature import discover
@@ -36,9 +37,7 @@ from circuits.graph import ordered
 from circuits.prompts import EncodedPrompts, Prompt
 from circuits.verification.verify import VerifyConfig, verify
 from hooked_qwen.load import hook
-from hooked_qwen.sites import Site
 from hooked_qwen.tokens import Batch
-from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.formats import ours
 from saes.suite import load_suite
 
@@ -114,18 +113,8 @@ def table(rows: list[dict[str, Any]], verbs: tuple[str, ...]) -> str:
 
 def write_dictionaries(folder: Path, features: int) -> None:
     """Random dictionaries with unit rows, the encoder the decoder's transpose."""
-    ours.save((_random_dictionary(features, layer) for layer in range(LAYERS)), folder)
-
-
-def _random_dictionary(features: int, layer: int) -> SparseDictionary:
-    generator = torch.Generator().manual_seed(layer)
-    rows = torch.randn(features, WIDTH, generator=generator)
-    rows /= rows.norm(dim=-1, keepdim=True)
-    site = Site("resid_post", layer)
-    spec = DictionarySpec(source=site, target=site, k=K, signed=True)
-    weights = {"W_enc": rows, "W_dec": rows.clone()}
-    weights |= {"b_enc": torch.zeros(features), "b_dec": torch.zeros(WIDTH)}
-    return SparseDictionary(spec, weights)
+    made = (random_dictionary(features, WIDTH, layer, K) for layer in range(LAYERS))
+    ours.save(made, folder)
 
 
 def random_model() -> Any:
@@ -144,10 +133,10 @@ def random_model() -> Any:
     return hook(Qwen3ForCausalLM(config), name="random")
 
 
-def random_prompts(n: int) -> EncodedPrompts:
+def random_prompts(n: int, tokens: int = TOKENS) -> EncodedPrompts:
     """Pairs that differ in their third token; the answers are two tokens at random."""
     generator = torch.Generator().manual_seed(n)
-    clean = torch.randint(VOCABULARY, (n, TOKENS), generator=generator)
+    clean = torch.randint(VOCABULARY, (n, tokens), generator=generator)
     patch = clean.clone()
     patch[:, 2] = torch.randint(VOCABULARY, (n,), generator=generator)
     answers = torch.randint(VOCABULARY, (n, 2), generator=generator).tolist()
@@ -159,7 +148,7 @@ def random_prompts(n: int) -> EncodedPrompts:
         patch=Batch(tokens=patch, mask=mask),
         answer_ids=tuple((right,) for right, _ in answers),
         wrong_ids=tuple((wrong,) for _, wrong in answers),
-        columns=tuple(f"token {i}" for i in range(TOKENS)),
+        columns=tuple(f"token {i}" for i in range(tokens)),
     )
 
 

@@ -1,13 +1,15 @@
 """Sparse feature circuits: the paper's procedure written plainly, and ours, on the same numbers.
 
     python -m benchmarks.sparse_feature_circuit [--model bundled|PATH --dictionaries PATH
-        --prompts FILE] [--pairs N] [--nodes N] [--threads N] [--rounds N] [--quick]
+        --prompts FILE] [--pairs N] [--nodes N] [--threads N] [--rounds N] [--device DEVICE]
+        [--quick]
 
 A job is the effects of all nodes, or the weights of all edges among the strongest, by one side.
-Jobs run in turn, each in a fork of this process, which has the model in memory; time and peak
-memory are counted after a first small pass through it. Every run's numbers are compared with
-ours, and a difference ends the benchmark; `ig-inputs` is held against exact effects instead. What
-the sides do is in `circuits.discovery.sparse_feature` and `sparse_feature_circuit_baseline.py`.
+Jobs run in turn, each in a fork of this process, which has the model in memory (on a card, which
+no fork can use, in this process); time and peak memory are counted after a first small pass
+through it. Every run's numbers are compared with ours, and a difference ends the benchmark;
+`ig-inputs` is held against exact effects instead. What the sides do is in
+`circuits.discovery.sparse_feature` and `sparse_feature_circuit_baseline.py`.
 """
 
 import argparse
@@ -15,7 +17,6 @@ import ctypes
 import json
 import os
 import pickle
-import platform
 import statistics
 import sys
 import time
@@ -30,6 +31,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks import devices
 from benchmarks import sparse_feature_circuit_baseline as baseline
 from benchmarks.sparse_feature_circuit_baseline import Act, Cost
 from circuits.ablation.exact_effects import exact_effects
@@ -47,6 +49,7 @@ from circuits.verification.estimator_agreement import agreement
 from hooked_qwen.forward import last_logits
 from hooked_qwen.hooks import intervene
 from hooked_qwen.load import BUNDLED, load
+from hooked_qwen.placement import device_of
 from hooked_qwen.sites import Site
 from saes.suite import Suite, load_suite
 
@@ -86,12 +89,12 @@ def main() -> None:
     runs: dict[Name, list[Run]] = {name: [] for name in jobs}
     for _ in range(chosen.rounds):
         for name, work in jobs.items():
-            run = _forked(lambda: _timed(work, references[name[0]], inputs, chosen.threads))  # noqa: B023
+            run = _apart(inputs, lambda: _timed(work, references[name[0]], inputs, chosen.threads))  # noqa: B023
             print(*name, run, file=sys.stderr)
             if name[1] != FASTER:
                 _check(name, run)
             runs[name].append(run)
-    quality = _forked(lambda: _quality(inputs, references["nodes"]))
+    quality = _apart(inputs, lambda: _quality(inputs, references["nodes"]))
     record = _record(chosen, inputs, references, runs) | {EXACT: quality}
     print(table(record))
     if not chosen.quick:
@@ -107,6 +110,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--nodes", type=int, default=100)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5, help="timed runs of each job")
+    parser.add_argument("--device", default="cpu", help="any that torch knows, such as cuda")
     parser.add_argument("--quick", action="store_true", help="small and once; nothing is written")
     chosen = parser.parse_args()
     if chosen.quick:
@@ -120,9 +124,9 @@ def _inputs(chosen: argparse.Namespace) -> Analysis:
         if chosen.prompts is None:
             make_prompts(TASK, chosen.pairs, split="test", seed=0, model=chosen.model, out=file)
         pairs = read_prompts(file)[: chosen.pairs]
-    model = load(chosen.model)
+    model = load(chosen.model, device=chosen.device)
     prompts = encode_prompts(pairs, model.tokenizer, positions="keep")
-    suite = load_suite(chosen.dictionaries, mlp="transcoder")
+    suite = load_suite(chosen.dictionaries, mlp="transcoder").fitting(model)
     config = DiscoverConfig(nodes=chosen.nodes, batch_size=len(prompts))
     return Analysis.of(model, Suite({name: suite[name] for name in suite}, {}), prompts, config)
 
@@ -130,7 +134,7 @@ def _inputs(chosen: argparse.Namespace) -> Analysis:
 def _warm_up(i: Analysis) -> None:
     """One small pass there and back: what is set up once, and weights mapped into the process."""
     for dictionary in i.suite.values():
-        dictionary(torch.zeros(1, dictionary.W_enc.shape[1]))
+        dictionary(dictionary.W_enc.new_zeros(1, dictionary.W_enc.shape[1]))
     one = i.prompts.clean.rows(torch.tensor([0]))
     leaves: list[Tensor] = []
 
@@ -149,7 +153,7 @@ def _jobs(i: Analysis) -> tuple[dict[str, Numbers], dict[Name, Job]]:
     All edges are given the same kept nodes, states, slopes and gradients: those of the stage
     before.
     """
-    effects, gradients = _forked(lambda: _our_nodes(i))
+    effects, gradients = _apart(i, lambda: _our_nodes(i))
     kept = [n for n in effects if n.kind != "token"][: i.config.nodes]
     kept += [n for n in effects if n.kind == "token"]
     acts = {site: _as_act(i.suite, site, g) for site, g in gradients.items()}
@@ -168,7 +172,7 @@ def _jobs(i: Analysis) -> tuple[dict[str, Numbers], dict[Name, Job]]:
         jobs["edges", cost] = lambda cost=cost: baseline.edge_weights(
             _problem(i, cost), clean, patch, acts, slopes, kept
         )
-    return {"nodes": effects, "edges": _forked(jobs["edges", "ours"])}, jobs
+    return {"nodes": effects, "edges": _apart(i, jobs["edges", "ours"])}, jobs
 
 
 def _anew(i: Analysis) -> Analysis:
@@ -208,17 +212,17 @@ def _problem(i: Analysis, cost: Cost) -> baseline.Problem:
 
 
 def _timed(work: Job, reference: Numbers, inputs: Analysis, threads: int) -> Run:
+    device = str(device_of(inputs.model))
     torch.set_num_threads(threads)
     _warm_up(inputs)
-    before = _peak_mb()
+    before = devices.forget_peak(device) or peak_memory()
+    devices.finish(device)
     cpu, wall = time.process_time(), time.perf_counter()
     numbers = work()
+    devices.finish(device)
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-    return Run(cpu, wall, _peak_mb() - before, _difference(reference, numbers))
-
-
-def _peak_mb() -> float:
-    return peak_memory() / 2**20
+    held = (devices.peak(device) or peak_memory()) - before
+    return Run(cpu, wall, held / 2**20, _difference(reference, numbers))
 
 
 def _difference(ours: Numbers, theirs: Numbers) -> float:
@@ -235,8 +239,10 @@ def _check(name: Name, run: Run) -> None:
         )
 
 
-def _forked(work: Callable[[], Any]) -> Any:
-    """What `work` returns, done in a fork of this process that ends with it."""
+def _apart(i: Analysis, work: Callable[[], Any]) -> Any:
+    """What `work` returns, done in a fork of this process that ends with it, on the CPU."""
+    if device_of(i.model).type != "cpu":
+        return work()
     _trim()
     context = get_context("fork")
     ours, theirs = context.Pipe()
@@ -278,7 +284,8 @@ def _record(
         "kept_nodes": chosen.nodes,
         "edges": len(references["edges"]),
         "steps": inputs.config.steps,
-        "machine": platform.machine(),
+        "device": chosen.device,
+        "machine": devices.machine(chosen.device, chosen.threads),
         "threads": chosen.threads,
         "load": round(os.getloadavg()[0], 1),
         "torch": torch.__version__,
@@ -308,9 +315,9 @@ def _summary(runs: Sequence[Run], examples: int) -> dict[str, float]:
 def table(record: Mapping[str, Any]) -> str:
     """For each stage: our time, the baselines' as multiples of it, memory.
 
-    Time is the processor's on one thread, which other programs disturb less, else the wall's.
+    Time is the CPU's on one thread, which other programs disturb less, else the wall's.
     """
-    clock = "cpu" if record["threads"] == 1 else "wall"
+    clock = "cpu" if record["threads"] == 1 and record["device"] == "cpu" else "wall"
     lines = [
         f"| stage | ours, {clock} ms per example | plain / ours | published / ours | "
         "MB beside the model: ours, plain, published |",
@@ -333,7 +340,8 @@ def table(record: Mapping[str, Any]) -> str:
 def _write(record: Mapping[str, Any]) -> None:
     """Put the record beside those of other models."""
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-    kept = [other for other in known if other["model"] != record["model"]]
+    same = ("model", "device")
+    kept = [other for other in known if any(other[name] != record[name] for name in same)]
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps([*kept, record], indent=1) + "\n")
 

@@ -1,7 +1,7 @@
 """Whole TopK training steps of four libraries on the same weights and data.
 
     python -m benchmarks.training_step [--shapes quick|all] [--rounds N] [--threads N]
-                                       [--environments DIR]
+                                       [--environments DIR] [--device DEVICE]
 
 Each library trains in a process of its own (`training_step_peer.py`), in an environment that is
 made with pip unless DIR holds it already. Their first losses are compared, then the processes take
@@ -11,7 +11,6 @@ backward, clipping and the decoder's projection as the library does them, Adam, 
 
 import argparse
 import json
-import platform
 import statistics
 import subprocess
 import sys
@@ -27,6 +26,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from benchmarks.devices import machine
 from benchmarks.training_step_peer import RATE, Step, serve
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import ActivationBatch
@@ -39,7 +39,7 @@ from saes.training.step import Weights
 from saes.training.trainer import DictionaryTrainer
 
 HERE = Path(__file__).parent
-RESULTS = HERE / "results" / "training_step.json"
+RESULTS = HERE / "results"
 PEERS = {
     "sae-lens": "sae-lens==6.54.*",
     "dictionary-learning": "dictionary-learning==0.1.*",
@@ -66,7 +66,9 @@ BATCHES, WARM_UP = 4, 2
 OURS: dict[str, Precision] = {"ours": "float32", "ours, bfloat16 encoder": "bfloat16"}
 GEMMS = {"product": torch.float32, "product in bfloat16": torch.bfloat16}
 AUTOGRAD = "autograd of the dense formula"
-TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-3}
+TF32 = "tf32"
+"What sparsify's trainer asks for: a card then multiplies float32 with ten binary digits."
+TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-3, TF32: 1e-3}
 "Of the first loss, relative: where features are nearly equal, rounding decides which is chosen."
 
 
@@ -77,24 +79,31 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9, help="timed steps of each")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--environments", type=Path, help="kept there; default: made and removed")
+    parser.add_argument("--device", default="cpu", help="any that torch knows, such as cuda")
     chosen = parser.parse_args()
     with TemporaryDirectory() as temporary:
         folder = chosen.environments or Path(temporary)
         pythons = {name: _environment(folder / name, name) for name in PEERS}
         shapes = QUICK if chosen.shapes == "quick" else SHAPES
-        rows = [_measure(shape, pythons, chosen.threads, chosen.rounds) for shape in shapes]
+        rows = []
+        for shape in shapes:
+            rows.append(_measure(shape, pythons, chosen))
+            if chosen.shapes != "quick":
+                _write(rows, chosen)
     print(table(rows))
-    if chosen.shapes == "quick":
-        return
+
+
+def _write(rows: list[dict[str, Any]], chosen: argparse.Namespace) -> None:
     record = {
-        "machine": f"{platform.machine()}, {chosen.threads} threads",
+        "machine": machine(chosen.device, chosen.threads),
         "torch": torch.__version__,
         "own_losses": OWN_LOSSES,
         "rounds": chosen.rounds,
         "rows": rows,
     }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(record, indent=1) + "\n")
+    name = "training_step" if chosen.device == "cpu" else "training_step_gpu"
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -130,14 +139,14 @@ def _environment(folder: Path, library: str) -> Path:
 
 
 def _measure(
-    shape: Shape, pythons: Mapping[str, Path], threads: int, rounds: int
+    shape: Shape, pythons: Mapping[str, Path], chosen: argparse.Namespace
 ) -> dict[str, Any]:
     d, features, k, tokens = shape
     print(f"d {d}, features {features}, k {k}, batch {tokens}", file=sys.stderr)
     with TemporaryDirectory() as temporary, ExitStack() as stack:
         file = Path(temporary) / "problem.safetensors"
         save_file(_problem(d, features, tokens), file)
-        arguments = [str(file), str(k), str(threads)]
+        arguments = [str(file), str(k), str(chosen.threads), chosen.device]
         commands = [
             [str(python), str(HERE / "training_step_peer.py"), library]
             for library, python in pythons.items()
@@ -147,11 +156,11 @@ def _measure(
         workers = [stack.enter_context(_worker([*c, *arguments])) for c in commands]
         steps = {name: worker for worker in workers for name in worker.steps}
         answers: dict[str, list[dict[str, float]]] = {name: [] for name in steps}
-        for _ in range(WARM_UP + rounds):
+        for _ in range(WARM_UP + chosen.rounds):
             for name, worker in steps.items():
                 answers[name].append(worker.take(name))
     losses = {name: taken[0]["loss"] for name, taken in answers.items() if name not in GEMMS}
-    _check(losses)
+    _check(losses, chosen.device)
     seconds = {n: [a["seconds"] for a in taken[WARM_UP:]] for n, taken in answers.items()}
     return {
         "d": d,
@@ -172,9 +181,12 @@ def _problem(d: int, features: int, tokens: int) -> dict[str, Tensor]:
     return {"W_enc": rows, "W_dec": rows.clone(), "x": torch.randn(BATCHES, tokens, d)}
 
 
-def _check(losses: Mapping[str, float]) -> None:
+def _check(losses: Mapping[str, float], device: str) -> None:
+    precisions = dict(OURS)
+    if device != "cpu":
+        precisions["sparsify"] = TF32
     for name, loss in losses.items():
-        if abs(loss / losses["ours"] - 1) > TOLERANCE[OURS.get(name, "float32")]:
+        if abs(loss / losses["ours"] - 1) > TOLERANCE[precisions.get(name, "float32")]:
             raise SystemExit(f"first losses differ, so steps cannot be compared: {losses}")
 
 
@@ -221,18 +233,19 @@ def our_steps(problem: Mapping[str, Tensor], k: int) -> dict[str, Step]:
 
 def _weights(problem: Mapping[str, Tensor]) -> Weights:
     features, d = problem["W_enc"].shape
+    zeros = problem["W_enc"].new_zeros
     return Weights(
         W_enc=problem["W_enc"].clone(),
-        b_enc=torch.zeros(features),
+        b_enc=zeros(features),
         W_dec=problem["W_dec"].clone(),
-        b_dec=torch.zeros(d),
+        b_dec=zeros(d),
     )
 
 
 def _ours(problem: Mapping[str, Tensor], k: int, precision: Precision) -> Step:
     """`DictionaryTrainer.train_step`, what `saes.training.loop.fit` does to a batch."""
     features, d = problem["W_enc"].shape
-    site, plain = Site("mlp_out", 0), Normalisation(torch.zeros(d), 1.0)
+    site, plain = Site("mlp_out", 0), Normalisation(problem["x"].new_zeros(d), 1.0)
     config = TrainConfig(width=features, precision=precision, dead_after=10**9)
     trainer = DictionaryTrainer(sae(site, k=k), config, plain, plain, _weights(problem), seed=0)
     numbers, batches = count(), cycle(problem["x"])

@@ -1,6 +1,6 @@
 """One library's training step, in an environment that has the library.
 
-    python training_step_peer.py LIBRARY PROBLEM K THREADS
+    python training_step_peer.py LIBRARY PROBLEM K THREADS DEVICE
 
 The other side of `benchmarks.training_step`: for each name of a step on standard input it takes
 one whole step, as the library's own trainer does, and answers with a line of JSON. PROBLEM holds
@@ -39,6 +39,7 @@ def saelens(problem: Mapping[str, Tensor], k: int) -> dict[str, Step]:
             d_in=d,
             d_sae=features,
             k=k,
+            device=str(problem["x"].device),
             use_sparse_activations=sparse,
             rescale_acts_by_decoder_norm=not sparse,
         )
@@ -46,7 +47,11 @@ def saelens(problem: Mapping[str, Tensor], k: int) -> dict[str, Step]:
         sae.W_enc.data = problem["W_enc"].T.clone(memory_format=torch.contiguous_format)
         sae.W_dec.data = problem["W_dec"].clone()
         plan = SAETrainerConfig(
-            total_training_samples=10**9, train_batch_size_samples=tokens, lr=RATE, lr_end=RATE
+            total_training_samples=10**9,
+            train_batch_size_samples=tokens,
+            lr=RATE,
+            lr_end=RATE,
+            device=str(problem["x"].device),
         )
         trainer = SAETrainer(plan, sae, iter(()))
         batches = cycle(problem["x"])
@@ -75,7 +80,7 @@ def dictionary_learning(problem: Mapping[str, Tensor], k: int) -> dict[str, Step
         lm_name="none",
         lr=RATE,
         warmup_steps=0,
-        device="cpu",
+        device=str(problem["x"].device),
     )
     trainer.ae.encoder.weight.data = problem["W_enc"].clone()
     trainer.ae.decoder.weight.data = problem["W_dec"].T.clone(memory_format=torch.contiguous_format)
@@ -90,13 +95,14 @@ def sparsify(problem: Mapping[str, Tensor], k: int) -> dict[str, Step]:
 
     torch.set_float32_matmul_precision("high")
     features, d = problem["W_enc"].shape
-    coder = SparseCoder(d, SparseCoderConfig(num_latents=features, k=k), dtype=torch.float32)
+    config, device = SparseCoderConfig(num_latents=features, k=k), problem["x"].device
+    coder = SparseCoder(d, config, device=device, dtype=torch.float32)
     coder.encoder.weight.data = problem["W_enc"].clone()
     coder.W_dec.data = problem["W_dec"].clone()
     adam = torch.optim.Adam([{"params": coder.parameters(), "lr": RATE}])
     schedule = get_linear_schedule_with_warmup(adam, 0, 10**6)
-    since_fired = torch.zeros(features, dtype=torch.long)
-    did_fire = torch.zeros(features, dtype=torch.bool)
+    since_fired = torch.zeros(features, dtype=torch.long, device=device)
+    did_fire = torch.zeros(features, dtype=torch.bool, device=device)
     batches = cycle(problem["x"])
 
     def step() -> float:
@@ -128,18 +134,20 @@ LIBRARIES: dict[str, Load] = {
 }
 
 
-def serve(library: str, load: Load, problem: str, k: str, threads: str) -> None:
+def serve(library: str, load: Load, problem: str, k: str, threads: str, device: str) -> None:
     """Say the version and the names of the steps, then take one for each name that comes in."""
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     # Libraries print; only replies may go to the parent.
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     torch.set_num_threads(int(threads))
-    steps = load(load_file(problem), int(k))
+    steps = load(load_file(problem, device=device), int(k))
     about = {"library": library, "version": version(library), "steps": list(steps)}
     print(json.dumps(about), file=replies)
     for line in sys.stdin:
         start = time.perf_counter()
         loss = steps[line.strip()]()
+        if device != "cpu":
+            torch.accelerator.synchronize()
         seconds = time.perf_counter() - start
         print(json.dumps({"seconds": seconds, "loss": loss}), file=replies)
 

@@ -1,4 +1,4 @@
-"""Edits to the patch's values; and edits and restricted circuits on another device, bit for bit."""
+"""Edits to the patch's values; and edits and restricted circuits on another device."""
 
 from dataclasses import replace
 
@@ -72,11 +72,10 @@ def outcome(device):
     return [logits.cpu(), *(x.cpu() for x in found)]
 
 
-def test_edits_and_restricted_circuits_are_the_same_on_another_device(pretend):
-    with pretend.strict_index():
-        there = outcome("pretend")
-    for here, other in zip(outcome("cpu"), there, strict=True):
-        assert torch.equal(here, other)
+def test_edits_and_restricted_circuits_are_the_same_on_another_device(other):
+    with other.complaining():
+        there = outcome(other.name)
+    other.agrees([t.tolist() for t in there], [t.tolist() for t in outcome("cpu")])
 
 
 def test_prompts_without_a_patch_are_refused():

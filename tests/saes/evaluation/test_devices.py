@@ -1,6 +1,5 @@
 """What dictionaries are judged by is the same on another device, which is seldom waited for."""
 
-import json
 from dataclasses import asdict
 
 import pytest
@@ -24,20 +23,22 @@ def judged(device, sites=SITES, blocks=JUDGED):
     return found, asdict(evaluate_jointly(model, dictionaries, blocks))
 
 
-def test_quality_and_controls_are_the_same_on_another_device(pretend):
-    assert judged("pretend") == judged("cpu")
+def test_quality_and_controls_are_the_same_on_another_device(other):
+    other.agrees(judged(other.name), judged("cpu"))
 
 
 @pytest.mark.parametrize("pool", ["mean", "max"])
-def test_probes_are_the_same_on_another_device(pretend, pool):
-    examples = [Labelled("abcd"[i % 4 :] + "e" * (i % 3), "xy"[i % 2]) for i in range(24)]
+def test_probes_are_the_same_on_another_device(other, pool):
+    letters = torch.randint(26, (24, 6), generator=torch.Generator().manual_seed(0)).tolist()
+    texts = ["".join(chr(97 + n) for n in row[: 3 + i % 4]) for i, row in enumerate(letters)]
+    examples = [Labelled(text, "xy"[i % 2]) for i, text in enumerate(texts)]
 
     def probed(device):
         model = hook(toy_hf(dtype=torch.float32), tokenizer=toy_tokenizer(), name="toy").to(device)
         dictionary = toy_suite("resid_post.1", dtype=torch.float32)["resid_post.1"]
-        return json.dumps(asdict(probe(model, dictionary, examples, pool=pool)))
+        return asdict(probe(model, dictionary, examples, pool=pool))
 
-    assert probed("pretend") == probed("cpu")
+    other.agrees(probed(other.name), probed("cpu"))
 
 
 def test_waits_do_not_grow_with_the_dictionaries_and_little_with_the_text(pretend):

@@ -36,24 +36,28 @@ def _each_precision(request):
     torch.set_default_dtype(torch.float32)
 
 
-@pytest.mark.usefixtures("_each_precision", "pretend")
+@pytest.mark.usefixtures("_each_precision")
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_a_device_trains_the_same_dictionary_and_goes_on_from_a_snapshot(name):
-    (expected,) = fit(planted(80, SIZE), [spec(name)], config=CONFIG)
+def test_a_device_trains_the_same_dictionary_and_goes_on_from_a_snapshot(other, name):
     kept = []
 
     def keep(snapshot):
         if len(kept) < 20:
             kept.append(snapshot())
 
-    (whole,) = fit(on("pretend", planted(80, SIZE)), [spec(name)], config=CONFIG, keep=keep)
+    # Torch 2.11 fails once where a process differentiates on the CPU before it does on CUDA.
+    (whole,) = fit(on(other.name, planted(80, SIZE)), [spec(name)], config=CONFIG, keep=keep)
     rest = list(planted(80, SIZE))[kept[-1].step :]
-    (resumed,) = fit(on("pretend", rest), [spec(name)], config=CONFIG, after=kept[-1])
-    assert_same(whole, resumed, atol=0, rtol=0)
+    (resumed,) = fit(on(other.name, rest), [spec(name)], config=CONFIG, after=kept[-1])
+    (expected,) = fit(planted(80, SIZE), [spec(name)], config=CONFIG)
+    # A GPU adds up the tokens that share a feature in any order.
+    assert_same(whole, resumed, atol=other.tolerance / 10, rtol=other.tolerance / 10)
     whole.dictionary.to("cpu")
     # In float32 the CPU may find TopK's features by a rough product, and sum in another order.
-    rough = name == "topk" and torch.get_default_dtype() == torch.float32
-    assert_same(expected, whole, **({"atol": 1e-5, "rtol": 1e-4} if rough else EXACTLY))
+    single = torch.get_default_dtype() == torch.float32
+    rough = single and (name == "topk" or bool(other.tolerance))
+    exactly = {"atol": 1e-9, "rtol": 1e-9} if other.tolerance else EXACTLY
+    assert_same(expected, whole, **({"atol": 1e-5, "rtol": 1e-4} if rough else exactly))
 
 
 def waits(pretend, name, batches, config):
