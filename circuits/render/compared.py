@@ -16,23 +16,30 @@ LONGEST = 24
 def comparison(a: nx.DiGraph, b: nx.DiGraph, names: tuple[str, str]) -> nx.DiGraph:
     """Both graphs in one, its nodes with a `badge`: only in one of them, or the supports in both.
 
-    A node's effect and an edge's weight are the stronger of the two. Raises `ValueError` for graphs
-    of different metrics.
+    A node's effect and an edge's weight are the stronger of the two; its `change`, by which a
+    figure chooses, is how far its support moved. Raises `ValueError` for graphs of different
+    metrics.
     """
     found = merge(a, b, differences(a, b))
     found.graph |= {name: b.graph[name] for name in SHARED if name in b.graph}
-    found.graph["legend"] = ", ".join(
+    named = ", ".join(
         f"{side}: {name if len(name) <= LONGEST else '…' + name[-LONGEST:]}"
         for side, name in zip("AB", names, strict=True)
     )
+    found.graph["legend"] = f"{named}, on dark: support in A → in B"
     for _, data in found.nodes(data=True):
         data["badge"] = _badge(data["shown"])
+        data["change"] = _change(data["shown"])
     return found
+
+
+def _change(shown: Mapping[str, Any]) -> float:
+    return 0.0 if shown["group"] == "same" else abs(shown["change"] or 0.0)
 
 
 def _badge(shown: Mapping[str, Any]) -> str:
     status = str(shown["group"])
     if status == "changed":
         ends = (shown["support_a"] or 0.0, shown["support_b"] or 0.0)
-        return " → ".join(f"{end:+.2g}" for end in ends).replace("-", "\N{MINUS SIGN}")
+        return " → ".join(f"{end:+.2f}" for end in ends).replace("-", "\N{MINUS SIGN}")
     return {"only-a": "only A", "only-b": "only B", "ablated": "ablated"}.get(status, "")

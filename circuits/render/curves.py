@@ -181,7 +181,7 @@ def _draw_curves(axes: Axes, panel: _Panel, names: Sequence[str]) -> None:
                 axes.fill_between(sizes, low, high, color=colour, alpha=0.13, linewidth=0)
     axes.set_xscale("log")
     powers = 10.0 ** np.arange(np.ceil(np.log10(sizes.min())), np.log10(sizes.max()) + 1e-9)
-    axes.set_xticks(powers, [f"{power:,.0f}" for power in powers])
+    axes.set_xticks(powers, [_power(power) for power in powers])
     axes.minorticks_off()
     shown = np.concatenate(list(panel.rows.values()))
     low, high = min(np.nanmin(shown), LEAST[0]), max(np.nanmax(shown), LEAST[1])
@@ -234,6 +234,11 @@ def _draw_scatter(axes: Axes, points: NDArray[np.float64], verification: Mapping
     words = [f"{name} = {value:.2f}" for name, value in found.items() if value is not None]
     axes.text(0.04, 0.96, "\n".join(words), transform=axes.transAxes, size=TICK, va="top")
     _dress(axes, "support, estimate", "support, exact")
+
+
+def _power(value: float) -> str:
+    """`10k` for 10,000, which has no room under a narrow panel."""
+    return f"{value:.0f}" if value < 1000 else f"{value / 1000:.0f}k"
 
 
 def _dress(axes: Axes, across: str, up: str) -> None:

@@ -49,6 +49,7 @@ from circuits.saved_state import SavedState
 
 THINNEST, THICKEST = 0.4, 1.8  # points
 HEAD = 0.032  # in, of an arrowhead, and half of a bar
+COUNTS = 4  # lines of the legend, at most, for how much is drawn
 FOLD = 0.05  # in, across the circle on an edge that stands for a path
 SAMPLE = 0.2  # in, of a line in the legend
 
@@ -334,12 +335,13 @@ def _legend_words(circuit: nx.DiGraph, graph: nx.DiGraph, *, cut: bool) -> list[
 
 
 def _wrapped(entries: list[str], page: float) -> list[tuple[str, ...]]:
-    """The legend in one line, or the counts under the kinds of lines where it is too long."""
+    """The legend in one line, or the counts in lines under the kinds where it is too long."""
     kinds = sum(SAMPLE + 0.17 + ink.measure(words, TEXT) for words in entries[:2])
     counts = ink.measure(entries[2], TEXT)
     if kinds + counts + 2 * MARGIN <= page:
         return [tuple(entries)]
-    return [tuple(entries[:2]), (entries[2],)]
+    folded = ink.fold(entries[2], TEXT, page - 2 * MARGIN, COUNTS)
+    return [tuple(entries[:2]), *((line,) for line in folded)]
 
 
 def _legend(shown: Picture) -> Iterator[Mark]:
@@ -358,9 +360,9 @@ def _legend(shown: Picture) -> Iterator[Mark]:
             yield Shape(corners=tip, fill=colour)
         yield Text(at=(end + 0.06, y), text=words, anchor="left")
         x = end + 0.17 + ink.measure(words, TEXT)
-    counts = shown.legend[-1][-1]
     if len(shown.legend) == 1:
-        at, anchor = (drawing.width - MARGIN, y), "right"
-    else:
-        at, anchor = (MARGIN, y + LEADING), "left"
-    yield Text(at=at, text=counts, colour=ink.SOFT, anchor=anchor)
+        at = (drawing.width - MARGIN, y)
+        yield Text(at=at, text=shown.legend[0][-1], colour=ink.SOFT, anchor="right")
+    for index, (words,) in enumerate(shown.legend[1:], start=1):
+        at = (MARGIN, y + index * LEADING)
+        yield Text(at=at, text=words, colour=ink.SOFT, anchor="left")

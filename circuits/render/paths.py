@@ -15,8 +15,11 @@ Edge = tuple[Node, Node]
 
 
 def in_order(graph: nx.DiGraph, max_nodes: int) -> list[Node]:
-    """The strongest first, and before them outputs, as many as a figure has room for."""
-    ranked = ordered(graph)
+    """The strongest first, and before them outputs, as many as a figure has room for.
+
+    Of a comparison those that changed most, `change`.
+    """
+    ranked = sorted(ordered(graph), key=lambda n: -graph.nodes[n].get("change", 0.0))
     outputs = [node for node in ranked if node.kind == "logit"][: max(1, max_nodes // OUTPUTS)]
     return [*outputs, *(node for node in ranked if node.kind != "logit")]
 

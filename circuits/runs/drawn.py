@@ -10,7 +10,7 @@ from circuits.render.compared import comparison
 from circuits.render.exporters import Drawn
 from circuits.render.figure_config import FigureConfig
 from circuits.render.interventions import Intervention, intervention_of
-from circuits.runs.folder import read_run, verification_of
+from circuits.runs.folder import check_finished, verification_of
 from circuits.runs.pages import cards_beside, named_graph
 from circuits.saved_state import read_state
 
@@ -30,7 +30,7 @@ def drawn_of(
     """
     intervention = _intervention(folder)
     if intervention is None:
-        read_run(folder)
+        check_finished(folder)  # a picture needs no ranking, which earlier versions wrote otherwise
     graph = named_graph(folder)
     return Drawn(
         folder=folder,

@@ -314,13 +314,18 @@ class Run:
         )
 
 
-def read_run(folder: Path) -> Run:
-    """Open a run folder; raises `ValueError` when it is none, or is not complete."""
+def check_finished(folder: Path) -> None:
+    """Raise `ValueError` where a folder is no run, or is not complete."""
     if not (folder / "manifest.json").is_file():
         raise ValueError(
             f"{folder} is not a finished run: no manifest.json. "
             "Make one with `circuits discover PROMPTS --out RUN`"
         )
+
+
+def read_run(folder: Path) -> Run:
+    """Open a run folder; raises `ValueError` when it is none, or is not complete."""
+    check_finished(folder)
     manifest = _read(folder / "manifest.json")
     # Earlier versions put nothing before a prompt.
     config = {"bos": "never"} | manifest["config"]

@@ -221,3 +221,15 @@ def test_groups_are_labelled_beside_their_curves(record, panels):
 def test_no_two_strokes_are_alike():
     assert len({colour for colour, _, _ in STROKES}) == len(STROKES)
     assert len({(str(dashes), marker) for _, dashes, marker in STROKES}) == len(STROKES)
+
+
+def test_numbers_of_nodes_do_not_run_into_each_other(record, panels):
+    """Of four panels side by side, with as many nodes as a real model has."""
+    sizes = record["curves"]["sizes"]
+    scale = 12787 / max(sizes)
+    for part in (record["curves"], record["held_out"]):
+        part["sizes"] = [max(1, size * scale) if size > 1 else 1 for size in part["sizes"]]
+    for axes in panels(record):
+        axes.figure.canvas.draw()
+        boxes = [t.get_window_extent() for t in axes.get_xticklabels() if t.get_text()]
+        assert all(a.x1 < b.x0 for a, b in pairwise(sorted(boxes, key=lambda b: b.x0)))

@@ -6,9 +6,10 @@ import networkx as nx
 import numpy as np
 import pytest
 
-from circuits.graph import Node
+from circuits.graph import Node, ordered
 from circuits.render import ink
 from circuits.render.boxes import PAD, PAGES, TALLEST, TEXT
+from circuits.render.compared import comparison
 from circuits.render.connected import circuit_of
 from circuits.render.drawing import FOLD, picture
 from circuits.render.figure_config import FigureConfig
@@ -95,6 +96,24 @@ def assert_printable(shown):
         x, y = np.array(samples(curve)).T
         assert drawing.axis <= x.min() <= x.max() <= drawing.width
         assert 0 <= y.min() <= y.max() <= drawing.height
+
+
+def test_a_comparison_draws_what_changed_most():
+    """Of two circuits that differ in a few weak nodes these come first; no legend overflows."""
+    one = synthetic.circuit(120)
+    others = set(one) - unconnected(one) - set(circuit_of(one, 25))
+    changed = [n for n in ordered(one) if n.kind == "feature" and n in others][::6]
+    other = one.copy()
+    for node in changed:
+        other.nodes[node]["effect"] *= 1.3
+    both = comparison(one, other, ("a run of a long name", "another run of a long name"))
+    shown = picture(both, max_nodes=25, config=FigureConfig(width=3.3))
+    assert len(changed) > 3
+    assert set(changed) <= set(circuit_of(both, 25))
+    assert not unconnected(shown.circuit)
+    for words in shown.legend[1:]:
+        assert all(ink.measure(text, TEXT) <= 3.3 for text in words)
+    assert shown.drawing.height <= TALLEST
 
 
 @pytest.mark.parametrize("n", range(5, 61, 5))

@@ -38,6 +38,17 @@ def test_widths_and_styles_are_what_was_asked_for(run):
     assert width(run / "graph.svg") == pytest.approx(13.33, abs=0.01)
 
 
+def test_a_picture_needs_no_ranking(run, tmp_path):
+    """Runs of earlier versions, whose ranking is in another form, are drawn."""
+    earlier = tmp_path / "earlier"
+    for name in ("graph.json", "manifest.json", "cards.json"):
+        earlier.mkdir(exist_ok=True)
+        (earlier / name).write_bytes((run / name).read_bytes())
+    assert call("render", earlier, "--to", "svg").exit_code == 0
+    assert call("render", run, "--to", "svg").exit_code == 0
+    assert (earlier / "graph.svg").read_bytes() == (run / "graph.svg").read_bytes()
+
+
 def test_letters_can_be_outlines(run):
     done = call("render", run, "--to", "svg", "--letters", "outlines")
     assert done.exit_code == 0, done.output
@@ -129,7 +140,7 @@ def test_two_circuits_are_one_figure_that_says_what_changed(run, fails):
     written = texts(run / "comparison.svg")
     assert "ablated" in written
     assert any(re.fullmatch(r"[+−][\d.e+−]+ → [+−][\d.e+−]+", text) for text in written)
-    assert any(text.startswith("A: run, B: off, ") for text in written)
+    assert any(text.startswith("A: run, B: off, on dark: support in A → in B") for text in written)
     said = fails("render", run, "--to", "html,svg", "--against", other)
     assert "their page is `circuits compare`" in said
 
