@@ -5,12 +5,16 @@
      "groups": {NAME: [KEY, ...]},      one box each, under a name
      "collapsed": [NAME, ...],          groups that the page shows as one
      "labels": {KEY: TEXT},
-     "notes": {KEY: TEXT}}
+     "notes": {KEY: TEXT},
+     "places": {KEY: [x, y]}}           where nodes were dragged to in the view of pinned ones
 
-A KEY is a node's id in `graph.json`, such as `mlp_out.3/812@5`. Parts that are missing are empty.
+A KEY is a node's id in `graph.json`, such as `mlp_out.3/812@5`; under `places` it is `group/NAME`
+for a group's box. Places are in units of that view, right and down. Parts that are missing are
+empty.
 """
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +26,8 @@ from circuits.graph import Node
 from hooked_qwen.notices import counted, notify
 
 SCHEMA = "circuits-state/1"
+OF_GROUP = "group/"
+"How the key of a group's box begins."
 SHOWN = 3
 "Unknown names that a notice lists."
 
@@ -35,6 +41,8 @@ class SavedState:
     collapsed: tuple[str, ...] = ()
     labels: Mapping[Node, str] = field(default_factory=dict)
     notes: Mapping[Node, str] = field(default_factory=dict)
+    places: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    "by a node's id, or `group/NAME`"
 
 
 def read_state(path: Path, graph: nx.DiGraph) -> SavedState:
@@ -58,6 +66,7 @@ def as_json(state: SavedState) -> dict[str, Any]:
         "collapsed": list(state.collapsed),
         "labels": {str(node): text for node, text in state.labels.items()},
         "notes": {str(node): text for node, text in state.notes.items()},
+        **({"places": {key: list(at) for key, at in state.places.items()}} if state.places else {}),
     }
 
 
@@ -76,6 +85,7 @@ def _state(record: Any) -> SavedState:
         collapsed=tuple(_texts(record.get("collapsed", []), "'collapsed'")),
         labels=_by_node(record, "labels"),
         notes=_by_node(record, "notes"),
+        places={key: _place(key, at) for key, at in _part(record, "places").items()},
     )
 
 
@@ -90,6 +100,15 @@ def _by_node(record: Mapping[str, Any], name: str) -> dict[Node, str]:
     part = _part(record, name)
     _texts(list(part.values()), repr(name))
     return {Node.parse(key): text for key, text in part.items()}
+
+
+def _place(key: str, at: Any) -> tuple[float, float]:
+    if not key.startswith(OF_GROUP):
+        Node.parse(key)
+    is_pair = isinstance(at, list) and len(at) == 2
+    if not (is_pair and all(type(v) in (int, float) and math.isfinite(v) for v in at)):
+        raise ValueError(f"the place of {key!r} is {at!r}, expected two numbers, [x, y]")
+    return float(at[0]), float(at[1])
 
 
 def _nodes(ids: Any, where: str) -> tuple[Node, ...]:
@@ -119,6 +138,7 @@ def _within(state: SavedState, graph: nx.DiGraph) -> SavedState:
     """Without the nodes that the graph lacks, groups that have none left, and unknown names."""
     nodes = [*state.pinned, *state.labels, *state.notes]
     nodes += [node for members in state.groups.values() for node in members]
+    nodes += [Node.parse(key) for key in state.places if not key.startswith(OF_GROUP)]
     lacking = [str(node) for node in dict.fromkeys(nodes) if node not in graph]
     lacking += [name for name in state.collapsed if name not in state.groups]
     if lacking:
@@ -127,6 +147,7 @@ def _within(state: SavedState, graph: nx.DiGraph) -> SavedState:
             f"the graph lacks {counted(len(lacking), 'name')} of the saved state, left out: "
             f"{', '.join(lacking[:SHOWN])}{more}"
         )
+    known = set(map(str, graph))
     kept = {
         name: members
         for name, nodes in state.groups.items()
@@ -138,4 +159,9 @@ def _within(state: SavedState, graph: nx.DiGraph) -> SavedState:
         collapsed=tuple(name for name in state.collapsed if name in kept),
         labels={node: text for node, text in state.labels.items() if node in graph},
         notes={node: text for node, text in state.notes.items() if node in graph},
+        places={
+            key: at
+            for key, at in state.places.items()
+            if (key[len(OF_GROUP) :] in kept if key.startswith(OF_GROUP) else key in known)
+        },
     )

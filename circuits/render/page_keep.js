@@ -11,7 +11,7 @@ const filters = () =>
       .filter(([name, value]) => JSON.stringify(view[name]) !== JSON.stringify(value))
       .map(([name]) => [name, view[name]]),
   );
-const kept = () => ({ ...toFile(store.state), places: store.state.places, view: filters() });
+const kept = () => ({ ...toFile(store.state), view: filters() });
 
 /* The selection and the state, in the address and in the storage. `how` is push or replace: a
    node that was gone to can be gone back from. */
@@ -49,9 +49,9 @@ function restoreAtFirst() {
     const text = letters ? fromAddress(letters) : storage((place) => place.getItem(STORED));
     if (!text) return;
     const { state } = fromFile(text, graphKeys);
-    const { places = {}, view: shown = {} } = JSON.parse(text);
+    const { view: shown = {} } = JSON.parse(text);
     for (const name of Object.keys(AT_FIRST)) if (Object.hasOwn(shown, name)) view[name] = shown[name];
-    store.reset({ ...state, places });
+    store.reset(state);
   } catch (error) {
     say(`The state in the address cannot be read: ${error.message}`);
   }

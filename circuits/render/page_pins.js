@@ -59,7 +59,7 @@ async function groupPinned() {
   const name = await ask("Name of the group", first?.name ?? "", "Group", note);
   if (!name) return null;
   store.change(steps.group(name, keys));
-  return select(itemOf(`group/${name}`), { keep: "replace" });
+  return select(itemOf(boxKey(name)), { keep: "replace" });
 }
 
 async function renameGroup(name) {
@@ -71,7 +71,7 @@ async function renameGroup(name) {
   }
   view.selected = null;
   store.change(steps.rename(name, other));
-  select(itemOf(`group/${other}`), { keep: "replace" });
+  select(itemOf(boxKey(other)), { keep: "replace" });
 }
 
 async function editLabel(item) {
@@ -100,7 +100,7 @@ function openBox(box) {
 
 function closeGroup(name) {
   store.change(steps.fold(name));
-  select(itemOf(`group/${name}`) ?? view.selected, { keep: "replace" });
+  select(itemOf(boxKey(name)) ?? view.selected, { keep: "replace" });
 }
 
 const action = (text, click, more = {}) =>

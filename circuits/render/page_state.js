@@ -102,7 +102,7 @@ function boxesOf(shown) {
     .map((name) => {
       const members = named[name].map((key) => byKey.get(key)).filter(Boolean);
       members.forEach((node) => taken.add(node));
-      return members.length && summed(makeBox(`group/${name}`, name, "group", members, grouped));
+      return members.length && summed(makeBox(boxKey(name), name, "group", members, grouped));
     })
     .filter(Boolean);
   if (!view.cells || view.pinnedOnly) return boxes;

@@ -62,6 +62,8 @@ export function createStore(initial = EMPTY) {
 const without = (list, gone) => list.filter((each) => !gone.includes(each));
 const omit = (record, name) =>
   Object.fromEntries(Object.entries(record).filter(([each]) => each !== name));
+/* The key of a group's box, which has a place of its own. */
+export const boxKey = (name) => `group/${name}`;
 const union = (...lists) => [...new Set(lists.flat())];
 
 /* Groups without some keys; one that is left with none is gone. */
@@ -98,9 +100,16 @@ export const steps = {
     ...state,
     groups: omit(state.groups, name),
     collapsed: without(state.collapsed, [name]),
+    places: omit(state.places, boxKey(name)),
   }),
   rename: (name, other) => (state) => ({
     ...state,
+    places: Object.fromEntries(
+      Object.entries(state.places).map(([key, at]) => [
+        key === boxKey(name) ? boxKey(other) : key,
+        at,
+      ]),
+    ),
     groups: Object.fromEntries(
       Object.entries(state.groups).map(([each, keys]) => [each === name ? other : each, keys]),
     ),
@@ -128,9 +137,11 @@ function written(texts, keys, text) {
 export const isEmpty = (state) =>
   !state.pinned.length && ![state.groups, state.labels, state.notes].some((r) => Object.keys(r).length);
 
-/* What is kept in a file: pins, groups, labels and notes, which every reader knows. */
-export function toFile({ pinned, groups, collapsed, labels, notes }) {
-  return { schema: SCHEMA, pinned, groups, collapsed, labels, notes };
+/* What is kept in a file: pins, groups, labels and notes, which every reader knows, and where
+   nodes and boxes were dragged to, if any were. */
+export function toFile({ pinned, groups, collapsed, labels, notes, places }) {
+  const moved = Object.keys(places).length ? { places } : {};
+  return { schema: SCHEMA, pinned, groups, collapsed, labels, notes, ...moved };
 }
 
 /* A file's text, read. Keys that the graph does not have are left out and given as `unknown`.
@@ -143,6 +154,7 @@ export function fromFile(text, known) {
     collapsed: keys(record, "collapsed"),
     labels: mapping(record, "labels", isText, "texts"),
     notes: mapping(record, "notes", isText, "texts"),
+    places: mapping(record, "places", isPlace, "[x, y]"),
   };
   const owner = new Map();
   for (const [name, members] of Object.entries(state.groups))
@@ -155,6 +167,7 @@ export function fromFile(text, known) {
 }
 
 const isText = (value) => typeof value === "string";
+const isPlace = (value) => Array.isArray(value) && value.length === 2 && value.every(Number.isFinite);
 const isKeys = (value) => Array.isArray(value) && value.every(isText);
 
 function parsed(text) {
@@ -191,10 +204,13 @@ function onlyKnown(state, known) {
     ...Object.values(state.groups),
     Object.keys(state.labels),
     Object.keys(state.notes),
+    Object.keys(state.places).filter((key) => !key.startsWith(boxKey(""))),
   );
   const unknown = all.filter((key) => !known.has(key));
   const of = (texts) => Object.fromEntries(Object.entries(texts).filter(([k]) => known.has(k)));
   const kept = groupsWithout(state, unknown);
+  const boxes = new Set(Object.keys(kept.groups).map(boxKey));
+  const places = Object.entries(state.places).filter(([key]) => known.has(key) || boxes.has(key));
   return {
     unknown,
     state: {
@@ -202,6 +218,7 @@ function onlyKnown(state, known) {
       pinned: union(without(state.pinned, unknown), ...Object.values(kept.groups)),
       labels: of(state.labels),
       notes: of(state.notes),
+      places: Object.fromEntries(places),
     },
   };
 }

@@ -34,6 +34,7 @@ def test_a_state_comes_back_as_it_was(graph, written):
         collapsed=('plural "nouns"',),
         labels={one: "複数 <b>", output: "are"},
         notes={two: "line\nline"},
+        places={str(one): (-12.5, 40.0), 'group/plural "nouns"': (0.0, 0.25)},
     )
     assert read_state(written(as_json(state)), graph) == state
 
@@ -51,10 +52,25 @@ def test_what_the_graph_lacks_is_told_once_and_left_out(graph, written):
         collapsed=("b", "a"),
         labels={gone: "x"},
         notes={gone: "y"},
+        places={
+            str(gone): (1.0, 2.0),
+            str(known): (3.0, 4.0),
+            "group/b": (5.0, 6.0),
+            "group/a": (7.0, 8.0),
+        },
     )
     with pytest.warns(Notice, match="lacks 2 names of the saved state, left out: mlp_out.77/5@1"):
         read = read_state(written(as_json(state)), graph)
-    assert read == SavedState(pinned=(known,), groups={"a": (known,)}, collapsed=("a",))
+    assert read == SavedState(
+        pinned=(known,),
+        groups={"a": (known,)},
+        collapsed=("a",),
+        places={str(known): (3.0, 4.0), "group/a": (7.0, 8.0)},
+    )
+
+
+def test_a_state_without_places_is_written_as_readers_of_before_know_it(graph):
+    assert "places" not in as_json(SavedState(pinned=(next(iter(graph)),)))
 
 
 @pytest.mark.parametrize(
@@ -68,6 +84,9 @@ def test_what_the_graph_lacks_is_told_once_and_left_out(graph, written):
         ({"pinned": [3]}, "'pinned' holds 3, expected text"),
         ({"pinned": ["nonsense"]}, "no node is called 'nonsense'"),
         ({"labels": {"token@1": 3}}, "'labels' holds 3, expected text"),
+        ({"places": {"token@1": [1, "2"]}}, r"place of 'token@1' is \[1, '2'\], expected two"),
+        ({"places": {"token@1": [1, float("nan")]}}, "expected two numbers"),
+        ({"places": {"nonsense": [1, 2]}}, "no node is called 'nonsense'"),
         ({"groups": {"a": ["token@1"], "b": ["token@1"]}}, "token@1 is in the groups 'a' and 'b'"),
     ],
 )

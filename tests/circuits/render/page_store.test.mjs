@@ -88,6 +88,15 @@ test("names that objects have of their own are names like others", () => {
   assert.deepEqual(Object.entries(back.groups), [["constructor", [A]], ["__proto__", [B]]]);
 });
 
+test("the place of a group's box follows its name and goes with the group", () => {
+  let state = steps.group("nouns", [A, B])(EMPTY);
+  assert.ok(!("places" in toFile(state)));
+  state = steps.move({ "group/nouns": [3, -4], [C]: [0, 0] })(state);
+  state = steps.rename("nouns", "subjects")(state);
+  assert.deepEqual(toFile(state).places, { "group/subjects": [3, -4], [C]: [0, 0] });
+  assert.deepEqual(toFile(steps.ungroup("subjects")(state)).places, { [C]: [0, 0] });
+});
+
 test("what is written is read back", () => {
   let state = EMPTY;
   for (const step of WALK.slice(0, 8)) {
@@ -99,11 +108,17 @@ test("what is written is read back", () => {
 });
 
 test("keys that the graph does not have are left out and told", () => {
-  const text = JSON.stringify({ schema: "circuits-state/1", pinned: [A, "mlp_out.9/9"], groups: { x: ["mlp_out.9/8"] } });
+  const text = JSON.stringify({
+    schema: "circuits-state/1",
+    pinned: [A, "mlp_out.9/9"],
+    groups: { x: ["mlp_out.9/8"], y: [B] },
+    places: { [A]: [1, 2], "mlp_out.9/7": [3, 4], "group/x": [5, 6], "group/y": [7, 8] },
+  });
   const { state, unknown } = fromFile(text, known);
-  assert.deepEqual(unknown, ["mlp_out.9/9", "mlp_out.9/8"]);
-  assert.deepEqual(state.pinned, [A]);
-  assert.deepEqual(state.groups, {});
+  assert.deepEqual(unknown, ["mlp_out.9/9", "mlp_out.9/8", "mlp_out.9/7"]);
+  assert.deepEqual(state.places, { [A]: [1, 2], "group/y": [7, 8] });
+  assert.deepEqual(state.pinned, [A, B]);
+  assert.deepEqual(state.groups, { y: [B] });
 });
 
 for (const [text, message] of [
@@ -112,6 +127,7 @@ for (const [text, message] of [
   ['{"schema": "circuits-state/2"}', /got "circuits-state\/2"/],
   ['{"schema": "circuits-state/1", "pinned": 3}', /“pinned” must be a list/],
   ['{"schema": "circuits-state/1", "labels": {"a": 1}}', /“labels” must map names to texts/],
+  ['{"schema": "circuits-state/1", "places": {"a": [1]}}', /“places” must map names to \[x, y\]/],
   [`{"schema": "circuits-state/1", "groups": {"a": ["${A}"], "b": ["${A}"]}}`, /in two groups, a and b/],
 ])
   test(`a file of another shape is refused: ${text}`, () => {

@@ -267,6 +267,31 @@ def test_pinned_nodes_alone_can_be_dragged_and_have_weights_on_edges(visit, samp
     assert apart(tab, source, target) == pytest.approx(moved * scale / 1.5, abs=4)
 
 
+def test_dragged_places_are_undone_saved_and_loaded(visit, sample, sample_page, tmp_path):
+    tab = visit(sample_page)
+    first, second = members(sample)[:2]
+    pin(tab, first, second)
+    group(tab, "pair")
+    assert "places" not in state(tab)
+    tab.locator("body").press("o")
+    tab.wait_for_timeout(300)
+    at = tab.evaluate("circuit.position('group/pair')")
+    tab.mouse.move(at["x"], at["y"])
+    tab.mouse.down()
+    tab.mouse.move(at["x"] + 40, at["y"] + 30, steps=4)
+    tab.mouse.up()
+    kept = state(tab)
+    assert list(kept["places"]) == ["group/pair"]
+    tab.locator("body").press("Control+z")
+    assert "places" not in state(tab)
+    file = tmp_path / "state.json"
+    file.write_text(json.dumps(kept), encoding="utf-8")
+    assert as_json(read_state(file, sample))["places"] == kept["places"]
+    tab.locator("#state-file").set_input_files(file)
+    tab.locator("#told", has_text="Loaded").wait_for()
+    assert state(tab) == kept
+
+
 def apart(tab, a, b):
     """How far right `a` stands of `b`, px."""
     left, right = (tab.evaluate("key => circuit.position(key)", str(n))["x"] for n in (b, a))
