@@ -9,6 +9,7 @@ import networkx as nx
 from circuits.render.drawing import Picture, folded_edges
 from circuits.render.interventions import Intervention
 from circuits.render.layout import depth
+from circuits.render.stance_words import stance_words
 from circuits.render.tikz import escaped
 from circuits.render.words import acts_on_target, answers_in_words, counted
 from hooked_qwen.files import write_atomically
@@ -43,7 +44,7 @@ def latex_caption(
         *_found(verification),
         _size(shown, graph),
         _made_with(meta),
-        _key(meta),
+        _key(graph),
     ]
     words = escaped(" ".join(filter(None, sentences)))
     return f"{CODEPOINT}\n\\caption{{{words}}}\n"
@@ -121,14 +122,12 @@ def _made_with(meta: Mapping[str, Any]) -> str:
     return "; ".join(words) + "." if words else ""
 
 
-def _key(meta: Mapping[str, Any]) -> str:
-    what = (
-        "its target up, dashed ones with a bar its target down"
-        if acts_on_target(meta)
-        else ("the answer, dashed ones with a bar oppose it")
+def _key(graph: nx.DiGraph) -> str:
+    supports, opposes = (
+        ("raises its target", "lowers it") if acts_on_target(graph.graph) else stance_words(graph)
     )
-    verb = "move" if acts_on_target(meta) else "support"
     return (
-        f"Lines with an arrowhead {verb} {what}. Boxes are features, called by layer and index; "
-        "pointed boxes are what the dictionary leaves out; columns are tokens."
+        f"A line with an arrowhead {supports}, a dashed one with a bar {opposes}. "
+        "Boxes are features, called by layer and index; pointed boxes are what "
+        "the dictionary leaves out; columns are tokens."
     )

@@ -16,6 +16,7 @@ from circuits.render.document import document
 from circuits.render.heading import heading, model_name, title_of
 from circuits.render.interventions import Intervention
 from circuits.render.links import Links
+from circuits.render.stance_words import stance_words
 from circuits.render.words import (
     NEUTRAL,
     OPPOSES,
@@ -33,10 +34,6 @@ EXAMPLES = 8  # top examples kept per card
 WINDOW = 48  # tokens kept around an example's peak
 TOKENS = 12  # promoted and suppressed tokens kept per card
 
-GROUPS = [
-    {"name": SUPPORTS, "label": "supports the answer", "dashed": False},
-    {"name": OPPOSES, "label": "opposes the answer", "dashed": True},
-]
 ABLATED = {"name": "ablated", "label": "ablated", "dashed": True}
 RAISES = "; an edge is coloured by whether it raises or lowers its target"
 FIELDS = [
@@ -83,7 +80,7 @@ def page(
             *_told(graph.graph, verification),
         ],
         payload={
-            "groups": [*GROUPS, ABLATED] if _has_ablated(graph) else GROUPS,
+            "groups": _groups(graph),
             "fields": OF_REPLACEMENT if _is_replacement(graph.graph) else FIELDS,
             "units": str(graph.graph.get("metric") or "metric"),
             "note": RAISES if acts_on_target(graph.graph) else "",
@@ -164,8 +161,15 @@ def trimmed(card: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _has_ablated(graph: nx.DiGraph) -> bool:
-    return any(data.get("ablated") for _, data in graph.nodes(data=True))
+def _groups(graph: nx.DiGraph) -> list[dict[str, Any]]:
+    """The entries of the legend."""
+    supports, opposes = stance_words(graph)
+    has_ablated = any(data.get("ablated") for _, data in graph.nodes(data=True))
+    return [
+        {"name": SUPPORTS, "label": supports, "dashed": False},
+        {"name": OPPOSES, "label": opposes, "dashed": True},
+        *([ABLATED] if has_ablated else []),
+    ]
 
 
 def _describe(node: Node, data: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from circuits.render.report_parts import (
     stability_part,
     verification_part,
 )
+from circuits.render.stance_words import stance_words
 from circuits.render.words import (
     answers_in_words,
     caption,
@@ -99,7 +100,7 @@ def _summary(run: Reported) -> str:
 
 
 def _parts(run: Reported, nodes: int) -> list[Part | None]:
-    drawn = _figures(run, nodes)
+    drawn, (supports, opposes) = _figures(run, nodes), stance_words(run.graph)
     return [
         _prompts(run),
         _dictionaries(run),
@@ -109,8 +110,8 @@ def _parts(run: Reported, nodes: int) -> list[Part | None]:
             figures=[
                 Figure(
                     source=drawn[0],
-                    caption=f"At most {nodes} of {_summary(run)}. Solid: supports the answer; "
-                    "dashed: opposes it. Edges run upwards, as wide as they are strong.",
+                    caption=f"At most {nodes} of {_summary(run)}. Solid: {supports}; dashed: "
+                    f"{opposes}. Edges run upwards, as wide as they are strong.",
                 )
             ],
             tables=[_strongest(run.graph)],

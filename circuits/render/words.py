@@ -129,10 +129,11 @@ def answers_named(pairs: Sequence[Sequence[Sequence[str]]], others: int) -> str:
 
 def pair_name(right: Sequence[str], wrong: Sequence[str]) -> str:
     """Right less wrong, up to three tokens of each; `are` alone where there is no wrong answer."""
-    return " − ".join(filter(None, map(_tokens_named, (right, wrong))))
+    return " − ".join(filter(None, map(tokens_named, (right, wrong))))
 
 
-def _tokens_named(tokens: Sequence[str]) -> str:
+def tokens_named(tokens: Sequence[str]) -> str:
+    """Up to three tokens inside a name: `are/were`."""
     names = [token_name(str(token)) for token in tokens]
     return "/".join(names[:3]) + ("/…" if len(names) > 3 else "")
 

@@ -3,14 +3,18 @@
 import json
 import re
 
+import networkx as nx
 import pytest
 
 from circuits.comparison import differences
 from circuits.features.labels import Label, labelled
 from circuits.graph import Node
 from circuits.render.compare_page import comparison_page
+from circuits.render.drawing import picture
+from circuits.render.latex_caption import latex_caption
 from circuits.render.links import Links, address
 from circuits.render.page import page
+from circuits.render.stance_words import stance_words
 from tests.circuits import synthetic
 from tests.circuits.render.test_page import features, needs_browser
 
@@ -184,3 +188,41 @@ def test_every_colour_that_text_has_can_be_read(visit, sample, scheme):
     found = dict(tab.evaluate(CONTRAST))
     assert len(found) == 24
     assert {pair: ratio for pair, ratio in found.items() if ratio < 4.5} == {}
+
+
+def said_of(metric, *, label="", answers=None):
+    graph = nx.DiGraph(metric=metric, answers=answers)
+    graph.add_node(Node("logit", " are"), kind="logit", effect=None, label=label)
+    return stance_words(graph)
+
+
+TWO = {"of": "prompts", "tokens": [[" are", 0.6], [" were", 0.4]], "others": 0, "other_pairs": 5,
+       "pairs": [[[" are"], [" is"], 0.6], [[" were"], [" was"], 0.4]]}  # fmt: skip
+ONE = {**TWO, "pairs": TWO["pairs"][:1], "other_pairs": 0}
+
+
+@pytest.mark.parametrize(
+    ("said", "supports", "opposes"),
+    [
+        (said_of("logit-difference", answers=ONE), "supports are over is", "opposes are over is"),
+        (said_of("logit difference", answers=TWO), "supports are over is, … 6 more", None),
+        (said_of("log-probability", answers=ONE), "supports are", "opposes are"),
+        (said_of("logit-difference", answers={"tokens": TWO["tokens"], "others": 1}),
+         "supports are, … 2 more", None),
+        (said_of("logit-difference"), "supports are", None),
+        (said_of("kl", label="KL from the clean run"), "supports what the clean run predicts",
+         "opposes what the clean run predicts"),
+        (said_of("feature:mlp_out.1/7@2", label="mlp_out.1/7@2"), "raises mlp_out.1/7@2",
+         "lowers mlp_out.1/7@2"),
+        (said_of("python:mine", label="mine"), "raises mine", "lowers mine"),
+    ],
+)  # fmt: skip
+def test_the_legend_says_which_tokens_are_supported_or_what_is_raised(said, supports, opposes):
+    assert said[0] == supports
+    assert opposes in (said[1], None)
+
+
+def test_no_legend_speaks_of_the_answer(sample):
+    record = json.loads(re.search(r'id="data-payload">(.*?)</script>', page(sample))[1])
+    assert [group["label"] for group in record["groups"]] == ["supports are", "opposes are"]
+    assert "the answer" not in latex_caption(picture(sample), sample)
