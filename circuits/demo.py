@@ -20,6 +20,7 @@ from circuits.runs.overwrite import ablations_in
 from circuits.suites import load_model
 from circuits.verification.verify import VerifyConfig
 from hooked_qwen.load import BUNDLED
+from hooked_qwen.percents import percent
 from hooked_qwen.placement import ANYWHERE, Placement
 from hooked_qwen.progress import Report, silent
 from hooked_qwen.stream import StreamConfig
@@ -128,13 +129,14 @@ def _summary(
     reading = watch.reading()
     return [
         f"trained     {len(quality)} dictionaries, median FVU {fvu[len(fvu) // 2]:.2f}",
-        f"prompts     {meta['n_prompts']} of {TASK}, the model is right on {meta['accuracy']:.0%}",
+        f"prompts     {meta['n_prompts']} of {TASK}, the model is right on "
+        f"{percent(meta['accuracy'])}",
         f"metric      logit difference {meta['clean_metric']:.2f}, patched "
         f"{meta['patch_metric']:.2f}",
         f"circuit     {len(found.graph)} nodes, {found.graph.number_of_edges()} edges; "
         f"strongest: {', '.join(names[:3])}",
         f"estimate    against exact: Spearman {nodes['spearman']:.2f}, same sign "
-        f"{nodes['sign_agreement']:.0%}",
+        f"{percent(nodes['sign_agreement'])}",
         f"faithful    100 nodes {faithful['circuit']:.2f}, 100 random ones "
         f"{faithful['random nodes']:.2f}, 100 neurons {faithful['neurons']:.2f}",
         f"ablated     top {TOP} features: {ablation['before']:.2f} becomes "

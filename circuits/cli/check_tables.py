@@ -9,6 +9,7 @@ from rich.table import Column, Table
 from circuits.cli.rerun_tables import with_interval
 from circuits.cli.tables import console, say
 from circuits.render.words import counted
+from hooked_qwen.percents import percent
 
 
 def specificity_table(record: Mapping[str, Any]) -> None:
@@ -24,10 +25,10 @@ def specificity_table(record: Mapping[str, Any]) -> None:
     for name, task in tasks.items():
         table.add_row(
             name,
-            with_interval(task["own"], "{:.2f}"),
-            with_interval(task["others"], "{:.2f}"),
+            with_interval(task["own"], "{:.2f}".format),
+            with_interval(task["others"], "{:.2f}".format),
             f"{_two(task['worst']['value'])} {task['worst']['circuit']}",
-            with_interval(task["own_beyond_others"], "{:+.2f}"),
+            with_interval(task["own_beyond_others"], "{:+.2f}".format),
         )
     console.print(table)
     shared = max(record["overlap"], key=lambda row: row["jaccard"])
@@ -59,7 +60,7 @@ def stability_table(record: Mapping[str, Any]) -> None:
     for name, figure in rows:
         value = figure["value"]
         verdict = "" if value is None else "stable" if value >= threshold else "not stable"
-        table.add_row(name, with_interval(figure, "{:.2f}"), verdict)
+        table.add_row(name, with_interval(figure, "{:.2f}".format), verdict)
     for pair in record["estimators"]["pairs"]:
         table.add_row(
             f"nodes by {' and '.join(pair['estimators'])}, Jaccard",
@@ -71,7 +72,7 @@ def stability_table(record: Mapping[str, Any]) -> None:
         say(f"left out {name}: {reason}")
     rare = sorted((row for row in record["found"] if row["share"] < 0.5), key=lambda r: r["share"])
     if rare:
-        listed = ", ".join(f"{row['id']} {row['share']:.0%}" for row in rare[:5])
+        listed = ", ".join(f"{row['id']} {percent(row['share'])}" for row in rare[:5])
         say(f"of the graph, on fewer than half of the draws: {len(rare)} ({listed})")
 
 

@@ -1,6 +1,6 @@
 """What `circuits edit apply` prints: before and after, as tables and as marked text."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -9,6 +9,7 @@ from rich.text import Text
 
 from circuits.cli.tables import console, say
 from circuits.render.words import counted, readable
+from hooked_qwen.percents import percent
 
 SHOWN = 10
 "Prompts and tokens that are printed; result.json has them all."
@@ -32,13 +33,12 @@ def rerun_tables(record: Mapping[str, Any]) -> None:
         _graph(graph)
 
 
-def with_interval(figure: Mapping[str, Any], form: str = "{:.3f}") -> str:
+def with_interval(figure: Mapping[str, Any], told: Callable[[float], str] = "{:.3f}".format) -> str:
     """A number with its 95 % interval."""
     if figure["value"] is None:
         return "–"
-    told = form.format(figure["value"] + 0.0)
-    ends = figure["interval"]
-    return told if ends is None else f"{told} [{form.format(ends[0])}, {form.format(ends[1])}]"
+    value, ends = told(figure["value"] + 0.0), figure["interval"]
+    return value if ends is None else f"{value} [{told(ends[0])}, {told(ends[1])}]"
 
 
 def _table(*columns: str, first: str = "") -> Table:
@@ -55,11 +55,11 @@ def _prompts(record: Mapping[str, Any]) -> None:
     say(
         f"{counted(record['n'], 'prompt')}, {record['metric']}: "
         f"{with_interval(record['before'])} before, {with_interval(record['after'])} after "
-        f"(change {with_interval(record['change'], '{:+.3f}')})"
+        f"(change {with_interval(record['change'], '{:+.3f}'.format)})"
     )
     say(
-        f"right answer preferred: {with_interval(record['accuracy_before'], '{:.0%}')} before, "
-        f"{with_interval(record['accuracy_after'], '{:.0%}')} after; KL of the next token "
+        f"right answer preferred: {with_interval(record['accuracy_before'], percent)} before, "
+        f"{with_interval(record['accuracy_after'], percent)} after; KL of the next token "
         f"{with_interval(record['kl'])} nats"
     )
     table = _table("before", "after", "preferred", "likeliest", first="prompt")
@@ -79,11 +79,11 @@ def _text(record: Mapping[str, Any]) -> None:
     say(
         f"text of {counted(record['tokens'], 'token')}: cross-entropy "
         f"{with_interval(record['ce_before'])} nats before, {with_interval(record['ce_after'])} "
-        f"after (change {with_interval(record['change'], '{:+.4f}')})"
+        f"after (change {with_interval(record['change'], '{:+.4f}'.format)})"
     )
     say(
-        f"KL {with_interval(record['kl'], '{:.4f}')} nats a token; the likeliest token stays at "
-        f"{with_interval(record['same'], '{:.1%}')} of them"
+        f"KL {with_interval(record['kl'], '{:.4f}'.format)} nats a token; the likeliest token "
+        f"stays at {with_interval(record['same'], percent)} of them"
     )
     table = _table("next", "p before", "p after", "KL", "likeliest", first="where most changes")
     for row in record["most"][:SHOWN]:
@@ -132,8 +132,8 @@ def _side_effects(record: Mapping[str, Any]) -> None:
         accuracy = [row[f"accuracy_{when}"]["value"] for when in ("before", "after")]
         table.add_row(
             row["name"],
-            f"{accuracy[0]:.0%} → {accuracy[1]:.0%}".replace("%", ""),
-            with_interval(row["share"], "{:+.2f}"),
+            f"{percent(accuracy[0])} → {percent(accuracy[1])}".replace("%", ""),
+            with_interval(row["share"], "{:+.2f}".format),
             f"{round(row['kl']['value'], 3) + 0.0:.3f}",
             *(_share(row["controls"][kind]["share"]["value"]) for kind in kinds),
         )
@@ -141,14 +141,14 @@ def _side_effects(record: Mapping[str, Any]) -> None:
     table.add_row(
         f"text, {text['tokens']:,} tokens: cross-entropy",
         "",
-        with_interval(text["change"], "{:+.3f}"),
+        with_interval(text["change"], "{:+.3f}".format),
         f"{text['kl']['value']:.3f}",
         *(f"{text['controls'][kind]['change']['value']:+.3f}" for kind in kinds),
     )
     table.add_row(
         "  KL",
         "",
-        with_interval(text["kl"], "{:.3f}"),
+        with_interval(text["kl"], "{:.3f}".format),
         "",
         *(f"{text['controls'][kind]['kl']['value']:.3f}" for kind in kinds),
     )

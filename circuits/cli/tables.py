@@ -16,6 +16,7 @@ from circuits.discovery.verdicts import of_verification
 from circuits.prompt_files import Prompt
 from circuits.render.words import answers_in_words, caption, counted, readable, row_name, support
 from hooked_qwen.families import Task
+from hooked_qwen.percents import percent
 
 if TYPE_CHECKING:
     from circuits.features.labels import Label
@@ -102,7 +103,7 @@ def _quality_cells(q: Mapping[str, Any]) -> list[str]:
         _ends(q["intervals"]["fvu"]),
         f"{q['fvu_all']:.3f}",
         f"{q['cosine']:.3f}",
-        f"{q['dead']:.0%}",
+        percent(q["dead"]),
         f"{q['dense']:.0f}",
         _share(q["loss_recovered"]),
         _ends(q["intervals"]["loss_recovered"]),
@@ -125,7 +126,7 @@ def discovery_summary(graph: nx.DiGraph) -> None:
     if meta["patch_metric"] is not None:
         ends += f", patched {meta['patch_metric']:.2f}"
     if meta["accuracy"] is not None:
-        ends += f", right answer preferred on {meta['accuracy']:.0%}"
+        ends += f", right answer preferred on {percent(meta['accuracy'])}"
     say(f"{counted(meta['n_prompts'], 'prompt')}, {ends}")
     for line in _prompts_used(meta):
         say(line)
@@ -244,7 +245,7 @@ def _agreement(figures: Mapping[str, Any]) -> str:
         for name in ("Spearman", "slope")
     )
     signs, zeros = figures["sign_agreement"], figures["zeros"]
-    same = "–" if signs is None else f"{signs:.0%}"
+    same = "–" if signs is None else percent(signs)
     return f"{spearman}, {slope}, same sign {same}" + (f" ({zeros} are zero)" if zeros else "")
 
 
@@ -294,11 +295,11 @@ def edited_circuit_table(record: Mapping[str, Any]) -> None:
 def ablation_table(result: Mapping[str, Any]) -> None:
     """The metric before and after, beside the random controls."""
     table = Table("", "mean metric", "accuracy")
-    table.add_row("before", _number(result["before"]), f"{result['accuracy_before']:.0%}")
-    table.add_row("after", _number(result["after"]), f"{result['accuracy_after']:.0%}")
+    table.add_row("before", _number(result["before"]), percent(result["accuracy_before"]))
+    table.add_row("after", _number(result["after"]), percent(result["accuracy_after"]))
     for control in result["controls"]:
         table.add_row(
-            control["name"], _number(control["after"]), f"{control['accuracy_after']:.0%}"
+            control["name"], _number(control["after"]), percent(control["accuracy_after"])
         )
     console.print(table)
 

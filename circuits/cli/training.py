@@ -29,6 +29,7 @@ from circuits.cli.tables import (
     quality_table,
 )
 from circuits.render.words import counted
+from hooked_qwen.percents import percent
 from saes.architectures.table import ARCHITECTURES
 
 if TYPE_CHECKING:
@@ -204,7 +205,7 @@ def _say_trained(out: Path, names: list[str], quality: "Sequence[Quality]") -> N
     console.print(
         f"{counted(len(names), 'dictionary', 'dictionaries')} in {out}\n"
         f"{last['tokens_per_second']:,.0f} activations a second, "
-        f"{last['model_share']:.0%} of the time waiting for them",
+        f"{percent(last['model_share'])} of the time waiting for them",
         highlight=False,
     )
 

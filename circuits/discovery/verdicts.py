@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from circuits.graph import rounded
+from hooked_qwen.percents import percent
 
 LEAST_ACCURACY = 0.6
 "Share of prompts with the right answer preferred under which a model does not do a task."
@@ -111,8 +112,8 @@ def of_task(
     found = []
     if accuracy is not None and accuracy < LEAST_ACCURACY and metric in ANSWERS:
         found.append(
-            f"the model prefers the right answer on {accuracy:.0%} of the prompts only: it does "
-            "not do this task, and a circuit of it means little"
+            f"the model prefers the right answer on {percent(accuracy)} of the prompts only: it "
+            "does not do this task, and a circuit of it means little"
         )
     if patch is None:
         return found

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from circuits.render.words import cells, readable
+from hooked_qwen.percents import percent
 
 WIDTH = 96
 "Cells that a card takes at most."
@@ -45,7 +46,7 @@ def _figures(card: Mapping[str, Any]) -> str:
     seen = f"of {card['tokens_seen']:,} tokens"
     if largest is None:
         return f"never active on any {seen}"
-    return f"active on {card['density']:.3%} {seen}; largest activation {largest:.3g}"
+    return f"active on {percent(card['density'])} {seen}; largest activation {largest:.3g}"
 
 
 def _tokens(card: Mapping[str, Any]) -> Table:

@@ -16,7 +16,7 @@ def feature_page(card: Mapping[str, Any], links: RunLinks | None = None) -> str:
     run = asdict(links) | {"nodes": links.nodes.get(card["feature"], [])} if links else None
     return html(
         "feature.html",
-        scripts=("page_dom.js", "feature_card.js", "feature_main.js"),
+        scripts=("page_dom.js", "page_numbers.mjs", "feature_card.js", "feature_main.js"),
         title=f"{card['feature']}: {readable(card['label'])}",
         card=shown(card) | {"run": run},
     )

@@ -29,6 +29,7 @@ from circuits.render.words import (
     stance,
     support,
 )
+from hooked_qwen.percents import percent
 
 EXAMPLES = 8  # top examples kept per card
 WINDOW = 48  # tokens kept around an example's peak
@@ -107,7 +108,7 @@ def facts(meta: Mapping[str, Any]) -> list[tuple[str, str]]:
         "Metric": _metric(meta),
         "Answers": answers_in_words(meta),
         "Prompts": meta.get("n_prompts"),
-        "Right answer preferred": None if accuracy is None else f"{accuracy:.0%}",
+        "Right answer preferred": None if accuracy is None else percent(accuracy),
         "Estimator": meta.get("estimator"),
         "Graph": "replacement model, exact edges" if _is_replacement(meta) else None,
         "Positions": _positions(meta),

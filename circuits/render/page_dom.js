@@ -1,4 +1,4 @@
-/* Small helpers: elements whose text is always text, numbers as people read them. */
+/* Small helpers: elements whose text is always text. */
 
 const $ = (id) => document.getElementById(id);
 const read = (id) => JSON.parse($(id).textContent);
@@ -25,23 +25,6 @@ function fill(node, attributes, children) {
   return node;
 }
 
-/* Three significant digits, a true minus sign; `signed` shows the plus as well. */
-function number(value, signed = false) {
-  if (value === null || value === undefined) return "–";
-  if (value === 0) return "0";
-  const size = Math.abs(value);
-  const text =
-    size >= 1000
-      ? Math.round(size).toLocaleString("en")
-      : size < 1e-4
-        ? size.toExponential(1).replace("-", "−")
-        : String(Number(size.toPrecision(3)));
-  return (value < 0 ? "−" : signed ? "+" : "") + text;
-}
-
-const percent = (share) =>
-  share === null || share === undefined ? "–" : `${number(100 * share)} %`;
-const count = (n, word) => `${n.toLocaleString("en")} ${word}${n === 1 ? "" : "s"}`;
 const colour = (name) =>
   getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 

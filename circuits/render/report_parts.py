@@ -9,6 +9,7 @@ from typing import Any
 
 from circuits.discovery.verdicts import of_verification
 from circuits.render.words import counted, readable, row_name
+from hooked_qwen.percents import percent
 
 SIZES = 6
 "Sizes of circuits that a table has columns for, of those that were measured."
@@ -220,4 +221,4 @@ def number(value: float | None) -> str:
 
 
 def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.0%}"
+    return "–" if value is None else percent(value)

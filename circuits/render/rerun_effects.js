@@ -69,7 +69,7 @@ function behaviourRow(row, kinds, scale) {
         "div",
         { class: "soft" },
         `${count(row.n, "pair")}, right `,
-        `${share(row.accuracy_before.value)} → ${share(row.accuracy_after.value)}`,
+        `${percent(row.accuracy_before.value)} → ${percent(row.accuracy_after.value)}`,
       ),
     ),
     el(

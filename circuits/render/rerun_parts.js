@@ -11,8 +11,6 @@ function fixed(value, digits = 2, signed = false) {
   return (zero ? "" : value < 0 ? "−" : signed ? "+" : "") + text;
 }
 
-const share = (value) => (value === null || value === undefined ? "–" : `${Math.round(100 * value)} %`);
-
 function ends(figure, told) {
   return figure.interval ? `[${told(figure.interval[0])}, ${told(figure.interval[1])}]` : "";
 }

@@ -66,7 +66,7 @@ function promptsPart(found) {
       ["change", two(found.change.value), ends(found.change, two)],
       [
         "right answer preferred",
-        `${share(found.accuracy_before.value)} → ${share(found.accuracy_after.value)}`,
+        `${percent(found.accuracy_before.value)} → ${percent(found.accuracy_after.value)}`,
         ends(found.accuracy_after, share),
       ],
       ["KL of the next token, nats", fixed(found.kl.value, 3), ends(found.kl, (v) => fixed(v, 3))],

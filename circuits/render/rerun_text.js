@@ -37,7 +37,7 @@ function textPart(found) {
       ["after", three(found.ce_after.value), ends(found.ce_after, three)],
       ["change", four(found.change.value), ends(found.change, four)],
       ["KL a token", fixed(found.kl.value, 4), ends(found.kl, (v) => fixed(v, 4))],
-      ["likeliest token stays", share(found.same.value), ends(found.same, (v) => fixed(v, 3))],
+      ["likeliest token stays", percent(found.same.value), ends(found.same, percent)],
     ]),
     el("h3", {}, "Tokens whose prediction moves most"),
     table(

@@ -7,7 +7,7 @@ from circuits.render.feature_page import html
 from circuits.render.page import trimmed
 from circuits.render.words import readable
 
-SCRIPTS = ("page_dom.js", "feature_card.js", "shift_main.js")
+SCRIPTS = ("page_dom.js", "page_numbers.mjs", "feature_card.js", "shift_main.js")
 
 
 def shift_page(record: Mapping[str, Any], cards: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ const SPARE = 6;
 const FIGURES = [
   ["l0", "L0", (v) => v.toFixed(1), "features active on a token"],
   ["fvu", "FVU", (v) => v.toFixed(3), "fraction of variance unexplained"],
-  ["dead", "dead", (v) => `${(100 * v).toFixed(0)} %`, "share of features that never fired"],
+  ["dead", "dead", percent, "share of features that never fired"],
   ["loss_recovered", "loss rec.", (v) => v.toFixed(3), "share of the loss recovered"],
   ["kl", "KL", (v) => v.toFixed(3), "to the next-token distribution with it spliced in, nats"],
 ];

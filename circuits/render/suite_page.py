@@ -11,6 +11,7 @@ from circuits.render.words import readable
 
 SCRIPTS = (
     "page_dom.js",
+    "page_numbers.mjs",
     "feature_card.js",
     "suite_data.js",
     "suite_search.js",

@@ -10,6 +10,7 @@ from typing import Any, SupportsFloat
 
 from circuits.graph import Node
 from hooked_qwen.notices import counted as counted
+from hooked_qwen.percents import percent
 
 SUPPORTS, OPPOSES, NEUTRAL = "supports", "opposes", "neutral"
 # Control characters have pictures of their own; what reorders or breaks a line is spelled out.
@@ -159,7 +160,7 @@ def _shares_in_words(shares: Sequence[Sequence[Any]], others: int) -> str:
     """Tokens with their shares: `“ are” 52%, “ is” 48% and 3 more`; a lone one without."""
     if len(shares) == 1 and not others:
         return f"“{readable(str(shares[0][0]))}”"
-    named = ", ".join(f"“{readable(str(token))}” {share:.0%}" for token, share in shares)
+    named = ", ".join(f"“{readable(str(token))}” {percent(share)}" for token, share in shares)
     return named + (f" and {others:,} more" if others else "")
 
 
@@ -174,7 +175,7 @@ def _pairs_in_words(pairs: Sequence[Sequence[Any]], others: int) -> str:
 
     told = [
         " − ".join(filter(None, (quoted(right), quoted(wrong))))
-        + (f" {share:.0%}" if len(pairs) > 1 else "")
+        + (f" {percent(share)}" if len(pairs) > 1 else "")
         for right, wrong, share in pairs[:PAIRS_TOLD]
     ]
     left = len(pairs) - len(told) + others

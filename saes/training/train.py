@@ -9,6 +9,7 @@ import torch
 from transformer_lens.model_bridge import TransformerBridge
 
 from hooked_qwen.notices import counted
+from hooked_qwen.percents import percent
 from hooked_qwen.progress import Report, silent
 from hooked_qwen.shards import Cache, write_cache
 from hooked_qwen.sites import Site
@@ -78,7 +79,9 @@ def _telling(report: Report) -> Callable[[Progress], None]:
     def step(now: Progress) -> None:
         nonlocal note, last
         if time.monotonic() - last >= NOTE_EVERY or now.step == now.steps:
-            note = f"loss {now.loss:.3f}, L0 {now.l0:.0f}, FVU {now.fvu:.3f}, dead {now.dead:.0%}"
+            note = (
+                f"loss {now.loss:.3f}, L0 {now.l0:.0f}, FVU {now.fvu:.3f}, dead {percent(now.dead)}"
+            )
             last = time.monotonic()
         report("training", now.step, now.steps, f"{note}, {now.tokens_per_second:,.0f}/s")
 

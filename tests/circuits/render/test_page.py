@@ -89,7 +89,7 @@ def test_what_a_divergence_rises_with_supports(visit):
     node = next(n for n in features(graph) if graph.nodes[n]["effect"] > 0)
     tab.evaluate("key => circuit.select(key)", str(node))
     panel = tab.locator("#panel-node")
-    assert "supports are" in panel.inner_text()
+    assert "supports what the clean run predicts" in panel.inner_text()
     shown = panel.locator(".figures dd").nth(1).inner_text()
     assert float(shown) == pytest.approx(graph.nodes[node]["effect"], rel=0.01)
 
