@@ -239,7 +239,7 @@ def test_check_and_ablations_show_the_records(visit, sample_page):
     ablations = tab.locator("#panel-ablations")
     assert "plural subject off" in ablations.inner_text()
     assert "The keys to the cabinet" in ablations.inner_text()
-    assert "56.3" in ablations.inner_text()
+    assert "56 %" in ablations.inner_text()
     tab.locator("#tab-table").click()
     words = tab.locator("#panels").evaluate("panels => panels.textContent")
     assert not re.search("undefined|NaN|null|object Object", words)
