@@ -13,7 +13,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from circuits.features.histogram import examples_and_histograms
 from circuits.features.names import short_name
 from circuits.graph import Node, rounded
 from circuits.prompts import EncodedPrompts
@@ -21,7 +20,7 @@ from hooked_qwen.precision import widened
 from hooked_qwen.tokens import Batch, token_strings
 from hooked_qwen.transfer import to_host
 from saes.dictionary import SparseDictionary
-from saes.examples.collect import Example, Examples
+from saes.examples.collect import Example, Examples, find_examples
 from saes.suite import OnDemand, Suite
 
 Cards = dict[str, dict[str, Any]]
@@ -63,15 +62,13 @@ def make_cards(
             by_name.setdefault(node.site, set()).add(int(node.feature))
     wanted = [sorted(features) for features in by_name.values()]
     opened = OnDemand(suite, list(by_name))
-    found = examples_and_histograms(model, opened, wanted, texts, top=EXAMPLES)
+    found = find_examples(model, opened, wanted, texts, top=EXAMPLES)
     cards: Cards = {}
-    for site, features, (examples, histograms) in zip(by_name, wanted, found, strict=True):
+    for site, features, examples in zip(by_name, wanted, found, strict=True):
         tokens = logit_tokens(model, suite[site], features)
         for i, feature in enumerate(features):
             said = tokens.fields(i, model.tokenizer)
-            cards[f"{site}/{feature}"] = (
-                said | example_fields(examples, i, model.tokenizer) | {"histogram": histograms[i]}
-            )
+            cards[f"{site}/{feature}"] = said | example_fields(examples, i, model.tokenizer)
     return cards
 
 
@@ -161,6 +158,7 @@ def example_fields(examples: Examples, i: int, tokenizer: Any) -> dict[str, Any]
         "tokens_seen": examples.tokens,
         "max_activation": rounded(examples.largest(i)),
         "examples": [as_record(e, tokenizer) for e in examples.of(i, examples.top)],
+        "histogram": examples.histogram(i),
     }
 
 

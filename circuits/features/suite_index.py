@@ -9,6 +9,8 @@ little. Features count through all dictionaries, in their order.
                             there is none
     activation              [features, examples] in 65535ths of the feature's largest
     window                  [features, examples, shown] in 255ths of it, negative values as zero
+    histogram               [features, steps] tokens by activation, from the step that the record's
+                            `histogram` says on; not in records of stores without histograms
     promoted, suppressed    [features, tokens], with scores in 1 / `score_steps`
     decoder, encoder        [features, nearest] features, with cosines in 1 / `cosine_steps`;
     layers                  [features, other layers] likewise, `features` where there is none
@@ -28,6 +30,7 @@ from hooked_qwen.progress import Report, silent
 from hooked_qwen.tokens import token_strings
 from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.examples.collect import EMPTY, STEPS, WINDOW, Examples
+from saes.examples.histogram import LOWEST, PER_DOUBLING
 from saes.examples.store import Store
 from saes.suite import InTurn, each
 
@@ -66,6 +69,7 @@ def suite_record(
     arrays = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
     arrays["tokens"], arrays["row"] = _rows_used(store.blocks, arrays["row"])
     vocabulary = _renumber(arrays, ("tokens", "promoted", "suppressed"))
+    histogram = _trimmed(arrays)
     score_steps = _to_steps(arrays, ("promoted_score", "suppressed_score"))
     words = token_strings(model.tokenizer, vocabulary)
     top = store.manifest["config"]["top"]
@@ -83,6 +87,7 @@ def suite_record(
         "around": WINDOW,
         "score_steps": score_steps,
         "cosine_steps": COSINE_STEPS,
+        "histogram": histogram,
         "arrays": {key: value.numpy().astype(TYPES[key]) for key, value in arrays.items()},
     }
 
@@ -104,6 +109,7 @@ TYPES = {
     "encoder_cosine": "<i2",
     "layers": "<u2",
     "layers_cosine": "<i2",
+    "histogram": "<u4",
     "tokens": "<u4",
 }
 
@@ -174,7 +180,18 @@ def _example_arrays(examples: Examples) -> dict[str, Tensor]:
         "position": position.int(),
         "activation": (activation / by * 65_535).round().int(),
         "window": (share.clamp(0, 1) * 255).round().to(torch.uint8),
+        **({} if examples.counts is None else {"histogram": examples.counts}),
     }
+
+
+def _trimmed(arrays: dict[str, Tensor]) -> dict[str, int] | None:
+    """Leave out the steps at either end that no feature has; the first one kept."""
+    if "histogram" not in arrays:
+        return None
+    counts = arrays["histogram"]
+    seen = counts.any(0).nonzero()[:, 0].tolist() or [0]
+    arrays["histogram"] = counts[:, seen[0] : seen[-1] + 1]
+    return {"first": seen[0] + LOWEST * PER_DOUBLING, "per_doubling": PER_DOUBLING}
 
 
 def _neighbour_arrays(

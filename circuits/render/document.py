@@ -20,12 +20,18 @@ from circuits.render.layout import Layout, layout
 from circuits.render.suggestions import suggested_groups
 from circuits.render.words import caption
 
-MODULES = ("page_store.mjs", "page_scene.mjs", "page_layer.mjs")
+MODULES = ("page_store.mjs", "page_scene.mjs", "page_layer.mjs", "page_histogram.mjs")
 PARTS = (
     *("state", "keep", "network", "look", "view", "axes", "lines", "labels", "pointer"),
     *("drawing", "card", "pins", "charts", "check", "table", "menus", "main"),
 )
-SCRIPTS = ("page_dom.js", "page_numbers.mjs", *MODULES, *(f"page_{name}.js" for name in PARTS))
+SCRIPTS = (
+    "page_dom.js",
+    "page_numbers.mjs",
+    *MODULES,
+    "histogram.js",
+    *(f"page_{name}.js" for name in PARTS),
+)
 MAX_NODES, MAX_EDGES = 2_000, 12_000
 SMALLEST, LARGEST, OUTPUT = 4.5, 14.0, 9.0  # node radius, px
 NOTE = "size: |effect|, width: |weight|, edges run upwards"

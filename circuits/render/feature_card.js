@@ -9,6 +9,7 @@ function sheet(card, open = null) {
     identity(card),
     inGraph(card),
     measures(card),
+    histogram(card.histogram),
     el(
       "div",
       { class: "two" },

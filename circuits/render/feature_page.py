@@ -9,6 +9,11 @@ from circuits.render.links import RunLinks
 from circuits.render.words import readable
 
 LISTS = ("examples", "sampled")
+SHEET = (
+    *("page_dom.js", "page_numbers.mjs", "page_histogram.mjs"),
+    *("histogram.js", "feature_card.js"),
+)
+"Scripts that a card needs."
 
 
 def feature_page(card: Mapping[str, Any], links: RunLinks | None = None) -> str:
@@ -16,7 +21,7 @@ def feature_page(card: Mapping[str, Any], links: RunLinks | None = None) -> str:
     run = asdict(links) | {"nodes": links.nodes.get(card["feature"], [])} if links else None
     return html(
         "feature.html",
-        scripts=("page_dom.js", "page_numbers.mjs", "feature_card.js", "feature_main.js"),
+        scripts=(*SHEET, "feature_main.js"),
         title=f"{card['feature']}: {readable(card['label'])}",
         card=shown(card) | {"run": run},
     )

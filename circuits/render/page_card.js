@@ -161,65 +161,8 @@ function gauge(node, card) {
     el("h3", {}, "Activation"),
     share !== null &&
       el("div", { class: "gauge" }, el("i", { style: { width: `${100 * share}%` } })),
-    histogram(node, card),
+    histogram(card.histogram, node.activation),
     el("div", { class: "soft" }, words.filter(Boolean).join("; ")),
-  );
-}
-
-/* How often which activation comes: a bar for each step of the scale, which doubles every few. */
-function histogram(node, card) {
-  const { first, per_doubling: steps, counts } = card.histogram ?? {};
-  if (!counts?.length) return null;
-  const [width, height] = [320, 54];
-  const bar = width / counts.length;
-  const largest = Math.max(...counts);
-  const place = (value) => (Math.log2(value) * steps - first) * bar;
-  const value = (step) => 2 ** ((first + step) / steps);
-  const here = node.activation > 0 ? Math.min(width - 1, Math.max(1, place(node.activation))) : null;
-  const bars = counts.map((n, i) =>
-    svg(
-      "rect",
-      {
-        x: i * bar + 0.5,
-        width: Math.max(bar - 1, 1),
-        y: height * (1 - n / largest),
-        height: (height * n) / largest,
-      },
-      svg(
-        "title",
-        {},
-        `${number(value(i))} to ${number(value(i + 1))}: ${count(n, "token")}`,
-      ),
-    ),
-  );
-  const mark =
-    here === null
-      ? null
-      : svg("line", { x1: here, x2: here, y1: -6, y2: height, class: "here" });
-  const middle = value(counts.length / 2);
-  return el(
-    "figure",
-    { class: "histogram" },
-    svg(
-      "svg",
-      {
-        viewBox: `0 -6 ${width} ${height + 7}`,
-        role: "img",
-        "aria-label":
-          `Activations from ${number(value(0))} to ${number(value(counts.length))} on ` +
-          `${count(counts.reduce((a, b) => a + b, 0), "token")}` +
-          (here === null ? "" : `; here ${number(node.activation)}`),
-      },
-      bars,
-      svg("line", { x1: 0, x2: width, y1: height, y2: height, class: "base" }),
-      mark,
-    ),
-    el(
-      "figcaption",
-      { class: "soft number" },
-      [value(0), middle, value(counts.length)].map((v) => el("span", {}, number(v))),
-    ),
-    el("div", { class: "soft" }, "tokens by activation, on a logarithmic scale"),
   );
 }
 

@@ -47,6 +47,10 @@ function featureCalled(name) {
     : null;
 }
 
+/* How often each activation comes; null for a feature that is never active, or an older record. */
+const histogramOf = (feature) =>
+  record.histogram && trimmed(record.histogram, rowOf("histogram", feature));
+
 function scored(kind, feature) {
   const scores = rowOf(`${kind}_score`, feature);
   return Array.from(rowOf(kind, feature), (id, i) => [
@@ -112,6 +116,7 @@ function cardOf(feature) {
     density: data.density[feature],
     max_activation: largest > 0 ? largest : null,
     tokens_seen: record.tokens_seen,
+    histogram: histogramOf(feature),
     promoted: scored("promoted", feature),
     suppressed: scored("suppressed", feature),
     examples: examplesOf(feature, 0, record.top),

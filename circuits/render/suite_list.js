@@ -66,6 +66,7 @@ function featureRow(feature, place, chosen, choose) {
       "div",
       { class: "soft" },
       el("span", { class: "mono" }, nameOf(feature)),
+      sparkline(histogramOf(feature)),
       el(
         "span",
         { class: "number" },

@@ -5,14 +5,12 @@ from dataclasses import asdict
 from typing import Any
 
 from circuits.render.assets import compress, packed
-from circuits.render.feature_page import html
+from circuits.render.feature_page import SHEET, html
 from circuits.render.links import RunLinks
 from circuits.render.words import readable
 
 SCRIPTS = (
-    "page_dom.js",
-    "page_numbers.mjs",
-    "feature_card.js",
+    *SHEET,
     "suite_data.js",
     "suite_search.js",
     "suite_list.js",

@@ -18,7 +18,6 @@ Axes: `examples` best first, `shown` the 2 WINDOW + 1 places of a passage.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -34,15 +33,17 @@ from hooked_qwen.sites import Site
 from hooked_qwen.tokens import Batch
 from hooked_qwen.transfer import to_host
 from saes.dictionary import SparseDictionary
+from saes.examples.histogram import Histogram, count, histogram, no_counts
+from saes.features import Features
 from saes.suite import InTurn, fitting
 
-T = TypeVar("T", bound="Tally")
 WINDOW = 16
 "Tokens kept on either side of a passage's own."
 SHOWN = 2 * WINDOW + 1
 STEPS = 127
 EMPTY = -1
 "Rank and row of a place in a list that no passage has taken."
+TOTALS = ("tokens", "fired", "counts")
 MULTIPLIER = 6364136223846793005
 
 Rows = Sequence[Int[Tensor, " _"]] | Int[Tensor, "rows pos"]
@@ -87,6 +88,8 @@ class Examples:
     sampled: Passages
     rows: Rows
     "the text that passages point into"
+    counts: Int[Tensor, "features steps"] | None = None
+    "tokens by activation, as in `histogram`; None where nobody counted"
 
     def density(self, feature: int) -> float:
         """Share of tokens on which the feature is active."""
@@ -96,6 +99,10 @@ class Examples:
         """The feature's largest activation, None where it is never active."""
         active = self.top.row.shape[1] > 0 and int(self.fired[feature]) > 0
         return float(self.top.activation[feature, 0]) if active else None
+
+    def histogram(self, feature: int) -> Histogram | None:
+        """How often each activation comes; None where it never does, or nobody counted."""
+        return None if self.counts is None else histogram(self.counts[feature])
 
     def of(self, feature: int, passages: Passages) -> list[Example]:
         """The feature's passages among `passages` (`top` or `sampled`), best first."""
@@ -124,23 +131,9 @@ def find_examples(
 
     Positions count from a text's first real token, whatever its padding.
     """
-    tallies, rows = tallied(model, dictionaries, wanted, texts, top=top, kind=Tally)
-    return [tally.examples(rows) for tally in tallies]
-
-
-def tallied(
-    model: TransformerBridge,
-    dictionaries: InTurn,
-    wanted: Sequence[Sequence[int]],
-    texts: Iterable[Batch],
-    *,
-    top: int,
-    kind: type[T],
-) -> tuple[list[T], list[Tensor]]:
-    """A tally of each dictionary's wanted features after one pass over `texts`, and their rows."""
     device, dictionaries = device_of(model), fitting(dictionaries, model)
     tallies = [
-        kind(
+        Tally(
             partial(dictionaries.__getitem__, i),
             features=torch.tensor(list(features), device=device),
             top=top,
@@ -153,7 +146,7 @@ def tallied(
         if tallies:
             look(model, tallies, batch, torch.zeros(batch.tokens.shape), first=len(rows))
         rows += [tokens[mask] for tokens, mask in zip(batch.tokens, batch.mask, strict=True)]
-    return tallies, rows
+    return [tally.examples(rows) for tally in tallies]
 
 
 class Tally:
@@ -174,18 +167,19 @@ class Tally:
         self.source, self.device = dictionary.source, dictionary.W_enc.device
         self.tokens = torch.zeros((), dtype=torch.int64, device=self.device)
         self.fired = torch.zeros(n, dtype=torch.int64, device=self.device)
+        self.counts = no_counts(n, self.device)
         self.top = _empty((n, top), self.device)
         self.sampled = _empty((n, sampled), self.device)
 
-    def encoded(self, seen: Mapping[Site, Tensor]) -> Float[Tensor, "batch pos features"]:
+    def encoded(self, seen: Mapping[Site, Tensor]) -> Features:
         """The features that are asked for, of what the model has at their source."""
         dictionary = self.read()
         f = dictionary.encode(seen[self.source].to(dictionary.W_enc))
-        return f.dense() if self.features is None else f.of(self.features)
+        return f if self.features is None else Features.of_coordinates(f.of(self.features))
 
     def add(
         self,
-        f: Float[Tensor, "batch pos features"],
+        features: Features,
         batch: Batch,
         lots: Float[Tensor, "batch pos"],
         first: int,
@@ -195,10 +189,11 @@ class Tally:
         `lots` are random numbers from 0 to 1: the active positions with the largest are sampled.
         What is gathered stays on the device.
         """
-        f = f * batch.mask.unsqueeze(-1)
+        f = features.dense() * batch.mask.unsqueeze(-1)
         active = f > 0
         self.tokens += batch.mask.sum()
         self.fired += active.sum((0, 1))
+        count(self.counts, features, batch.mask)
         peak, at = f.max(1)
         rank = torch.where(peak > 0, peak.double(), EMPTY)
         self.top = _best(self.top, _passages(f, at, rank, batch, first))
@@ -213,18 +208,20 @@ class Tally:
             Passages(**{part: state[f"{kind}.{part}"] for part in parts})
             for kind in ("top", "sampled")
         )
-        return Examples(int(state["tokens"]), state["fired"], top, sampled, rows)
+        return Examples(
+            int(state["tokens"]), state["fired"], top, sampled, rows, counts=state["counts"]
+        )
 
     def state(self) -> dict[str, Tensor]:
         """All that `add` has gathered, as tensors on the host by name."""
         lists = {"top": self.top, "sampled": self.sampled}
         gathered = {f"{name}.{k}": v for name, slots in lists.items() for k, v in slots.items()}
-        gathered |= {"tokens": self.tokens, "fired": self.fired}
+        gathered |= {name: getattr(self, name) for name in TOTALS}
         return dict(zip(gathered, to_host(list(gathered.values())), strict=True))
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what `state` gave."""
-        self.tokens, self.fired = (state[k].to(self.device) for k in ("tokens", "fired"))
+        self.tokens, self.fired, self.counts = (state[k].to(self.device) for k in TOTALS)
         self.top = {k: state[f"top.{k}"].to(self.device) for k in self.top}
         self.sampled = {k: state[f"sampled.{k}"].to(self.device) for k in self.sampled}
 

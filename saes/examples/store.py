@@ -4,7 +4,10 @@
     STORE/tokens.safetensors      tokens int32 [blocks, pos]: the text, once
     STORE/mlp_out.3.safetensors   fired int64 [features], and for top and sampled passages
                                   row int32, position int16, activation and scale float32,
-                                  window int8 [.., shown]: 47 bytes a passage
+                                  window int8 [.., shown]: 47 bytes a passage; counts int32
+                                  [features, steps], histograms of activations, without steps at
+                                  either end that no feature has, and counts_first, how many are
+                                  left out at the lower one (stores of earlier versions have none)
     STORE/progress.safetensors    while it is being made: everything up to the last checkpoint
 
 The same model, dictionaries, text and configuration give the same files, byte for byte, whether
@@ -34,6 +37,7 @@ from hooked_qwen.tokens import Batch, token_blocks
 from hooked_qwen.transfer import to_host
 from saes.dictionary import SparseDictionary
 from saes.examples.collect import Examples, Passages, Tally, look
+from saes.examples.histogram import Counts, no_counts
 from saes.suite import InTurn, each, fitting
 
 SCHEMA = "feature-examples/1"
@@ -98,7 +102,9 @@ class Store:
         tensors = _load(self.folder / f"{name}.safetensors")
         parts = [field.name for field in fields(Passages)]
         top, sampled = (Passages(**{p: tensors[f"{kind}.{p}"] for p in parts}) for kind in LISTS)
-        return Examples(self.blocks.numel(), tensors["fired"], top, sampled, self.blocks)
+        counts = _whole(tensors) if "counts" in tensors else None
+        tokens = self.blocks.numel()
+        return Examples(tokens, tensors["fired"], top, sampled, self.blocks, counts=counts)
 
 
 def open_store(folder: Path) -> Store:
@@ -237,6 +243,10 @@ def _resume(out: Path, tallies: Mapping[str, Tally], manifest: Mapping[str, Any]
     about = json.loads(bytes(state["about"].tolist()))
     if about["manifest"] != manifest:
         raise _other(out, about["manifest"], manifest)
+    if any(f"{name}/counts" not in state for name in tallies):
+        raise ValueError(
+            f"{path} was left by an earlier version, without histograms: remove it to begin again"
+        )
     for name, tally in tallies.items():
         own = {k.removeprefix(f"{name}/"): v for k, v in state.items() if k.startswith(f"{name}/")}
         tally.restore(own)
@@ -259,10 +269,23 @@ def _finish(
         found = tally.examples(tokens)
         lists = {"top": found.top, "sampled": found.sampled}
         flat = {f"{kind}.{k}": v for kind, p in lists.items() for k, v in vars(p).items()}
-        _save({"fired": found.fired} | flat, out / f"{name}.safetensors")
+        assert found.counts is not None
+        _save({"fired": found.fired} | flat | _trimmed(found.counts), out / f"{name}.safetensors")
     text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
     write_atomically(out / MANIFEST, lambda partial: partial.write_text(text, encoding="utf-8"))
     (out / PROGRESS).unlink(missing_ok=True)
+
+
+def _trimmed(counts: Counts) -> dict[str, Tensor]:
+    seen = counts.any(0).nonzero()[:, 0].tolist() or [0]
+    return {"counts": counts[:, seen[0] : seen[-1] + 1], "counts_first": torch.tensor(seen[0])}
+
+
+def _whole(tensors: Mapping[str, Tensor]) -> Counts:
+    kept, first = tensors["counts"], int(tensors["counts_first"])
+    counts = no_counts(len(kept), kept.device)
+    counts[:, first : first + kept.shape[1]] = kept
+    return counts
 
 
 def _save(tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -120,12 +120,42 @@ def test_every_feature_has_the_card_that_its_own_page_has(visit, page, every_car
             ]
             for one, other in zip(drawn[key], card[key], strict=True):
                 assert one["values"] == pytest.approx(other["values"], abs=0.01 * largest)
+        assert drawn["histogram"] == card["histogram"]
         for kind, rows in card["nearest"].items():
             found = [(n["feature"], n["label"]) for n in drawn["nearest"][kind]]
             assert found == [(n["feature"], n["label"]) for n in rows]
             assert [n["cosine"] for n in drawn["nearest"][kind]] == pytest.approx(
                 [n["cosine"] for n in rows], abs=1e-4
             )
+
+
+@needs_browser
+def test_cards_and_rows_show_how_often_each_activation_comes(visit, page, card, every_card):
+    tab = visit(page)
+    for one in every_card.values():
+        histogram = one["histogram"]
+        assert (histogram is None) == (one["max_activation"] is None)
+        if histogram:
+            seen = round(one["density"] * one["tokens_seen"])
+            assert sum(histogram["counts"]) == pytest.approx(seen, abs=0.5)
+    rows = tab.locator("#found-features .row")
+    assert tab.locator("#found-features .row .spark").count() == rows.count() > 5
+    rows.first.click()
+    shown = every_card[tab.evaluate("suite.found()[0]")]["histogram"]
+    assert tab.locator("#card .histogram rect").count() == len(shown["counts"])
+    own = visit(feature_page(card))
+    assert own.locator(".histogram rect").count() == len(card["histogram"]["counts"])
+    label = own.locator(".histogram svg").get_attribute("aria-label")
+    assert f"on {sum(card['histogram']['counts'])} tokens" in label
+
+
+@needs_browser
+def test_a_suite_of_a_store_without_histograms_has_none(visit, record):
+    arrays = {key: value for key, value in record["arrays"].items() if key != "histogram"}
+    tab = visit(suite_page({**record, "arrays": arrays, "histogram": None}, title="Features"))
+    tab.locator("#found-features .row").first.click()
+    assert tab.locator("#card h2").is_visible()
+    assert tab.locator(".histogram, .spark").count() == 0
 
 
 @needs_browser

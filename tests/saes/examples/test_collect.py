@@ -10,6 +10,7 @@ from hooked_qwen.sites import Site
 from hooked_qwen.tokens import Batch, pad_left
 from saes.dictionary import DictionarySpec
 from saes.examples.collect import EMPTY, SHOWN, STEPS, WINDOW, Tally, find_examples
+from saes.features import Features
 from tests.conftest import random_dictionary, toy_hf
 
 SITE = Site("mlp_out", 1)
@@ -55,7 +56,7 @@ def tallied(f, text, lots, *, step=ROWS, top=4, sampled=3):
     tally = Tally(dictionary, top=top, sampled=sampled)
     for start in range(0, len(f), step):
         part = slice(start, start + step)
-        tally.add(f[part], whole(text[part]), lots[part], start)
+        tally.add(Features.of_coordinates(f[part]), whole(text[part]), lots[part], start)
     return tally.examples(text)
 
 
@@ -142,24 +143,27 @@ def test_padding_changes_nothing(f, text, lots):
     batch = pad_left(rows, 99)
     padded = f[:3].clone()
     tally = Tally(dictionary, top=3, sampled=0)
-    tally.add(padded, batch, lots[:3], 0)
+    tally.add(Features.of_coordinates(padded), batch, lots[:3], 0)
     apart = Tally(dictionary, top=3, sampled=0)
     for i, start in enumerate((0, 20, 37)):
-        apart.add(f[i : i + 1, start:], whole(text[i : i + 1, start:]), lots[i : i + 1, start:], i)
+        one, row = Features.of_coordinates(f[i : i + 1, start:]), whole(text[i : i + 1, start:])
+        apart.add(one, row, lots[i : i + 1, start:], i)
     one, other = (t.examples([torch.tensor(row) for row in rows]) for t in (tally, apart))
     assert one.tokens == other.tokens == LENGTH + 30 + 13
     assert torch.equal(one.fired, other.fired)
+    assert torch.equal(one.counts, other.counts)
     for i in range(FEATURES):
         assert one.of(i, one.top) == other.of(i, other.top)
 
 
 def test_a_state_is_gone_on_from(f, text, lots):
     first = Tally(dictionary, top=4, sampled=3)
-    first.add(f[:9], whole(text[:9]), lots[:9], 0)
+    first.add(Features.of_coordinates(f[:9]), whole(text[:9]), lots[:9], 0)
     second = Tally(dictionary, top=4, sampled=3)
     second.restore(first.state())
-    second.add(f[9:], whole(text[9:]), lots[9:], 9)
+    second.add(Features.of_coordinates(f[9:]), whole(text[9:]), lots[9:], 9)
     expected = tallied(f, text, lots).top
+    assert torch.equal(second.examples(text).counts, tallied(f, text, lots).counts)
     assert all(
         torch.equal(v, vars(expected)[k]) for k, v in vars(second.examples(text).top).items()
     )

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from hooked_qwen.forward import run_through
 from hooked_qwen.hooks import capture
@@ -96,6 +97,29 @@ def test_a_store_holds_the_examples_of_every_dictionary(model, suite, tmp_path):
                 assert found.largest(i) == pytest.approx(float(f[..., i].max()), rel=1e-4)
             for e in found.of(i, found.top) + found.of(i, found.sampled):
                 assert e.values[e.peak] > 0
+            histogram = found.histogram(i) or {"counts": []}
+            assert sum(histogram["counts"]) == int((f[..., i] > 0).sum())
+
+
+def test_a_store_of_an_earlier_version_has_no_histograms(model, suite, tmp_path):
+    store = build(model, suite, tmp_path / "store")
+    path = tmp_path / "store" / "mlp_out.1.safetensors"
+    earlier = {k: v for k, v in load_file(path).items() if not k.startswith("counts")}
+    assert earlier.keys() != load_file(path).keys()
+    save_file(earlier, path)
+    found = store.examples(suite[1])
+    assert [found.histogram(i) for i in range(suite[1].n_features)] == [None] * 10
+    assert build(model, suite, tmp_path / "store").manifest == store.manifest
+
+
+def test_work_that_an_earlier_version_left_is_begun_again(model, suite, tmp_path):
+    out = tmp_path / "cut"
+    with pytest.raises(Stop):
+        build(model, suite, out, checkpoint_blocks=3, report=stop_at(6))
+    left = load_file(out / PROGRESS)
+    save_file({k: v for k, v in left.items() if not k.endswith("/counts")}, out / PROGRESS)
+    with pytest.raises(ValueError, match="left by an earlier version, without histograms: remove"):
+        build(model, suite, out)
 
 
 @pytest.mark.parametrize("limits", [(6,), (4, 11, 17), (20,)])

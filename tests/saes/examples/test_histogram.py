@@ -3,9 +3,10 @@
 import torch
 
 from circuits.features.card import make_cards, prompt_texts
-from circuits.features.histogram import examples_and_histograms
 from circuits.graph import Node
 from saes.examples.collect import find_examples
+from saes.examples.histogram import HIGHEST, LOWEST, N_STEPS, PER_DOUBLING, count, no_counts
+from saes.features import Features
 from saes.suite import OnDemand
 from tests.conftest import full_suite, toy, toy_prompts, toy_tokenizer
 
@@ -13,15 +14,11 @@ from tests.conftest import full_suite, toy, toy_prompts, toy_tokenizer
 def test_every_active_token_counts_once_at_its_activation():
     model, suite = toy(), full_suite()
     texts = prompt_texts(toy_prompts(n=6))
-    dictionary = suite["mlp_out.1"]
-    features = list(range(dictionary.n_features))
-    ((examples, found),) = examples_and_histograms(
-        model, OnDemand(suite, ["mlp_out.1"]), [features], texts, top=99
-    )
-    (plain,) = find_examples(model, OnDemand(suite, ["mlp_out.1"]), [features], texts, top=99)
-    assert torch.equal(examples.top.activation, plain.top.activation)
-    for feature, histogram in zip(features, found, strict=True):
-        fired = int(examples.fired[feature])
+    features = list(range(suite["mlp_out.1"].n_features))
+    opened = OnDemand(suite, ["mlp_out.1"])
+    (examples,) = find_examples(model, opened, [features], texts, top=99)
+    for feature in features:
+        fired, histogram = int(examples.fired[feature]), examples.histogram(feature)
         assert (histogram is None) == (fired == 0)
         if histogram is None:
             continue
@@ -31,6 +28,19 @@ def test_every_active_token_counts_once_at_its_activation():
         largest = examples.largest(feature)
         assert 2 ** ((first + len(counts) - 1) / steps) <= largest * (1 + 1e-6)
         assert largest < 2 ** ((first + len(counts)) / steps) * (1 + 1e-6)
+
+
+def test_counts_add_up_over_passes_and_what_lies_beyond_the_scale_is_at_its_ends():
+    f = torch.tensor([[[1.0, 0.0, 2.0**LOWEST / 8], [1.0, -3.0, 2.0**HIGHEST * 8]]])
+    counts = no_counts(3, f.device)
+    for _ in range(2):
+        count(counts, Features.of_coordinates(f), torch.ones(1, 2, dtype=torch.bool))
+    few = Features(torch.tensor([[[1], [2]]]), torch.tensor([[[5.0], [0.0]]]), 3)
+    count(counts, few, torch.tensor([[False, True]]))
+    expected = torch.zeros(3, N_STEPS, dtype=torch.int32)
+    expected[0, -LOWEST * PER_DOUBLING] = 4
+    expected[2, [0, -1]] = 2
+    assert torch.equal(counts, expected)
 
 
 def test_a_card_has_the_histogram_of_its_feature():
