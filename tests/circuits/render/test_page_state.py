@@ -13,6 +13,7 @@ from circuits.render.compare_page import comparison_page
 from circuits.render.document import groups_on_page
 from circuits.render.page import page
 from circuits.saved_state import as_json, read_state
+from hooked_qwen.percents import percent
 from tests.circuits import synthetic
 
 CHROMIUM = shutil.which("chromium")
@@ -234,11 +235,9 @@ def test_the_score_is_the_share_that_pinned_nodes_carry(visit, sample, sample_pa
     into = {u: abs(w) for u, v, w in sample.edges(data="weight") if v.kind == "logit"}
     tab.locator("#tab-pinned").click()
     shown = tab.locator("#panel-pinned .score").inner_text()
-    shares = [
-        100 * sum(part.get(n, 0.0) for n in chosen) / sum(part.values()) for part in (effect, into)
-    ]
+    shares = [sum(part.get(n, 0.0) for n in chosen) / sum(part.values()) for part in (effect, into)]
     numbers = [float(word) for word in shown.split() if word.replace(".", "").isdigit()]
-    assert numbers == pytest.approx(shares, rel=0.01)
+    assert numbers == [float(percent(share)[:-1]) for share in shares]
 
 
 def test_pinned_nodes_alone_can_be_dragged_and_have_weights_on_edges(visit, sample, sample_page):
