@@ -20,10 +20,13 @@ from circuits.render.layout import Layout, layout
 from circuits.render.suggestions import suggested_groups
 from circuits.render.words import caption
 
-MODULES = ("page_store.mjs", "page_scene.mjs", "page_layer.mjs", "page_histogram.mjs")
+MODULES = tuple(
+    f"page_{name}.mjs" for name in ("store", "scene", "layer", "places", "find", "histogram")
+)
 PARTS = (
     *("state", "keep", "network", "look", "view", "axes", "lines", "labels", "pointer"),
-    *("drawing", "card", "pins", "charts", "check", "table", "menus", "main"),
+    *("drawing", "card", "pins", "charts", "check", "ablations", "table", "menus"),
+    *("tabs", "search", "keys", "main"),
 )
 SCRIPTS = (
     "page_dom.js",

@@ -1,80 +1,21 @@
 /* Labels at one size whatever the zoom, placed strongest first where nothing else stands. */
 
 /* ROOM: square pixels of canvas per label; more of them read as noise. */
-const FONT = 11.5,
-  ROW = 20,
-  WIDEST = 170,
+const WIDEST = 170,
   NARROW = 92,
   ROOM = 3600;
 const texts = new Map();
 
 /* The label cut to WIDEST and to NARROW pixels, measured once. */
-function textOf(ctx, node) {
+function textsOf(ctx, node) {
   const name = node.name;
+  const measure = (text) => ctx.measureText(text).width;
   if (!texts.has(name))
     texts.set(
       name,
-      [WIDEST, NARROW].map((room) => cut(ctx, seen(name), room)),
+      [WIDEST, NARROW].map((room) => cut(seen(name), room, measure)),
     );
   return texts.get(name);
-}
-
-function cut(ctx, text, room) {
-  const letters = [...text];
-  let kept = letters.length,
-    shown = text;
-  while (kept > 1 && ctx.measureText(shown).width > room) {
-    kept = Math.min(kept - 1, Math.floor((kept * room) / ctx.measureText(shown).width) + 1);
-    shown = `${letters.slice(0, kept).join("").trimEnd()}…`;
-  }
-  return { text: shown, width: ctx.measureText(shown).width };
-}
-
-/* Boxes already taken, kept by the rows of pixels they touch. */
-function occupancy() {
-  const rows = new Map();
-  const touched = (box, visit) => {
-    for (let r = Math.floor(box.top / ROW); r <= Math.floor(box.bottom / ROW); r += 1) visit(r);
-  };
-  const meet = (a, b) =>
-    a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
-  return {
-    take: (box) => touched(box, (r) => rows.set(r, [...(rows.get(r) ?? []), box])),
-    free: (box) => {
-      let clear = true;
-      touched(box, (r) => {
-        clear &&= !(rows.get(r) ?? []).some((other) => meet(box, other));
-      });
-      return clear;
-    },
-  };
-}
-
-/* Where a label may stand: below the node, to its right, to its left; long before short. */
-function places(ctx, node, at, radius) {
-  return textOf(ctx, node).flatMap(({ text, width }) => {
-    const box = (left, top) => ({ text, left, top, right: left + width, bottom: top + FONT + 1 });
-    return [
-      box(at.x - width / 2, at.y + radius + 2),
-      box(at.x + radius + 4, at.y - FONT / 2),
-      box(at.x - radius - 4 - width, at.y - FONT / 2),
-      box(at.x - width / 2, at.y - radius - FONT - 3),
-    ];
-  });
-}
-
-/* Farther places, ring after ring, for a label that a line leads to. */
-const RINGS = [26, 44, 64, 88, 116, 150, 190, 240];
-
-function* fartherPlaces(ctx, node, at) {
-  for (const { text, width } of textOf(ctx, node).slice(1))
-    for (const away of RINGS)
-      for (let turn = 0; turn < 16; turn += 1) {
-        const angle = (turn * Math.PI) / 8;
-        const left = at.x + away * 1.4 * Math.cos(angle) - width / 2;
-        const top = at.y + away * Math.sin(angle) - FONT / 2;
-        yield { text, left, top, right: left + width, bottom: top + FONT + 1, led: at };
-      }
 }
 
 /* The selected node and its neighbours come first; errors and column tokens need no label. */
@@ -118,35 +59,19 @@ function spotsOf() {
 function labelSpots(ctx, spots) {
   ctx.font = `${FONT}px ${bodyFont()}`;
   const taken = occupancy();
-  const inside = { right: canvas.clientWidth, bottom: canvas.clientHeight };
+  const size = { width: canvas.clientWidth, height: canvas.clientHeight };
   const near = fading(drawnAs(view.selected));
   for (const [item, { at: { x, y }, half }] of spots)
     if (!near || near.has(item.id))
       taken.take({ left: x - half.x, right: x + half.x, top: y - half.y, bottom: y + half.y });
-  const stands = (box) =>
-    box.left > 2 &&
-    box.right < inside.right - 2 &&
-    box.top > 0 &&
-    box.bottom < inside.bottom &&
-    taken.free(box);
-  const found = [];
-  let room = Math.max(30, (inside.right * inside.bottom) / ROOM);
-  for (const [item, needed] of wanted(spots)) {
-    if (!spots.has(item) || (room < 1 && !needed)) continue;
-    const { at: spot, r } = spots.get(item);
-    let place = places(ctx, item, spot, item === view.selected ? r + 6 : r).find(stands);
-    if (!place && needed)
-      for (const farther of fartherPlaces(ctx, item, spot))
-        if (stands(farther)) {
-          place = farther;
-          break;
-        }
-    if (!place) continue;
-    taken.take(place);
-    room -= 1;
-    found.push({ ...place, key: item.key });
-  }
-  return found;
+  const wishes = wanted(spots)
+    .filter(([item]) => spots.has(item))
+    .map(([item, needed]) => {
+      const { at, r } = spots.get(item);
+      const radius = item === view.selected ? r + 6 : r;
+      return { key: item.key, at, radius, needed, texts: () => textsOf(ctx, item) };
+    });
+  return labelsPlaced(wishes, { taken, size, most: Math.max(30, (size.width * size.height) / ROOM) });
 }
 
 /* Labels and rings at the last drawing, for the export and for tests. */
