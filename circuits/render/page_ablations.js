@@ -18,7 +18,7 @@ function bars(rows) {
         "tr",
         {},
         el("td"),
-        el("th", { style: { width: "45%" } }, payload.units),
+        el("th", { style: { width: "32%" } }, payload.units),
         el("td"),
         el("th", { class: "right" }, "accuracy"),
       ),

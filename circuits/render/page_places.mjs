@@ -10,7 +10,7 @@ export function cut(text, room, measure) {
     shown = text;
   while (kept > 1 && measure(shown) > room) {
     kept = Math.min(kept - 1, Math.floor((kept * room) / measure(shown)) + 1);
-    shown = `${letters.slice(0, kept).join("").trimEnd()}…`;
+    shown = `${letters.slice(0, kept).join("").replace(/[\s…]+$/, "")}…`;
   }
   return { text: shown, width: measure(shown) };
 }

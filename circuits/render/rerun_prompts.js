@@ -67,7 +67,7 @@ function promptsPart(found) {
       [
         "right answer preferred",
         `${percent(found.accuracy_before.value)} → ${percent(found.accuracy_after.value)}`,
-        ends(found.accuracy_after, share),
+        ends(found.accuracy_after, percent),
       ],
       ["KL of the next token, nats", fixed(found.kl.value, 3), ends(found.kl, (v) => fixed(v, 3))],
     ]),

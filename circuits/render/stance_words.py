@@ -13,13 +13,15 @@ WIDEST = 48
 
 
 def stance_words(graph: nx.DiGraph) -> tuple[str, str]:
-    """What the two kinds of nodes and lines do: `supports are over is`, `opposes are over is`.
+    """What the two kinds of nodes and lines do: `supports “are” over “is”`, and so `opposes`.
 
     A metric that is of no answers is raised or lowered.
     """
     metric = str(graph.graph.get("metric") or OF_ANSWERS[0]).replace(" ", "-")
     if metric in OF_ANSWERS:
-        return _both("supports", "opposes", _answers(graph.graph, metric) or _outputs(graph))
+        return _both(
+            "supports", "opposes", _answers(graph.graph, metric) or _outputs(graph, "“{}”")
+        )
     if metric == "kl":
         return _both("supports", "opposes", "what the clean run predicts")
     return _both("raises", "lowers", _outputs(graph))
@@ -41,12 +43,12 @@ def _answers(meta: Mapping[str, Any], metric: str) -> str | None:
 
 
 def _over(pair: Sequence[Any], metric: str) -> str:
-    right, wrong = (tokens_named(tokens) for tokens in pair[:2])
-    return f"{right} over {wrong}" if wrong and metric == "logit-difference" else right
+    right, wrong = (f"“{tokens_named(tokens)}”" for tokens in pair[:2])
+    return f"{right} over {wrong}" if pair[1] and metric == "logit-difference" else right
 
 
-def _outputs(graph: nx.DiGraph) -> str:
+def _outputs(graph: nx.DiGraph, form: str = "{}") -> str:
     outputs = [node for node in ordered(graph) if node.kind == "logit"]
     if len(outputs) != 1:
         return "the outputs" if outputs else "the output"
-    return caption(outputs[0], graph.nodes[outputs[0]])
+    return form.format(caption(outputs[0], graph.nodes[outputs[0]]))

@@ -61,12 +61,11 @@ function featureRow(feature, place, chosen, choose) {
       style: { top: `${place * ROW}px` },
       click: () => choose(feature),
     },
-    el("div", {}, el("bdi", {}, record.labels[feature])),
+    el("div", {}, el("bdi", {}, record.labels[feature]), sparkline(histogramOf(feature))),
     el(
       "div",
       { class: "soft" },
       el("span", { class: "mono" }, nameOf(feature)),
-      sparkline(histogramOf(feature)),
       el(
         "span",
         { class: "number" },

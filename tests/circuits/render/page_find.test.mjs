@@ -43,6 +43,7 @@ const measure = (text) => 6 * [...text].length;
 
 test("a text is cut to its room, whole letters at a time", () => {
   assert.deepEqual(cut("plural", 60, measure), { text: "plural", width: 36 });
+  assert.equal(cut("Who, value… → rocket", 72, measure).text, "Who, value…");
   for (const room of [12, 30, 55]) {
     const { text, width } = cut("複数名詞 and more of it", room, measure);
     assert.ok(width <= room && text.endsWith("…"), text);

@@ -76,7 +76,7 @@ def test_the_card_speaks_of_support_with_the_sign_flipped(visit, sample, sample_
     node = next(n for n in features(sample) if sample.nodes[n]["effect"] < 0)
     tab.evaluate("key => circuit.select(key)", str(node))
     panel = tab.locator("#panel-node")
-    assert "supports are" in panel.inner_text()
+    assert "supports “are”" in panel.inner_text()
     shown = panel.locator(".figures dd").nth(1).inner_text()
     assert float(shown) == pytest.approx(-sample.nodes[node]["effect"], rel=0.01)
 

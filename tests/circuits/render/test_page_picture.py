@@ -118,7 +118,7 @@ def test_the_svg_is_what_is_seen_with_text_as_text(visit, sample, sample_page):
     edges = root.find(f".//{SVG}g[@class='edges']")
     assert len(edges) == len(tab.evaluate("circuit.lines()"))
     texts = [e.text for e in root.iter(f"{SVG}text")]
-    for wanted in ("resid_post.5", "output", " cabinet", "supports are"):
+    for wanted in ("resid_post.5", "output", " cabinet", "supports “are”"):
         assert wanted in texts
     labels = root.find(f".//{SVG}g[@class='labels']")
     assert sum(e.tag == f"{SVG}text" for e in labels) == len(tab.evaluate("circuit.labelled()"))

@@ -204,12 +204,13 @@ ONE = {**TWO, "pairs": TWO["pairs"][:1], "other_pairs": 0}
 @pytest.mark.parametrize(
     ("said", "supports", "opposes"),
     [
-        (said_of("logit-difference", answers=ONE), "supports are over is", "opposes are over is"),
-        (said_of("logit difference", answers=TWO), "supports are over is, … 6 more", None),
-        (said_of("log-probability", answers=ONE), "supports are", "opposes are"),
+        (said_of("logit-difference", answers=ONE), "supports “are” over “is”",
+         "opposes “are” over “is”"),
+        (said_of("logit difference", answers=TWO), "supports “are” over “is”, … 6 more", None),
+        (said_of("log-probability", answers=ONE), "supports “are”", "opposes “are”"),
         (said_of("logit-difference", answers={"tokens": TWO["tokens"], "others": 1}),
-         "supports are, … 2 more", None),
-        (said_of("logit-difference"), "supports are", None),
+         "supports “are”, … 2 more", None),
+        (said_of("logit-difference"), "supports “are”", None),
         (said_of("kl", label="KL from the clean run"), "supports what the clean run predicts",
          "opposes what the clean run predicts"),
         (said_of("feature:mlp_out.1/7@2", label="mlp_out.1/7@2"), "raises mlp_out.1/7@2",
@@ -224,5 +225,5 @@ def test_the_legend_says_which_tokens_are_supported_or_what_is_raised(said, supp
 
 def test_no_legend_speaks_of_the_answer(sample):
     record = json.loads(re.search(r'id="data-payload">(.*?)</script>', page(sample))[1])
-    assert [group["label"] for group in record["groups"]] == ["supports are", "opposes are"]
+    assert [group["label"] for group in record["groups"]] == ["supports “are”", "opposes “are”"]
     assert "the answer" not in latex_caption(picture(sample), sample)
