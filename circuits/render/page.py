@@ -83,6 +83,7 @@ def page(
         payload={
             "groups": _groups(graph),
             "fields": OF_REPLACEMENT if _is_replacement(graph.graph) else FIELDS,
+            "ablates": not _is_replacement(graph.graph),
             "units": str(graph.graph.get("metric") or "metric"),
             "note": RAISES if acts_on_target(graph.graph) else "",
             "verification": _flipped(verification, graph.graph) if verification else None,

@@ -213,10 +213,13 @@ function scoreText({ support, interval, sum }) {
   return `Ablated together: support ${number(support, true)}${ends}; one by one, in sum: ${number(sum, true)}`;
 }
 
+/* Whether nodes of the graph are ablated, which those of two graphs over each other are not. */
+const ABLATES = payload.ablates === true;
+
 function suggestionNote(found) {
   const alike = "Features with like edges or the same promoted tokens (Louvain communities).";
   const open = found.filter((group) => group.score === null).length;
-  if (!open) return alike;
+  if (!open || !ABLATES) return alike;
   const which = open === found.length ? "They were" : `${count(open, "group")} ${open === 1 ? "was" : "were"}`;
   return `${alike} ${which} not ablated yet: circuits verify measures what each does.`;
 }
@@ -227,9 +230,10 @@ function suggestionRow(found) {
   return el(
     "li",
     {},
-    el("div", { class: "row" }, el("bdi", { class: "strong" }, found.name), el("span", { class: "soft" }, `${count(members.length, "node")}${found.score ? "" : `, estimates sum to ${sum}`}`)),
+    el("div", { class: "row" }, el("bdi", { class: "strong" }, found.name), el("span", { class: "soft" }, `${count(members.length, "node")}${found.score || !SIGNED ? "" : `, estimates sum to ${sum}`}`)),
     el("div", { class: "soft" }, found.why),
-    el("div", { class: "measured" }, found.score ? scoreText(found.score) : "not ablated yet"),
+    (found.score || ABLATES) &&
+      el("div", { class: "measured" }, found.score ? scoreText(found.score) : "not ablated yet"),
     el("details", { class: "members" }, el("summary", {}, "Members"), links(members.map((node) => ({ node, value: node.support, group: node.group })))),
     el(
       "div",

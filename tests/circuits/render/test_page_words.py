@@ -223,6 +223,18 @@ def test_the_legend_says_which_tokens_are_supported_or_what_is_raised(said, supp
     assert opposes in (said[1], None)
 
 
+@needs_browser
+def test_groups_in_a_comparison_are_not_said_to_wait_for_ablation(visit):
+    a, b = (synthetic.circuit(40, seed=seed) for seed in (1, 2))
+    cards = {name: {**card, "promoted": [[" are", 1.0]]}
+             for name, card in [*synthetic.cards(a).items()][:4]}  # fmt: skip
+    tab = visit(comparison_page(a, b, differences(a, b), names=("a", "b"), cards=cards))
+    tab.locator("#tab-pinned").click()
+    panel = tab.locator("#panel-pinned")
+    assert panel.get_by_role("button", name="Accept the group").count() >= 1
+    assert not re.search("ablated|estimates", panel.inner_text())
+
+
 def test_no_legend_speaks_of_the_answer(sample):
     record = json.loads(re.search(r'id="data-payload">(.*?)</script>', page(sample))[1])
     assert [group["label"] for group in record["groups"]] == ["supports “are”", "opposes “are”"]
