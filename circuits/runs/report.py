@@ -10,6 +10,7 @@ from circuits.prompts import read_prompts
 from circuits.render.report import Reported, report_page
 from circuits.runs.folder import Run, read_run, verification_of
 from circuits.runs.overwrite import ABLATIONS, EDITED, MADE_FROM, check_page, digest, signed
+from circuits.runs.shown_paths import changes, in_record, shown_argument, shown_path
 from hooked_qwen.files import content_hash, write_atomically
 
 PROMPTS = 6
@@ -28,7 +29,8 @@ def report_runs(
     names = _names(folders)
     source = digest("report", *(folder.resolve().as_posix() for folder in folders))
     check_page(out, source, force=force)
-    gathered = [_gathered(run, name) for run, name in zip(runs, names, strict=True)]
+    base = out.resolve().parent
+    gathered = [_gathered(run, name, base) for run, name in zip(runs, names, strict=True)]
     usual = names[0] if len(names) == 1 else f"{len(names)} circuits"
     page = signed(report_page(gathered, title=title or usual, nodes=nodes), source)
     write_atomically(out, lambda partial: partial.write_text(page, encoding="utf-8"))
@@ -45,12 +47,14 @@ def _names(folders: Sequence[Path]) -> list[str]:
     raise ValueError("a run is named twice: name each once")
 
 
-def _gathered(run: Run, name: str) -> Reported:
+def _gathered(run: Run, name: str, base: Path) -> Reported:
+    """What is known of a run, its paths as they are from `base`, the folder of the page."""
     folder = run.folder
+    told = changes(_paths(run, base))
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     verification = verification_of(folder)
-    ablations = _records(folder / ABLATIONS, "result.json")
-    edited = _records(folder / EDITED, "verification.json")
+    ablations = in_record(_records(folder / ABLATIONS, "result.json"), told)
+    edited = in_record(_records(folder / EDITED, "verification.json"), told)
     stability = folder / "stability.json"
     return Reported(
         name=name,
@@ -61,10 +65,17 @@ def _gathered(run: Run, name: str) -> Reported:
         stability=json.loads(stability.read_text("utf-8")) if stability.exists() else None,
         ablations=ablations,
         edited=edited,
-        reruns=_reruns(folder),
-        commands=_commands(folder, manifest, verification, ablations),
-        origin=_origin(manifest),
+        reruns=in_record(_reruns(folder), told),
+        commands=_commands(folder, manifest, verification, ablations, base),
+        origin=_origin(manifest, base),
     )
+
+
+def _paths(run: Run, base: Path) -> dict[str, str]:
+    """Those that texts of a run's records may hold, and how the page shows them."""
+    inputs = run.inputs
+    found = (str(run.folder.resolve()), inputs.model, inputs.dictionaries, inputs.prompts)
+    return {path: shown_path(path, base) for path in found if Path(path).is_absolute()}
 
 
 def _records(folder: Path, name: str) -> dict[str, Any]:
@@ -124,11 +135,12 @@ def _commands(
     manifest: Mapping[str, Any],
     verification: Mapping[str, Any] | None,
     ablations: Mapping[str, Any],
+    base: Path,
 ) -> list[str]:
     """Command lines that make it all again: the run's own, and what its records were made from."""
-    given = manifest.get("command") or ()
+    given = [shown_argument(str(part), base) for part in manifest.get("command") or ()]
     lines = [shlex.join(given) if given else "# made from Python: no command line is recorded"]
-    run = shlex.quote(str(folder))
+    run = shlex.quote(shown_path(str(folder.resolve()), base))
     if verification is not None:
         settings = verification.get(MADE_FROM) or {}
         parts = [f"circuits verify {run}", f"--level {settings.get('level', 'full')}"]
@@ -149,7 +161,7 @@ def _commands(
     return lines
 
 
-def _origin(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _origin(manifest: Mapping[str, Any], base: Path) -> list[tuple[str, str]]:
     names = {
         "imported": "imported from",
         "model_path": "model",
@@ -165,7 +177,7 @@ def _origin(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
         "peak_memory_mb": "peak memory, MB",
     }
     rows = [
-        (said, str(manifest[name]))
+        (said, shown_path(str(manifest[name]), base))
         for name, said in names.items()
         if manifest.get(name) not in (None, "")
     ]
