@@ -83,6 +83,21 @@ def test_a_label_is_the_same_on_every_page_of_the_run(run):
     assert (run / "graph.json").read_bytes() == before, "what people say is not part of a result"
 
 
+def test_labels_of_a_saved_page_become_those_of_the_run_in_one_step(run, tmp_path):
+    """The graph's page, that of the feature, the figure: all say what was typed on the page."""
+    node = next(n for n in ordered(load(run / "graph.json")) if n.kind == "feature")
+    key, state = f"{node.site}/{node.feature}", tmp_path / "state.json"
+    saved = {"schema": "circuits-state/1", "pinned": [str(node)], "labels": {str(node): "nouns"}}
+    state.write_text(json.dumps(saved))
+    done = call("labels", run, state, "--by", "Ann")
+    assert done.exit_code == 0, done.output
+    assert json.loads((run / "labels.json").read_text()) == {key: {"text": "nouns", "by": "Ann"}}
+    assert names_of_features(run)[key] == "nouns"
+    assert '"nouns"' in (run / "graph.html").read_text()
+    assert call("render", run, "--to", "svg").exit_code == 0
+    assert ">nouns<" in (run / "graph.svg").read_text()
+
+
 def test_a_persons_label_stays_when_a_models_comes(run, tmp_path):
     key = feature_of(run)
     site, _, index = key.partition("/")
