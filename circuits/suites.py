@@ -8,6 +8,7 @@ from typing import Any
 
 from transformer_lens.model_bridge import TransformerBridge
 
+from circuits.features.connections import connections_of
 from circuits.features.labels import called, called_in_suite, merged
 from circuits.features.neighbours import feature_card, find_feature
 from circuits.features.suite_index import suite_record
@@ -230,6 +231,31 @@ def suite_overview(
     page = signed(suite_page(record, title=title, links=run_links(run, out)), source)
     write_atomically(path, lambda partial: partial.write_text(page, encoding="utf-8"))
     return path
+
+
+def connections(
+    dictionaries: str,
+    which: str,
+    model: str,
+    *,
+    top: int,
+    mlp: MlpChoice = "transcoder",
+    out: Path | None = None,
+    placement: Placement = ANYWHERE,
+    report: Report = silent,
+) -> dict[str, Any]:
+    """What a feature reads and what reads it by weights alone, as a record and as a file.
+
+    Features are called as people call them in the dictionaries' labels.
+    """
+    suite = load_suite(dictionaries, mlp=mlp, memory=placement.memory)
+    loaded = load_model(model, report, placement)
+    suite.notify_of_another_model(loaded)
+    fitted = suite.fitting(loaded)
+    record = connections_of(loaded, fitted, which, top, names=_names(dictionaries, None))
+    if out is not None:
+        write_json(record, out)
+    return record
 
 
 def _store(

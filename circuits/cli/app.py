@@ -24,6 +24,7 @@ from circuits.cli import (
     runs,
     shift,
     training,
+    weights,
 )
 from hooked_qwen.notices import Notice
 
@@ -39,6 +40,7 @@ VERBS: Mapping[str, Verb | Mapping[str, Verb]] = {
     "evaluate": dictionaries.evaluate,
     "feature": features.feature,
     "suite": features.suite,
+    "weights": weights.weights,
     "labels": labels.labels,
     "convert": dictionaries.convert,
     "discover": discovery.discover,

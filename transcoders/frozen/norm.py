@@ -57,10 +57,22 @@ def freeze_norm(norm: Any, x: Float[Tensor, "pos d_model"]) -> FrozenNorm:
 
     Raises `ValueError` for a kind of norm that is not known.
     """
+    gain, epsilon = _gain_and_epsilon(norm)
+    per_rms = torch.rsqrt(x.pow(2).mean(-1) + epsilon)
+    return FrozenNorm(gain.detach().to(x), per_rms)
+
+
+def gain_of(norm: Any) -> Float[Tensor, " d_model"]:
+    """What a norm multiplies every coordinate by, whatever it reads.
+
+    Raises `ValueError` for a kind of norm that is not known.
+    """
+    return _gain_and_epsilon(norm)[0].detach()
+
+
+def _gain_and_epsilon(norm: Any) -> tuple[Tensor, float]:
     kind = type(norm)
     if kind not in NORMS:
         known = ", ".join(each.__name__ for each in NORMS)
         raise ValueError(f"cannot freeze the norm {kind.__name__}: expected one of {known}")
-    gain, epsilon = NORMS[kind](norm)
-    per_rms = torch.rsqrt(x.pow(2).mean(-1) + epsilon)
-    return FrozenNorm(gain.detach().to(x), per_rms)
+    return NORMS[kind](norm)

@@ -1,0 +1,95 @@
+"""The verb that shows what features are connected to by weights alone."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from circuits.cli.options import (
+    Device,
+    Dictionaries,
+    Memory,
+    Mlp,
+    Model,
+    ModelDtype,
+    Quiet,
+    at_least,
+    placed,
+)
+from circuits.cli.progress_bars import bars
+from circuits.cli.tables import console, say
+
+Entries = Sequence[Mapping[str, Any]]
+
+
+def weights(
+    dictionaries: Dictionaries,
+    which: Annotated[str, typer.Argument(help="SITE/INDEX, such as mlp_out.3/812.")],
+    model: Model = "bundled",
+    top: Annotated[int, typer.Option(help="Connections of each kind, the largest by size.")] = 10,
+    mlp: Annotated[
+        Mlp, typer.Option(help="Which dictionary to use where an MLP has both.")
+    ] = Mlp.transcoder,
+    out: Annotated[Path | None, typer.Option(help="A JSON file for what is shown.")] = None,
+    device: Device = None,
+    dtype: ModelDtype = None,
+    memory: Memory = None,
+    quiet: Quiet = False,
+) -> None:
+    """What a feature reads and what reads it, by weights alone: no prompt, no forward pass.
+
+    Example: `circuits weights bundled mlp_out.4/17`
+    """
+    from circuits import suites
+
+    at_least(1, top=top)
+    with bars() as report:
+        record = suites.connections(
+            dictionaries,
+            which,
+            model,
+            top=top,
+            mlp=mlp.value,
+            out=out,
+            placement=placed(device, dtype, memory),
+            report=report,
+        )
+    console.print(Text.assemble((record["feature"], "bold"), f"  {record['label']}"))
+    _show(record)
+    if out is not None:
+        say(f"written to {out}")
+
+
+def _show(record: Mapping[str, Any]) -> None:
+    reads, writes = record.get("reads"), record["writes"]
+    if reads is not None:
+        at = reads["site"]
+        _table(f"reads tokens at {at}", reads["tokens"])
+        _table(f"reads features at {at}", reads["features"])
+        _table("reads features through one head", reads["heads"])
+    for word in ("promoted", "suppressed"):
+        pairs = [{"token": token, "weight": score} for token, score in writes[word]]
+        _table(f"{word} tokens", pairs)
+    _table(f"is read, at {writes['site']}, by", writes["features"])
+
+
+def _table(title: str, entries: Entries) -> None:
+    """Weights with their signs, and what they are of."""
+    from circuits.render.words import readable
+
+    if not entries:
+        return
+    console.print(Text(f"\n{title}", style="bold"))
+    table = Table.grid(padding=(0, 2))
+    table.add_column(justify="right", no_wrap=True)
+    for entry in entries:
+        if "token" in entry:
+            table.add_row(f"  {entry['weight']:+.3g}", Text(readable(entry["token"])))
+            continue
+        through = f"head {entry['head']}" if "head" in entry else ""
+        label = Text(readable(entry["label"]), overflow="ellipsis", no_wrap=True)
+        table.add_row(f"  {entry['weight']:+.3g}", entry["feature"], through, label)
+    console.print(table)
