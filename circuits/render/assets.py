@@ -7,7 +7,7 @@ import base64
 import gzip
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -33,22 +33,43 @@ def style(*names: str) -> Markup:
 
 
 def script(names: Sequence[str]) -> Markup:
-    """Our scripts, in a scope of their own, as the content of one element.
+    """Our ES modules, in a scope of their own and in this order, as the content of one element.
 
-    One whose name ends in `.mjs` is an ES module, so that node can test it alone: the others see
-    what it exports and nothing else of it. It imports nothing.
+    One that imports nothing keeps to itself what it does not export; the others share the scope.
+
+    Raises `ValueError` where a module imports what none of `names` exports.
     """
-    own = "\n".join(_module(name) if name.endswith(".mjs") else _text(name) for name in names)
+    modules = {name: _text(name) for name in names}
+    for name, text in modules.items():
+        _check_imports(name, text, modules)
+    own = "\n".join(map(_bundled, modules.values()))
     return inlined(f'(() => {{\n"use strict";\n{own}\n}})();', end="</script")
 
 
-def _module(name: str) -> str:
-    """A module as the value of its exports, in a scope of its own."""
-    text = _text(name)
-    assert not re.search(r"^import\b", text, re.MULTILINE), f"{name} imports something"
-    exports = ", ".join(re.findall(r"^export (?:const|function) (\w+)", text, re.MULTILINE))
-    body = re.sub(r"^export ", "", text, flags=re.MULTILINE)
-    return f"const {{ {exports} }} = (() => {{\n{body}\nreturn {{ {exports} }};\n}})();"
+IMPORT = re.compile(r'^import \{([^}]*)\} from "\./([\w.]+)";\n', re.MULTILINE)
+EXPORT = re.compile(r"^export (?=(const|let|(?:async )?function\*?) ([\w$]+))", re.MULTILINE)
+
+
+def _check_imports(name: str, text: str, modules: Mapping[str, str]) -> None:
+    for names, source in IMPORT.findall(text):
+        exported = {export for _, export in EXPORT.findall(modules.get(source, ""))}
+        if lacking := set(re.findall(r"[\w$]+", names)) - exported:
+            raise ValueError(
+                f"{name} imports {', '.join(sorted(lacking))} from {source}, which "
+                + ("does not export it" if source in modules else "is not on this page")
+            )
+
+
+def _bundled(text: str) -> str:
+    """A module without the words that need a loader; in a scope of its own where that can be.
+
+    What is set anew after it was exported has to be in the scope of those that read it.
+    """
+    exports, body = EXPORT.findall(text), EXPORT.sub("", IMPORT.sub("", text))
+    if IMPORT.search(text) or any(kind == "let" for kind, _ in exports):
+        return body
+    names = ", ".join(name for _, name in exports)
+    return f"const {{ {names} }} = (() => {{\n{body}\nreturn {{ {names} }};\n}})();"
 
 
 def inlined(text: str, *, end: str) -> Markup:

@@ -25,15 +25,15 @@ MODULES = tuple(
 )
 PARTS = (
     *("state", "keep", "network", "look", "view", "axes", "lines", "labels", "pointer"),
-    *("drawing", "card", "pins", "charts", "check", "ablations", "table", "menus"),
+    *("drawing", "card", "pins", "suggestions", "charts", "check", "ablations", "table", "menus"),
     *("tabs", "search", "keys", "main"),
 )
 SCRIPTS = (
-    "page_dom.js",
+    "page_dom.mjs",
     "page_numbers.mjs",
     *MODULES,
-    "histogram.js",
-    *(f"page_{name}.js" for name in PARTS),
+    "histogram.mjs",
+    *(f"page_{name}.mjs" for name in PARTS),
 )
 MAX_NODES, MAX_EDGES = 2_000, 12_000
 SMALLEST, LARGEST, OUTPUT = 4.5, 14.0, 9.0  # node radius, px

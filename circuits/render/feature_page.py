@@ -10,8 +10,8 @@ from circuits.render.words import readable
 
 LISTS = ("examples", "sampled")
 SHEET = (
-    *("page_dom.js", "page_numbers.mjs", "page_histogram.mjs"),
-    *("histogram.js", "feature_card.js"),
+    *("page_dom.mjs", "page_numbers.mjs", "page_histogram.mjs"),
+    *("histogram.mjs", "feature_card.mjs"),
 )
 "Scripts that a card needs."
 
@@ -21,7 +21,7 @@ def feature_page(card: Mapping[str, Any], links: RunLinks | None = None) -> str:
     run = asdict(links) | {"nodes": links.nodes.get(card["feature"], [])} if links else None
     return html(
         "feature.html",
-        scripts=(*SHEET, "feature_main.js"),
+        scripts=(*SHEET, "feature_main.mjs"),
         title=f"{card['feature']}: {readable(card['label'])}",
         card=shown(card) | {"run": run},
     )

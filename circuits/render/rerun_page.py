@@ -19,7 +19,7 @@ from circuits.render.words import readable
 
 PARTS = ("prompts", "text", "generate", "side_effects")
 SCRIPTS = ("dom", "parts", "prompts", "text", "written", "effects", "main")
-OWN = ("page_dom.js", "page_numbers.mjs", *(f"rerun_{name}.js" for name in SCRIPTS[1:]))
+OWN = ("page_dom.mjs", "page_numbers.mjs", *(f"rerun_{name}.mjs" for name in SCRIPTS[1:]))
 SHEETS = ("rerun.css",)
 
 

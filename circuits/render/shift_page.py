@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from circuits.render.feature_page import html
+from circuits.render.feature_page import SHEET, html
 from circuits.render.page import trimmed
 from circuits.render.words import readable
 
-SCRIPTS = ("page_dom.js", "page_numbers.mjs", "feature_card.js", "shift_main.js")
+SCRIPTS = (*SHEET, "shift_main.mjs")
 
 
 def shift_page(record: Mapping[str, Any], cards: Mapping[str, Any]) -> str:

@@ -11,10 +11,10 @@ from circuits.render.words import readable
 
 SCRIPTS = (
     *SHEET,
-    "suite_data.js",
-    "suite_search.js",
-    "suite_list.js",
-    "suite_main.js",
+    "suite_data.mjs",
+    "suite_search.mjs",
+    "suite_list.mjs",
+    "suite_main.mjs",
 )
 ALIGNMENT = 8
 "Bytes: an array in the browser begins at a multiple of its element's size."

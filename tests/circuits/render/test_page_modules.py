@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from circuits.render import assets
 from circuits.render.assets import HERE as RENDER
-from circuits.render.assets import script
+from circuits.render.assets import IMPORT, script
 from hooked_qwen.percents import percent
 
 HERE = Path(__file__).parent
@@ -46,3 +47,52 @@ def test_pages_and_the_terminal_round_shares_alike():
         [NODE, "--input-type=module", "-"], input=code, capture_output=True, text=True, check=True
     )
     assert [text.replace(" ", "") for text in json.loads(done.stdout)] == list(map(percent, shares))
+
+
+GLOBALS = """
+AbortController Array Blob Boolean CSS DecompressionStream Error Float32Array Image Infinity
+Int16Array JSON Map Math Number Object Promise ResizeObserver Response Set String TextDecoder
+TextEncoder URL URLSearchParams Uint16Array Uint32Array Uint8Array XMLSerializer atob btoa
+cancelAnimationFrame clearTimeout document encodeURIComponent getComputedStyle history
+localStorage location matchMedia requestAnimationFrame setTimeout undefined vis window
+"""
+
+
+@pytest.mark.skipif(NODE is None, reason="no `node` on the PATH: apt-get install nodejs")
+def test_a_module_imports_every_name_that_it_takes_from_another():
+    assert NODE is not None
+    command = [NODE, "--expose-internals", HERE / "free_names.cjs", *sorted(RENDER.glob("*.mjs"))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "Cannot find module 'internal" in done.stderr:
+        pytest.skip("this node has no parser of its own")
+    assert done.returncode == 0, done.stderr
+    free = json.loads(done.stdout)
+    assert len(free) > 30
+    known = set(GLOBALS.split())
+    assert {name: lacking for name in free if (lacking := set(free[name]) - known)} == {}
+
+
+@pytest.mark.parametrize("path", sorted(RENDER.glob("*.mjs")), ids=lambda path: path.stem)
+def test_a_module_is_short_and_uses_what_it_imports(path):
+    text = path.read_text(encoding="utf-8")
+    assert text.count("\n") < 300
+    body = IMPORT.sub("", text)
+    for names, source in IMPORT.findall(text):
+        assert (RENDER / source).is_file()
+        for name in re.findall(r"[\w$]+", names):
+            assert re.search(rf"(?<![\w$]){re.escape(name)}(?![\w$])", body), name
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        (["page_dom.mjs", "feature_main.mjs"], "sheet from feature_card.mjs, which is not on this"),
+        (["odd.mjs", "page_scene.mjs"], "nothing from page_scene.mjs, which does not export it"),
+    ],
+)
+def test_an_import_of_what_is_not_there_is_refused(monkeypatch, names, says):
+    odd = 'import { fold, nothing } from "./page_scene.mjs";\n'
+    text = assets._text
+    monkeypatch.setattr(assets, "_text", lambda name: odd if name == "odd.mjs" else text(name))
+    with pytest.raises(ValueError, match=says):
+        script(names)

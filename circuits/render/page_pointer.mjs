@@ -1,0 +1,48 @@
+/* What the pointer does on the canvas: select, pin, open, drag. */
+
+import { steps } from "./page_store.mjs";
+import { itemById, scene, select, store } from "./page_state.mjs";
+import { canvas, draw, drawnAt, network } from "./page_network.mjs";
+import { magnified } from "./page_look.mjs";
+import { keepPlace } from "./page_view.mjs";
+import { openBox, togglePin } from "./page_pins.mjs";
+import { openTab } from "./page_tabs.mjs";
+
+network.on("click", ({ nodes: hit, event }) => {
+  const item = hit.length ? itemById.get(hit[0]) : null;
+  if (item && event.srcEvent?.shiftKey) {
+    togglePin(item);
+    return;
+  }
+  if (item) openTab("node");
+  select(item ?? null);
+});
+network.on("doubleClick", ({ nodes: hit }) => {
+  const item = hit.length ? itemById.get(hit[0]) : null;
+  if (item?.members) openBox(item);
+});
+network.on("dragEnd", ({ nodes: hit }) => {
+  if (!hit.length || !scene.places) {
+    keepPlace();
+    return;
+  }
+  const places = Object.entries(network.getPositions(hit)).map(([id, { x, y }]) => [
+    hit.find((each) => String(each) === id),
+    [Math.round(x), Math.round(y)],
+  ]);
+  store.change(
+    steps.move(Object.fromEntries(places.map(([id, at]) => [itemById.get(id).key, at]))),
+  );
+});
+let zooming;
+network.on("zoom", () => {
+  keepPlace();
+  clearTimeout(zooming);
+  zooming = setTimeout(() => magnified() !== drawnAt && draw(), 60);
+});
+network.on("hoverNode", () => {
+  canvas.style.cursor = "pointer";
+});
+network.on("blurNode", () => {
+  canvas.style.cursor = "";
+});
