@@ -75,6 +75,24 @@ def test_the_python_of_the_edits_page_does_what_it_says(tmp_path, monkeypatch):
     assert float(names["singular"][sits]) == pytest.approx(0.014, abs=5e-4)
 
 
+def test_the_python_of_the_transcoders_page_gives_its_numbers():
+    page = README.parent / "docs" / "transcoders.md"
+    names: dict = {}
+    for block in blocks("python", page):
+        exec(compile(block, "transcoders.md", "exec"), names)
+    text, weights, feature = page.read_text(encoding="utf-8"), names["weights"], names["feature"]
+    shown = re.findall(r"^\| `(mlp_out\S+)` \| ([\d.]+) \|$", text, re.MULTILINE)
+    assert len(shown) == 5
+    for node, weight in shown:
+        assert weights[node] == pytest.approx(float(weight), abs=0.006)
+    assert f"| {len(weights) - 5} others" in text
+    assert feature["pre_activation"] == pytest.approx(47.91, abs=0.006)
+    assert float(names["total"]) == pytest.approx(feature["pre_activation"], rel=1e-5)
+    meta = names["circuit"].graph.graph
+    assert meta["replacement_score"] == pytest.approx(0.59, abs=0.006)
+    assert meta["completeness_score"] == pytest.approx(0.89, abs=0.006)
+
+
 def test_the_python_of_the_shift_page_runs():
     names: dict = {}
     for block in blocks("python", README.parent / "docs" / "shift.md"):

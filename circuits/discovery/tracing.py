@@ -132,7 +132,7 @@ def _effects(
         gradient = totals.gradient[Site("mlp_out", layer)]
         of = (sources.kind == ERROR) & (sources.layer == layer)
         effect[of] = ((to - error) * gradient).sum(-1)
-    return effect
+    return effect + 0.0  # what does not move has no sign
 
 
 def _activations_there(
