@@ -1,5 +1,6 @@
 """Paths on a page for other people: from the page on, and nothing of the machine's own folders."""
 
+import json
 import re
 from pathlib import Path
 
@@ -7,7 +8,9 @@ import pytest
 
 from circuits.runs.shown_paths import in_record, shown_argument, shown_path
 from hooked_qwen import bundled
+from hooked_qwen.files import content_hash
 from tests.circuits.conftest import call
+from tests.circuits.test_attribution_graphs import SAMPLE
 
 
 @pytest.mark.parametrize(
@@ -37,19 +40,30 @@ def test_only_texts_of_a_record_change():
 
 
 def test_a_report_names_no_folder_of_the_machine(tmp_path):
-    """Neither that where the run lies nor that where the project does."""
-    run, edit, out = tmp_path / "run", tmp_path / "cut.json", tmp_path / "report.html"
-    more = ("--do", "add", "--value", 1, "--positions", "all")
-    prompt = ("--clean", "The judges by the bucket", "--patch", "The judge by the bucket")
-    assert (
-        call("discover", *prompt, "--estimator", "patching", "--nodes", 10, "--out", run).exit_code
-        == 0
-    )
-    assert call("edit", "make", run, "--top", 1, *more, "--out", edit).exit_code == 0
-    assert call("edit", "apply", edit, "--run", run, "--out", tmp_path / "cut").exit_code == 0
-    assert call("report", run, "--out", out).exit_code == 0
+    """Neither that where the run lies nor those of what it was made from, in no part of it."""
+    graph, run, out = tmp_path / "g.json", tmp_path / "runs" / "run", tmp_path / "report.html"
+    graph.write_text(json.dumps(SAMPLE), encoding="utf-8")
+    assert call("import", graph, "--out", run).exit_code == 0
+    manifest = json.loads((run / "manifest.json").read_text())
+    dictionaries = tmp_path / "models" / "dictionaries"
+    manifest |= {
+        "command": ["circuits", "discover", str(tmp_path / "p.jsonl"), f"--out={run}"],
+        "model_path": str(bundled.PATH),
+        "dictionaries_path": str(dictionaries),
+        "prompts_path": str(tmp_path / "p.jsonl"),
+    }
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    rerun = {
+        "schema": "rerun/1",
+        "edit": [f"5 features of 12 dictionaries (ours) at {dictionaries}: set to 0"],
+        "made_from": {"run": content_hash(run / "graph.json")},
+    }
+    (run.parent / "cut").mkdir()
+    (run.parent / "cut" / "result.json").write_text(json.dumps(rerun))
+    done = call("report", run, "--out", out)
+    assert done.exit_code == 0, done.output
     page = re.sub(r"base64,[^\"]*", "", out.read_text(encoding="utf-8"))
     assert str(tmp_path) not in page
     assert str(bundled.PATH.parent) not in page
-    assert "Edits rerun" in page
-    assert "run/prompts.jsonl" in page
+    for said in ("circuits discover p.jsonl --out=runs/run", "(ours) at models/dictionaries: set"):
+        assert said in page
