@@ -6,6 +6,7 @@ from typing import Any
 import networkx as nx
 
 from circuits.comparison import differences
+from circuits.graph import Node
 from circuits.render.compare_page import merge
 
 SHARED = ("metric", "edge_units", "positions")
@@ -27,10 +28,26 @@ def comparison(a: nx.DiGraph, b: nx.DiGraph, names: tuple[str, str]) -> nx.DiGra
         for side, name in zip("AB", names, strict=True)
     )
     found.graph["legend"] = f"{named}, on dark: support in A → in B"
-    for _, data in found.nodes(data=True):
+    columns = found.graph.get("columns") or ()
+    for node, data in found.nodes(data=True):
         data["badge"] = _badge(data["shown"])
         data["change"] = _change(data["shown"])
+        if node.kind == "token" and node.position is not None and node.position < len(columns):
+            data["token"] = data["label"] = columns[node.position]
+        if moved := _probabilities(node, a, b):
+            data.pop("probability")
+            data["badge"] = moved
     return found
+
+
+def _probabilities(node: Node, a: nx.DiGraph, b: nx.DiGraph) -> str:
+    """What became of the probability of an output that both graphs have; empty for any other."""
+    before, after = (
+        graph.nodes[node].get("probability") if node in graph else None for graph in (a, b)
+    )
+    if before is None or after is None or before == after:
+        return ""
+    return f"p = {before:.2g} → {after:.2g}"
 
 
 def _change(shown: Mapping[str, Any]) -> float:

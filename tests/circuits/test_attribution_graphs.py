@@ -7,6 +7,7 @@ import pytest
 
 from circuits.attribution_graphs import read_attribution_graph, read_view
 from circuits.graph import Node, as_json, ordered
+from circuits.render.compared import comparison
 from circuits.render.connected import circuit_of
 from circuits.render.drawing import words_of
 from circuits.render.viewers import VIEWERS, viewer_graph
@@ -258,6 +259,18 @@ def test_outputs_come_by_their_probability(read):
         'Output "Austin" (p=0.410)': 0.41,
         'Output "Aachen" (p=0.120)': 0.12,
     }
+
+
+def test_two_prompts_in_one_figure(read):
+    """A token that differs says both; an output of both says what became of its probability."""
+    record = copy.deepcopy(SAMPLE)
+    record["metadata"]["prompt_tokens"][1] = " Oakland"
+    record["nodes"][5]["clerp"] = 'Output " Austin" (p=0.025)'
+    both = comparison(read(SAMPLE), read(record), ("one", "two"))
+    said = {str(n): words_of(n, both, "both") for n in both}
+    assert said["token@1"].label == " Dallas | Oakland"
+    assert (said["logit/ Austin"].name, said["logit/ Austin"].badge) == ("", "p = 0.41 → 0.025")
+    assert said["logit/ the"].name == "p = 0.12"
 
 
 def test_effects_are_what_removing_a_node_does(read):
