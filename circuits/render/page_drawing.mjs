@@ -218,5 +218,6 @@ export async function savePng() {
 /* Paper gets the drawing: a canvas would be stretched away from its axes. Its colours are names,
    so that print has the light ones. */
 export function beforePrint() {
+  if (!canvas.clientWidth) return; // hidden already: there is nothing to draw after
   $("print").replaceChildren(drawing((name) => `var(--${name}, var(--neutral))`));
 }

@@ -110,6 +110,16 @@ def test_every_neighbour_of_the_selected_node_is_labelled(visit, sample, sample_
         assert near <= set(tab.evaluate("circuit.labelled()"))
 
 
+def test_all_tokens_of_a_long_prompt_and_most_nodes_are_named(visit, monkeypatch):
+    monkeypatch.setattr(synthetic, "PROMPT", [f" word{i}" if i % 3 else " a" for i in range(34)])
+    graph = synthetic.circuit(87)
+    tab = visit(page(graph))
+    assert tab.locator("#tokens span").count() == 34
+    assert tab.locator("#tokens span[hidden]").count() == 0
+    named = [node for node in graph if node.kind in {"feature", "logit"}]
+    assert len(tab.evaluate("circuit.labelled()")) > 0.8 * len(named)
+
+
 def test_the_svg_is_what_is_seen_with_text_as_text(visit, sample, sample_page):
     tab = visit(sample_page)
     root = ElementTree.fromstring(saved(tab, "Picture as SVG").path().read_text(encoding="utf-8"))
