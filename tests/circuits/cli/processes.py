@@ -1,0 +1,60 @@
+"""Commands as processes of their own, without each importing torch and transformers again."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+FORKING = """
+import json, os, sys
+from circuits.cli.app import main
+import circuits.runs.commands, circuits.suites, saes.training.train
+
+for line in sys.stdin:
+    child = os.fork()
+    if not child:
+        quiet = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(quiet, 1)
+        os.dup2(quiet, 2)
+        sys.argv = ["circuits", *json.loads(line)]
+        main()
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+class Processes:
+    """Runs one command at a time in a copy of a process that has imported all it needs."""
+
+    def __init__(self) -> None:
+        self.parent = subprocess.Popen(
+            [sys.executable, "-c", FORKING],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def start(self, *arguments: object) -> int:
+        """The number of a process that has begun with a command."""
+        assert self.parent.stdin is not None
+        self.parent.stdin.write(json.dumps([str(each) for each in arguments]) + "\n")
+        self.parent.stdin.flush()
+        return self._said()
+
+    def ended(self) -> int:
+        """Wait for it: its exit code, or less than zero where a signal ended it."""
+        return self._said()
+
+    def _said(self) -> int:
+        assert self.parent.stdout is not None
+        return int(self.parent.stdout.readline())
+
+
+@contextmanager
+def processes() -> Iterator[Processes]:
+    found = Processes()
+    with found.parent:
+        yield found
+        assert found.parent.stdin is not None
+        found.parent.stdin.close()
