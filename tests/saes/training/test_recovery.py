@@ -8,7 +8,7 @@ from saes.training.loop import TrainConfig, fit
 from saes.training.trainer import DictionaryTrainer
 from tests.saes.training.test_loop import IN, OUT, PLANTED, D, planted, unit_rows
 
-STEPS, BATCH = 1000, 256
+STEPS, BATCH = 500, 256
 ON_A_TOKEN = 3
 "Planted features on a token, on average."
 RECIPES = {
@@ -21,11 +21,14 @@ RECIPES = {
 }
 
 
-def train(architecture, source=OUT, *, k=None, prefixes=(), skip=False, width=48, steps=STEPS):
-    spec = DictionarySpec(source=source, target=OUT, architecture=architecture, k=k, skip=skip)
-    config = TrainConfig(width=width, tokens=BATCH * steps, learning_rate=5e-3, prefixes=prefixes)
-    (trained,) = fit(planted(steps, BATCH), [spec], config=config)
-    return trained.dictionary
+def train(architecture, *sources, k=None, prefixes=(), skip=False, width=48, steps=STEPS):
+    """A dictionary for each source, all from one stream."""
+    specs = [
+        DictionarySpec(source=source, target=OUT, architecture=architecture, k=k, skip=skip)
+        for source in sources
+    ]
+    config = TrainConfig(width=width, tokens=BATCH * steps, learning_rate=1.5e-2, prefixes=prefixes)
+    return [trained.dictionary for trained in fit(planted(steps, BATCH), specs, config=config)]
 
 
 def unseen(source=OUT):
@@ -39,11 +42,8 @@ def fvu(y, y_hat):
 
 @pytest.fixture(scope="module", params=sorted(RECIPES))
 def recovered(request):
-    sources = {"sae": OUT, "transcoder": IN}
-    return request.param, {
-        name: train(request.param, source, **RECIPES[request.param])
-        for name, source in sources.items()
-    }
+    found = train(request.param, OUT, IN, **RECIPES[request.param])
+    return request.param, dict(zip(("sae", "transcoder"), found, strict=True))
 
 
 @pytest.mark.parametrize("kind", ["sae", "transcoder"])
@@ -67,8 +67,8 @@ def test_unseen_activations_are_reconstructed_with_as_many_features_as_asked(rec
 
 def test_the_prefixes_of_a_matryoshka_reconstruct_alone():
     """Each longer prefix explains more; a plain dictionary's first half explains less."""
-    nested = train("matryoshka", k=ON_A_TOKEN, prefixes=(12, 24))
-    plain = train("batch-topk", k=ON_A_TOKEN)
+    (nested,) = train("matryoshka", OUT, k=ON_A_TOKEN, prefixes=(12, 24))
+    (plain,) = train("batch-topk", OUT, k=ON_A_TOKEN)
     x, y = unseen()
 
     def of_prefix(dictionary, n):
@@ -81,7 +81,7 @@ def test_the_prefixes_of_a_matryoshka_reconstruct_alone():
 
 
 def test_a_nested_topk_keeps_its_k():
-    nested = train("topk", k=3, prefixes=(24,), steps=300)
+    (nested,) = train("topk", OUT, k=3, prefixes=(24,), steps=300)
     x, _ = unseen()
     assert nested.spec.architecture == "topk"
     assert (nested.encode(x).dense() > 0).sum(-1).max() <= 3
@@ -101,9 +101,9 @@ def test_a_skip_connection_takes_what_is_linear(architecture, most):
     k = 1 if architecture == "topk" else None
     spec = DictionarySpec(source=IN, target=OUT, architecture=architecture, k=k, skip=True)
     config = TrainConfig(
-        width=24, tokens=BATCH * 2000, learning_rate=2e-2, aux_coefficient=0.0, sparsity=10.0
+        width=24, tokens=BATCH * 1000, learning_rate=2e-2, aux_coefficient=0.0, sparsity=10.0
     )
-    (trained,) = fit(linear(2000), [spec], config=config)
+    (trained,) = fit(linear(1000), [spec], config=config)
     (batch,) = linear(1)
     x, y = batch.pair(IN, OUT)
     assert fvu(y, trained.dictionary(x)) < 0.005
