@@ -89,7 +89,8 @@ function drawnEdges(paint) {
     });
     if (!scene.places) return path;
     const middle = { x: near((a.x + b.x) / 2), y: near((a.y + b.y) / 2) };
-    return [path, outlined(paint, number(line.support, true), middle, { "text-anchor": "middle" })];
+    const wide = { "text-anchor": "middle", "stroke-width": 7 };
+    return [path, outlined(paint, number(line.support, true), middle, wide)];
   });
 }
 

@@ -101,7 +101,7 @@ function drawLines(ctx) {
 function drawWeights(ctx) {
   const k = magnified();
   Object.assign(ctx, { font: `${11 * k}px ${bodyFont()}`, textAlign: "center", textBaseline: "middle" });
-  Object.assign(ctx, { lineJoin: "round", lineWidth: 4 * k, globalAlpha: 1 });
+  Object.assign(ctx, { lineJoin: "round", lineWidth: 7 * k, globalAlpha: 1 });
   Object.assign(ctx, { strokeStyle: palette.paper, fillStyle: palette.ink });
   ctx.setLineDash([]);
   for (const line of scene.drawn) {
