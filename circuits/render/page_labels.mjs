@@ -1,10 +1,12 @@
 /* Labels at one size whatever the zoom, placed strongest first where nothing else stands. */
 
 import { seen } from "./page_dom.mjs";
+import { number } from "./page_numbers.mjs";
 import { FONT, cut, labelsPlaced, occupancy } from "./page_places.mjs";
 import { drawnAs, payload, pinnedIds, scene, view } from "./page_state.mjs";
 import { canvas, fading, network } from "./page_network.mjs";
-import { bodyFont, palette, placeNow, radius } from "./page_look.mjs";
+import { bodyFont, magnified, palette, placeNow, radius } from "./page_look.mjs";
+import { WEIGHT_FONT, middleOf } from "./page_lines.mjs";
 
 /* ROOM: square pixels of canvas per label; more of them read as noise. */
 const WIDEST = 170;
@@ -61,6 +63,16 @@ function spotsOf() {
   return spots;
 }
 
+/* Where the weights stand in the view of pinned nodes alone, px. */
+function weightBoxes(ctx) {
+  const high = WEIGHT_FONT * magnified() * network.getScale();
+  return scene.drawn.map((line) => {
+    const { x, y } = network.canvasToDOM(middleOf(line));
+    const wide = (ctx.measureText(number(line.support, true)).width * high) / FONT;
+    return { left: x - wide / 2, right: x + wide / 2, top: y - high / 2, bottom: y + high / 2 };
+  });
+}
+
 /* The labels that find room: text and corner in px, and where a line leads to them from. */
 function labelSpots(ctx, spots) {
   ctx.font = `${FONT}px ${bodyFont()}`;
@@ -70,6 +82,7 @@ function labelSpots(ctx, spots) {
   for (const [item, { at: { x, y }, half }] of spots)
     if (!near || near.has(item.id))
       taken.take({ left: x - half.x, right: x + half.x, top: y - half.y, bottom: y + half.y });
+  if (scene.places) weightBoxes(ctx).forEach(taken.take);
   const wishes = wanted(spots)
     .filter(([item]) => spots.has(item))
     .map(([item, needed]) => {

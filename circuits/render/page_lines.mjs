@@ -97,18 +97,24 @@ function drawLines(ctx) {
   ctx.restore();
 }
 
+export const WEIGHT_FONT = 11; // px
+
+export function middleOf(line) {
+  const [a, b] = [placeOfEnd(line.from), placeOfEnd(line.to)];
+  return { x: (a.x + b.x) / 2, y: (a.y + b.y) / 2 };
+}
+
 /* In the view of pinned nodes alone each line has its weight beside it. */
 function drawWeights(ctx) {
   const k = magnified();
-  Object.assign(ctx, { font: `${11 * k}px ${bodyFont()}`, textAlign: "center", textBaseline: "middle" });
+  Object.assign(ctx, { font: `${WEIGHT_FONT * k}px ${bodyFont()}`, textAlign: "center", textBaseline: "middle" });
   Object.assign(ctx, { lineJoin: "round", lineWidth: 7 * k, globalAlpha: 1 });
   Object.assign(ctx, { strokeStyle: palette.paper, fillStyle: palette.ink });
   ctx.setLineDash([]);
   for (const line of scene.drawn) {
-    const [a, b] = [placeOfEnd(line.from), placeOfEnd(line.to)];
-    const at = [(a.x + b.x) / 2, (a.y + b.y) / 2];
-    ctx.strokeText(number(line.support, true), ...at);
-    ctx.fillText(number(line.support, true), ...at);
+    const { x, y } = middleOf(line);
+    ctx.strokeText(number(line.support, true), x, y);
+    ctx.fillText(number(line.support, true), x, y);
   }
 }
 

@@ -141,6 +141,32 @@ def test_the_svg_is_what_is_seen_with_text_as_text(visit, sample, sample_page):
     assert float(circle.get("cy")) == pytest.approx(at["y"] - box["y"], abs=1)
 
 
+def test_no_label_of_the_pinned_view_lies_on_a_weight(visit, sample, sample_page):
+    tab = visit(sample_page)
+    tab.set_viewport_size({"width": 900, "height": 600})
+    node = max(features(sample), key=sample.degree)
+    for key in (node, *sample.predecessors(node), *sample.successors(node)):
+        select(tab, key)
+        tab.locator("body").press("p")
+    tab.locator("body").press("o")
+    tab.wait_for_timeout(400)
+    root = ElementTree.fromstring(tab.evaluate("circuit.svg()"))
+    weights, labels = (
+        [(float(e.get("x")), float(e.get("y")), len(e.text)) for e in texts]
+        for texts in (
+            root.find(f".//{SVG}g[@class='edges']").iter(f"{SVG}text"),
+            root.find(f".//{SVG}g[@class='labels']").iter(f"{SVG}text"),
+        )
+    )
+    assert min(len(weights), len(labels)) > 4
+    for x, y, n in weights:
+        for left, base, letters in labels:
+            apart = (
+                abs(y - (base - 4)) > 7 or x + 2.5 * n < left or x - 2.5 * n > left + 5 * letters
+            )
+            assert apart, (x, y, left, base)
+
+
 def test_the_png_has_the_pixels_of_the_picture_twice_over(visit, sample, sample_page):
     tab = visit(sample_page)
     picture = Image.open(io.BytesIO(saved(tab, "Picture as PNG").path().read_bytes()))
