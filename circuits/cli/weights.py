@@ -87,9 +87,9 @@ def _table(title: str, entries: Entries) -> None:
     table.add_column(justify="right", no_wrap=True)
     for entry in entries:
         if "token" in entry:
-            table.add_row(f"  {entry['weight']:+.3g}", Text(readable(entry["token"])))
+            table.add_row(f"  {entry['weight']:+#.3g}", Text(readable(entry["token"])))
             continue
         through = f"head {entry['head']}" if "head" in entry else ""
         label = Text(readable(entry["label"]), overflow="ellipsis", no_wrap=True)
-        table.add_row(f"  {entry['weight']:+.3g}", entry["feature"], through, label)
+        table.add_row(f"  {entry['weight']:+#.3g}", entry["feature"], through, label)
     console.print(table)
