@@ -1,11 +1,13 @@
 """Shapes and types are checked at every call while the suite runs, by the cheaper wrapper too."""
 
+import gc
 from collections.abc import Iterator
 from dataclasses import FrozenInstanceError, dataclass
 from importlib import import_module
 from inspect import isfunction, unwrap
 from pkgutil import walk_packages
 from typing import Any
+from weakref import ref
 
 import pytest
 import torch
@@ -121,6 +123,42 @@ def test_axes_have_their_sizes_within_one_call_only():
     with pytest.raises(REFUSED):
         added(X, LONGER)
     assert twice(X).shape == (2,)
+
+
+def test_functions_made_by_one_line_of_code_are_each_checked_and_none_is_kept():
+    def adding(n, hint=int):
+        held = Held()
+
+        @wrapped
+        def added(a: hint, *, to: Float[Tensor, "rows"]) -> Float[Tensor, "rows"]:
+            return held.given(to + a + n, a)
+
+        return added, ref(held)
+
+    for n in (1, 2):
+        function, _ = adding(n)
+        assert function(1, to=torch.zeros(2)).tolist() == [n + 1, n + 1]
+        for wrong in (lambda f=function: f("1", to=X[0]), lambda f=function: f(1, to=X)):
+            with pytest.raises(REFUSED):
+                wrong()
+        with pytest.raises(REFUSED):
+            function(7, to=X[0])
+    function, held = adding(3, str)
+    with pytest.raises(REFUSED):
+        function(1, to=X[0])
+    del function
+    gc.collect()
+    assert held() is None
+    first, held = adding(1)
+    del first
+    gc.collect()
+    assert held() is None
+
+
+class Held:
+    def given(self, found, a):
+        """Seven is answered by what it must not be."""
+        return found[:, None] if a == 7 else found
 
 
 def test_a_function_without_annotations_stays_what_it_is():

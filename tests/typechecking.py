@@ -10,14 +10,15 @@ import inspect
 import typing
 from collections.abc import Callable
 from dataclasses import is_dataclass
-from functools import partial, wraps
-from types import SimpleNamespace
+from functools import partial, update_wrapper, wraps
+from types import CellType, CodeType, FunctionType, SimpleNamespace
 from typing import Any
 
 import jaxtyping
 
 Checker = Callable[[Callable], Callable]
 in_full = jaxtyping.jaxtyped
+MADE: dict[CodeType, tuple[Any, Any, Any]] = {}
 
 
 def install() -> None:
@@ -50,8 +51,37 @@ def checked(target: Any, typechecker: Checker) -> Any:
     if unknown or inspect.isgeneratorfunction(target):
         target = calling(target)
         target.__annotations__ = annotations
-    whole = typechecker(target)
+    whole = checker_of(target, typechecker)
     return in_scope(whole) if any(map(has_axes, annotations.values())) else whole
+
+
+def checker_of(target: Callable, typechecker: Checker) -> Callable:
+    """`typechecker(target)`, made once for the functions that a line of code makes at each run.
+
+    beartype's wrapper finds the function it calls among its keyword defaults.
+    """
+    if target.__closure__ is None or hasattr(target, "__wrapped__"):
+        return typechecker(target)
+    if target.__defaults__ or target.__kwdefaults__:
+        return typechecker(target)
+    told, bare, whole = MADE.get(target.__code__, (None, None, None))
+    if told != target.__annotations__:
+        # Without what it has of its surroundings, which would be kept with it.
+        cells = tuple(CellType() for _ in target.__closure__)
+        bare = FunctionType(target.__code__, target.__globals__, target.__name__, None, cells)
+        bare.__annotations__ = dict(target.__annotations__)
+        bare.__qualname__, bare.__module__ = target.__qualname__, target.__module__
+        whole = typechecker(bare)
+        MADE[target.__code__] = (bare.__annotations__, bare, whole)
+    defaults = whole.__kwdefaults__ or {}
+    if bare not in defaults.values():
+        return typechecker(target)
+    twin = FunctionType(
+        whole.__code__, whole.__globals__, whole.__name__, whole.__defaults__, whole.__closure__
+    )
+    update_wrapper(twin, target)
+    twin.__kwdefaults__ = {k: target if v is bare else v for k, v in defaults.items()}
+    return twin
 
 
 def evaluated(function: Callable) -> dict[str, Any]:
