@@ -82,6 +82,8 @@ def influence_of(
     tally, shares = _Tally(model), outputs.shares.double()
     tally.add(outputs.inputs(model), shares)
     traced, left_out = 0, tally.of.new_zeros(0)
+    there = int((model.sources.kind == FEATURE).sum())
+    most = there if targets is None else min(there, targets)
     for layer, features in _from_the_top(model):
         active = features[tally.of[features] > 0]
         chosen, rest = _within(active, tally.of[active], traced, layer, model, targets)
@@ -89,7 +91,8 @@ def influence_of(
         for group in model.grouped(chosen, at_once):
             tally.add(model.inputs(model.features(group)), tally.of[group])
             traced += len(group)
-            report("influence", traced, traced + 1)
+            report("influence", min(traced, most), most)
+    report("influence", most, most)
     # What is not traced further counts as an error does.
     not_traced = float(left_out.sum())
     tokens, errors = tally.by_kind(TOKEN), tally.by_kind(ERROR) + not_traced

@@ -107,8 +107,7 @@ class LinearEdges:
         source, target = self._pair // self._size, self._pair % self._size
         return Edges(source, target, weight, variance.sqrt(), flow)
 
-    def of_node(self, rank: int) -> tuple[float, float, float]:
-        """Mean activation, pre-activation and bias of a node."""
-        found = (self.activation[rank], self.pre_activation[rank], self.bias[rank])
-        activation, pre_activation, bias = (float(x) / self._n for x in found)
-        return activation, pre_activation, bias
+    def of_nodes(self) -> list[list[float]]:
+        """Mean activation, pre-activation and bias of every node, then of the outputs."""
+        found = torch.stack([self.activation, self.pre_activation, self.bias], -1)
+        return (found / self._n).tolist()

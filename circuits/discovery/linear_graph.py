@@ -24,7 +24,7 @@ from circuits.attribution.node_effects import NodeEffects
 from circuits.discovery.about import about
 from circuits.discovery.choice import SPARE
 from circuits.discovery.config import DiscoverConfig
-from circuits.discovery.linear_edges import Edges, LinearEdges
+from circuits.discovery.linear_edges import LinearEdges
 from circuits.discovery.prune import ROUNDING, connected, kept_edges
 from circuits.discovery.tracing import Tracing
 from circuits.discovery.verdicts import of_task
@@ -110,17 +110,14 @@ def graph_of(analysis: Analysis, tracing: Tracing, pool: Pool, sums: LinearEdges
     nodes, kept = _kept(analysis.config, pool, flow, tracing)
     graph = nx.DiGraph()
     _add_nodes(graph, nodes, analysis, tracing, pool, sums)
-    for at, pair in enumerate(pairs):
+    of_set = len(analysis.prompts) > 1
+    values = zip(pairs, edges.weight.tolist(), edges.spread.tolist(), strict=True)
+    for pair, weight, spread in values:
         if pair in kept:
-            graph.add_edge(*pair, **_edge(edges, at, len(analysis.prompts)))
+            graph.add_edge(*pair, weight=weight, **({"spread": rounded(spread)} if of_set else {}))
     _label(graph, analysis)
     graph.graph.update(_meta(analysis, graph, tracing, pool, nodes, len(pairs)))
     return graph
-
-
-def _edge(edges: Edges, at: int, n: int) -> dict[str, float | None]:
-    spread = {"spread": rounded(float(edges.spread[at]))} if n > 1 else {}
-    return {"weight": float(edges.weight[at]), **spread}
 
 
 def _kept(
@@ -151,10 +148,10 @@ def _add_nodes(
     wanted = set(nodes) | set(pool.tokens)
     influence, effects = _values(tracing.influence, pool), _values(tracing.effects, pool)
     columns = analysis.prompts.columns
-    for rank, node in enumerate(pool.by_rank):
+    for node, found in zip(pool.by_rank, sums.of_nodes(), strict=False):
         if node not in wanted:
             continue
-        activation, pre_activation, bias = sums.of_node(rank)
+        activation, pre_activation, bias = found
         graph.add_node(
             node,
             kind=node.kind,
@@ -175,8 +172,9 @@ def _values(of: NodeEffects, pool: Pool) -> dict[Node, float]:
 
 def _add_outputs(graph: nx.DiGraph, tracing: Tracing, pool: Pool, sums: LinearEdges) -> None:
     first, n = tracing.prompts[0], len(tracing.prompts)
-    for number, output in enumerate(first.outputs.outputs):
-        _, pre_activation, bias = sums.of_node(len(pool.known) + number)
+    found = sums.of_nodes()[len(pool.known) :]
+    for number, (output, values) in enumerate(zip(first.outputs.outputs, found, strict=True)):
+        _, pre_activation, bias = values
         changes = [float(p.change[number]) for p in tracing.prompts if p.change is not None]
         change = sum(changes) / n if changes else None
         graph.add_node(

@@ -14,7 +14,7 @@ from circuits.discovery.linear_outputs import LinearOutputs
 from circuits.discovery.replaced_prompts import Opened, ReplacedPrompts
 from circuits.metrics.answers import preference_of
 from circuits.metrics.metric import on_clean, on_patch
-from hooked_qwen.progress import Report
+from hooked_qwen.progress import Report, silent
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import is_outlier_in_prompt
 from saes.nodes import FEATURE_BITS
@@ -65,8 +65,10 @@ def trace(prompts: ReplacedPrompts, targets: int | None, report: Report) -> Trac
     """Influence and effect of every node, where inputs of at most `targets` features are traced."""
     found = []
     for opened in prompts:
-        found.append(_traced(prompts, opened, targets))
-        report("influence", len(found), len(prompts))
+        # Of one prompt, which may be long, its features are counted; else the prompts.
+        found.append(_traced(prompts, opened, targets, report if len(prompts) == 1 else silent))
+        if len(prompts) > 1:
+            report("influence", len(found), len(prompts))
     names, n = prompts.names, len(found)
     return Tracing(
         tuple(found),
@@ -83,9 +85,13 @@ def _summed(names: Sequence[str], found: Sequence[Traced], values: Sequence[Tens
     return NodeEffects.sum(parts)
 
 
-def _traced(prompts: ReplacedPrompts, opened: Opened, targets: int | None) -> Traced:
+def _traced(
+    prompts: ReplacedPrompts, opened: Opened, targets: int | None, report: Report
+) -> Traced:
     analysis, model, outputs = prompts.analysis, opened.model, opened.outputs
-    influence = influence_of(model, outputs, targets=targets, at_once=prompts.at_once)
+    influence = influence_of(
+        model, outputs, targets=targets, at_once=prompts.at_once, report=report
+    )
     batch = analysis.prompts.patch
     patched = None if batch is None else prompts.replaced(batch, opened.number)
     to_patch = analysis.config.reference == "patch"

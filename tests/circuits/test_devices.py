@@ -6,6 +6,7 @@ import torch
 from circuits.analysis import Analysis
 from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.ranking import rank_nodes
+from circuits.discovery.replacement import discover_replacement
 from circuits.discovery.resume import Parts
 from circuits.discovery.sparse_feature import discover
 from circuits.edits import ablation as edits
@@ -23,7 +24,7 @@ from hooked_qwen.sites import Site
 from hooked_qwen.spread import spread
 from saes.edit_file import Condition, Edit, Operation
 from saes.suite import load_suite
-from tests.conftest import full_suite, leaves, padded_on_the_left, toy_hf, toy_prompts
+from tests.conftest import full_suite, leaves, padded_on_the_left, toy_hf, toy_prompts, toy_suite
 
 READOUT = Readout(site=Site("resid_post", 1), direction=torch.linspace(-1, 1, 24))
 CONFIGS = {
@@ -74,6 +75,22 @@ def test_every_step_is_the_same_on_another_device(other, name):
     with other.complaining():
         there = everything(other.name, config, level)
     other.agrees(there, everything("cpu", config, level))
+
+
+@pytest.mark.parametrize("positions", ["keep", "sum"])
+def test_a_replacement_graph_is_the_same_on_another_device(other, positions):
+    def found(device):
+        names = [f"mlp_in.{layer}-mlp_out.{layer}" for layer in range(3)]
+        suite = toy_suite(*names, dtype=torch.float32)
+        config = DiscoverConfig(method="replacement", nodes=30, positions=positions)
+        prompts = toy_prompts(n=2, length=4)
+        return as_json(
+            discover_replacement(Analysis.of(toy_on(device), suite, prompts, config)).graph
+        )
+
+    with other.complaining():
+        there = found(other.name)
+    other.agrees(there, found("cpu"))
 
 
 def under_an_edit(device):
