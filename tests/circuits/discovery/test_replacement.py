@@ -33,6 +33,7 @@ from tests.conftest import (
     toy_tokenizer,
 )
 from tests.transcoders.toys import cross_layer_suite
+from transcoders.replacement import ReplacementModel
 
 EXACT, MODELS = 1e-10, 1e-5
 SITES = ("mlp_in.0-mlp_out.0", "mlp_in.1-mlp_out.1", "mlp_in.2-mlp_out.2")
@@ -383,6 +384,23 @@ def test_batch_sizes_and_room_give_the_same_bytes(prompts, nodes):
     suite._memory = 5e-5
     texts.add(text_of(graph_of(prompts, suite, nodes=nodes)))
     assert len(texts) == 1
+
+
+def test_no_more_edges_are_there_than_one_sweep_may_have(one, monkeypatch):
+    suite, sizes = toy_suite(*SITES), []
+    suite._memory = 5e-5
+    weigh = ReplacementModel.inputs
+
+    def noted(model, targets):
+        found = weigh(model, targets)
+        sizes.append((found.weight.numel() * 8, len(targets.position)))
+        return found
+
+    monkeypatch.setattr(ReplacementModel, "inputs", noted)
+    graph = graph_of(one, suite, nodes=10)
+    room = 5e-5 * 1e9 / 4 / 4
+    assert all(size <= room or targets == 1 for size, targets in sizes)
+    assert sum(targets for _, targets in sizes) > graph.graph["features_traced"] > 10
 
 
 def test_nodes_are_those_of_most_influence_and_lead_to_the_output(one):
