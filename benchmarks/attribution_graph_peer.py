@@ -9,7 +9,6 @@ folder with the model, the transcoders and the prompt's tokens.
 """
 
 import json
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -26,6 +25,9 @@ Attribute = Callable[[], dict[str, Tensor]]
 
 def serve(library: str, make: Callable[[], Attribute]) -> None:
     """Say what this is, then attribute for each line that comes."""
+    # Not on Windows, where this cannot run.
+    import resource
+
     attribute = make()
     print(json.dumps({"library": library, "version": version(library)}), flush=True)
     for line in sys.stdin:
