@@ -16,6 +16,7 @@ from circuits.cli.options import (
     EstimatorUsed,
     Force,
     Memory,
+    Method,
     Mlp,
     MlpUsed,
     Model,
@@ -23,6 +24,7 @@ from circuits.cli.options import (
     MovedTo,
     Quiet,
     Seed,
+    Targets,
     Threads,
     command_line,
     placed,
@@ -42,11 +44,6 @@ class Positions(StrEnum):
     keep = "keep"
     end = "end"
     sum = "sum"
-
-
-class Method(StrEnum):
-    sparse_feature = "sparse-feature"
-    replacement = "replacement"
 
 
 def discover(
@@ -109,9 +106,7 @@ def discover(
     bos: BosUsed = Bos.auto,
     reference: MovedTo = None,
     mlp: MlpUsed = Mlp.sae,
-    targets: Annotated[
-        int, typer.Option(help="Features of a replacement graph whose inputs are traced at most.")
-    ] = 7500,
+    targets: Targets = 7500,
     edge_steps: EdgeSteps = 0,
     edge_threshold: Annotated[
         float, typer.Option(help="Leave out edges under this share of the strongest node.")

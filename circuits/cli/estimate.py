@@ -17,6 +17,7 @@ from circuits.cli.options import (
     Estimator,
     EstimatorUsed,
     Memory,
+    Method,
     Mlp,
     MlpUsed,
     Model,
@@ -24,6 +25,7 @@ from circuits.cli.options import (
     MovedTo,
     NodesKept,
     Quiet,
+    Targets,
     Threads,
     placed,
 )
@@ -40,8 +42,12 @@ def estimate(
     prompts: Annotated[Path, typer.Argument(help="Prompt file, as for discover.")],
     model: Model = "bundled",
     dictionaries: DictionariesToUse = "bundled",
+    method: Annotated[
+        Method, typer.Option(help="What kind of graph, as for discover.")
+    ] = Method.sparse_feature,
     estimator: EstimatorUsed = Estimator.ig,
     nodes: NodesKept = 100,
+    targets: Targets = 7500,
     reference: MovedTo = None,
     bos: BosUsed = Bos.auto,
     mlp: MlpUsed = Mlp.sae,
@@ -66,7 +72,11 @@ def estimate(
     from hooked_qwen.load import BUNDLED, local_folder
 
     listed = read_prompts(prompts)
+    if method is Method.replacement:
+        mlp = Mlp.transcoder
     config = DiscoverConfig(
+        method=method.value,
+        targets=targets,
         estimator=estimator.value,
         nodes=nodes,
         bos=bos.value,

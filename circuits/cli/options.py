@@ -117,6 +117,11 @@ class Mlp(StrEnum):
     transcoder = "transcoder"
 
 
+class Method(StrEnum):
+    sparse_feature = "sparse-feature"
+    replacement = "replacement"
+
+
 class Estimator(StrEnum):
     ig = "ig"
     ig_inputs = "ig-inputs"
@@ -140,6 +145,9 @@ class Reference(StrEnum):
 DictionariesToUse = Annotated[str, typer.Option(help="Folder, hub name, or 'bundled'.")]
 EstimatorUsed = Annotated[Estimator, typer.Option(help="How node effects are found.")]
 NodesKept = Annotated[int, typer.Option(help="Features and errors to keep.")]
+Targets = Annotated[
+    int, typer.Option(help="Features of a replacement graph whose inputs are traced at most.")
+]
 BosUsed = Annotated[
     Bos,
     typer.Option(help="A BOS token before each prompt: as the tokenizer does, always, never."),

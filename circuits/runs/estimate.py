@@ -25,6 +25,7 @@ from circuits.runs.needs import (
     memory_of,
     operations_of,
 )
+from circuits.runs.needs_replacement import replacement_memory, replacement_operations
 from hooked_qwen.cost import ModelCost, Rate, measured_rate, seconds
 from hooked_qwen.load import load_config, load_tokenizer, weight_files
 from hooked_qwen.placement import AUTO, Placement, find_device
@@ -97,6 +98,8 @@ def estimate_discovery(
     device = find_device(placement.device or AUTO)
     cost = ModelCost(load_config(model), placement, name=model)
     shapes = shapes_of(dictionaries, cost.d_model, mlp)
+    if config.method == "replacement":
+        shapes = [shape for shape in shapes if shape.source.kind == "mlp_in"]
     start = time.perf_counter()
     tokenizer = load_tokenizer(model)
     tokenizing = time.perf_counter() - start
@@ -118,12 +121,19 @@ def estimate_discovery(
     return Estimate(
         device=device,
         task=task,
-        memory=memory_of(cost, shapes, task, placement.memory),
+        memory=_memory(cost, shapes, task, placement.memory),
         process=process,
         loading=cost.weights + stored,
         times=times,
         assumed=tuple(_assumed(model, files, shapes)),
     )
+
+
+def _memory(
+    cost: ModelCost, shapes: Sequence[DictionaryShape], task: Task, memory: float | None
+) -> Memory:
+    by_method = {"sparse-feature": memory_of, "replacement": replacement_memory}
+    return by_method[task.config.method](cost, shapes, task, memory)
 
 
 def shapes_of(dictionaries: str, d_model: int, mlp: MlpChoice) -> list[DictionaryShape]:
@@ -190,7 +200,11 @@ def _computing(
     device: torch.device,
 ) -> list[Item]:
     """Seconds of all that is computed, by what is measured here."""
-    todo = operations_of(model, shapes, task, memory)
+    todo = (
+        replacement_operations(model, shapes, task)
+        if task.config.method == "replacement"
+        else operations_of(model, shapes, task, memory)
+    )
     tokens = min(task.batch * task.tokens, 1024)
     features = min(max(s.features for s in shapes), MEASURED_FEATURES)
     encoding = _encoding_rate(model, features, tokens, device)

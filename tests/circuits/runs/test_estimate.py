@@ -1,12 +1,12 @@
 """`circuits estimate`: what a discovery takes, held against discoveries."""
 
 import json
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 from transformers import AutoModelForCausalLM
 
 from benchmarks import gpu_needs
@@ -16,6 +16,7 @@ from circuits.discovery.sparse_feature import discover
 from circuits.prompts import Prompt
 from circuits.runs.estimate import estimate_discovery, task_of
 from circuits.runs.needs import Task, memory_of, operations_of, state_bytes
+from circuits.runs.needs_replacement import prompt_bytes, sweep_operations
 from hooked_qwen.cost import ModelCost
 from hooked_qwen.placement import Placement
 from hooked_qwen.sites import Site
@@ -23,7 +24,17 @@ from saes.dictionary import DictionarySpec
 from saes.formats import ours
 from saes.formats.shapes import DictionaryShape
 from tests.circuits.conftest import call
-from tests.conftest import FAMILIES, SIZES, full_suite, random_dictionary, toy, toy_prompts
+from tests.conftest import (
+    FAMILIES,
+    SIZES,
+    full_suite,
+    random_dictionary,
+    toy,
+    toy_prompts,
+    toy_suite,
+)
+from transcoders.replacement import replace_mlps
+from transcoders.sources import FEATURE
 
 SPEC = DictionarySpec(source=Site("mlp_out", 1), target=Site("mlp_out", 1), k=5)
 PAIR = {"clean": "The judges by the bucket", "patch": "The judge by the bucket"}
@@ -197,3 +208,59 @@ def test_what_fits_on_a_card_is_said_as_it_can_be_had():
     room = memory_of(cost, shapes, gpu_needs.TASK, 1.0).total
     assert gpu_needs.verdict(cost, shapes, room) == "`--memory 1`"
     assert gpu_needs.verdict(cost, shapes, cost.weights) == "`--device cuda:0,cpu`"
+
+
+@pytest.fixture(scope="module")
+def transcoders():
+    names = [f"mlp_in.{layer}-mlp_out.{layer}" for layer in range(3)]
+    return toy_suite(*names, dtype=torch.float32)
+
+
+def replacement_task(tokens, **config):
+    asked = DiscoverConfig(method="replacement", reference="zero", **config)
+    return Task(prompts=1, tokens=tokens, patched=False, config=asked)
+
+
+def test_what_is_kept_of_a_replaced_prompt_is_what_is_counted(model, transcoders, cost):
+    tokens = toy_prompts(n=1, length=40).clean.tokens[0]
+    found = replace_mlps(model, transcoders, tokens)
+    patterns = sum(layer.mixer.pattern.nbytes for layer in found.frozen.layers)
+    held = {x.untyped_storage()._cdata: x.nbytes for x in tensors_in(found)}
+    counted = prompt_bytes(cost, shapes_of(transcoders), replacement_task(40))
+    assert counted == pytest.approx(sum(held.values()), rel=0.15)
+    longer = prompt_bytes(cost, shapes_of(transcoders), replacement_task(4000))
+    assert longer == pytest.approx(patterns * 100**2, rel=0.1)
+
+
+def tensors_in(found):
+    """Those that a record holds, dictionaries and the model's own weights aside."""
+    if isinstance(found, torch.Tensor):
+        yield found
+    elif isinstance(found, tuple):
+        for one in found:
+            yield from tensors_in(one)
+    elif is_dataclass(found):
+        for one in fields(found):
+            if one.name != "dictionaries":
+                yield from tensors_in(getattr(found, one.name))
+
+
+def test_the_operations_of_sweeps_are_those_that_torch_counts(model, transcoders, cost):
+    tokens = toy_prompts(n=1, length=24).clean.tokens[0]
+    found = replace_mlps(model, transcoders, tokens)
+    features = (found.sources.kind == FEATURE).nonzero().squeeze(-1)
+    with FlopCounterMode(display=False) as counter:
+        for group in found.grouped(features, 1):
+            found.inputs(found.features(group))
+    one = sweep_operations(cost, shapes_of(transcoders), replacement_task(24))
+    assert one * len(features) == pytest.approx(counter.get_total_flops(), rel=0.15)
+
+
+def test_of_a_replacement_graph_the_transcoders_are_counted(tmp_path):
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text(json.dumps(PAIR | {"answer": " are", "wrong": " is"}))
+    done = call("estimate", prompts, "--method", "replacement")
+    assert done.exit_code == 0, done.output
+    said = " ".join(done.output.split())
+    assert "75 features traced" in said  # five tokens, five layers, three each
+    assert "a sweep: gradients, edges and their sizes" in said

@@ -1,0 +1,142 @@
+"""What a replacement graph takes in memory and operations, counted before it is begun.
+
+Of one prompt are kept the patterns of all layers, tensors as wide as the model at each, and the
+rows of what is written; sweeps come and go. What depends on values is taken as its most: every
+token has k features, and as many of them are traced as may be.
+
+    a sweep's operations    for each target, layer below it and token up to its own: the mixer's
+                            output and value matrices, its pattern, a product with every row
+"""
+
+from collections.abc import Sequence
+
+from circuits.features.card import FEATURES_AT_ONCE
+from circuits.runs.needs import INDEX, Item, Memory, Operations, Task, on
+from hooked_qwen.cost import ModelCost
+from saes.dictionary import ENCODED_AT_ONCE
+from saes.formats.shapes import FLOAT32, DictionaryShape
+from transcoders.replacement import ROWS_KEPT, SWEPT_AT_ONCE
+
+ENCODED_TIMES = 2
+"A prompt of a set is opened once for influence, and again for its edges."
+
+
+def replacement_memory(
+    model: ModelCost, shapes: Sequence[DictionaryShape], task: Task, memory: float | None
+) -> Memory:
+    """Bytes on the device, where dictionaries and rows may take `memory` GB."""
+    every, one = sum(s.bytes for s in shapes), max(s.bytes for s in shapes)
+    room = float("inf") if memory is None else memory * 1e9 / 4
+    resident = every
+    if memory is not None and every > memory * 1e9:
+        resident = int(max(memory * 1e9, one)) + one
+    prompt = prompt_bytes(model, shapes, task)
+    # With a patch both prompts of a pair are there for a while.
+    return Memory(
+        model=model.weights,
+        dictionaries=min(resident, every + one),
+        every_dictionary=every,
+        largest=one,
+        one_state=prompt,
+        states=prompt * (1 + task.patched) + row_bytes(model, shapes, task, room),
+        gradients=0,
+        working=working(model, shapes, task, room),
+    )
+
+
+def prompt_bytes(model: ModelCost, shapes: Sequence[DictionaryShape], task: Task) -> int:
+    """Bytes of one prompt's replacement model: patterns, tensors, sources."""
+    tokens, layers = task.tokens, model.n_layers
+    patterns = layers * heads(model)[0] * tokens**2
+    # By layer: what the MLP reads and writes, error and bias, values' and output's matrices.
+    heads_width, value_width = widths(model)
+    tensors = layers * (4 * tokens + heads_width + value_width) * model.d_model
+    slots = tokens * sum(on(shape) + 2 for shape in shapes)
+    return FLOAT32 * (patterns + tensors) + slots * 12 * INDEX
+
+
+def row_bytes(model: ModelCost, shapes: Sequence[DictionaryShape], task: Task, room: float) -> int:
+    """Bytes of the rows of what is written, where they are kept between sweeps."""
+    rows = task.tokens * sum(on(shape) + 2 for shape in shapes)
+    size = FLOAT32 * rows * model.d_model
+    return size if size <= min(ROWS_KEPT, room) else size // max(1, len(shapes))
+
+
+def working(
+    model: ModelCost, shapes: Sequence[DictionaryShape], task: Task, room: float
+) -> tuple[Item, ...]:
+    """What comes and goes, one at a time."""
+    sweep = min(SWEPT_AT_ONCE, room / 4)
+    one = FLOAT32 * task.tokens * (sum(on(s) + 2 for s in shapes) + max(widths(model)))
+    widest = max(shape.features for shape in shapes)
+    chunk = min(task.tokens, max(1, ENCODED_AT_ONCE // widest)) * widest
+    scores = 3 * FLOAT32 * heads(model)[0] * task.tokens**2
+    named = min(FEATURES_AT_ONCE, task.config.nodes or FEATURES_AT_ONCE) * model.vocabulary
+    return (
+        Item("a sweep: gradients, edges and their sizes", int(8 * max(sweep, one))),
+        Item("pre-activations while encoding", 2 * FLOAT32 * chunk),
+        Item("attention of one layer while the model runs", scores),
+        Item("tokens that features promote", 2 * FLOAT32 * named),
+    )
+
+
+def replacement_operations(
+    model: ModelCost, shapes: Sequence[DictionaryShape], task: Task
+) -> Operations:
+    """Floating-point operations of a whole discovery."""
+    runs = (1 if task.prompts == 1 else ENCODED_TIMES) + task.patched
+    forward = runs * task.prompts * sum(c.forward for c in model.layers(1, task.tokens))
+    encoded = sum(2 * s.features * model.d_model for s in shapes)
+    looked = task.text + task.prompts * task.tokens
+    deepest = max(shape.source.layer for shape in shapes) + 1
+    text = sum(c.forward for c in model.layers(1, 64)[:deepest])
+    traced = targets(shapes, task)
+    named = 2 * 2 * (task.config.nodes or traced) * model.d_model * model.vocabulary
+    again = min(traced, task.config.nodes or traced)
+    swept = task.prompts * (traced + again) * sweep_operations(model, shapes, task)
+    return Operations(
+        forward=(
+            Item("runs of the model", forward, f"{runs} of each prompt"),
+            Item("examples of features", looked / 64 * text),
+        ),
+        both=(),
+        edges=(),
+        encoded=(
+            Item("features of the prompts", runs * task.prompts * task.tokens * encoded),
+            Item("features of examples", looked * encoded),
+        ),
+        products=(
+            Item("influence and edges", swept, f"{traced:,} features traced"),
+            Item("tokens that features promote", named),
+        ),
+    )
+
+
+def targets(shapes: Sequence[DictionaryShape], task: Task) -> int:
+    """Features of a prompt whose inputs are traced."""
+    there = task.tokens * sum(on(shape) for shape in shapes)
+    return min(there, task.config.targets or there)
+
+
+def sweep_operations(model: ModelCost, shapes: Sequence[DictionaryShape], task: Task) -> float:
+    """Of one target, on average over layers and tokens."""
+    tokens, d = task.tokens, model.d_model
+    heads_width, value_width = widths(model)
+    rows = sum(on(shape) + 2 for shape in shapes) / model.n_layers
+    half, third = (tokens + 1) / 2, (tokens + 1) * (2 * tokens + 1) / 6
+    depth = sum(shape.source.layer for shape in shapes) / len(shapes)
+    below = depth * (half * 2 * d * (heads_width + value_width) + third * 2 * heads_width)
+    first = half * 2 * d * value_width + 2 * d * heads_width
+    return below + first + half * 2 * d * (depth * rows + 1)
+
+
+def heads(model: ModelCost) -> tuple[int, int]:
+    """Heads of attention, and those that have values of their own."""
+    return model.config.num_attention_heads, model.config.num_key_value_heads
+
+
+def widths(model: ModelCost) -> tuple[int, int]:
+    """What all heads together give, and what all values are wide."""
+    config, (every, groups) = model.config, heads(model)
+    head = getattr(config, "head_dim", None) or model.d_model // every
+    return every * head, groups * head
