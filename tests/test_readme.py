@@ -91,6 +91,13 @@ def test_the_python_of_the_transcoders_page_gives_its_numbers():
     meta = names["circuit"].graph.graph
     assert meta["replacement_score"] == pytest.approx(0.59, abs=0.006)
     assert meta["completeness_score"] == pytest.approx(0.89, abs=0.006)
+    heads = {str(head): weight for head, weight in names["edge"].heads.items()}
+    assert heads["head 3.0"] == pytest.approx(1.12, abs=0.006)
+    assert heads["head 3.1"] == pytest.approx(0.80, abs=0.006)
+    assert names["score"].total == pytest.approx(10.7, abs=0.06)
+    largest = names["score"].strongest(3)
+    assert str(largest[1][1]) == "mlp_out.0/375@1"
+    assert largest[1][2] == pytest.approx(0.77, abs=0.006)
 
 
 def test_the_python_of_the_shift_page_runs():
