@@ -9,7 +9,19 @@ from tokenizers.processors import TemplateProcessing
 from typer.testing import CliRunner
 
 from circuits.cli.app import app, main
+from circuits.runs import commands
 from tests.conftest import toy_tokenizer
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _short_text():
+    """Features' examples come from little text: looking at it is most of a small discovery.
+
+    The README's commands are run with as much as a user has.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(commands, "EXAMPLE_TOKENS", 2048)
+        yield
 
 
 def call(*arguments):

@@ -33,14 +33,20 @@ CONFIG = TrainConfig(width=10, tokens=16 * 12)
 HELD_OUT, TRAINED = "cdefgh" * 20, "uvwxyz" * 30
 
 
-@pytest.fixture(autouse=True)
-def _short(monkeypatch):
-    monkeypatch.setattr(held_out, "HELD_OUT_CHARACTERS", len(HELD_OUT))
-    monkeypatch.setattr(run, "held_out_blocks", partial(held_out_blocks, length=8))
+@pytest.fixture(scope="module", autouse=True)
+def _short():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(held_out, "HELD_OUT_CHARACTERS", len(HELD_OUT))
+        patch.setattr(run, "held_out_blocks", partial(held_out_blocks, length=8))
+        yield
 
 
 @pytest.fixture
 def model():
+    return toy_with_tokenizer()
+
+
+def toy_with_tokenizer():
     return hook(toy_hf("qwen3", torch.float32), tokenizer=toy_tokenizer(), name="toy")
 
 
@@ -154,13 +160,25 @@ MIXED = [
 ]
 
 
+CHANGES = {
+    "specs": MIXED,
+    "config": TrainConfig(width=10, tokens=16 * 30, dead_after=40, average=0.5),
+    "stream": replace(STREAM, reuse=2),
+}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """What a run that nothing cuts off ends with."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    train(toy_with_tokenizer(), out, **CHANGES)
+    return dictionaries_in(out)
+
+
 @pytest.mark.parametrize("step", [3, 8, 9, 15, 28])
-def test_a_run_that_goes_on_ends_with_the_same_weights(model, tmp_path, step):
-    config = TrainConfig(width=10, tokens=16 * 30, dead_after=40, average=0.5)
-    changes = {"specs": MIXED, "config": config, "stream": replace(STREAM, reuse=2)}
-    train(model, tmp_path / "whole", **changes)
+def test_a_run_that_goes_on_ends_with_the_same_weights(model, whole, tmp_path, step):
     with pytest.raises(Killed):
-        train(model, tmp_path / "cut", options=EACH_STEP, report=killed_at(step), **changes)
+        train(model, tmp_path / "cut", options=EACH_STEP, report=killed_at(step), **CHANGES)
     assert not (tmp_path / "cut/suite.json").exists()
     steps = []
     train(
@@ -168,12 +186,11 @@ def test_a_run_that_goes_on_ends_with_the_same_weights(model, tmp_path, step):
         tmp_path / "cut",
         options=GO_ON,
         report=lambda now: steps.append(now.step),
-        **changes,
+        **CHANGES,
     )
     # Before the eighth step there is nothing to go on from.
     assert steps[0] == (step + 1 if step >= 8 else 1)
-    whole, cut = dictionaries_in(tmp_path / "whole"), dictionaries_in(tmp_path / "cut")
-    assert whole == cut
+    assert whole == dictionaries_in(tmp_path / "cut")
     assert not (tmp_path / "cut/checkpoint.safetensors").exists()
 
 
