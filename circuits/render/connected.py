@@ -1,7 +1,8 @@
 """The part of a graph that a figure has room for, chosen so that it is a circuit.
 
-Every node of it lies on a path from a token to an output; in a graph without tokens, or where none
-reaches an output, from a node that nothing in the graph leads to. Where there is no room for all
+Every node of it lies on a path from a token to an output, or from an error where errors are
+constants, as in replacement graphs; in a graph without tokens, or where none reaches an output,
+from a node that nothing in the graph leads to. Where there is no room for all
 nodes of even one path, edges stand for parts of paths (`circuits.render.condensed`).
 """
 

@@ -25,11 +25,18 @@ def in_order(graph: nx.DiGraph, max_nodes: int) -> list[Node]:
 
 
 def ends_of(graph: nx.DiGraph) -> tuple[set[Node], set[Node]]:
-    """Where paths begin and where they end; both empty where no path leads to an output."""
+    """Where paths begin and where they end; both empty where no path leads to an output.
+
+    They begin at tokens, and at errors where nothing leads to any: those of a replacement model are
+    constants. Without either they begin where nothing in the graph leads to.
+    """
     ends = {node for node in graph if node.kind == "logit" and graph.in_degree(node)}
     reach = _reaching(graph, ends) - ends
-    tokens = {node for node in reach if node.kind == "token"}
-    sources = tokens or {node for node in reach if not graph.in_degree(node)}
+    given = {node for node in reach if node.kind == "token"}
+    errors = [node for node in graph if node.kind == "error"]
+    if not any(graph.in_degree(node) for node in errors):
+        given |= reach.intersection(errors)
+    sources = given or {node for node in reach if not graph.in_degree(node)}
     # A cycle of groups has no beginning: then all that reach an output count.
     return sources or reach, ends
 

@@ -201,6 +201,22 @@ def test_without_a_token_paths_begin_where_nothing_leads():
     assert not unconnected(circuit_of(graph, 25))
 
 
+@pytest.mark.parametrize("room", [4, 5])
+def test_paths_begin_at_errors_too_where_nothing_leads_to_any(room):
+    """As in a replacement model, whose errors are constants; tokens lead to the output directly."""
+    graph, output = nx.DiGraph(), Node("logit", "logit")
+    error, feature = Node("mlp_out.0", "error", 1), Node("mlp_out.1", 3, 1)
+    token, other = Node("embed", "token", 0), Node("mlp_out.2", "error", 1)
+    for node, effect in ((output, 2.0), (feature, 1.0), (error, 0.5), (token, 0.1), (other, 0.4)):
+        graph.add_node(node, effect=effect)
+    edges = ((error, feature), (feature, output), (token, output), (other, output))
+    graph.add_weighted_edges_from((source, target, 1.0) for source, target in edges)
+    strongest = [output, feature, error, other, token][:room]
+    assert set(circuit_of(graph, room)) == set(strongest)
+    graph.add_edge(token, other, weight=1.0)
+    assert error not in circuit_of(graph, room), "errors that are led to begin no path"
+
+
 def test_a_graph_that_leads_nowhere_gives_its_strongest_nodes():
     graph = synthetic.circuit(20)
     graph.remove_edges_from(list(graph.edges))
