@@ -102,9 +102,23 @@ def buffers(
     size = config.passes * config.blocks_per_pass
     blocks = islice(blocks, start * size, None)
     while chosen := list(islice(blocks, size)):
-        parts = [_run(model, sites, b) for b in torch.stack(chosen).split(config.blocks_per_pass)]
-        values = {site: torch.cat([part[site] for part in parts]) for site in sites}
-        yield ActivationBatch(values, outliers_of(values))
+        # Kept by nobody here while the next is made.
+        yield _buffer(model, sites, torch.stack(chosen).split(config.blocks_per_pass))
+
+
+def _buffer(
+    model: TransformerBridge, sites: Sequence[Site], passes: Sequence[Int[Tensor, "batch pos"]]
+) -> ActivationBatch:
+    """What several passes give, each written where it belongs: parts and whole would be twice."""
+    tokens, values, at = sum(blocks.numel() for blocks in passes), {}, 0
+    for blocks in passes:
+        rows = _run(model, sites, blocks)
+        for site, found in rows.items():
+            if site not in values:
+                values[site] = found.new_empty(tokens, found.shape[1])
+            values[site][at : at + len(found)] = found
+        at += blocks.numel()
+    return ActivationBatch(values, outliers_of(values))
 
 
 def outliers_of(values: Mapping[Site, Tensor]) -> dict[Site, Tensor]:
@@ -152,8 +166,8 @@ def shuffled(
     training can be taken up at any batch: `ordered` begins with the buffer that batch `start`
     lies in. What does not fill a last batch is dropped.
     """
-    first, skip = divmod(start, config.batches_per_buffer)
-    for number, buffer in enumerate(ordered, first):
+    number, skip = divmod(start, config.batches_per_buffer)
+    for buffer in ordered:
         generator = torch.Generator().manual_seed(_mixed(config.seed, number))
         size = len(next(iter(buffer.values.values())))
         for _ in range(config.reuse):
@@ -165,6 +179,9 @@ def shuffled(
                     skip -= 1
                     continue
                 yield _rows(buffer, chunk)
+        number += 1
+        # One buffer at a time is in memory: this one goes before the next is made.
+        del buffer
 
 
 def _mixed(seed: int, number: int) -> int:

@@ -14,8 +14,9 @@ COPIES = 4
 
 
 def buffer_bytes(sites: Sequence[Site], d_model: int, stream: StreamConfig) -> int:
-    """The activations that are shuffled together, while they are joined: twice."""
-    return 2 * FLOAT32 * len(sites) * d_model * stream.buffer_size
+    """The activations that are shuffled together, and those of the pass that is added to them."""
+    one_pass = stream.blocks_per_pass * stream.block_length
+    return FLOAT32 * len(sites) * d_model * (stream.buffer_size + one_pass)
 
 
 def training_bytes(

@@ -2,6 +2,7 @@
 
 import random
 import string
+import weakref
 from collections import Counter
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 from hooked_qwen.load import hook
 from hooked_qwen.sites import Site
-from hooked_qwen.stream import ActivationBatch, StreamConfig, activation_batches, buffers
+from hooked_qwen.stream import ActivationBatch, StreamConfig, activation_batches, buffers, shuffled
 from hooked_qwen.tokens import token_blocks
 from tests.conftest import toy_hf, toy_tokenizer
 from tests.hooked_qwen.plain import plain_forward
@@ -121,6 +122,22 @@ def test_the_order_is_shuffled_and_depends_on_the_seed_alone(model):
     )
     assert not torch.equal(rows(once, POST), rows(other, POST))
     assert not torch.allclose(rows(once, POST), in_order, atol=1e-3)
+
+
+def test_one_buffer_is_in_memory_at_a_time(model):
+    """The one before is gone when the next is made, however often each is handed out."""
+    alive = []
+
+    def watched():
+        for buffer in buffers(model, SITES, text(), config=CONFIG):
+            alive.append(weakref.ref(buffer.values[POST]))
+            yield buffer
+            del buffer
+            assert alive[-1]() is None
+
+    config = StreamConfig(**vars(CONFIG) | {"reuse": 2})
+    assert list(shuffled(watched(), config=config))
+    assert len(alive) > 2
 
 
 @pytest.mark.parametrize("size", [7, 16, 48])
