@@ -21,14 +21,12 @@ import argparse
 import json
 import platform
 import statistics
-import subprocess
 import sys
-import venv
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import IO, Any, cast
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -36,6 +34,7 @@ from torch import Tensor
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from benchmarks.attribution_graph_peer import Attribute, serve
+from benchmarks.peers import environment, started
 from hooked_qwen.load import hook
 from saes.dictionary import SparseDictionary
 from saes.formats.table import WRITTEN
@@ -73,7 +72,8 @@ def main() -> None:
     parser.add_argument("--environments", type=Path, help="kept there; default: made and removed")
     chosen = parser.parse_args()
     with TemporaryDirectory() as temporary:
-        python = _environment((chosen.environments or Path(temporary)) / PEER)
+        folder = (chosen.environments or Path(temporary)) / PEER
+        python = environment(folder, REQUIREMENT)
         cases = QUICK if chosen.cases == "quick" else CASES
         rows = [_measure(case, python, chosen.threads, chosen.rounds) for case in cases]
     print(table(rows))
@@ -112,19 +112,6 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _environment(folder: Path) -> Path:
-    """The Python of an environment with circuit-tracer and the release of torch that we run."""
-    python = folder / "bin" / "python"
-    if not python.exists():
-        print(f"installing {REQUIREMENT}", file=sys.stderr)
-        venv.create(folder, with_pip=True)
-        release = f"torch=={torch.__version__.partition('+')[0]}"
-        pip = [str(python), "-m", "pip"]
-        subprocess.run([*pip, "install", "-q", release], check=True)
-        subprocess.run([*pip, "install", "-q", release, REQUIREMENT], check=True)
-    return python
-
-
 def _measure(case: Case, python: Path, threads: int, rounds: int) -> dict[str, Any]:
     tokens, features, on = case
     print(f"{tokens} tokens, {features} features, {on} on", file=sys.stderr)
@@ -137,17 +124,17 @@ def _measure(case: Case, python: Path, threads: int, rounds: int) -> dict[str, A
             str(batch): [str(python), peer, temporary, str(batch), str(threads)]
             for batch in BATCHES
         } | {"ours": [sys.executable, "-c", own, temporary, str(threads)]}
-        workers = {n: stack.enter_context(_worker(c)) for n, c in commands.items()}
+        workers = {n: stack.enter_context(started(c)) for n, c in commands.items()}
         files = {name: folder / f"{name}.safetensors" for name in workers}
         # The first graph of each is compared and not timed.
-        first = {name: worker.attribute(str(files[name])) for name, worker in workers.items()}
+        first = {name: worker.ask(str(files[name])) for name, worker in workers.items()}
         difference = max(_differ(files[str(b)], files["ours"]) for b in BATCHES)
         if difference > TOLERANCE:
             raise SystemExit(f"the graphs differ by {difference:.1e} of the largest edge")
         taken: dict[str, list[dict[str, float]]] = {name: [] for name in workers}
         for _ in range(rounds):
             for name, worker in workers.items():
-                taken[name].append(worker.attribute("-"))
+                taken[name].append(worker.ask("-"))
     found = {name: _medians(each) for name, each in taken.items()}
     return {
         "tokens": tokens,
@@ -237,31 +224,6 @@ def _ours(found: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     place[target[target >= 0]] = (target >= 0).nonzero().squeeze(-1)
     last = (target < 0).nonzero().squeeze(-1)
     return torch.cat([place[feature], last]), torch.cat([feature, errors, tokens])
-
-
-class _Worker:
-    """A process that attributes by one library."""
-
-    def __init__(self, requests: IO[str], replies: IO[str]) -> None:
-        self.requests, self.replies = requests, replies
-        self.about = self._reply()
-
-    def attribute(self, file: str) -> dict[str, float]:
-        print(file, file=self.requests, flush=True)
-        return self._reply()
-
-    def _reply(self) -> Any:
-        line = self.replies.readline()
-        if not line:
-            raise SystemExit("a library's process ended early; what it said is above")
-        return json.loads(line)
-
-
-@contextmanager
-def _worker(command: list[str]) -> Iterator[_Worker]:
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
-        yield _Worker(cast(IO[str], process.stdin), cast(IO[str], process.stdout))
 
 
 def work() -> None:

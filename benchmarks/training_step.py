@@ -14,19 +14,19 @@ import json
 import statistics
 import subprocess
 import sys
-import venv
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from itertools import count, cycle
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import IO, Any, cast
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from benchmarks.devices import machine
+from benchmarks.peers import environment, started
 from benchmarks.training_step_peer import RATE, Step, serve
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import ActivationBatch
@@ -124,16 +124,11 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def _environment(folder: Path, library: str) -> Path:
-    """The Python of an environment with `library` and the release of torch that we run."""
-    python = folder / "bin" / "python"
-    if not python.exists():
-        print(f"installing {PEERS[library]}", file=sys.stderr)
-        venv.create(folder, with_pip=True)
-        release = f"torch=={torch.__version__.partition('+')[0]}"
-        pip = [str(python), "-m", "pip"]
-        subprocess.run([*pip, "install", "-q", release], check=True)
-        subprocess.run([*pip, "install", "-q", release, PEERS[library]], check=True)
+    made = (folder / "bin" / "python").exists()
+    python = environment(folder, PEERS[library])
+    if not made:
         # It comes along for another build of torch, cannot be imported, and nothing needs it.
+        pip = [str(python), "-m", "pip"]
         subprocess.run([*pip, "uninstall", "-qy", "torchvision"], check=True)
     return python
 
@@ -153,12 +148,12 @@ def _measure(
         ]
         own = f"from {__spec__.name} import work; work()"
         commands.append([sys.executable, "-c", own, "qwen-circuits"])
-        workers = [stack.enter_context(_worker([*c, *arguments])) for c in commands]
-        steps = {name: worker for worker in workers for name in worker.steps}
+        workers = [stack.enter_context(started([*c, *arguments])) for c in commands]
+        steps = {name: worker for worker in workers for name in worker.about["steps"]}
         answers: dict[str, list[dict[str, float]]] = {name: [] for name in steps}
         for _ in range(WARM_UP + chosen.rounds):
             for name, worker in steps.items():
-                answers[name].append(worker.take(name))
+                answers[name].append(worker.ask(name))
     losses = {name: taken[0]["loss"] for name, taken in answers.items() if name not in GEMMS}
     _check(losses, chosen.device)
     seconds = {n: [a["seconds"] for a in taken[WARM_UP:]] for n, taken in answers.items()}
@@ -167,7 +162,7 @@ def _measure(
         "features": features,
         "k": k,
         "batch": tokens,
-        "libraries": {worker.library: worker.version for worker in workers},
+        "libraries": {w.about["library"]: w.about["version"] for w in workers},
         "first_loss": losses,
         "ms": {name: round(statistics.median(s) * 1e3, 2) for name, s in seconds.items()},
         "fastest_ms": {name: round(min(s) * 1e3, 2) for name, s in seconds.items()},
@@ -188,34 +183,6 @@ def _check(losses: Mapping[str, float], device: str) -> None:
     for name, loss in losses.items():
         if abs(loss / losses["ours"] - 1) > TOLERANCE[precisions.get(name, "float32")]:
             raise SystemExit(f"first losses differ, so steps cannot be compared: {losses}")
-
-
-class _Worker:
-    """A process that takes one library's steps."""
-
-    def __init__(self, requests: IO[str], replies: IO[str]) -> None:
-        self.requests, self.replies = requests, replies
-        about = self._reply()
-        self.library: str = about["library"]
-        self.version: str = about["version"]
-        self.steps: list[str] = about["steps"]
-
-    def take(self, name: str) -> dict[str, float]:
-        print(name, file=self.requests, flush=True)
-        return self._reply()
-
-    def _reply(self) -> Any:
-        line = self.replies.readline()
-        if not line:
-            raise SystemExit("a library's process ended early; what it said is above")
-        return json.loads(line)
-
-
-@contextmanager
-def _worker(command: list[str]) -> Iterator[_Worker]:
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
-        yield _Worker(cast(IO[str], process.stdin), cast(IO[str], process.stdout))
 
 
 def work() -> None:

@@ -1,9 +1,8 @@
 /* The Ablations tab: what became of the metric, and of each prompt. */
 
 import { el, svg } from "./page_dom.mjs";
-import { count, number, percent } from "./page_numbers.mjs";
+import { count, linear, number, percent } from "./page_numbers.mjs";
 import { payload } from "./page_state.mjs";
-import { linear } from "./page_charts.mjs";
 import { nodeLink, plainTable } from "./page_check.mjs";
 
 /* Bars of the metric before, after, and under the controls, on one axis through zero. */

@@ -1,7 +1,7 @@
 /* Line charts and scatters as inline SVG. */
 
 import { el, svg, swatch } from "./page_dom.mjs";
-import { count, number } from "./page_numbers.mjs";
+import { count, linear, number, ticks } from "./page_numbers.mjs";
 import { byKey, scene } from "./page_state.mjs";
 import { goTo } from "./page_tabs.mjs";
 
@@ -23,19 +23,6 @@ const LINES = [
   ["color-mix(in srgb, var(--supports) 50%, var(--only-a))", "2 1"],
   ["color-mix(in srgb, var(--neutral) 50%, var(--ink))", "8 6"],
 ];
-
-function ticks(low, high, wanted = 5) {
-  const rough = (high - low || 1) / wanted;
-  const base = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].map((m) => m * base).find((s) => s >= rough);
-  const first = Math.ceil(low / step - 1e-9) * step;
-  return Array.from({ length: Math.floor((high - first) / step + 1e-9) + 1 }, (_, i) =>
-    Number((first + i * step).toPrecision(10)),
-  );
-}
-
-export const linear = (low, high, from, to) => (value) =>
-  from + ((value - low) / (high - low || 1)) * (to - from);
 
 /* Frame, grid, tick labels and axis titles; returns the elements. */
 function frame({ x, y, xTicks, yTicks, xTitle, yTitle, box = CHART }) {

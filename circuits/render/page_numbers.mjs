@@ -28,3 +28,18 @@ export function percent(share) {
 }
 
 export const count = (n, word) => `${n.toLocaleString("en")} ${word}${n === 1 ? "" : "s"}`;
+
+/* A scale from numbers to places. */
+export const linear = (low, high, from, to) => (value) =>
+  from + ((value - low) / (high - low || 1)) * (to - from);
+
+/* Round numbers from `low` to `high`, about as many as wanted. */
+export function ticks(low, high, wanted = 5) {
+  const rough = (high - low || 1) / wanted;
+  const base = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 5, 10].map((m) => m * base).find((s) => s >= rough);
+  const first = Math.ceil(low / step - 1e-9) * step;
+  return Array.from({ length: Math.floor((high - first) / step + 1e-9) + 1 }, (_, i) =>
+    Number((first + i * step).toPrecision(10)),
+  );
+}

@@ -1,7 +1,7 @@
 /* What the parts of the page share: numbers with intervals, scales, and marks on them. */
 
 import { el, read, svg } from "./page_dom.mjs";
-import { number } from "./page_numbers.mjs";
+import { linear, number, ticks } from "./page_numbers.mjs";
 
 export const record = read("data-record");
 export const narrow = matchMedia("(max-width: 1000px)");
@@ -50,19 +50,6 @@ export const word = (text) => el("span", { class: "token", dir: "auto" }, text);
 export function turned(before, after) {
   if (before === after) return word(before);
   return el("span", { class: "turned" }, word(before), " → ", word(after));
-}
-
-export const linear = (low, high, from, to) => (value) =>
-  from + ((value - low) / (high - low || 1)) * (to - from);
-
-function ticks(low, high, wanted = 4) {
-  const rough = (high - low || 1) / wanted;
-  const base = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].map((m) => m * base).find((s) => s >= rough);
-  const first = Math.ceil(low / step - 1e-9) * step;
-  return Array.from({ length: Math.floor((high - first) / step + 1e-9) + 1 }, (_, i) =>
-    Number((first + i * step).toPrecision(10)),
-  );
 }
 
 /* A scale for values that all stand on it, zero too, with room at both ends. */

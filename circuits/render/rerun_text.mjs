@@ -1,9 +1,9 @@
 /* A text before and after: what prediction costs, and the tokens that moved most. */
 
 import { el, svg } from "./page_dom.mjs";
-import { number, percent } from "./page_numbers.mjs";
+import { linear, number, percent } from "./page_numbers.mjs";
 import {
-  column, ends, figures, fixed, linear, note, right, table, title, turned, word,
+  column, ends, figures, fixed, note, right, table, title, turned, word,
 } from "./rerun_parts.mjs";
 
 /* Probability before and after on a line from 0 to 1. */
