@@ -45,7 +45,7 @@ def test_a_device_trains_the_same_dictionary_and_goes_on_from_a_snapshot(other, 
         if len(kept) < 20:
             kept.append(snapshot())
 
-    # Torch 2.11 fails once where a process differentiates on the CPU before it does on CUDA.
+    # First: torch 2.11 seems to fail once on CUDA where a process has differentiated on the CPU.
     (whole,) = fit(on(other.name, planted(80, SIZE)), [spec(name)], config=CONFIG, keep=keep)
     rest = list(planted(80, SIZE))[kept[-1].step :]
     (resumed,) = fit(on(other.name, rest), [spec(name)], config=CONFIG, after=kept[-1])
