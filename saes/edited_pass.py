@@ -17,6 +17,7 @@ from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site
 from saes.edit_file import Edit, Operation
 from saes.edit_steps import Plan, Step, plan_of
+from saes.features import Features
 from saes.firing import Firing, tokens_at
 from saes.operations import kind_of
 from saes.suite import Suite
@@ -39,6 +40,8 @@ class EditedPass:
     "tokens of each text's prompt"
     arriving: Mapping[Site, Activation]
     "what arrives at the sites that conditions and norms are of, as far as the pass has run"
+    encoded: Callable[[str], Features] | None = None
+    "the features of a dictionary, where they are not those of what arrives"
     plans: dict[str, Plan | None] = field(default_factory=dict)
     "what is done to the features of each dictionary; the passes of one edit may share them"
     firing: Firing | None = None
@@ -71,7 +74,10 @@ class EditedPass:
     def _value(self, node: Node) -> Float[Tensor, "rows pos"]:
         """A feature's value, which a condition asks for."""
         name, feature = node.site, int(node.feature)
-        f = self.suite[name].encode(self.suite.read(name, self.arriving))
+        if self.encoded is None:
+            f = self.suite[name].encode(self.suite.read(name, self.arriving))
+        else:
+            f = self.encoded(name)
         value = f.of(torch.tensor([feature], device=f.index.device))
         if self.firing is not None:
             self.firing.saw(name, (feature,), value)

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from hooked_qwen.nodes import EVERY, Node
 from hooked_qwen.notices import counted
-from hooked_qwen.positions import TextPositions
 from hooked_qwen.tokens import token_strings
 from saes.edit_file import Edit, Operation, Where
 from saes.operations import kind_of
@@ -60,17 +59,27 @@ class Firing:
         self._fired = False
         "known to have; nothing more is noted of what was done"
 
-    def passed(self, text: TextPositions) -> None:
-        """A pass over these tokens, in which operations are asked for."""
-        lengths = text.prompt_lengths.unsqueeze(-1).expand(text.tokens.shape)
-        self._tokens.append(torch.stack([text.tokens.flatten(), lengths.flatten()]))
-        ids = torch.full_like(text.tokens, -1) if text.ids is None else text.ids
-        self._places = torch.stack([text.tokens.flatten(), ids.flatten()])
-        self._hold(2 * text.tokens.numel())
+    def passed(
+        self,
+        tokens: Int[Tensor, "rows pos"],
+        prompt_lengths: Int[Tensor, " rows"],
+        ids: Int[Tensor, "rows pos"] | None,
+    ) -> None:
+        """A pass over these tokens (as in `TextPositions`), in which operations are asked for."""
+        lengths = prompt_lengths.unsqueeze(-1).expand(tokens.shape)
+        self._tokens.append(torch.stack([tokens.flatten(), lengths.flatten()]))
+        ids = torch.full_like(tokens, -1) if ids is None else ids
+        self._places = torch.stack([tokens.flatten(), ids.flatten()])
+        self._hold(2 * tokens.numel())
         self._passes += 1
         if not self._fired and self._passes % LOOKED_AT == 0 and self._done is not None:
             self._fired = bool(self._done)
             self._seen = [] if self._fired else self._seen
+
+    @property
+    def fired(self) -> bool:
+        """Whether anything was done so far."""
+        return self._fired or (self._done is not None and bool(self._done))
 
     def did(self, operation: Operation, at: Tensor, own: Tensor, changed: Tensor) -> None:
         """At some tokens a node that was `own` became `changed`."""
@@ -125,7 +134,7 @@ class Firing:
                 reached[key] = self._reached(operation)
             if not reached[key]:
                 _raise_unreached(operation)
-        if self._fired or (self._done is not None and self._done):
+        if self.fired:
             return
         near = [self._nearest(operation, tokenizer) for operation in edit.operations[:SHOWN]]
         more = len(edit.operations) - len(near)

@@ -174,7 +174,7 @@ def freeze(
     Raises `ValueError` for a norm or a token mixer that is not known.
     """
     sites, n = _sites(model), len(model.blocks)
-    with torch.no_grad(), _patterns(model) as patterns, capture(model, sites) as seen:
+    with torch.no_grad(), patterns_of_first(model) as patterns, capture(model, sites) as seen:
         logits: LastLogits = last_logits(model, _alone(tokens))
         x = {site: tensor[0] for site, tensor in seen.items()}
         layers = []
@@ -182,10 +182,7 @@ def freeze(
             block = cast(Any, model.blocks[number])
             before, middle = x[Site("resid_pre", number)], x[Site("resid_mid", number)]
             read = freeze_norm(block.ln1.original_component, before)
-            if number in patterns:
-                mixer = freeze_attention(block.attn, read, before, patterns[number])
-            else:
-                mixer = freeze_delta_net(token_mixer(block).original_component, read, before)
+            mixer = freeze_mixer(block, read, before, patterns.get(number))
             norm = freeze_norm(block.ln2.original_component, middle)
             layers.append(FrozenLayer(mixer, norm, skips.get(number)))
         last = freeze_norm(model.ln_final.original_component, x[Site("resid_post", n - 1)])
@@ -196,6 +193,21 @@ def freeze(
         logits=logits[0].to(x[EMBED].device),
     )
     return FrozenModel(tuple(layers), last), recorded
+
+
+def freeze_mixer(
+    block: Any,
+    norm: FrozenNorm,
+    x: Float[Tensor, "pos d_model"],
+    pattern: Float[Tensor, "heads pos pos"] | None,
+) -> FrozenMixer:
+    """A block's token mixer where the stream is `x`; a delta net has no `pattern` to be given.
+
+    Raises `ValueError` for a kind that is not known.
+    """
+    if pattern is None:
+        return freeze_delta_net(token_mixer(block).original_component, norm, x)
+    return freeze_attention(block.attn, norm, x, pattern)
 
 
 def _sites(model: TransformerBridge) -> list[Site]:
@@ -210,10 +222,10 @@ def _alone(tokens: Int[Tensor, " pos"]) -> Batch:
 
 
 @contextmanager
-def _patterns(
+def patterns_of_first(
     model: TransformerBridge,
 ) -> Generator[dict[int, Float[Tensor, "heads pos pos"]], None, None]:
-    """Yield what a run inside the block fills with the pattern of every layer with attention."""
+    """Yield what a run fills with the pattern of every layer with attention, of its first row."""
     home, seen = device_of(model), {}
 
     def keep(number: int) -> Any:
