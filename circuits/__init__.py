@@ -29,12 +29,13 @@ if TYPE_CHECKING:
         make_prompts,
         open_run,
         render,
+        sufficiency,
         train,
         verify,
     )
     from circuits.notebook import open_analysis as open
     from circuits.prompts import Prompt, read_prompts
-    from circuits.results import Ablated, Circuit, Verification
+    from circuits.results import Ablated, Circuit, Sufficiency, Verification
     from hooked_qwen.nodes import Node
     from saes.edit import Condition, Edit, Operation, applied
 
@@ -48,6 +49,7 @@ __all__ = [
     "Node",
     "Operation",
     "Prompt",
+    "Sufficiency",
     "Verification",
     "ablate",
     "ablated",
@@ -60,6 +62,7 @@ __all__ = [
     "open_run",
     "read_prompts",
     "render",
+    "sufficiency",
     "train",
     "verify",
 ]
@@ -67,6 +70,7 @@ __all__ = [
 _ELSEWHERE = {
     "Ablated": "circuits.results",
     "Circuit": "circuits.results",
+    "Sufficiency": "circuits.results",
     "Verification": "circuits.results",
     "Ablation": "circuits.edits.ablation",
     "Analysis": "circuits.analysis",

@@ -31,11 +31,13 @@ from circuits.prompts import Prompt, WhenUnfit, read_prompts
 from circuits.render.document import groups_on_page
 from circuits.render.exporters import Drawn, exporters
 from circuits.render.page import page
-from circuits.results import Ablated, Circuit, Verification
+from circuits.results import Ablated, Circuit, Sufficiency, Verification
 from circuits.runs import commands
 from circuits.runs.folder import read_run, verification_of
 from circuits.runs.inputs import Inputs, open_inputs
 from circuits.suites import load_model
+from circuits.verification.sufficiency import SufficiencyConfig
+from circuits.verification.sufficiency import sufficiency as _sufficiency
 from circuits.verification.verify import VerifyConfig
 from circuits.verification.verify import verify as _verify
 from hooked_qwen.bundled import language
@@ -201,6 +203,19 @@ def verify(circuit: Circuit, *, report: Report = silent, **config: Any) -> Verif
     )
     circuit.verification = Verification(record)
     return circuit.verification
+
+
+def sufficiency(analysis: Analysis, *, report: Report = silent, **config: Any) -> Sufficiency:
+    """The metric against the number of features that are kept of the transcoders.
+
+        how = {"mlp": "transcoder", "positions": "sum", "reference": "zero"}
+        analysis = circuits.open("bundled", "bundled", "prompts.jsonl", **how)
+        circuits.sufficiency(analysis, layers=(2, 3, 4)).scores
+
+    `config` are fields of `SufficiencyConfig`: `layers`, `errors`, `sizes`, `draws`, `seed`.
+    """
+    record = _sufficiency(analysis, SufficiencyConfig(**config), report=report)
+    return Sufficiency(record)
 
 
 def ablate(

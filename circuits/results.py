@@ -124,6 +124,31 @@ class Ablated:
         return _paragraph(repr(self)) + _html(self.controls) + _html(self.prompts.head(SHOWN))
 
 
+@dataclass(frozen=True, eq=False)
+class Sufficiency:
+    """A task's score by the number of kept features: the record of `sufficiency.json`."""
+
+    record: Mapping[str, Any]
+
+    @property
+    def scores(self) -> pd.DataFrame:
+        """The mean metric of each row, features and controls, by the number that is kept."""
+        rows = {name: row["score"] for name, row in self.record["rows"].items()}
+        return pd.DataFrame.from_dict(rows, orient="index", columns=self.record["sizes"])
+
+    def __repr__(self) -> str:
+        model, replaced, nothing = (
+            self.record[name]["score"] for name in ("model", "replaced", "nothing")
+        )
+        return (
+            f"Sufficiency: {self.record['metric']} {model:.2f}, {replaced:.2f} with all features "
+            f"of the transcoders, {nothing:.2f} with none"
+        )
+
+    def _repr_html_(self) -> str:
+        return _paragraph(repr(self)) + _html(self.scores)
+
+
 def _nodes(graph: nx.DiGraph) -> pd.DataFrame:
     return nodes_table(graph).rename(columns={"id": "node"}).set_index("node")
 

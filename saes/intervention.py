@@ -65,6 +65,9 @@ class Baseline:
     errors: Mapping[Site, Float[Tensor, "#rows #pos d_model"]]
     spared: Mapping[str, Spared]
     "by dictionary and by site written, where there are any"
+    skips: frozenset[str] = frozenset()
+    "dictionaries whose skip connection acts where the error of a site is set; of others it is "
+    "a part of the error"
 
     def rows(self, index: Int[Tensor, " rows"]) -> "Baseline":
         """Of each prompt in `index`, repeats allowed."""
@@ -72,6 +75,7 @@ class Baseline:
             {n: f if len(f.value) == 1 else f[index] for n, f in self.features.items()},
             {s: e if len(e) == 1 else e[index] for s, e in self.errors.items()},
             {k: s.rows(index) for k, s in self.spared.items()},
+            self.skips,
         )
 
 
@@ -157,6 +161,13 @@ def require_reads_first(suite: Suite, name: str) -> None:
         )
 
 
+def skipped(suite: Suite, name: str, values: Mapping[Site, Activation]) -> dict[Site, Activation]:
+    """What the skip connection of a dictionary that has one adds at the sites that it writes."""
+    W_skip = suite[name].W_skip
+    assert W_skip is not None, f"{name} has no skip connection"
+    return suite[name].by_site(suite.read(name, values) @ W_skip.T)
+
+
 @dataclass(frozen=True)
 class _Pass:
     """What the edits of one block share."""
@@ -182,7 +193,8 @@ class _Pass:
             if any(some.has_error(site) for some in self.chosen):
                 to = self._entries(self.baseline.errors[site], entry)
                 bias = sum(self.suite[n].by_site(self.suite[n].b_dec)[site] for n in names)
-                found = torch.where(error.unsqueeze(-1), bias + to, value)
+                to = to + bias + self._skipped(names, site)
+                found = torch.where(error.unsqueeze(-1), to, value)
             for name in names:
                 found = found + self._written(name, site, error, position, entry)
             spared = self.baseline.spared.get(str(site))
@@ -192,6 +204,14 @@ class _Pass:
             return torch.where(kept, value, found)
 
         return change
+
+    def _skipped(self, names: Sequence[str], site: Site) -> Activation | float:
+        """What skip connections add that are no part of the error."""
+        found = 0.0
+        for name in names:
+            if name in self.baseline.skips:
+                found = found + skipped(self.suite, name, self.seen)[site]
+        return found
 
     def _written(
         self,

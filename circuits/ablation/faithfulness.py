@@ -29,12 +29,15 @@ from hooked_qwen.forward import resume
 from hooked_qwen.sites import Site
 from saes.evaluation.bootstrap import interval, resamples
 from saes.features import Features
-from saes.intervention import Baseline, Spared, reads_first, setting, touched
+from saes.intervention import Baseline, Spared, reads_first, setting, skipped, touched
 from saes.nodes import NodeSet
 from saes.suite import Suite
 
 FixedTo = Literal["mean", "zero"]
 To = Literal[FixedTo, "patch"]
+Errors = Literal["ablated", "out", "held"]
+"""What errors outside a circuit are set to: what its features are; zero, so that dictionaries stand
+in for what they write; or what they are on the clean prompt."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,28 @@ def baseline_of(suite: Suite, state: BatchState, to: To, means: Means | None) ->
             {},
         )
     return fixed_baseline(suite, to, means, outlier=state.outlier)
+
+
+def with_errors(suite: Suite, state: BatchState, base: Baseline, errors: Errors) -> Baseline:
+    """The baseline with its errors as `errors` says.
+
+    Out or held, they are what the model's tensors have beside features, biases and skip
+    connections, and norm outliers stay as they are whatever nodes are ablated to: no dictionary
+    stands in for those.
+    """
+    if errors == "ablated":
+        return base
+    names = [name for name in suite if suite[name].W_skip is not None]
+    left = {site: state.errors[site].error for site in suite.writes}
+    if errors == "out":
+        left = {site: torch.zeros_like(error[:, :1]) for site, error in left.items()}
+    else:
+        for name in names:
+            for site, part in skipped(suite, name, state.values).items():
+                left[site] = left[site] - part
+    everywhere = torch.ones(1, dtype=torch.bool, device=state.rows.device)
+    spared = {key: Spared(everywhere, outlier) for key, outlier in state.outlier.items()}
+    return Baseline(base.features, left, spared, frozenset(names))
 
 
 def fixed_baseline(
@@ -141,6 +166,7 @@ def metrics_with(
     to: To,
     *,
     means: Means | None = None,
+    errors: Errors = "ablated",
     report: Callable[[int], None] = lambda done: None,
 ) -> Float[Tensor, "circuits prompts"]:
     """The metric of each prompt under each of `circuits`, several of them in one forward pass.
@@ -151,7 +177,9 @@ def metrics_with(
     """
     if to == "mean":
         means = means or analysis.means
-    found = [_under(analysis, state, circuits, to, means, report) for state in analysis.states]
+    found = [
+        _under(analysis, state, circuits, to, means, errors, report) for state in analysis.states
+    ]
     return torch.cat(found, 1).cpu()
 
 
@@ -161,11 +189,12 @@ def _under(
     circuits: Sequence[NodeSet],
     to: To,
     means: Means | None,
+    errors: Errors,
     report: Callable[[int], None],
 ) -> Float[Tensor, "circuits batch"]:
     model, suite, metric = analysis.model, analysis.suite, analysis.metric
     n, values = len(state.rows), []
-    base = baseline_of(suite, state, to, means)
+    base = with_errors(suite, state, baseline_of(suite, state, to, means), errors)
     together = max(1, TOKENS_AT_ONCE // state.clean.tokens.numel())
     for i in range(0, len(circuits), together):
         some = [circuit.complement() for circuit in circuits[i : i + together]]
@@ -261,11 +290,15 @@ def default_to(prompts: EncodedPrompts) -> To:
 
 def mean_curve(curves: Sequence[Curve]) -> Curve:
     """Point by point mean of several curves, in every draw of the prompts too."""
+    return Curve(
+        mean_measured([c.faithfulness for c in curves]),
+        mean_measured([c.completeness for c in curves]),
+    )
 
-    def mean(parts: Sequence[Measured]) -> Measured:
-        return Measured(
-            torch.stack([part.values for part in parts]).mean(0),
-            torch.stack([part.draws for part in parts]).mean(0),
-        )
 
-    return Curve(mean([c.faithfulness for c in curves]), mean([c.completeness for c in curves]))
+def mean_measured(parts: Sequence[Measured]) -> Measured:
+    """Point by point mean, in every draw of the prompts too."""
+    return Measured(
+        torch.stack([part.values for part in parts]).mean(0),
+        torch.stack([part.draws for part in parts]).mean(0),
+    )

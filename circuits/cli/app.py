@@ -48,6 +48,7 @@ VERBS: Mapping[str, Verb | Mapping[str, Verb]] = {
     "ablate": runs.ablate,
     "specificity": checks.specificity,
     "stability": checks.stability,
+    "sufficiency": checks.sufficiency,
     "edit": {
         "make": edits.make_edit,
         "show": edits.show_edit,

@@ -1,4 +1,4 @@
-"""What `circuits specificity` and `circuits stability` print."""
+"""What `circuits specificity`, `circuits stability` and `circuits sufficiency` print."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -74,6 +74,29 @@ def stability_table(record: Mapping[str, Any]) -> None:
     if rare:
         listed = ", ".join(f"{row['id']} {percent(row['share'])}" for row in rare[:5])
         say(f"of the graph, on fewer than half of the draws: {len(rare)} ({listed})")
+
+
+def sufficiency_table(record: Mapping[str, Any]) -> None:
+    """The score by the number of kept features, a column for each row of the record."""
+    scores = {field: f"{record[field]['score']:#.3g}" for field in ("model", "replaced", "nothing")}
+    errors = "errors left out" if record["errors"] == "out" else "errors held"
+    layers = counted(len(record["layers"]), "layer")
+    say(
+        f"{record['metric']} over {counted(record['n_prompts'], 'prompt')}: the model "
+        f"{scores['model']}; MLPs of {layers} by transcoders, {errors}: {scores['replaced']}; "
+        f"their features all set to {record['to']}: {scores['nothing']}"
+    )
+    table = _table("kept", *record["rows"])
+    sizes = record["sizes"]
+    for i, size in enumerate(sizes):
+        done = 0 if i == 0 else sizes[i - 1]
+        table.add_row(f"{size:,}", *(_score(row, i, done) for row in record["rows"].values()))
+    console.print(table)
+
+
+def _score(row: Mapping[str, Any], at: int, done: int) -> str:
+    """A row's score at a size; nothing where all that it has were kept at the size before."""
+    return f"{row['score'][at]:#.3g}" if done < row["nodes"] else ""
 
 
 def _table(*columns: str) -> Table:

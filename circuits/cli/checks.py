@@ -1,16 +1,27 @@
-"""The verbs for checks of whole circuits: specificity, stability."""
+"""The verbs for checks of whole circuits: specificity, stability, sufficiency."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from circuits.cli.check_tables import specificity_table, stability_table
+from circuits.cli.check_tables import specificity_table, stability_table, sufficiency_table
+from circuits.cli.discovery import MetricOf, Positions, SkipUnfit
 from circuits.cli.options import (
+    Bos,
+    BosUsed,
     Device,
+    DictionariesToUse,
+    Estimator,
+    EstimatorUsed,
     Force,
+    Layers,
     Memory,
+    Mlp,
+    Model,
     ModelDtype,
+    MovedTo,
     Quiet,
     RunFolder,
     Seed,
@@ -18,6 +29,7 @@ from circuits.cli.options import (
     Threads,
     at_least,
     placed,
+    say_found,
 )
 from circuits.cli.progress_bars import bars
 from circuits.cli.runs import To
@@ -99,3 +111,96 @@ def stability(
         record = stability_run(run, config=config, force=force, placement=placement, report=report)
     stability_table(record)
     say(f"record {run / STABILITY}")
+
+
+class Errors(StrEnum):
+    out = "out"
+    held = "held"
+
+
+def sufficiency(
+    prompts: Annotated[Path, typer.Argument(help="Prompt file, as for discover.")],
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    model: Model = "bundled",
+    dictionaries: DictionariesToUse = "bundled",
+    layers: Layers = "all",
+    metric: MetricOf = "logit-difference",
+    errors: Annotated[
+        Errors,
+        typer.Option(
+            help="What transcoders miss of their MLPs: left out, or held as on the clean prompt."
+        ),
+    ] = Errors.out,
+    to: MovedTo = None,
+    estimator: EstimatorUsed = Estimator.ig,
+    positions: Annotated[
+        Positions,
+        typer.Option(help="sum: a feature is kept at every token; keep, end: at one of them."),
+    ] = Positions.sum,
+    sizes: Annotated[
+        str | None, typer.Option(help="Numbers of features, such as 1,5,20; all come last.")
+    ] = None,
+    bos: BosUsed = Bos.auto,
+    skip_unfit: SkipUnfit = False,
+    draws: Annotated[int, typer.Option(help="Random choices of features.")] = 3,
+    seed: Seed = 0,
+    device: Device = None,
+    dtype: ModelDtype = None,
+    memory: Memory = None,
+    force: Force = False,
+    threads: Threads = None,
+    quiet: Quiet = False,
+) -> None:
+    """How many features does a task need? MLPs replaced by transcoders, the strongest kept.
+
+    Example: `circuits sufficiency prompts.jsonl --metric probability-difference --to zero
+    --layers 2-4 --out sufficiency`
+    """
+    from circuits.discovery.config import DiscoverConfig
+    from circuits.metrics.readout import read_metric
+    from circuits.prompts import read_prompts
+    from circuits.runs.commands import reference_for
+    from circuits.runs.inputs import Inputs
+    from circuits.runs.sufficiency_run import FIGURES, RECORD, sufficiency_run
+    from circuits.verification.faithfulness_curves import SIZES
+    from circuits.verification.sufficiency import SufficiencyConfig
+
+    placement = placed(device, dtype, memory)
+    at_least(1, draws=draws)
+    config = DiscoverConfig(
+        metric=read_metric(metric),
+        estimator=estimator.value,
+        positions=positions.value,
+        bos=bos.value,
+        reference=to.value if to else reference_for(read_prompts(prompts)),
+    )
+    kept = SufficiencyConfig(
+        errors=errors.value,
+        sizes=SIZES if sizes is None else numbers_of(sizes),
+        draws=draws,
+        seed=seed,
+    )
+    unfit = "skip" if skip_unfit else "refuse"
+    inputs = Inputs.resolved(model, dictionaries, prompts, "transcoder", unfit)
+    say_found(dictionaries, Mlp.transcoder)
+    with bars() as report:
+        record = sufficiency_run(
+            inputs,
+            out,
+            config=config,
+            kept=kept,
+            layers=layers,
+            force=force,
+            placement=placement,
+            report=report,
+        )
+    sufficiency_table(record)
+    say(f"record {out / RECORD}\nfigure {', '.join(str(out / name) for name in FIGURES)}")
+
+
+def numbers_of(text: str) -> tuple[int, ...]:
+    """`1,5,20` as numbers; `ValueError` for anything else."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise ValueError(f"--sizes is {text!r}: expected numbers of features, such as 1,5,20")
+    return tuple(map(int, parts))

@@ -46,6 +46,19 @@ class Positions(StrEnum):
     sum = "sum"
 
 
+MetricOf = Annotated[
+    str,
+    typer.Option(
+        help="What the circuit is a circuit of: logit-difference, log-probability, "
+        "probability-difference, kl, a feature's activation as feature:SITE/INDEX[@POSITION], or "
+        "what a linear probe reads as readout:SITE[@POSITION or @mean]:FILE (.npy or .safetensors)."
+    ),
+]
+SkipUnfit = Annotated[
+    bool, typer.Option("--skip-unfit", help="Leave out prompts that do not fit the tokenizer.")
+]
+
+
 def discover(
     out: Annotated[Path, typer.Option(help="Run folder to write.")],
     prompts: Annotated[
@@ -72,14 +85,7 @@ def discover(
         ),
     ] = Method.sparse_feature,
     estimator: EstimatorUsed = Estimator.ig,
-    metric: Annotated[
-        str,
-        typer.Option(
-            help="What the circuit is a circuit of: logit-difference, log-probability, kl, a "
-            "feature's activation as feature:SITE/INDEX[@POSITION], or what a linear probe reads "
-            "as readout:SITE[@POSITION or @mean]:FILE (.npy or .safetensors)."
-        ),
-    ] = "logit-difference",
+    metric: MetricOf = "logit-difference",
     nodes: Annotated[
         str, typer.Option(help="Features and errors to keep; of a replacement graph also 'all'.")
     ] = "100",
@@ -99,10 +105,7 @@ def discover(
             "up (of several lengths), or sum. By default what the lengths ask for."
         ),
     ] = None,
-    skip_unfit: Annotated[
-        bool,
-        typer.Option("--skip-unfit", help="Leave out prompts that do not fit the tokenizer."),
-    ] = False,
+    skip_unfit: SkipUnfit = False,
     bos: BosUsed = Bos.auto,
     reference: MovedTo = None,
     mlp: MlpUsed = Mlp.sae,

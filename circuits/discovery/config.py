@@ -24,8 +24,8 @@ class DiscoverConfig:
     method: Method = "sparse-feature"
     "effects by the model's own gradients, or the exact graph of a replacement model"
     metric: MetricChoice = "logit-difference"
-    "logit-difference, log-probability, kl, feature:SITE/INDEX[@POSITION], a `Readout`, or any "
-    "differentiable function of last logits and prompt numbers"
+    "logit-difference, log-probability, probability-difference, kl, feature:SITE/INDEX[@POSITION], "
+    "a `Readout`, or any differentiable function of last logits and prompt numbers"
     estimator: str = "ig"
     "a row of `circuits.attribution.estimators`"
     nodes: int | None = 100

@@ -109,6 +109,7 @@ def output_node(prompts: EncodedPrompts, metric: MetricChoice, tokenizer: Any) -
     pairs = [pair for pair, _ in answer_pairs(prompts, tokenizer)]
     labels = {
         "log-probability": f"log p({answers_named([(right, ()) for right, _ in pairs], 0)})",
+        "probability-difference": f"p({answers_named(pairs, 0)})",
         "kl": "KL from the clean run",
     }
     return node, labels.get(metric_name(metric), answers_named(pairs, 0))

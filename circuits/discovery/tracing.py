@@ -70,19 +70,48 @@ def trace(prompts: ReplacedPrompts, targets: int | None, report: Report) -> Trac
         if len(prompts) > 1:
             report("influence", len(found), len(prompts))
     names, n = prompts.names, len(found)
+    keys = [traced.key for traced in found]
     return Tracing(
         tuple(found),
-        _summed(names, found, [traced.influence.of for traced in found]).ranked(n),
-        _summed(names, found, [traced.effect for traced in found]).ranked(n),
+        _summed(names, keys, [traced.influence.of for traced in found]).ranked(n),
+        _summed(names, keys, [traced.effect for traced in found]).ranked(n),
     )
 
 
-def _summed(names: Sequence[str], found: Sequence[Traced], values: Sequence[Tensor]) -> NodeEffects:
+def linear_effects(prompts: ReplacedPrompts, report: Report = silent) -> NodeEffects:
+    """The effects of `trace` alone, the largest first: no influence is traced for them."""
+    keys, values = [], []
+    for opened in prompts:
+        keys.append(opened.key)
+        totals = opened.model.totals(opened.outputs.together)
+        to_patch = prompts.analysis.config.reference == "patch"
+        patched = _patched(prompts, opened) if to_patch else None
+        values.append(_effects(opened.model, totals, _moved_to(prompts.analysis, patched)))
+        report("effects by the graph", len(keys), len(prompts))
+    return _summed(prompts.names, keys, values).ranked(len(keys))
+
+
+def _summed(names: Sequence[str], keys: Sequence[Tensor], values: Sequence[Tensor]) -> NodeEffects:
     parts = []
-    for traced, value in zip(found, values, strict=True):
-        real = traced.key >= 0
-        parts.append(NodeEffects.summed(names, traced.key[real], value[real].double()))
+    for key, value in zip(keys, values, strict=True):
+        real = key >= 0
+        parts.append(NodeEffects.summed(names, key[real], value[real].double()))
     return NodeEffects.sum(parts)
+
+
+def _patched(prompts: ReplacedPrompts, opened: Opened) -> ReplacementModel | None:
+    """The patch's replacement model, where there is a patch."""
+    batch = prompts.analysis.prompts.patch
+    return None if batch is None else prompts.replaced(batch, opened.number)
+
+
+def _moved_to(analysis: Analysis, patched: ReplacementModel | None) -> ReplacementModel | None:
+    """The model whose values nodes are moved to, None for zero."""
+    if analysis.config.reference != "patch":
+        return None
+    if patched is None:
+        raise ValueError("the prompts have no patch to move nodes to: use --reference zero")
+    return patched
 
 
 def _traced(
@@ -92,18 +121,15 @@ def _traced(
     influence = influence_of(
         model, outputs, targets=targets, at_once=prompts.at_once, report=report
     )
-    batch = analysis.prompts.patch
-    patched = None if batch is None else prompts.replaced(batch, opened.number)
-    to_patch = analysis.config.reference == "patch"
-    if to_patch and patched is None:
-        raise ValueError("the prompts have no patch to move nodes to: use --reference zero")
+    patched = _patched(prompts, opened)
+    moved_to = _moved_to(analysis, patched)
     totals = model.totals(outputs.together)
     row = torch.tensor([opened.number], device=model.recorded.logits.device)
     logits = model.recorded.logits[None]
     return Traced(
         key=opened.key,
         influence=influence,
-        effect=_effects(model, totals, patched if to_patch else None),
+        effect=_effects(model, totals, moved_to),
         outputs=outputs,
         values=outputs.values(model),
         change=None if patched is None else _change(analysis, outputs, opened, patched),

@@ -17,7 +17,7 @@ LEAST_MOVE = 0.1
 "Share of a metric's usual size that a patch, or ablating everything, must move it by."
 LEAST_DIVERGENCE = 0.01
 "The same for a divergence from the clean run, in nats."
-ANSWERS = ("logit-difference", "log-probability", "kl")
+ANSWERS = ("logit-difference", "log-probability", "probability-difference", "kl")
 "Metrics of the next token."
 REASONS = {
     "below_threshold": "{n} below the threshold",

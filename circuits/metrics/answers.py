@@ -16,6 +16,7 @@ from circuits.metrics.metric import (
     divergence,
     log_probability,
     logit_difference,
+    probability_difference,
 )
 from circuits.metrics.readout import (
     FEATURE,
@@ -62,6 +63,8 @@ def metric_of(
         return divergence(clean_logits(model, prompts))
     if chosen == "log-probability":
         return log_probability(prompts.answer_ids)
+    if chosen == "probability-difference":
+        return probability_difference(prompts.answer_ids, prompts.wrong_ids)
     if chosen == "logit-difference":
         return preference_of(prompts)
     if isinstance(chosen, str):

@@ -5,10 +5,12 @@ Most are computed from the prompt's last logits; any function of these is a metr
     logit-difference   mean logit of the right answers - mean logit of the wrong ones
                        (of the whole vocabulary, for a prompt without wrong answers)
     log-probability    log of the summed probability of the right answers
+    probability-difference
+                       summed probability of the right answers - that of the wrong ones
     kl                 sum over tokens of p (log p - log q), p of the clean run, q of the run
 
-Units: logits, and nats for the last two. A divergence is 0 on the clean run and so is its
-gradient: it can be integrated and measured, but one gradient at the clean run says nothing of it.
+Units: logits, nats, none, nats. A divergence is 0 on the clean run and so is its gradient: it can
+be integrated and measured, but one gradient at the clean run says nothing of it.
 
 A `SiteMetric` reads the tensor at one site instead (see `circuits.metrics.readout`): a feature's
 activation, a linear probe. Nodes behind the site, and at later positions, have no effect on it.
@@ -35,7 +37,7 @@ from hooked_qwen.sites import Site
 Logits = Float[Tensor, "batch vocabulary"]
 LogitMetric = Callable[[Logits, Int[Tensor, " batch"]], Float[Tensor, " batch"]]
 "Takes logits after the last token and the index of each row's prompt in the prompt set."
-NAMES = ("logit-difference", "log-probability", "kl")
+NAMES = ("logit-difference", "log-probability", "probability-difference", "kl")
 Ids = Sequence[Sequence[int]]
 
 
@@ -150,6 +152,29 @@ def log_probability(answers: Ids) -> LogitMetric:
         rows = rows.to(logits.device)
         chosen = logits.log_softmax(-1).gather(1, index[rows])
         return chosen.masked_fill(~real[rows], -torch.inf).logsumexp(-1)
+
+    return metric
+
+
+def probability_difference(answers: Ids, wrongs: Ids) -> LogitMetric:
+    """Probability that the next token is one of the right answers, less that of the wrong ones.
+
+    Of a prompt without wrong answers it is the right ones' probability.
+
+    Source: Hanna et al. 2023, arXiv:2305.00586 (greater-than: all years that are right against all
+    that are wrong).
+    """
+    rows = [[*right, *wrong] for right, wrong in zip(answers, wrongs, strict=True)]
+    signs = [
+        [1.0] * len(right) + [-1.0] * len(wrong)
+        for right, wrong in zip(answers, wrongs, strict=True)
+    ]
+    index, sign = Table(_padded(rows)), Table(_padded(signs))
+
+    def metric(logits: Logits, rows: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        rows = rows.to(logits.device)
+        chosen = logits.softmax(-1).gather(1, index[rows])
+        return (chosen * sign[rows].to(chosen)).sum(-1)
 
     return metric
 

@@ -59,7 +59,9 @@ class Group:
 
 
 GROUPS = (
-    Group(label="strongest", starts=("circuit",), colour=ink.COLOURS[SUPPORTS], width=1.5),
+    Group(
+        label="strongest", starts=("circuit", "strongest"), colour=ink.COLOURS[SUPPORTS], width=1.5
+    ),
     Group(label="random", starts=("random",), colour="#a9b1ba"),
     Group(label="untrained", starts=("untrained",), colour="#8b95a1"),
     Group(label="neurons", starts=("neurons",), colour="#4d5661"),
@@ -73,13 +75,16 @@ def group_of(row: str) -> Group:
 
 
 @dataclass(frozen=True)
-class _Panel:
-    """One field of the rows of a record, and what the circuit's should be."""
+class Panel:
+    """One field of the rows of a record, and the values that its curves are held against."""
 
     label: str
     record: Mapping[str, Any]
     field: str
-    ideal: float
+    ideal: tuple[float, ...]
+    outside: tuple[float, float] = OUTSIDE
+    least: tuple[float, float] = LEAST
+    across: str = "nodes kept"
 
     @property
     def rows(self) -> dict[str, NDArray[np.float64]]:
@@ -101,9 +106,9 @@ def curves_figure(verification: Mapping[str, Any], path: Path) -> None:
     ink.checked_suffix(path)
     curves, held_out = (verification.get(part) or {} for part in ("curves", "held_out"))
     panels = [
-        _Panel("faithfulness", curves, "faithfulness", 1.0),
-        _Panel("faithfulness, held out", held_out, "faithfulness", 1.0),
-        _Panel("completeness", curves, "completeness", 0.0),
+        Panel("faithfulness", curves, "faithfulness", (1.0,)),
+        Panel("faithfulness, held out", held_out, "faithfulness", (1.0,)),
+        Panel("completeness", curves, "completeness", (0.0,)),
     ]
     shown = [panel for panel in panels if panel.rows]
     names = list(dict.fromkeys(name for panel in shown for name in panel.rows))
@@ -127,16 +132,16 @@ def curves_figure(verification: Mapping[str, Any], path: Path) -> None:
             wspace=0.36,
         )
         for place, panel in zip(axes, shown, strict=False):
-            _draw_curves(place, panel, names)
+            draw_curves(place, panel, names)
         if shown:
-            _label_groups(axes[0], shown[0])
-            _draw_legend(picture, axes[: len(shown)], columns)
+            label_groups(axes[0], shown[0])
+            draw_legend(picture, axes[: len(shown)], columns)
         if len(points):
             _draw_scatter(axes[-1], points, verification)
         ink.save(picture, path)
 
 
-def _draw_legend(picture: Figure, panels: Iterable[Axes], columns: int) -> None:
+def draw_legend(picture: Figure, panels: Iterable[Axes], columns: int) -> None:
     """One legend for all panels, over them."""
     entries = [zip(*panel.get_legend_handles_labels(), strict=True) for panel in panels]
     curves = {label: handle for panel in entries for handle, label in panel}
@@ -161,10 +166,11 @@ def _points(verification: Mapping[str, Any]) -> NDArray[np.float64]:
     return _array([pair for pair in pairs if None not in pair]).reshape(-1, 2)
 
 
-def _draw_curves(axes: Axes, panel: _Panel, names: Sequence[str]) -> None:
+def draw_curves(axes: Axes, panel: Panel, names: Sequence[str]) -> None:
     """`names` give each row its colour, the same in all panels."""
     sizes = np.maximum(_array(panel.record["sizes"]), 0.5)
-    axes.axhline(panel.ideal, color=ink.SOFT, linewidth=0.6, linestyle=(0, (1, 2)))
+    for value in panel.ideal:
+        axes.axhline(value, color=ink.SOFT, linewidth=0.6, linestyle=(0, (1, 2)))
     for row, values in panel.rows.items():
         group, same = group_of(row), [n for n in names if group_of(n) == group_of(row)]
         colour, dashes = group.colour, DASHES[same.index(row) % len(DASHES)]
@@ -173,7 +179,7 @@ def _draw_curves(axes: Axes, panel: _Panel, names: Sequence[str]) -> None:
                   linewidth=group.width, zorder=2 + (group == GROUPS[0]),
                   label=ink.drawable(row_name(row)))  # fmt: skip
         if row == names[0]:
-            prefix = "" if panel.field == "faithfulness" else "completeness_"
+            prefix = "completeness_" if panel.field == "completeness" else ""
             record = panel.record["rows"][row]
             ends = (record.get(f"{prefix}{end}") or [] for end in ("low", "high"))
             low, high = map(_array, ends)
@@ -184,13 +190,13 @@ def _draw_curves(axes: Axes, panel: _Panel, names: Sequence[str]) -> None:
     axes.set_xticks(powers, [_power(power) for power in powers])
     axes.minorticks_off()
     shown = np.concatenate(list(panel.rows.values()))
-    low, high = min(np.nanmin(shown), LEAST[0]), max(np.nanmax(shown), LEAST[1])
+    low, high = min(np.nanmin(shown), panel.least[0]), max(np.nanmax(shown), panel.least[1])
     room = 0.06 * (high - low)
-    axes.set_ylim(max(low - room, OUTSIDE[0]), min(high + room, OUTSIDE[1]))
-    _dress(axes, "nodes kept", panel.label)
+    axes.set_ylim(max(low - room, panel.outside[0]), min(high + room, panel.outside[1]))
+    _dress(axes, panel.across, panel.label)
 
 
-def _label_groups(axes: Axes, panel: _Panel) -> None:
+def label_groups(axes: Axes, panel: Panel) -> None:
     """Names of groups beside their first rows, at the size where the circuit is furthest ahead."""
     firsts: dict[Group, NDArray[np.float64]] = {}
     for row, values in panel.rows.items():

@@ -139,7 +139,7 @@ def tokens_named(tokens: Sequence[str]) -> str:
     return "/".join(names[:3]) + ("/…" if len(names) > 3 else "")
 
 
-OF_ANSWERS = ("logit-difference", "log-probability")
+OF_ANSWERS = ("logit-difference", "log-probability", "probability-difference")
 "Metrics that are of the answers' tokens."
 ROWS = {
     "circuit": "strongest nodes",

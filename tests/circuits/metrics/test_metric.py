@@ -11,6 +11,7 @@ from circuits.metrics.metric import (
     log_probability,
     logit_difference,
     metric_at,
+    probability_difference,
     readout,
 )
 from hooked_qwen.forward import unembed
@@ -66,6 +67,14 @@ def test_a_log_probability_is_of_all_right_answers_together(logits):
     found = log_probability(ANSWERS)(logits, ROWS)
     for value, row, prompt in zip(found, logits.softmax(-1), ROWS.tolist(), strict=True):
         assert float(value) == pytest.approx(float(row[list(ANSWERS[prompt])].sum().log()))
+
+
+def test_a_probability_difference_is_of_all_answers_right_and_wrong(logits):
+    wrongs = [[1], [2, 3], []]
+    found = probability_difference(ANSWERS, wrongs)(logits, ROWS)
+    for value, row, prompt in zip(found, logits.softmax(-1), ROWS.tolist(), strict=True):
+        expected = row[list(ANSWERS[prompt])].sum() - row[wrongs[prompt]].sum()
+        assert float(value) == pytest.approx(float(expected))
 
 
 def test_a_divergence_is_zero_and_flat_where_nothing_changed(logits):
