@@ -100,9 +100,9 @@ def edge_by_head(model: ReplacementModel, source: int, target: int) -> ByHead:
         if mixer.convolution is not None:
             continue
         z = g @ mixer.W_O
-        z = (z if mixer.gate is None else z * mixer.gate[q]).view(*mixer.pattern.shape[:2], -1)
+        z = (z if mixer.gate is None else z * mixer.gate[q]).view(*mixer.mixing.heads, -1)
         v = (mixer.W_V @ row).view(mixer.groups, 1, -1) * mixer.per_rms[at]
-        through = (z * v).sum(-1) * mixer.pattern[:, :, q, at]
+        through = (z * v).sum(-1) * mixer.mixing.rows(wanted.position, q + 1)[:, :, 0, at]
         for number, weight in enumerate(through.flatten().tolist()):
             heads[Head(between, number)] = weight
     return ByHead(direct, heads, total - direct - sum(heads.values()))
@@ -177,9 +177,9 @@ def _stream(
         before = model.recorded.embed if below == 0 else model.read(Site("resid_post", below - 1))
         names.append(f"attn_out.{below}@{at}")
         rows.append(frozen.mixer.forward(before[:, None])[at])
-        span = slice(written.start[at], written.start[at + 1])
+        span = written.span(at, at + 1)
         site = Site("mlp_out", below)
-        rows.append(written.rows(site, model.dictionaries)[span])
+        rows.append(written.rows(site, model.dictionaries, at, at + 1))
         found = zip(written.dictionary[span].tolist(), written.feature[span].tolist(), strict=True)
         names += [_called(model.names, site, number, feature, at) for number, feature in found]
         if frozen.skip is not None:
@@ -203,7 +203,8 @@ def _written(model: ReplacementModel, source: int) -> Float[Tensor, " d_model"]:
     if kind == TOKEN:
         return model.recorded.embed[int(model.sources.position[source])]
     written = model.sources.layers[layer]
-    (row,) = (written.source == source).nonzero()[0].tolist()
-    found = written.rows(Site("mlp_out", layer), model.dictionaries)[row]
+    at = int(model.sources.position[source])
+    rows = written.rows(Site("mlp_out", layer), model.dictionaries, at, at + 1)
+    found = rows[written.source[written.span(at, at + 1)] == source][0]
     assert kind == FEATURE or written.own, "errors and biases write one layer"
     return found

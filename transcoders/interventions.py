@@ -45,8 +45,11 @@ from saes.firing import Firing
 from saes.suite import Suite
 from transcoders.frozen.model import freeze_mixer, patterns_of_first
 from transcoders.frozen.norm import freeze_norm
+from transcoders.frozen.pattern import Pattern, Room
 from transcoders.replacement import transcoders_among
 
+NOTHING_KEPT = Room(0)
+"Each pattern is used once in a pass: it is made a part at a time."
 Attention = Literal["free", "frozen"]
 Mlps = Literal["model", "transcoders", "linear", "frozen"]
 
@@ -199,7 +202,7 @@ def _frozen_attention(model: TransformerBridge) -> Generator[None, None, None]:
     layers = range(len(model.blocks))
     streams = [Site(kind, layer) for layer in layers for kind in ("resid_pre", "resid_mid")]
     with ExitStack() as stack:
-        patterns = stack.enter_context(patterns_of_first(model))
+        patterns = stack.enter_context(patterns_of_first(model, NOTHING_KEPT))
         seen = stack.enter_context(capture(model, streams))
         edits: dict[Site, Change] = {}
         for layer in layers:
@@ -212,7 +215,7 @@ def _frozen_attention(model: TransformerBridge) -> Generator[None, None, None]:
 
 
 def _mixed(
-    model: TransformerBridge, layer: int, patterns: dict[int, Tensor], seen: Mapping[Site, Tensor]
+    model: TransformerBridge, layer: int, patterns: dict[int, Pattern], seen: Mapping[Site, Tensor]
 ) -> Change:
     """What a token mixer gives, its pattern that of the first row."""
     block = cast(Any, model.blocks[layer])
@@ -220,8 +223,7 @@ def _mixed(
     def change(value: Activation) -> Activation:
         x = seen[Site("resid_pre", layer)]
         norm = freeze_norm(block.ln1.original_component, x[0])
-        # Let go of once it is used: of a long prompt patterns are the largest thing there is.
-        mixer = freeze_mixer(block, norm, x[0], patterns.pop(layer, None))
+        mixer = freeze_mixer(block, norm, x[0], patterns.pop(layer, None), NOTHING_KEPT)
         return value[:1] + mixer.forward((x - x[:1]).transpose(0, 1)).transpose(0, 1)
 
     return change

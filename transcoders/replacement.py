@@ -46,6 +46,7 @@ SWEPT_AT_ONCE = 2**25
 EFFICIENT = 64
 "Targets in a sweep from which on those of later tokens are left to the next."
 ROWS_KEPT = 2**30
+PATTERNS_KEPT = 2**30
 
 
 @dataclass(frozen=True)
@@ -211,21 +212,33 @@ class ReplacementModel:
     def _add(self, layer: int, g: Float[Tensor, "upto targets d_model"], weight: Tensor) -> None:
         """Add to `weight` what the sources that write at a layer get of its gradient."""
         written = self.sources.layers[layer]
-        stop = written.start[len(g)]
-        rows = self._rows(layer)[:stop]
-        if written.own:
-            first = int(written.source[0])
-            _products(rows, g, written, weight[first : first + stop])
-        else:
-            found = g.new_empty(stop, g.shape[1])
-            _products(rows, g, written, found)
-            weight.index_add_(0, written.source[:stop], found)
+        for first, last, rows in self._rows(layer, len(g)):
+            source, here = written.source[written.span(first, last)], g[first:last]
+            if written.own:
+                start = int(source[0])
+                _products(rows, here, written, first, weight[start : start + len(rows)])
+            else:
+                found = g.new_empty(len(rows), g.shape[1])
+                _products(rows, here, written, first, found)
+                weight.index_add_(0, source, found)
 
-    def _rows(self, layer: int) -> Float[Tensor, "written d_model"]:
-        """What is written at a layer, a row for each source."""
+    def _rows(
+        self, layer: int, upto: int
+    ) -> Iterator[tuple[int, int, Float[Tensor, "written d_model"]]]:
+        """What is written at the first tokens of a layer, a row for each source: in parts.
+
+        Each with the token that it begins at, and the one after its last.
+        """
+        written = self.sources.layers[layer]
         if self._kept is not None:
-            return self._kept[layer]
-        return self.sources.layers[layer].rows(Site("mlp_out", layer), self.dictionaries)
+            yield 0, upto, self._kept[layer][: written.start[upto]]
+            return
+        for first, last in written.parts(upto):
+            yield first, last, self._made(layer, first, last)
+
+    def _made(self, layer: int, first: int, last: int) -> Float[Tensor, "written d_model"]:
+        written = self.sources.layers[layer]
+        return written.rows(Site("mlp_out", layer), self.dictionaries, first, last)
 
     @cached_property
     def _kept(self) -> list[Tensor] | None:
@@ -233,7 +246,7 @@ class ReplacementModel:
         size = sum(len(layer.source) for layer in layers) * embed.shape[1] * embed.element_size()
         if size > self.rows_kept:
             return None
-        return [w.rows(Site("mlp_out", n), self.dictionaries) for n, w in enumerate(layers)]
+        return [self._made(number, 0, self.n_tokens) for number in range(len(layers))]
 
     def totals(self, targets: Targets) -> Totals:
         """How what some targets read together hangs on each source, by all paths: one pass back.
@@ -247,9 +260,11 @@ class ReplacementModel:
             if targets.site == Site("resid_post", number):
                 g[:, 0].index_add_(0, targets.position, targets.vectors)
             gradients[Site("mlp_out", number)] = g[:, 0].clone()
-            share = (self._rows(number) * g[written.position, 0]).sum(-1)
-            of_feature = written.dictionary >= 0
-            slope.index_add_(0, written.source, torch.where(of_feature, share / written.value, 0))
+            for first, last, rows in self._rows(number, self.n_tokens):
+                span = written.span(first, last)
+                share = (rows * g[written.position[span], 0]).sum(-1) / written.value[span]
+                of_feature = written.dictionary[span] >= 0
+                slope.index_add_(0, written.source[span], torch.where(of_feature, share, 0))
             read = torch.zeros_like(g)
             if targets.site == Site("mlp_in", number):
                 read[:, 0].index_add_(0, targets.position, targets.vectors)
@@ -277,17 +292,23 @@ def _full(n: int, first: int, last: int, width: int, below: int, numbers: int) -
 
 def _products(
     rows: Float[Tensor, "written d_model"],
-    g: Float[Tensor, "upto targets d_model"],
+    g: Float[Tensor, "tokens targets d_model"],
     written: LayerWrites,
+    first: int,
     out: Float[Tensor, "written targets"],
 ) -> None:
-    """Fill `out` with the products of every token's rows and the gradients there."""
-    upto, n = g.shape[:2]
+    """Fill `out` with the products of every token's rows and the gradients there.
+
+    The tokens are those from `first` on.
+    """
+    tokens, n = g.shape[:2]
     if each := written.per_token:
-        torch.bmm(rows.view(upto, each, -1), g.mT, out=out.view(upto, each, n))
+        torch.bmm(rows.view(tokens, each, -1), g.mT, out=out.view(tokens, each, n))
         return
-    for at in range(upto):
-        part = slice(written.start[at], written.start[at + 1])
+    start = written.start[first]
+    for at in range(tokens):
+        span = written.span(first + at, first + at + 1)
+        part = slice(span.start - start, span.stop - start)
         torch.mm(rows[part], g[at].T, out=out[part])
 
 
@@ -342,8 +363,12 @@ def replace_mlps(
     tokens: Int[Tensor, " pos"],
     *,
     rows_kept: int = ROWS_KEPT,
+    patterns_kept: int = PATTERNS_KEPT,
 ) -> ReplacementModel:
     """The replacement model of a prompt, by the transcoders among `dictionaries`.
+
+    Of what is written, and of patterns, so many bytes are kept; the rest is made again whenever it
+    is used.
 
     Raises `ValueError` where none is a transcoder, or one has a skip connection across layers.
     """
@@ -352,7 +377,9 @@ def replace_mlps(
     opened = OnDemand(suite.fitting(model), names)
     writes = [suite.writes_of(name) for name in names]
     with torch.no_grad():
-        frozen, recorded = freeze(model, tokens.to(device_of(model)), _skips(opened))
+        frozen, recorded = freeze(
+            model, tokens.to(device_of(model)), _skips(opened), patterns_kept=patterns_kept
+        )
         sources = sources_of(opened, writes, frozen, recorded)
     return ReplacementModel(
         frozen=frozen,

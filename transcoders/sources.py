@@ -11,7 +11,7 @@ write there first, the error, the bias. A vector that reads layer L has sources 
 Axes: `sources`; `pos` tokens of the prompt.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -27,6 +27,8 @@ from saes.suite import InTurn, each
 from transcoders.frozen.model import FrozenModel, Recorded
 
 TOKEN, FEATURE, ERROR, BIAS = range(4)
+ROWS_AT_ONCE = 2**26
+"Bytes of what is written that are made at a time, where they are not kept."
 
 
 @dataclass(frozen=True)
@@ -71,16 +73,35 @@ class LayerWrites:
         counts = {after - before for before, after in pairwise(self.start)}
         return counts.pop() if len(counts) == 1 else None
 
-    def rows(self, site: Site, dictionaries: InTurn) -> Float[Tensor, "written d_model"]:
-        """What each of them writes."""
-        found = self.error.new_empty(len(self.source), self.error.shape[1])
-        found[self.dictionary == -1] = self.error
-        found[self.dictionary == -2] = self.bias
-        for number in self.dictionary[self.dictionary >= 0].unique().tolist():
-            of = self.dictionary == number
+    def span(self, first: int, last: int) -> slice:
+        """The rows of the tokens from `first` up to `last`."""
+        return slice(self.start[first], self.start[last])
+
+    def rows(
+        self, site: Site, dictionaries: InTurn, first: int = 0, last: int | None = None
+    ) -> Float[Tensor, "written d_model"]:
+        """What each of those writes that stand at the tokens from `first` up to `last`, or all."""
+        last = len(self.error) if last is None else last
+        span = self.span(first, last)
+        numbers, feature, value = (
+            column[span] for column in (self.dictionary, self.feature, self.value)
+        )
+        found = self.error.new_empty(len(numbers), self.error.shape[1])
+        found[numbers == -1] = self.error[first:last]
+        found[numbers == -2] = self.bias[first:last]
+        for number in numbers[numbers >= 0].unique().tolist():
+            of = numbers == number
             W_dec = written_rows(dictionaries[number], site)
-            found[of] = W_dec[self.feature[of]] * self.value[of, None]
+            found[of] = W_dec[feature[of]] * value[of, None]
         return found
+
+    def parts(self, upto: int, size: int = ROWS_AT_ONCE) -> Iterator[tuple[int, int]]:
+        """The first tokens, so many at a time that their rows take `size` bytes, at least one."""
+        most, first = size // self.error[0].nbytes, 0
+        for last in range(1, upto + 1):
+            if last == upto or self.start[last + 1] - self.start[first] > most:
+                yield first, last
+                first = last
 
 
 @dataclass(frozen=True)
@@ -183,8 +204,10 @@ def _rest(
     error, bias = recorded.mlp_out[layer].clone(), torch.zeros_like(recorded.mlp_out[layer])
     for i in writing:
         on, dictionary = active[i], dictionaries[i]
-        rows = written_rows(dictionary, site)[on.feature] * on.value[:, None]
-        error.index_add_(0, on.position, rows, alpha=-1)
+        W_dec = written_rows(dictionary, site)
+        for part in torch.arange(len(on.feature)).split(max(1, ROWS_AT_ONCE // W_dec[0].nbytes)):
+            rows = W_dec[on.feature[part]] * on.value[part, None]
+            error.index_add_(0, on.position[part], rows, alpha=-1)
         bias += dictionary.by_site(dictionary.b_dec)[site]
     if skip is not None:
         error -= recorded.mlp_in[layer] @ skip.T

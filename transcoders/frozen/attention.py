@@ -19,18 +19,14 @@ from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeAttention
 
 from transcoders.frozen.mixer import FrozenMixer
 from transcoders.frozen.norm import FrozenNorm
+from transcoders.frozen.pattern import Pattern, Softmax
 
 PLAIN = (Qwen2Attention, Qwen3Attention, Qwen3MoeAttention)
 GATED = (Qwen3_5Attention, Qwen3_5MoeAttention)
 
 
-def freeze_attention(
-    attention: Any,
-    norm: FrozenNorm,
-    x: Float[Tensor, "pos d_model"],
-    pattern: Float[Tensor, "heads pos pos"],
-) -> FrozenMixer:
-    """The bridge's `attention` where the stream is `x`, `norm` is what it reads through.
+def known_attention(attention: Any) -> Any:
+    """The model's own module behind the bridge's `attention`.
 
     Raises `ValueError` for a kind of attention that is not known.
     """
@@ -38,16 +34,26 @@ def freeze_attention(
     if type(own) not in PLAIN + GATED:
         known = ", ".join(each.__name__ for each in PLAIN + GATED)
         raise ValueError(f"cannot freeze the attention {type(own).__name__}: expected {known}")
+    return own
+
+
+def freeze_attention(
+    attention: Any,
+    norm: FrozenNorm,
+    x: Float[Tensor, "pos d_model"],
+    pattern: Pattern,
+) -> FrozenMixer:
+    """The bridge's `attention` where the stream is `x`, `norm` is what it reads through."""
+    own = known_attention(attention)
     values, output = (attention.get_submodule(n).original_component for n in ("v", "o"))
     d_head = own.head_dim
-    groups = len(values.weight) // d_head
     gate = None
     if type(own) in GATED:
         query = attention.q.original_component
         asked = _linear(query, x * norm.scale).view(len(x), -1, 2, d_head)
         gate = asked[:, :, 1].flatten(1).sigmoid()
     return FrozenMixer(
-        pattern=pattern.to(x).view(groups, -1, *pattern.shape[1:]),
+        mixing=pattern,
         per_rms=norm.per_rms,
         W_V=values.weight.detach().to(x) * norm.gain,
         W_O=output.weight.detach().to(x),
@@ -64,3 +70,11 @@ def _linear(layer: Any, x: Tensor) -> Tensor:
 
 def _bias(layer: Any, like: Tensor) -> Tensor | None:
     return None if layer.bias is None else layer.bias.detach().to(like)
+
+
+def softmax_pattern(
+    own: Any, query: Float[Tensor, "heads pos d_head"], key: Float[Tensor, "groups pos d_head"]
+) -> Softmax:
+    """What HF's attention `own` makes of its rotated queries and keys."""
+    grouped = query.unflatten(0, (len(key), -1))
+    return Softmax(grouped, key, own.scaling, getattr(own, "sliding_window", None))

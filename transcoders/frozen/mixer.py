@@ -7,9 +7,9 @@ Softmax attention and the gated delta net have one form. Of the stream x, with r
     z[q,h] = gate[q,h] * sum over k of pattern[h,q,k] * v[k, group of h]
     y[q]   = z[q] @ W_O.T + b_O
 
-`pattern`, `ratio`, `gate` and r are constants of the prompt; queries, keys, their norms and rotary
-angles live in the pattern alone. Heads of one group share their values (grouped queries): groups
-come first, then the heads of each.
+`pattern` (`transcoders.frozen.pattern`), `ratio`, `gate` and r are constants of the prompt;
+queries, keys, their norms and rotary angles live in the pattern alone. Heads of one group share
+their values (grouped queries): groups come first, then the heads of each.
 
 Axes: `pos` tokens of the prompt, `upto` the first of them, `batch` streams or gradients carried at
 once, `groups` value heads, `shared` heads that share one, `value` = groups * d_head, `mixed` =
@@ -22,6 +22,8 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from transcoders.frozen.pattern import Pattern
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,8 @@ class FrozenConvolution:
 class FrozenMixer:
     """The map from the residual stream before a layer to what its token mixer adds to it."""
 
-    pattern: Float[Tensor, "groups shared pos pos"]
-    "what each head takes at a query (first) of each key"
+    mixing: Pattern
+    "what each head takes at a query of each key"
     per_rms: Float[Tensor, " pos"]
     W_V: Float[Tensor, "value d_model"]
     W_O: Float[Tensor, "d_model mixed"]
@@ -66,7 +68,13 @@ class FrozenMixer:
 
     @property
     def groups(self) -> int:
-        return self.pattern.shape[0]
+        return self.mixing.heads[0]
+
+    @property
+    def pattern(self) -> Float[Tensor, "groups shared pos pos"]:
+        """All of it: heads x tokens^2 numbers."""
+        pos = len(self.per_rms)
+        return self.mixing.rows(torch.arange(pos, device=self.per_rms.device), pos)
 
     def forward(self, x: Float[Tensor, "pos batch d_model"]) -> Float[Tensor, "pos batch d_model"]:
         """What streams `x` add at every token, without what the biases do."""
@@ -85,7 +93,7 @@ class FrozenMixer:
         """From values to the output."""
         pos, batch = v.shape[:2]
         by_group = v.view(pos, batch, self.groups, -1).permute(2, 0, 1, 3).flatten(2)
-        z = self.pattern @ by_group.unsqueeze(1)  # groups, shared, query, batch * d_head
+        z = self.mixing.forward(by_group)  # groups, shared, query, batch * d_head
         z = z.view(*z.shape[:3], batch, -1).permute(2, 3, 0, 1, 4).reshape(pos, batch, -1)
         return (z if self.gate is None else z * self.gate[:, None]) @ self.W_O.T
 
@@ -100,12 +108,8 @@ class FrozenMixer:
         z = g @ self.W_O
         if self.gate is not None:
             z = z * self.gate[:upto, None]
-        # One product for each group: its heads stand one after another along the queries.
         z = z.view(upto, batch, self.groups, -1, self._d_head).permute(2, 3, 0, 1, 4)
-        pattern = self.pattern[:, :, :upto, :upto].permute(0, 3, 1, 2)
-        v = pattern.reshape(self.groups, upto, -1) @ z.reshape(
-            self.groups, -1, batch * self._d_head
-        )
+        v = self.mixing.adjoint(z.flatten(3))
         return self._back(v.view(self.groups, upto, batch, -1).permute(1, 2, 0, 3))
 
     def adjoint_at(
@@ -119,7 +123,7 @@ class FrozenMixer:
         if self.gate is not None:
             z = z * self.gate[position]
         z = z.view(len(g), self.groups, -1, self._d_head)
-        pattern = self.pattern[:, :, position, :upto]
+        pattern = self.mixing.rows(position, upto)
         return self._back(torch.einsum("gsbk,bgsd->kbgd", pattern, z))
 
     def _back(

@@ -20,7 +20,7 @@ Axes: as in `transcoders.frozen.mixer`.
 
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -35,10 +35,11 @@ from hooked_qwen.placement import device_of
 from hooked_qwen.precision import widened
 from hooked_qwen.sites import Site
 from hooked_qwen.tokens import Batch
-from transcoders.frozen.attention import freeze_attention
+from transcoders.frozen.attention import freeze_attention, known_attention, softmax_pattern
 from transcoders.frozen.delta_net import freeze_delta_net
 from transcoders.frozen.mixer import FrozenMixer
 from transcoders.frozen.norm import FrozenNorm, freeze_norm
+from transcoders.frozen.pattern import Kept, Pattern, Room
 
 EMBED = Site("embed")
 
@@ -168,13 +169,18 @@ def freeze(
     model: TransformerBridge,
     tokens: Int[Tensor, " pos"],
     skips: Mapping[int, Float[Tensor, "d_model d_model"]],
+    *,
+    patterns_kept: int,
 ) -> tuple[FrozenModel, Recorded]:
     """Run one prompt, and freeze the model as it is there; `skips` by layer.
 
+    Patterns take `patterns_kept` bytes at most; those of further layers are made again whenever
+    they are used.
+
     Raises `ValueError` for a norm or a token mixer that is not known.
     """
-    sites, n = _sites(model), len(model.blocks)
-    with torch.no_grad(), patterns_of_first(model) as patterns, capture(model, sites) as seen:
+    sites, n, room = _sites(model), len(model.blocks), Room(patterns_kept)
+    with torch.no_grad(), patterns_of_first(model, room) as patterns, capture(model, sites) as seen:
         logits: LastLogits = last_logits(model, _alone(tokens))
         x = {site: tensor[0] for site, tensor in seen.items()}
         layers = []
@@ -182,7 +188,7 @@ def freeze(
             block = cast(Any, model.blocks[number])
             before, middle = x[Site("resid_pre", number)], x[Site("resid_mid", number)]
             read = freeze_norm(block.ln1.original_component, before)
-            mixer = freeze_mixer(block, read, before, patterns.get(number))
+            mixer = freeze_mixer(block, read, before, patterns.get(number), room)
             norm = freeze_norm(block.ln2.original_component, middle)
             layers.append(FrozenLayer(mixer, norm, skips.get(number)))
         last = freeze_norm(model.ln_final.original_component, x[Site("resid_post", n - 1)])
@@ -199,15 +205,21 @@ def freeze_mixer(
     block: Any,
     norm: FrozenNorm,
     x: Float[Tensor, "pos d_model"],
-    pattern: Float[Tensor, "heads pos pos"] | None,
+    pattern: Pattern | None,
+    room: Room,
 ) -> FrozenMixer:
     """A block's token mixer where the stream is `x`; a delta net has no `pattern` to be given.
 
+    Its pattern is kept where there is room.
+
     Raises `ValueError` for a kind that is not known.
     """
-    if pattern is None:
-        return freeze_delta_net(token_mixer(block).original_component, norm, x)
-    return freeze_attention(block.attn, norm, x, pattern)
+    if pattern is not None:
+        return freeze_attention(block.attn, norm, x, pattern)
+    mixer = freeze_delta_net(token_mixer(block).original_component, norm, x)
+    if room.takes(mixer.groups * len(x) ** 2 * x.element_size()):
+        return replace(mixer, mixing=Kept(mixer.pattern))
+    return mixer
 
 
 def _sites(model: TransformerBridge) -> list[Site]:
@@ -223,20 +235,39 @@ def _alone(tokens: Int[Tensor, " pos"]) -> Batch:
 
 @contextmanager
 def patterns_of_first(
-    model: TransformerBridge,
-) -> Generator[dict[int, Float[Tensor, "heads pos pos"]], None, None]:
-    """Yield what a run fills with the pattern of every layer with attention, of its first row."""
-    home, seen = device_of(model), {}
+    model: TransformerBridge, room: Room
+) -> Generator[dict[int, Pattern], None, None]:
+    """Yield what a run fills with the pattern of every layer with attention, of its first row.
 
-    def keep(number: int) -> Any:
+    Patterns are kept, the first layers' first, while they have room.
+    """
+    home, seen = device_of(model), {}
+    rotated: dict[str, Tensor] = {}
+
+    def turned(name: str) -> Any:
         def note(_module: nn.Module, _args: Any, output: Tensor) -> None:
-            seen[number] = widened(output[0]).to(home)
+            rotated[name] = widened(output[0]).to(home)
+
+        return note
+
+    def keep(number: int, own: Any) -> Any:
+        def note(_module: nn.Module, _args: Any, output: Tensor) -> None:
+            made = softmax_pattern(own, rotated.pop("q"), rotated.pop("k"))
+            if room.takes(output[0].numel() * made.key.element_size()):
+                made = Kept(widened(output[0]).to(home).unflatten(0, made.heads))
+            seen[number] = made
 
         return note
 
     with ExitStack() as stack:
         for number, block in enumerate(model.blocks):
             if "linear_attn" not in block.submodules:
-                hook = cast(Any, block).attn.hook_pattern
-                stack.callback(hook.register_forward_hook(keep(number)).remove)
+                attention = cast(Any, block).attn
+                hooks = [
+                    (attention.hook_rot_q, turned("q")),
+                    (attention.hook_rot_k, turned("k")),
+                    (attention.hook_pattern, keep(number, known_attention(attention))),
+                ]
+                for point, note in hooks:
+                    stack.callback(point.register_forward_hook(note).remove)
         yield seen
