@@ -14,7 +14,9 @@ from circuits.attribution.node_effects import keys
 from circuits.discovery.linear_outputs import LinearOutputs, linear_outputs
 from hooked_qwen.sites import forward_order
 from hooked_qwen.tokens import Batch
+from saes.formats.shapes import FLOAT32
 from transcoders.replacement import (
+    PATTERNS_KEPT,
     ROWS_KEPT,
     SWEPT_AT_ONCE,
     ReplacementModel,
@@ -23,6 +25,32 @@ from transcoders.replacement import (
 from transcoders.sources import ERROR, FEATURE, TOKEN
 
 EMBED = "embed"
+
+
+TOGETHER = 8
+"Targets that a sweep has at least, where there is room: they share patterns that are made again."
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Bytes that one prompt's replacement model may take."""
+
+    rows: int
+    "of what is written, kept between sweeps"
+    patterns: int
+    "kept too"
+    sweep: int
+    "a sweep's gradient, and as many for its weights"
+
+    @classmethod
+    def of(cls, room: float, target: int) -> "Budget":
+        """All together `room`; the gradient of one target has `target` bytes."""
+        # A sweep holds some eight tensors of its size for a while.
+        return cls(
+            rows=int(min(ROWS_KEPT, room / 2)),
+            patterns=int(min(PATTERNS_KEPT, room / 4)),
+            sweep=int(min(max(SWEPT_AT_ONCE, TOGETHER * target), room / 32)),
+        )
 
 
 @dataclass(frozen=True)
@@ -44,11 +72,16 @@ class ReplacedPrompts:
         self.analysis = analysis
         sites = {f"mlp_out.{layer}" for layer in range(analysis.model.cfg.n_layers)}
         self.names = tuple(sorted({*analysis.suite, *sites, EMBED}, key=forward_order))
+        cfg, tokens = analysis.model.cfg, analysis.prompts.clean.tokens.shape[1]
+        width = max(cfg.d_model, cfg.n_heads * cfg.d_head)
         room = analysis.suite.room_for_states(float("inf"))
-        self.at_once = int(min(SWEPT_AT_ONCE, room / 4))
-        "bytes of a sweep's gradient, and of its weights"
-        self._rows_kept = int(min(ROWS_KEPT, room))
+        self._budget = Budget.of(room, FLOAT32 * tokens * width)
         self._single: Opened | None = None
+
+    @property
+    def at_once(self) -> int:
+        """Bytes of a sweep's gradient, and of its weights."""
+        return self._budget.sweep
 
     def __len__(self) -> int:
         return len(self.analysis.prompts)
@@ -69,7 +102,8 @@ class ReplacedPrompts:
         """The replacement model of one row of a batch, without its padding."""
         tokens = batch.tokens[number][batch.mask[number]]
         model, suite = self.analysis.model, self.analysis.suite
-        return replace_mlps(model, suite, tokens, rows_kept=self._rows_kept)
+        kept = self._budget
+        return replace_mlps(model, suite, tokens, rows_kept=kept.rows, patterns_kept=kept.patterns)
 
     def _key(self, model: ReplacementModel) -> Int[Tensor, " sources"]:
         sources, found = model.sources, torch.full_like(model.sources.kind, -1)

@@ -201,7 +201,7 @@ def _computing(
 ) -> list[Item]:
     """Seconds of all that is computed, by what is measured here."""
     todo = (
-        replacement_operations(model, shapes, task)
+        replacement_operations(model, shapes, task, memory)
         if task.config.method == "replacement"
         else operations_of(model, shapes, task, memory)
     )

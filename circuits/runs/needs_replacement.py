@@ -1,8 +1,9 @@
 """What a replacement graph takes in memory and operations, counted before it is begun.
 
-Of one prompt are kept the patterns of all layers, tensors as wide as the model at each, and the
-rows of what is written; sweeps come and go. What depends on values is taken as its most: every
-token has k features, and as many of them are traced as may be.
+Of one prompt are kept tensors as wide as the model at each layer and, while there is room,
+patterns and the rows of what is written; what has no room is made again in every sweep. Sweeps
+come and go. What depends on values is taken as its most: every token has k features, and as many
+of them are traced as may be.
 
     a sweep's operations    for each target, layer below it and token up to its own: the mixer's
                             output and value matrices, its pattern, a product with every row
@@ -10,12 +11,13 @@ token has k features, and as many of them are traced as may be.
 
 from collections.abc import Sequence
 
+from circuits.discovery.replaced_prompts import Budget
 from circuits.features.card import FEATURES_AT_ONCE
 from circuits.runs.needs import INDEX, Item, Memory, Operations, Task, on
 from hooked_qwen.cost import ModelCost
 from saes.dictionary import ENCODED_AT_ONCE
 from saes.formats.shapes import FLOAT32, DictionaryShape
-from transcoders.replacement import ROWS_KEPT, SWEPT_AT_ONCE
+from transcoders.sources import ROWS_AT_ONCE
 
 ENCODED_TIMES = 2
 "A prompt of a set is opened once for influence, and again for its edges."
@@ -26,11 +28,11 @@ def replacement_memory(
 ) -> Memory:
     """Bytes on the device, where dictionaries and rows may take `memory` GB."""
     every, one = sum(s.bytes for s in shapes), max(s.bytes for s in shapes)
-    room = float("inf") if memory is None else memory * 1e9 / 4
+    budget = budget_of(model, task, memory)
     resident = every
     if memory is not None and every > memory * 1e9:
         resident = int(max(memory * 1e9, one)) + one
-    prompt = prompt_bytes(model, shapes, task)
+    prompt = prompt_bytes(model, shapes, task, budget)
     # With a patch both prompts of a pair are there for a while.
     return Memory(
         model=model.weights,
@@ -38,50 +40,66 @@ def replacement_memory(
         every_dictionary=every,
         largest=one,
         one_state=prompt,
-        states=prompt * (1 + task.patched) + row_bytes(model, shapes, task, room),
+        states=prompt * (1 + task.patched) + row_bytes(model, shapes, task, budget),
         gradients=0,
-        working=working(model, shapes, task, room),
+        working=working(model, shapes, task, budget),
     )
 
 
-def prompt_bytes(model: ModelCost, shapes: Sequence[DictionaryShape], task: Task) -> int:
+def budget_of(model: ModelCost, task: Task, memory: float | None) -> Budget:
+    """What a discovery with `memory` GB keeps within."""
+    room = float("inf") if memory is None else memory * 1e9 / 4
+    return Budget.of(room, FLOAT32 * task.tokens * max(model.d_model, *widths(model)))
+
+
+def prompt_bytes(
+    model: ModelCost, shapes: Sequence[DictionaryShape], task: Task, budget: Budget
+) -> int:
     """Bytes of one prompt's replacement model: patterns, tensors, sources."""
     tokens, layers = task.tokens, model.n_layers
-    patterns = layers * heads(model)[0] * tokens**2
-    # By layer: what the MLP reads and writes, error and bias, values' and output's matrices.
+    one = pattern_bytes(model, tokens)
+    fitting = min(layers, budget.patterns // one)
     heads_width, value_width = widths(model)
-    tensors = layers * (4 * tokens + heads_width + value_width) * model.d_model
+    # By layer: what the MLP reads and writes, error and bias, values' and output's matrices.
+    numbers = layers * (4 * tokens + heads_width + value_width) * model.d_model
+    # Where the pattern is not kept its queries and keys are.
+    numbers += (layers - fitting) * tokens * (heads_width + value_width)
     slots = tokens * sum(on(shape) + 2 for shape in shapes)
-    return FLOAT32 * (patterns + tensors) + slots * 12 * INDEX
+    return fitting * one + FLOAT32 * numbers + slots * 12 * INDEX
 
 
-def row_bytes(model: ModelCost, shapes: Sequence[DictionaryShape], task: Task, room: float) -> int:
-    """Bytes of the rows of what is written, where they are kept between sweeps."""
+def pattern_bytes(model: ModelCost, tokens: int) -> int:
+    """Bytes of one layer's pattern."""
+    return FLOAT32 * heads(model)[0] * tokens**2
+
+
+def row_bytes(
+    model: ModelCost, shapes: Sequence[DictionaryShape], task: Task, budget: Budget
+) -> int:
+    """Bytes of the rows of what is written that are there at a time."""
     rows = task.tokens * sum(on(shape) + 2 for shape in shapes)
     size = FLOAT32 * rows * model.d_model
-    return size if size <= min(ROWS_KEPT, room) else size // max(1, len(shapes))
+    return size if size <= budget.rows else min(size, ROWS_AT_ONCE)
 
 
 def working(
-    model: ModelCost, shapes: Sequence[DictionaryShape], task: Task, room: float
+    model: ModelCost, shapes: Sequence[DictionaryShape], task: Task, budget: Budget
 ) -> tuple[Item, ...]:
     """What comes and goes, one at a time."""
-    sweep = min(SWEPT_AT_ONCE, room / 4)
     one = FLOAT32 * task.tokens * (sum(on(s) + 2 for s in shapes) + max(widths(model)))
     widest = max(shape.features for shape in shapes)
     chunk = min(task.tokens, max(1, ENCODED_AT_ONCE // widest)) * widest
-    scores = 3 * FLOAT32 * heads(model)[0] * task.tokens**2
     named = min(FEATURES_AT_ONCE, task.config.nodes or FEATURES_AT_ONCE) * model.vocabulary
     return (
-        Item("a sweep: gradients, edges and their sizes", int(8 * max(sweep, one))),
+        Item("a sweep: gradients, edges and their sizes", 8 * max(budget.sweep, one)),
         Item("pre-activations while encoding", 2 * FLOAT32 * chunk),
-        Item("attention of one layer while the model runs", scores),
+        Item("attention of one layer while the model runs", 3 * pattern_bytes(model, task.tokens)),
         Item("tokens that features promote", 2 * FLOAT32 * named),
     )
 
 
 def replacement_operations(
-    model: ModelCost, shapes: Sequence[DictionaryShape], task: Task
+    model: ModelCost, shapes: Sequence[DictionaryShape], task: Task, memory: float | None
 ) -> Operations:
     """Floating-point operations of a whole discovery."""
     runs = (1 if task.prompts == 1 else ENCODED_TIMES) + task.patched
@@ -93,7 +111,8 @@ def replacement_operations(
     traced = targets(shapes, task)
     named = 2 * 2 * (task.config.nodes or traced) * model.d_model * model.vocabulary
     again = min(traced, task.config.nodes or traced)
-    swept = task.prompts * (traced + again) * sweep_operations(model, shapes, task)
+    one = sweep_operations(model, shapes, task, budget_of(model, task, memory))
+    swept = task.prompts * (traced + again) * one
     return Operations(
         forward=(
             Item("runs of the model", forward, f"{runs} of each prompt"),
@@ -118,7 +137,9 @@ def targets(shapes: Sequence[DictionaryShape], task: Task) -> int:
     return min(there, task.config.targets or there)
 
 
-def sweep_operations(model: ModelCost, shapes: Sequence[DictionaryShape], task: Task) -> float:
+def sweep_operations(
+    model: ModelCost, shapes: Sequence[DictionaryShape], task: Task, budget: Budget
+) -> float:
     """Of one target, on average over layers and tokens."""
     tokens, d = task.tokens, model.d_model
     heads_width, value_width = widths(model)
@@ -127,7 +148,11 @@ def sweep_operations(model: ModelCost, shapes: Sequence[DictionaryShape], task: 
     depth = sum(shape.source.layer for shape in shapes) / len(shapes)
     below = depth * (half * 2 * d * (heads_width + value_width) + third * 2 * heads_width)
     first = half * 2 * d * value_width + 2 * d * heads_width
-    return below + first + half * 2 * d * (depth * rows + 1)
+    # A pattern that is made again is made for all targets of a sweep.
+    together = max(1, budget.sweep // (FLOAT32 * tokens * max(d, heads_width)))
+    anew = 1 - min(1.0, budget.patterns / (model.n_layers * pattern_bytes(model, tokens)))
+    again = anew * depth * third * 2 * heads_width / together
+    return below + first + again + half * 2 * d * (depth * rows + 1)
 
 
 def heads(model: ModelCost) -> tuple[int, int]:

@@ -12,11 +12,12 @@ from transformers import AutoModelForCausalLM
 from benchmarks import gpu_needs
 from circuits.analysis import Analysis
 from circuits.discovery.config import DiscoverConfig
+from circuits.discovery.replaced_prompts import Budget
 from circuits.discovery.sparse_feature import discover
 from circuits.prompts import Prompt
 from circuits.runs.estimate import estimate_discovery, task_of
 from circuits.runs.needs import Task, memory_of, operations_of, state_bytes
-from circuits.runs.needs_replacement import prompt_bytes, sweep_operations
+from circuits.runs.needs_replacement import budget_of, prompt_bytes, sweep_operations
 from hooked_qwen.cost import ModelCost
 from hooked_qwen.placement import Placement
 from hooked_qwen.sites import Site
@@ -224,12 +225,27 @@ def replacement_task(tokens, **config):
 def test_what_is_kept_of_a_replaced_prompt_is_what_is_counted(model, transcoders, cost):
     tokens = toy_prompts(n=1, length=40).clean.tokens[0]
     found = replace_mlps(model, transcoders, tokens)
-    patterns = sum(layer.mixer.pattern.nbytes for layer in found.frozen.layers)
     held = {x.untyped_storage()._cdata: x.nbytes for x in tensors_in(found)}
-    counted = prompt_bytes(cost, shapes_of(transcoders), replacement_task(40))
+    assert counted_bytes(transcoders, cost, 40) == pytest.approx(sum(held.values()), rel=0.15)
+
+
+def test_memory_of_a_replaced_prompt_does_not_grow_with_tokens_squared(transcoders, cost):
+    n, longer = (counted_bytes(transcoders, cost, tokens) for tokens in (40_000, 80_000))
+    assert longer == pytest.approx(2 * n, rel=0.1)
+
+
+def test_patterns_that_do_not_fit_are_not_held(model, transcoders, cost):
+    tokens = toy_prompts(n=1, length=40).clean.tokens[0]
+    found = replace_mlps(model, transcoders, tokens, patterns_kept=0)
+    held = {x.untyped_storage()._cdata: x.nbytes for x in tensors_in(found)}
+    none = Budget(rows=2**30, patterns=0, sweep=2**25)
+    counted = prompt_bytes(cost, shapes_of(transcoders), replacement_task(40), none)
     assert counted == pytest.approx(sum(held.values()), rel=0.15)
-    longer = prompt_bytes(cost, shapes_of(transcoders), replacement_task(4000))
-    assert longer == pytest.approx(patterns * 100**2, rel=0.1)
+
+
+def counted_bytes(transcoders, cost, tokens):
+    task = replacement_task(tokens)
+    return prompt_bytes(cost, shapes_of(transcoders), task, budget_of(cost, task, None))
 
 
 def tensors_in(found):
@@ -252,7 +268,8 @@ def test_the_operations_of_sweeps_are_those_that_torch_counts(model, transcoders
     with FlopCounterMode(display=False) as counter:
         for group in found.grouped(features, 1):
             found.inputs(found.features(group))
-    one = sweep_operations(cost, shapes_of(transcoders), replacement_task(24))
+    task = replacement_task(24)
+    one = sweep_operations(cost, shapes_of(transcoders), task, budget_of(cost, task, None))
     assert one * len(features) == pytest.approx(counter.get_total_flops(), rel=0.15)
 
 
