@@ -38,6 +38,7 @@ from saes.suite import (
     load_all,
     load_suite,
 )
+from transcoders.replacement import transcoders_in
 
 
 def load_model(
@@ -83,6 +84,9 @@ def evaluate_suite(
 ) -> dict[str, Any]:
     """The quality of every dictionary of a suite with its controls, and of all spliced at once.
 
+    Where there are transcoders, `mlps` is what it costs to put them alone in the place of their
+    MLPs, all at once.
+
     The linear control is fitted on text that follows the text judged on. With `labelled`, how
     well single features tell the labels (`saes.evaluation.probing`). `seed` draws the untrained
     dictionaries, and the texts that a probe is fitted on.
@@ -119,6 +123,14 @@ def evaluate_suite(
         },
         "joint": asdict(joint),
     }
+    if transcoders := transcoders_in(every.suite):
+        mlps = evaluate_jointly(
+            loaded,
+            OnDemand(every.suite, transcoders),
+            blocks,
+            report=lambda done, total: report("MLPs at once", done, total),
+        )
+        record["mlps"] = asdict(mlps) | {"names": transcoders}
     if labelled is not None:
         data = read_labelled(labelled)
         record["probes"] = {

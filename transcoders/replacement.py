@@ -312,12 +312,17 @@ def _products(
         torch.mm(rows[part], g[at].T, out=out[part])
 
 
+def transcoders_in(suite: Suite) -> list[str]:
+    """As `transcoders_among`, nothing where there are none."""
+    return [n for n in suite if _is_transcoder(suite.reads_of(n), suite.writes_of(n))]
+
+
 def transcoders_among(suite: Suite) -> list[str]:
     """Those that read the MLP of one layer and write MLPs from there on; in their order.
 
     Raises `ValueError` where there are none.
     """
-    found = [n for n in suite if _is_transcoder(suite.reads_of(n), suite.writes_of(n))]
+    found = transcoders_in(suite)
     if not found:
         there = ", ".join(suite) or "none"
         raise ValueError(

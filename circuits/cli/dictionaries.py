@@ -25,6 +25,7 @@ from circuits.cli.options import (
 from circuits.cli.progress_bars import bars
 from circuits.cli.tables import (
     console,
+    mlp_table,
     probe_table,
     quality_table,
 )
@@ -92,6 +93,8 @@ def evaluate(
         )
     found = record["dictionaries"]
     quality_table(list(found), list(found.values()), record["joint"])
+    if "mlps" in record:
+        mlp_table(record["mlps"]["names"], record)
     if "probes" in record:
         probe_table(record["probes"])
     if out is not None:

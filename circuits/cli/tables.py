@@ -69,6 +69,33 @@ def quality_table(
         )
 
 
+def mlp_table(names: Sequence[str], record: Mapping[str, Any]) -> None:
+    """What it costs to replace MLPs by transcoders, by zero, by their mean: each, and all."""
+    table = Table(
+        Column("MLP", no_wrap=True),
+        *(
+            Column(name, justify="right", no_wrap=True)
+            for place in ("replaced", "zero", "mean")
+            for name in (place, "95 %", "KL")
+        ),
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    rows = {name.rpartition("-")[2]: record["dictionaries"][name] for name in names}
+    if len(rows) > 1:
+        rows["all at once"] = record["mlps"]
+    for name, q in rows.items():
+        cells = []
+        for end in ("", "_zero", "_mean"):
+            cells += [f"{q[f'ce_added{end}']:+.3f}", _ends(q["intervals"][f"ce_added{end}"])]
+            cells.append(f"{q[f'kl{end}']:.3f}")
+        table.add_row(name, *cells)
+    console.print("in the place of MLPs: added cross-entropy, and KL, in nats")
+    console.print(table)
+
+
 def probe_table(probings: Mapping[str, Mapping[str, Any]]) -> None:
     """For each dictionary, how well one and five features tell the labels, beside the controls."""
     first = next(iter(probings.values()))

@@ -5,6 +5,7 @@
     explained variance  1 - FVU
     cosine              mean over tokens of y . y_hat / (|y| |y_hat|)       nothing subtracted
     loss recovered      (CE_zero - CE_spliced) / (CE_zero - CE_clean)
+    added CE            CE_spliced - CE_clean, and of zero and of the mean in its place
     KL                  sum over the vocabulary of p_clean (log p_clean - log p_spliced)
 
 Both sums of the FVU run over all tokens and coordinates before they are divided, and mean(y) is
@@ -75,10 +76,22 @@ SPLICE = {
     "loss_recovered": ("zero - spliced", "zero - clean"),
     "loss_recovered_all": ("zero_all - spliced_all", "zero_all - clean"),
     "loss_recovered_mean": ("mean - spliced", "mean - clean"),
+    "ce_added": ("spliced - clean", "predicted"),
+    "ce_added_zero": ("zero - clean", "predicted"),
+    "ce_added_mean": ("mean - clean", "predicted"),
     "kl": ("kl", "predicted"),
+    "kl_zero": ("kl_zero", "predicted"),
+    "kl_mean": ("kl_mean", "predicted"),
     "kl_all": ("kl_all", "predicted"),
 }
 "Figures that are one sum over another, and which sums."
+ADDED = {"replaced": "", "zero": "_zero", "mean": "_mean"}
+"What may stand in the place of a target, and how figures of it end."
+COSTS = (
+    "loss_recovered",
+    *(f"{figure}{end}" for end in ADDED.values() for figure in ("ce_added", "kl")),
+)
+"Figures of a splice that have intervals."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,11 +122,17 @@ class Quality:
     loss_recovered_all: float | None
     loss_recovered_mean: float | None
     "with the mean in place of zero"
+    ce_added: float
+    "by the splice, to the clean cross-entropy"
+    ce_added_zero: float
+    ce_added_mean: float
     kl: float
     "from the clean to the spliced next-token distribution, in nats"
+    kl_zero: float
+    kl_mean: float
     kl_all: float
     intervals: dict[str, Interval]
-    "of fvu, l0, kl and loss_recovered; null on a single block"
+    "of fvu, l0 and `COSTS`; null on a single block"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,10 +149,15 @@ class JointQuality:
     loss_recovered: float | None
     loss_recovered_all: float | None
     loss_recovered_mean: float | None
+    ce_added: float
+    ce_added_zero: float
+    ce_added_mean: float
     kl: float
+    kl_zero: float
+    kl_mean: float
     kl_all: float
     intervals: dict[str, Interval]
-    "of kl and loss_recovered"
+    "of `COSTS`"
 
 
 def held_out_blocks(
@@ -209,7 +233,7 @@ def evaluate_jointly(
     return JointQuality(
         dictionaries=len(pairs),
         **_ratios(sums, SPLICE),
-        intervals=_intervals(sums, SPLICE, "loss_recovered", "kl"),
+        intervals=_intervals(sums, SPLICE, *COSTS),
     )
 
 
@@ -279,7 +303,7 @@ def _quality(dictionary: SparseDictionary, sums: Sums) -> Quality:
         dense=int((density > DENSE).sum()),
         density=_histogram(density),
         **figures,
-        intervals=_intervals(sums, RECONSTRUCTION | SPLICE, "fvu", "l0", "kl", "loss_recovered"),
+        intervals=_intervals(sums, RECONSTRUCTION | SPLICE, "fvu", "l0", *COSTS),
     )
 
 

@@ -125,20 +125,23 @@ def clean_run(
 
 
 def reference_sums(model: TransformerBridge, clean: CleanRun, means: Means) -> Sums:
-    """Cross-entropies to hold a splice against: clean, and all targets at zero or at their mean."""
+    """What to hold a splice against: the clean run, and all targets at zero or at their mean."""
     mean = {target: value[0] for (_, target), value in means.items()}
     zero = {target: torch.zeros_like(value) for target, value in mean.items()}
     kept, replaced = _with_and_without(
         lambda keep: _ablate(model, clean, zero, keep), clean, list(means)
     )
     outliers = {target: clean.outliers[source, target] for source, target in means}
+    at_mean = _ablate(model, clean, mean, outliers)
     picked = clean.log_probs.gather(-1, clean.tokens[:, 1:, None])
     return {
         "predicted": picked.new_ones(picked.shape).double().sum((1, 2)),
         "clean": -picked.double().sum((1, 2)),
         "zero": kept.ce,
         "zero_all": replaced.ce,
-        "mean": _ablate(model, clean, mean, outliers).ce,
+        "mean": at_mean.ce,
+        "kl_zero": kept.kl,
+        "kl_mean": at_mean.kl,
     }
 
 

@@ -12,9 +12,9 @@ from circuits.runs.overwrite import MADE_FROM
 from circuits.suites import evaluate_suite, feature, load_model, sources, suite_overview
 from hooked_qwen.bundled import DICTIONARIES, language
 from hooked_qwen.placement import Placement
-from saes.evaluation.metrics import evaluate, held_out_blocks
+from saes.evaluation.metrics import evaluate, evaluate_jointly, held_out_blocks
 from saes.formats import ours
-from saes.suite import load_suite
+from saes.suite import load_all, load_suite
 
 NAMES = ("mlp_out.2", "resid_post.3")
 TOKENS = 256
@@ -95,6 +95,27 @@ def test_an_evaluation_is_of_the_first_tokens_of_the_text(suite, evaluated):
         done = [(done, total) for what, done, total in told if what == stage]
         assert done[0][0] == 0
         assert done[-1][0] == done[-1][1]
+
+
+def test_transcoders_alone_are_put_in_the_place_of_their_mlps(tmp_path):
+    """Beside an autoencoder that is in the joint splice and not in theirs."""
+    names = ["mlp_in.3-mlp_out.3", "mlp_in.4-mlp_out.4", "resid_post.4"]
+    for name in names:
+        shutil.copytree(DICTIONARIES / name, tmp_path / name)
+    ours.save_suite_index(tmp_path, names)
+    record = evaluate_suite(str(tmp_path), "bundled", texts, TOKENS)
+    model = load_model("bundled")
+    blocks = held_out_blocks(texts(), model, tokens=TOKENS)
+    expected = evaluate_jointly(model, load_all(tmp_path).of(_entries(tmp_path, names)), blocks)
+    assert record["mlps"] == dataclasses.asdict(expected) | {"names": names[:2]}
+    assert record["joint"]["dictionaries"] == 3
+    for end in ("", "_zero", "_mean"):
+        low, high = record["mlps"]["intervals"][f"kl{end}"]
+        assert low <= record["mlps"][f"kl{end}"] <= high
+
+
+def _entries(folder, names):
+    return [load_all(folder).suite.files[name] for name in names if "-" in name]
 
 
 def test_the_seed_draws_the_untrained_control_and_nothing_else(evaluated):

@@ -177,3 +177,24 @@ def test_a_figure_of_nothing_and_of_another_type(tmp_path):
     with pytest.raises(ValueError, match=r".svg, .pdf, .png, got 'quality.gif'"):
         quality_figure(record(), tmp_path / "quality.gif")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_mlps_cost_is_told_by_layer_and_at_once(printed):
+    rows = record(2)
+    cost = {"ce_added": 0.1234, "ce_added_zero": 1.5, "ce_added_mean": -0.0012}
+    cost |= {"kl": 0.5, "kl_zero": 2.25, "kl_mean": 12.0}
+    cost["intervals"] = {
+        "ce_added": [0.1, 0.15],
+        "ce_added_zero": [1.0, 2.0],
+        "ce_added_mean": None,
+    }
+    names = [name for name in rows if "-" in name]
+    dictionaries = rows | dict.fromkeys(names, cost)
+    console = tables.console
+    tables.mlp_table(names, {"dictionaries": dictionaries, "mlps": cost})
+    text = console.export_text()
+    wanted = "+0.123 0.10..0.15 0.500 +1.500 1.00..2.00 2.250 -0.001 – 12.000"
+    for start in ("mlp_out.0", "mlp_out.1", "all at once"):
+        (line,) = [line for line in text.splitlines() if line.startswith(start)]
+        assert line.removeprefix(start).split() == wanted.split()
+    assert max(map(len, text.splitlines())) <= 110

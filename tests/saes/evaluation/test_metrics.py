@@ -125,16 +125,19 @@ def test_every_figure_equals_its_formula(model, name):
 
     clean, p = cross_entropy(model, BLOCKS)
     spliced, q = cross_entropy(model, BLOCKS, {target: splice})
-    zero, _ = cross_entropy(model, BLOCKS, {target: torch.zeros_like})
+    zero, at_zero = cross_entropy(model, BLOCKS, {target: torch.zeros_like})
     assert quality.ce_clean == pytest.approx(clean, rel=1e-5)
     assert quality.ce_spliced == pytest.approx(spliced, rel=1e-5)
     assert quality.ce_zero == pytest.approx(zero, rel=1e-5)
-    mean, _ = cross_entropy(model, BLOCKS, {target: lambda v: y.mean(0).expand_as(v)})
+    mean, at_mean = cross_entropy(model, BLOCKS, {target: lambda v: y.mean(0).expand_as(v)})
     assert quality.ce_mean == pytest.approx(mean, rel=1e-5)
+    costs = {"": (spliced, q), "_zero": (zero, at_zero), "_mean": (mean, at_mean)}
+    for end, (ce, log_probs) in costs.items():
+        assert getattr(quality, f"ce_added{end}") == pytest.approx(ce - clean, rel=1e-3)
+        kl = float((p.exp() * (p - log_probs)).sum(-1).mean())
+        assert getattr(quality, f"kl{end}") == pytest.approx(kl, rel=1e-5)
     recovered = (zero - spliced) / (zero - clean)
     assert quality.loss_recovered == pytest.approx(recovered, rel=1e-3)
-    kl = float((p.exp() * (p - q)).sum(-1).mean())
-    assert quality.kl == pytest.approx(kl, rel=1e-5)
     assert quality.kl > 0
 
 
