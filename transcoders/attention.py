@@ -1,12 +1,7 @@
 """Attention opened: which heads carry an edge, and why a head looks where it looks.
 
 **Heads of an edge.** What a source adds to a target is a sum over paths. `edge_by_head` takes out
-the direct path and those through one head alone:
-
-    weight = direct + sum over heads h of w_h + rest
-    w_h    = a_s * pattern_h[t, s] * r_l * r_t * (W_dec_s . W_V_h^T W_O_h^T R_t)
-
-as in `transcoders.weights`; `rest` goes through two heads or more, or a skip connection.
+the direct path and those through one head alone; of many edges at once `transcoders.loadings` does.
 
 **Scores.** With the denominators of the layer's norm and of the query and key norms frozen, query
 and key are linear in what was written to the stream at their tokens, so that a head's score, before
@@ -38,8 +33,8 @@ from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site
 from transcoders.frozen.attention import PLAIN
 from transcoders.frozen.norm import freeze_norm
+from transcoders.loadings import heads_of, loadings_of, readers_of
 from transcoders.replacement import ReplacementModel
-from transcoders.sources import FEATURE, TOKEN
 from transcoders.weights import Head
 
 Part = Node | str
@@ -88,23 +83,18 @@ def edge_by_head(model: ReplacementModel, source: int, target: int) -> ByHead:
     Both are numbers of sources; the target is a feature, the source writes below it (a token, a
     feature, an error).
     """
-    wanted = model.features(torch.tensor([target], device=model.sources.kind.device))
+    device = model.sources.kind.device
+    wanted = model.features(torch.tensor([target], device=device))
     total = float(model.inputs(wanted).weight[source, 0])
-    layer, row = wanted.site.layer, _written(model, source)
-    at, q = int(model.sources.position[source]), int(wanted.position)
-    g = wanted.vectors[0] * model.frozen.layers[layer].norm.scale[q]
-    direct = float(row @ g) if at == q else 0.0
-    heads = {}
-    for between in range(int(model.sources.layer[source]) + 1, layer + 1):
-        mixer = model.frozen.layers[between].mixer
-        if mixer.convolution is not None:
-            continue
-        z = g @ mixer.W_O
-        z = (z if mixer.gate is None else z * mixer.gate[q]).view(*mixer.mixing.heads, -1)
-        v = (mixer.W_V @ row).view(mixer.groups, 1, -1) * mixer.per_rms[at]
-        through = (z * v).sum(-1) * mixer.mixing.rows(wanted.position, q + 1)[:, :, 0, at]
-        for number, weight in enumerate(through.flatten().tolist()):
-            heads[Head(between, number)] = weight
+    ends = torch.tensor([source], device=device), torch.tensor([0], device=device)
+    found = loadings_of(model, readers_of(model, [wanted]), *ends)
+    below = int(model.sources.layer[source]), wanted.site.layer
+    direct, by_number = float(found.direct), found.heads[0].tolist()
+    heads = {
+        head: weight
+        for head, weight in zip(heads_of(model), by_number, strict=True)
+        if below[0] < head.layer <= below[1]
+    }
     return ByHead(direct, heads, total - direct - sum(heads.values()))
 
 
@@ -195,16 +185,3 @@ def _called(names: Sequence[str], site: Site, number: int, feature: int, at: int
     if number >= 0:
         return Node(names[number], feature, at)
     return Node(str(site), "error", at) if number == -1 else f"bias of {site}@{at}"
-
-
-def _written(model: ReplacementModel, source: int) -> Float[Tensor, " d_model"]:
-    """What a source writes where it writes first."""
-    kind, layer = int(model.sources.kind[source]), int(model.sources.layer[source])
-    if kind == TOKEN:
-        return model.recorded.embed[int(model.sources.position[source])]
-    written = model.sources.layers[layer]
-    at = int(model.sources.position[source])
-    rows = written.rows(Site("mlp_out", layer), model.dictionaries, at, at + 1)
-    found = rows[written.source[written.span(at, at + 1)] == source][0]
-    assert kind == FEATURE or written.own, "errors and biases write one layer"
-    return found

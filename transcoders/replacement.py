@@ -59,6 +59,8 @@ class Targets:
     position: Int[Tensor, " targets"]
     constant: Float[Tensor, " targets"]
     "what each reads whatever the stream is: a feature's `b_enc`"
+    per_rms: Float[Tensor, " targets"] | None = None
+    "1 / rms of a frozen norm that the vectors have in them, as those of the last norm do"
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,8 @@ class ReplacementModel:
         vectors = directions * self.frozen.last_norm.scale[-1]
         if constant is None:
             constant = vectors.new_zeros(len(vectors))
-        return Targets(Site("resid_post", len(self.frozen.layers) - 1), vectors, at, constant)
+        site = Site("resid_post", len(self.frozen.layers) - 1)
+        return Targets(site, vectors, at, constant, self.frozen.last_norm.per_rms[at])
 
     def grouped(
         self, source: Int[Tensor, " some"], at_once: int = SWEPT_AT_ONCE

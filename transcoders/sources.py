@@ -81,18 +81,22 @@ class LayerWrites:
         self, site: Site, dictionaries: InTurn, first: int = 0, last: int | None = None
     ) -> Float[Tensor, "written d_model"]:
         """What each of those writes that stand at the tokens from `first` up to `last`, or all."""
-        last = len(self.error) if last is None else last
-        span = self.span(first, last)
-        numbers, feature, value = (
-            column[span] for column in (self.dictionary, self.feature, self.value)
-        )
-        found = self.error.new_empty(len(numbers), self.error.shape[1])
-        found[numbers == -1] = self.error[first:last]
-        found[numbers == -2] = self.bias[first:last]
+        span = self.span(first, len(self.error) if last is None else last)
+        these = torch.arange(span.start, span.stop, device=self.source.device)
+        return self.some(site, dictionaries, these)
+
+    def some(
+        self, site: Site, dictionaries: InTurn, these: Int[Tensor, " some"]
+    ) -> Float[Tensor, "some d_model"]:
+        """What some of them write, by the numbers of their rows."""
+        found = self.error.new_empty(len(these), self.error.shape[1])
+        numbers, position = self.dictionary[these], self.position[these]
+        for number, written in ((-1, self.error), (-2, self.bias)):
+            found[numbers == number] = written[position[numbers == number]]
         for number in numbers[numbers >= 0].unique().tolist():
             of = numbers == number
             W_dec = written_rows(dictionaries[number], site)
-            found[of] = W_dec[feature[of]] * value[of, None]
+            found[of] = W_dec[self.feature[these[of]]] * self.value[these[of], None]
         return found
 
     def parts(self, upto: int, size: int = ROWS_AT_ONCE) -> Iterator[tuple[int, int]]:

@@ -28,6 +28,15 @@ class Edges:
     "influence that runs through the edge"
 
 
+def members(
+    known: Int[Tensor, " known"], key: Int[Tensor, " sources"]
+) -> tuple[Int[Tensor, " members"], Int[Tensor, " members"]]:
+    """The sources that are known nodes, and the rank of each among these."""
+    place = torch.searchsorted(known, key).clamp(max=len(known) - 1)
+    member = (known[place] == key).nonzero().squeeze(-1)
+    return member, place[member]
+
+
 class LinearEdges:
     """Edges and targets while prompts are added, in float64."""
 
@@ -45,9 +54,8 @@ class LinearEdges:
     def add(self, opened: Opened, influence: Influence, *, at_once: int) -> None:
         """Add a prompt."""
         model, sources = opened.model, opened.model.sources
-        place = torch.searchsorted(self.known, opened.key).clamp(max=len(self.known) - 1)
-        member = (self.known[place] == opened.key).nonzero().squeeze(-1)
-        rank = place[member]
+        member, rank = members(self.known, opened.key)
+        place = torch.zeros_like(opened.key).index_copy_(0, member, rank)
         self._add_activations(rank, sources.activation[member].double())
         found = [self._of_outputs(opened, member, rank)]
         for group in model.grouped(member[sources.kind[member] == FEATURE], at_once):

@@ -100,8 +100,8 @@ def _limits(inner: NodeEffects, config: DiscoverConfig, total: float) -> dict[st
 
 def graph_of(analysis: Analysis, tracing: Tracing, pool: Pool, sums: LinearEdges) -> nx.DiGraph:
     """The graph of the edges that were weighed."""
-    first, edges = tracing.prompts[0], sums.mean()
-    ends = [*pool.by_rank, *(output.node for output in first.outputs.outputs)]
+    edges = sums.mean()
+    ends = ends_of(pool, tracing)
     pairs = [
         (ends[s], ends[t])
         for s, t in zip(edges.source.tolist(), edges.target.tolist(), strict=True)
@@ -114,10 +114,16 @@ def graph_of(analysis: Analysis, tracing: Tracing, pool: Pool, sums: LinearEdges
     values = zip(pairs, edges.weight.tolist(), edges.spread.tolist(), strict=True)
     for pair, weight, spread in values:
         if pair in kept:
-            graph.add_edge(*pair, weight=weight, **({"spread": rounded(spread)} if of_set else {}))
+            data = {"weight": weight, "influence": rounded(flow[pair])}
+            graph.add_edge(*pair, **data, **({"spread": rounded(spread)} if of_set else {}))
     _label(graph, analysis)
     graph.graph.update(_meta(analysis, graph, tracing, pool, nodes, len(pairs)))
     return graph
+
+
+def ends_of(pool: Pool, tracing: Tracing) -> list[Node]:
+    """Every node that an edge may join, by its rank."""
+    return [*pool.by_rank, *(output.node for output in tracing.prompts[0].outputs.outputs)]
 
 
 def _kept(

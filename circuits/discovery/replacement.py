@@ -5,10 +5,11 @@ pre-activation while attention patterns and norms stand still (`transcoders.repl
 
     pre_activation(t) = bias(t) + sum over s of weight(s -> t)        where nothing is left out
 
-A graph is found in two passes over each prompt. The first finds the influence of every node and
+A graph is found in three passes over each prompt. The first finds the influence of every node and
 its effect (`circuits.discovery.tracing`); the second weighs the edges of the nodes that may be kept
-(`circuits.discovery.linear_edges`). Neither holds more edges than one sweep has, besides those
-among nodes that may be kept.
+(`circuits.discovery.linear_edges`); the third says through which heads the kept ones run
+(`circuits.discovery.edge_heads`). None holds more edges than one sweep has, besides those among
+nodes that may be kept.
 
     effect      what moving the node to the reference does to the outputs by all paths, with
                 patterns and norms frozen and features answering one to one; its sign as ever
@@ -21,8 +22,9 @@ Of several prompts all numbers are means, a feature that is off counts as 0, and
 import torch
 
 from circuits.analysis import Analysis
+from circuits.discovery.edge_heads import add_heads
 from circuits.discovery.linear_edges import LinearEdges
-from circuits.discovery.linear_graph import graph_of, nodes_to_weigh
+from circuits.discovery.linear_graph import ends_of, graph_of, nodes_to_weigh
 from circuits.discovery.replaced_prompts import ReplacedPrompts
 from circuits.discovery.sparse_feature import Discovery
 from circuits.discovery.tracing import trace
@@ -50,6 +52,7 @@ def discover_replacement(analysis: Analysis, *, report: Report = silent) -> Disc
             edges.add(opened, traced.influence, at_once=prompts.at_once)
             report("edges", opened.number + 1, len(prompts))
         graph = graph_of(analysis, tracing, pool, edges)
+        add_heads(graph, prompts, known, ends_of(pool, tracing), report)
     outliers: dict[str, int] = {}
     for traced in tracing.prompts:
         for name, count in traced.outliers.items():

@@ -19,8 +19,8 @@ from saes.dictionary import ENCODED_AT_ONCE
 from saes.formats.shapes import FLOAT32, DictionaryShape
 from transcoders.sources import ROWS_AT_ONCE
 
-ENCODED_TIMES = 2
-"A prompt of a set is opened once for influence, and again for its edges."
+ENCODED_TIMES = 3
+"A prompt of a set is opened for influence, again for its edges, again for their heads."
 
 
 def replacement_memory(
