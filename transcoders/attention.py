@@ -31,7 +31,7 @@ from transformers.models.llama.modeling_llama import rotate_half
 
 from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site
-from transcoders.frozen.attention import PLAIN
+from transcoders.frozen.attention import GATED, PLAIN
 from transcoders.frozen.norm import freeze_norm
 from transcoders.loadings import heads_of, loadings_of, readers_of
 from transcoders.replacement import ReplacementModel
@@ -104,16 +104,15 @@ def attention_score(
 ) -> Score:
     """The terms of a head's score for the token `query` looking at the token `key`.
 
-    Raises `ValueError` where the key comes later, or for attention of another kind than Qwen2's
-    and Qwen3's.
+    Raises `ValueError` where the key comes later, and for a layer without heads.
     """
     if key > query:
         raise ValueError(f"token {query} cannot look at token {key}, which comes after it")
     block = cast(Any, hooked.blocks[head.layer])
     own: Any = None if "linear_attn" in block.submodules else block.attn.original_component
-    if type(own) not in PLAIN:
+    if type(own) not in PLAIN + GATED:
         kind = "a gated delta net" if own is None else type(own).__name__
-        raise ValueError(f"layer {head.layer} is {kind}: scores are split for plain attention")
+        raise ValueError(f"layer {head.layer} is {kind}: scores are of attention heads")
     parts = {at: _stream(model, head.layer, at) for at in {query, key}}
     group = head.head // own.num_key_value_groups
     Q = _projected(hooked, model, head.layer, ("q", head.head), query, parts[query][1])
@@ -135,21 +134,31 @@ def _projected(
 ) -> Float[Tensor, "parts_and_bias d_head"]:
     """What each part adds to one head's query or key, rotated; the projection's bias comes last."""
     attention = cast(Any, hooked.blocks[layer]).attn
-    own, (name, number) = attention.original_component, which
-    linear = attention.get_submodule(name).original_component
-    span = slice(number * own.head_dim, (number + 1) * own.head_dim)
+    own, name = attention.original_component, which[0]
+    weight, bias = _of_head(own, attention.get_submodule(name).original_component, which)
     mixer = model.frozen.layers[layer].mixer
     norm = cast(Any, hooked.blocks[layer]).ln1.original_component
     scale = freeze_norm(norm, rows).gain * mixer.per_rms[at]
-    found = (rows * scale) @ linear.weight[span].to(rows).T
-    bias = torch.zeros_like(found[:1]) if linear.bias is None else linear.bias[span].to(rows)[None]
-    found = torch.cat([found, bias])
+    found = torch.cat([(rows * scale) @ weight.to(rows).T, bias.to(rows)[None]])
     if (of_head := getattr(own, f"{name}_norm", None)) is not None:
         frozen = freeze_norm(_inner(of_head), found.sum(0, keepdim=True))
         found = found * frozen.scale
     place = torch.tensor([[at]], device=rows.device)
     cos, sin = _inner(hooked.rotary_emb)(rows[None], place)
-    return found * cos[0].to(rows) + rotate_half(found) * sin[0].to(rows)
+    # Qwen3.5 turns the first numbers of a head only.
+    turned, still = found[:, : cos.shape[-1]], found[:, cos.shape[-1] :]
+    turned = turned * cos[0].to(rows) + rotate_half(turned) * sin[0].to(rows)
+    return torch.cat([turned, still], -1)
+
+
+def _of_head(own: Any, linear: Any, which: tuple[str, int]) -> tuple[Tensor, Tensor]:
+    """One head's part of the projection of queries or keys: weight and bias."""
+    name, number = which
+    # A gated query's head has the numbers of its gate behind its own.
+    each = own.head_dim * (2 if type(own) in GATED and name == "q" else 1)
+    span = slice(number * each, number * each + own.head_dim)
+    weight = linear.weight.detach()[span]
+    return weight, weight.new_zeros(len(weight)) if linear.bias is None else linear.bias[span]
 
 
 def _inner(module: Any) -> Any:
@@ -164,9 +173,8 @@ def _stream(
     rows = [model.recorded.embed[at][None]]
     for below in range(layer):
         frozen, written = model.frozen.layers[below], model.sources.layers[below]
-        before = model.recorded.embed if below == 0 else model.read(Site("resid_post", below - 1))
         names.append(f"attn_out.{below}@{at}")
-        rows.append(frozen.mixer.forward(before[:, None])[at])
+        rows.append(model.mixed[below][at][None])
         span = written.span(at, at + 1)
         site = Site("mlp_out", below)
         rows.append(written.rows(site, model.dictionaries, at, at + 1))

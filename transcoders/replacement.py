@@ -118,6 +118,13 @@ class ReplacementModel:
         return tensors[site.layer][:, 0]
 
     @cached_property
+    def mixed(self) -> tuple[Float[Tensor, "pos d_model"], ...]:
+        """What each layer's token mixer writes, by the frozen map, without what its biases do."""
+        before = [self.recorded.embed.unsqueeze(1), *self.pushed.resid_post]
+        layers = zip(self.frozen.layers, before, strict=False)
+        return tuple(layer.mixer.forward(x)[:, 0] for layer, x in layers)
+
+    @cached_property
     def pre_activation(self) -> Float[Tensor, " sources"]:
         """Of every feature, by the frozen map; 0 of other sources."""
         found = torch.zeros_like(self.sources.activation)

@@ -142,10 +142,24 @@ def test_the_strongest_pairs_are_the_largest_by_size(replaced):
     assert float(score.terms[at]) == term
 
 
-def test_a_later_key_and_other_attention_are_refused(replaced):
+@pytest.mark.parametrize("family", ["qwen3.5", "qwen3.5-moe"])
+def test_scores_of_gated_attention_give_the_models_patterns(family):
+    """Its queries have their gates beside them, and only a part of each head is turned."""
+    replaced = Replaced(family, suite_of([0, 1, 2]))
+    model, layer = replaced.model, 3
+    for number in (0, 3):
+        scores = [
+            attention_score(replaced.hooked, model, Head(layer, number), LAST, key).total
+            for key in range(LAST + 1)
+        ]
+        pattern = model.frozen.layers[layer].mixer.pattern.flatten(0, 1)[number, LAST]
+        found = torch.tensor(scores, dtype=torch.float64).softmax(0)
+        torch.testing.assert_close(found, pattern, atol=MODELS, rtol=MODELS)
+
+
+def test_a_later_key_and_a_layer_without_heads_are_refused(replaced):
     with pytest.raises(ValueError, match="token 1 cannot look at token 3, which comes after"):
         attention_score(replaced.hooked, replaced.model, Head(0, 0), 1, 3)
     hybrid = Replaced("qwen3.5", suite_of([0, 1, 2]))
-    for layer, kind in ((0, "a gated delta net"), (3, "Qwen3_5Attention")):
-        with pytest.raises(ValueError, match=f"layer {layer} is {kind}: scores are split"):
-            attention_score(hybrid.hooked, hybrid.model, Head(layer, 0), 3, 1)
+    with pytest.raises(ValueError, match="layer 0 is a gated delta net: scores are of attention"):
+        attention_score(hybrid.hooked, hybrid.model, Head(0, 0), 3, 1)
