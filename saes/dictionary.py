@@ -92,10 +92,15 @@ class DictionarySpec:
 
     @property
     def name(self) -> str:
-        """Its folder's name: the target site, after the source where that is another."""
-        if self.called or self.source == self.target:
-            return self.called or str(self.target)
-        return f"{self.source}-{self.target}"
+        """Its folder's name."""
+        return dictionary_name(self.source, self.target, self.called)
+
+
+def dictionary_name(source: Site, target: Site, called: str) -> str:
+    """What a dictionary is `called`, else its target site, after the source if that is another."""
+    if called or source == target:
+        return called or str(target)
+    return f"{source}-{target}"
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from hooked_qwen.identity import identity
 from hooked_qwen.load import BUNDLED
 from hooked_qwen.notices import notify
 from hooked_qwen.sites import Site
-from saes.dictionary import DictionarySpec, SparseDictionary, fitted, side_by_side
+from saes.dictionary import SparseDictionary, dictionary_name, fitted, side_by_side
 from saes.features import Features
 from saes.formats import ours
 from saes.formats.hub import hub_place, is_hub_name
@@ -240,7 +240,7 @@ class Suite(Dictionaries):
         if name in self._derived_reads:
             return self._derived_reads[name]
         entry = self._entries.get(name)
-        return (entry.source,) if entry else self._dictionaries[name].reads
+        return entry.reads if entry else self._dictionaries[name].reads
 
     def read(self, name: str, values: Mapping[Site, Tensor]) -> Float[Tensor, "*batch d_source"]:
         """What a dictionary reads of the model's tensors; one in files is not read for this."""
@@ -258,7 +258,7 @@ class Suite(Dictionaries):
     def writes_of(self, name: str) -> tuple[Site, ...]:
         """The sites that a dictionary writes; one in files is not read for this."""
         entry = self._entries.get(name)
-        return (entry.target,) if entry else self._dictionaries[name].writes
+        return entry.writes if entry else self._dictionaries[name].writes
 
 
 class OnDemand(InTurn):
@@ -386,13 +386,13 @@ def load_all(source: str | Path, memory: float | None = None) -> OnDemand:
     found = find(source)
     entries: dict[str, Entry] = {}
     for entry in found.entries:
-        spec = DictionarySpec(source=entry.source, target=entry.target, architecture="relu")
-        if spec.name in entries:
+        name = dictionary_name(entry.source, entry.target, entry.called)
+        if name in entries:
             raise ValueError(
-                f"{found.place.label} has several dictionaries of {spec.name}: "
-                f"name the folder of one of them, such as {entries[spec.name].name}, {entry.name}"
+                f"{found.place.label} has several dictionaries of {name}: "
+                f"name the folder of one of them, such as {entries[name].name}, {entry.name}"
             )
-        entries[spec.name] = entry
+        entries[name] = entry
     return OnDemand(Suite({}, entries, found, memory), list(entries))
 
 
@@ -405,17 +405,17 @@ def load_suite(source: str | Path, *, mlp: MlpChoice = "sae", memory: float | No
     Raises `ValueError` when a site is left with several dictionaries, such as several widths.
     """
     found = find(source)
-    by_target: dict[Site, list[Entry]] = defaultdict(list)
+    by_name: dict[str, list[Entry]] = defaultdict(list)
     for entry in found.entries:
-        by_target[entry.target].append(entry)
-    chosen: dict[Site, Entry] = {}
-    for site, entries in by_target.items():
+        by_name[entry.node_name].append(entry)
+    chosen: dict[str, Entry] = {}
+    for name, entries in by_name.items():
         preferred = [e for e in entries if (e.source != e.target) == (mlp == "transcoder")]
-        chosen[site], *others = preferred or entries
+        chosen[name], *others = preferred or entries
         if others:
-            names = ", ".join(e.name for e in (chosen[site], *others[:3]))
+            names = ", ".join(e.name for e in (chosen[name], *others[:3]))
             raise ValueError(
-                f"{found.place.label} has {1 + len(others)} dictionaries of {site}: "
+                f"{found.place.label} has {1 + len(others)} dictionaries of {name}: "
                 f"name the folder of one of them, such as {names}"
             )
     return Suite({}, chosen, found, memory)

@@ -142,7 +142,7 @@ def shapes_of(dictionaries: str, d_model: int, mlp: MlpChoice) -> list[Dictionar
     return [
         shape_of(entry, d_model)
         for entry in find(dictionaries).entries
-        if suite.reads_of(str(entry.target)) == (entry.source,)
+        if suite.reads_of(entry.node_name) == entry.reads
     ]
 
 

@@ -1,4 +1,4 @@
-"""circuit-tracer: a transcoder for each layer, and `config.yaml`.
+"""circuit-tracer: a transcoder for each layer, or a cross-layer one, and `config.yaml`.
 
     layer_{i}.safetensors    W_enc [m, s], W_dec [m, t], b_enc [m], b_dec [t];
                              optional activation_function.threshold [m], W_skip [t, s]
@@ -7,7 +7,15 @@
     f = relu(p) | p * [p > threshold] | the k largest of p, negative ones too (`activation: topk`)
 
 `feature_input_hook` and `feature_output_hook` name the sites within a block. A threshold below
-zero would let negative features through: refused, as are cross-layer transcoders.
+zero would let negative features through: refused.
+
+Cross-layer (`model_kind: cross_layer_transcoder`), i from 0 to n - 1 for n layers:
+
+    W_enc_{i}.safetensors    W_enc_i [m, s], b_enc_i [m], b_dec_i [t]; optional threshold_i [m]
+    W_dec_{i}.safetensors    W_dec_i [m, n - i, t], to the layers i, i + 1, ...
+
+Each layer i is a dictionary of its own here, `clt.i`. What all of them write at layer j has one
+bias, b_dec_j: it is that of `clt.j`.
 
 Written: every layer from 0 on, of one shape, with ReLU or thresholds. The library's own loader
 knows no TopK and would read one as ReLU, so that is refused.
@@ -16,9 +24,13 @@ knows no TopK and would read one as ReLU, so that is refused.
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+import torch
 import yaml
+from torch import Tensor
 
+from hooked_qwen.sites import Site
 from saes.dictionary import SparseDictionary
 from saes.formats.layout import Layout, save_weights
 from saes.formats.names import to_site, transformer_lens
@@ -34,6 +46,7 @@ from saes.formats.reading import (
 
 CONFIG = "config.yaml"
 FILE = re.compile(r"layer_(\d{1,4})\.safetensors")
+CROSS_LAYER = re.compile(r"W_enc_(\d{1,4})\.safetensors")
 AXES = {"W_enc": "ms", "W_dec": "mt", "b_enc": "m", "b_dec": "t"}
 THRESHOLD = "activation_function.threshold"
 
@@ -46,30 +59,60 @@ def matches(place: Place) -> bool:
 
 def find(place: Place) -> list[Entry]:
     if CONFIG not in place.names:
-        raise ValueError(f"{place.label}: cross-layer transcoders are not read yet")
+        raise ValueError(
+            f"{place.label} holds parts of a cross-layer transcoder without its {CONFIG}, which "
+            "says what it reads and writes"
+        )
     path = place.fetch(CONFIG)
     config = read_yaml(path)
-    if config.get("model_kind") == "cross_layer_transcoder":
-        raise ValueError(f"{path}: cross-layer transcoders are not read yet")
-    choice(config, path, "model_kind", {"transcoder_set": ""}, None)
+    choice(config, path, "model_kind", {"transcoder_set": "", "cross_layer_transcoder": ""}, None)
     if config.get("transcoders") is not None:
         raise ValueError(
             f"{path} names transcoders that lie elsewhere: give the place where they are"
         )
-    hooks = [field(config, path, f"feature_{end}_hook", str) for end in ("input", "output")]
+    if config["model_kind"] == "cross_layer_transcoder":
+        return _cross_layer(place, config, path)
     entries = []
     for name in filter(FILE.fullmatch, place.names):
-        layer = re.sub(r"\D", "", name)
-        try:
-            source, target = (to_site(f"blocks.{int(layer)}.{hook}") for hook in hooks)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
+        source, target = _sites(config, path, int(re.sub(r"\D", "", name)))
         files = (name, CONFIG)
         entries.append(Entry(source=source, target=target, name=name, place=place, files=files))
     return entries
 
 
+def _sites(config: dict[str, Any], path: Path, layer: int) -> tuple[Site, Site]:
+    """What a layer's features read and write."""
+    hooks = [field(config, path, f"feature_{end}_hook", str) for end in ("input", "output")]
+    try:
+        source, target = (to_site(f"blocks.{layer}.{hook}") for hook in hooks)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return source, target
+
+
+def _cross_layer(place: Place, config: dict[str, Any], path: Path) -> list[Entry]:
+    n = sum(1 for name in place.names if CROSS_LAYER.fullmatch(name))
+    expected = [f"W_{side}_{i}.safetensors" for i in range(n) for side in ("enc", "dec")]
+    if missing := [name for name in expected if name not in place.names]:
+        raise ValueError(f"{place.label} lacks {', '.join(missing[:3])} of {n} layers")
+    sites = [_sites(config, path, layer) for layer in range(n)]
+    return [
+        Entry(
+            source=source,
+            target=target,
+            also_writes=tuple(later for _, later in sites[layer + 1 :]),
+            name=f"clt.{layer}",
+            called=f"clt.{layer}",
+            place=place,
+            files=(f"W_enc_{layer}.safetensors", f"W_dec_{layer}.safetensors", CONFIG),
+        )
+        for layer, (source, target) in enumerate(sites)
+    ]
+
+
 def load(entry: Entry) -> SparseDictionary:
+    if entry.called:
+        return _load_cross_layer(entry)
     path, about = entry.fetch()
     config, tensors = read_yaml(about), read_safetensors(path)
     choice(config, about, "activation", {None: "", "relu": "", "jumprelu": "", "topk": ""}, None)
@@ -77,9 +120,7 @@ def load(entry: Entry) -> SparseDictionary:
     check_tensors(path, tensors, AXES, {"W_skip": "ts"} | ({} if topk else {THRESHOLD: "m"}))
     threshold = tensors.pop(THRESHOLD, None)
     if threshold is not None:
-        if bool((threshold < 0).any()):
-            raise ValueError(f"{path}: a threshold below zero lets negative features through")
-        tensors["threshold"] = threshold
+        tensors["threshold"] = _not_negative(path, threshold)
     return assemble(
         path,
         tensors,
@@ -89,6 +130,40 @@ def load(entry: Entry) -> SparseDictionary:
         k=field(config, about, "k", int) if topk else None,
         signed=topk,
     )
+
+
+def _load_cross_layer(entry: Entry) -> SparseDictionary:
+    path, decoder, _ = entry.fetch()
+    # The layer is in the tensors' names too.
+    tensors = {
+        re.sub(rf"_{entry.source.layer}$", "", name): value
+        for one in (path, decoder)
+        for name, value in read_safetensors(one).items()
+    }
+    axes = {"W_enc": "ms", "b_enc": "m", "b_dec": "t", "W_dec": "mnt"}
+    check_tensors(path, tensors, axes, {"threshold": "m"})
+    if (n := tensors["W_dec"].shape[1]) != len(entry.writes):
+        raise ValueError(f"{decoder} writes {n} layers, expected {len(entry.writes)}")
+    if "threshold" in tensors:
+        tensors["threshold"] = _not_negative(path, tensors["threshold"])
+    own = tensors["b_dec"]
+    tensors["b_dec"] = torch.cat([own, own.new_zeros((n - 1) * len(own))])
+    tensors["W_dec"] = tensors["W_dec"].flatten(1)
+    return assemble(
+        path,
+        tensors,
+        source=entry.source,
+        target=entry.target,
+        also_writes=entry.also_writes,
+        called=entry.called,
+        architecture="jumprelu" if "threshold" in tensors else "relu",
+    )
+
+
+def _not_negative(path: Path, threshold: Tensor) -> Tensor:
+    if bool((threshold < 0).any()):
+        raise ValueError(f"{path}: a threshold below zero lets negative features through")
+    return threshold
 
 
 def save(dictionaries: Iterable[SparseDictionary], folder: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from hooked_qwen.files import build_folder_atomically
 from saes.dictionary import SparseDictionary
+from saes.formats import ours
 from saes.formats.place import Entry
 from saes.formats.table import WRITTEN
 from saes.suite import MlpChoice, find
@@ -32,11 +33,21 @@ def convert(source: str | Path, out: Path, to: str, *, only: MlpChoice | None = 
 
     def dictionaries() -> Iterator[SparseDictionary]:
         for entry in entries:
+            _check_sites(entry, to)
             names.append(entry.name)
             yield found.load(entry)
 
     build_folder_atomically(out, lambda partial: WRITTEN[to](dictionaries(), partial))
     return names
+
+
+def _check_sites(entry: Entry, to: str) -> None:
+    if to != ours.LAYOUT.name and (entry.also_reads or entry.also_writes):
+        many = entry.writes if entry.also_writes else entry.reads
+        raise ValueError(
+            f"{entry.name} has {len(many)} sites on one side, from {many[0]} to {many[-1]}: only "
+            f"our own layout is written with more than one, not {to}"
+        )
 
 
 def _kind(entry: Entry) -> MlpChoice:

@@ -63,6 +63,7 @@ def save_dictionary(
         **({"signed": True} if spec.signed else {}),
         "source": str(spec.source),
         "target": str(spec.target),
+        **_further_sites(spec),
         "model": dict(card.model),
         "training": dict(card.training),
         "metrics": dict(card.metrics),
@@ -78,6 +79,17 @@ def save_dictionary(
         (partial / RECORD).write_text(text + "\n", encoding="utf-8")
 
     build_folder_atomically(folder, build)
+
+
+def _further_sites(spec: DictionarySpec) -> dict[str, Any]:
+    """What is recorded of a dictionary with more than one site on a side."""
+    if not (spec.also_reads or spec.also_writes or spec.called):
+        return {}
+    return {
+        "also_reads": [str(site) for site in spec.also_reads],
+        "also_writes": [str(site) for site in spec.also_writes],
+        "called": spec.called,
+    }
 
 
 def load_dictionary(folder: Path) -> SparseDictionary:
@@ -101,6 +113,7 @@ def read_spec(folder: Path) -> DictionarySpec:
         field(record, path, name, str) for name in ("source", "target", "architecture")
     )
     k, signed = field(record, path, "k", int, None), field(record, path, "signed", bool, False)
+    further = [field(record, path, name, list, []) for name in ("also_reads", "also_writes")]
     try:
         return DictionarySpec(
             source=Site.parse(source),
@@ -108,6 +121,9 @@ def read_spec(folder: Path) -> DictionarySpec:
             architecture=architecture,
             k=k,
             signed=signed,
+            also_reads=tuple(Site.parse(str(site)) for site in further[0]),
+            also_writes=tuple(Site.parse(str(site)) for site in further[1]),
+            called=field(record, path, "called", str, ""),
         )
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
@@ -176,6 +192,9 @@ def _entry(place: Place, folder: str) -> Entry:
         name=place.name_of(folder),
         place=place,
         files=(inside(folder, TENSORS), inside(folder, RECORD)),
+        also_reads=spec.also_reads,
+        also_writes=spec.also_writes,
+        called=spec.called,
     )
 
 

@@ -54,6 +54,23 @@ class Entry:
     place: Place
     files: tuple[str, ...]
     "its weights first"
+    also_reads: tuple[Site, ...] = ()
+    also_writes: tuple[Site, ...] = ()
+    called: str = ""
+    "its name in graphs, where that is not the one site that it writes"
+
+    @property
+    def reads(self) -> tuple[Site, ...]:
+        return (self.source, *self.also_reads)
+
+    @property
+    def writes(self) -> tuple[Site, ...]:
+        return (self.target, *self.also_writes)
+
+    @property
+    def node_name(self) -> str:
+        """What its features are called in graphs."""
+        return self.called or str(self.target)
 
     def fetch(self) -> list[Path]:
         """The local paths of its files, downloaded where they are not here."""

@@ -42,34 +42,34 @@ def shape_of(entry: Entry, d_model: int) -> DictionaryShape:
     Raises `ValueError` naming the file where its header cannot be read, or where it is no
     dictionary of such a model.
     """
-    path = entry.fetch()[0]
-    shapes = header(path)
-    matrices = [s for name, s in shapes.items() if len(s) == 2 and "skip" not in name.lower()]
+    weights = [path for path in entry.fetch() if path.suffix in READERS]
+    path, shapes = weights[0], {k: v for one in weights for k, v in header(one).items()}
+    matrices = [s for name, s in shapes.items() if len(s) > 1 and "skip" not in name.lower()]
+    sites = max(len(entry.reads), len(entry.writes))
     widths = {axis for shape in matrices for axis in shape}
-    if d_model not in widths:
+    if widths.isdisjoint({d_model, sites * d_model}):
         found = " and ".join(str(tuple(shape)) for shape in matrices) or "no matrix"
         raise ValueError(
             f"{path} holds {found}, but the model is {d_model} wide: it is another model's"
         )
-    features = max(prod(shape) for shape in matrices) // d_model
+    features = max(prod(shape) for shape in matrices) // (sites * d_model)
     return DictionaryShape(
-        name=str(entry.target),
+        name=entry.node_name,
         source=entry.source,
         target=entry.target,
         features=features,
         k=_features_on(entry),
         bytes=FLOAT32 * _values(shapes, d_model, features),
-        stored=path.stat().st_size,
+        stored=sum(one.stat().st_size for one in weights),
     )
 
 
 def header(path: Path) -> dict[str, tuple[int, ...]]:
     """The shape of every tensor in a file; raises `ValueError` naming a file that is damaged."""
-    readers = {".safetensors": _safetensors, ".pt": _checkpoint, ".npz": _archive}
-    if path.suffix not in readers:
-        raise ValueError(f"{path} is none of {', '.join(readers)}: its shapes cannot be read")
+    if path.suffix not in READERS:
+        raise ValueError(f"{path} is none of {', '.join(READERS)}: its shapes cannot be read")
     try:
-        return readers[path.suffix](path)
+        return READERS[path.suffix](path)
     except Exception as error:  # damaged files fail in as many ways as there are parsers
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{path} is not readable: {said}") from None
@@ -100,12 +100,15 @@ def _archive(path: Path) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+READERS = {".safetensors": _safetensors, ".pt": _checkpoint, ".npz": _archive}
+
+
 def _values(shapes: Mapping[str, tuple[int, ...]], d_model: int, features: int) -> int:
     """Values of the dictionary that is folded from these tensors.
 
     Both matrices, any skip, a bias on either side, and a threshold where some tensor holds one.
     """
-    matrices = sum(prod(shape) for shape in shapes.values() if len(shape) == 2)
+    matrices = sum(prod(shape) for shape in shapes.values() if len(shape) > 1)
     gates = any("threshold" in name or name == "r_mag" for name in shapes)
     return matrices + d_model + features * (2 if gates else 1)
 

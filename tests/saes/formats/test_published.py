@@ -161,7 +161,6 @@ def refuse(folder, file, match):
         ("openmoss", {"norm_activation": "batch-wise"}, "each batch"),
         ("openmoss", {"use_glu_encoder": True}, "product of two linear maps"),
         ("openmoss", {"apply_decoder_bias_to_pre_encoder": True}, "centres the input"),
-        ("circuit-tracer", {"model_kind": "cross_layer_transcoder"}, "are not read yet"),
         ("circuit-tracer", {"model_kind": "odd"}, "what is read here is 'transcoder_set'"),
         ("circuit-tracer", {"transcoders": ["hf://a/b/c"]}, "lie elsewhere"),
         ("circuit-tracer", {"feature_input_hook": "ln2.hook_normalized"}, "no site is called"),
@@ -202,7 +201,7 @@ def test_openmoss_needs_the_norms_that_scale_it(tmp_path):
 
 def test_cross_layer_transcoders_without_a_configuration(tmp_path):
     save_file({"W_enc_0": torch.zeros(M, D)}, tmp_path / "W_enc_0.safetensors")
-    refuse(tmp_path, tmp_path, "cross-layer transcoders are not read yet")
+    refuse(tmp_path, tmp_path, "without its config.yaml")
 
 
 def test_a_qwen_scope_folder_must_say_its_k(tmp_path):
