@@ -95,6 +95,13 @@ def test_the_python_of_the_transcoders_page_gives_its_numbers():
     assert heads["head 3.0"] == pytest.approx(1.12, abs=0.006)
     assert heads["head 3.1"] == pytest.approx(0.80, abs=0.006)
     assert names["score"].total == pytest.approx(10.7, abs=0.06)
+    paths = names["paths"]
+    assert paths.total == pytest.approx(47.91, abs=0.006)
+    assert paths.weight == pytest.approx(46.81, abs=0.006)
+    assert [weight for _, weight in names["strongest"]] == pytest.approx(
+        [9.15, 3.03, -2.93, -2.66, 2.65], abs=0.006
+    )
+    assert names["merged"].nodes[names["node"]]["paths"] == pytest.approx(paths.weight)
     largest = names["score"].strongest(3)
     assert str(largest[1][1]) == "mlp_out.0/375@1"
     assert largest[1][2] == pytest.approx(0.77, abs=0.006)
