@@ -188,11 +188,12 @@ def discover(analysis: Analysis, *, text: Sequence[str] = (), report: Report = s
 def verify(circuit: Circuit, *, report: Report = silent, **config: Any) -> Verification:
     """Hold a circuit against ablation; writes exact effects into its graph.
 
+    A replacement graph is held against interventions with all and with parts of the model live.
+
         circuits.verify(circuit, level="quick").faithfulness
 
     `config` are fields of `VerifyConfig`: `to`, `level`, `draws`, `pool`, `seed`.
     """
-    _require_effects(circuit)
     record = _verify(
         circuit.analysis,
         circuit.graph,
@@ -334,8 +335,8 @@ def _page(circuit: Circuit) -> str:
 def _require_effects(circuit: Circuit) -> None:
     if circuit.analysis.config.method != "sparse-feature":
         raise ValueError(
-            "the edges of a replacement graph are in units of pre-activations: verify and ablate "
-            "take sparse feature graphs, discovered with method='sparse-feature'"
+            "the graph that an ablation leaves is that of sparse features: ablate takes graphs "
+            "discovered with method='sparse-feature', verify and edits take both kinds"
         )
 
 

@@ -4,8 +4,9 @@ The first row of a pass is the prompt as it is, the others are the same prompt u
 what is held is held at the first row's values, in the same pass. Two things are said of a run:
 
     attention   free        patterns and norms are what they become
-                frozen      patterns (of delta nets all but the values) and the denominators of all
-                            norms stay those of the prompt; what flows along them changes
+                patterns    patterns (of delta nets all but the values) stay those of the prompt;
+                            norms are what they become
+                frozen      patterns and the denominators of all norms stay
     mlps        model       the MLPs themselves run
                 transcoders features switch on and off by their own rule on what arrives; what the
                             transcoders miss (the errors) stays as it is
@@ -19,8 +20,8 @@ with the model's own MLPs is the model under the edit, `saes.edit.applied`.
 
 A layer without a transcoder is all error, which stays as it is unless the MLPs themselves run.
 
-Differs: circuit-tracer can freeze attention, and a range of layers altogether; norms it freezes
-with the latter only.
+Differs: circuit-tracer can freeze patterns, and a range of layers altogether; norms it freezes with
+the latter only.
 
 Axes: `rows` of a pass, the prompt first; `pos` its tokens.
 """
@@ -50,7 +51,7 @@ from transcoders.replacement import transcoders_among
 
 NOTHING_KEPT = Room(0)
 "Each pattern is used once in a pass: it is made a part at a time."
-Attention = Literal["free", "frozen"]
+Attention = Literal["free", "patterns", "frozen"]
 Mlps = Literal["model", "transcoders", "linear", "frozen"]
 
 
@@ -133,8 +134,10 @@ def held(
     Raises `ValueError` where nothing is a transcoder, and for attention that cannot be frozen.
     """
     with ExitStack() as stack:
+        if mode.attention != "free":
+            stack.enter_context(_frozen_patterns(model, mode.attention))
         if mode.attention == "frozen":
-            stack.enter_context(_frozen_attention(model))
+            stack.enter_context(_frozen_norms(model))
         if mode.mlps == "model":
             yield lambda name: None
             return
@@ -197,36 +200,56 @@ class _Mlps:
 
 
 @contextmanager
-def _frozen_attention(model: TransformerBridge) -> Generator[None, None, None]:
-    """Patterns and norms as in the first row of every pass; all else flows."""
+def _frozen_patterns(model: TransformerBridge, attention: Attention) -> Generator[None, None, None]:
+    """Patterns as in the first row of every pass, and with `frozen` attention what norms divide by.
+
+    What flows along them changes.
+    """
     layers = range(len(model.blocks))
-    streams = [Site(kind, layer) for layer in layers for kind in ("resid_pre", "resid_mid")]
     with ExitStack() as stack:
         patterns = stack.enter_context(patterns_of_first(model, NOTHING_KEPT))
-        seen = stack.enter_context(capture(model, streams))
-        edits: dict[Site, Change] = {}
-        for layer in layers:
-            edits[Site("attn_out", layer)] = _mixed(model, layer, patterns, seen)
-            edits[Site("mlp_in", layer)] = _normed(model, layer, seen)
+        seen = stack.enter_context(capture(model, [Site("resid_pre", n) for n in layers]))
+        edits = {Site("attn_out", n): _mixed(model, n, patterns, seen, attention) for n in layers}
         stack.enter_context(intervene(model, edits))
-        last = cast(Any, model.ln_final).original_component
-        stack.callback(last.register_forward_hook(_last_norm).remove)
         yield
 
 
 def _mixed(
-    model: TransformerBridge, layer: int, patterns: dict[int, Pattern], seen: Mapping[Site, Tensor]
+    model: TransformerBridge,
+    layer: int,
+    patterns: dict[int, Pattern],
+    seen: Mapping[Site, Tensor],
+    attention: Attention,
 ) -> Change:
     """What a token mixer gives, its pattern that of the first row."""
     block = cast(Any, model.blocks[layer])
+    own = block.ln1.original_component
 
     def change(value: Activation) -> Activation:
         x = seen[Site("resid_pre", layer)]
-        norm = freeze_norm(block.ln1.original_component, x[0])
+        norm = freeze_norm(own, x[0])
         mixer = freeze_mixer(block, norm, x[0], patterns.pop(layer, None), NOTHING_KEPT)
-        return value[:1] + mixer.forward((x - x[:1]).transpose(0, 1)).transpose(0, 1)
+        read = x
+        if attention == "patterns":
+            # The map divides by the norms of the first row.
+            live = freeze_norm(own, x.flatten(0, 1)).per_rms.view(x.shape[:2])
+            read = x * (live / norm.per_rms).unsqueeze(-1)
+        return value[:1] + mixer.forward((read - x[:1]).transpose(0, 1)).transpose(0, 1)
 
     return change
+
+
+@contextmanager
+def _frozen_norms(model: TransformerBridge) -> Generator[None, None, None]:
+    """What MLPs and the unembedding read, divided as in the first row of every pass."""
+    layers = range(len(model.blocks))
+    with ExitStack() as stack:
+        seen = stack.enter_context(capture(model, [Site("resid_mid", n) for n in layers]))
+        edits = {Site("mlp_in", n): _normed(model, n, seen) for n in layers}
+        stack.enter_context(intervene(model, edits))
+        last = cast(Any, model.ln_final).original_component
+        stack.callback(last.register_forward_hook(_last_norm).remove)
+        yield
 
 
 def _normed(model: TransformerBridge, layer: int, seen: Mapping[Site, Tensor]) -> Change:

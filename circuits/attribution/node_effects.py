@@ -107,12 +107,13 @@ class NodeEffects:
                 None if position < 0 else position,
             )
             for name, feature, position in zip(
-                self._name.tolist(), self.feature.tolist(), self.position.tolist(), strict=True
+                self.name.tolist(), self.feature.tolist(), self.position.tolist(), strict=True
             )
         ]
 
     @property
-    def _name(self) -> Int[Tensor, " nodes"]:
+    def name(self) -> Int[Tensor, " nodes"]:
+        """The place of each node's site or dictionary in `names`."""
         return self.key >> (FEATURE_BITS + POSITION_BITS)
 
     @property
@@ -128,7 +129,7 @@ class NodeEffects:
     @property
     def group(self) -> Int[Tensor, " nodes"]:
         """A number for each site and kind, features or errors."""
-        return 2 * self._name + (self.feature == ERROR)
+        return 2 * self.name + (self.feature == ERROR)
 
     def where(self, these: Bool[Tensor, " nodes"]) -> "NodeEffects":
         return NodeEffects(self.names, self.key[these], self.effect[these])
@@ -143,7 +144,7 @@ class NodeEffects:
     def at_sites(self, starting: str) -> Bool[Tensor, " nodes"]:
         """Which nodes are at a site whose name starts so."""
         known = torch.tensor([name.startswith(starting) for name in self.names])
-        return known[self._name]
+        return known[self.name]
 
     def place_of(self, node: Node) -> int:
         """Where a node stands."""
@@ -153,7 +154,7 @@ class NodeEffects:
         """The features and errors as a set."""
         features, errors = {}, {}
         for i, name in enumerate(self.names):
-            here = self.where(self._name == i)
+            here = self.where(self.name == i)
             inner = here.where(here.feature >= 0)
             if len(inner):
                 keys = (inner.position + 1 << FEATURE_BITS) + inner.feature

@@ -183,9 +183,8 @@ def discover(
             report=report,
         )
     discovery_summary(found.graph)
-    verb = "verify" if method is Method.sparse_feature else "render"
     console.print(
-        f"graph {out / 'graph.json'}\npage  {out / 'graph.html'}\nnext  circuits {verb} {out}",
+        f"graph {out / 'graph.json'}\npage  {out / 'graph.html'}\nnext  circuits verify {out}",
         highlight=False,
     )
 

@@ -214,9 +214,12 @@ def verification_table(record: Mapping[str, Any]) -> None:
         compared[f"{counted(pool['n'], 'node')} chosen without {record['estimator']}"] = pool
     for name in ("strongest", "random"):
         if edges := record["edges"].get(name):
-            compared[f"{counted(edges['n'], f'{name} edge')} against path patching"] = edges
+            against = "MLPs frozen" if "edge_modes" in record else "path patching"
+            compared[f"{counted(edges['n'], f'{name} edge')} against {against}"] = edges
     for what, figures in compared.items():
         console.print(f"{what}: {_agreement(figures)}", highlight=False)
+    if "node_modes" in record:
+        console.print(_modes_table(record))
     shown = [i for i, size in enumerate(curves["sizes"]) if size in PRINTED_SIZES]
     table = Table(
         Column("faithfulness of this many", no_wrap=True),
@@ -253,6 +256,27 @@ def verification_table(record: Mapping[str, Any]) -> None:
     )
     for verdict in of_verification(record):
         say(verdict, style="bold")
+
+
+def _modes_table(record: Mapping[str, Any]) -> Table:
+    """How a replacement graph's predictions agree with interventions, by what was held."""
+    figures = ("spearman", "pearson", "slope", "sign_agreement", "weighted_sign_agreement")
+    words = ("Spearman", "Pearson", "slope", "same sign", "weighted")
+    table = Table(
+        "predicted against",
+        "attention",
+        "MLPs",
+        *(Column(word, justify="right") for word in words),
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    for what, part in (("nodes", "node_modes"), ("edges", "edge_modes")):
+        for row in record[part]:
+            told = f"{row['n']:,} {what}"
+            table.add_row(told, row["attention"], row["mlps"], *(_two(row[f]) for f in figures))
+    return table
 
 
 def _missed(pool: Mapping[str, Any]) -> str:

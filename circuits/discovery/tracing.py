@@ -11,16 +11,13 @@ from circuits.analysis import Analysis
 from circuits.attribution.node_effects import NodeEffects
 from circuits.discovery.influence import Influence, influence_of
 from circuits.discovery.linear_outputs import LinearOutputs
+from circuits.discovery.node_moves import moves_to
 from circuits.discovery.replaced_prompts import Opened, ReplacedPrompts
 from circuits.metrics.answers import preference_of
 from circuits.metrics.metric import on_clean, on_patch
 from hooked_qwen.progress import Report, silent
-from hooked_qwen.sites import Site
 from hooked_qwen.stream import is_outlier_in_prompt
-from saes.nodes import FEATURE_BITS
-from transcoders.frozen.model import EMBED
-from transcoders.replacement import ReplacementModel, Totals
-from transcoders.sources import ERROR, FEATURE, TOKEN
+from transcoders.replacement import ReplacementModel
 
 
 @dataclass(frozen=True)
@@ -86,7 +83,8 @@ def linear_effects(prompts: ReplacedPrompts, report: Report = silent) -> NodeEff
         totals = opened.model.totals(opened.outputs.together)
         to_patch = prompts.analysis.config.reference == "patch"
         patched = _patched(prompts, opened) if to_patch else None
-        values.append(_effects(opened.model, totals, _moved_to(prompts.analysis, patched)))
+        moved_to = _moved_to(prompts.analysis, patched)
+        values.append(moves_to(opened.model, moved_to).effects(totals))
         report("effects by the graph", len(keys), len(prompts))
     return _summed(prompts.names, keys, values).ranked(len(keys))
 
@@ -129,7 +127,7 @@ def _traced(
     return Traced(
         key=opened.key,
         influence=influence,
-        effect=_effects(model, totals, moved_to),
+        effect=moves_to(model, moved_to).effects(totals),
         outputs=outputs,
         values=outputs.values(model),
         change=None if patched is None else _change(analysis, outputs, opened, patched),
@@ -142,43 +140,6 @@ def _traced(
         right=_right(analysis, logits, row),
         outliers=_outliers(model),
     )
-
-
-def _effects(
-    model: ReplacementModel, totals: Totals, patched: ReplacementModel | None
-) -> Float[Tensor, " sources"]:
-    """What moving each source to the patch, or to zero, does by all paths."""
-    sources, recorded = model.sources, model.recorded
-    there = torch.zeros_like(sources.activation)
-    if patched is not None:
-        there = _activations_there(model, patched)
-    effect = (there - sources.activation) * totals.slope
-    errors = [written.error for written in sources.layers]
-    moved = [torch.zeros_like(error) for error in errors]
-    embed = torch.zeros_like(recorded.embed)
-    if patched is not None:
-        moved = [written.error for written in patched.sources.layers]
-        embed = patched.recorded.embed
-    effect[sources.kind == TOKEN] = ((embed - recorded.embed) * totals.gradient[EMBED]).sum(-1)
-    for layer, (error, to) in enumerate(zip(errors, moved, strict=True)):
-        gradient = totals.gradient[Site("mlp_out", layer)]
-        of = (sources.kind == ERROR) & (sources.layer == layer)
-        effect[of] = ((to - error) * gradient).sum(-1)
-    return effect + 0.0  # what does not move has no sign
-
-
-def _activations_there(
-    model: ReplacementModel, patched: ReplacementModel
-) -> Float[Tensor, " sources"]:
-    """The activations that a prompt's active features have in its patch, 0 where they are off."""
-    keys = []
-    for sources in (model.sources, patched.sources):
-        which = (sources.dictionary * model.n_tokens + sources.position) << FEATURE_BITS
-        keys.append(torch.where(sources.kind == FEATURE, which + sources.feature, -1))
-    known, order = keys[1].sort()
-    place = torch.searchsorted(known, keys[0]).clamp(max=len(known) - 1)
-    found = (known[place] == keys[0]) & (keys[0] >= 0)
-    return torch.where(found, patched.sources.activation[order[place]], 0.0)
 
 
 def _change(

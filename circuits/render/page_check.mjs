@@ -126,6 +126,24 @@ function agreement(rows, what) {
   );
 }
 
+/* A replacement graph's predictions against interventions: by how much freezing matters. */
+function modes(record) {
+  if (!record.node_modes) return [];
+  const rows = (of) => of.map((row) => [`${row.attention}, ${row.mlps}`, row]);
+  return [
+    el("h3", {}, "How much freezing matters"),
+    el(
+      "p",
+      { class: "note" },
+      "The graph holds attention and norms (frozen), and its features answer one to one (linear). " +
+        "Its predictions stand against interventions where this much is held: nodes move to the " +
+        "reference, edges lose their source.",
+    ),
+    agreement(rows(record.node_modes), ["attention, MLPs", "nodes"]),
+    agreement(rows(record.edge_modes), ["attention, MLPs", "edges"]),
+  ];
+}
+
 /* Nodes that matter and are not in the graph: the estimate missed them, or no path kept them. */
 function missed(pool) {
   const rows = pool?.missed ?? [];
@@ -231,10 +249,15 @@ export function checkPanel() {
     missed(record.pool),
     edges.length
       ? [
-          el("h3", {}, "Edges against path patching"),
+          el(
+            "h3",
+            {},
+            record.edge_modes ? "Edges, other MLPs frozen" : "Edges against path patching",
+          ),
           agreement(edges, ["edges", "number"]),
         ]
       : [],
+    modes(record),
     el("h2", { style: { marginTop: "26px" } }, "Is the circuit enough?"),
     el(
       "p",

@@ -52,6 +52,8 @@ def verification_part(record: Mapping[str, Any] | None, curves: Sequence[str]) -
         for i, source in enumerate(curves)
     ]
     tables = [_agreement(record)]
+    if "node_modes" in record:
+        tables.append(_modes(record))
     told = []
     if record.get("curves"):
         tables += [
@@ -89,6 +91,36 @@ def _agreement(record: Mapping[str, Any]) -> Table:
         columns=("of", "n", "Spearman", "slope", "same sign"),
         rows=rows,
         numbers=(1, 2, 3, 4),
+    )
+
+
+def _modes(record: Mapping[str, Any]) -> Table:
+    """A replacement graph's predictions against interventions, by what was held."""
+    figures = ("spearman", "pearson", "slope", "sign_agreement", "weighted_sign_agreement")
+    rows = [
+        [
+            f"{row['n']} {what}",
+            row["attention"],
+            row["mlps"],
+            *(spanned(row[figure], row["intervals"].get(figure)) for figure in figures),
+        ]
+        for what, part in (("nodes", "node_modes"), ("edges", "edge_modes"))
+        for row in record[part]
+    ]
+    return Table(
+        title="The graph's predictions against interventions, by how much of the model is held",
+        columns=(
+            "of",
+            "attention",
+            "MLPs",
+            "Spearman",
+            "Pearson",
+            "slope",
+            "same sign",
+            "weighted",
+        ),
+        rows=rows,
+        numbers=(3, 4, 5, 6, 7),
     )
 
 

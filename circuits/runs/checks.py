@@ -51,7 +51,6 @@ def specificity_run(
     first: Loaded | None = None
     for name, folder in zip(names, folders, strict=True):
         run = read_run(folder)
-        run.check_method("sparse-feature")
         loaded = run.open(placement, beside=first)
         first = first or loaded
         tasks[name] = Task(analysis=loaded.analysis, graph=run.graph, ranking=run.ranking)

@@ -238,7 +238,6 @@ def verify_run(
     Raises `ValueError` where a verification with other settings would be lost, unless by `force`.
     """
     run = read_run(folder).with_metric(metric)
-    run.check_method("sparse-feature")
     path = folder / "verification.json"
     source = {**asdict(config), "held_out_hash": held_out and content_hash(held_out)}
     source |= {"dtype": placement.dtype or run.placement.dtype}

@@ -16,6 +16,13 @@ from hooked_qwen.sites import forward_order
 from saes.evaluation.bootstrap import Interval, interval, resamples
 
 Edge = tuple[Node, Node]
+LEAST = {
+    "spearman": -1.0,
+    "pearson": -1.0,
+    "sign_agreement": 0.0,
+    "weighted_sign_agreement": 0.0,
+}
+"The least that each figure of agreement can be; the most is 1."
 STRONGEST, DRAWN = 50, 50
 "Edges measured: the strongest of the graph, and as many others at random."
 
@@ -81,14 +88,15 @@ def edge_agreement(
 def agreement(
     estimate: Float[Tensor, "nodes #prompts"], exact: Float[Tensor, "nodes prompts"]
 ) -> dict[str, Any]:
-    """Spearman's rank correlation, slope of exact on estimate through zero, share of equal signs.
+    """Correlations of ranks and values, slope of exact on estimate through zero, equal signs.
 
-    Of the means over prompts, each with its 95 % bootstrap interval; an estimate that is known in
-    the mean only (one column) is held. Rank correlation is None for fewer than three nodes. Where
-    one of the two is exactly zero there are no signs to compare: `zeros` counts those, and the
-    share is of the others, None if there are none.
+    `sign_agreement` is the share of nodes whose signs are equal, `weighted_sign_agreement` their
+    share of the exact effects' size. Of the means over prompts, each with its 95 % bootstrap
+    interval; an estimate that is known in the mean only (one column) is held. Correlations are None
+    for fewer than three nodes. Where one of the two is exactly zero there are no signs to compare:
+    `zeros` counts those, and the shares are of the others, None if there are none.
 
-    The intervals of rank correlation and sign share are 1.96 standard errors to either side of the
+    The intervals of correlations and sign shares are 1.96 standard errors to either side of the
     value. Percentiles would miss it: draws lack some of the prompts on both sides of the comparison
     (ranks agree more) or on one (less), and the sign of an effect near zero changes in many draws.
     """
@@ -100,11 +108,11 @@ def agreement(
     return {name: rounded(v) if math.isfinite(v) else None for name, v in values.items()} | {
         "zeros": int(((means[0] == 0) | (means[1] == 0)).sum()),
         "intervals": {
-            "spearman": _around(values["spearman"], _known(draws["spearman"]), least=-1.0),
             "slope": interval(_known(draws["slope"])),
-            "sign_agreement": _around(
-                values["sign_agreement"], _known(draws["sign_agreement"]), least=0.0
-            ),
+            **{
+                name: _around(values[name], _known(draws[name]), least=least)
+                for name, least in LEAST.items()
+            },
         },
     }
 
@@ -126,21 +134,30 @@ def _around(value: float, draws: Float[Tensor, " draws"], *, least: float) -> In
 def _figures(
     estimate: Float[Tensor, "nodes draws"], exact: Float[Tensor, "nodes draws"]
 ) -> dict[str, Float[Tensor, " draws"]]:
-    """The three figures in every draw; NaN where there is none."""
+    """Each figure in every draw; NaN where there is none."""
     signed = (estimate != 0) & (exact != 0)
     same = signed & (estimate.sign() == exact.sign())
+    size = exact.abs() * signed
     return {
         "spearman": _spearman(estimate, exact),
+        "pearson": _correlation(estimate, exact),
         "slope": (estimate * exact).sum(0) / estimate.square().sum(0),
         "sign_agreement": same.double().sum(0) / signed.double().sum(0),
+        "weighted_sign_agreement": (size * same).sum(0) / size.sum(0),
     }
 
 
 def _spearman(
     estimate: Float[Tensor, "nodes draws"], exact: Float[Tensor, "nodes draws"]
 ) -> Float[Tensor, " draws"]:
-    if len(estimate) < 3:
-        return torch.full(exact.shape[1:], math.nan, dtype=torch.float64)
-    a, b = (torch.from_numpy(stats.rankdata(x, axis=0)) for x in (estimate, exact))
+    ranks = (torch.from_numpy(stats.rankdata(x, axis=0)) for x in (estimate, exact))
+    return _correlation(*ranks)
+
+
+def _correlation(
+    a: Float[Tensor, "nodes draws"], b: Float[Tensor, "nodes draws"]
+) -> Float[Tensor, " draws"]:
+    if len(a) < 3:
+        return torch.full(a.shape[1:], math.nan, dtype=torch.float64)
     a, b = a - a.mean(0), b - b.mean(0)
     return (a * b).sum(0) / (a.norm(dim=0) * b.norm(dim=0))

@@ -34,7 +34,9 @@ from circuits.verification.faithfulness_curves import (
 )
 from circuits.verification.group_effects import group_scores, joint_effects
 from circuits.verification.pooled import pool_agreement, pooled_nodes
+from circuits.verification.replacement import LINEAR, agreements, measure, of_transcoders
 from hooked_qwen.progress import Report, counting, silent
+from transcoders.interventions import THE_MODEL
 
 SCHEMA = "verification/1"
 
@@ -74,9 +76,37 @@ def verify(
     when nodes are to be ablated to a patch that they were not moved to.
     """
     config, discovered = config or VerifyConfig(), analysis.config
+    if discovered.method == "replacement":
+        analysis, ranking = of_transcoders(analysis, ranking)
     scale = Scale.of(analysis, ablated_to(analysis, config))
     nodes = [n for n in ordered(graph) if n.kind != "logit"]
     kept = [n for n in nodes if n.kind != "token"]
+    level, seed = config.level, config.seed
+    by_method = _replacement if discovered.method == "replacement" else _sparse_feature
+    record = {
+        "schema": SCHEMA,
+        "level": level,
+        "metric": metric_name(discovered.metric),
+        **by_method(analysis, graph, nodes, ranking, config, report),
+        "curves": curves(scale, ranking, level=level, draws=config.draws, seed=seed, report=report),
+        "each_adds": what_each_adds(scale, kept, level=level, report=report),
+        "groups": _together(analysis, graph, groups, report),
+    }
+    if held_out is not None:
+        other = other_prompts(analysis, held_out, scale.to)
+        record["held_out"] = held_out_curves(other, ranking, level=level, seed=seed, report=report)
+    return record
+
+
+def _sparse_feature(
+    analysis: Analysis,
+    graph: nx.DiGraph,
+    nodes: Sequence[Node],
+    ranking: Ranking,
+    config: VerifyConfig,
+    report: Report,
+) -> dict[str, Any]:
+    """Estimates against exact effects, of the graph's nodes, of a pool of others, and of edges."""
     level, seed = config.level, config.seed
     pool = (
         pooled_nodes(analysis, ranking, size=config.pool, seed=seed, report=report)
@@ -87,32 +117,44 @@ def verify(
     edges, strongest = edges_to_measure(graph, seed=seed)
     exact, estimates, measured = _measured(analysis, every, edges, report)
     of_graph, of_pool = ([every.index(n) for n in some] for some in (nodes, pool))
-    for node, effects in zip(nodes, exact[of_graph], strict=True):
-        graph.nodes[node]["exact"] = float(effects.mean())
+    _write_exact(graph, nodes, exact[of_graph])
     record = {
-        "schema": SCHEMA,
-        "level": level,
-        "estimator": discovered.estimator,
-        "metric": metric_name(discovered.metric),
+        "estimator": analysis.config.estimator,
         "nodes": node_agreement(nodes, estimates[of_graph], exact[of_graph]),
         "edges": edge_agreement(graph, edges, strongest, measured),
-        "curves": curves(scale, ranking, level=level, draws=config.draws, seed=seed, report=report),
-        "each_adds": what_each_adds(scale, kept, level=level, report=report),
-        "groups": _together(analysis, graph, groups, report),
     }
     if level == "full":
         record["pool"] = pool_agreement(
             pool,
             estimates[of_pool],
             exact[of_pool],
-            kept={n: graph.nodes[n]["exact"] for n in kept},
+            kept={n: graph.nodes[n]["exact"] for n in nodes if n.kind != "token"},
             ranking=ranking,
-            asked=discovered.node_count,
+            asked=analysis.config.node_count,
         )
-    if held_out is not None:
-        other = other_prompts(analysis, held_out, scale.to)
-        record["held_out"] = held_out_curves(other, ranking, level=level, seed=seed, report=report)
     return record
+
+
+def _replacement(
+    analysis: Analysis,
+    graph: nx.DiGraph,
+    nodes: Sequence[Node],
+    ranking: Ranking,
+    config: VerifyConfig,
+    report: Report,
+) -> dict[str, Any]:
+    """The graph's predictions against interventions, with all and with parts of the model live."""
+    edges, strongest = edges_to_measure(graph, seed=config.seed)
+    found = measure(analysis, nodes, edges, report)
+    _write_exact(graph, nodes, found.nodes[THE_MODEL])
+    return {"estimator": LINEAR, **agreements(graph, nodes, edges, strongest, found)}
+
+
+def _write_exact(
+    graph: nx.DiGraph, nodes: Sequence[Node], exact: Float[Tensor, "nodes prompts"]
+) -> None:
+    for node, effects in zip(nodes, exact, strict=True):
+        graph.nodes[node]["exact"] = float(effects.mean())
 
 
 def _together(

@@ -490,11 +490,10 @@ def test_what_cannot_be_done_is_one_line(one, config, message):
     assert "\n" not in str(error.value)
 
 
-def test_in_a_notebook_too_it_is_not_verified(one):
+def test_in_a_notebook_too_it_is_not_ablated(one):
     found = circuits.discover(analysis(one, model=speaking()))
-    for step in (circuits.verify, circuits.ablate):
-        with pytest.raises(ValueError, match="verify and ablate take sparse feature graphs"):
-            step(found)
+    with pytest.raises(ValueError, match="ablate takes graphs discovered with method='sparse-feat"):
+        circuits.ablate(found, top=1)
 
 
 @pytest.mark.parametrize("site", ["attn_out.1", "resid_pre.0"])

@@ -74,8 +74,26 @@ def test_the_same_command_writes_the_same_bytes(made, tmp_path):
     assert ours.read_bytes() == again.read_bytes()
 
 
+def test_it_is_held_against_interventions(tmp_path):
+    """The record, exact effects in the graph, and the page, the report and the terminal of it."""
+    discover(tmp_path / "run", *PAIR, "--nodes", "10")
+    done = call("verify", tmp_path / "run", "--level", "quick")
+    assert done.exit_code == 0, done.output
+    assert "predicted against" in done.output
+    record = json.loads((tmp_path / "run" / "verification.json").read_text())
+    linear = next(m for m in record["node_modes"] if m["mlps"] == "linear")
+    assert (linear["attention"], linear["slope"]) == ("frozen", pytest.approx(1, abs=1e-4))
+    graph = load(tmp_path / "run" / "graph.json")
+    assert all(data["exact"] is not None for _, data in graph.nodes(data=True))
+    html = (tmp_path / "run" / "graph.html").read_text(encoding="utf-8")
+    assert "How much freezing matters" in html
+    done = call("report", tmp_path / "run", "--out", tmp_path / "report.html")
+    assert done.exit_code == 0, done.output
+    assert "by how much of the model is held" in (tmp_path / "report.html").read_text()
+
+
 def test_what_needs_edges_in_units_of_the_metric_says_so(made, fails):
-    for verb in (("verify",), ("stability",), ("ablate", "--top", "3")):
+    for verb in (("stability",), ("ablate", "--top", "3")):
         line = fails(verb[0], made[0], *verb[1:])
         assert "holds a replacement graph, whose edges are in units of pre-activations" in line
 
