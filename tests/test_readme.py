@@ -102,6 +102,11 @@ def test_the_python_of_the_transcoders_page_gives_its_numbers():
         [9.15, 3.03, -2.93, -2.66, 2.65], abs=0.006
     )
     assert names["merged"].nodes[names["node"]]["paths"] == pytest.approx(paths.weight)
+    assert names["part"].replacement == pytest.approx(0.083, abs=0.0006)
+    assert names["part"].completeness == pytest.approx(0.64, abs=0.006)
+    shares = meta["heads"]["influence"]
+    assert list(shares)[:4] == ["0.0", "0.1", "3.0", "3.1"]
+    assert (shares["3.0"], meta["heads"]["direct"]) == pytest.approx((0.032, 0.61), abs=0.006)
     largest = names["score"].strongest(3)
     assert str(largest[1][1]) == "mlp_out.0/375@1"
     assert largest[1][2] == pytest.approx(0.77, abs=0.006)

@@ -47,6 +47,8 @@ class Loadings:
     direct_of_prompt: Float[Tensor, " edges"]
     "the factor of the prompt; 0 where no part is of the weights alone"
     heads_of_prompt: Float[Tensor, "edges heads"]
+    pattern: Float[Tensor, "edges heads"]
+    "what each head takes at the target's token of the source's, where it is on the way"
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def loadings_of(
     activation = _activation(model, known)
     columns, first = len(heads_of(model)), 0
     direct, of_direct = readers.vectors.new_zeros(2, len(source))
-    through, of_heads = readers.vectors.new_zeros(2, len(source), columns)
+    through, of_heads, pattern = readers.vectors.new_zeros(3, len(source), columns)
     rows = _token_rows(model, known)
     for number in range(len(model.frozen.layers) + 1):
         here = (readers.below[target] == number) & (
@@ -125,14 +127,15 @@ def loadings_of(
             reached = (readers.layer[target] >= number) & (model.sources.layer[source] < number)
             pairs = _Pairs(reached.nonzero().squeeze(-1), row, target)
             _add_heads(mixer, readers, rows, at_key, pairs, through[:, span])
-            taken = _taken(mixer, readers.position[target], at_key[row])
+            taken = _taken(mixer, readers.position[target], at_key[row]) * reached[:, None]
             through[:, span] *= taken
+            pattern[:, span] = taken
             if mixer.gate is None:
                 of_ends = activation[row] * mixer.per_rms[at_key[row]] * readers.per_rms[target]
-                of_heads[:, span] = taken * (of_ends * reached)[:, None]
+                of_heads[:, span] = taken * of_ends[:, None]
             first = span.stop
         _add_rows(model, number, known, rows)
-    return Loadings(direct, through, of_direct, of_heads)
+    return Loadings(direct, through, of_direct, of_heads, pattern)
 
 
 @dataclass(frozen=True)

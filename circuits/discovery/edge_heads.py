@@ -16,9 +16,8 @@ Axes: `edges` that are added up together, `heads` of the whole model, `pairs` of
 target in one prompt.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import networkx as nx
@@ -38,7 +37,7 @@ from transcoders.weights import Head
 SHARE, MOST = 0.95, 8
 "Of the sizes of an edge's heads, what those that are listed hold; and how many are at most."
 NUMBERS_AT_ONCE = 2**25
-"Edges times heads that are added up together, 8 bytes each."
+"Numbers of edges and heads that are added up together, 8 bytes each."
 Edge = tuple[Node, Node]
 
 
@@ -48,16 +47,18 @@ class _Sums:
     def __init__(self, edges: int, model: ReplacementModel) -> None:
         self.heads = heads_of(model)
         like = model.sources.activation.new_zeros(2, edges, dtype=torch.float64)
-        each = like.new_zeros(2, edges, len(self.heads))
-        self.total = Loadings(like[0], each[0], like[1], each[1])
+        each = like.new_zeros(3, edges, len(self.heads))
+        self.total = Loadings(like[0], each[0], like[1], each[1], each[2])
+        self.pairs = like.new_zeros(edges)
         self.has_rest = like.new_zeros(edges, dtype=torch.bool)
 
     def add(
         self, edge: Int[Tensor, " pairs"], found: Loadings, rest: Bool[Tensor, " pairs"]
     ) -> None:
         """Add pairs of a prompt, each to the edge of that number."""
-        for name in ("direct", "heads", "direct_of_prompt", "heads_of_prompt"):
+        for name in ("direct", "heads", "direct_of_prompt", "heads_of_prompt", "pattern"):
             getattr(self.total, name).index_add_(0, edge, getattr(found, name).double())
+        self.pairs.index_add_(0, edge, torch.ones_like(edge, dtype=torch.float64))
         self.has_rest[edge[rest]] = True
 
 
@@ -71,6 +72,8 @@ class _Paths:
     rest: float
     of_prompt: Mapping[str, float]
     "the prompt's factor of a path by its name, where it has one"
+    pattern: Mapping[str, float]
+    "by head, a mean over the pairs that there are"
 
     @property
     def sizes(self) -> dict[str, float]:
@@ -94,7 +97,7 @@ def add_heads(
     edges = sorted(graph.edges, key=lambda pair: (rank[pair[1]], rank[pair[0]]))
     through: dict[str, float] = {}
     cfg = prompts.analysis.model.cfg
-    at_once = max(1, NUMBERS_AT_ONCE // (cfg.n_heads * cfg.n_layers))
+    at_once = max(1, NUMBERS_AT_ONCE // (3 * cfg.n_heads * cfg.n_layers))
     without: list[int] = []
     for first in range(0, len(edges), at_once):
         some, sums = edges[first : first + at_once], None
@@ -103,14 +106,12 @@ def add_heads(
             sums = sums or _Sums(len(some), opened.model)
             for pairs in _pairs(opened, known, ranks):
                 sums.add(*pairs)
+            without = _without_heads(opened.model)
             report("heads", opened.number + 1, len(prompts))
-            last = opened
         assert sums is not None, "there is a prompt"
-        alone = last if len(prompts) == 1 and prompts.analysis.config.positions != "sum" else None
         for edge, paths in zip(some, _means(graph, some, sums, len(prompts)), strict=True):
-            graph.edges[edge].update(_fields(paths, partial(_pattern, alone, edge)))
+            graph.edges[edge].update(_fields(paths))
             _share_out(through, paths, graph.edges[edge]["influence"])
-        without = _without_heads(last.model)
     graph.graph["heads"] = _of_graph(through) | {"layers_without_heads": without}
 
 
@@ -177,6 +178,7 @@ def _means(graph: nx.DiGraph, some: Sequence[Edge], sums: _Sums, n: int) -> Iter
     total, names = sums.total, [_name(head) for head in sums.heads]
     columns = (total.direct, total.heads, total.direct_of_prompt, total.heads_of_prompt)
     direct, heads, of_direct, of_heads = ((column / n).tolist() for column in columns)
+    pattern = (total.pattern / sums.pairs.clamp(min=1)[:, None]).tolist()
     for i, edge in enumerate(some):
         found = {name: w for name, w in zip(names, heads[i], strict=True) if w}
         order = sorted(found, key=lambda name: -abs(found[name]))
@@ -186,10 +188,11 @@ def _means(graph: nx.DiGraph, some: Sequence[Edge], sums: _Sums, n: int) -> Iter
             by_head={name: found[name] for name in order},
             rest=rest if sums.has_rest[i] else 0.0,
             of_prompt={"direct": of_direct[i]} | dict(zip(names, of_heads[i], strict=True)),
+            pattern=dict(zip(names, pattern[i], strict=True)),
         )
 
 
-def _fields(paths: _Paths, pattern: Callable[[str], float | None]) -> dict[str, Any]:
+def _fields(paths: _Paths) -> dict[str, Any]:
     """What an edge of the graph says of its paths."""
     listed = _largest(paths.by_head)
     others = [weight for name, weight in paths.by_head.items() if name not in listed]
@@ -197,8 +200,8 @@ def _fields(paths: _Paths, pattern: Callable[[str], float | None]) -> dict[str, 
     for name, weight in {"direct": paths.direct, **listed}.items():
         if of_prompt := paths.of_prompt[name]:
             factors[name] = {"prompt": rounded(of_prompt), "weights": rounded(weight / of_prompt)}
-            if (taken := pattern(name)) is not None:
-                factors[name]["pattern"] = rounded(taken)
+            if name in paths.pattern:
+                factors[name]["pattern"] = rounded(paths.pattern[name])
     return {
         "direct": rounded(paths.direct),
         "heads": {name: rounded(weight) for name, weight in listed.items()},
@@ -220,21 +223,10 @@ def _largest(by_head: Mapping[str, float]) -> dict[str, float]:
     return found
 
 
-def _pattern(opened: Opened | None, edge: Edge, name: str) -> float | None:
-    """What a head takes at the edge's target of its source, where both stand at a token."""
-    if opened is None or name == "direct":
-        return None
-    query, key = edge[1].position, edge[0].position
-    if edge[1].kind == "logit":
-        positions = opened.outputs.targets.position.unique()
-        query = int(positions) if len(positions) == 1 else None
-    if query is None or key is None:
-        return None
-    layer, head = map(int, name.split("."))
-    mixing = opened.model.frozen.layers[layer].mixer.mixing
-    at = torch.tensor([query], device=opened.key.device)
-    pattern = mixing.rows(at, query + 1).flatten(0, 1)
-    return float(pattern[head, 0, key])
+def path_sizes(data: Mapping[str, Any]) -> dict[str, float]:
+    """Of every path that an edge of the graph lists, by its name."""
+    named = {name: data.get(name, 0.0) for name in ("direct", "other_heads", "rest")}
+    return {name: abs(weight) for name, weight in {**named, **data["heads"]}.items()}
 
 
 def _share_out(through: dict[str, float], paths: _Paths, influence: float) -> None:

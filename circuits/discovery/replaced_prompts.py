@@ -21,6 +21,7 @@ from transcoders.replacement import (
     SWEPT_AT_ONCE,
     ReplacementModel,
     replace_mlps,
+    transcoders_among,
 )
 from transcoders.sources import ERROR, FEATURE, TOKEN
 
@@ -77,6 +78,16 @@ class ReplacedPrompts:
         room = analysis.suite.room_for_states(float("inf"))
         self._budget = Budget.of(room, FLOAT32 * tokens * width)
         self._single: Opened | None = None
+
+    @classmethod
+    def of_transcoders(cls, analysis: Analysis) -> "ReplacedPrompts":
+        """Those of an analysis whose suite may hold other dictionaries too, which are left aside.
+
+        Raises `ValueError` without transcoders.
+        """
+        suite = analysis.suite
+        chosen = transcoders_among(suite)
+        return cls(analysis.by(suite.exchanging([n for n in suite if n not in chosen], {})))
 
     @property
     def at_once(self) -> int:

@@ -29,7 +29,6 @@ from circuits.discovery.replaced_prompts import ReplacedPrompts
 from circuits.discovery.sparse_feature import Discovery
 from circuits.discovery.tracing import trace
 from hooked_qwen.progress import Report, silent
-from transcoders.replacement import transcoders_among
 
 
 def discover_replacement(analysis: Analysis, *, report: Report = silent) -> Discovery:
@@ -37,11 +36,9 @@ def discover_replacement(analysis: Analysis, *, report: Report = silent) -> Disc
 
     Raises `ValueError` without transcoders, and for a metric that nothing can lead to.
     """
-    suite, config = analysis.suite, analysis.config
-    chosen = transcoders_among(suite)
-    analysis = analysis.by(suite.exchanging([name for name in suite if name not in chosen], {}))
+    prompts, config = ReplacedPrompts.of_transcoders(analysis), analysis.config
+    analysis = prompts.analysis
     with torch.no_grad():
-        prompts = ReplacedPrompts(analysis)
         tracing = trace(prompts, config.targets, report)
         pool = nodes_to_weigh(tracing.influence, config)
         first = tracing.prompts[0]

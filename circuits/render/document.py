@@ -21,11 +21,25 @@ from circuits.render.suggestions import suggested_groups
 from circuits.render.words import caption
 
 MODULES = tuple(
-    f"page_{name}.mjs" for name in ("store", "scene", "layer", "places", "find", "histogram")
+    f"page_{name}.mjs"
+    for name in ("store", "scene", "layer", "places", "find", "histogram", "paths", "scores")
 )
 PARTS = (
     *("state", "keep", "network", "look", "view", "axes", "lines", "labels", "pointer"),
-    *("drawing", "card", "pins", "suggestions", "charts", "check", "ablations", "table", "menus"),
+    *(
+        "drawing",
+        "links",
+        "heads",
+        "edge",
+        "card",
+        "pins",
+        "suggestions",
+        "charts",
+        "check",
+        "ablations",
+        "table",
+        "menus",
+    ),
     *("tabs", "search", "keys", "main"),
 )
 SCRIPTS = (
@@ -53,6 +67,7 @@ def document(
     describe_node: Describe,
     describe_edge: DescribeEdge,
     cards: Mapping[str, Any],
+    attention: Mapping[str, Any] | None = None,
     page: str = "circuit_page.html",
     sheets: Sequence[str] = (),
     **context: Any,
@@ -61,8 +76,9 @@ def document(
 
     `describe_node` gives a node's `group` (a legend entry) and what its card lists;
     `describe_edge` an edge's `group` and signed `support`. `payload` holds the legend, the
-    number fields and whatever the panels show besides. `page` is the template that the graph stands
-    in, with style `sheets` of its own and whatever else it is given.
+    number fields and whatever the panels show besides; `attention` the paths of edges by their
+    ends, and what heads do. `page` is the template that the graph stands in, with style `sheets` of
+    its own and whatever else it is given.
 
     Raises `ValueError` when a number in the payload is not finite.
     """
@@ -87,6 +103,7 @@ def document(
         facts=facts,
         payload={**payload, **shown},
         cards=compress(_cards_drawn(drawn, cards)),
+        attention=compress(attention) if attention else None,
         page=page,
         styles=[library["css"], style("page.css", "heading.css", *sheets)],
         library=library["js"],

@@ -12,6 +12,7 @@ import networkx as nx
 
 from circuits.discovery.verdicts import of_verification
 from circuits.graph import Node
+from circuits.render.attention import attention
 from circuits.render.document import document
 from circuits.render.heading import heading, model_name, title_of
 from circuits.render.interventions import Intervention
@@ -58,6 +59,7 @@ def page(
     cards: Mapping[str, Any] | None = None,
     verification: Mapping[str, Any] | None = None,
     ablations: Mapping[str, Any] | None = None,
+    heads: Mapping[str, Any] | None = None,
     intervention: Intervention | None = None,
     title: str | None = None,
     links: Links | None = None,
@@ -65,8 +67,9 @@ def page(
     """One offline HTML page of `graph`, with pyvis inside.
 
     `cards` maps `SITE/FEATURE` to what is known of that feature, `verification` is the record of
-    `circuits verify`, `ablations` maps a run's name to its result, `intervention` is what left this
-    graph, `links` are addresses of other pages. Over 2,000 nodes the page draws the strongest and
+    `circuits verify`, `ablations` maps a run's name to its result, `heads` is what the heads of a
+    replacement graph do, `intervention` is what left this graph, `links` are addresses of other
+    pages. Over 2,000 nodes the page draws the strongest and
     says so.
 
     Raises `ValueError` when a number is not finite.
@@ -84,10 +87,12 @@ def page(
             "groups": _groups(graph),
             "fields": OF_REPLACEMENT if _is_replacement(graph.graph) else FIELDS,
             "ablates": not _is_replacement(graph.graph),
+            "scored": _is_replacement(graph.graph),
             "units": str(graph.graph.get("metric") or "metric"),
             "note": RAISES if acts_on_target(graph.graph) else "",
             "verification": _flipped(verification, graph.graph) if verification else None,
             "ablations": dict(ablations) if ablations else None,
+            "heads": _heads(graph.graph),
             "links": asdict(links) if links else None,
         },
         describe_node=lambda node: _describe(node, graph.nodes[node], graph.graph),
@@ -95,6 +100,7 @@ def page(
             graph.edges[source, target]["weight"], graph.graph
         ),
         cards={name: trimmed(card) for name, card in (cards or {}).items()},
+        attention=attention(graph, heads),
         prompt=heading(graph.graph),
         links=links.head if links else [],
     )
@@ -198,6 +204,13 @@ def _kept_as_is(data: Mapping[str, Any]) -> dict[str, Any]:
 def _describe_edge(weight: SupportsFloat, meta: Mapping[str, Any]) -> dict[str, Any]:
     value = edge_support(weight, meta)
     return {"group": stance(value), "support": value}
+
+
+def _heads(meta: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the page says of a graph's heads at first, None where the graph knows of none."""
+    if "heads" not in meta:
+        return None
+    return {**meta["heads"], "columns": [readable(str(t)) for t in meta.get("columns") or []]}
 
 
 def _flipped(verification: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[str, Any]:

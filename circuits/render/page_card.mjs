@@ -1,20 +1,20 @@
 /* The card of the selected node, or what stands out when none is selected. */
 
-import { $, el, seen } from "./page_dom.mjs";
+import { $, el, seen, unpack } from "./page_dom.mjs";
 import { count, number, percent } from "./page_numbers.mjs";
 import { histogram } from "./histogram.mjs";
 import { groups, inputs, nodes, outputs, payload, scene, store, view } from "./page_state.mjs";
 import { actions, boxCard, noteField } from "./page_pins.mjs";
-import { goTo } from "./page_tabs.mjs";
+import { headList, headsOf, inner, readAttention } from "./page_heads.mjs";
+import { keyOf, links, neighbourList } from "./page_links.mjs";
 import { readCards } from "./page_search.mjs";
 
 export let cards = null; // until they are unpacked
 
 /* Cards come compressed and are unpacked after the picture stands. */
 export async function unpackCards() {
-  const bytes = Uint8Array.from(atob($("data-cards").textContent), (c) => c.charCodeAt(0));
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-  cards = await new Response(stream).json();
+  cards = await unpack("data-cards");
+  readAttention(await unpack("data-attention"));
   readCards();
   drawCard();
 }
@@ -22,10 +22,6 @@ export async function unpackCards() {
 const show = (field, value) => number(value, field.signed);
 export const shownOr = (field, value) =>
   value === null || value === undefined ? field.missing : show(field, value);
-/* A node that two graphs have at different places says both. */
-export const keyOf = (node) => node.where ?? node.key;
-export const where = (node) =>
-  node.members ? "" : node.key.startsWith("logit/") ? "output" : keyOf(node);
 export const featureOf = (node) => node.key.replace(/@\d+$/, "");
 
 export function pill(group) {
@@ -37,65 +33,6 @@ export function pill(group) {
         known.label,
       )
     : null;
-}
-
-/* A clickable list of nodes, each with a signed number and a bar as long as it is strong. */
-export function links(rows) {
-  const largest = Math.max(...rows.map((row) => Math.abs(row.value ?? 0)), 1e-30);
-  return el(
-    "ul",
-    { class: "links" },
-    rows.map(({ node, value, group }) =>
-      el(
-        "li",
-        {},
-        el(
-          "button",
-          { type: "button", click: () => goTo(node), title: keyOf(node) },
-          el(
-            "span",
-            { class: "who" },
-            el("bdi", {}, node.name),
-            el("span", { class: "where" }, where(node)),
-          ),
-          el("span", { class: "number", style: { color: `var(--${group})` } }, number(value, true)),
-          el("span", {
-            class: `bar${groups.get(group)?.dashed ? " dashed" : ""}`,
-            style: {
-              color: `var(--${group})`,
-              width: `${(100 * Math.abs(value ?? 0)) / largest}%`,
-            },
-          }),
-        ),
-      ),
-    ),
-  );
-}
-
-function neighbourList(title, found, end) {
-  if (!found.length) return el("div", {}, el("h3", {}, title), el("p", { class: "soft" }, "none"));
-  const rows = found.map((edge) => ({
-    node: nodes[edge[end]],
-    value: edge.support,
-    group: edge.group,
-  }));
-  const first = 14;
-  const list = links(rows.slice(0, first));
-  const more =
-    rows.length > first &&
-    el(
-      "button",
-      {
-        type: "button",
-        class: "more",
-        click: (event) => {
-          list.replaceWith(links(rows));
-          event.target.remove();
-        },
-      },
-      `show all ${rows.length}`,
-    );
-  return el("div", {}, el("h3", {}, `${title} (${rows.length})`), list, more);
 }
 
 export function figures(node) {
@@ -228,6 +165,7 @@ function nodeCard(node) {
     noteField(node),
     neighbourList("Outputs", outputs[node.id], "to"),
     neighbourList("Inputs", inputs[node.id], "from"),
+    headsOf(node),
     featureCard(node),
   ];
 }
@@ -249,6 +187,7 @@ function overview() {
       "Select a node to see what drives it and what it drives.",
     ),
     parts.map(([group, rows]) => [el("h3", {}, `Strongest: ${group.label}`), links(rows)]),
+    headList(),
   ];
 }
 
@@ -259,18 +198,19 @@ export function drawCard() {
   const panel = $("panel-node");
   const { notes, places, ...marks } = store.state;
   const item = view.selected;
-  const of = JSON.stringify([item?.key, marks, cards !== null, item?.members && scene.lines.length]);
+  const shown = [item?.key, view.edge?.id, view.head].join("\n");
+  const of = JSON.stringify([shown, marks, cards !== null, item?.members && scene.lines.length]);
   const note = panel.querySelector(".note-field textarea");
   if (of === cardOf) {
     if (note && note !== document.activeElement) note.value = notes[item.key] ?? "";
     return;
   }
-  const other = JSON.parse(cardOf || "[]")[0] !== (item?.key ?? null);
+  const other = JSON.parse(cardOf || "[]")[0] !== shown;
   const focus = panel.contains(document.activeElement) && document.activeElement.title;
   const top = panel.scrollTop;
   cardOf = of;
   panel.replaceChildren(
-    ...(item?.members ? boxCard(item) : item ? nodeCard(item) : overview())
+    ...(inner() ?? (item?.members ? boxCard(item) : item ? nodeCard(item) : overview()))
       .flat(3)
       .filter(Boolean),
   );

@@ -3,6 +3,14 @@
 export const $ = (id) => document.getElementById(id);
 export const read = (id) => JSON.parse($(id).textContent);
 
+/* A record that came compressed; null where the page has none. */
+export async function unpack(id) {
+  if (!$(id)) return null;
+  const bytes = Uint8Array.from(atob($(id).textContent), (c) => c.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Response(stream).json();
+}
+
 /* An element with attributes (functions become listeners) and children; strings become text. */
 export function el(tag, attributes = {}, ...children) {
   return fill(document.createElement(tag), attributes, children);

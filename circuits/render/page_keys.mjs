@@ -4,12 +4,14 @@ import { $ } from "./page_dom.mjs";
 import { count, number } from "./page_numbers.mjs";
 import { goingFrom } from "./page_find.mjs";
 import {
-  drawnAs, groups, itemById, linesInto, linesOutOf, scene, select, store, view,
+  closeInner, drawnAs, groups, inputs, itemById, linesInto, linesOutOf, openEdge, scene, select,
+  store, view,
 } from "./page_state.mjs";
 import { say } from "./page_keep.mjs";
 import { canvas } from "./page_network.mjs";
+import { pathsOf } from "./page_heads.mjs";
 import { fit } from "./page_view.mjs";
-import { where } from "./page_card.mjs";
+import { where } from "./page_links.mjs";
 import {
   boxTitle2, editLabel, groupPinned, isPinned, openBox, toggleAlone, togglePin,
 } from "./page_pins.mjs";
@@ -43,11 +45,20 @@ export function toggleKeys() {
   else $("keys").showModal();
 }
 
+/* The card of the selected node's strongest input, or what stands open instead, closed. */
+function howStrongest() {
+  const edge = inputs[view.selected?.id]?.find(pathsOf);
+  if (view.edge || view.head) closeInner();
+  else if (edge) openEdge(edge);
+  else say("Select a node whose inputs are known by their heads, then i shows the strongest.");
+}
+
 const LETTERS = {
   p: () => togglePin(view.selected),
   g: () => groupPinned(),
   e: () => editLabel(view.selected),
   o: () => toggleAlone(),
+  i: () => howStrongest(),
   Enter: () => view.selected?.members && openBox(view.selected),
 };
 
@@ -69,7 +80,10 @@ export function keys(event) {
   else if (event.key === "/" && !typing) {
     $("search").focus();
     event.preventDefault();
-  } else if (event.key === "Escape" && !typing && !document.querySelector("dialog[open]")) select(null);
+  } else if (event.key === "Escape" && !typing && !document.querySelector("dialog[open]")) {
+    if (view.edge || view.head) closeInner();
+    else select(null);
+  }
   else if (event.key === "f" && !typing) fit();
   else if (
     event.key.startsWith("Arrow") &&

@@ -15,6 +15,37 @@ export const meets = (a, b, part, around) =>
   Math.max(a.y, b.y) + around >= part.y &&
   Math.min(a.y, b.y) - around <= part.y + part.height;
 
+/* The line that runs nearest to a place, no farther from it than `reach`; null where none does. */
+export function nearest(lines, at, ends, bend, reach) {
+  let found = null;
+  for (const line of lines) {
+    const [a, b] = ends(line);
+    if (!meets(a, b, { ...at, width: 0, height: 0 }, reach)) continue;
+    const away = distance(curve(a, b, bend), at);
+    if (away <= (found?.away ?? reach)) found = { line, away };
+  }
+  return found?.line ?? null;
+}
+
+const STEPS = 40;
+
+/* How far a place is from a curve, which is taken as this many straight pieces. */
+function distance([x0, y0, x1, y1, x2, y2, x3, y3], { x, y }) {
+  const on = (t, a, b, c, d) =>
+    (1 - t) ** 3 * a + 3 * (1 - t) ** 2 * t * b + 3 * (1 - t) * t ** 2 * c + t ** 3 * d;
+  let least = Infinity;
+  let [px, py] = [x0, y0];
+  for (let step = 1; step <= STEPS; step++) {
+    const [qx, qy] = [on(step / STEPS, x0, x1, x2, x3), on(step / STEPS, y0, y1, y2, y3)];
+    const [dx, dy] = [qx - px, qy - py];
+    const along = ((x - px) * dx + (y - py) * dy) / (dx * dx + dy * dy || 1);
+    const t = Math.max(0, Math.min(1, along));
+    least = Math.min(least, Math.hypot(x - px - t * dx, y - py - t * dy));
+    [px, py] = [qx, qy];
+  }
+  return least;
+}
+
 const holds = (outer, inner) =>
   outer.x <= inner.x &&
   outer.y <= inner.y &&

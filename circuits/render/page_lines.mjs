@@ -2,7 +2,7 @@
 
 import { el } from "./page_dom.mjs";
 import { number } from "./page_numbers.mjs";
-import { createLayer, curve, meets } from "./page_layer.mjs";
+import { createLayer, curve, meets, nearest } from "./page_layer.mjs";
 import { drawnAs, itemById, linesAtMost, options, scene, view } from "./page_state.mjs";
 import { canvas, drawnAt, fading, network } from "./page_network.mjs";
 import {
@@ -103,6 +103,18 @@ export function middleOf(line) {
   const [a, b] = [placeOfEnd(line.from), placeOfEnd(line.to)];
   return { x: (a.x + b.x) / 2, y: (a.y + b.y) / 2 };
 }
+
+const REACH = 6; // px on the screen
+
+/* The line that is drawn where a person clicked, null where none is. */
+export const lineAt = (place) =>
+  nearest(
+    scene.drawn,
+    place,
+    (line) => [placeOfEnd(line.from), placeOfEnd(line.to)],
+    BEND_OF_LINES,
+    REACH / network.getScale(),
+  );
 
 /* In the view of pinned nodes alone each line has its weight beside it. */
 function drawWeights(ctx) {

@@ -127,6 +127,8 @@ window.circuit = {
   ready,
   select: (key) => select(itemOf(key), { focus: true }),
   selected: () => view.selected?.key ?? null,
+  edge: () => view.edge && [nodes[view.edge.from].key, nodes[view.edge.to].key],
+  head: () => view.head,
   visible: () => nodes.filter((node) => scene.shown.has(node.id)).map((node) => node.key),
   drawn: () => scene.items.map((item) => item.key),
   lines: () =>

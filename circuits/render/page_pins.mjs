@@ -4,13 +4,15 @@ import { $, el } from "./page_dom.mjs";
 import { count, number, percent } from "./page_numbers.mjs";
 import { boxKey, steps } from "./page_store.mjs";
 import { shares } from "./page_scene.mjs";
+import { subgraphScores } from "./page_scores.mjs";
 import {
   byKey, cellOf, changed, edges, groupOf, itemById, itemOf, linesInto, linesOutOf, nodes,
-  opened, pinnedIds, select, store, view,
+  opened, payload, pinnedIds, select, store, view,
 } from "./page_state.mjs";
 import { remember, say } from "./page_keep.mjs";
 import { fit } from "./page_view.mjs";
-import { figures, links, pill } from "./page_card.mjs";
+import { figures, pill } from "./page_card.mjs";
+import { links } from "./page_links.mjs";
 import { suggestionNote, suggestionRow, suggestions } from "./page_suggestions.mjs";
 import { built } from "./page_tabs.mjs";
 
@@ -38,6 +40,34 @@ function carried() {
   const { effect, weight } = shares(nodes, edges, pinnedIds());
   const into = weight === null ? "" : ` and ${percent(weight)} of the edge weight into the outputs`;
   return effect === null ? "" : `Pinned nodes carry ${percent(effect)} of the total |effect|${into}.`;
+}
+
+/* Of a replacement graph: how much is explained where pinned features alone are features. */
+function scores() {
+  if (!payload.scored || !nodes.some((node) => node.kind === "feature" && pinnedIds().has(node.id)))
+    return null;
+  const every = new Set(nodes.map((node) => node.id));
+  const rows = [
+    ["Pinned features", subgraphScores(nodes, edges, pinnedIds())],
+    ["All features here", subgraphScores(nodes, edges, every)],
+  ].filter(([, found]) => found);
+  if (!rows.length) return null;
+  return [
+    el("h3", {}, "Scores of the pinned part"),
+    el(
+      "table",
+      { class: "plain scores" },
+      el("thead", {}, el("tr", {}, ["", "replacement", "completeness"].map((name) => el("th", {}, name)))),
+      el(
+        "tbody",
+        {},
+        rows.map(([name, { replacement, completeness }]) =>
+          el("tr", {}, el("td", {}, name), [replacement, completeness].map((value) => el("td", { class: "number" }, percent(value)))),
+        ),
+      ),
+    ),
+    el("p", { class: "note" }, "Features that are not pinned count as errors of their layer and token; edges that the graph left out do not count."),
+  ];
 }
 
 /* One question with one line for the answer; null when it is left. */
@@ -240,6 +270,7 @@ export function pinsPanel() {
     el("h2", { class: "unseen" }, "Pinned nodes and groups"),
     undoRow(),
     el("p", { class: "score" }, rows.length ? carried() : "Nothing is pinned. Select a node and press p, or shift-click it."),
+    scores(),
     Object.keys(named).length > 0 && [el("h3", {}, "Groups"), el("ul", { class: "cards" }, Object.entries(named).map(groupRow))],
     rows.length > 0 && [el("h3", {}, `Pinned (${rows.length})`), links(rows)],
     found.length > 0 && [

@@ -1,21 +1,25 @@
 /* What the pointer does on the canvas: select, pin, open, drag. */
 
 import { steps } from "./page_store.mjs";
-import { itemById, scene, select, store } from "./page_state.mjs";
+import { itemById, openEdge, scene, select, store } from "./page_state.mjs";
+import { lineAt } from "./page_lines.mjs";
+import { pathsOf } from "./page_heads.mjs";
 import { canvas, draw, drawnAt, network } from "./page_network.mjs";
 import { magnified } from "./page_look.mjs";
 import { keepPlace } from "./page_view.mjs";
 import { openBox, togglePin } from "./page_pins.mjs";
 import { openTab } from "./page_tabs.mjs";
 
-network.on("click", ({ nodes: hit, event }) => {
+network.on("click", ({ nodes: hit, event, pointer }) => {
   const item = hit.length ? itemById.get(hit[0]) : null;
   if (item && event.srcEvent?.shiftKey) {
     togglePin(item);
     return;
   }
-  if (item) openTab("node");
-  select(item ?? null);
+  const line = item ? null : lineAt(pointer.canvas);
+  if (item || line) openTab("node");
+  if (line && !line.parts && pathsOf(line)) openEdge(line);
+  else select(item ?? null);
 });
 network.on("doubleClick", ({ nodes: hit }) => {
   const item = hit.length ? itemById.get(hit[0]) : null;

@@ -4,7 +4,8 @@ import { $, el } from "./page_dom.mjs";
 import { around, matching, textOf } from "./page_find.mjs";
 import { nodes, select } from "./page_state.mjs";
 import { canvas } from "./page_network.mjs";
-import { cards, featureOf, where } from "./page_card.mjs";
+import { cards, featureOf } from "./page_card.mjs";
+import { where } from "./page_links.mjs";
 import { openTab } from "./page_tabs.mjs";
 
 /* What a search looks through: names, tokens and keys, and once cards are there what is promoted. */

@@ -56,7 +56,7 @@ export const AT_FIRST = {
   cells: nodes.length > MANY,
   pinnedOnly: false,
 };
-export const view = { ...AT_FIRST, selected: null };
+export const view = { ...AT_FIRST, selected: null, edge: null, head: null };
 export const store = createStore();
 export const listeners = [];
 export const changed = () => listeners.forEach((listener) => listener());
@@ -224,10 +224,29 @@ export function reasons() {
 
 export function select(node, { focus = false, keep = "push" } = {}) {
   const before = view.selected;
-  view.selected = node;
+  Object.assign(view, { selected: node, edge: null, head: null });
   changed();
   if (before !== node) remember(keep);
   if (node && focus) bringIntoView(drawnAs(node));
+}
+
+/* The card of an edge or a head stands in place of the selected node's. */
+export function openEdge(edge) {
+  const ends = [nodes[edge.from], nodes[edge.to]];
+  if (!ends.includes(view.selected)) view.selected = ends[1];
+  Object.assign(view, { edge, head: null });
+  changed();
+}
+
+export function openHead(head) {
+  Object.assign(view, { head });
+  changed();
+}
+
+/* From a head's card back to the edge's it was opened from, and from there to the node's. */
+export function closeInner() {
+  Object.assign(view, view.head === null ? { edge: null } : { head: null });
+  changed();
 }
 
 /* Names after the labels that a person gave. */

@@ -5,7 +5,7 @@ import { count, number } from "./page_numbers.mjs";
 import { steps } from "./page_store.mjs";
 import { scored } from "./page_scene.mjs";
 import { SIGNED, byKey, payload, store } from "./page_state.mjs";
-import { links } from "./page_card.mjs";
+import { links } from "./page_links.mjs";
 import { action } from "./page_pins.mjs";
 
 const suggestionId = (found) => found.members.join(" ");

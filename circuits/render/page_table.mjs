@@ -3,7 +3,7 @@
 import { $, el } from "./page_dom.mjs";
 import { count, number } from "./page_numbers.mjs";
 import { groups, nodes, payload, scene, store, view } from "./page_state.mjs";
-import { keyOf } from "./page_card.mjs";
+import { keyOf } from "./page_links.mjs";
 import { built, goTo, openTab } from "./page_tabs.mjs";
 
 const TABLE_COLUMNS = [{ label: "node", key: "name", text: true }, ...payload.fields];

@@ -19,6 +19,7 @@ from circuits.analysis import Analysis
 from circuits.attribution.recorded import Reference
 from circuits.comparison import Difference, differences, different_origins
 from circuits.discovery.config import DiscoverConfig
+from circuits.discovery.head_cards import make_head_cards
 from circuits.discovery.methods import discover_by_method
 from circuits.discovery.resume import NOTHING_KEPT, close_parts, open_parts
 from circuits.discovery.sparse_feature import Discovery
@@ -172,10 +173,14 @@ def discover_run(
         discovery.graph.graph["task"] = task or Path(inputs.prompts).stem
     if texts is None and local_folder(inputs.model) == local_folder(BUNDLED):
         texts = partial(language.documents, seed=1 + seed)
+    cards = label_features(analysis, discovery.graph, texts, report)
+    heads = None
+    if config.method == "replacement":
+        heads = make_head_cards(analysis, discovery.graph, report)
     write_run(
         out,
         discovery,
-        label_features(analysis, discovery.graph, texts, report),
+        cards,
         inputs=inputs,
         config=config,
         command=command,
@@ -184,6 +189,7 @@ def discover_run(
         seed=seed,
         text=text,
         given=given,
+        heads=heads,
     )
     close_parts(out)
     return discovery

@@ -4,6 +4,7 @@ RUN/graph.json           the graph (circuits.graph)
 RUN/graph.html           the page
 RUN/ranking.json         mean effect of every node that moves, strongest first
 RUN/cards.json           what each feature of the graph is about
+RUN/heads.json           of a replacement graph, where its heads look and why
 RUN/manifest.json        command, versions, seed, paths, hashes, wall time, peak memory
 RUN/prompts.jsonl        the prompt, where it was given on the command line
 RUN/verification.json    once verified
@@ -57,6 +58,7 @@ from hooked_qwen.load import local_folder
 from hooked_qwen.notices import notify
 from hooked_qwen.placement import ANYWHERE, AUTO, Placement, is_here
 
+HEADS = "heads.json"
 PACKAGES = ("qwen-circuits", "torch", "transformers", "transformer-lens", "networkx", "safetensors")
 
 
@@ -97,6 +99,7 @@ def write_run(
     seed: int = 0,
     text: Sequence[str] = (),
     given: Sequence[Prompt] | None = None,
+    heads: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a discovery as a run folder; the manifest comes last, so a run with one is whole.
 
@@ -110,6 +113,8 @@ def write_run(
     graphs.save(discovery.graph, folder / "graph.json")
     write_ranking(discovery.ranking, folder / RANKING)
     write_json(cards, folder / "cards.json")
+    if heads is not None:
+        write_json(heads, folder / HEADS)
     write_page(folder)
     keep_readout(config.metric, folder)
     manifest = {
@@ -165,6 +170,7 @@ def write_page(folder: Path) -> None:
     html = page(
         named_graph(folder),
         cards=_read(folder / "cards.json"),
+        heads=_read(folder / HEADS) if (folder / HEADS).exists() else None,
         verification=verification_of(folder),
         ablations={p.parent.name: _read(p) for p in sorted(folder.glob("ablations/*/result.json"))},
         links=links_of(folder),

@@ -51,6 +51,7 @@ RUN_FILES = (
     "graph.html",
     "ranking.json",
     "cards.json",
+    "heads.json",
     "metric.safetensors",
     *FIGURES,
     *EXPORTS,

@@ -32,6 +32,19 @@ def made(tmp_path_factory):
     return folder, discover(folder, *PAIR)
 
 
+def test_the_run_says_where_its_heads_look_and_the_page_holds_it(made):
+    folder, _ = made
+    record = json.loads((folder / "heads.json").read_text(encoding="utf-8"))
+    shares = read_run(folder).graph.graph["heads"]["influence"]
+    assert [card["head"] for card in record["heads"]] == list(shares)[:8]
+    # Head 3.0 looks from the last noun at the subject, whose feature of plurals it reads there.
+    (card,) = [card for card in record["heads"] if card["head"] == "3.0"]
+    query = card["queries"][0]
+    assert (query["query"], query["scored"]) == (4, 1)
+    assert {term[1] for term in query["terms"][:3]} == {"mlp_out.0/375@1"}
+    assert 'id="data-attention"' in (folder / "graph.html").read_text(encoding="utf-8")
+
+
 def test_the_run_is_whole_and_says_what_it_is(made):
     folder, told = made
     run = read_run(folder)
