@@ -36,7 +36,7 @@ from transcoders.weights import Head
 
 SHARE, MOST = 0.95, 8
 "Of the sizes of an edge's heads, what those that are listed hold; and how many are at most."
-NUMBERS_AT_ONCE = 2**25
+NUMBERS_AT_ONCE = 2**23
 "Numbers of edges and heads that are added up together, 8 bytes each."
 Edge = tuple[Node, Node]
 

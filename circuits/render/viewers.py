@@ -86,7 +86,8 @@ def viewer_graph(
     """
     state = state or SavedState()
     tokens = _tokens(graph)
-    records = {node["id"]: node for node in as_json(graph)["nodes"]}
+    ours = as_json(graph)
+    records = {node["id"]: node for node in ours["nodes"]}
     shares = cumulative_influence(graph)
     places = _Places.of(graph, len(tokens))
     nodes = [
@@ -104,8 +105,10 @@ def viewer_graph(
         for node in ordered(graph)
     ]
     ids = {node: places.fields(node)["node_id"] for node in graph}
+    more = {(edge["source"], edge["target"]): edge for edge in ours["edges"]}
     links = [
         {"source": ids[u], "target": ids[v], "weight": edge_support(weight, graph.graph)}
+        | _beside(more[str(u), str(v)])
         for u, v, weight in graph.edges(data="weight")
     ]
     links.sort(key=lambda link: (-abs(link["weight"]), link["source"], link["target"]))
@@ -116,6 +119,12 @@ def viewer_graph(
     if features_url:
         metadata["feature_details"] = {"feature_json_base_url": features_url}
     return {"metadata": metadata, "qParams": _view(state, ids), "nodes": nodes, "links": links}
+
+
+def _beside(edge: Mapping[str, Any]) -> dict[str, Any]:
+    """What our file says of an edge beside its weight: heads, factors, influence, spread."""
+    found = {name: v for name, v in edge.items() if name not in ("source", "target", "weight")}
+    return {OWN: found} if found else {}
 
 
 def _view(state: SavedState, ids: Mapping[Node, str]) -> dict[str, Any]:
@@ -148,21 +157,27 @@ def viewer_features(graph: nx.DiGraph, cards: Mapping[str, Any]) -> dict[int, di
 def cumulative_influence(graph: nx.DiGraph) -> dict[Node, float]:
     """Of each node the share of all influence that it and the more influential nodes have.
 
+    The influence is the graph's own, that of a replacement graph, else what its edges come to.
     Empty for a graph that runs in circles, as one that was merged by hand may.
     """
-    outputs = [node for node in graph if node.kind == "logit"]
-    if not outputs or not nx.is_directed_acyclic_graph(graph):
-        return {}
-    weights = {(u, v): weight for u, v, weight in graph.edges(data="weight")}
-    each = [influence(weights, output) for output in outputs]
-    summed = {
-        node: sum(found.get(node, 0.0) for found in each) for node in graph if node.kind != "logit"
-    }
+    summed = _influence(graph)
     total, reached, shares = sum(summed.values()) or 1.0, 0.0, {}
     for node in sorted(summed, key=lambda n: (-summed[n], str(n))):
         reached += summed[node] / total
         shares[node] = min(round(reached, 9), 1.0)
     return shares
+
+
+def _influence(graph: nx.DiGraph) -> dict[Node, float]:
+    outputs = [node for node in graph if node.kind == "logit"]
+    inner = [node for node in graph if node.kind != "logit"]
+    if all(graph.nodes[node].get("influence") is not None for node in inner):
+        return {node: float(graph.nodes[node]["influence"]) for node in inner}
+    if not outputs or not nx.is_directed_acyclic_graph(graph):
+        return {}
+    weights = {(u, v): weight for u, v, weight in graph.edges(data="weight")}
+    each = [influence(weights, output) for output in outputs]
+    return {node: sum(found.get(node, 0.0) for found in each) for node in inner}
 
 
 @dataclass(frozen=True)
@@ -276,6 +291,10 @@ def _described(graph: nx.DiGraph, model: str) -> str:
     known = all("probability" in graph.nodes[node] for node in graph if node.kind == "logit")
     share = " The p of an output is its share among the graph's outputs, not a probability."
     of_outputs = "" if known else share
+    replaced = meta.get("method") == "replacement"
+    kind = (
+        "An attribution graph of the replacement model" if replaced else "A sparse feature circuit"
+    )
     n = meta.get("n_prompts") or 1
     prompt = (
         "one prompt"
@@ -283,7 +302,7 @@ def _described(graph: nx.DiGraph, model: str) -> str:
         else (f"{n} prompts: at each position their most common token, with … where they differ")
     )
     return _inert(
-        f"A sparse feature circuit of {model} for the {meta.get('metric', 'metric')} of {prompt}. "
+        f"{kind} of {model} for the {meta.get('metric', 'metric')} of {prompt}. "
         f"Edges are in units of the {meta.get('edge_units', 'metric')}, positive where the source "
         f"supports. Labels say site and feature.{of_outputs}"
     )

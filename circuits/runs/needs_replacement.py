@@ -11,6 +11,7 @@ of them are traced as may be.
 
 from collections.abc import Sequence
 
+from circuits.discovery.edge_heads import NUMBERS_AT_ONCE
 from circuits.discovery.replaced_prompts import Budget
 from circuits.features.card import FEATURES_AT_ONCE
 from circuits.runs.needs import INDEX, Item, Memory, Operations, Task, on
@@ -19,6 +20,8 @@ from saes.dictionary import ENCODED_AT_ONCE
 from saes.formats.shapes import FLOAT32, DictionaryShape
 from transcoders.sources import ROWS_AT_ONCE
 
+NUMBERS_OF_A_HEAD = 3
+"That are added up of an edge: what goes through it, the prompt's factor, its attention."
 ENCODED_TIMES = 3
 "A prompt of a set is opened for influence, again for its edges, again for their heads."
 
@@ -90,10 +93,13 @@ def working(
     widest = max(shape.features for shape in shapes)
     chunk = min(task.tokens, max(1, ENCODED_AT_ONCE // widest)) * widest
     named = min(FEATURES_AT_ONCE, task.config.nodes or FEATURES_AT_ONCE) * model.vocabulary
+    nodes = (task.config.nodes or targets(shapes, task)) + task.tokens
+    through = nodes**2 // 2 * model.n_layers * heads(model)[0] * NUMBERS_OF_A_HEAD
     return (
         Item("a sweep: gradients, edges and their sizes", 8 * max(budget.sweep, one)),
         Item("pre-activations while encoding", 2 * FLOAT32 * chunk),
         Item("attention of one layer while the model runs", 3 * pattern_bytes(model, task.tokens)),
+        Item("edges by head", 4 * FLOAT32 * min(through, NUMBERS_AT_ONCE)),
         Item("tokens that features promote", 2 * FLOAT32 * named),
     )
 

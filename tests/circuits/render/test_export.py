@@ -14,6 +14,8 @@ from circuits.features.card import promoted_labels
 from circuits.graph import Node, as_json
 from circuits.render.export import dot, edges_table, export_tables, nodes_table, portable, write
 from circuits.render.exporters import Drawn
+from tests.circuits.discovery.test_replacement import graph_of as replacement_graph
+from tests.circuits.discovery.test_replacement import rows_of
 from tests.circuits.synthetic import circuit
 from tests.conftest import full_suite, toy, toy_prompts, toy_tokenizer
 
@@ -153,3 +155,25 @@ def test_tables_hold_what_else_is_known_of_a_node():
     table = nodes_table(graph).set_index("id")
     assert json.loads(table.loc[str(node), "members"]) == ["mlp_out.1/3@2"]
     assert table["members"].isna().sum() == len(graph) - 1
+
+
+def test_files_of_a_replacement_graph_keep_its_numbers_and_its_heads(tmp_path):
+    graph = replacement_graph(rows_of(toy_prompts(n=3), [0]), nodes=12)
+    for suffix, read in (("graphml", nx.read_graphml), ("gexf", nx.read_gexf)):
+        write(graph, tmp_path / f"graph.{suffix}")
+        back = read(tmp_path / f"graph.{suffix}")
+        for node, data in graph.nodes(data=True):
+            found = back.nodes[str(node)]
+            for name in ("influence", "pre_activation", "bias", "activation"):
+                assert found.get(name) == data.get(name)
+        for source, target, data in graph.edges(data=True):
+            found = back.edges[str(source), str(target)]
+            for name in ("weight", "direct", "rest", "influence"):
+                assert float(found[name]) == pytest.approx(data[name], rel=1e-9)
+            assert json.loads(found["heads"]) == data["heads"]
+    table = edges_table(graph).set_index(["source", "target"])
+    assert len(table) == graph.number_of_edges()
+    for source, target, data in graph.edges(data=True):
+        row = table.loc[(str(source), str(target))]
+        assert row["direct"] == data["direct"]
+        assert json.loads(row["factors"]) == data["factors"]

@@ -7,7 +7,7 @@ import networkx as nx
 import pytest
 
 from circuits.discovery.prune import influence
-from circuits.graph import Node
+from circuits.graph import Node, rounded
 from circuits.render.exporters import Drawn, exporters
 from circuits.render.viewers import (
     VIEWERS,
@@ -18,7 +18,10 @@ from circuits.render.viewers import (
 )
 from circuits.saved_state import SavedState
 from hooked_qwen.notices import Notice
+from tests.circuits.discovery.test_replacement import graph_of as replacement_graph
+from tests.circuits.discovery.test_replacement import rows_of
 from tests.circuits.synthetic import cards, circuit
+from tests.conftest import toy_prompts
 
 NODE = {
     "node_id": str,
@@ -143,6 +146,39 @@ def test_influence_is_cumulative():
     assert cumulative_influence(graph) == {}
     made = viewer_graph(graph, VIEWERS[0], slug="x")
     assert "node_threshold" not in made["metadata"]
+
+
+@pytest.fixture(scope="module")
+def replaced():
+    return replacement_graph(rows_of(toy_prompts(n=3), [0]), nodes=20)
+
+
+@pytest.mark.parametrize("viewer", VIEWERS)
+def test_replacement_graphs_keep_influence_pre_activations_and_heads(replaced, viewer):
+    made = json.loads(json.dumps(viewer_graph(replaced, viewer, slug="x"), allow_nan=False))
+    nodes = {n["qwen_circuits"]["id"]: n for n in made["nodes"]}
+    inner = [n for n in replaced if n.kind != "logit"]
+    total = sum(replaced.nodes[n]["influence"] for n in inner)
+    for node in inner:
+        data, found = replaced.nodes[node], nodes[str(node)]
+        above = [m for m in inner if replaced.nodes[m]["influence"] >= data["influence"]]
+        share = sum(replaced.nodes[m]["influence"] for m in above) / total
+        # Of nodes with as much influence, one comes first.
+        assert found["influence"] <= share + 1e-6
+        assert found["activation"] == rounded(data["activation"])
+        for name in ("influence", "pre_activation", "bias"):
+            assert found["qwen_circuits"].get(name) == data.get(name)
+    assert max(nodes[str(n)]["influence"] for n in inner) == 1.0
+    ids = {n["node_id"]: n["qwen_circuits"]["id"] for n in made["nodes"]}
+    edges = {(str(u), str(v)): data for u, v, data in replaced.edges(data=True)}
+    for link in made["links"]:
+        data = edges[ids[link["source"]], ids[link["target"]]]
+        assert link["weight"] == pytest.approx(data["weight"], rel=1e-6)
+        for name in ("direct", "heads", "rest", "factors", "influence"):
+            assert link["qwen_circuits"][name] == data[name]
+    assert made["metadata"]["qwen_circuits"]["heads"] == replaced.graph["heads"]
+    description = made["metadata"]["info"]["description"]
+    assert description.startswith("An attribution graph of the replacement model of")
 
 
 @pytest.mark.parametrize("viewer", VIEWERS)
