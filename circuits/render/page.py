@@ -47,10 +47,10 @@ OF_REPLACEMENT = [
     {"key": "activation", "label": "activation", "missing": "–"},
     {"key": "support", "label": "support, all paths", "signed": True, "missing": "–"},
     {"key": "influence", "label": "influence", "missing": "–"},
-    {"key": "pre_activation", "label": "pre-activation", "missing": "–"},
-    {"key": "bias", "label": "bias", "missing": "–"},
+    {"key": "pre_activation", "label": "pre-activation", "missing": "–", "apart": True},
+    {"key": "bias", "label": "bias", "missing": "–", "apart": True},
 ]
-"Of the nodes of a replacement graph."
+"Of the nodes of a replacement graph. What stands `apart` is not summed over a group."
 
 
 def page(

@@ -138,12 +138,16 @@ function edgeRows(through) {
   );
 }
 
-/* Through which heads a node is read, and reads, most: shares of the influence of its edges. */
-export function headsOf(node) {
+/* Through which heads a node or a box reads, and is read, most: shares of the influence of its
+   edges, those within a box left out. */
+export function headsOf(item) {
   if (!attention) return null;
+  const ids = new Set((item.members ?? [item]).map((node) => node.id));
+  const outside = (lists) =>
+    [...ids].flatMap((id) => lists[id]).filter(({ from, to }) => !(ids.has(from) && ids.has(to)));
   const parts = [
-    ["Reads through", inputs[node.id]],
-    ["Is read through", outputs[node.id]],
+    ["Reads through", outside(inputs)],
+    ["Is read through", outside(outputs)],
   ].map(([title, list]) => [title, carriers(list.map(pathsOf).filter(Boolean))]);
   return parts
     .filter(([, shares]) => shares.length)

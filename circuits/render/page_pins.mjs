@@ -12,6 +12,7 @@ import {
 import { remember, say } from "./page_keep.mjs";
 import { fit } from "./page_view.mjs";
 import { figures, pill } from "./page_card.mjs";
+import { headsOf } from "./page_heads.mjs";
 import { links } from "./page_links.mjs";
 import { suggestionNote, suggestionRow, suggestions } from "./page_suggestions.mjs";
 import { built } from "./page_tabs.mjs";
@@ -203,6 +204,7 @@ export function boxCard(box) {
     links(rows),
     lineList("Outputs", linesOutOf(box), "to"),
     lineList("Inputs", linesInto(box), "from"),
+    headsOf(box),
   ];
 }
 

@@ -131,9 +131,10 @@ function boxesOf(shown) {
   ];
 }
 
-/* The numbers of a box: sums, except of activations, which are of different features. */
+/* The numbers of a box: sums, except of those `apart`, which are of one feature each. */
 function summed(box) {
-  for (const { key } of payload.fields) {
+  for (const { key, apart } of payload.fields) {
+    if (apart) box[key] = null;
     if (key in box) continue;
     const values = box.members.map((node) => node[key]).filter((value) => (value ?? null) !== null);
     box[key] = values.length ? values.reduce((sum, value) => sum + value, 0) : null;

@@ -13,7 +13,7 @@ from circuits.render.assets import HERE as RENDER
 from circuits.render.page import page
 from hooked_qwen.percents import percent
 from tests.circuits.discovery.test_replacement import analysis, rows_of
-from tests.circuits.render.test_page_state import pin, select
+from tests.circuits.render.test_page_state import group, pin, select
 from tests.conftest import toy_prompts
 
 CHROMIUM, NODE = shutil.which("chromium"), shutil.which("node")
@@ -142,6 +142,33 @@ def test_a_node_says_through_which_heads_it_reads(made, visit):
     select(tab, target)
     share = percent(found[name] / sum(found.values())).replace("%", " %")
     assert f"{name} {share}" in card(tab)
+
+
+@in_a_browser
+def test_a_group_has_the_heads_of_its_members_and_no_sum_of_pre_activations(made, visit):
+    graph, _, html = made
+    tab = visit(html)
+    some = sorted((n for n in graph if n.site == "mlp_out.2" and n.kind == "feature"), key=str)[:3]
+    pin(tab, *some)
+    group(tab, "last")
+    influence = sum(graph.nodes[n]["influence"] for n in some)
+    figures = dict(
+        zip(
+            tab.locator("#panel-node .figures dt").all_inner_texts(),
+            tab.locator("#panel-node .figures dd").all_inner_texts(),
+            strict=True,
+        )
+    )
+    assert figures["influence"] == shown(influence).removeprefix("+")
+    assert figures["pre-activation"] == figures["bias"] == "–"
+    direct = total = 0.0
+    for source, target, data in graph.edges(data=True):
+        if target in some and source not in some:
+            parts = [data["direct"], data["rest"], data.get("other_heads", 0.0)]
+            size = sum(map(abs, [*parts, *data["heads"].values()]))
+            direct += data["influence"] * abs(data["direct"]) / size
+            total += data["influence"]
+    assert f"direct {percent(direct / total)}".replace("%", " %") in card(tab)
 
 
 @in_a_browser
