@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from circuits.analysis import Analysis
     from circuits.edits.ablation import Ablation
+    from circuits.edits.interventions import intervene
     from circuits.edits.make import edit
     from circuits.notebook import (
         ablate,
@@ -57,6 +58,7 @@ __all__ = [
     "compare",
     "discover",
     "edit",
+    "intervene",
     "make_prompts",
     "open",
     "open_run",
@@ -81,6 +83,7 @@ _ELSEWHERE = {
     "Prompt": "circuits.prompts",
     "applied": "saes.edit",
     "edit": "circuits.edits.make",
+    "intervene": "circuits.edits.interventions",
     "read_prompts": "circuits.prompts",
 }
 _CALLED = {"open": "open_analysis"}

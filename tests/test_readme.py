@@ -110,6 +110,14 @@ def test_the_python_of_the_transcoders_page_gives_its_numbers():
     largest = names["score"].strongest(3)
     assert str(largest[1][1]) == "mlp_out.0/375@1"
     assert largest[1][2] == pytest.approx(0.77, abs=0.006)
+    rows = re.findall(r"^\| (`mlp_out\S+`|both)((?: \| -?[\d.]+){4}) \|$", text, re.MULTILINE)
+    columns = [("patterns", "linear"), ("free", "linear"), ("free", "model")]
+    assert len(rows) == 4
+    for node, cells in rows:
+        name = "both" if node == "both" else node.split("/")[1].split("@")[0]
+        shown = [float(cell) for cell in cells.split("|")[1:]]
+        found = [names["predicted"][name], *(names["changes"][c][name] for c in columns)]
+        assert found == pytest.approx(shown, abs=0.006)
 
 
 def test_the_python_of_the_shift_page_runs():

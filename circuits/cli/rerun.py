@@ -1,5 +1,6 @@
 """The verb that runs prompts, a text or a generation again under an edit."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +24,19 @@ from circuits.cli.options import (
 from circuits.cli.progress_bars import bars
 from circuits.cli.rerun_tables import rerun_tables
 from circuits.cli.tables import say
+
+
+class Attention(StrEnum):
+    free = "free"
+    patterns = "patterns"
+    frozen = "frozen"
+
+
+class Mlps(StrEnum):
+    model = "model"
+    transcoders = "transcoders"
+    linear = "linear"
+    frozen = "frozen"
 
 
 def apply_edit(
@@ -65,6 +79,13 @@ def apply_edit(
     ] = 2.0,
     pairs: Annotated[int, typer.Option(help="Pairs of each other task.")] = 24,
     draws: Annotated[int, typer.Option(help="Draws of each kind of control.")] = 3,
+    attention: Annotated[
+        Attention,
+        typer.Option(help="Of prompts: free, its patterns held, or its norms too (frozen)."),
+    ] = Attention.free,
+    mlps: Annotated[
+        Mlps, typer.Option(help="Of prompts: the MLPs, or transcoders in their place.")
+    ] = Mlps.model,
     out: Annotated[
         Path | None, typer.Option(help="Folder for result.json, result.html and graph.json.")
     ] = None,
@@ -78,18 +99,22 @@ def apply_edit(
 ) -> None:
     """Run prompts, a text or a generation again under an edit; look at what else it does.
 
-    With `--run` the graph under the edit is found too, for `circuits compare RUN OUT`.
+    With `--run` the graph under the edit is found too, for `circuits compare RUN OUT`, where it is
+    of sparse features. `--attention` and `--mlps` hold parts of each prompt's own run.
 
     Example: `circuits edit apply cut.json --run run --side-effects --out rerun`
 
     Example: `circuits edit apply cut.json --prompts prompts.jsonl --text bundled --out rerun`
 
     Example: `circuits edit apply cut.json --generate "The surgeons near the jackets"`
+
+    Example: `circuits edit apply cut.json --run run --attention frozen --mlps transcoders`
     """
     from circuits.edits.continuations import GenerateConfig
     from circuits.edits.side_effects import SideEffectsConfig
     from circuits.runs.rerun import Rerun, rerun_edit
     from circuits.runs.rerun_folder import GRAPH, PAGE, RESULT
+    from transcoders.interventions import Mode
 
     placement = placed(device, dtype, memory)
     rerun = Rerun(
@@ -104,6 +129,7 @@ def apply_edit(
             SideEffectsConfig(prompts=pairs, draws=draws, seed=seed) if side_effects else None
         ),
         seed=seed,
+        mode=Mode.of(attention.value, mlps.value),
     )
     with bars() as report:
         record = rerun_edit(

@@ -62,6 +62,12 @@ def _prompts(record: Mapping[str, Any]) -> None:
         f"{with_interval(record['accuracy_after'], percent)} after; KL of the next token "
         f"{with_interval(record['kl'])} nats"
     )
+    if "attention" in record:
+        told = f"attention {record['attention']}, MLPs {record['mlps']}"
+        if "predicted" in record:
+            change = with_interval(record["predicted"], "{:+.3f}".format)
+            told += f"; with attention frozen and MLPs linear, as a graph predicts: {change}"
+        say(told)
     table = _table("before", "after", "preferred", "likeliest", first="prompt")
     for row in record["prompts"][:SHOWN]:
         table.add_row(

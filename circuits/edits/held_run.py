@@ -6,8 +6,8 @@ The first row is the prompt as it is, the others are moved or edited
 Axes: `rows` of a pass; `edits` one row each, without the first.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -15,14 +15,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.analysis import Analysis
+from circuits.edits.patch import patch_values
+from circuits.graph import Node
 from circuits.metrics.metric import SiteMetric
 from hooked_qwen.forward import LastLogits, last_logits
 from hooked_qwen.hooks import Activation, capture, intervene
 from hooked_qwen.placement import device_of
 from hooked_qwen.sites import Site
 from hooked_qwen.tokens import Batch
-from saes.edit import Standing
+from saes.edit import Standing, applied_by_row, check
+from saes.edit_file import Edit
+from saes.edited_pass import Patch
+from saes.firing import Firing
 from transcoders.interventions import Mode, held
+from transcoders.replacement import transcoders_among
 
 ROWS_AT_ONCE = 256
 TOKENS_AT_ONCE = 4096
@@ -93,3 +99,90 @@ def adding(analysis: Analysis, moves: Mapping[Site, Float[Tensor, "rows pos d_mo
         return intervene(analysis.model, changes)
 
     return edits
+
+
+class Fired:
+    """Which edits did something in some prompt."""
+
+    def __init__(self, edits: Sequence[Edit]) -> None:
+        self.edits = edits
+        self._last: dict[int, Firing] = {}
+        self._known: set[int] = set()
+
+    def note(self, first: int, firing: Iterable[Firing | None]) -> None:
+        """What became known in a pass of those from number `first` on."""
+        for i, each in enumerate((f for f in firing if f is not None), first):
+            self._last[i] = each
+            if each.fired:
+                self._known.add(i)
+
+    def require(self, analysis: Analysis) -> None:
+        """Raise `RuntimeError` for an edit that did nothing in any of the passes."""
+        for i, firing in self._last.items():
+            if i not in self._known:
+                firing.require(self.edits[i], analysis.model.tokenizer)
+
+
+def has_transcoders(analysis: Analysis) -> bool:
+    """Whether the MLPs can be replaced."""
+    try:
+        return bool(transcoders_among(analysis.suite))
+    except ValueError:
+        return False
+
+
+def held_edits(
+    analysis: Analysis,
+    number: int,
+    edits: Sequence[Edit],
+    mode: Mode,
+    fired: Fired | None = None,
+) -> HeldRun:
+    """A prompt as it is and under each of the edits; raises as `saes.edit.check` does."""
+    for edit in edits:
+        check(analysis.suite, edit)
+    patch = _patch(analysis, number, edits)
+    size, parts = rows_at_once(analysis, number), []
+    for start in range(0, len(edits), size):
+        some = edits[start : start + size]
+
+        @contextmanager
+        def applied(
+            standing: Standing, some: Sequence[Edit] = some, start: int = start
+        ) -> Generator[None, None, None]:
+            with applied_by_row(
+                analysis.model,
+                analysis.suite,
+                [None, *some],
+                patch=patch,
+                must_fire=fired is None,
+                standing=standing,
+            ) as firing:
+                yield
+            if fired is not None:
+                fired.note(start, firing)
+
+        parts.append(run_held(analysis, number, 1 + len(some), mode, applied))
+    first, *others = parts
+    if not others:
+        return first
+    return HeldRun(_joined([p.metric for p in parts]), _joined([p.logits for p in parts]), {})
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    """The first row once, then those of the edits."""
+    return torch.cat([parts[0][:1], *(part[1:] for part in parts)])
+
+
+def _patch(analysis: Analysis, number: int, edits: Sequence[Edit]) -> Patch | None:
+    """What nodes are on the prompt's patch, without its padding; None where no edit asks."""
+    operations = [op for edit in edits for op in edit.operations if op.needs == "patch"]
+    if not operations:
+        return None
+    known = patch_values(analysis, Edit(operations=tuple(operations)), torch.tensor([number]))
+    tokens = int(analysis.prompts.clean.mask[number].sum())
+
+    def value(node: Node) -> Float[Tensor, "#rows #pos *width"]:
+        return known(node)[:, -tokens:]
+
+    return value

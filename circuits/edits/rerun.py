@@ -19,6 +19,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from circuits.analysis import Analysis
 from circuits.edits.edited_model import Edited
 from circuits.edits.figures import mean_of
+from circuits.edits.held_run import Fired, has_transcoders, held_edits
 from circuits.edits.patch import patch_values
 from circuits.edits.rerun_text import rerun_text
 from circuits.graph import rounded
@@ -30,6 +31,7 @@ from hooked_qwen.forward import last_logits
 from hooked_qwen.tokens import token_strings
 from saes.edit_file import Edit
 from saes.edited_pass import Patch
+from transcoders.interventions import THE_GRAPH, THE_MODEL, Mode
 
 __all__ = [
     "Edited",
@@ -125,19 +127,24 @@ def require_fires(analysis: Analysis, edit: Edit) -> None:
     _run_edited(analysis, Edited(model=analysis.model, suite=analysis.suite, edit=edit))
 
 
-def rerun_prompts(analysis: Analysis, edit: Edit) -> dict[str, Any]:
+def rerun_prompts(analysis: Analysis, edit: Edit, mode: Mode = THE_MODEL) -> dict[str, Any]:
     """The prompts of an analysis before and after an edit: metric, preferred answer, KL.
 
         rerun_prompts(analysis, edit)["change"]
 
-    Raises `ValueError` for an edit of other dictionaries, and `RuntimeError` for one that changes
-    nothing in any prompt.
+    With part of the model held (`mode`) also what the replacement model predicts, where there are
+    transcoders. Raises `ValueError` for an edit of other dictionaries, and `RuntimeError` for one
+    that changes nothing in any prompt.
     """
-    model, prompts = analysis.model, analysis.prompts
-    edited = Edited(model=model, suite=analysis.suite, edit=edit)
-    size = analysis.config.batch_size
-    before = run_prompts(model, prompts, analysis.metric, batch_size=size)
-    after = _run_edited(analysis, edited)
+    model, prompts, held = analysis.model, analysis.prompts, {}
+    if mode == THE_MODEL:
+        edited = Edited(model=model, suite=analysis.suite, edit=edit)
+        size = analysis.config.batch_size
+        before = run_prompts(model, prompts, analysis.metric, batch_size=size)
+        after = _run_edited(analysis, edited)
+    else:
+        before, after = _run_held(analysis, edit, mode)
+        held = _held_record(analysis, edit, mode)
     kl = before.kl_to(after)
     accuracy = [(o.preference > 0).double() for o in (before, after)]
     return {
@@ -149,8 +156,41 @@ def rerun_prompts(analysis: Analysis, edit: Edit) -> dict[str, Any]:
         "accuracy_before": mean_of(accuracy[0]),
         "accuracy_after": mean_of(accuracy[1]),
         "kl": mean_of(kl),
+        **held,
         "prompts": _prompt_rows(analysis, before, after, kl),
     }
+
+
+@torch.no_grad()
+def _run_held(analysis: Analysis, edit: Edit, mode: Mode) -> tuple[PromptOutcomes, PromptOutcomes]:
+    """The prompts as they are and under an edit, one by one, with part of the model held."""
+    preference, fired = preference_of(analysis.prompts), Fired([edit])
+    parts: list[list[Tensor]] = []
+    for number in range(len(analysis.prompts)):
+        run = held_edits(analysis, number, [edit], mode, fired)
+        which = torch.full((2,), number, device=run.logits.device)
+        preferred = preference(run.logits, which)
+        log_probs = run.logits.log_softmax(-1).cpu()
+        parts.append([run.metric.double().cpu(), preferred.double().cpu(), log_probs])
+    fired.require(analysis)
+    metric, preferred, log_probs = (torch.stack(each, 1) for each in zip(*parts, strict=True))
+    before, after = (
+        PromptOutcomes(metric=metric[i], preference=preferred[i], log_probs=log_probs[i])
+        for i in range(2)
+    )
+    return before, after
+
+
+def _held_record(analysis: Analysis, edit: Edit, mode: Mode) -> dict[str, Any]:
+    """What was held, and what the replacement model predicts."""
+    record: dict[str, Any] = {"attention": mode.attention, "mlps": mode.mlps}
+    if has_transcoders(analysis):
+        changes = [
+            held_edits(analysis, number, [edit], THE_GRAPH, Fired([edit])).change
+            for number in range(len(analysis.prompts))
+        ]
+        record["predicted"] = mean_of(torch.cat(changes))
+    return record
 
 
 def _prompt_rows(

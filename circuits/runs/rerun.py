@@ -10,6 +10,7 @@ import networkx as nx
 from jaxtyping import Int
 from torch import Tensor
 
+from circuits.analysis import Analysis
 from circuits.comparison import STATUSES, differences
 from circuits.edits.continuations import rerun_generation
 from circuits.edits.edited import graph_left
@@ -28,6 +29,7 @@ from saes.edit_file import Edit
 from saes.edit_words import in_words, rows
 from saes.evaluation.metrics import held_out_blocks
 from saes.suite import MlpChoice
+from transcoders.interventions import THE_MODEL, Mode
 
 __all__ = ["Rerun", "graph_record", "rerun_edit"]
 
@@ -66,13 +68,13 @@ def rerun_edit(
     opened = opening.open(report)
     left = None
     parts = dict(_parts(opened, edit, rerun, report))
-    if opened.of_run is not None:
+    if opened.of_run is not None and _has_graph_left(opened.of_run, rerun):
         left = graph_left(opened.of_run, edit, opened.before, report=report)
         parts["graph"] = graph_record(opened.before, left)
     listed = [asdict(row) for row in rows(edit)]
     record = {
         "schema": SCHEMA,
-        "edit": in_words(edit),
+        "edit": [*in_words(edit), *_held_words(rerun.mode)],
         "n_operations": len(listed),
         "operations": listed[:OPERATIONS],
         "model": opened.model.cfg.model_name,
@@ -87,6 +89,16 @@ def rerun_edit(
     return record
 
 
+def _held_words(mode: Mode) -> list[str]:
+    told = f"of each prompt's own run held: attention {mode.attention}, MLPs {mode.mlps}"
+    return [] if mode == THE_MODEL else [told]
+
+
+def _has_graph_left(analysis: Analysis, rerun: Rerun) -> bool:
+    """Whether there is a graph under the edit: of sparse features, in the model itself."""
+    return analysis.config.method == "sparse-feature" and rerun.mode == THE_MODEL
+
+
 def _parts(opened: Opened, edit: Edit, rerun: Rerun, report: Report) -> Mapping[str, Any]:
     model, suite = opened.model, opened.suite
     found: dict[str, Any] = {}
@@ -96,7 +108,7 @@ def _parts(opened: Opened, edit: Edit, rerun: Rerun, report: Report) -> Mapping[
         report("rerunning", len(found), total)
 
     if opened.analysis is not None:
-        found["prompts"] = rerun_prompts(opened.analysis, edit)
+        found["prompts"] = rerun_prompts(opened.analysis, edit, rerun.mode)
         done()
     if rerun.text:
         found["text"] = rerun_text(model, suite, edit, _blocks(opened, rerun))

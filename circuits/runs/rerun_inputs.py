@@ -24,6 +24,7 @@ from hooked_qwen.progress import Report
 from saes.edit import check
 from saes.edit_file import Edit
 from saes.suite import MlpChoice, Suite, hash_of, load_suite
+from transcoders.interventions import THE_MODEL, Mode
 
 METRIC = "logit-difference"
 
@@ -48,8 +49,15 @@ class Rerun:
     "what else the edit does is looked at, on other tasks and on the text, else on our English"
     writing: GenerateConfig = field(default_factory=GenerateConfig)
     seed: int = 0
+    mode: Mode = THE_MODEL
+    "what of the model is held while prompts are run"
 
     def __post_init__(self) -> None:
+        if self.mode != THE_MODEL and (self.text or self.generate or self.side_effects):
+            raise ValueError(
+                "--attention and --mlps hold what a prompt's own run had, so they are for prompts: "
+                "leave out --text, --generate and --side-effects, or run these without them"
+            )
         if not (self.run or self.prompts or self.text or self.generate or self.side_effects):
             raise ValueError(
                 "say what to run again with --run, --prompts, --text, --generate or --side-effects"
@@ -64,7 +72,11 @@ class Rerun:
         """What decides the result, as a record holds it."""
         prompts = self.prompts and content_hash(self.prompts)
         run = self.run and content_hash(self.run / "graph.json")
-        return asdict(self) | {"prompts": prompts, "run": run}
+        made = asdict(self) | {"prompts": prompts, "run": run}
+        # Folders of earlier versions say nothing of it.
+        if self.mode == THE_MODEL:
+            del made["mode"]
+        return made
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

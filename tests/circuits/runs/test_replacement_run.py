@@ -105,6 +105,23 @@ def test_it_is_held_against_interventions(tmp_path):
     assert "by how much of the model is held" in (tmp_path / "report.html").read_text()
 
 
+def test_an_edit_is_rerun_with_attention_frozen(made, tmp_path, fails):
+    cut, out = tmp_path / "cut.json", tmp_path / "out"
+    done = call("edit", "make", made[0], "--top", "2", "--out", cut)
+    assert done.exit_code == 0, done.output
+    rerun = ("edit", "apply", cut, "--run", made[0])
+    done = call(*rerun, "--attention", "frozen", "--mlps", "linear", "--out", out)
+    assert done.exit_code == 0, done.output
+    assert "attention frozen, MLPs linear" in done.output
+    found = json.loads((out / "result.json").read_text())
+    prompts = found["prompts"]
+    assert prompts["change"]["value"] == pytest.approx(prompts["predicted"]["value"], rel=1e-5)
+    assert "graph" not in found
+    assert "they are for prompts" in fails(
+        *rerun, "--attention", "frozen", "--generate", "The surgeons"
+    )
+
+
 def test_what_needs_edges_in_units_of_the_metric_says_so(made, fails):
     for verb in (("stability",), ("ablate", "--top", "3")):
         line = fails(verb[0], made[0], *verb[1:])
