@@ -141,6 +141,14 @@ def is_outlier_in_prompt(
     return norms > OUTLIER_FACTOR * norms.nanmedian(-1, keepdim=True).values
 
 
+def mean_weights(
+    x: Float[Tensor, "batch pos d_model"], mask: Bool[Tensor, "batch pos"]
+) -> Float[Tensor, "batch pos"]:
+    """What each token counts for in the mean of its text: the same, but norm outliers nothing."""
+    counted = mask & ~is_outlier_in_prompt(x, mask)
+    return counted / counted.sum(-1, keepdim=True)
+
+
 def activation_batches(
     model: TransformerBridge,
     sites: Sequence[Site],

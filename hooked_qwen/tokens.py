@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import groupby
 from typing import Any, Literal
 
 import torch
@@ -79,6 +80,18 @@ def pad_left(rows: Sequence[Sequence[int]], pad: int) -> Batch:
     lengths = torch.tensor([len(row) for row in rows])
     mask = torch.arange(width)[None, :] >= width - lengths[:, None]
     return Batch(tokens=tokens, mask=mask)
+
+
+def by_length(
+    rows: Sequence[Sequence[int]], at_once: int
+) -> Iterator[tuple[list[int], Int[Tensor, "batch pos"]]]:
+    """Batches of rows with as many tokens, which need no padding, each with its rows' numbers."""
+    places = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    for _, group in groupby(places, key=lambda i: len(rows[i])):
+        same = list(group)
+        for start in range(0, len(same), at_once):
+            index = same[start : start + at_once]
+            yield index, torch.tensor([list(rows[i]) for i in index])
 
 
 def token_strings(tokenizer: Any, ids: Iterable[int]) -> list[str]:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
@@ -35,7 +35,7 @@ from hooked_qwen.files import write_atomically
 from hooked_qwen.forward import run_through
 from hooked_qwen.hooks import capture
 from hooked_qwen.sites import Site
-from hooked_qwen.stream import is_outlier_in_prompt
+from hooked_qwen.stream import mean_weights
 from hooked_qwen.tensor_files import aligned, read_array, read_tensors
 from hooked_qwen.tokens import Batch
 from saes.suite import Suite
@@ -251,14 +251,6 @@ def bind_readout(
     else:
         at = _one_column(prompts, readout.position, positions)
     return _bound(model, suite, prompts, readout.site, "leaving", at, value)
-
-
-def mean_weights(
-    x: Float[Tensor, "batch pos d_site"], mask: Bool[Tensor, "batch pos"]
-) -> Float[Tensor, "batch pos"]:
-    """What each token counts for in the mean of its text: the same, but norm outliers nothing."""
-    counted = mask & ~is_outlier_in_prompt(x, mask)
-    return counted / counted.sum(-1, keepdim=True)
 
 
 def _one_column(

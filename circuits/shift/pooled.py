@@ -17,7 +17,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from circuits.metrics.readout import mean_weights
 from circuits.prompts import EncodedPrompts, Prompt, encode_prompts
 from circuits.shift.labelled import LabelledText
 from hooked_qwen.forward import run_through
@@ -26,6 +25,7 @@ from hooked_qwen.nodes import Node
 from hooked_qwen.placement import device_of
 from hooked_qwen.precision import widened
 from hooked_qwen.sites import Site
+from hooked_qwen.stream import mean_weights
 from saes.suite import Suite
 
 TEXTS_PER_PASS = 32

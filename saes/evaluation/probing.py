@@ -22,13 +22,12 @@ Axes: `texts` labelled texts, `d` features or coordinates, `chosen` k of them.
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
@@ -36,7 +35,7 @@ from hooked_qwen.forward import run_through
 from hooked_qwen.hooks import capture
 from hooked_qwen.sites import Site
 from hooked_qwen.texts import json_lines
-from hooked_qwen.tokens import encode_prompt
+from hooked_qwen.tokens import by_length, encode_prompt
 from hooked_qwen.transfer import to_host
 from saes.dictionary import SparseDictionary, fitted
 from saes.evaluation.baselines import untrained
@@ -186,10 +185,11 @@ def _pooled(
     (random,) = untrained(Suite({dictionary.target: dictionary}, {})).values()
     source, target = dictionary.source, dictionary.target
     stream = Site("resid_post", target.layer)
-    rows: dict[str, list[Tensor]] = {}
+    found: dict[str, list[Tensor]] = {}
     order: list[int] = []
     report(0, len(texts))
-    for index, tokens in _by_length(model, texts):
+    rows = [encode_prompt(model.tokenizer, text)[:LONGEST] for text in texts]
+    for index, tokens in by_length(rows, TEXTS_PER_PASS):
         with capture(model, {source, target, stream}) as values:
             run_through(model, unpadded(tokens), max(source.layer, stream.layer))
         x, y = values[source], values[target]
@@ -202,27 +202,12 @@ def _pooled(
             "residual": values[stream],
         }
         for name, value in read.items():
-            rows.setdefault(name, []).append(_pool(value, keep.unsqueeze(-1), pool))
+            found.setdefault(name, []).append(_pool(value, keep.unsqueeze(-1), pool))
         order += index
         report(len(order), len(texts))
     back = torch.tensor(order).argsort()
-    read = to_host([torch.cat(parts) for parts in rows.values()])
-    return {name: value[back] for name, value in zip(rows, read, strict=True)}
-
-
-def _by_length(
-    model: TransformerBridge, texts: Sequence[str]
-) -> list[tuple[list[int], Int[Tensor, "batch pos"]]]:
-    """Batches of texts with as many tokens, each with the places of its texts among all."""
-    rows = [encode_prompt(model.tokenizer, text)[:LONGEST] for text in texts]
-    places = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    batches = []
-    for _, group in groupby(places, key=lambda i: len(rows[i])):
-        same = list(group)
-        for start in range(0, len(same), TEXTS_PER_PASS):
-            index = same[start : start + TEXTS_PER_PASS]
-            batches.append((index, torch.tensor([rows[i] for i in index])))
-    return batches
+    read = to_host([torch.cat(parts) for parts in found.values()])
+    return {name: value[back] for name, value in zip(found, read, strict=True)}
 
 
 def _pool(

@@ -1,0 +1,147 @@
+"""Which features are on in each of some texts, and how strongly.
+
+Norm outliers (mostly the first token) are left out, as everywhere texts are summed up: features
+that answer to the norm alone would be on in all of them.
+
+Axes: `texts`; `entries` pairs of a text and a feature that is on in it; features count through
+all dictionaries, one after another.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from hooked_qwen.forward import run_through
+from hooked_qwen.hooks import capture
+from hooked_qwen.nodes import Node
+from hooked_qwen.progress import Report, silent
+from hooked_qwen.stream import mean_weights
+from hooked_qwen.tokens import by_length, encode_prompt
+from hooked_qwen.transfer import to_host
+from saes.evaluation.splice import unpadded
+from saes.features import Features
+from saes.suite import Suite
+
+LONGEST = 256
+"Tokens of a text that are read; the rest is cut."
+TOKENS_PER_PASS = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class Activity:
+    """The features that are on in some texts; entries by text, then by feature."""
+
+    names: tuple[str, ...]
+    "of the dictionaries"
+    widths: tuple[int, ...]
+    "how many features each of them has"
+    was_cut: Bool[Tensor, " texts"]
+    "texts that were longer than what was read of them"
+    text: Int[Tensor, " entries"]
+    feature: Int[Tensor, " entries"]
+    mean: Float[Tensor, " entries"]
+    "activation, over all tokens of the text that count"
+    largest: Float[Tensor, " entries"]
+    "by size"
+
+    def __len__(self) -> int:
+        return len(self.was_cut)
+
+    @property
+    def n_features(self) -> int:
+        """Of all dictionaries together."""
+        return sum(self.widths)
+
+    def node(self, feature: int) -> Node:
+        """A feature by its number."""
+        for name, width, end in zip(self.names, self.widths, accumulate(self.widths), strict=True):
+            if feature < end:
+                return Node(name, feature - end + width)
+        raise IndexError(f"there are {self.n_features} features, not {feature + 1}")
+
+    def of_texts(self, chosen: Int[Tensor, " some"]) -> "Activity":
+        """Some of the texts, each once, in their order."""
+        place = torch.full((len(self),), -1).scatter_(0, chosen, torch.arange(len(chosen)))
+        number = place[self.text]
+        keep = (number >= 0).nonzero().squeeze(-1)
+        order = keep[number[keep].sort(stable=True).indices]
+        return Activity(
+            names=self.names,
+            widths=self.widths,
+            was_cut=self.was_cut[chosen],
+            text=number[order],
+            feature=self.feature[order],
+            mean=self.mean[order],
+            largest=self.largest[order],
+        )
+
+
+@torch.no_grad()
+def activity_of(
+    model: TransformerBridge,
+    suite: Suite,
+    texts: Sequence[str],
+    *,
+    longest: int = LONGEST,
+    report: Report = silent,
+) -> Activity:
+    """Which features of a suite are on in each of `texts`, whose first tokens are read.
+
+    Raises `ValueError` without texts, and for one without tokens.
+    """
+    if not texts:
+        raise ValueError("there is no text to read")
+    rows = [encode_prompt(model.tokenizer, text) for text in texts]
+    if not all(rows):
+        raise ValueError(f"text {[bool(row) for row in rows].index(False) + 1} has no tokens")
+    suite, names = suite.fitting(model), tuple(suite)
+    read = {site for name in names for site in suite.reads_of(name)}
+    deepest = max(0, *(site.layer for site in read))
+    widths = tuple(suite[name].n_features for name in names)
+    starts = dict(zip(names, accumulate((0, *widths[:-1])), strict=True))
+    parts, done = [], 0
+    for index, tokens in by_length([row[:longest] for row in rows], TOKENS_PER_PASS // longest):
+        with capture(model, read) as seen:
+            run_through(model, unpadded(tokens), deepest)
+        of_text = torch.tensor(index)
+        for name in names:
+            x = suite.read(name, seen)
+            shares = mean_weights(x, torch.ones_like(x[..., 0], dtype=torch.bool))
+            text, feature, mean, largest = _pooled(suite[name].encode(x), shares)
+            parts.append((of_text[text], feature + starts[name], mean, largest))
+        done += len(index)
+        report("texts", done, len(texts))
+    text, feature, mean, largest = (torch.cat(column) for column in zip(*parts, strict=True))
+    order = (text * sum(widths) + feature).argsort()
+    return Activity(
+        names=names,
+        widths=widths,
+        was_cut=torch.tensor([len(row) > longest for row in rows]),
+        text=text[order],
+        feature=feature[order],
+        mean=mean[order],
+        largest=largest[order],
+    )
+
+
+def _pooled(
+    f: Features, shares: Float[Tensor, "batch pos"]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Row, feature, mean and largest activation of what is on in each row of a batch."""
+    counted = f.coalesced().times((shares > 0).unsqueeze(-1))
+    row, position, slot = (counted.value != 0).nonzero(as_tuple=True)
+    value = counted.value[row, position, slot]
+    key, place = (row * f.width + counted.index[row, position, slot]).unique(return_inverse=True)
+    mean = value.new_zeros(len(key)).index_add_(0, place, value * shares[row, position])
+    # The largest by size, with its sign: features of some dictionaries may be negative.
+    high, low = (
+        value.new_zeros(len(key)).scatter_reduce_(0, place, value, how) for how in ("amax", "amin")
+    )
+    largest = torch.where(high >= -low, high, low)
+    rows, features, mean, largest = to_host([key // f.width, key % f.width, mean, largest])
+    return rows, features, mean, largest
