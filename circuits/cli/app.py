@@ -22,6 +22,7 @@ from circuits.cli import (
     prompts,
     rerun,
     runs,
+    scope,
     shift,
     training,
     weights,
@@ -40,6 +41,7 @@ VERBS: Mapping[str, Verb | Mapping[str, Verb]] = {
     "evaluate": dictionaries.evaluate,
     "feature": features.feature,
     "suite": features.suite,
+    "features": {"search": scope.search},
     "weights": weights.weights,
     "labels": labels.labels,
     "convert": dictionaries.convert,
@@ -65,6 +67,7 @@ VERBS: Mapping[str, Verb | Mapping[str, Verb]] = {
 }
 "Every verb in the order of `--help`; a group has verbs of its own."
 GROUPS = {
+    "features": "What features are for: finding them.",
     "edit": "Edits as files: features set, moved or cut, in whatever the model runs.",
     "prompts": "Prompt sets of our own making.",
 }

@@ -133,8 +133,7 @@ def _scored(
 ) -> list[Tensor]:
     """Promoted tokens and their scores, suppressed ones and theirs, on the device."""
     device = dictionary.W_dec.device
-    ones = torch.ones(1, 1, len(model.W_U), dtype=model.W_U.dtype, device=model.W_U.device)
-    gain, W_U = widened(model.ln_final(ones)[0, 0]), widened(model.W_U)
+    gain, W_U = _last_gain(model), widened(model.W_U)
     known = len(model.tokenizer) if model.tokenizer is not None else W_U.shape[1]
     size = min(TOKENS, known, W_U.shape[1])
 
@@ -149,6 +148,22 @@ def _scored(
             yield high.indices, high.values, low.indices, low.values
 
     return [torch.cat(parts) for parts in zip(*scored(), strict=True)]
+
+
+def _last_gain(model: TransformerBridge) -> Float[Tensor, " d_model"]:
+    ones = torch.ones(1, 1, len(model.W_U), dtype=model.W_U.dtype, device=model.W_U.device)
+    return widened(model.ln_final(ones)[0, 0])
+
+
+@torch.no_grad()
+def logit_scores(
+    model: TransformerBridge, dictionary: SparseDictionary, token: int
+) -> Float[Tensor, " features"]:
+    """What every feature adds to the logit of one token, as `logit_tokens` scores it."""
+    gain, W_U = _last_gain(model), widened(model.W_U)
+    reads = gain * (W_U[:, token] - W_U.mean(-1))
+    written = dictionary.by_site(dictionary.W_dec.to(gain))
+    return sum(y @ reads for y in written.values()).float()
 
 
 def example_fields(examples: Examples, i: int, tokenizer: Any) -> dict[str, Any]:

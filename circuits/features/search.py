@@ -1,0 +1,200 @@
+"""Features of a suite that are looked for: by two sets of texts, in a text, by a token, by a label.
+
+Each search gives one strict JSON record of schema `feature-search/1`; `how` says which it is.
+Features are SITE/INDEX, with their `label` as everywhere.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from circuits.features.card import logit_scores, promoted_labels
+from circuits.graph import rounded
+from hooked_qwen.forward import run_through
+from hooked_qwen.hooks import capture
+from hooked_qwen.nodes import Node
+from hooked_qwen.progress import Report, silent
+from hooked_qwen.tokens import encode, encode_prompt, token_strings
+from saes.evaluation.splice import unpadded
+from saes.scope.activity import LONGEST, activity_of
+from saes.scope.contrast import By, contrast
+from saes.suite import Suite
+
+SCHEMA = "feature-search/1"
+ON_A_TOKEN = 5
+"Features that are shown of each token of a text."
+
+
+class Named:
+    """What features are called: as people call them, else by what they promote."""
+
+    def __init__(self, model: TransformerBridge, suite: Suite, names: Mapping[str, str]) -> None:
+        self._model, self._suite, self._names = model, suite, names
+
+    def of(self, nodes: Iterable[Node]) -> dict[Node, str]:
+        """The label of each of some features."""
+        some = list(dict.fromkeys(nodes))
+        unnamed = [node for node in some if key_of(node) not in self._names]
+        made = promoted_labels(self._model, self._suite, unnamed)
+        return {node: self._names.get(key_of(node)) or made[node] for node in some}
+
+
+def key_of(node: Node) -> str:
+    """SITE/INDEX, at any position."""
+    return f"{node.site}/{node.feature}"
+
+
+def by_contrast(
+    model: TransformerBridge,
+    suite: Suite,
+    positive: Sequence[str],
+    negative: Sequence[str],
+    named: Named,
+    *,
+    by: By = "share",
+    top: int = 20,
+    seed: int = 0,
+    longest: int = LONGEST,
+    report: Report = silent,
+) -> dict[str, Any]:
+    """The features whose activity differs most between two sets of texts, `saes.scope.contrast`."""
+    activity = activity_of(model, suite, [*positive, *negative], longest=longest, report=report)
+    of_first = torch.arange(len(activity)) < len(positive)
+    search = contrast(activity, of_first, by=by, top=top, seed=seed)
+    labels = named.of(one.node for one in search.found)
+    return {
+        "schema": SCHEMA,
+        "how": "contrast",
+        "by": by,
+        "texts": {"positive": len(positive), "negative": len(negative)},
+        "texts_cut": int(activity.was_cut.sum()),
+        "longest": longest,
+        "features_on": search.features_on,
+        "chance": rounded(search.chance),
+        "found": [
+            {
+                "feature": key_of(one.node),
+                "label": labels[one.node],
+                **{name: _rounded(value) for name, value in asdict(one).items() if name != "node"},
+            }
+            for one in search.found
+        ],
+    }
+
+
+def _rounded(value: Any) -> Any:
+    return [rounded(v) for v in value] if isinstance(value, tuple) else rounded(value)
+
+
+@torch.no_grad()
+def in_text(
+    model: TransformerBridge,
+    suite: Suite,
+    text: str,
+    named: Named,
+    *,
+    on_a_token: int = ON_A_TOKEN,
+) -> dict[str, Any]:
+    """The features that write most at each token of a text.
+
+    Largest by what each writes, |activation| times the norm of its decoder row, in every
+    dictionary together; `activation` is the feature's own.
+
+    Raises `ValueError` for a text without tokens.
+    """
+    ids = encode_prompt(model.tokenizer, text)
+    if not ids:
+        raise ValueError("the text has no tokens")
+    suite = suite.fitting(model)
+    read = {site for name in suite for site in suite.reads_of(name)}
+    with capture(model, read) as seen:
+        run_through(model, unpadded(torch.tensor([ids])), max(0, *(s.layer for s in read)))
+    found: list[list[tuple[float, float, Node]]] = [[] for _ in ids]
+    for name in suite:
+        f = suite[name].encode(suite.read(name, seen)).coalesced()
+        size = (f.value.abs() * suite[name].W_dec.norm(dim=-1)[f.index])[0]
+        best = size.topk(min(on_a_token, size.shape[1]), dim=-1)
+        value, index = (x[0].gather(-1, best.indices) for x in (f.value, f.index))
+        rows = zip(best.values.tolist(), value.tolist(), index.tolist(), strict=True)
+        for of_token, row in zip(found, rows, strict=True):
+            written = zip(*row, strict=True)
+            of_token += [(size, a, Node(name, i)) for size, a, i in written if size > 0]
+    kept = [sorted(row, key=lambda one: -one[0])[:on_a_token] for row in found]
+    labels = named.of(node for row in kept for _, _, node in row)
+    tokens = zip(token_strings(model.tokenizer, ids), kept, strict=True)
+    return {
+        "schema": SCHEMA,
+        "how": "text",
+        "tokens": [
+            {
+                "token": token,
+                "features": [
+                    {"feature": key_of(node), "label": labels[node], "activation": rounded(a)}
+                    for _, a, node in row
+                ],
+            }
+            for token, row in tokens
+        ],
+    }
+
+
+@torch.no_grad()
+def by_token(
+    model: TransformerBridge, suite: Suite, token: str, named: Named, *, top: int = 20
+) -> dict[str, Any]:
+    """The features that raise a token's logit most by the direct path, as in a card.
+
+    Raises `ValueError` for what is not one token.
+    """
+    ids = encode(model.tokenizer, token)
+    if len(ids) != 1:
+        pieces = ", ".join(map(repr, token_strings(model.tokenizer, ids))) or "none"
+        raise ValueError(
+            f"{token!r} is {len(ids)} tokens ({pieces}): give one, most words with a space before"
+        )
+    found: list[tuple[float, Node]] = []
+    fitted = suite.fitting(model)
+    for name in fitted:
+        scores: Float[Tensor, " features"] = logit_scores(model, fitted[name], ids[0])
+        best = scores.topk(min(top, len(scores)))
+        ranked = zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        found += [(score, Node(name, i)) for score, i in ranked]
+        found = sorted(found, key=lambda pair: -pair[0])[:top]
+    labels = named.of(node for _, node in found)
+    return {
+        "schema": SCHEMA,
+        "how": "token",
+        "token": token,
+        "found": [
+            {"feature": key_of(node), "label": labels[node], "logits": rounded(score)}
+            for score, node in found
+        ],
+    }
+
+
+def by_label(names: Mapping[str, str], words: str, *, top: int = 20) -> dict[str, Any]:
+    """The features whose label, given by people or models, holds all of some words.
+
+    Raises `ValueError` where no feature has a label.
+    """
+    if not names:
+        raise ValueError("no feature has a label here: `circuits labels` brings some in")
+    wanted = words.casefold().split()
+    found = [
+        {"feature": key, "label": text}
+        for key, text in sorted(names.items())
+        if all(word in text.casefold() for word in wanted)
+    ]
+    return {
+        "schema": SCHEMA,
+        "how": "label",
+        "words": words,
+        "labels": len(names),
+        "holding_all": len(found),
+        "found": found[:top],
+    }
