@@ -163,7 +163,7 @@ def logit_scores(
     gain, W_U = _last_gain(model), widened(model.W_U)
     reads = gain * (W_U[:, token] - W_U.mean(-1))
     written = dictionary.by_site(dictionary.W_dec.to(gain))
-    return sum(y @ reads for y in written.values()).float()
+    return torch.stack([y @ reads for y in written.values()]).sum(0).float()
 
 
 def example_fields(examples: Examples, i: int, tokenizer: Any) -> dict[str, Any]:
