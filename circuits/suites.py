@@ -40,6 +40,9 @@ from saes.suite import (
 )
 from transcoders.replacement import transcoders_in
 
+COACTIVE_TOKENS = 16_384
+"Tokens of text in which is looked at what is on together."
+
 
 def load_model(
     source: str, report: Report = silent, placement: Placement = ANYWHERE
@@ -252,19 +255,29 @@ def connections(
     *,
     top: int,
     mlp: MlpChoice = "transcoder",
+    texts: Texts | None = None,
+    tokens: int = COACTIVE_TOKENS,
     out: Path | None = None,
     placement: Placement = ANYWHERE,
     report: Report = silent,
 ) -> dict[str, Any]:
     """What a feature reads and what reads it by weights alone, as a record and as a file.
 
-    Features are called as people call them in the dictionaries' labels.
+    With `texts` what it reads is corrected by what there is to be read where it is on. Features
+    are called as people call them in the dictionaries' labels.
     """
     suite = load_suite(dictionaries, mlp=mlp, memory=placement.memory)
     loaded = load_model(model, report, placement)
     suite.notify_of_another_model(loaded)
-    fitted = suite.fitting(loaded)
-    record = connections_of(loaded, fitted, which, top, names=_names(dictionaries, None))
+    record = connections_of(
+        loaded,
+        suite.fitting(loaded),
+        which,
+        top,
+        names=_names(dictionaries, None),
+        blocks=None if texts is None else list(held_out_blocks(texts(), loaded, tokens=tokens)),
+        report=lambda done, total: report("text", done, total),
+    )
     if out is not None:
         write_json(record, out)
     return record

@@ -26,7 +26,7 @@ Axes: `targets`, `sources` features; `rows` of either; `k` kept of each.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -67,6 +67,23 @@ class Connection:
     weight: float
     "change of the target's pre-activation per unit of what the prompt multiplies it by"
     through: Head | None = None
+    mean: float | None = None
+    "what the source adds on average where the target is on, where a text was given"
+    together: float | None = None
+    "of the tokens where the target is on, the share at which the source is on too"
+
+
+@runtime_checkable
+class ReadTogether(Protocol):
+    """How much of each source there is to be read where a target is on."""
+
+    def factor(self, name: str, head: Head | None) -> Float[Tensor, " features"]:
+        """What weights from a dictionary's features are multiplied by on average."""
+        ...
+
+    def together(self, name: str) -> Float[Tensor, " features"]:
+        """The share of the target's tokens at which each is on."""
+        ...
 
 
 @torch.no_grad()
@@ -130,12 +147,13 @@ def strongest_inputs(
     k: int,
     *,
     through: Sequence[Head] | None = None,
+    read: ReadTogether | None = None,
     at_once: int = AT_ONCE,
 ) -> list[Connection]:
     """What a feature reads most of, by the direct path or through one of some heads each.
 
     The `k` largest weights by size over all sources that write before the target reads, largest
-    first.
+    first; where it is known what is `read` in a text, the largest mean edges: weight times factor.
     """
     fitted = suite.fitting(model)
     dictionary = fitted[target.site]
@@ -152,12 +170,21 @@ def strongest_inputs(
                 raise ValueError(f"{head} comes after {target.site} reads, at {read_at}")
         for name in _writing_before(fitted, before):
             source = fitted[name]
+            factor = None if read is None else read.factor(name, head)
             for first, rows in _parts(source.W_dec, at_once):
-                found.add(rows @ vector, lambda i, n=name, at=first, h=head: (n, at + i, h))
-    return [
-        Connection(Node(name, index), target, weight, head)
-        for weight, (name, index, head) in found.largest()
-    ]
+                weight = rows @ vector
+                corrected = weight
+                if factor is not None:
+                    corrected = weight * factor[first : first + len(rows)].to(weight)
+                found.add(
+                    corrected,
+                    lambda i, w=weight, n=name, at=first, h=head: (float(w[i]), n, at + i, h),
+                )
+    connections = []
+    for mean, (weight, name, index, head) in found.largest():
+        there = (None, None) if read is None else (mean, float(read.together(name)[index]))
+        connections.append(Connection(Node(name, index), target, weight, head, *there))
+    return connections
 
 
 @torch.no_grad()
@@ -210,14 +237,21 @@ def tokens_read(
     vectors: Float[Tensor, "targets d_model"],
     k: int,
     *,
+    factor: Float[Tensor, " vocabulary"] | None = None,
     at_once: int = AT_ONCE,
 ) -> tuple[Float[Tensor, "targets k"], Int[Tensor, "targets k"]]:
-    """De-embedding: the tokens whose embeddings each vector reads most by size, and the weights."""
+    """De-embedding: the tokens whose embeddings each vector reads most by size, and the weights.
+
+    Weights are multiplied by the `factor` of each token, where there is one.
+    """
     W_E = cast(Any, model.embed).original_component.weight
     weights = vectors.new_empty(len(vectors), 0)
     ids = torch.empty_like(weights, dtype=torch.long)
     for first, rows in _parts(W_E, at_once // len(vectors)):
-        found, at = _largest_by_size(vectors @ rows.to(vectors).T, k)
+        products = vectors @ rows.to(vectors).T
+        if factor is not None:
+            products = products * factor[first : first + len(rows)].to(products)
+        found, at = _largest_by_size(products, k)
         ids = torch.cat([ids, at + first], 1)
         weights, order = _largest_by_size(torch.cat([weights, found], 1), k)
         ids = ids.gather(1, order)

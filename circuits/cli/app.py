@@ -10,6 +10,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from circuits.cli import (
+    blind,
     checks,
     demo,
     dictionaries,
@@ -43,6 +44,7 @@ VERBS: Mapping[str, Verb | Mapping[str, Verb]] = {
     "suite": features.suite,
     "features": {"search": scope.search},
     "weights": weights.weights,
+    "blind": blind.blind,
     "labels": labels.labels,
     "convert": dictionaries.convert,
     "discover": discovery.discover,

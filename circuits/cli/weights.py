@@ -33,6 +33,14 @@ def weights(
     mlp: Annotated[
         Mlp, typer.Option(help="Which dictionary to use where an MLP has both.")
     ] = Mlp.transcoder,
+    text: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Rank what it reads by what it adds on average where the feature is on, in this "
+            "text (as for train): what is never on together is left out."
+        ),
+    ] = None,
+    tokens: Annotated[int, typer.Option(help="Tokens of that text.")] = 16_384,
     out: Annotated[Path | None, typer.Option(help="A JSON file for what is shown.")] = None,
     device: Device = None,
     dtype: ModelDtype = None,
@@ -42,10 +50,13 @@ def weights(
     """What a feature reads and what reads it, by weights alone: no prompt, no forward pass.
 
     Example: `circuits weights bundled mlp_out.4/17`
+
+    Example: `circuits weights bundled mlp_out.4/17 --text bundled`
     """
     from circuits import suites
+    from hooked_qwen.texts import texts_of
 
-    at_least(1, top=top)
+    at_least(1, top=top, tokens=tokens)
     with bars() as report:
         record = suites.connections(
             dictionaries,
@@ -53,18 +64,27 @@ def weights(
             model,
             top=top,
             mlp=mlp.value,
+            texts=texts_of(text) if text else None,
+            tokens=tokens,
             out=out,
             placement=placed(device, dtype, memory),
             report=report,
         )
-    console.print(Text.assemble((record["feature"], "bold"), f"  {record['label']}"))
-    _show(record)
+    show_connections(record)
     if out is not None:
         say(f"written to {out}")
 
 
-def _show(record: Mapping[str, Any]) -> None:
+def show_connections(record: Mapping[str, Any]) -> None:
+    """Print what a feature is connected to."""
+    console.print(Text.assemble((record["feature"], "bold"), f"  {record['label']}"))
     reads, writes = record.get("reads"), record["writes"]
+    if "text" in record:
+        on, seen = record["text"]["on"], record["text"]["tokens"]
+        say(
+            f"on at {on:,} of {seen:,} tokens: first what is added there on average, then the "
+            "weight, and how often the two are on together"
+        )
     if reads is not None:
         at = reads["site"]
         _table(f"reads tokens at {at}", reads["tokens"])
@@ -79,6 +99,7 @@ def _show(record: Mapping[str, Any]) -> None:
 def _table(title: str, entries: Entries) -> None:
     """Weights with their signs, and what they are of."""
     from circuits.render.words import readable
+    from hooked_qwen.percents import percent
 
     if not entries:
         return
@@ -86,10 +107,14 @@ def _table(title: str, entries: Entries) -> None:
     table = Table.grid(padding=(0, 2))
     table.add_column(justify="right", no_wrap=True)
     for entry in entries:
+        numbers = [f"  {entry.get('mean', entry['weight']):+#.3g}"]
+        if "mean" in entry:
+            numbers.append(f"{entry['weight']:+#.3g}")
+            numbers.append(percent(entry["together"]) if "together" in entry else "")
         if "token" in entry:
-            table.add_row(f"  {entry['weight']:+#.3g}", Text(readable(entry["token"])))
+            table.add_row(*numbers, Text(readable(entry["token"])))
             continue
         through = f"head {entry['head']}" if "head" in entry else ""
         label = Text(readable(entry["label"]), overflow="ellipsis", no_wrap=True)
-        table.add_row(f"  {entry['weight']:+#.3g}", entry["feature"], through, label)
+        table.add_row(*numbers, entry["feature"], through, label)
     console.print(table)

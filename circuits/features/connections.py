@@ -5,13 +5,18 @@ reads       `site`; `tokens` whose embeddings it reads most, and `features` that
             by the direct path; `heads`: features that it reads most of through one attention head
 writes      `site`; `promoted` and `suppressed` tokens; `features` that read it most
 Every entry has a `weight`, whose sign says whether it excites or inhibits. `transcoders.weights`
-says in what units.
+says in what units. Where a text is given what it reads is ranked by what it adds there on average
+(`transcoders.coactivation`), and entries have `mean` too, features also `together`, the share of
+the feature's tokens at which they are on; `text` says how many tokens there were, and at how many
+the feature was `on`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.features.card import logit_tokens, promoted_labels
@@ -21,6 +26,7 @@ from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site
 from hooked_qwen.tokens import token_strings
 from saes.suite import OnDemand, Suite
+from transcoders.coactivation import CoActivation, coactivation
 from transcoders.weights import (
     READERS,
     Connection,
@@ -42,12 +48,15 @@ def connections_of(
     k: int,
     *,
     names: Mapping[str, str] | None = None,
+    blocks: Sequence[Int[Tensor, " pos"]] | None = None,
+    report: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
     """The `k` strongest connections of each kind of `feature`, SITE/INDEX.
 
-    `names` are what people call features, by SITE/INDEX.
+    `names` are what people call features, by SITE/INDEX. With `blocks` of a text, what the feature
+    reads is corrected by what there is to be read where it is on.
 
-    Raises `ValueError` when there is no such feature.
+    Raises `ValueError` when there is no such feature, and where the text never turns it on.
     """
     opened = OnDemand(suite, list(suite))
     place, index = find_feature(feature, opened)
@@ -56,14 +65,22 @@ def connections_of(
     labels = _Labels(model, suite, names or {})
     record["label"] = labels.of([node])[node]
     read = suite.reads_of(node.site)[0]
+    heads = heads_before(model, read)
+    there = None
+    if blocks is not None:
+        there = coactivation(model, suite, node, blocks, heads, report=report)
+        record["text"] = {"tokens": there.tokens, "on": there.on}
     if read.kind in READERS:
+        by_way = [
+            strongest_inputs(model, suite, node, k, through=through, read=there)
+            for through in (None, heads)
+        ]
+        direct, through_heads = (labels.entries(found, "source") for found in by_way)
         record["reads"] = {
             "site": str(read),
-            "tokens": _tokens(model, suite, node, k),
-            "features": labels.entries(strongest_inputs(model, suite, node, k), "source"),
-            "heads": labels.entries(
-                strongest_inputs(model, suite, node, k, through=heads_before(model, read)), "source"
-            ),
+            "tokens": _tokens(model, suite, node, k, there),
+            "features": direct,
+            "heads": through_heads,
         }
     written = logit_tokens(model, suite[node.site], [index]).fields(0, model.tokenizer)
     record["writes"] = {
@@ -84,14 +101,23 @@ def heads_before(model: TransformerBridge, site: Site) -> list[Head]:
     ]
 
 
-def _tokens(model: TransformerBridge, suite: Suite, node: Node, k: int) -> list[dict[str, Any]]:
+def _tokens(
+    model: TransformerBridge, suite: Suite, node: Node, k: int, there: CoActivation | None
+) -> list[dict[str, Any]]:
     dictionary = suite.fitting(model)[node.site]
     at = torch.tensor([int(node.feature)], device=dictionary.W_enc.device)
-    weights, ids = tokens_read(model, reading(model, dictionary, at), k)
+    vector = reading(model, dictionary, at)
+    factor = None if there is None else there.tokens_factor(model.cfg.d_vocab)
+    found, ids = tokens_read(model, vector, k, factor=factor)
     words = token_strings(model.tokenizer, ids[0].tolist())
+    if factor is None:
+        pairs = zip(words, found[0].tolist(), strict=True)
+        return [{"token": word, "weight": rounded(weight)} for word, weight in pairs]
+    weights = found[0] / factor[ids[0]].to(found)
     return [
-        {"token": word, "weight": rounded(weight)}
-        for word, weight in zip(words, weights[0].tolist(), strict=True)
+        {"token": word, "weight": rounded(weight), "mean": rounded(mean)}
+        for word, weight, mean in zip(words, weights.tolist(), found[0].tolist(), strict=True)
+        if mean
     ]
 
 
@@ -114,6 +140,8 @@ class _Labels:
                 "feature": f"{node.site}/{node.feature}",
                 "label": labels[node],
                 "weight": rounded(one.weight),
+                **({} if one.mean is None else {"mean": rounded(one.mean)}),
+                **({} if one.together is None else {"together": rounded(one.together)}),
                 **(
                     {}
                     if one.through is None

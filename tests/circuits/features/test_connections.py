@@ -8,10 +8,13 @@ from typer.testing import CliRunner
 from circuits import suites
 from circuits.cli.app import app
 from circuits.features.connections import connections_of
+from hooked_qwen.bundled import language
 from hooked_qwen.load import load
 from hooked_qwen.nodes import Node
+from saes.evaluation.metrics import held_out_blocks
 from saes.suite import load_suite
-from transcoders.weights import strongest_inputs, strongest_outputs
+from transcoders.coactivation import coactivation
+from transcoders.weights import Head, strongest_inputs, strongest_outputs
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +58,30 @@ def test_what_does_not_read_the_stream_has_no_reads(bundled):
     record = connections_of(*bundled, "attn_out.2/5", 3)
     assert "reads" not in record
     assert len(record["writes"]["features"]) == 3
+
+
+def test_with_a_text_what_is_read_is_ranked_by_what_it_adds_there(bundled):
+    """An entry's mean is weight times factor, so that what is never there is not shown first."""
+    model, suite = bundled
+    blocks = list(held_out_blocks(language.documents(seed=2), model, tokens=1024))
+    read = connections_of(model, suite, "mlp_out.4/421", 4, blocks=blocks)
+    assert read["text"]["tokens"] == 1024
+    there = coactivation(model, suite, Node("mlp_out.4", 421), blocks, [Head(4, 3)])
+    assert read["text"]["on"] == there.on > 0
+    for entry in read["reads"]["features"]:
+        name, _, index = entry["feature"].partition("/")
+        factor = float(there.factor(name, None)[int(index)])
+        assert entry["mean"] == pytest.approx(entry["weight"] * factor, rel=1e-4)
+        assert entry["together"] == pytest.approx(float(there.together(name)[int(index)]), rel=1e-5)
+        assert entry["together"] > 0
+    for kind in ("features", "heads", "tokens"):
+        means = [abs(entry["mean"]) for entry in read["reads"][kind]]
+        assert len(means) == 4
+        assert means == sorted(means, reverse=True)
+    plain = connections_of(model, suite, "mlp_out.4/421", 4)
+    assert "text" not in plain
+    assert all("mean" not in e for e in plain["reads"]["features"])
+    assert plain["reads"]["features"] != read["reads"]["features"]
 
 
 def test_the_command_shows_and_writes_them(tmp_path):
