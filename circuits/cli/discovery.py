@@ -98,6 +98,10 @@ def discover(
     faithfulness: Annotated[
         float | None, typer.Option(help="or what stays as faithful as this, by elimination.")
     ] = None,
+    paths: Annotated[
+        int | None,
+        typer.Option(help="Of a replacement graph keep what lies on so many strongest paths."),
+    ] = None,
     positions: Annotated[
         Positions | None,
         typer.Option(
@@ -160,6 +164,7 @@ def discover(
         threshold=threshold,
         influence=influence,
         faithfulness=faithfulness,
+        paths=paths,
         positions=positions.value if positions else commands.positions_for(*fitting),
         bos=bos.value,
         reference=reference.value if reference else commands.reference_for(listed),

@@ -11,7 +11,7 @@ from hooked_qwen.tokens import Bos
 
 Method = Literal["sparse-feature", "replacement"]
 UNUSED: dict[Method, tuple[str, ...]] = {
-    "sparse-feature": ("method", "targets"),
+    "sparse-feature": ("method", "targets", "paths"),
     "replacement": ("estimator", "steps", "edge_steps", "faithfulness", "batch_size"),
 }
 "Fields that decide nothing about a graph of a method, and are not on its record."
@@ -51,6 +51,8 @@ class DiscoverConfig:
     "for those that connect a node to the rest"
     targets: int | None = 7500
     "features of a replacement graph whose inputs are traced, of most influence; None: all"
+    paths: int | None = None
+    "of a replacement graph keep what lies on this many strongest paths of each prompt"
     batch_size: int = 32
     "prompts run together; changes no result beyond rounding"
 
@@ -67,7 +69,7 @@ class DiscoverConfig:
 
     def __post_init__(self) -> None:
         check_metric(self.metric)
-        for name in ("nodes", "steps", "batch_size", "targets"):
+        for name in ("nodes", "steps", "batch_size", "targets", "paths"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}: expected at least 1")
@@ -81,7 +83,7 @@ class DiscoverConfig:
             raise ValueError(f"faithfulness is {self.faithfulness}: expected more than 0")
         if self.influence is not None and not 0 < self.influence <= 1:
             raise ValueError(f"influence is {self.influence}: expected a share, over 0, at most 1")
-        rules = ("threshold", "influence", "faithfulness")
+        rules = ("threshold", "influence", "faithfulness", "paths")
         chosen = [name for name in rules if getattr(self, name) is not None]
         if len(chosen) > 1:
             raise ValueError(f"prune by one of {' and '.join(chosen)}, not by both")
@@ -91,6 +93,8 @@ class DiscoverConfig:
     def _check_method(self) -> None:
         if self.method == "sparse-feature" and self.nodes is None:
             raise ValueError("all nodes are kept of a replacement graph only: give a number")
+        if self.method == "sparse-feature" and self.paths is not None:
+            raise ValueError("paths are of replacement graphs: ask for --method replacement")
         if self.method == "replacement":
             for name in ("estimator", "steps", "edge_steps", "faithfulness"):
                 if getattr(self, name) != getattr(DiscoverConfig, name):

@@ -6,7 +6,8 @@
 
 Features and errors that no chain of kept edges leads from to an output are left out. An edge is
 kept that carries `edge_threshold` of the influence of the most influential node, and each node's
-strongest in and out. With `nodes` all, nothing is left out.
+strongest in and out. With `nodes` all, nothing is left out. With `paths`, what lies on the
+strongest paths is kept in place of all that, and edges say what the paths through them add up to.
 """
 
 from collections import Counter
@@ -25,6 +26,7 @@ from circuits.discovery.about import about
 from circuits.discovery.choice import SPARE
 from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.linear_edges import LinearEdges
+from circuits.discovery.path_graph import OnPaths
 from circuits.discovery.prune import ROUNDING, connected, kept_edges
 from circuits.discovery.tracing import Tracing
 from circuits.discovery.verdicts import of_task
@@ -56,13 +58,22 @@ class Pool:
     "of the influence of all, what those that may be kept hold"
 
 
-def nodes_to_weigh(influence: NodeEffects, config: DiscoverConfig) -> Pool:
-    """The nodes of most influence, and some to spare where one is not connected."""
+def nodes_to_weigh(
+    influence: NodeEffects, config: DiscoverConfig, on_paths: OnPaths | None = None
+) -> Pool:
+    """The nodes of most influence, and some to spare where one is not connected.
+
+    Where paths are kept, those that lie on them.
+    """
     inner = influence.inner()
     tokens = influence.where(~_among(influence, inner))
     total = float(inner.effect.sum())
-    kept, left_out = len(inner), {}
-    if config.nodes is not None:
+    active, kept, left_out = len(inner), len(inner), {}
+    if on_paths is not None:
+        inner, tokens = (some.where(torch.isin(some.key, on_paths.key)) for some in (inner, tokens))
+        kept = len(inner)
+        left_out["on_no_path"] = active - kept
+    elif config.nodes is not None:
         tokens = tokens[: config.nodes]
         for rule, count in _limits(inner, config, total).items():
             if count < kept:
@@ -75,7 +86,7 @@ def nodes_to_weigh(influence: NodeEffects, config: DiscoverConfig) -> Pool:
         nodes=tuple(chosen.nodes()),
         tokens=tuple(tokens.nodes()),
         by_rank=tuple(both[order].nodes()),
-        active=len(inner),
+        active=active,
         left_out=left_out,
         share=float(chosen.effect.sum()) / total if total else 1.0,
     )
@@ -98,7 +109,13 @@ def _limits(inner: NodeEffects, config: DiscoverConfig, total: float) -> dict[st
     return found | {"no_room": config.nodes + SPARE}
 
 
-def graph_of(analysis: Analysis, tracing: Tracing, pool: Pool, sums: LinearEdges) -> nx.DiGraph:
+def graph_of(
+    analysis: Analysis,
+    tracing: Tracing,
+    pool: Pool,
+    sums: LinearEdges,
+    on_paths: OnPaths | None = None,
+) -> nx.DiGraph:
     """The graph of the edges that were weighed."""
     edges = sums.mean()
     ends = ends_of(pool, tracing)
@@ -107,7 +124,10 @@ def graph_of(analysis: Analysis, tracing: Tracing, pool: Pool, sums: LinearEdges
         for s, t in zip(edges.source.tolist(), edges.target.tolist(), strict=True)
     ]
     flow = dict(zip(pairs, edges.flow.tolist(), strict=True))
-    nodes, kept = _kept(analysis.config, pool, flow, tracing)
+    if on_paths is None:
+        nodes, kept = _kept(analysis.config, pool, flow, tracing)
+    else:
+        nodes, kept = list(pool.nodes), set(on_paths.edges)
     graph = nx.DiGraph()
     _add_nodes(graph, nodes, analysis, tracing, pool, sums)
     of_set = len(analysis.prompts) > 1
@@ -115,9 +135,17 @@ def graph_of(analysis: Analysis, tracing: Tracing, pool: Pool, sums: LinearEdges
     for pair, weight, spread in values:
         if pair in kept:
             data = {"weight": weight, "influence": rounded(flow[pair])}
+            if on_paths is not None:
+                data["paths"] = rounded(on_paths.edges[pair])
             graph.add_edge(*pair, **data, **({"spread": rounded(spread)} if of_set else {}))
     _label(graph, analysis)
     graph.graph.update(_meta(analysis, graph, tracing, pool, nodes, len(pairs)))
+    if on_paths is not None:
+        graph.graph["paths"] = on_paths.record()
+        graph.graph["notices"].append(
+            f"the {len(on_paths.paths):,} strongest paths add up to {on_paths.weight:.3g} of "
+            f"{on_paths.total:.3g}"
+        )
     return graph
 
 

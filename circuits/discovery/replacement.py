@@ -25,6 +25,7 @@ from circuits.analysis import Analysis
 from circuits.discovery.edge_heads import add_heads
 from circuits.discovery.linear_edges import LinearEdges
 from circuits.discovery.linear_graph import ends_of, graph_of, nodes_to_weigh
+from circuits.discovery.path_graph import paths_to_keep
 from circuits.discovery.replaced_prompts import ReplacedPrompts
 from circuits.discovery.sparse_feature import Discovery
 from circuits.discovery.tracing import trace
@@ -40,7 +41,10 @@ def discover_replacement(analysis: Analysis, *, report: Report = silent) -> Disc
     analysis = prompts.analysis
     with torch.no_grad():
         tracing = trace(prompts, config.targets, report)
-        pool = nodes_to_weigh(tracing.influence, config)
+        on_paths = None
+        if config.paths is not None:
+            on_paths = paths_to_keep(prompts, config.paths, config.targets, report)
+        pool = nodes_to_weigh(tracing.influence, config, on_paths)
         first = tracing.prompts[0]
         known = pool.known.to(first.key.device)
         outputs = len(first.outputs.outputs)
@@ -48,7 +52,7 @@ def discover_replacement(analysis: Analysis, *, report: Report = silent) -> Disc
         for opened, traced in zip(prompts, tracing.prompts, strict=True):
             edges.add(opened, traced.influence, at_once=prompts.at_once)
             report("edges", opened.number + 1, len(prompts))
-        graph = graph_of(analysis, tracing, pool, edges)
+        graph = graph_of(analysis, tracing, pool, edges, on_paths)
         add_heads(graph, prompts, known, ends_of(pool, tracing), report)
     outliers: dict[str, int] = {}
     for traced in tracing.prompts:
