@@ -127,7 +127,7 @@ function edgeRows(through) {
   const largest = Math.max(...through.map(([, , value]) => Math.abs(value)), 1e-30);
   return through.map(([edge, influence, value]) =>
     row({
-      title: `${nodes[edge.from].name} → ${nodes[edge.to].name}`,
+      title: `${nodes[edge.from].name} to ${nodes[edge.to].name}`,
       text: number(value, true),
       value,
       largest,
