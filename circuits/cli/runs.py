@@ -85,6 +85,8 @@ def verify(
 ) -> None:
     """Hold a run against exact ablation: its nodes, its edges, and the circuit as a whole.
 
+    A replacement graph also against interventions with attention, norms and features held in turn.
+
     Example: `circuits verify run`
 
     Example: `circuits verify run --graph edited.json`

@@ -105,6 +105,15 @@ def test_it_is_held_against_interventions(tmp_path):
     assert "by how much of the model is held" in (tmp_path / "report.html").read_text()
 
 
+def test_two_of_them_are_cut_on_each_others_task(made, tmp_path):
+    discover(tmp_path / "run", *PROMPT, "--answer", " sit", "--nodes", "10")
+    runs = (made[0], tmp_path / "run")
+    done = call("specificity", *runs, "--features", "2", "--draws", "1", "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    record = json.loads((tmp_path / "out" / "specificity.json").read_text())
+    assert all(cell["value"] is not None for row in record["lost"] for cell in row)
+
+
 def test_an_edit_is_rerun_with_attention_frozen(made, tmp_path, fails):
     cut, out = tmp_path / "cut.json", tmp_path / "out"
     done = call("edit", "make", made[0], "--top", "2", "--out", cut)
