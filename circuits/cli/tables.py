@@ -32,7 +32,7 @@ def _number(value: float | None) -> str:
 
 def _two(value: float | None) -> str:
     """Two decimals, no minus before a zero."""
-    return "–" if value is None else f"{round(value, 2) + 0.0:.2f}"
+    return "–" if value is None else f"{value:z.2f}"
 
 
 def quality_table(

@@ -82,8 +82,8 @@ def of_nodes(kept: Kept) -> list[str]:
     if kept.faithfulness is not None and kept.faithfulness[1] < kept.faithfulness[0]:
         asked, reached = kept.faithfulness
         found.append(
-            f"all {kept.kept:,} nodes together have a faithfulness of {reached:.2f}, where "
-            f"{asked:.2f} was asked for: none was taken away"
+            f"all {kept.kept:,} nodes together have a faithfulness of {reached:z.2f}, where "
+            f"{asked:z.2f} was asked for: none was taken away"
         )
     return found
 
@@ -122,12 +122,12 @@ def of_task(
             found.append(f"the patch hardly changes what the model says: {patch:.3f} nats")
     elif abs(patch - clean) <= LEAST_MOVE * size:
         found.append(
-            f"the patch hardly changes what is asked: the mean {metric} goes from {clean:.2f} to "
-            f"{patch:.2f}, so effects are of next to nothing"
+            f"the patch hardly changes what is asked: the mean {metric} goes from {clean:z.2f} to "
+            f"{patch:z.2f}, so effects are of next to nothing"
         )
     elif metric in ANSWERS and patch > clean:
         found.append(
-            f"the patch raises the {metric}, from {clean:.2f} to {patch:.2f}: are clean and patch, "
+            f"the patch raises the {metric}, from {clean:z.2f} to {patch:z.2f}: are clean and patch, "
             "or answer and wrong, the wrong way round?"
         )
     return found
@@ -140,7 +140,7 @@ def of_verification(record: Mapping[str, Any]) -> list[str]:
     found = []
     if None not in (full, empty) and abs(full - empty) < LEAST_MOVE * max(abs(full), abs(empty)):
         found.append(
-            f"ablating every node moves the metric from {full:.2f} to {empty:.2f} only: "
+            f"ablating every node moves the metric from {full:z.2f} to {empty:z.2f} only: "
             "faithfulness is a share of next to nothing"
         )
     return [*found, *_against_chance(curves), *_untrained(curves["sizes"], rows)]
@@ -154,8 +154,8 @@ def _against_chance(curves: Mapping[str, Any]) -> list[str]:
     sure = margin["difference"] > 0 if interval is None else interval[0] > 0
     verdict = "more than" if sure else "no more than"
     return [
-        f"the {margin['size']:,} strongest nodes keep {margin['circuit']:.2f} of the metric, "
-        f"{verdict} as many random ones ({margin['random nodes']:.2f})"
+        f"the {margin['size']:,} strongest nodes keep {margin['circuit']:z.2f} of the metric, "
+        f"{verdict} as many random ones ({margin['random nodes']:z.2f})"
     ]
 
 
@@ -172,9 +172,9 @@ def _untrained(sizes: list[int], rows: Mapping[str, Any]) -> list[str]:
     if theirs[i] <= own[i]:
         return []
     return [
-        f"untrained dictionaries keep {theirs[i]:.2f} at {sizes[i]:,} nodes and the suite's "
-        f"{own[i]:.2f}, because their errors carry it: compare the rows without errors, "
-        f"{their_bare[i]:.2f} and {bare[i]:.2f}"
+        f"untrained dictionaries keep {theirs[i]:z.2f} at {sizes[i]:,} nodes and the suite's "
+        f"{own[i]:z.2f}, because their errors carry it: compare the rows without errors, "
+        f"{their_bare[i]:z.2f} and {bare[i]:z.2f}"
     ]
 
 
