@@ -127,8 +127,8 @@ def of_task(
         )
     elif metric in ANSWERS and patch > clean:
         found.append(
-            f"the patch raises the {metric}, from {clean:z.2f} to {patch:z.2f}: are clean and patch, "
-            "or answer and wrong, the wrong way round?"
+            f"the patch raises the {metric}, from {clean:z.2f} to {patch:z.2f}: are clean and "
+            "patch, or answer and wrong, the wrong way round?"
         )
     return found
 
