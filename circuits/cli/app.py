@@ -43,6 +43,8 @@ VERBS: Mapping[str, Verb | Mapping[str, Verb]] = {
     "feature": features.feature,
     "suite": features.suite,
     "features": {"search": scope.search},
+    "classify": scope.classify,
+    "detect": scope.detect,
     "weights": weights.weights,
     "blind": blind.blind,
     "labels": labels.labels,

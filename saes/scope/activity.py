@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 import torch
+from einops import einsum
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
@@ -20,6 +21,7 @@ from hooked_qwen.forward import run_through
 from hooked_qwen.hooks import capture
 from hooked_qwen.nodes import Node
 from hooked_qwen.progress import Report, silent
+from hooked_qwen.sites import Site
 from hooked_qwen.stream import mean_weights
 from hooked_qwen.tokens import by_length, encode_prompt
 from hooked_qwen.transfer import to_host
@@ -81,7 +83,15 @@ class Activity:
         )
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class Reading:
+    """What one pass over some texts found."""
+
+    activity: Activity
+    means: dict[Site, Float[Tensor, "texts d_site"]]
+    "the mean tensor at each site that was asked for, over the tokens that count"
+
+
 def activity_of(
     model: TransformerBridge,
     suite: Suite,
@@ -90,7 +100,21 @@ def activity_of(
     longest: int = LONGEST,
     report: Report = silent,
 ) -> Activity:
-    """Which features of a suite are on in each of `texts`, whose first tokens are read.
+    """Which features of a suite are on in each of `texts`, as `read_through` finds them."""
+    return read_through(model, suite, texts, longest=longest, report=report).activity
+
+
+@torch.no_grad()
+def read_through(
+    model: TransformerBridge,
+    suite: Suite,
+    texts: Sequence[str],
+    *,
+    sites: Sequence[Site] = (),
+    longest: int = LONGEST,
+    report: Report = silent,
+) -> Reading:
+    """Which features are on in each of `texts`, whose first tokens are read, and means at `sites`.
 
     Raises `ValueError` without texts, and for one without tokens.
     """
@@ -100,33 +124,44 @@ def activity_of(
     if not all(rows):
         raise ValueError(f"text {[bool(row) for row in rows].index(False) + 1} has no tokens")
     suite, names = suite.fitting(model), tuple(suite)
-    read = {site for name in names for site in suite.reads_of(name)}
+    read = {site for name in names for site in suite.reads_of(name)} | set(sites)
     deepest = max(0, *(site.layer for site in read))
     widths = tuple(suite[name].n_features for name in names)
     starts = dict(zip(names, accumulate((0, *widths[:-1])), strict=True))
-    parts, done = [], 0
+    parts, order = [], []
+    means: dict[Site, list[Tensor]] = {site: [] for site in sites}
     for index, tokens in by_length([row[:longest] for row in rows], TOKENS_PER_PASS // longest):
         with capture(model, read) as seen:
             run_through(model, unpadded(tokens), deepest)
         of_text = torch.tensor(index)
         for name in names:
             x = suite.read(name, seen)
-            shares = mean_weights(x, torch.ones_like(x[..., 0], dtype=torch.bool))
+            shares = _shares(x)
             text, feature, mean, largest = _pooled(suite[name].encode(x), shares)
             parts.append((of_text[text], feature + starts[name], mean, largest))
-        done += len(index)
-        report("texts", done, len(texts))
+        for site in sites:
+            shares = _shares(seen[site])
+            means[site].append(einsum(shares, seen[site], "text pos, text pos d -> text d").cpu())
+        order += index
+        report("texts", len(order), len(texts))
     text, feature, mean, largest = (torch.cat(column) for column in zip(*parts, strict=True))
-    order = (text * sum(widths) + feature).argsort()
-    return Activity(
+    by_text = (text * sum(widths) + feature).argsort()
+    activity = Activity(
         names=names,
         widths=widths,
         was_cut=torch.tensor([len(row) > longest for row in rows]),
-        text=text[order],
-        feature=feature[order],
-        mean=mean[order],
-        largest=largest[order],
+        text=text[by_text],
+        feature=feature[by_text],
+        mean=mean[by_text],
+        largest=largest[by_text],
     )
+    back = torch.tensor(order).argsort()
+    return Reading(activity, {site: torch.cat(rows)[back] for site, rows in means.items()})
+
+
+def _shares(x: Float[Tensor, "batch pos d"]) -> Float[Tensor, "batch pos"]:
+    """What each token counts for in a mean over its text, where none is padding."""
+    return mean_weights(x, torch.ones_like(x[..., 0], dtype=torch.bool)).to(x)
 
 
 def _pooled(
