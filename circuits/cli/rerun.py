@@ -81,10 +81,13 @@ def apply_edit(
     draws: Annotated[int, typer.Option(help="Draws of each kind of control.")] = 3,
     attention: Annotated[
         Attention,
-        typer.Option(help="Of prompts: free, its patterns held, or its norms too (frozen)."),
+        typer.Option(
+            help="While a prompt is read: free, its patterns held, or its norms too (frozen)."
+        ),
     ] = Attention.free,
     mlps: Annotated[
-        Mlps, typer.Option(help="Of prompts: the MLPs, or transcoders in their place.")
+        Mlps,
+        typer.Option(help="While a prompt is read: the MLPs, or transcoders in their place."),
     ] = Mlps.model,
     out: Annotated[
         Path | None, typer.Option(help="Folder for result.json, result.html and graph.json.")
@@ -100,7 +103,9 @@ def apply_edit(
     """Run prompts, a text or a generation again under an edit; look at what else it does.
 
     With `--run` the graph under the edit is found too, for `circuits compare RUN OUT`, where it is
-    of sparse features. `--attention` and `--mlps` hold parts of each prompt's own run.
+    of sparse features. `--attention` and `--mlps` hold parts of each prompt's own run; with
+    `--generate` while the prompt is read: generated tokens run in the model itself and attend
+    freely to what is in the cache.
 
     Example: `circuits edit apply cut.json --run run --side-effects --out rerun`
 

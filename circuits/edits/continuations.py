@@ -2,19 +2,22 @@
 
 Both continuations are held against both models: each of their tokens has the probability that the
 plain model gives it there and that the edited one gives it, so that one sees where the edit acts
-also where both write the same.
+also where both write the same. With part of the model held while a prompt is read
+(`transcoders.generation`), prompts are written on from one by one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import GenerationConfig
 
+from circuits.edits.held_run import Fired
 from circuits.edits.rerun import Edited
 from circuits.graph import rounded
 from hooked_qwen.forward import last_logits, unembed
@@ -24,6 +27,8 @@ from hooked_qwen.sites import Site
 from hooked_qwen.tokens import Batch, encode_prompt, end_of_text, pad_left, token_strings
 from saes.edit import Edit
 from saes.suite import Suite
+from transcoders.generation import generating
+from transcoders.interventions import THE_MODEL, Mode
 
 LEAST = 0.01
 "A probability that moves by less is not marked, whatever its odds do."
@@ -52,37 +57,44 @@ class GenerateConfig:
             raise ValueError(f"mark is {self.mark}: expected a factor, more than 1")
 
 
+@dataclass(frozen=True)
+class _Written:
+    """A continuation and the probability of each of its tokens, plainly and under the edit."""
+
+    tokens: Int[Tensor, " written"]
+    before: Float[Tensor, " written"]
+    after: Float[Tensor, " written"]
+
+
+_Both = tuple[_Written, _Written]
+"What a prompt is continued by plainly, and under the edit."
+
+
 def rerun_generation(
     model: TransformerBridge,
     suite: Suite,
     edit: Edit,
     prompts: Sequence[str],
     config: GenerateConfig | None = None,
+    mode: Mode = THE_MODEL,
 ) -> dict[str, Any]:
     """The continuations of prompts before and after an edit, token by token.
 
         rerun_generation(analysis.model, analysis.suite, edit, ["The surgeons near"])
 
-    Raises `ValueError` for an edit of other dictionaries, and `RuntimeError` for one that changes
-    nothing in any of them.
+    What `mode` says is held while a prompt is read. Raises `ValueError` for an edit of other
+    dictionaries, and `RuntimeError` for one that changes nothing in any of them.
     """
     config = config or GenerateConfig()
     rows = [encode_prompt(model.tokenizer, text) for text in prompts]
-    batch = pad_left(rows, end_of_text(model.tokenizer)).to(device_of(model))
-    edited = Edited(model=model, suite=suite, edit=edit)
-    plainly = generate(model, batch, config)
-    with edited.applied():
-        otherwise = generate(model, batch, config)
-        # A pass over a prompt that goes on counts the rest as generated.
-        after = [_probabilities(model, batch, written) for written in (plainly, otherwise)]
-    before = [_probabilities(model, batch, written) for written in (plainly, otherwise)]
+    if mode == THE_MODEL:
+        written = _in_the_model(Edited(model=model, suite=suite, edit=edit), rows, config)
+    else:
+        written = _held(model, suite, edit, rows, config, mode)
     ends = _ends(model)
     found = []
-    for i, text in enumerate(prompts):
-        both = [
-            _tokens(model, written[i], before[j][i], after[j][i], config.mark, ends)
-            for j, written in enumerate((plainly, otherwise))
-        ]
+    for text, sides in zip(prompts, written, strict=True):
+        both = [_tokens(model, side, config.mark, ends) for side in sides]
         texts = ["".join(token["token"] for token in side) for side in both]
         found.append(
             {
@@ -94,7 +106,60 @@ def rerun_generation(
                 "tokens_after": both[1],
             }
         )
-    return {**asdict(config), "prompts": found}
+    held = {} if mode == THE_MODEL else asdict(mode)
+    return {**asdict(config), **held, "prompts": found}
+
+
+def _in_the_model(
+    edited: Edited, rows: Sequence[Sequence[int]], config: GenerateConfig
+) -> list[_Both]:
+    """All prompts together."""
+    model = edited.model
+    batch = pad_left(rows, end_of_text(model.tokenizer)).to(device_of(model))
+    plainly = generate(model, batch, config)
+    with edited.applied():
+        otherwise = generate(model, batch, config)
+        # A pass over a prompt that goes on counts the rest as generated.
+        after = [_probabilities(model, batch, written) for written in (plainly, otherwise)]
+    before = [_probabilities(model, batch, written) for written in (plainly, otherwise)]
+    sides = [
+        [_Written(*row) for row in zip(*side, strict=True)]
+        for side in zip((plainly, otherwise), before, after, strict=True)
+    ]
+    return list(zip(*sides, strict=True))
+
+
+def _held(
+    model: TransformerBridge,
+    suite: Suite,
+    edit: Edit,
+    rows: Sequence[Sequence[int]],
+    config: GenerateConfig,
+    mode: Mode,
+) -> list[_Both]:
+    """Each prompt alone, in two rows of which the second is edited; that one counts."""
+    fired, found = Fired([edit]), []
+
+    @contextmanager
+    def under_edit() -> Generator[None]:
+        with generating(model, suite, edit, mode, must_fire=False) as firing:
+            yield
+        fired.note(0, [firing])
+
+    for row in rows:
+        # Plainly in two rows as well, so that the same draws are those of the second.
+        batch = pad_left([row, row], end_of_text(model.tokenizer)).to(device_of(model))
+        plainly = generate(model, batch, config)[1]
+        with under_edit():
+            otherwise = generate(model, batch, config)[1]
+        sides = []
+        for written in (plainly, otherwise):
+            with under_edit():
+                before, after = _step_by_step(model, batch, written)
+            sides.append(_Written(written, before, after))
+        found.append((sides[0], sides[1]))
+    fired.require(model.tokenizer)
+    return found
 
 
 @torch.no_grad()
@@ -148,16 +213,25 @@ def _probabilities(
     return torch.stack(found).cpu()
 
 
+@torch.no_grad()
+def _step_by_step(
+    model: TransformerBridge, batch: Batch, written: Int[Tensor, " written"]
+) -> Float[Tensor, "rows written"]:
+    """The probability of each token in every row, read as it is when it is generated."""
+    inner, tokens, cache, found = cast(Any, model.original_model), batch.tokens, None, []
+    for token in written:
+        # A token at a time: a gated delta net goes on from its state with one alone.
+        seen = inner(tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        found.append(seen.logits[:, -1].float().softmax(-1)[:, token].cpu())
+        cache, tokens = seen.past_key_values, token.expand(len(tokens), 1)
+    return torch.stack(found, 1)
+
+
 def _tokens(
-    model: TransformerBridge,
-    written: Int[Tensor, " written"],
-    before: Tensor,
-    after: Tensor,
-    mark: float,
-    ends: Sequence[int],
+    model: TransformerBridge, side: _Written, mark: float, ends: Sequence[int]
 ) -> list[dict[str, Any]]:
     """Each token with its probability before and after, up to where the text ends."""
-    ids = written.tolist()
+    ids = side.tokens.tolist()
     stop = next((i + 1 for i, token in enumerate(ids) if token in ends), len(ids))
     texts = token_strings(model.tokenizer, ids[:stop])
     return [
@@ -167,7 +241,7 @@ def _tokens(
             "after": rounded(q),
             "mark": _mark(p, q, mark),
         }
-        for text, p, q in zip(texts, before.tolist(), after.tolist(), strict=False)
+        for text, p, q in zip(texts, side.before.tolist(), side.after.tolist(), strict=False)
     ]
 
 

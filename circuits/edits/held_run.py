@@ -9,6 +9,7 @@ Axes: `rows` of a pass; `edits` one row each, without the first.
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -116,11 +117,11 @@ class Fired:
             if each.fired:
                 self._known.add(i)
 
-    def require(self, analysis: Analysis) -> None:
+    def require(self, tokenizer: Any) -> None:
         """Raise `RuntimeError` for an edit that did nothing in any of the passes."""
         for i, firing in self._last.items():
             if i not in self._known:
-                firing.require(self.edits[i], analysis.model.tokenizer)
+                firing.require(self.edits[i], tokenizer)
 
 
 def has_transcoders(analysis: Analysis) -> bool:

@@ -141,5 +141,5 @@ def intervention_rows(
                 }
                 for name, value, told in zip(named, after, predicted, strict=True)
             ]
-    fired.require(analysis)
+    fired.require(analysis.model.tokenizer)
     return rows

@@ -172,7 +172,7 @@ def _run_held(analysis: Analysis, edit: Edit, mode: Mode) -> tuple[PromptOutcome
         preferred = preference(run.logits, which)
         log_probs = run.logits.log_softmax(-1).cpu()
         parts.append([run.metric.double().cpu(), preferred.double().cpu(), log_probs])
-    fired.require(analysis)
+    fired.require(analysis.model.tokenizer)
     metric, preferred, log_probs = (torch.stack(each, 1) for each in zip(*parts, strict=True))
     before, after = (
         PromptOutcomes(metric=metric[i], preference=preferred[i], log_probs=log_probs[i])

@@ -114,7 +114,9 @@ def _parts(opened: Opened, edit: Edit, rerun: Rerun, report: Report) -> Mapping[
         found["text"] = rerun_text(model, suite, edit, _blocks(opened, rerun))
         done()
     if rerun.generate:
-        found["generate"] = rerun_generation(model, suite, edit, rerun.generate, rerun.writing)
+        found["generate"] = rerun_generation(
+            model, suite, edit, rerun.generate, rerun.writing, rerun.mode
+        )
         done()
     if rerun.side_effects is not None:
         found["side_effects"] = _side_effects(opened, edit, rerun, report)

@@ -50,13 +50,14 @@ class Rerun:
     writing: GenerateConfig = field(default_factory=GenerateConfig)
     seed: int = 0
     mode: Mode = THE_MODEL
-    "what of the model is held while prompts are run"
+    "what of the model is held while prompts are run, those that are written on from too"
 
     def __post_init__(self) -> None:
-        if self.mode != THE_MODEL and (self.text or self.generate or self.side_effects):
+        if self.mode != THE_MODEL and (self.text or self.side_effects):
             raise ValueError(
-                "--attention and --mlps hold what a prompt's own run had, so they are for prompts: "
-                "leave out --text, --generate and --side-effects, or run these without them"
+                "--attention and --mlps hold what a prompt's own run had, so they are for prompts "
+                "and what is generated from them: leave out --text and --side-effects, or run "
+                "these without them"
             )
         if not (self.run or self.prompts or self.text or self.generate or self.side_effects):
             raise ValueError(

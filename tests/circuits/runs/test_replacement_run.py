@@ -126,9 +126,23 @@ def test_an_edit_is_rerun_with_attention_frozen(made, tmp_path, fails):
     prompts = found["prompts"]
     assert prompts["change"]["value"] == pytest.approx(prompts["predicted"]["value"], rel=1e-5)
     assert "graph" not in found
-    assert "they are for prompts" in fails(
-        *rerun, "--attention", "frozen", "--generate", "The surgeons"
+    assert "they are for prompts" in fails(*rerun, "--attention", "frozen", "--text", "bundled")
+
+
+def test_a_prompt_is_written_on_from_with_attention_and_transcoders_held(made, tmp_path):
+    cut, out = tmp_path / "cut.json", tmp_path / "out"
+    assert call("edit", "make", made[0], "--top", "2", "--out", cut).exit_code == 0
+    held = ("--attention", "frozen", "--mlps", "linear", "--new-tokens", "4")
+    done = call(
+        *("edit", "apply", cut, "--run", made[0], *held), "--generate", PROMPT[1], "--out", out
     )
+    assert done.exit_code == 0, done.output
+    found = json.loads((out / "result.json").read_text())
+    (row,), (prompt,) = found["generate"]["prompts"], found["prompts"]["prompts"]
+    assert row["tokens_after"][0]["token"] == prompt["likeliest_after"]
+    assert row["tokens_before"][0]["token"] == prompt["likeliest_before"]
+    assert found["generate"]["mlps"] == "linear"
+    assert (out / "result.html").exists()
 
 
 def test_what_needs_edges_in_units_of_the_metric_says_so(made, fails):
