@@ -237,10 +237,10 @@ def ablate(
     The nodes are named, or the graph's `top` strongest features, or all that is `outside` it.
     Raises `ValueError` for nodes that the suite does not have, and where none are named.
     """
-    _require_effects(circuit)
+    analysis, ranking = commands.cut_of(circuit.analysis, circuit.ranking)
     ablation = _ablation(circuit, nodes, top, outside=outside, to=to)
-    record = _ablate(circuit.analysis, ablation, circuit.ranking, seed=seed)
-    left = graph_left(circuit.analysis, ablation, circuit.graph, report=report)
+    record = _ablate(analysis, ablation, ranking, seed=seed)
+    left = graph_left(analysis, ablation, circuit.graph, report=report)
     found = Ablated(ablation, record, left)
     circuit.ablations[name or f"ablation {len(circuit.ablations) + 1}"] = found
     return found
@@ -330,14 +330,6 @@ def _page(circuit: Circuit) -> str:
         verification=None if checked is None else checked.record,
         ablations={name: found.record for name, found in circuit.ablations.items()},
     )
-
-
-def _require_effects(circuit: Circuit) -> None:
-    if circuit.analysis.config.method != "sparse-feature":
-        raise ValueError(
-            "the graph that an ablation leaves is that of sparse features: ablate takes graphs "
-            "discovered with method='sparse-feature', verify and edits take both kinds"
-        )
 
 
 def _prompt(given: Prompt | Mapping[str, Any]) -> Prompt:

@@ -34,12 +34,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from hooked_qwen.hooks import intervene
 from hooked_qwen.placement import device_of
 from hooked_qwen.sites import Site
 from saes.dictionary import SparseDictionary
 from saes.suite import InTurn, OnDemand, Suite, each
 from transcoders.frozen.model import EMBED, FrozenModel, Pushed, Recorded, freeze
-from transcoders.sources import BIAS, LayerWrites, Sources, sources_of
+from transcoders.sources import BIAS, LayerWrites, Pinned, Sources, sources_of
 
 SWEPT_AT_ONCE = 2**25
 "Bytes of a sweep's gradient, and of its weights, at most (unless one target has more)."
@@ -372,6 +373,16 @@ def _skip(dictionary: SparseDictionary) -> tuple[int, Tensor] | None:
     return layer, dictionary.W_skip
 
 
+def _check_skips(skips: Mapping[int, Tensor], pinned: Pinned) -> None:
+    for site, held in pinned.errors.items():
+        if site.layer in skips and held.any():
+            raise ValueError(
+                f"the error of {site} is ablated, and what the skip connection there adds is part "
+                "of it: the replacement graph that is left has no place for half a connection. "
+                "Ablate features, or use transcoders without a skip connection"
+            )
+
+
 def replace_mlps(
     model: TransformerBridge,
     dictionaries: Mapping[str, SparseDictionary],
@@ -379,23 +390,30 @@ def replace_mlps(
     *,
     rows_kept: int = ROWS_KEPT,
     patterns_kept: int = PATTERNS_KEPT,
+    pinned: Pinned | None = None,
 ) -> ReplacementModel:
     """The replacement model of a prompt, by the transcoders among `dictionaries`.
 
     Of what is written, and of patterns, so many bytes are kept; the rest is made again whenever it
-    is used.
+    is used. Where nodes are `pinned` it is that of the model in which they stand so.
 
-    Raises `ValueError` where none is a transcoder, or one has a skip connection across layers.
+    Raises `ValueError` where none is a transcoder, or one has a skip connection across layers, or
+    one beside an error that is pinned.
     """
     suite = dictionaries if isinstance(dictionaries, Suite) else Suite(dictionaries, {})
     names = transcoders_among(suite)
     opened = OnDemand(suite.fitting(model), names)
     writes = [suite.writes_of(name) for name in names]
+    skips, forced = _skips(opened), {}
+    if pinned is not None:
+        _check_skips(skips, pinned)
+        forced = {site: lambda _, y=y: y[None] for site, y in pinned.mlp_out.items()}
     with torch.no_grad():
-        frozen, recorded = freeze(
-            model, tokens.to(device_of(model)), _skips(opened), patterns_kept=patterns_kept
-        )
-        sources = sources_of(opened, writes, frozen, recorded)
+        with intervene(model, forced):
+            frozen, recorded = freeze(
+                model, tokens.to(device_of(model)), skips, patterns_kept=patterns_kept
+            )
+        sources = sources_of(opened, writes, frozen, recorded, pinned)
     return ReplacementModel(
         frozen=frozen,
         recorded=recorded,

@@ -8,27 +8,45 @@
 Sources stand in one order: the tokens, then layer by layer and token by token the features that
 write there first, the error, the bias. A vector that reads layer L has sources in a prefix of it.
 
+Where nodes are pinned (`Pinned`), features among them are no sources, and what they write where
+they stand is part of the bias; an error among them is a bias too.
+
 Axes: `sources`; `pos` tokens of the prompt.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hooked_qwen.sites import Site
 from saes.dictionary import SparseDictionary
+from saes.features import Features
 from saes.suite import InTurn, each
 from transcoders.frozen.model import FrozenModel, Recorded
 
 TOKEN, FEATURE, ERROR, BIAS = range(4)
 ROWS_AT_ONCE = 2**26
 "Bytes of what is written that are made at a time, where they are not kept."
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """Nodes that stand still in a prompt, whatever it does, and what leaves its MLPs then."""
+
+    mlp_out: Mapping[Site, Float[Tensor, "pos d_model"]]
+    "where it is not what the MLP gives"
+    written: Mapping[Site, Float[Tensor, "pos d_model"]]
+    "by pinned features, where they stand"
+    features: Callable[[str, Features], Bool[Tensor, "pos slots"]]
+    "which features of a dictionary are pinned"
+    errors: Mapping[Site, Bool[Tensor, " pos"]]
+    "at which tokens the error of a site is"
 
 
 @dataclass(frozen=True)
@@ -40,9 +58,16 @@ class Active:
     value: Float[Tensor, " on"]
 
     @classmethod
-    def of(cls, dictionary: SparseDictionary, x: Float[Tensor, "pos d_model"]) -> "Active":
-        """Those that are on where `x` is read."""
+    def of(
+        cls,
+        dictionary: SparseDictionary,
+        x: Float[Tensor, "pos d_model"],
+        pinned: Pinned | None = None,
+    ) -> "Active":
+        """Those that are on where `x` is read, and not pinned."""
         f = dictionary.encode(x)
+        if pinned is not None:
+            f = f.times(~pinned.features(dictionary.name, f))
         token, slot = (f.value != 0).nonzero(as_tuple=True)
         feature, value = f.index[token, slot], f.value[token, slot]
         order = (token * f.width + feature).argsort()
@@ -141,18 +166,23 @@ def sources_of(
     writes: Sequence[Sequence[Site]],
     frozen: FrozenModel,
     recorded: Recorded,
+    pinned: Pinned | None = None,
 ) -> Sources:
-    """The sources of a prompt whose plain run is `recorded`; `writes` are each dictionary's."""
-    active = each(dictionaries, lambda d: Active.of(d, recorded.mlp_in[d.source.layer]))
+    """The sources of a prompt whose run is `recorded`; `writes` are each dictionary's."""
+    active = each(dictionaries, lambda d: Active.of(d, recorded.mlp_in[d.source.layer], pinned))
     number_of: dict[int, Tensor] = {}
     columns, layers = [_token_columns(recorded.embed)], []
     total = frozen.n_tokens
     for layer, frozen_layer in enumerate(frozen.layers):
         writing = [i for i, sites in enumerate(writes) if Site("mlp_out", layer) in sites]
         error, bias = _rest(dictionaries, writing, active, frozen_layer.skip, recorded, layer)
+        site, held = Site("mlp_out", layer), None
+        if pinned is not None:
+            constant = pinned.written.get(site, torch.zeros_like(error))
+            error, bias, held = error - constant, bias + constant, pinned.errors.get(site)
         bias = bias + frozen_layer.constant()
         here = [i for i in writing if min(writes[i]).layer == layer]
-        entries = _entries([active[i] for i in here], here, error, bias)
+        entries = _entries([active[i] for i in here], here, error, bias, held)
         order = _by_token(entries["position"])
         entries = {name: column[order] for name, column in entries.items()}
         numbers = torch.arange(total, total + len(order), device=error.device)
@@ -219,18 +249,26 @@ def _rest(
 
 
 def _entries(
-    active: Sequence[Active], numbers: Sequence[int], error: Tensor, bias: Tensor
+    active: Sequence[Active],
+    numbers: Sequence[int],
+    error: Tensor,
+    bias: Tensor,
+    held: Tensor | None,
 ) -> dict[str, Tensor]:
-    """The sources that write first at one layer: features, errors, biases."""
+    """The sources that write first at one layer: features, errors, biases.
+
+    An error that is `held` at a token counts as a bias.
+    """
     everywhere = torch.arange(len(error), device=error.device)
     none = torch.full_like(everywhere, -1)
     features = [on.feature for on in active]
     of = [torch.full_like(f, i) for f, i in zip(features, numbers, strict=True)]
+    errors = torch.full_like(everywhere, ERROR)
+    if held is not None:
+        errors = torch.where(held, BIAS, errors)
     return {
         "position": torch.cat([*(on.position for on in active), everywhere, everywhere]),
-        "kind": torch.cat(
-            [*(torch.full_like(f, FEATURE) for f in features), none * -ERROR, none * -BIAS]
-        ),
+        "kind": torch.cat([*(torch.full_like(f, FEATURE) for f in features), errors, none * -BIAS]),
         "dictionary": torch.cat([*of, none, none * 2]),
         "feature": torch.cat([*features, none, none]),
         "value": torch.cat([*(on.value for on in active), error.norm(dim=-1), bias.norm(dim=-1)]),

@@ -1,6 +1,6 @@
 """The replacement models of an analysis' prompts, one prompt at a time."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -23,9 +23,11 @@ from transcoders.replacement import (
     replace_mlps,
     transcoders_among,
 )
-from transcoders.sources import ERROR, FEATURE, TOKEN
+from transcoders.sources import ERROR, FEATURE, TOKEN, Pinned
 
 EMBED = "embed"
+Pinning = Callable[[Batch, int], Pinned]
+"What is pinned in one row of a batch of clean or of patch prompts."
 
 
 TOGETHER = 8
@@ -66,11 +68,20 @@ class Opened:
     "as in `NodeEffects`; -1 for biases"
 
 
-class ReplacedPrompts:
-    """The clean prompts, opened as they are asked for; a single one is opened once."""
+def by_transcoders(analysis: Analysis) -> Analysis:
+    """The analysis by the transcoders of its suite alone; raises `ValueError` without any."""
+    suite, chosen = analysis.suite, transcoders_among(analysis.suite)
+    return analysis.by(suite.exchanging([name for name in suite if name not in chosen], {}))
 
-    def __init__(self, analysis: Analysis) -> None:
-        self.analysis = analysis
+
+class ReplacedPrompts:
+    """The clean prompts, opened as they are asked for; a single one is opened once.
+
+    Under an ablation some nodes are pinned, and the models are those of the prompts under it.
+    """
+
+    def __init__(self, analysis: Analysis, pinning: Pinning | None = None) -> None:
+        self.analysis, self._pinning = analysis, pinning
         sites = {f"mlp_out.{layer}" for layer in range(analysis.model.cfg.n_layers)}
         self.names = tuple(sorted({*analysis.suite, *sites, EMBED}, key=forward_order))
         cfg, tokens = analysis.model.cfg, analysis.prompts.clean.tokens.shape[1]
@@ -80,14 +91,14 @@ class ReplacedPrompts:
         self._single: Opened | None = None
 
     @classmethod
-    def of_transcoders(cls, analysis: Analysis) -> "ReplacedPrompts":
+    def of_transcoders(
+        cls, analysis: Analysis, pinning: Pinning | None = None
+    ) -> "ReplacedPrompts":
         """Those of an analysis whose suite may hold other dictionaries too, which are left aside.
 
         Raises `ValueError` without transcoders.
         """
-        suite = analysis.suite
-        chosen = transcoders_among(suite)
-        return cls(analysis.by(suite.exchanging([n for n in suite if n not in chosen], {})))
+        return cls(by_transcoders(analysis), pinning)
 
     @property
     def at_once(self) -> int:
@@ -114,7 +125,14 @@ class ReplacedPrompts:
         tokens = batch.tokens[number][batch.mask[number]]
         model, suite = self.analysis.model, self.analysis.suite
         kept = self._budget
-        return replace_mlps(model, suite, tokens, rows_kept=kept.rows, patterns_kept=kept.patterns)
+        return replace_mlps(
+            model,
+            suite,
+            tokens,
+            rows_kept=kept.rows,
+            patterns_kept=kept.patterns,
+            pinned=None if self._pinning is None else self._pinning(batch, number),
+        )
 
     def _key(self, model: ReplacementModel) -> Int[Tensor, " sources"]:
         sources, found = model.sources, torch.full_like(model.sources.kind, -1)

@@ -26,18 +26,20 @@ from circuits.discovery.edge_heads import add_heads
 from circuits.discovery.linear_edges import LinearEdges
 from circuits.discovery.linear_graph import ends_of, graph_of, nodes_to_weigh
 from circuits.discovery.path_graph import paths_to_keep
-from circuits.discovery.replaced_prompts import ReplacedPrompts
+from circuits.discovery.replaced_prompts import Pinning, ReplacedPrompts
 from circuits.discovery.sparse_feature import Discovery
 from circuits.discovery.tracing import trace
 from hooked_qwen.progress import Report, silent
 
 
-def discover_replacement(analysis: Analysis, *, report: Report = silent) -> Discovery:
-    """The replacement graph of the analysis' prompts.
+def discover_replacement(
+    analysis: Analysis, *, pinning: Pinning | None = None, report: Report = silent
+) -> Discovery:
+    """The replacement graph of the analysis' prompts; where nodes are pinned, of them so.
 
     Raises `ValueError` without transcoders, and for a metric that nothing can lead to.
     """
-    prompts, config = ReplacedPrompts.of_transcoders(analysis), analysis.config
+    prompts, config = ReplacedPrompts.of_transcoders(analysis, pinning), analysis.config
     analysis = prompts.analysis
     with torch.no_grad():
         tracing = trace(prompts, config.targets, report)

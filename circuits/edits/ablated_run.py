@@ -30,12 +30,12 @@ def ablated_run(analysis: Analysis, edit: Ablation, rows: Int[Tensor, " batch"])
     patch = None if prompts.patch is None else prompts.patch.rows(rows).to(device)
     plain = run_plain(model, suite, clean)
     plain_patch = None if patch is None else run_plain(model, suite, patch)
-    base = _baseline(analysis, edit, plain, plain_patch)
-    run = _edited(analysis, clean, ablated, base, plain)
+    base = baseline_for(analysis, edit, plain, plain_patch)
+    run = run_ablated(analysis, clean, ablated, base, plain)
     patched = None
     if patch is not None and plain_patch is not None:
         own = {k: replace(s, known=plain_patch.outlier[k]) for k, s in base.spared.items()}
-        patched = _edited(analysis, patch, ablated, replace(base, spared=own), plain_patch)
+        patched = run_ablated(analysis, patch, ablated, replace(base, spared=own), plain_patch)
     early, values = run.known, run.arriving
 
     def under(index: Int[Tensor, " rows"]):
@@ -57,13 +57,13 @@ def ablated_run(analysis: Analysis, edit: Ablation, rows: Int[Tensor, " batch"])
     return EditedRun(
         batch=clean,
         nodes=decompose(suite, run, patched, reference=analysis.config.reference),
-        held=partial(_ablated, ablated, base),
+        held=partial(at_baseline, ablated, base),
         held_errors=held_errors,
         under=under,
     )
 
 
-def _baseline(analysis: Analysis, edit: Ablation, plain: Run, patch: Run | None) -> Baseline:
+def baseline_for(analysis: Analysis, edit: Ablation, plain: Run, patch: Run | None) -> Baseline:
     """What ablated nodes are set to; only to go to a patch asks what the plain nodes are."""
     suite = analysis.suite
     if edit.to != "patch":
@@ -75,7 +75,9 @@ def _baseline(analysis: Analysis, edit: Ablation, plain: Run, patch: Run | None)
     return Baseline(found.features, found.errors, {})
 
 
-def _edited(analysis: Analysis, batch: Batch, ablated: NodeSet, base: Baseline, plain: Run) -> Run:
+def run_ablated(
+    analysis: Analysis, batch: Batch, ablated: NodeSet, base: Baseline, plain: Run
+) -> Run:
     """A run under the ablation; what counts as a norm outlier is as in the `plain` run."""
     model, suite = analysis.model, analysis.suite
     early = {n: suite[n].encode(plain.read[n]) for n in suite if not reads_first(suite, n)}
@@ -87,7 +89,7 @@ def _edited(analysis: Analysis, batch: Batch, ablated: NodeSet, base: Baseline, 
     arriving = values | arriving
 
     def standing(name: str, f: Features) -> Features:
-        stays = f.times(~_ablated(ablated, base, name, f))
+        stays = f.times(~at_baseline(ablated, base, name, f))
         return stays.plus(_set_to(ablated, base, name, f))
 
     return Run(
@@ -111,10 +113,10 @@ def _set_to(ablated: NodeSet, base: Baseline, name: str, f: Features) -> Feature
     to = base.features[name]
     to = to.expand(len(to.value), f.value.shape[1])
     to = to.only(ablated.feature(name, to.index, to.columns())).expand(*f.value.shape[:-1])
-    return to.times(_ablated(ablated, base, name, to))
+    return to.times(at_baseline(ablated, base, name, to))
 
 
-def _ablated(
+def at_baseline(
     ablated: NodeSet, base: Baseline, name: str, f: Features
 ) -> Bool[Tensor, "batch pos slots"]:
     """Which features are at their baseline: not those on norm outliers that stay."""

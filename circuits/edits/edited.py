@@ -14,6 +14,9 @@ does, whatever is done to it.
 
 An ablation leaves norm outliers as they are (`circuits.edits.ablated_run`), the operations of an
 edit do not know them (`circuits.edits.operated_run`); all else here is the same for both.
+
+A replacement graph under an ablation is found in the replacement models of the prompts run under it
+(`circuits.edits.pinned`).
 """
 
 from collections.abc import Callable, Mapping
@@ -35,11 +38,14 @@ from circuits.attribution.state import (
     States,
     batch_state,
 )
+from circuits.discovery.replaced_prompts import by_transcoders
+from circuits.discovery.replacement import discover_replacement
 from circuits.discovery.sparse_feature import discover
 from circuits.edits.ablated_run import ablated_run
 from circuits.edits.ablation import Ablation
 from circuits.edits.edited_run import EditedRun
 from circuits.edits.operated_run import check_operations, operated_run
+from circuits.edits.pinned import pinned_by
 from circuits.edits.rerun import require_fires
 from circuits.graph import Node
 from circuits.metrics.metric import Metric, SiteMetric, divergence, reading
@@ -136,7 +142,7 @@ def graph_left(
         kept = sum(n.kind in ("feature", "error") for n in before)
         config = replace(analysis.config, faithfulness=None, nodes=max(1, kept))
         analysis = replace(analysis, config=config)
-    left = discover(edited_analysis(analysis, edit), report=report).graph
+    left = _found(analysis, edit, report)
     labels = {node[:2]: data["label"] for node, data in before.nodes(data=True)}
     for node, data in left.nodes(data=True):
         data["label"] = labels.get(node[:2], data["label"])
@@ -153,6 +159,17 @@ def graph_left(
         _say_what_is_done(left, edit)
         left.graph["edit"] = in_words(edit)
     return left
+
+
+def _found(analysis: Analysis, edit: Ablation | Edit, report: Report) -> nx.DiGraph:
+    """The graph of the edited model, of the kind that the analysis asks for."""
+    if analysis.config.method == "sparse-feature":
+        return discover(edited_analysis(analysis, edit), report=report).graph
+    assert isinstance(edit, Ablation), "replacement graphs are found under ablations"
+    analysis = by_transcoders(analysis)
+    pinning = partial(pinned_by, analysis, edit)
+    edited = edited_analysis(analysis, edit)
+    return discover_replacement(edited, pinning=pinning, report=report).graph
 
 
 def _metric(analysis: Analysis, states: States) -> Metric:
@@ -185,6 +202,7 @@ def _add_pinned(graph: nx.DiGraph, before: nx.DiGraph, pinned: Mapping[Node, str
     for node, to in pinned.items():
         if node.kind in ("feature", "error") and node not in graph:
             known = {k: before.nodes[node][k] for k in ("kind", "label", "token")}
+            known |= {"influence": 0.0} if "influence" in before.nodes[node] else {}
             graph.add_node(node, **known, effect=0.0, exact=None, activation=None, ablated=to)
 
 

@@ -21,6 +21,7 @@ from circuits.comparison import Difference, differences, different_origins
 from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.head_cards import make_head_cards
 from circuits.discovery.methods import discover_by_method
+from circuits.discovery.ranking import Ranking
 from circuits.discovery.resume import NOTHING_KEPT, close_parts, open_parts
 from circuits.discovery.sparse_feature import Discovery
 from circuits.edits.ablate import ablate
@@ -65,6 +66,7 @@ from circuits.runs.overwrite import (
     signed,
 )
 from circuits.runs.pages import cards_beside, named_graph
+from circuits.verification.replacement import of_transcoders
 from circuits.verification.verify import VerifyConfig, verify
 from hooked_qwen.bundled import language
 from hooked_qwen.files import build_folder_atomically, content_hash, write_atomically
@@ -293,10 +295,10 @@ def ablate_run(
     """
     into = folder / ABLATIONS / ablation_name(label)
     run = read_run(folder).with_metric(metric)
-    run.check_method("sparse-feature")
     loaded = run.open(placement)
     seed = run.seed if seed is None else seed
-    named = () if features is None else parse_features(features, loaded.analysis.suite)
+    analysis, ranking = cut_of(loaded.analysis, run.ranking)
+    named = () if features is None else parse_features(features, analysis.suite)
     edit = ablation_of(run.graph, named, top, outside=outside, to=to)
     source = {
         "nodes": digest(*map(str, edit.inner)),
@@ -307,10 +309,9 @@ def ablate_run(
         "prompts_hash": prompts and content_hash(prompts),
     }
     check_record(into / "result.json", source, force=force)
-    analysis = loaded.analysis
     if prompts is not None:
         analysis = analysis.on(loaded.others(prompts))
-    result = ablate(analysis, edit, run.ranking, seed=seed)
+    result = ablate(analysis, edit, ranking, seed=seed)
     left = graph_left(analysis, edit, run.graph, report=report)
 
     def build(partial: Path) -> None:
@@ -320,6 +321,13 @@ def ablate_run(
     build_folder_atomically(into, build)
     write_pages(folder)
     return result
+
+
+def cut_of(analysis: Analysis, ranking: Ranking) -> tuple[Analysis, Ranking]:
+    """An analysis by the dictionaries whose nodes its graph has, and the nodes that move in it."""
+    if analysis.config.method == "replacement":
+        return of_transcoders(analysis, ranking)
+    return analysis, ranking
 
 
 def ablation_of(

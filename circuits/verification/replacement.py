@@ -30,7 +30,7 @@ from circuits.attribution.node_effects import NodeEffects
 from circuits.attribution.state import BatchState
 from circuits.discovery.node_moves import NodeMoves, moves_to
 from circuits.discovery.ranking import Ranking
-from circuits.discovery.replaced_prompts import Opened, ReplacedPrompts
+from circuits.discovery.replaced_prompts import Opened, ReplacedPrompts, by_transcoders
 from circuits.edits.held_run import HeldRun, adding, rows_at_once, run_held
 from circuits.graph import Node
 from circuits.verification.estimator_agreement import (
@@ -42,7 +42,7 @@ from circuits.verification.estimator_agreement import (
 from hooked_qwen.progress import Report, counting
 from hooked_qwen.sites import Site
 from transcoders.interventions import THE_MODEL, Mode
-from transcoders.replacement import ReplacementModel, transcoders_among
+from transcoders.replacement import ReplacementModel
 
 LINEAR = "linear paths"
 "What a replacement graph's effects are estimated by."
@@ -80,8 +80,7 @@ def of_transcoders(analysis: Analysis, ranking: Ranking) -> tuple[Analysis, Rank
     they are. Features that are off in a prompt and on in its patch are no nodes of a replacement
     graph, and yet ablation to the patch turns them on: they stand last, with an effect of 0.
     """
-    suite, chosen = analysis.suite, transcoders_among(analysis.suite)
-    analysis = analysis.by(suite.exchanging([name for name in suite if name not in chosen], {}))
+    analysis = by_transcoders(analysis)
     written = {str(site) for site in analysis.suite.writes}
     known = [name in written or name in analysis.suite for name in ranking.names]
     ranking = ranking.where(torch.tensor(known)[ranking.name])

@@ -146,9 +146,24 @@ def test_a_prompt_is_written_on_from_with_attention_and_transcoders_held(made, t
 
 
 def test_what_needs_edges_in_units_of_the_metric_says_so(made, fails):
-    for verb in (("stability",), ("ablate", "--top", "3")):
-        line = fails(verb[0], made[0], *verb[1:])
-        assert "holds a replacement graph, whose edges are in units of pre-activations" in line
+    line = fails("stability", made[0])
+    assert "holds a replacement graph, whose edges are in units of pre-activations" in line
+
+
+def test_its_features_are_ablated_and_a_replacement_graph_is_left(tmp_path, fails):
+    run = tmp_path / "run"
+    discover(run, *PAIR)
+    done = call("ablate", run, "--top", "3", "--to", "mean", "--name", "three")
+    assert done.exit_code == 0, done.output
+    into = run / "ablations" / "three"
+    result, left = json.loads((into / "result.json").read_text()), load(into / "graph.json")
+    (output,) = [data for node, data in left.nodes(data=True) if node.kind == "logit"]
+    assert left.graph["method"] == "replacement"
+    assert output["pre_activation"] == pytest.approx(result["after"], rel=1e-4)
+    ablated = [str(node) for node, data in left.nodes(data=True) if "ablated" in data]
+    assert sorted(ablated) == sorted(result["features"])
+    assert "Graph before the ablation" in (into / "graph.html").read_text(encoding="utf-8")
+    assert "there is no dictionary for" in fails("ablate", run, "--features", "resid_post.1/3")
 
 
 def test_it_is_not_resumed(tmp_path, fails):
