@@ -490,10 +490,12 @@ def test_what_cannot_be_done_is_one_line(one, config, message):
     assert "\n" not in str(error.value)
 
 
-def test_in_a_notebook_too_it_is_not_ablated(one):
+def test_in_a_notebook_too_its_features_are_ablated(one):
     found = circuits.discover(analysis(one, model=speaking()))
-    with pytest.raises(ValueError, match="ablate takes graphs discovered with method='sparse-feat"):
-        circuits.ablate(found, top=1)
+    left = circuits.ablate(found, top=1)
+    (output,) = [data for node, data in left.graph.nodes(data=True) if node.kind == "logit"]
+    assert left.graph.graph["method"] == "replacement"
+    assert output["activation"] == pytest.approx(left.record["after"], abs=MODELS)
 
 
 @pytest.mark.parametrize("site", ["attn_out.1", "resid_pre.0"])
