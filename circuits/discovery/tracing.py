@@ -1,6 +1,6 @@
 """The first pass over the prompts of a replacement graph: influence and effect of every node."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -77,16 +77,20 @@ def trace(prompts: ReplacedPrompts, targets: int | None, report: Report) -> Trac
 
 def linear_effects(prompts: ReplacedPrompts, report: Report = silent) -> NodeEffects:
     """The effects of `trace` alone, the largest first: no influence is traced for them."""
-    keys, values = [], []
+    found = list(effects_by_prompt(prompts, report))
+    return NodeEffects.sum(found).ranked(len(found))
+
+
+def effects_by_prompt(prompts: ReplacedPrompts, report: Report = silent) -> Iterator[NodeEffects]:
+    """The effects in each prompt alone, in the order of their keys."""
     for opened in prompts:
-        keys.append(opened.key)
         totals = opened.model.totals(opened.outputs.together)
         to_patch = prompts.analysis.config.reference == "patch"
         patched = _patched(prompts, opened) if to_patch else None
         moved_to = _moved_to(prompts.analysis, patched)
-        values.append(moves_to(opened.model, moved_to).effects(totals))
-        report("effects by the graph", len(keys), len(prompts))
-    return _summed(prompts.names, keys, values).ranked(len(keys))
+        effects = moves_to(opened.model, moved_to).effects(totals)
+        report("effects by the graph", opened.number + 1, len(prompts))
+        yield _summed(prompts.names, [opened.key], [effects])
 
 
 def _summed(names: Sequence[str], keys: Sequence[Tensor], values: Sequence[Tensor]) -> NodeEffects:

@@ -85,7 +85,6 @@ def stability_run(
     Raises `ValueError` where one with other settings would be lost, unless by `force`.
     """
     run = read_run(folder)
-    run.check_method("sparse-feature")
     source = asdict(config) | {"dtype": placement.dtype or run.placement.dtype}
     check_record(folder / STABILITY, source, force=force)
     analysis = run.open(placement).analysis

@@ -28,7 +28,7 @@ import psutil
 from transformer_lens.model_bridge import TransformerBridge
 
 from circuits import graph as graphs
-from circuits.discovery.config import DiscoverConfig, Method
+from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.ranking import Ranking
 from circuits.discovery.sparse_feature import Discovery
 from circuits.features.card import Cards
@@ -247,15 +247,6 @@ class Run:
             "can be drawn and compared, and `circuits edit make` takes it once it is imported with "
             "--dictionaries"
         )
-
-    def check_method(self, method: Method) -> None:
-        """Raise `ValueError` where the run's graph is of another kind."""
-        if self.config.method != method:
-            raise ValueError(
-                f"{self.folder} holds a {self.config.method} graph, whose edges are in units of "
-                f"pre-activations: this is for {method} graphs. Discover the same prompts with "
-                f"--method {method}, or edit the features with `circuits edit`"
-            )
 
     def with_metric(self, metric: MetricChoice | None) -> "Run":
         """The run with its metric given again, where that is a function, which files do not hold.

@@ -2,7 +2,8 @@
 
 Prompts are drawn again with replacement. The strongest nodes, as many as the run's graph has, are
 chosen anew by the mean of their effects on each draw: effects are known prompt by prompt, so no
-model is run for it. On a few draws the graph is found whole, with its rules and its edges.
+model is run for it. On a few draws the graph is found whole, with its rules and its edges. Effects
+in a replacement graph are by linear paths, and the other estimators look at the same transcoders.
 
     Jaccard(A, B) = |A and B| / |A or B|
 
@@ -21,14 +22,18 @@ from scipy import stats
 from torch import Tensor
 
 from circuits.analysis import Analysis
-from circuits.attribution.effects import Gradients
+from circuits.attribution.effects import Gradients, node_names
 from circuits.attribution.estimators import ESTIMATORS
 from circuits.attribution.node_effects import NodeEffects
+from circuits.discovery.config import DiscoverConfig
+from circuits.discovery.methods import discover_by_method
 from circuits.discovery.ranking import Ranking, rank_nodes
+from circuits.discovery.replaced_prompts import ReplacedPrompts, by_transcoders
 from circuits.discovery.resume import Parts
-from circuits.discovery.sparse_feature import discover
+from circuits.discovery.tracing import effects_by_prompt
 from circuits.graph import Node, ordered, rounded
 from circuits.prompts import EncodedPrompts
+from circuits.verification.replacement import LINEAR
 from hooked_qwen.progress import Report, silent
 from saes.evaluation.bootstrap import interval
 
@@ -75,6 +80,8 @@ def stability(
     prompt, which cannot be drawn again, and for a graph without features and errors.
     """
     config = config or StabilityConfig()
+    if analysis.config.method == "replacement":
+        analysis = by_transcoders(analysis)
     n, size = len(analysis.prompts), _size(graph)
     if n < 2:
         raise ValueError("one prompt alone cannot be drawn again: stability needs several")
@@ -85,13 +92,17 @@ def stability(
         "n_prompts": n,
         "size": size,
         "threshold": THRESHOLD,
-        "estimator": analysis.config.estimator,
+        "estimator": _estimator(analysis),
         "resamples": config.resamples,
         "seed": config.seed,
         **_nodes(effects, weights, size, graph),
         "reruns": _reruns(analysis, graph, config, report),
         "estimators": _estimators(analysis, ranking, size, config, report),
     }
+
+
+def _estimator(analysis: Analysis) -> str:
+    return LINEAR if analysis.config.method == "replacement" else analysis.config.estimator
 
 
 def _size(graph: nx.DiGraph) -> int:
@@ -125,15 +136,22 @@ class _Kept(Parts):
 
 def effects_of_each(analysis: Analysis, *, report: Report = silent) -> EffectsOfEach:
     """The effect of every feature and error on each prompt, by the analysis' own estimator."""
-    one_by_one = replace(analysis.config, batch_size=1)
-    kept = _Kept()
-    rank_nodes(replace(analysis, config=one_by_one, edited=None), parts=kept, report=report)
-    parts = [part.inner() for part in kept.found]
+    parts = [part.inner() for part in _of_each(analysis, report)]
     key = torch.cat([part.key for part in parts]).unique()
     table = torch.zeros(len(parts), len(key), dtype=torch.float64)
     for row, part in zip(table, parts, strict=True):
         row[torch.searchsorted(key, part.key)] = part.effect
     return EffectsOfEach(NodeEffects(parts[0].names, key, table.mean(0)), table)
+
+
+def _of_each(analysis: Analysis, report: Report) -> list[NodeEffects]:
+    if analysis.config.method == "replacement":
+        with torch.no_grad():
+            return list(effects_by_prompt(ReplacedPrompts(analysis), report))
+    one_by_one = replace(analysis.config, batch_size=1)
+    kept = _Kept()
+    rank_nodes(replace(analysis, config=one_by_one, edited=None), parts=kept, report=report)
+    return kept.found
 
 
 def drawn_shares(n: int, draws: int, *, seed: int) -> Float[Tensor, "draws {n}"]:
@@ -226,7 +244,7 @@ def _reruns(
     for done in range(config.reruns):
         report("graphs on draws", done, config.reruns)
         rows = torch.randint(len(analysis.prompts), (len(analysis.prompts),), generator=generator)
-        other = discover(analysis.on(drawn(analysis.prompts, rows))).graph
+        other = discover_by_method(analysis.on(drawn(analysis.prompts, rows))).graph
         nodes.append(_jaccard(_inner(graph), _inner(other)))
         edges.append(_jaccard(_edges(graph), _edges(other)))
     if config.reruns:
@@ -280,12 +298,12 @@ def _estimators(
     analysis: Analysis, ranking: Ranking, size: int, config: StabilityConfig, report: Report
 ) -> dict[str, Any]:
     """The strongest nodes by each estimator against those of each other."""
-    rankings, skipped = {analysis.config.estimator: ranking.inner()}, {}
+    rankings, skipped = {_estimator(analysis): _same_nodes(analysis, ranking)}, {}
     for name in config.estimators:
         if name in rankings:
             continue
         try:
-            asked = analysis.asked(replace(analysis.config, estimator=name))
+            asked = analysis.asked(_by(analysis.config, name, size))
         except ValueError as error:
             skipped[name] = str(error)
             continue
@@ -311,3 +329,21 @@ def _estimators(
             }
         )
     return {"pairs": pairs, "skipped": skipped}
+
+
+def _by(config: DiscoverConfig, estimator: str, size: int) -> DiscoverConfig:
+    """The configuration with another estimator, which are of sparse feature graphs."""
+    if config.method == "sparse-feature":
+        return replace(config, estimator=estimator)
+    return replace(config, method="sparse-feature", estimator=estimator, nodes=size, paths=None)
+
+
+def _same_nodes(analysis: Analysis, ranking: Ranking) -> Ranking:
+    """The nodes that other estimators have too, named as they name them.
+
+    In a replacement graph layers without a transcoder have errors, and in no other.
+    """
+    if analysis.config.method == "sparse-feature":
+        return ranking.inner()
+    names = node_names(analysis.suite)
+    return NodeEffects.listed(names, [(n, e) for n, e in ranking.inner() if n.site in names])

@@ -145,9 +145,21 @@ def test_a_prompt_is_written_on_from_with_attention_and_transcoders_held(made, t
     assert (out / "result.html").exists()
 
 
-def test_what_needs_edges_in_units_of_the_metric_says_so(made, fails):
-    line = fails("stability", made[0])
-    assert "holds a replacement graph, whose edges are in units of pre-activations" in line
+def test_of_one_prompt_it_cannot_be_drawn_again(made, fails):
+    assert "one prompt alone cannot be drawn again" in fails("stability", made[0])
+
+
+def test_of_several_it_is_held_against_other_draws(tmp_path):
+    prompts = tmp_path / "prompts.jsonl"
+    made = call("prompts", "make", "agreement_nounpp", "--n", 4, "--out", prompts)
+    assert made.exit_code == 0, made.output
+    discover(tmp_path / "run", prompts, "--nodes", "10")
+    done = call("stability", tmp_path / "run", "--resamples", 5, "--reruns", 1)
+    assert done.exit_code == 0, done.output
+    assert "nodes by linear paths and ig, Jaccard" in done.output
+    record = json.loads((tmp_path / "run" / "stability.json").read_text())
+    assert record["estimator"] == "linear paths"
+    assert 0 < record["nodes"]["jaccard"]["value"] <= 1
 
 
 def test_its_features_are_ablated_and_a_replacement_graph_is_left(tmp_path, fails):

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from circuits.discovery.methods import discover_by_method
 from circuits.discovery.ranking import rank_nodes
 from circuits.discovery.sparse_feature import discover
 from circuits.verification.stability import (
@@ -103,3 +104,33 @@ def test_one_prompt_alone_is_refused(case):
     lone = analysis.on(drawn(analysis.prompts, torch.tensor([0])))
     with pytest.raises(ValueError, match="one prompt alone"):
         stability(lone, found.graph, found.ranking)
+
+
+TRANSCODERS = ("mlp_in.0-mlp_out.0", "mlp_in.2-mlp_out.2")
+REPLACEMENT = {"method": "replacement", "nodes": 8}
+
+
+def test_so_it_is_of_replacement_graphs():
+    """Effects of a draw are those that discovering on it finds; layer 1 has an error alone."""
+    analysis = analysis_of(toy(), toy_suite(*TRANSCODERS), toy_prompts(4, 4), **REPLACEMENT)
+    each, rows = effects_of_each(analysis), torch.tensor([0, 3, 3, 1])
+    share = torch.bincount(rows, minlength=4).double() / 4
+    mean = dict(zip(each.nodes.nodes(), (share @ each.by_prompt).tolist(), strict=True))
+    ranking = discover_by_method(analysis.on(drawn(analysis.prompts, rows))).ranking.inner()
+    for node, effect in ranking:
+        assert mean[node] == pytest.approx(effect, abs=1e-9)
+    assert any(node.site == "mlp_out.1" for node in ranking.nodes())
+
+
+def test_replacement_graphs_of_prompts_that_are_all_alike_are_the_same():
+    same = drawn(toy_prompts(3, 4), torch.zeros(3, dtype=torch.long))
+    analysis = analysis_of(toy(), toy_suite(*TRANSCODERS), same, **REPLACEMENT)
+    found = discover_by_method(analysis)
+    config = StabilityConfig(resamples=5, reruns=1, estimators=("patching",))
+    record = stability(analysis, found.graph, found.ranking, config)
+    assert record["estimator"] == "linear paths"
+    assert record["nodes"]["jaccard"]["value"] == 1
+    assert record["reruns"]["nodes"]["value"] == record["reruns"]["edges"]["value"] == 1
+    (pair,) = record["estimators"]["pairs"]
+    assert pair["estimators"] == ["linear paths", "patching"]
+    assert 0 < pair["jaccard"] <= 1
