@@ -239,7 +239,9 @@ def _rest(
     for i in writing:
         on, dictionary = active[i], dictionaries[i]
         W_dec = written_rows(dictionary, site)
-        for part in torch.arange(len(on.feature)).split(max(1, ROWS_AT_ONCE // W_dec[0].nbytes)):
+        at_once = max(1, ROWS_AT_ONCE // W_dec[0].nbytes)
+        for first in range(0, len(on.feature), at_once):
+            part = slice(first, first + at_once)
             rows = W_dec[on.feature[part]] * on.value[part, None]
             error.index_add_(0, on.position[part], rows, alpha=-1)
         bias += dictionary.by_site(dictionary.b_dec)[site]

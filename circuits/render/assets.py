@@ -37,17 +37,22 @@ def script(names: Sequence[str]) -> Markup:
 
     One that imports nothing keeps to itself what it does not export; the others share the scope.
 
-    Raises `ValueError` where a module imports what none of `names` exports.
+    Raises `ValueError` where a module imports what none of `names` exports, and where two have one
+    name for something in the scope that they share.
     """
     modules = {name: _text(name) for name in names}
     for name, text in modules.items():
         _check_imports(name, text, modules)
+    _check_names(modules)
     own = "\n".join(map(_bundled, modules.values()))
     return inlined(f'(() => {{\n"use strict";\n{own}\n}})();', end="</script")
 
 
 IMPORT = re.compile(r'^import \{([^}]*)\} from "\./([\w.]+)";\n', re.MULTILINE)
 EXPORT = re.compile(r"^export (?=(const|let|(?:async )?function\*?) ([\w$]+))", re.MULTILINE)
+DECLARED = re.compile(
+    r"^(?:export )?(const|let|class|(?:async )?function\*?) ([\w$]+)", re.MULTILINE
+)
 
 
 def _check_imports(name: str, text: str, modules: Mapping[str, str]) -> None:
@@ -60,13 +65,27 @@ def _check_imports(name: str, text: str, modules: Mapping[str, str]) -> None:
             )
 
 
-def _bundled(text: str) -> str:
-    """A module without the words that need a loader; in a scope of its own where that can be.
+def _check_names(modules: Mapping[str, str]) -> None:
+    known: dict[str, str] = {}
+    for name, text in modules.items():
+        found = EXPORT.findall(text) if _keeps_to_itself(text) else DECLARED.findall(text)
+        for _, declared in found:
+            if (other := known.setdefault(declared, name)) != name:
+                raise ValueError(f"{other} and {name}, which share a scope, both have {declared}")
+
+
+def _keeps_to_itself(text: str) -> bool:
+    """Whether a module has a scope of its own on a page.
 
     What is set anew after it was exported has to be in the scope of those that read it.
     """
+    return not IMPORT.search(text) and all(kind != "let" for kind, _ in EXPORT.findall(text))
+
+
+def _bundled(text: str) -> str:
+    """A module without the words that need a loader; in a scope of its own where that can be."""
     exports, body = EXPORT.findall(text), EXPORT.sub("", IMPORT.sub("", text))
-    if IMPORT.search(text) or any(kind == "let" for kind, _ in exports):
+    if not _keeps_to_itself(text):
         return body
     names = ", ".join(name for _, name in exports)
     return f"const {{ {names} }} = (() => {{\n{body}\nreturn {{ {names} }};\n}})();"

@@ -15,14 +15,14 @@ export let record = null;
 export let data = {};
 export let features = 0;
 
-async function unpack(id) {
+async function unpacked(id) {
   const bytes = Uint8Array.from(atob($(id).textContent), (c) => c.charCodeAt(0));
   return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip")));
 }
 
 export async function load() {
-  record = await (await unpack("data-record")).json();
-  const buffer = await (await unpack("data-arrays")).arrayBuffer();
+  record = await (await unpacked("data-record")).json();
+  const buffer = await (await unpacked("data-arrays")).arrayBuffer();
   for (const [name, { type, shape, at }] of Object.entries(record.arrays)) {
     const length = shape.reduce((product, n) => product * n, 1);
     data[name] = new ARRAYS[type](buffer, at, length);

@@ -16,6 +16,7 @@ from circuits.graph import as_json, ordered
 from circuits.metrics.readout import Readout
 from circuits.prompts import encode_prompts, read_prompts
 from circuits.runs.commands import make_prompts
+from circuits.verification.sufficiency import SufficiencyConfig, sufficiency
 from circuits.verification.verify import VerifyConfig, verify
 from hooked_qwen.load import hook, load
 from hooked_qwen.nodes import Node
@@ -77,16 +78,42 @@ def test_every_step_is_the_same_on_another_device(other, name):
     other.agrees(there, everything("cpu", config, level))
 
 
+def transcoders_on(device, **config):
+    """An analysis of the toy by transcoders in every layer, for replacement graphs."""
+    names = [f"mlp_in.{layer}-mlp_out.{layer}" for layer in range(3)]
+    suite = toy_suite(*names, dtype=torch.float32)
+    asked = DiscoverConfig(method="replacement", **{"nodes": 30} | config)
+    return Analysis.of(toy_on(device), suite, toy_prompts(n=2, length=4), asked)
+
+
 @pytest.mark.parametrize("positions", ["keep", "sum"])
 def test_a_replacement_graph_is_the_same_on_another_device(other, positions):
     def found(device):
-        names = [f"mlp_in.{layer}-mlp_out.{layer}" for layer in range(3)]
-        suite = toy_suite(*names, dtype=torch.float32)
-        config = DiscoverConfig(method="replacement", nodes=30, positions=positions)
-        prompts = toy_prompts(n=2, length=4)
-        return as_json(
-            discover_replacement(Analysis.of(toy_on(device), suite, prompts, config)).graph
-        )
+        return as_json(discover_replacement(transcoders_on(device, positions=positions)).graph)
+
+    with other.complaining():
+        there = found(other.name)
+    other.agrees(there, found("cpu"))
+
+
+def test_what_holds_a_replacement_graph_is_the_same_on_another_device(other):
+    def found(device):
+        analysis = transcoders_on(device)
+        discovery = discover_replacement(analysis)
+        checked = VerifyConfig(draws=1, pool=5, level="quick")
+        record = verify(analysis, discovery.graph, discovery.ranking, config=checked)
+        return as_json(discovery.graph), record
+
+    with other.complaining():
+        there = found(other.name)
+    other.agrees(there, found("cpu"))
+
+
+def test_paths_and_kept_features_are_the_same_on_another_device(other):
+    def found(device):
+        by_paths = discover_replacement(transcoders_on(device, nodes=100, paths=20)).graph
+        few = SufficiencyConfig(sizes=(2, 5), draws=1)
+        return as_json(by_paths), sufficiency(transcoders_on(device, positions="sum"), few)
 
     with other.complaining():
         there = found(other.name)

@@ -96,3 +96,12 @@ def test_an_import_of_what_is_not_there_is_refused(monkeypatch, names, says):
     monkeypatch.setattr(assets, "_text", lambda name: odd if name == "odd.mjs" else text(name))
     with pytest.raises(ValueError, match=says):
         script(names)
+
+
+def test_one_name_for_two_things_in_a_shared_scope_is_refused(monkeypatch):
+    odd = 'import { el } from "./page_dom.mjs";\nasync function unpack(id) {}\n'
+    text = assets._text
+    monkeypatch.setattr(assets, "_text", lambda name: odd if name == "odd.mjs" else text(name))
+    match = "page_dom.mjs and odd.mjs, which share a scope, both have unpack"
+    with pytest.raises(ValueError, match=match):
+        script(["page_dom.mjs", "odd.mjs"])

@@ -8,10 +8,11 @@ import torch
 from hooked_qwen.forward import run_through
 from hooked_qwen.hooks import capture
 from hooked_qwen.nodes import Node
+from hooked_qwen.sites import Site
 from hooked_qwen.stream import is_outlier_in_prompt
 from hooked_qwen.tokens import encode_prompt
 from saes.evaluation.splice import unpadded
-from saes.scope.activity import Activity, activity_of
+from saes.scope.activity import Activity, activity_of, read_through
 from saes.scope.contrast import contrast, difference_interval
 from tests.conftest import toy, toy_suite, toy_tokenizer
 
@@ -169,3 +170,19 @@ def test_a_set_of_one_text_is_no_set(data):
     dense, _ = data
     with pytest.raises(ValueError, match="1 positive and 19 negative texts"):
         contrast(planted(dense), torch.arange(20) < 1)
+
+
+def test_what_is_on_is_the_same_on_another_device(other, suite):
+    def found(device):
+        model = toy(dtype=torch.float32).to(device)
+        model.tokenizer = toy_tokenizer()
+        reading = read_through(model, suite, TEXTS, sites=[Site("resid_post", 1)], longest=8)
+        activity = reading.activity
+        means = list(reading.means.values())
+        return [activity.text, activity.feature, activity.mean, activity.largest, *means]
+
+    with other.complaining():
+        there = found(other.name)
+    for one, here in zip(there, found("cpu"), strict=True):
+        assert one.is_cpu
+        torch.testing.assert_close(one, here, atol=1e-5, rtol=1e-4)
