@@ -11,7 +11,8 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from circuits.features.detectors import classified, detected, read_detector
-from circuits.features.search import Named, by_contrast, by_label, by_token, in_text
+from circuits.features.named import Named
+from circuits.features.search import by_contrast, by_label, by_token, in_text
 from circuits.graph import write_json
 from circuits.runs.overwrite import MADE_FROM, check_record, digest
 from circuits.runs.pages import labels_beside

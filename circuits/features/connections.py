@@ -11,7 +11,7 @@ the feature's tokens at which they are on; `text` says how many tokens there wer
 the feature was `on`.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,7 +19,8 @@ from jaxtyping import Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from circuits.features.card import logit_tokens, promoted_labels
+from circuits.features.card import logit_tokens
+from circuits.features.named import Named, key_of
 from circuits.features.neighbours import find_feature
 from circuits.graph import rounded
 from hooked_qwen.nodes import Node
@@ -62,8 +63,8 @@ def connections_of(
     place, index = find_feature(feature, opened)
     node = Node(opened.names[place], index)
     record: dict[str, Any] = {"schema": SCHEMA, "feature": f"{node.site}/{index}"}
-    labels = _Labels(model, suite, names or {})
-    record["label"] = labels.of([node])[node]
+    named = Named(model, suite, names or {})
+    record["label"] = named.of([node])[node]
     read = suite.reads_of(node.site)[0]
     heads = heads_before(model, read)
     there = None
@@ -75,7 +76,7 @@ def connections_of(
             strongest_inputs(model, suite, node, k, through=through, read=there)
             for through in (None, heads)
         ]
-        direct, through_heads = (labels.entries(found, "source") for found in by_way)
+        direct, through_heads = (_entries(named, found, "source") for found in by_way)
         record["reads"] = {
             "site": str(read),
             "tokens": _tokens(model, suite, node, k, there),
@@ -86,7 +87,7 @@ def connections_of(
     record["writes"] = {
         "site": str(suite.writes_of(node.site)[0]),
         **{word: pairs[:k] for word, pairs in written.items()},
-        "features": labels.entries(strongest_outputs(model, suite, node, k), "target"),
+        "features": _entries(named, strongest_outputs(model, suite, node, k), "target"),
     }
     return record
 
@@ -121,32 +122,18 @@ def _tokens(
     ]
 
 
-class _Labels:
-    """What features are called: by people, else by what they promote."""
-
-    def __init__(self, model: TransformerBridge, suite: Suite, names: Mapping[str, str]) -> None:
-        self.model, self.suite, self.names = model, suite, names
-
-    def of(self, nodes: Iterable[Node]) -> dict[Node, str]:
-        made = promoted_labels(self.model, self.suite, nodes)
-        return {node: self.names.get(f"{node.site}/{node.feature}", made[node]) for node in made}
-
-    def entries(self, found: Sequence[Connection], end: str) -> list[dict[str, Any]]:
-        """Connections by the feature at their other end."""
-        nodes = [getattr(one, end) for one in found]
-        labels = self.of(dict.fromkeys(nodes))
-        return [
-            {
-                "feature": f"{node.site}/{node.feature}",
-                "label": labels[node],
-                "weight": rounded(one.weight),
-                **({} if one.mean is None else {"mean": rounded(one.mean)}),
-                **({} if one.together is None else {"together": rounded(one.together)}),
-                **(
-                    {}
-                    if one.through is None
-                    else {"head": f"{one.through.layer}.{one.through.head}"}
-                ),
-            }
-            for node, one in zip(nodes, found, strict=True)
-        ]
+def _entries(named: Named, found: Sequence[Connection], end: str) -> list[dict[str, Any]]:
+    """Connections by the feature at their other end."""
+    nodes = [getattr(one, end) for one in found]
+    labels = named.of(nodes)
+    return [
+        {
+            "feature": key_of(node),
+            "label": labels[node],
+            "weight": rounded(one.weight),
+            **({} if one.mean is None else {"mean": rounded(one.mean)}),
+            **({} if one.together is None else {"together": rounded(one.together)}),
+            **({} if one.through is None else {"head": f"{one.through.layer}.{one.through.head}"}),
+        }
+        for node, one in zip(nodes, found, strict=True)
+    ]

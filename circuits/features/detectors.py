@@ -19,7 +19,7 @@ from jaxtyping import Bool
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from circuits.features.search import Named, key_of
+from circuits.features.named import Named, key_of
 from circuits.graph import rounded
 from hooked_qwen.nodes import Node
 from hooked_qwen.progress import Report, silent

@@ -4,7 +4,7 @@ Each search gives one strict JSON record of schema `feature-search/1`; `how` say
 Features are SITE/INDEX, with their `label` as everywhere.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -13,7 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from circuits.features.card import logit_scores, promoted_labels
+from circuits.features.card import logit_scores
+from circuits.features.named import Named, key_of
 from circuits.graph import rounded
 from hooked_qwen.forward import run_through
 from hooked_qwen.hooks import capture
@@ -28,25 +29,6 @@ from saes.suite import Suite
 SCHEMA = "feature-search/1"
 ON_A_TOKEN = 5
 "Features that are shown of each token of a text."
-
-
-class Named:
-    """What features are called: as people call them, else by what they promote."""
-
-    def __init__(self, model: TransformerBridge, suite: Suite, names: Mapping[str, str]) -> None:
-        self._model, self._suite, self._names = model, suite, names
-
-    def of(self, nodes: Iterable[Node]) -> dict[Node, str]:
-        """The label of each of some features."""
-        some = list(dict.fromkeys(nodes))
-        unnamed = [node for node in some if key_of(node) not in self._names]
-        made = promoted_labels(self._model, self._suite, unnamed)
-        return {node: self._names.get(key_of(node)) or made[node] for node in some}
-
-
-def key_of(node: Node) -> str:
-    """SITE/INDEX, at any position."""
-    return f"{node.site}/{node.feature}"
 
 
 def by_contrast(

@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 from circuits import scope
 from circuits.cli.app import app
 from circuits.features.card import logit_tokens
-from circuits.features.search import Named, by_contrast, by_label, by_token, in_text
+from circuits.features.named import Named
+from circuits.features.search import by_contrast, by_label, by_token, in_text
 from hooked_qwen.load import load
 from hooked_qwen.tokens import encode
 from saes.suite import load_suite
