@@ -62,6 +62,42 @@ class Site:
         return cls(kind, int(layer) if dot else -1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Ends:
+    """The sites that a dictionary reads and writes, one of each or several."""
+
+    source: Site
+    target: Site
+    also_reads: tuple[Site, ...] = ()
+    "further sites that it reads, as a crosscoder does"
+    also_writes: tuple[Site, ...] = ()
+    "further sites that it writes, as cross-layer transcoders and crosscoders do"
+    called: str = ""
+    "its name in graphs, such as 'clt.3', where it is not the one site that it writes"
+
+    @property
+    def reads(self) -> tuple[Site, ...]:
+        """The sites that its features are read from."""
+        return (self.source, *self.also_reads)
+
+    @property
+    def writes(self) -> tuple[Site, ...]:
+        """The sites that its features write to."""
+        return (self.target, *self.also_writes)
+
+    @property
+    def node_name(self) -> str:
+        """What its features are called in graphs: the site that it writes, or its own name."""
+        return self.called or str(self.target)
+
+    @property
+    def both_ends(self) -> str:
+        """Its own name, else the site that it writes, after the one that it reads if another."""
+        if self.called or self.source == self.target:
+            return self.node_name
+        return f"{self.source}-{self.target}"
+
+
 def forward_order(name: str) -> tuple[int, int, str]:
     """Sorts what nodes are at in the order of the forward pass: sites, then other dictionaries."""
     try:

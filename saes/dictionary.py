@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from hooked_qwen.placement import device_of
 from hooked_qwen.precision import our_precision
-from hooked_qwen.sites import Site
+from hooked_qwen.sites import Ends, Site
 from hooked_qwen.tensor_files import aligned
 from saes.architectures.table import ARCHITECTURES, architecture
 from saes.features import Features, cat, largest, nonzero, row_products, weighted_rows
@@ -36,15 +36,13 @@ ENCODED_AT_ONCE = 2**23
 
 
 @dataclass(frozen=True, kw_only=True)
-class DictionarySpec:
+class DictionarySpec(Ends):
     """What a dictionary is, apart from its weights.
 
     Raises `ValueError` for an unknown architecture, for `topk` without a `k`, and for negative
     features of any architecture but `topk`.
     """
 
-    source: Site
-    target: Site
     architecture: str = "topk"
     k: int | None = None
     "features per token: that many at most for `topk`; for the others the average trained for"
@@ -52,12 +50,6 @@ class DictionarySpec:
     "whether a linear map of the source adds to the features' output"
     signed: bool = False
     "whether the k largest pre-activations are kept where negative, as Qwen-Scope's are"
-    also_reads: tuple[Site, ...] = ()
-    "further sites that it reads, as a crosscoder does"
-    also_writes: tuple[Site, ...] = ()
-    "further sites that it writes, as cross-layer transcoders and crosscoders do"
-    called: str = ""
-    "its name in graphs, such as 'clt.3', where it is not the one site that it writes"
 
     def __post_init__(self) -> None:
         if self.architecture not in ARCHITECTURES:
@@ -76,31 +68,9 @@ class DictionarySpec:
             )
 
     @property
-    def reads(self) -> tuple[Site, ...]:
-        """The sites that its features are read from."""
-        return (self.source, *self.also_reads)
-
-    @property
-    def writes(self) -> tuple[Site, ...]:
-        """The sites that its features write to."""
-        return (self.target, *self.also_writes)
-
-    @property
-    def node_name(self) -> str:
-        """What its features are called in graphs: the site that it writes, or its own name."""
-        return self.called or str(self.target)
-
-    @property
     def name(self) -> str:
         """Its folder's name."""
-        return dictionary_name(self.source, self.target, self.called)
-
-
-def dictionary_name(source: Site, target: Site, called: str) -> str:
-    """What a dictionary is `called`, else its target site, after the source if that is another."""
-    if called or source == target:
-        return called or str(target)
-    return f"{source}-{target}"
+        return self.both_ends
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from hooked_qwen.identity import identity
 from hooked_qwen.load import BUNDLED
 from hooked_qwen.notices import notify
 from hooked_qwen.sites import Site
-from saes.dictionary import SparseDictionary, dictionary_name, fitted, side_by_side
+from saes.dictionary import SparseDictionary, fitted, side_by_side
 from saes.features import Features
 from saes.formats import ours
 from saes.formats.hub import hub_place, is_hub_name
@@ -386,7 +386,7 @@ def load_all(source: str | Path, memory: float | None = None) -> OnDemand:
     found = find(source)
     entries: dict[str, Entry] = {}
     for entry in found.entries:
-        name = dictionary_name(entry.source, entry.target, entry.called)
+        name = entry.both_ends
         if name in entries:
             raise ValueError(
                 f"{found.place.label} has several dictionaries of {name}: "

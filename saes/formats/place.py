@@ -12,7 +12,7 @@ from functools import cache
 from hashlib import file_digest, sha256
 from pathlib import Path, PurePosixPath
 
-from hooked_qwen.sites import Site
+from hooked_qwen.sites import Ends
 
 DEPTH = 6
 "Levels of folders that are searched; no published layout has more."
@@ -44,33 +44,14 @@ class Place:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class Entry(Ends):
     """One dictionary that was found: where it reads and writes, and its files, not yet read."""
 
-    source: Site
-    target: Site
     name: str
     "its folder, or its file where it has no folder of its own"
     place: Place
     files: tuple[str, ...]
     "its weights first"
-    also_reads: tuple[Site, ...] = ()
-    also_writes: tuple[Site, ...] = ()
-    called: str = ""
-    "its name in graphs, where that is not the one site that it writes"
-
-    @property
-    def reads(self) -> tuple[Site, ...]:
-        return (self.source, *self.also_reads)
-
-    @property
-    def writes(self) -> tuple[Site, ...]:
-        return (self.target, *self.also_writes)
-
-    @property
-    def node_name(self) -> str:
-        """What its features are called in graphs."""
-        return self.called or str(self.target)
 
     def fetch(self) -> list[Path]:
         """The local paths of its files, downloaded where they are not here."""
