@@ -36,6 +36,7 @@ from circuits.runs import commands
 from circuits.runs.folder import read_run, verification_of
 from circuits.runs.inputs import Inputs, open_inputs
 from circuits.suites import load_model
+from circuits.verification.replacement import cut_of
 from circuits.verification.sufficiency import SufficiencyConfig
 from circuits.verification.sufficiency import sufficiency as _sufficiency
 from circuits.verification.verify import VerifyConfig
@@ -237,7 +238,7 @@ def ablate(
     The nodes are named, or the graph's `top` strongest features, or all that is `outside` it.
     Raises `ValueError` for nodes that the suite does not have, and where none are named.
     """
-    analysis, ranking = commands.cut_of(circuit.analysis, circuit.ranking)
+    analysis, ranking = cut_of(circuit.analysis, circuit.ranking)
     ablation = _ablation(circuit, nodes, top, outside=outside, to=to)
     record = _ablate(analysis, ablation, ranking, seed=seed)
     left = graph_left(analysis, ablation, circuit.graph, report=report)

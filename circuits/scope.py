@@ -1,8 +1,7 @@
 """What features are for, as one function for each verb: opened, done, written."""
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,7 @@ from circuits.features.named import Named
 from circuits.features.search import by_contrast, by_label, by_token, in_text
 from circuits.graph import write_json
 from circuits.runs.overwrite import MADE_FROM, check_record, digest
-from circuits.runs.pages import labels_beside
-from circuits.suites import load_model
+from circuits.suites import feature_names, load_model
 from hooked_qwen.identity import identity
 from hooked_qwen.notices import notify
 from hooked_qwen.placement import ANYWHERE, Placement
@@ -62,7 +60,7 @@ def search(
         )
     if bool(positive) != bool(negative):
         raise ValueError("a contrast takes --positive and --negative, texts of each")
-    names = _names(dictionaries)
+    names = feature_names(dictionaries)
     if label is not None:
         record = by_label(names, label, top=top)
     else:
@@ -113,6 +111,8 @@ def classify(
     is_positive = torch.tensor([text.label == positive for text in every])
     _check_labels([text.label for text in every], positive)
     parts = _parts(is_positive, len(own), bool(others), seed)
+    if (judged := is_positive[parts.test]).all() or not judged.any():
+        raise ValueError(f"there is nothing to judge on: {test} has texts of one kind only")
     if texts is not None:
         parts = only(parts, is_positive, texts, seed=seed)
     suite = load_suite(dictionaries, mlp=mlp, memory=placement.memory)
@@ -134,7 +134,7 @@ def classify(
         [text.text for text in every],
         is_positive,
         parts,
-        Named(loaded, suite, _names(dictionaries)),
+        Named(loaded, suite, feature_names(dictionaries)),
         seed=seed,
         report=report,
     )
@@ -171,16 +171,21 @@ def detect(
     loaded = load_model(model, placement=placement)
     if found.model != identity(loaded):
         notify(f"{detector} was made with another model than {model}: its scores may mean less")
-    with nullcontext() if out is None else out.open("w", encoding="utf-8") as file:
-        for record in detected(loaded, suite, texts_of(text)(), found):
-            if file is not None:
+    records = detected(loaded, suite, texts_of(text)(), found)
+    yield from records if out is None else _written(records, out)
+
+
+def _written(records: Iterable[dict[str, Any]], out: Path) -> Iterator[dict[str, Any]]:
+    """The same records, which are in the file `out` once the last was taken, and not before."""
+    partial = out.with_name(f"{out.name}.partial")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            for record in records:
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")
-            yield record
-
-
-def _names(dictionaries: str) -> dict[str, str]:
-    """What people and models call features."""
-    return {key: found.text for key, found in labels_beside(dictionaries).items()}
+                yield record
+        partial.replace(out)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _check_labels(labels: Sequence[str], positive: str) -> None:

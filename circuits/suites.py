@@ -197,14 +197,14 @@ def feature(
     opened.suite.notify_of_another_model(loaded)
     opened = opened.fitting(loaded)
     store = _store(loaded, opened, texts, out, StoreConfig(tokens=tokens, seed=seed), report)
-    card = called(feature_card(loaded, opened, store, which), _names(dictionaries, run))
+    card = called(feature_card(loaded, opened, store, which), feature_names(dictionaries, run))
     write_json(card | {MADE_FROM: dict(made_from or {})}, paths[0])
     page = feature_page(card, run_links(run, out))
     write_atomically(paths[1], lambda partial: partial.write_text(page, encoding="utf-8"))
     return card, paths
 
 
-def _names(dictionaries: str, run: Path | None) -> dict[str, str]:
+def feature_names(dictionaries: str, run: Path | None = None) -> dict[str, str]:
     """What features are called by people and models, and in the graph of a run."""
     tables = [labels_beside(dictionaries), {} if run is None else labels_of(run)]
     said = {key: label.text for key, label in merged(tables).items()}
@@ -241,7 +241,7 @@ def suite_overview(
     opened = OnDemand(suite.fitting(loaded))
     store = _store(loaded, opened, texts, out, StoreConfig(tokens=tokens, seed=seed), report)
     record = suite_record(loaded, opened, store, suite.metrics(), report=report)
-    record = called_in_suite(record, _names(dictionaries, run))
+    record = called_in_suite(record, feature_names(dictionaries, run))
     title = f"Features of {loaded.cfg.model_name}"
     page = signed(suite_page(record, title=title, links=run_links(run, out)), source)
     write_atomically(path, lambda partial: partial.write_text(page, encoding="utf-8"))
@@ -274,7 +274,7 @@ def connections(
         suite.fitting(loaded),
         which,
         top,
-        names=_names(dictionaries, None),
+        names=feature_names(dictionaries),
         blocks=None if texts is None else list(held_out_blocks(texts(), loaded, tokens=tokens)),
         report=lambda done, total: report("text", done, total),
     )

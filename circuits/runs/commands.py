@@ -21,7 +21,6 @@ from circuits.comparison import Difference, differences, different_origins
 from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.head_cards import make_head_cards
 from circuits.discovery.methods import discover_by_method
-from circuits.discovery.ranking import Ranking
 from circuits.discovery.resume import NOTHING_KEPT, close_parts, open_parts
 from circuits.discovery.sparse_feature import Discovery
 from circuits.edits.ablate import ablate
@@ -66,7 +65,7 @@ from circuits.runs.overwrite import (
     signed,
 )
 from circuits.runs.pages import cards_beside, named_graph
-from circuits.verification.replacement import of_transcoders
+from circuits.verification.replacement import cut_of
 from circuits.verification.verify import VerifyConfig, verify
 from hooked_qwen.bundled import language
 from hooked_qwen.files import build_folder_atomically, content_hash, write_atomically
@@ -321,13 +320,6 @@ def ablate_run(
     build_folder_atomically(into, build)
     write_pages(folder)
     return result
-
-
-def cut_of(analysis: Analysis, ranking: Ranking) -> tuple[Analysis, Ranking]:
-    """An analysis by the dictionaries whose nodes its graph has, and the nodes that move in it."""
-    if analysis.config.method == "replacement":
-        return of_transcoders(analysis, ranking)
-    return analysis, ranking
 
 
 def ablation_of(

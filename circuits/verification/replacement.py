@@ -73,6 +73,13 @@ class Interventions:
     edges: dict[Mode, Float[Tensor, "edges prompts"]]
 
 
+def cut_of(analysis: Analysis, ranking: Ranking) -> tuple[Analysis, Ranking]:
+    """An analysis by the dictionaries whose nodes its graph has, and the nodes that move in it."""
+    if analysis.config.method == "replacement":
+        return of_transcoders(analysis, ranking)
+    return analysis, ranking
+
+
 def of_transcoders(analysis: Analysis, ranking: Ranking) -> tuple[Analysis, Ranking]:
     """By the transcoders of the suite alone, as the graph was found; and what ablation may move.
 

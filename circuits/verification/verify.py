@@ -34,7 +34,7 @@ from circuits.verification.faithfulness_curves import (
 )
 from circuits.verification.group_effects import group_scores, joint_effects
 from circuits.verification.pooled import pool_agreement, pooled_nodes
-from circuits.verification.replacement import LINEAR, agreements, measure, of_transcoders
+from circuits.verification.replacement import LINEAR, agreements, cut_of, measure
 from hooked_qwen.progress import Report, counting, silent
 from transcoders.interventions import THE_MODEL
 
@@ -76,8 +76,7 @@ def verify(
     when nodes are to be ablated to a patch that they were not moved to.
     """
     config, discovered = config or VerifyConfig(), analysis.config
-    if discovered.method == "replacement":
-        analysis, ranking = of_transcoders(analysis, ranking)
+    analysis, ranking = cut_of(analysis, ranking)
     scale = Scale.of(analysis, ablated_to(analysis, config))
     nodes = [n for n in ordered(graph) if n.kind != "logit"]
     kept = [n for n in nodes if n.kind != "token"]

@@ -64,7 +64,7 @@ def main() -> None:
     suite = load_suite(chosen.dictionaries)
     found = {}
     for task in chosen.task or TASKS:
-        case = Case(_analysis(model, suite, _prompts(task, chosen.pairs, chosen.model, model)))
+        case = Case(_analysis(model, suite, task_prompts(task, chosen.pairs, chosen.model, model)))
         circuits = {f"circuits, {to}": case.circuits(to) for to in ABLATED_TO}
         found[task] = circuits | {"nodes": case.nodes(), "edges": case.edges()}
     RESULTS.mkdir(exist_ok=True)
@@ -77,7 +77,8 @@ def main() -> None:
     print(*tables, sep="\n\n")
 
 
-def _prompts(task: str, n: int, name: str, model: TransformerBridge) -> EncodedPrompts:
+def task_prompts(task: str, n: int, name: str, model: TransformerBridge) -> EncodedPrompts:
+    """`n` pairs of the test split of a task; positions are kept where all are of one length."""
     with TemporaryDirectory() as folder:
         file = Path(folder) / "prompts.jsonl"
         make_prompts(task, n, split="test", seed=0, model=name, out=file)

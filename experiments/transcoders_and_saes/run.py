@@ -12,7 +12,6 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -24,9 +23,9 @@ from circuits.cli.progress_bars import bars
 from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.ranking import Ranking, rank_nodes
 from circuits.graph import rounded, write_json
-from circuits.prompts import EncodedPrompts, encode_prompts, read_prompts
-from circuits.runs.commands import make_prompts
+from circuits.prompts import EncodedPrompts
 from circuits.verification.faithfulness_curves import Scale
+from experiments.estimators.run import task_prompts
 from hooked_qwen.load import BUNDLED, load
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import StreamConfig
@@ -70,7 +69,7 @@ def main() -> None:
     quality = qualities(model, suites)
     found = {}
     for task in chosen.task or TASKS:
-        prompts = _prompts(task, chosen.pairs, model)
+        prompts = task_prompts(task, chosen.pairs, BUNDLED, model)
         found[task] = circuits_of(model, prompts, suites)
     RESULTS.mkdir(exist_ok=True)
     write_json({"quality": quality, "tasks": found}, RESULTS / "bundled.json")
@@ -114,15 +113,6 @@ def _figures(quality: Quality) -> dict[str, Any]:
     found = asdict(quality)
     intervals = {name: found["intervals"][name] for name in ("fvu", "kl")}
     return {name: found[name] for name in FIGURES} | {"intervals": intervals}
-
-
-def _prompts(task: str, n: int, model: TransformerBridge) -> EncodedPrompts:
-    with TemporaryDirectory() as folder:
-        file = Path(folder) / "prompts.jsonl"
-        make_prompts(task, n, split="test", seed=0, model=BUNDLED, out=file)
-        pairs = read_prompts(file)
-    lengths = {len(model.tokenizer(p.clean)["input_ids"]) for p in pairs}
-    return encode_prompts(pairs, model.tokenizer, positions="keep" if len(lengths) == 1 else "sum")
 
 
 def circuits_of(

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
 from time import process_time
 from typing import Any
 
@@ -29,10 +28,10 @@ from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.methods import discover_by_method
 from circuits.discovery.ranking import Ranking
 from circuits.graph import Node, rounded, write_json
-from circuits.prompts import EncodedPrompts, encode_prompts, read_prompts
-from circuits.runs.commands import make_prompts
+from circuits.prompts import EncodedPrompts
 from circuits.verification.estimator_agreement import agreement
 from circuits.verification.faithfulness_curves import Scale
+from experiments.estimators.run import task_prompts
 from hooked_qwen.load import BUNDLED, load
 from saes.suite import Suite, load_suite
 from transcoders.replacement import transcoders_among
@@ -58,19 +57,10 @@ def main() -> None:
     suite = suite.exchanging([name for name in suite if name not in names], {})
     found = {}
     for task in chosen.task or TASKS:
-        found[task] = Case(model, suite, _prompts(task, chosen.pairs, model)).record()
+        found[task] = Case(model, suite, task_prompts(task, chosen.pairs, BUNDLED, model)).record()
     RESULTS.mkdir(exist_ok=True)
     write_json({"pairs": chosen.pairs, "tasks": found}, RESULTS / f"{chosen.name}.json")
     print(table(found))
-
-
-def _prompts(task: str, n: int, model: TransformerBridge) -> EncodedPrompts:
-    with TemporaryDirectory() as folder:
-        file = Path(folder) / "prompts.jsonl"
-        make_prompts(task, n, split="test", seed=0, model=BUNDLED, out=file)
-        pairs = read_prompts(file)
-    lengths = {len(model.tokenizer(p.clean)["input_ids"]) for p in pairs}
-    return encode_prompts(pairs, model.tokenizer, positions="keep" if len(lengths) == 1 else "sum")
 
 
 @dataclass(frozen=True)

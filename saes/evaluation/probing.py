@@ -132,7 +132,7 @@ def probe(
     train = _half(positive, seed)
     probes = []
     for reads, z in pooled.items():
-        z = _standardised(z.double(), train)
+        z = standardised(z.double(), train)
         if reads == "residual":
             probes.append(_fitted(reads, z, positive, train, None, seed))
             continue
@@ -218,7 +218,7 @@ def _pool(
     return (value * keep).sum(1) / keep.sum(1)
 
 
-def _standardised(
+def standardised(
     z: Float[Tensor, "texts d"], train: Bool[Tensor, " texts"]
 ) -> Float[Tensor, "texts d"]:
     """Zero mean and unit variance on the train half; what is constant there becomes 0."""

@@ -83,6 +83,14 @@ class Activity:
         )
 
 
+def difference_weights(positive: Bool[Tensor, " texts"]) -> Float[Tensor, " texts"]:
+    """Weights with which a sum over texts is the mean of the positive ones less that of the rest.
+
+    In float64.
+    """
+    return positive.double() / positive.sum() - (~positive).double() / (~positive).sum()
+
+
 @dataclass(frozen=True)
 class Reading:
     """What one pass over some texts found."""

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from hooked_qwen.sites import Site
 from saes.evaluation.bootstrap import Interval, interval, resamples
-from saes.evaluation.probing import logistic
+from saes.evaluation.probing import logistic, standardised
 from saes.scope.activity import Activity
 from saes.scope.detector import Detector, best_threshold, chosen_detector
 
@@ -153,7 +153,7 @@ def by_stream(
     for name, direction in ways.items():
         best: tuple[float, Site, Scores] | None = None
         for site, x in means.items():
-            x, y = _standard(x.double(), parts.train), positive[parts.train]
+            x, y = standardised(x.double(), parts.train), positive[parts.train]
             scores = x @ direction(x[parts.train], y)
             value = auroc(scores[parts.held_out], positive[parts.held_out])
             if best is None or value > best[0] + 1e-9:
@@ -165,11 +165,6 @@ def by_stream(
 
 def _probe(x: Float[Tensor, "train d"], positive: Bool[Tensor, " train"]) -> Float[Tensor, " d"]:
     return logistic(x, positive)[0]
-
-
-def _standard(x: Float[Tensor, "texts d"], train: Bool[Tensor, " texts"]) -> Tensor:
-    centred, spread = x - x[train].mean(0), x[train].std(0, correction=0)
-    return torch.where(spread > 1e-12, centred / spread.clamp_min(1e-12), 0.0)
 
 
 def by_words(texts: Sequence[str], positive: Bool[Tensor, " texts"], parts: Parts) -> Method:

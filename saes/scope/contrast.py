@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hooked_qwen.nodes import Node
-from saes.scope.activity import Activity
+from saes.scope.activity import Activity, difference_weights
 
 By = Literal["share", "mean"]
 WAYS: tuple[By, ...] = ("share", "mean")
@@ -91,7 +91,7 @@ def contrast(
     features, column = activity.feature.unique(return_inverse=True)
     values = {"share": torch.ones_like(activity.mean), "mean": activity.mean}
     sums = _Sums(activity.text, column, values[by].double(), len(features), len(activity))
-    weight = (positive.double() / n[0] - (~positive).double() / n[1])[:, None]
+    weight = difference_weights(positive)[:, None]
     found = (sums.weighted(weight) * sums.scale(by))[:, 0]
     # What is equal but for rounding stands in the order of the features, on any machine.
     steps = (found.abs() / ROUNDING).round()

@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hooked_qwen.nodes import Node
-from saes.scope.activity import Activity
+from saes.scope.activity import Activity, difference_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,25 +84,22 @@ def share_differences(
     activity: Activity, positive: Bool[Tensor, " texts"]
 ) -> Float[Tensor, " features"]:
     """P(on | positive) - P(on | negative) of every feature."""
-    n = int(positive.sum()), int((~positive).sum())
-    weight = positive.double() / n[0] - (~positive).double() / n[1]
-    found = torch.zeros(activity.n_features, dtype=torch.float64)
-    return found.index_add_(0, activity.feature, weight[activity.text])
+    return _total(activity, difference_weights(positive)[activity.text])
 
 
 def _effects(activity: Activity, positive: Bool[Tensor, " texts"]) -> Float[Tensor, " features"]:
     """Differences of the mean of the largest activations, in standard deviations over texts."""
     n, value = len(activity), activity.largest.double()
-    shares = positive.double() / positive.sum() - (~positive).double() / (~positive).sum()
-
-    def total(entries: Float[Tensor, " entries"]) -> Float[Tensor, " features"]:
-        found = torch.zeros(activity.n_features, dtype=torch.float64)
-        return found.index_add_(0, activity.feature, entries)
-
-    variance = total(value.square()) / n - (total(value) / n).square()
-    spread = variance.clamp_min(0).sqrt()
-    difference = total(value * shares[activity.text])
+    first, second = (_total(activity, x) / n for x in (value, value.square()))
+    spread = (second - first.square()).clamp_min(0).sqrt()
+    difference = _total(activity, value * difference_weights(positive)[activity.text])
     return torch.where(spread > 1e-12, difference / spread.clamp_min(1e-12), 0.0)
+
+
+def _total(activity: Activity, value: Float[Tensor, " entries"]) -> Float[Tensor, " features"]:
+    """The sum of each feature's entries, in float64."""
+    found = torch.zeros(activity.n_features, dtype=torch.float64)
+    return found.index_add_(0, activity.feature, value)
 
 
 def best_threshold(scores: Float[Tensor, " texts"], positive: Bool[Tensor, " texts"]) -> float:

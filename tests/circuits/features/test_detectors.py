@@ -117,3 +117,20 @@ def test_what_cannot_be_made_or_run_is_said(made, tmp_path):
     no.write_text(json.dumps(record))
     with pytest.raises(ValueError, match="made with other dictionaries"):
         next(scope.detect(no, "bundled", text=["bundled"]))
+
+
+def test_a_stream_that_is_cut_off_leaves_no_file(made, tmp_path):
+    folder, _ = made
+    out = tmp_path / "found.jsonl"
+    texts_there = [str(folder / "texts.jsonl")]
+    stream = scope.detect(folder / "plural.json", "bundled", text=texts_there, out=out)
+    next(stream)
+    stream.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_texts_of_one_kind_cannot_be_judged_on(made, tmp_path):
+    folder, _ = made
+    alike = write(tmp_path / "alike.jsonl", list(texts(8, 5))[::2])
+    with pytest.raises(ValueError, match="alike.jsonl has texts of one kind only"):
+        scope.classify("bundled", labelled=folder / "texts.jsonl", positive="plural", test=alike)
