@@ -1,0 +1,6 @@
+"""What features are for, as one function for each verb: opened, done, written."""
+
+from circuits.scope.classify import classify, detect
+from circuits.scope.search import search
+
+__all__ = ["classify", "detect", "search"]
