@@ -70,7 +70,12 @@ def main() -> None:
     found = {}
     for task in chosen.task or TASKS:
         prompts = task_prompts(task, chosen.pairs, BUNDLED, model)
-        found[task] = circuits_of(model, prompts, suites)
+        first = next(iter(suites.values()))
+        controls = {
+            "neurons": neurons_inside_mlps(model, first),
+            "untrained, 16 on": untrained(suites["transcoder, 16 on"]),
+        }
+        found[task] = circuits_of(model, prompts, {**suites, **controls}, SIZES)
     RESULTS.mkdir(exist_ok=True)
     write_json({"quality": quality, "tasks": found}, RESULTS / "bundled.json")
     print(quality_table(quality), size_table(found), sep="\n\n")
@@ -116,33 +121,31 @@ def _figures(quality: Quality) -> dict[str, Any]:
 
 
 def circuits_of(
-    model: TransformerBridge, prompts: EncodedPrompts, suites: Mapping[str, Suite]
+    model: TransformerBridge,
+    prompts: EncodedPrompts,
+    suites: Mapping[str, Suite],
+    sizes: Sequence[int],
 ) -> dict[str, Any]:
-    """Faithfulness of growing circuits of every suite, and of what stands in for features."""
-    first = next(iter(suites.values()))
-    controls = {
-        "neurons": neurons_inside_mlps(model, first),
-        "untrained, 16 on": untrained(suites["transcoder, 16 on"]),
-    }
+    """Faithfulness of circuits of these sizes, by every suite and what stands in for features."""
     found = {}
-    for name, suite in {**suites, **controls}.items():
+    for name, suite in suites.items():
         config = DiscoverConfig(
             positions="keep" if prompts.columns else "sum", batch_size=len(prompts)
         )
         analysis = Analysis.of(model, suite, prompts, config)
         ranking = rank_nodes(analysis)[0].inner()
-        found[name] = _curves(Scale.of(analysis, "patch"), ranking)
+        found[name] = _curves(Scale.of(analysis, "patch"), ranking, sizes)
     return found
 
 
-def _curves(scale: Scale, ranking: Ranking) -> dict[str, Any]:
+def _curves(scale: Scale, ranking: Ranking, wanted_sizes: Sequence[int]) -> dict[str, Any]:
     """Of the strongest nodes, of the strongest features without errors, and of nodes at random."""
     generator = torch.Generator().manual_seed(0)
     shuffled = ranking[torch.randperm(len(ranking), generator=generator)]
     rows = {"nodes": ranking, "no errors": ranking.features(), "random": shuffled}
     found: dict[str, Any] = {"nodes that move": len(ranking)}
     for name, some in rows.items():
-        sizes = [size for size in SIZES if size < len(some)] + [len(some)]
+        sizes = [size for size in wanted_sizes if size < len(some)] + [len(some)]
         record = scale.curve([some[:size].as_set() for size in sizes]).record()
         kept = {key: record[key] for key in ("faithfulness", "low", "high")}
         wanted = BY_FEATURES if name == "no errors" else WANTED
