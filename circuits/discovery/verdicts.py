@@ -143,7 +143,12 @@ def of_verification(record: Mapping[str, Any]) -> list[str]:
             f"ablating every node moves the metric from {full:z.2f} to {empty:z.2f} only: "
             "faithfulness is a share of next to nothing"
         )
-    return [*found, *_against_chance(curves), *_untrained(curves["sizes"], rows)]
+    return [
+        *found,
+        *_against_chance(curves),
+        *_untrained(curves["sizes"], rows),
+        *_of_scores(record.get("scores")),
+    ]
 
 
 def _against_chance(curves: Mapping[str, Any]) -> list[str]:
@@ -176,6 +181,22 @@ def _untrained(sizes: list[int], rows: Mapping[str, Any]) -> list[str]:
         f"{own[i]:z.2f}, because their errors carry it: compare the rows without errors, "
         f"{their_bare[i]:z.2f} and {bare[i]:z.2f}"
     ]
+
+
+def _of_scores(scores: Mapping[str, Any] | None) -> list[str]:
+    """A replacement graph's scores beside those of the control."""
+    if scores is None:
+        return []
+    own, control = scores["graph"], scores["decoders dealt anew"]
+    told = []
+    for name in ("replacement", "completeness"):
+        ends = control["intervals"][name]
+        spread = "" if ends is None else f" ({ends[0]:.2f} to {ends[1]:.2f})"
+        told.append(
+            f"{name} score {own[name]:.2f}; {control[name]:.2f}{spread} where what features write "
+            "is dealt anew among those of each dictionary"
+        )
+    return told
 
 
 def _listed(parts: list[str]) -> str:

@@ -9,6 +9,10 @@ Edges: each source is taken away, and the target's pre-activation read. With att
 frozen it falls by the edge's weight; with attention free, by what the source gives it past no other
 feature in the model; with transcoders live, along all paths.
 
+The scores of the graph: beside those of the same transcoders with what their features write dealt
+anew among them. Tokens reach the output through attention and skip connections whatever features
+write, so that a score is to be read against the control and not against 0.
+
 The circuit as a set: as of any graph, with transcoders and errors as nodes
 (`circuits.verification.faithfulness_curves`).
 
@@ -28,11 +32,12 @@ from circuits.analysis import Analysis
 from circuits.attribution.effects import node_effects
 from circuits.attribution.node_effects import NodeEffects
 from circuits.attribution.state import BatchState
+from circuits.discovery.influence import influence_of
 from circuits.discovery.node_moves import NodeMoves, moves_to
 from circuits.discovery.ranking import Ranking
 from circuits.discovery.replaced_prompts import Opened, ReplacedPrompts, by_transcoders
 from circuits.edits.held_run import HeldRun, adding, rows_at_once, run_held
-from circuits.graph import Node
+from circuits.graph import Node, rounded
 from circuits.verification.estimator_agreement import (
     Edge,
     agreement,
@@ -41,11 +46,15 @@ from circuits.verification.estimator_agreement import (
 )
 from hooked_qwen.progress import Report, counting
 from hooked_qwen.sites import Site
+from saes.evaluation.baselines import dealt_anew
+from saes.evaluation.bootstrap import interval, resamples
 from transcoders.interventions import THE_MODEL, Mode
 from transcoders.replacement import ReplacementModel
 
 LINEAR = "linear paths"
 "What a replacement graph's effects are estimated by."
+DEALT = "decoders dealt anew"
+SCORES = ("replacement", "completeness")
 NODE_MODES = (
     THE_MODEL,
     Mode(attention="frozen", mlps="linear"),
@@ -231,6 +240,34 @@ class _Output:
             return run.metric.double()
         logits = run.logits.double()
         return logits[:, self.token] - logits.mean(-1)
+
+
+def scores(
+    analysis: Analysis, graph: nx.DiGraph, *, seed: int, report: Report
+) -> dict[str, dict[str, Any]]:
+    """Replacement and completeness score of a graph, beside those of the control.
+
+    Means over prompts; of the control with their 95 % intervals. Both trace as many features.
+    """
+    prompts = ReplacedPrompts(analysis.by(dealt_anew(analysis.suite, seed=seed)))
+    found, tick = [], counting(report, DEALT, len(prompts))
+    for opened in prompts:
+        found.append(
+            influence_of(
+                opened.model,
+                opened.outputs,
+                targets=analysis.config.targets,
+                at_once=prompts.at_once,
+            )
+        )
+        tick(1)
+    values = torch.tensor([[one.replacement, one.completeness] for one in found]).double()
+    drawn = resamples(len(values), seed=seed) @ values
+    return {
+        "graph": {name: graph.graph[f"{name}_score"] for name in SCORES},
+        DEALT: {name: rounded(float(x)) for name, x in zip(SCORES, values.mean(0), strict=True)}
+        | {"intervals": {name: interval(drawn[:, i]) for i, name in enumerate(SCORES)}},
+    }
 
 
 def agreements(

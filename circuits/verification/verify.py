@@ -34,7 +34,7 @@ from circuits.verification.faithfulness_curves import (
 )
 from circuits.verification.group_effects import group_scores, joint_effects
 from circuits.verification.pooled import pool_agreement, pooled_nodes
-from circuits.verification.replacement import LINEAR, agreements, cut_of, measure
+from circuits.verification.replacement import LINEAR, agreements, cut_of, measure, scores
 from hooked_qwen.progress import Report, counting, silent
 from transcoders.interventions import THE_MODEL
 
@@ -146,7 +146,11 @@ def _replacement(
     edges, strongest = edges_to_measure(graph, seed=config.seed)
     found = measure(analysis, nodes, edges, report)
     _write_exact(graph, nodes, found.nodes[THE_MODEL])
-    return {"estimator": LINEAR, **agreements(graph, nodes, edges, strongest, found)}
+    return {
+        "estimator": LINEAR,
+        **agreements(graph, nodes, edges, strongest, found),
+        "scores": scores(analysis, graph, seed=config.seed, report=report),
+    }
 
 
 def _write_exact(

@@ -15,7 +15,6 @@ from pathlib import Path
 from time import process_time
 from typing import Any
 
-import torch
 from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.analysis import Analysis
@@ -24,7 +23,7 @@ from circuits.discovery.methods import discover_by_method
 from circuits.graph import rounded, write_json
 from circuits.prompts import Prompt, encode_prompts
 from hooked_qwen.load import load
-from saes.dictionary import SparseDictionary
+from saes.evaluation.baselines import dealt_anew
 from saes.suite import Suite, load_suite
 
 RESULTS = Path(__file__).parent / "results"
@@ -92,18 +91,6 @@ def _transcoders(suite: Suite) -> Suite:
 def _same(every: Suite, six: Suite) -> Suite:
     """Those of a suite that are of the other's layers."""
     return every.exchanging([name for name in every if name not in _transcoders(six)], {})
-
-
-def dealt_anew(suite: Suite) -> Suite:
-    """The same features with what each writes dealt anew among those of its layer."""
-
-    def deal(name: str, dictionary: SparseDictionary) -> SparseDictionary:
-        generator = torch.Generator().manual_seed(dictionary.target.layer)
-        order = torch.randperm(dictionary.n_features, generator=generator)
-        weights = {k: v for k, v in dictionary.named_buffers() if v is not None}
-        return SparseDictionary(dictionary.spec, weights | {"W_dec": dictionary.W_dec[order]})
-
-    return suite.derived(deal, reads={name: suite.reads_of(name) for name in suite})
 
 
 def scores(model: TransformerBridge, suite: Suite, prompt: Prompt) -> dict[str, Any]:

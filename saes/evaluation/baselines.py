@@ -185,6 +185,23 @@ def untrained(suite: Suite, *, seed: int = 0) -> Suite:
     )
 
 
+def dealt_anew(suite: Suite, *, seed: int = 0) -> Suite:
+    """The same features, with what each writes dealt anew among those of its dictionary.
+
+    As sparse as the suite, and it reads the same; only which feature writes what is lost.
+    """
+
+    def deal(name: str, dictionary: SparseDictionary) -> SparseDictionary:
+        generator = torch.Generator().manual_seed(seeds[name])
+        order = torch.randperm(dictionary.n_features, generator=generator)
+        weights = {key: value for key, value in dictionary.named_buffers() if value is not None}
+        dealt = weights["W_dec"][order.to(weights["W_dec"].device)]
+        return SparseDictionary(dictionary.spec, weights | {"W_dec": dealt})
+
+    seeds = {name: seed + i for i, name in enumerate(suite)}
+    return suite.derived(deal, reads={name: suite.reads_of(name) for name in suite})
+
+
 @torch.no_grad()
 def low_rank(
     model: TransformerBridge,

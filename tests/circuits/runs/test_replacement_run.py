@@ -93,6 +93,7 @@ def test_it_is_held_against_interventions(tmp_path):
     done = call("verify", tmp_path / "run", "--level", "quick")
     assert done.exit_code == 0, done.output
     assert "predicted against" in done.output
+    assert "dealt anew among those of each dictionary" in " ".join(done.output.split())
     record = json.loads((tmp_path / "run" / "verification.json").read_text())
     linear = next(m for m in record["node_modes"] if m["mlps"] == "linear")
     assert (linear["attention"], linear["slope"]) == ("frozen", pytest.approx(1, abs=1e-4))

@@ -11,10 +11,17 @@ from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.replacement import discover_replacement
 from circuits.graph import ordered
 from circuits.metrics.readout import Readout
-from circuits.verification.replacement import EDGE_MODES, NODE_MODES, measure, of_transcoders
+from circuits.verification.replacement import (
+    EDGE_MODES,
+    NODE_MODES,
+    measure,
+    of_transcoders,
+    scores,
+)
 from circuits.verification.verify import VerifyConfig, verify
 from hooked_qwen.progress import silent
 from hooked_qwen.sites import Site
+from saes.evaluation.baselines import dealt_anew
 from saes.suite import Suite
 from tests.circuits.discovery.test_replacement import SITES, rows_of, speaking, unanswered
 from tests.conftest import padded_on_the_left, toy, toy_prompts, toy_suite
@@ -134,3 +141,26 @@ def test_the_errors_of_layers_without_a_transcoder_are_no_nodes_of_a_circuit():
     restricted, inner = of_transcoders(analysis, ranking)
     assert list(restricted.suite) == ["mlp_out.1"]
     assert {n.site for n in inner.nodes()} == {"mlp_out.1"}
+
+
+def test_scores_stand_beside_those_of_decoders_dealt_anew():
+    """The control is found as the graph is, by a suite whose decoder rows are shuffled by hand."""
+    prompts, suite = toy_prompts(2), toy_suite(*SITES)
+    analysis, graph = found_in(prompts, suite, nodes=12)
+    found = scores(analysis, graph, seed=3, report=silent)
+    assert found["graph"]["replacement"] == graph.graph["replacement_score"]
+    dealt = dealt_anew(suite, seed=3)
+    for name in suite:
+        rows, own = dealt[name].W_dec, suite[name].W_dec
+        assert not torch.equal(rows, own)
+        torch.testing.assert_close(rows.sort(0).values, own.sort(0).values)
+        assert torch.equal(dealt[name].W_enc, suite[name].W_enc)
+    _, by_hand = found_in(prompts, dealt, nodes=12)
+    control = found["decoders dealt anew"]
+    assert control["replacement"] == pytest.approx(by_hand.graph["replacement_score"], rel=1e-5)
+    assert control["completeness"] == pytest.approx(by_hand.graph["completeness_score"], rel=1e-5)
+    low, high = control["intervals"]["replacement"]
+    assert low <= control["replacement"] <= high
+    assert scores(*found_in(toy_prompts(1), suite), seed=3, report=silent)["decoders dealt anew"][
+        "intervals"
+    ] == {"replacement": None, "completeness": None}
