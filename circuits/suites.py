@@ -9,7 +9,7 @@ from typing import Any
 from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.features.connections import connections_of
-from circuits.features.labels import called, called_in_suite, merged
+from circuits.features.labels import Label, called, called_in_suite, merged, scored
 from circuits.features.neighbours import feature_card, find_feature
 from circuits.features.suite_index import suite_record
 from circuits.graph import write_json
@@ -198,6 +198,7 @@ def feature(
     opened = opened.fitting(loaded)
     store = _store(loaded, opened, texts, out, StoreConfig(tokens=tokens, seed=seed), report)
     card = called(feature_card(loaded, opened, store, which), feature_names(dictionaries, run))
+    card = scored(card, _labels(dictionaries, run))
     write_json(card | {MADE_FROM: dict(made_from or {})}, paths[0])
     page = feature_page(card, run_links(run, out))
     write_atomically(paths[1], lambda partial: partial.write_text(page, encoding="utf-8"))
@@ -206,9 +207,12 @@ def feature(
 
 def feature_names(dictionaries: str, run: Path | None = None) -> dict[str, str]:
     """What features are called by people and models, and in the graph of a run."""
-    tables = [labels_beside(dictionaries), {} if run is None else labels_of(run)]
-    said = {key: label.text for key, label in merged(tables).items()}
+    said = {key: label.text for key, label in _labels(dictionaries, run).items()}
     return said if run is None else said | names_of_features(run)
+
+
+def _labels(dictionaries: str, run: Path | None) -> dict[str, Label]:
+    return merged([labels_beside(dictionaries), {} if run is None else labels_of(run)])
 
 
 def suite_overview(

@@ -118,6 +118,40 @@ def _token_string(tokenizer: Any, token: int) -> str:
     return text
 
 
+@dataclass(frozen=True)
+class Run:
+    """Neighbouring tokens that make whole characters together: mostly one."""
+
+    text: str
+    first: int
+    "place of its first token"
+    stop: int
+    "place behind its last one"
+
+
+LONGEST_RUN = 8
+"Tokens in which a character ends: UTF-8 has four bytes at most, and a token holds one or more."
+
+
+def whole_characters(tokenizer: Any, ids: Sequence[int]) -> list[Run]:
+    """The tokens of a text in the shortest runs that no character crosses the end of.
+
+    Where vocabularies are of bytes, one Chinese character can be several tokens, none of which
+    says anything alone. Bytes that are never completed stand alone, as in `token_strings`.
+    """
+    runs, at = [], 0
+    while at < len(ids):
+        run = Run(_token_string(tokenizer, int(ids[at])), at, at + 1)
+        for stop in range(at + 1, min(len(ids), at + LONGEST_RUN) + 1):
+            text = tokenizer.decode([int(i) for i in ids[at:stop]])
+            if text and REPLACEMENT not in text:
+                run = Run(text, at, stop)
+                break
+        runs.append(run)
+        at = run.stop
+    return runs
+
+
 @cache
 def _bytes_of_characters() -> dict[str, int]:
     """The byte that each character of a byte-level vocabulary stands for.

@@ -1,12 +1,19 @@
 """The verb that keeps people's and models' names of features."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from circuits.cli.options import Force
 from circuits.cli.tables import labels_table, say
 from hooked_qwen.notices import counted
+
+
+class Target(StrEnum):
+    delphi = "delphi"
+    neuronpedia = "neuronpedia"
 
 
 def labels(
@@ -28,15 +35,32 @@ def labels(
         list[str] | None,
         typer.Option(help="NAME=SITE: which site a file's layer is, such as 6-res-x=resid_post.6."),
     ] = None,
+    to: Annotated[
+        Target | None, typer.Option(help="Write all labels as delphi or Neuronpedia reads them.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The folder for --to.")] = None,
+    model_id: Annotated[
+        str | None, typer.Option(help="What Neuronpedia calls the model, for --to neuronpedia.")
+    ] = None,
+    described: Annotated[
+        Path | None,
+        typer.Option(help="What `circuits describe` wrote: its scores, for --to delphi."),
+    ] = None,
     rows: Annotated[int, typer.Option(help="Labels to print.")] = 20,
+    force: Force = False,
 ) -> None:
     """What people and models call features, in pictures, tables and pages; kept in labels.json.
 
     Example: `circuits labels run --set "mlp_out.3/812=plural subjects" --by Ann`
 
     Example: `circuits labels run explanations.jsonl.gz`
+
+    Example: `circuits labels DICTS --to neuronpedia --model-id qwen3-0.6b --out exported`
     """
-    from circuits.runs.label_run import add_labels
+    from circuits.runs.label_run import add_labels, export_labels
+
+    if (to is None) != (out is None):
+        raise ValueError("an export takes --to and --out, the folder for it")
 
     done = add_labels(folder, files or [], said=name or [], by=by, sites=site or [])
     labels_table(done.labels, shown=rows)
@@ -47,3 +71,14 @@ def labels(
     if done.stale:
         say(f"note: {done.stale} has the old names until `circuits suite` makes it again")
     say(f"labels {done.path}")
+    if to is not None and out is not None:
+        written = export_labels(
+            done.labels,
+            to.value,
+            out,
+            sites=site or [],
+            model_id=model_id,
+            described=described,
+            force=force,
+        )
+        say(f"{counted(written, 'file')} for {to.value} in {out}")

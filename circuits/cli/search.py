@@ -12,6 +12,8 @@ from circuits.cli.feature_tables import feature_cells, feature_table
 from circuits.cli.options import (
     Device,
     Dictionaries,
+    Estimator,
+    Force,
     Memory,
     Mlp,
     Model,
@@ -42,6 +44,16 @@ def search(
     model: Model = "bundled",
     positive: Texts = None,
     negative: Texts = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="A prompt file: features by their effect on its metric.")
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            help="Rank by the effect on it. Of two sets: next-token, or 'token: are' for the "
+            "log-probability of a token; of prompts: as discover takes it.",
+        ),
+    ] = None,
     text: Annotated[str | None, typer.Option(help="A text: what is on at each token.")] = None,
     token: Annotated[
         str | None, typer.Option(help="A token, its space before it: what promotes it.")
@@ -51,25 +63,36 @@ def search(
         Ranked,
         typer.Option(help="Rank by the share of texts a feature is on in, or by its mean."),
     ] = Ranked.share,
+    estimator: Annotated[
+        Estimator, typer.Option(help="How effects are estimated; the top are measured.")
+    ] = Estimator.patching,
     top: Annotated[int, typer.Option(help="Features to show.")] = 20,
     texts: Annotated[int, typer.Option(help="Texts of each set that are read at most.")] = 200,
     mlp: Annotated[
         Mlp, typer.Option(help="Which dictionary to use where an MLP has both.")
     ] = Mlp.sae,
     out: Annotated[Path | None, typer.Option(help="A JSON file for what is shown.")] = None,
+    page: Annotated[
+        Path | None, typer.Option(help="An HTML file: the list, and texts coloured by a feature.")
+    ] = None,
     device: Device = None,
     dtype: ModelDtype = None,
     memory: Memory = None,
     seed: Seed = 0,
+    force: Force = False,
     quiet: Quiet = False,
 ) -> None:
-    """Find features by two sets of texts, in a text, by a token they promote, by their labels.
+    """Find features by two sets of texts, by a metric, in a text, by a token, by their labels.
 
-    Beside each feature of a contrast stands how many differ as much under shuffled labels.
+    Beside each feature of a contrast stands how many differ as much under shuffled labels, beside
+    those of an effect as many at random.
 
     Example: `circuits features search bundled --token " sit"`
 
-    Example: `circuits features search bundled --positive plural.jsonl --negative singular.jsonl`
+    Example: `circuits features search bundled --positive plural.jsonl --negative singular.jsonl
+    --page found.html`
+
+    Example: `circuits features search bundled --prompts prompts.jsonl --top 10`
     """
     from circuits import scope
 
@@ -80,21 +103,27 @@ def search(
             model,
             positive=positive or (),
             negative=negative or (),
+            prompts=prompts,
+            metric=metric,
             text=text,
             token=token,
             label=label,
             by=by.value,
+            estimator=estimator.value,
             top=top,
             texts=texts,
             mlp=mlp.value,
             seed=seed,
             out=out,
+            page=page,
+            force=force,
             placement=placed(device, dtype, memory),
             report=report,
         )
     SHOWN[record["how"]](record)
-    if out is not None:
-        say(f"written to {out}")
+    for written in (out, page):
+        if written is not None:
+            say(f"written to {written}")
 
 
 def _contrast(record: Mapping[str, Any]) -> None:
@@ -119,6 +148,31 @@ def _contrast(record: Mapping[str, Any]) -> None:
     )
     if record["texts_cut"]:
         say(f"note: of {record['texts_cut']} texts the first {record['longest']} tokens were read")
+
+
+def _effect(record: Mapping[str, Any]) -> None:
+    table = feature_table("estimate", "exact", "95 %", "by chance", "texts")
+    for one in record["found"]:
+        chance = "–" if one["by_chance"] is None else f"{one['by_chance']:.3g}"
+        table.add_row(*_measured(one), chance, str(one["texts_on"]), *feature_cells(one))
+    console.print(table)
+    random = record["random"]
+    agreed = record["agreement"]["pearson"]
+    say(
+        f"effect on {record['metric']} of moving a feature to "
+        f"{'the patch' if record['reference'] == 'patch' else 'zero'}; mean size, exact: "
+        f"{random['mean_size_of_found']:.3g}, of {len(random['features'])} random features on in "
+        f"as many texts {random['mean_size'] or 0:.3g}; estimate and exact correlate by "
+        f"{'–' if agreed is None else format(agreed, '.2f')}"
+    )
+    if record["chance"] is not None:
+        say(f"shuffled labels reach {record['chance']:.3g} somewhere once in twenty times")
+
+
+def _measured(one: Mapping[str, Any]) -> tuple[str, str, str]:
+    ends = one["interval"]
+    told = "–" if ends is None else f"{ends[0]:+.3g} to {ends[1]:+.3g}"
+    return f"{one['estimate']:+.3g}", f"{one['exact']:+.3g}", told
 
 
 def _in_text(record: Mapping[str, Any]) -> None:
@@ -146,4 +200,10 @@ def _by_label(record: Mapping[str, Any]) -> None:
     say(f"{record['holding_all']} of {record['labels']} labels hold the words")
 
 
-SHOWN = {"contrast": _contrast, "text": _in_text, "token": _by_token, "label": _by_label}
+SHOWN = {
+    "contrast": _contrast,
+    "effect": _effect,
+    "text": _in_text,
+    "token": _by_token,
+    "label": _by_label,
+}

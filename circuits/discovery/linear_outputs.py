@@ -153,6 +153,7 @@ def _of_site(
     site = _read_site(metric.site)
     x = model.read(site)
     weights = metric.weights[prompt, -model.n_tokens :].to(x)
+    assert metric.value is not None, "what is read here is read from a mean"
     value, gradient = _linearised(metric.value, (weights @ x)[None])
     position = weights.nonzero().squeeze(-1)
     vectors = weights[position, None] * gradient

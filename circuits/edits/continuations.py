@@ -91,7 +91,7 @@ def rerun_generation(
         written = _in_the_model(Edited(model=model, suite=suite, edit=edit), rows, config)
     else:
         written = _held(model, suite, edit, rows, config, mode)
-    ends = _ends(model)
+    ends = text_ends(model)
     found = []
     for text, sides in zip(prompts, written, strict=True):
         both = [_tokens(model, side, config.mark, ends) for side in sides]
@@ -174,7 +174,7 @@ def generate(
         temperature=config.temperature or None,
         top_k=0 if config.temperature else None,
         use_cache=True,
-        eos_token_id=_ends(model) or None,
+        eos_token_id=text_ends(model) or None,
         pad_token_id=end_of_text(model.tokenizer),
     )
     with torch.random.fork_rng(devices=[d for d in [batch.tokens.device] if d.type == "cuda"]):
@@ -185,7 +185,7 @@ def generate(
     return text[:, batch.tokens.shape[1] :]
 
 
-def _ends(model: TransformerBridge) -> list[int]:
+def text_ends(model: TransformerBridge) -> list[int]:
     """The tokens that end a text: the model's own, else the tokenizer's."""
     own = getattr(getattr(model.original_model, "generation_config", None), "eos_token_id", None)
     if own is None:

@@ -1,12 +1,15 @@
 """What people and models say of features: `labels.json`, and whose word counts.
 
     {"mlp_out.3/812": {"text": "plural subjects", "by": "Ann"},
-     "mlp_out.3/40": {"text": "words of motion", "by": "model gpt-4o-mini"}}
+     "mlp_out.3/40": {"text": "words of motion", "by": "model gpt-4o-mini",
+                      "scores": {"judge": "words", "detection": {...}, "fuzzing": {...}}}}
 
 `by` says whose words they are: a model's begin with `model`; all others are a person's. A
 person's count more than a model's, and these more than an automatic name (`circuits.features.
 names`). The file stands in a run folder, or beside the dictionaries that it is about; of two words
-of one rank those in the run folder count.
+of one rank those in the run folder count. `scores` says how well a judge tells by the words where
+the feature is on (`circuits.features.describe`), with the same by descriptions of something else in
+`controls`; a label need not have them.
 """
 
 import json
@@ -31,6 +34,8 @@ class Label:
 
     text: str
     by: str = PERSON
+    scores: Mapping[str, Any] | None = None
+    "how good it is, as far as a judge has looked: by `detection` and `fuzzing`"
 
     def __post_init__(self) -> None:
         if not self.text.strip():
@@ -69,7 +74,10 @@ def _label(key: str, found: Any) -> Label:
     fields = isinstance(found, Mapping) and found
     if not fields or not all(isinstance(fields.get(k, ""), str) for k in ("text", "by")):
         raise ValueError(f'{key} is {found!r}, expected {{"text": "plural subjects", "by": "Ann"}}')
-    return Label(text=fields.get("text", ""), by=fields.get("by") or PERSON)
+    scores = fields.get("scores")
+    if scores is not None and not isinstance(scores, Mapping):
+        raise ValueError(f"the scores of {key} are {scores!r}, expected an object")
+    return Label(text=fields.get("text", ""), by=fields.get("by") or PERSON, scores=scores)
 
 
 def write_labels(labels: Labels, path: Path) -> None:
@@ -79,7 +87,11 @@ def write_labels(labels: Labels, path: Path) -> None:
         site, _, index = key.rpartition("/")
         return site, int(index)
 
-    write_json({key: asdict(labels[key]) for key in sorted(labels, key=place)}, path)
+    write_json({key: _record(labels[key]) for key in sorted(labels, key=place)}, path)
+
+
+def _record(label: Label) -> dict[str, Any]:
+    return {name: value for name, value in asdict(label).items() if value is not None}
 
 
 def merged(tables: Iterable[Labels]) -> dict[str, Label]:
@@ -109,6 +121,14 @@ def called(card: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
 
     nearest = {kind: [named(row) for row in rows] for kind, rows in card["nearest"].items()}
     return {**named(card), "nearest": nearest}
+
+
+def scored(card: Mapping[str, Any], labels: Labels) -> dict[str, Any]:
+    """A feature's card with who named it, and how good the name is where that was looked at."""
+    label = labels.get(card["feature"])
+    if label is None or label.text != card["label"]:
+        return dict(card)
+    return {**card, "label_by": label.by, **({"scores": label.scores} if label.scores else {})}
 
 
 def called_in_suite(record: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:

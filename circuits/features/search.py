@@ -15,20 +15,16 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.features.card import logit_scores
 from circuits.features.named import Named, key_of
+from circuits.features.strips import ON_A_TOKEN, read_text
 from circuits.graph import rounded
-from hooked_qwen.forward import run_through
-from hooked_qwen.hooks import capture
 from hooked_qwen.nodes import Node
 from hooked_qwen.progress import Report, silent
-from hooked_qwen.tokens import encode, encode_prompt, token_strings
-from saes.evaluation.splice import unpadded
+from hooked_qwen.tokens import encode, token_strings
 from saes.scope.activity import LONGEST, activity_of
 from saes.scope.contrast import By, contrast
 from saes.suite import Suite
 
 SCHEMA = "feature-search/1"
-ON_A_TOKEN = 5
-"Features that are shown of each token of a text."
 
 
 def by_contrast(
@@ -73,7 +69,6 @@ def _rounded(value: Any) -> Any:
     return [rounded(v) for v in value] if isinstance(value, tuple) else rounded(value)
 
 
-@torch.no_grad()
 def in_text(
     model: TransformerBridge,
     suite: Suite,
@@ -82,33 +77,13 @@ def in_text(
     *,
     on_a_token: int = ON_A_TOKEN,
 ) -> dict[str, Any]:
-    """The features that write most at each token of a text.
-
-    Largest by what each writes, |activation| times the norm of its decoder row, in every
-    dictionary together; `activation` is the feature's own.
+    """The features that write most at each token of a text, as `read_text` finds them.
 
     Raises `ValueError` for a text without tokens.
     """
-    ids = encode_prompt(model.tokenizer, text)
-    if not ids:
-        raise ValueError("the text has no tokens")
-    suite = suite.fitting(model)
-    read = {site for name in suite for site in suite.reads_of(name)}
-    with capture(model, read) as seen:
-        run_through(model, unpadded(torch.tensor([ids])), max(0, *(s.layer for s in read)))
-    found: list[list[tuple[float, float, Node]]] = [[] for _ in ids]
-    for name in suite:
-        f = suite[name].encode(suite.read(name, seen)).coalesced()
-        size = (f.value.abs() * suite[name].W_dec.norm(dim=-1)[f.index])[0]
-        best = size.topk(min(on_a_token, size.shape[1]), dim=-1)
-        value, index = (x[0].gather(-1, best.indices) for x in (f.value, f.index))
-        rows = zip(best.values.tolist(), value.tolist(), index.tolist(), strict=True)
-        for of_token, row in zip(found, rows, strict=True):
-            written = zip(*row, strict=True)
-            of_token += [(size, a, Node(name, i)) for size, a, i in written if size > 0]
-    kept = [sorted(row, key=lambda one: -one[0])[:on_a_token] for row in found]
-    labels = named.of(node for row in kept for _, _, node in row)
-    tokens = zip(token_strings(model.tokenizer, ids), kept, strict=True)
+    read = read_text(model, suite, text, on_a_token=on_a_token)
+    labels = named.of(node for row in read.tops for node, _ in row)
+    tokens = zip(token_strings(model.tokenizer, read.ids), read.tops, strict=True)
     return {
         "schema": SCHEMA,
         "how": "text",
@@ -117,7 +92,7 @@ def in_text(
                 "token": token,
                 "features": [
                     {"feature": key_of(node), "label": labels[node], "activation": rounded(a)}
-                    for _, a, node in row
+                    for node, a in row
                 ],
             }
             for token, row in tokens

@@ -25,6 +25,7 @@ def card_view(card: Mapping[str, Any]) -> RenderableType:
     parts: list[RenderableType] = [
         Text.assemble((card["feature"], "bold"), "  ", readable(card["label"]), overflow="fold"),
         Text(_figures(card), style="dim"),
+        *(Text(line, style="dim") for line in label_lines(card)),
         _tokens(card),
     ]
     for title, key in (("Top examples", "examples"), ("Sampled where active", "sampled")):
@@ -39,6 +40,25 @@ def card_view(card: Mapping[str, Any]) -> RenderableType:
         if card["nearest"][key]:
             parts += [Text(f"\n{title}", style="bold"), _neighbours(card["nearest"][key])]
     return Group(*parts)
+
+
+def label_lines(card: Mapping[str, Any]) -> list[str]:
+    """Who named a feature, and how well a judge tells by the name where it is on."""
+    lines = [f"named by {card['label_by']}"] if "label_by" in card else []
+    scores = card.get("scores") or {}
+    for kind in ("detection", "fuzzing"):
+        found = scores.get(kind)
+        if not found or found["balanced_accuracy"] is None:
+            continue
+        controls = ", ".join(
+            f"{name} {value:.2f}" for name, value in found["controls"].items() if value is not None
+        )
+        ends = "{:.2f} to {:.2f}".format(*found["interval"])
+        lines.append(
+            f"{kind} {found['balanced_accuracy']:.2f} ({ends}); by controls: {controls}; judged by "
+            f"{scores['judge']}"
+        )
+    return lines
 
 
 def _figures(card: Mapping[str, Any]) -> str:

@@ -39,6 +39,10 @@ LogitMetric = Callable[[Logits, Int[Tensor, " batch"]], Float[Tensor, " batch"]]
 "Takes logits after the last token and the index of each row's prompt in the prompt set."
 NAMES = ("logit-difference", "log-probability", "probability-difference", "kl")
 Ids = Sequence[Sequence[int]]
+EachColumn = Callable[
+    [Float[Tensor, "batch pos d_site"], Int[Tensor, " batch"]], Float[Tensor, "batch pos"]
+]
+"A number for each of the last columns of some prompts, given by their numbers."
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,9 +54,12 @@ class SiteMetric:
     "whether it is read before or after the site's own nodes move"
     weights: Float[Tensor, "prompts pos"]
     "what each column of a prompt counts for: 1 at the one that is read, or shares of a mean"
-    value: Callable[[Float[Tensor, "batch d_site"]], Float[Tensor, " batch"]]
+    value: Callable[[Float[Tensor, "batch d_site"]], Float[Tensor, " batch"]] | None
+    "of the mean of the columns; None where `each` is given"
     clean: Float[Tensor, " prompts"]
     patch: Float[Tensor, " prompts"] | None
+    each: EachColumn | None = None
+    "of every column, of which the metric is the mean"
 
     def weights_of(self, rows: Int[Tensor, " batch"]) -> Float[Tensor, "batch pos"]:
         """`weights` of some prompts, on the device of their numbers."""
@@ -67,6 +74,10 @@ class SiteMetric:
         """
         weights = self.weights_of(rows.to(tensor.device))[:, -tensor.shape[1] :]
         here = widened(tensor)
+        if self.each is not None:
+            of_each = self.each(here, rows.to(tensor.device))
+            return (weights.to(of_each) * of_each).sum(-1)
+        assert self.value is not None, "a metric is of the mean of columns, or of each"
         return self.value(einsum(weights.to(here), here, "batch pos, batch pos d -> batch d"))
 
 

@@ -287,6 +287,17 @@ def _bound(
     """The metric with its values on both halves of the prompt set."""
     nothing = torch.zeros(len(weights))
     bare = SiteMetric(site=site, when=when, weights=weights, value=value, clean=nothing, patch=None)
+    return with_values(bare, model, suite, prompts)
+
+
+def with_values(
+    bare: SiteMetric, model: TransformerBridge, suite: Suite, prompts: EncodedPrompts
+) -> SiteMetric:
+    """A metric with its values on both halves of a prompt set.
+
+    Raises `ValueError` where no dictionary comes before it.
+    """
+    site = bare.site
     if not reaching(bare, suite.writes):
         raise ValueError(
             f"the metric reads {site}, and no dictionary lies before it: there is no circuit of it"

@@ -11,6 +11,7 @@ export function sheet(card, open = null) {
   return [
     el("h2", { class: "name" }, el("bdi", {}, card.label)),
     identity(card),
+    naming(card),
     inGraph(card),
     measures(card),
     histogram(card.histogram),
@@ -41,6 +42,56 @@ function identity(card) {
     reads && el("span", {}, reads),
     el("span", {}, `${card.architecture}, ${card.features.toLocaleString("en")} features`),
     card.model && el("span", {}, card.model),
+  );
+}
+
+/* Who named it, and how well a judge tells by the name where it is on, beside other names. */
+function naming({ label_by: by, scores }) {
+  if (!by) return null;
+  const rows = ["detection", "fuzzing"]
+    .map((kind) => [kind, scores?.[kind]])
+    .filter(([, found]) => found && found.balanced_accuracy !== null);
+  const two = (value) => (value === null || value === undefined ? "–" : value.toFixed(2));
+  const controls = Object.keys(rows[0]?.[1].controls ?? {});
+  return el(
+    "section",
+    { "aria-label": "Who named it" },
+    el("p", { class: "note" }, `Named by ${by}`, rows.length ? `, judged by ${scores.judge}` : ""),
+    rows.length &&
+      el(
+        "table",
+        { class: "plain naming" },
+        el(
+          "thead",
+          {},
+          el(
+            "tr",
+            {},
+            ["balanced accuracy", "this name", ...controls].map((name) =>
+              el("th", { scope: "col" }, name),
+            ),
+          ),
+        ),
+        el(
+          "tbody",
+          {},
+          rows.map(([kind, found]) =>
+            el(
+              "tr",
+              {},
+              el("th", { scope: "row" }, kind),
+              el(
+                "td",
+                { class: "number" },
+                two(found.balanced_accuracy),
+                found.interval &&
+                  el("span", { class: "soft" }, ` ${found.interval.map(two).join(" to ")}`),
+              ),
+              controls.map((name) => el("td", { class: "number" }, two(found.controls[name]))),
+            ),
+          ),
+        ),
+      ),
   );
 }
 

@@ -5,10 +5,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from circuits import graph as graphs
+from circuits.features.describe import SCHEMA as DESCRIPTIONS
+from circuits.features.explanation_exports import Target, exported
 from circuits.features.explanations import read_explanations
 from circuits.features.labels import LABELS, PERSON, Label, merged, read_labels, write_labels
 from circuits.runs.folder import write_pages
+from circuits.runs.overwrite import check_folder
 from circuits.runs.pages import FEATURES, GRAPH, SUITE, run_of
+from hooked_qwen.files import build_folder_atomically
+from saes.formats.reading import read_json
 from saes.suite import find
 
 
@@ -32,11 +37,12 @@ def add_labels(
     folder: Path,
     files: Sequence[Path] = (),
     *,
+    given: Mapping[str, Label] | None = None,
     said: Sequence[str] = (),
     by: str | None = None,
     sites: Sequence[str] = (),
 ) -> Added:
-    """Add what `files` and `said` (`SITE/INDEX=TEXT`) call features to the labels of a folder.
+    """Add what `files`, `given` and `said` (`SITE/INDEX=TEXT`) call features to a folder's labels.
 
     The folder is a run, whose pages are drawn anew, or dictionaries. `by` says whose words they
     are where a file does not; `sites` what a file's layers are called here, `NAME=SITE`. A model's
@@ -46,15 +52,15 @@ def add_labels(
     none of them is of a site that the folder has.
     """
     known = _dictionaries(folder)
-    given: dict[str, Label] = {}
+    found: dict[str, Label] = dict(given or {})
     for file in files:
-        given |= read_explanations(file, _pairs(sites, "NAME=SITE"))
-    given |= {key: Label(text=text) for key, text in _pairs(said, "SITE/INDEX=TEXT").items()}
+        found |= read_explanations(file, _pairs(sites, "NAME=SITE"))
+    found |= {key: Label(text=text) for key, text in _pairs(said, "SITE/INDEX=TEXT").items()}
     if by is not None:
-        given = {k: replace(x, by=by) if x.by == PERSON else x for k, x in given.items()}
-    of_other = _counted(key for key in given if _site(key) not in known)
-    taken = {key: label for key, label in given.items() if _site(key) in known}
-    if given and not taken:
+        found = {k: replace(x, by=by) if x.by == PERSON else x for k, x in found.items()}
+    of_other = _counted(key for key in found if _site(key) not in known)
+    taken = {key: label for key, label in found.items() if _site(key) in known}
+    if found and not taken:
         raise ValueError(
             f"no label is of a dictionary of {folder}, all are of {', '.join(sorted(of_other))}: "
             f"expected some of {', '.join(sorted(known))}; --site NAME=SITE tells which is which"
@@ -75,6 +81,38 @@ def add_labels(
         of_other_sites=of_other,
         stale=suite if taken and suite.exists() else None,
     )
+
+
+def export_labels(
+    labels: Mapping[str, Label],
+    target: Target,
+    out: Path,
+    *,
+    sites: Sequence[str] = (),
+    model_id: str | None = None,
+    described: Path | None = None,
+    force: bool = False,
+) -> int:
+    """Write labels into the folder `out` as others read them; how many files there are.
+
+    `sites` says what our dictionaries are called there, `NAME=SITE` as for `add_labels`.
+
+    Raises `ValueError` where the folder holds something else.
+    """
+    names = {site: name for name, site in _pairs(sites, "NAME=SITE").items()}
+    record = None if described is None else read_json(described)
+    if record is not None and record.get("schema") != DESCRIPTIONS:
+        raise ValueError(f"{described} is not what `circuits describe` writes: no {DESCRIPTIONS}")
+    files = exported(labels, target, model_id=model_id, names=names, described=record)
+    check_folder(out, files, force=force)
+
+    def build(folder: Path) -> None:
+        for path, content in files.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_bytes(content)
+
+    build_folder_atomically(out, build)
+    return len(files)
 
 
 def _dictionaries(folder: Path) -> set[str]:

@@ -95,6 +95,17 @@ def check_text(path: Path, text: str, *, force: bool) -> None:
         raise ValueError(f"{path} is there already and is not the same: {_choice()}")
 
 
+def check_folder(folder: Path, files: Mapping[str, bytes], *, force: bool) -> None:
+    """Raise `ValueError` where a folder holds anything else than these files, by their paths."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file: give a folder")
+    if not folder.exists() or force:
+        return
+    there = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
+    if any(files.get(name) != path.read_bytes() for name, path in there.items()):
+        raise ValueError(f"{folder} is there already and holds something else: {_choice()}")
+
+
 def check_page(path: Path, made_from: str, *, force: bool) -> None:
     """Raise `ValueError` where `path` is not a page that `signed` with the same."""
     if path.exists() and not force and _signature(made_from).encode() not in path.read_bytes():

@@ -7,9 +7,10 @@ RUN/features/SITE-INDEX.html        one feature (`circuits feature --run RUN`)
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import networkx as nx
 
@@ -128,3 +129,21 @@ def _read(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is missing or damaged ({error}): run the command again") from None
+
+
+def feature_pages(page: Path, features: Iterable[str]) -> dict[str, str]:
+    """Addresses of features' pages from a page beside them, or beside their folder.
+
+    A feature's own, else its card on the page of all features, where there is one.
+    """
+    here, found = page.parent, {}
+    folders = [folder for folder in (here, here / FEATURES) if folder.is_dir()]
+    for folder in folders:
+        suite = folder / SUITE
+        for feature in features:
+            own = folder / f"{feature.replace('/', '-')}.html"
+            if own.is_file():
+                found[feature] = address(own, here)
+            elif suite.is_file():
+                found.setdefault(feature, f"{address(suite, here)}#feature={quote(feature)}")
+    return found

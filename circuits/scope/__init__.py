@@ -1,6 +1,7 @@
 """What features are for, as one function for each verb: opened, done, written."""
 
 from circuits.scope.classify import classify, detect
+from circuits.scope.describe import Answerer, describe
 from circuits.scope.search import search
 
-__all__ = ["classify", "detect", "search"]
+__all__ = ["Answerer", "classify", "describe", "detect", "search"]

@@ -1,18 +1,94 @@
-"""Features searched by texts, by a token, by labels: opened, done, written."""
+"""Features searched by texts, by a metric, by a token, by labels: opened, done, written."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+from transformer_lens.model_bridge import TransformerBridge
+
+from circuits.analysis import Analysis
+from circuits.discovery.config import DiscoverConfig
+from circuits.features.effect_search import by_effect, text_analysis
 from circuits.features.named import Named
 from circuits.features.search import by_contrast, by_label, by_token, in_text
+from circuits.features.strips import LONGEST, strips
 from circuits.graph import write_json
-from circuits.suites import feature_names, load_model
+from circuits.metrics.answers import with_own_answers
+from circuits.metrics.readout import read_metric
+from circuits.prompts import encode_prompts, read_prompts
+from circuits.render.search_page import ranked, search_page
+from circuits.runs.commands import reference_for
+from circuits.runs.overwrite import MADE_FROM, check_page, check_record, digest, signed
+from circuits.runs.pages import feature_pages
+from circuits.suites import feature_names, load_model, sources
+from hooked_qwen.files import content_hash, write_atomically
+from hooked_qwen.nodes import Node
 from hooked_qwen.placement import ANYWHERE, Placement
 from hooked_qwen.progress import Report, silent
 from hooked_qwen.texts import texts_of
 from saes.scope.contrast import By
-from saes.suite import MlpChoice, load_suite
+from saes.suite import MlpChoice, Suite, load_suite
+
+ON_PAGE = 8
+"Texts of each kind that a page shows."
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """What is looked for, and how."""
+
+    positive: Sequence[str]
+    negative: Sequence[str]
+    prompts: Path | None
+    text: str | None
+    token: str | None
+    label: str | None
+    metric: str | None
+    by: By
+    estimator: str
+    top: int
+    texts: int
+    mlp: MlpChoice
+    seed: int
+
+    def __post_init__(self) -> None:
+        ways = {"--positive": self.positive} | {
+            f"--{name}": getattr(self, name) for name in ("prompts", "text", "token", "label")
+        }
+        given = [name for name, value in ways.items() if value]
+        if len(given) != 1:
+            raise ValueError(
+                "search by one of --positive with --negative, --prompts, --text, --token, --label: "
+                f"got {', '.join(given) or 'none'}"
+            )
+        if bool(self.positive) != bool(self.negative):
+            raise ValueError("a contrast takes --positive and --negative, texts of each")
+        if self.metric is not None and not (self.positive or self.prompts):
+            raise ValueError(f"a metric is of two sets of texts or of prompts, not of {given[0]}")
+
+    def source(self) -> dict[str, Any]:
+        """All of it, by which two searches are the same."""
+        prompts = None if self.prompts is None else content_hash(self.prompts)
+        return {**vars(self), "prompts": prompts}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Opened:
+    """What is looked in."""
+
+    model: TransformerBridge
+    suite: Suite
+    named: Named
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What was found, and the texts that it was found in, each with its kind before it."""
+
+    record: dict[str, Any]
+    texts: Sequence[tuple[str, str]] = field(default_factory=tuple)
 
 
 def search(
@@ -21,54 +97,155 @@ def search(
     *,
     positive: Sequence[str] = (),
     negative: Sequence[str] = (),
+    prompts: Path | None = None,
     text: str | None = None,
     token: str | None = None,
     label: str | None = None,
+    metric: str | None = None,
     by: By = "share",
+    estimator: str = "patching",
     top: int = 20,
     texts: int = 200,
     mlp: MlpChoice = "sae",
     seed: int = 0,
     out: Path | None = None,
+    page: Path | None = None,
+    force: bool = False,
     placement: Placement = ANYWHERE,
     report: Report = silent,
 ) -> dict[str, Any]:
-    """Features by exactly one of: two sets of texts, a text, a token, words of their labels.
+    """Features by exactly one of: two sets of texts, prompts, a text, a token, words of labels.
 
     `positive` and `negative` are sources of texts, as `--text` takes them, of which the first
-    `texts` each are read. The record also goes to the file `out`.
+    `texts` each are read. With a `metric` of texts (`circuits.metrics.texts`) features are ranked
+    by how differently they move it; `prompts`, a file, rank them by what they do to a metric of
+    prompts. The record also goes to the file `out`, and as something to look at to `page`.
 
-    Raises `ValueError` for another number of ways to search, or for half a contrast.
+    Raises `ValueError` for another number of ways to search, for half a contrast, and where `out`
+    or `page` hold something else, unless by `force`.
     """
-    asked = {"--positive": positive, "--text": text, "--token": token, "--label": label}
-    given = [name for name, value in asked.items() if value]
-    if len(given) != 1:
-        raise ValueError(
-            "search by one of --positive with --negative, --text, --token, --label: "
-            f"got {', '.join(given) or 'none'}"
-        )
-    if bool(positive) != bool(negative):
-        raise ValueError("a contrast takes --positive and --negative, texts of each")
-    names = feature_names(dictionaries)
+    asked = _Asked(
+        positive=positive,
+        negative=negative,
+        prompts=prompts,
+        text=text,
+        token=token,
+        label=label,
+        metric=metric,
+        by=by,
+        estimator=estimator,
+        top=top,
+        texts=texts,
+        mlp=mlp,
+        seed=seed,
+    )
+    source = sources(dictionaries, model, (), placement, asked=asked.source())
+    if out is not None:
+        check_record(out, source, force=force)
+    if page is not None:
+        check_page(page, digest(source), force=force)
+    names, opened = feature_names(dictionaries), None
     if label is not None:
-        record = by_label(names, label, top=top)
+        found = _Found(by_label(names, label, top=top))
     else:
         suite = load_suite(dictionaries, mlp=mlp, memory=placement.memory)
         loaded = load_model(model, report, placement)
         suite.notify_of_another_model(loaded)
-        named = Named(loaded, suite, names)
-        if text is not None:
-            record = in_text(loaded, suite, text, named)
-        elif token is not None:
-            record = by_token(loaded, suite, token, named, top=top)
-        else:
-            first, second = (_first(sources, texts) for sources in (positive, negative))
-            record = by_contrast(
-                loaded, suite, first, second, named, by=by, top=top, seed=seed, report=report
-            )
+        opened = _Opened(model=loaded, suite=suite, named=Named(loaded, suite, names))
+        found = _found(asked, opened, report)
     if out is not None:
-        write_json(record, out)
-    return record
+        write_json({**found.record, MADE_FROM: source}, out)
+    if page is not None:
+        facts = {"Model": model, "Dictionaries": dictionaries} | _facts(asked)
+        html = signed(_page(found, opened, facts, page), digest(source))
+        write_atomically(page, lambda partial: partial.write_text(html, encoding="utf-8"))
+    return found.record
+
+
+def _found(asked: _Asked, opened: _Opened, report: Report) -> _Found:
+    """What a search in the model gives."""
+    model, suite, named = opened.model, opened.suite, opened.named
+    if asked.text is not None:
+        return _Found(in_text(model, suite, asked.text, named), [("", asked.text)])
+    if asked.token is not None:
+        return _Found(by_token(model, suite, asked.token, named, top=asked.top))
+    if asked.prompts is not None:
+        return _of_prompts(asked, asked.prompts, opened, report)
+    sets = [_first(sources, asked.texts) for sources in (asked.positive, asked.negative)]
+    kinds = ("positive", "negative")
+    texts = [(kind, t) for kind, some in zip(kinds, sets, strict=True) for t in some]
+    if asked.metric is None:
+        how = {"by": asked.by, "top": asked.top, "seed": asked.seed, "report": report}
+        return _Found(by_contrast(model, suite, *sets, named, **how), texts)
+    analysis = text_analysis(
+        model, suite, [t for _, t in texts], asked.metric, estimator=asked.estimator
+    )
+    record = by_effect(
+        analysis,
+        named,
+        metric=asked.metric,
+        positive=torch.tensor([kind == "positive" for kind, _ in texts]),
+        top=asked.top,
+        seed=asked.seed,
+        report=report,
+    )
+    return _Found(record, texts)
+
+
+def _of_prompts(asked: _Asked, file: Path, opened: _Opened, report: Report) -> _Found:
+    """Features by their effect on a metric of prompts, moved to the patch where there is one."""
+    listed, metric = read_prompts(file), asked.metric or DiscoverConfig.metric
+    config = DiscoverConfig(
+        metric=read_metric(str(metric)),
+        reference=reference_for(listed),
+        positions="sum",
+        batch_size=1,
+        estimator=asked.estimator,
+    )
+    encoded = encode_prompts(listed, opened.model.tokenizer, positions="sum", unfit="skip")
+    encoded = with_own_answers(opened.model, encoded)
+    record = by_effect(
+        Analysis.of(opened.model, opened.suite, encoded, config),
+        opened.named,
+        metric=str(metric),
+        top=asked.top,
+        seed=asked.seed,
+        report=report,
+    )
+    return _Found(record, [("", prompt.clean) for prompt in encoded.prompts])
+
+
+def _page(found: _Found, opened: _Opened | None, facts: Mapping[str, str], path: Path) -> str:
+    rows = ranked(found.record)
+    shown, labels = [], {}
+    if opened is not None and found.texts:
+        kinds = dict.fromkeys(kind for kind, _ in found.texts)
+        texts = [t for kind in kinds for t in [t for t in found.texts if t[0] == kind][:ON_PAGE]]
+        whole = found.record["how"] == "text"
+        shown, labels = strips(
+            opened.model,
+            opened.suite,
+            texts,
+            [Node.parse(row["feature"]) for row in rows],
+            opened.named,
+            longest=None if whole else LONGEST,
+        )
+    every = {row["feature"] for row in rows} | set(labels)
+    pages = feature_pages(path, sorted(every))
+    return search_page(found.record, shown, labels, facts=facts, pages=pages)
+
+
+def _facts(asked: _Asked) -> dict[str, str]:
+    """What a page says was looked for."""
+    told = {
+        "Positive": ", ".join(asked.positive),
+        "Negative": ", ".join(asked.negative),
+        "Prompts": "" if asked.prompts is None else str(asked.prompts),
+        "Metric": asked.metric or "",
+        "Token": "" if asked.token is None else f"“{asked.token}”",
+        "Label": asked.label or "",
+    }
+    return {name: value for name, value in told.items() if value}
 
 
 def _first(sources: Sequence[str], count: int) -> list[str]:

@@ -90,13 +90,15 @@ def contrast(
         )
     features, column = activity.feature.unique(return_inverse=True)
     values = {"share": torch.ones_like(activity.mean), "mean": activity.mean}
-    sums = _Sums(activity.text, column, values[by].double(), len(features), len(activity))
+    sums = TextSums(activity.text, column, values[by].double(), len(features), len(activity))
     weight = difference_weights(positive)[:, None]
     found = (sums.weighted(weight) * sums.scale(by))[:, 0]
     # What is equal but for rounding stands in the order of the features, on any machine.
     steps = (found.abs() / ROUNDING).round()
     order = steps.argsort(descending=True, stable=True)[:top]
-    null = _shuffled(sums, weight, by, found[order].abs(), shuffles, seed)
+    null = shuffled(
+        sums, weight, found[order].abs(), scale=sums.scale(by), seed=seed, shuffles=shuffles
+    )
     return Search(
         by=by,
         positive=n[0],
@@ -108,7 +110,7 @@ def contrast(
 
 
 @dataclass(frozen=True)
-class _Sums:
+class TextSums:
     """A number for each text and feature, sparse, to be added up over texts."""
 
     text: Int[Tensor, " entries"]
@@ -136,22 +138,26 @@ class _Sums:
 
 
 @dataclass(frozen=True)
-class _Null:
+class Null:
     """What shuffled labels give."""
 
     largest: float
+    "that one shuffle in twenty reaches somewhere"
     as_large: list[float]
+    "for each size, how many features reach it in a shuffle, on average"
 
 
-def _shuffled(
-    sums: _Sums,
+def shuffled(
+    sums: TextSums,
     weight: Float[Tensor, "texts 1"],
-    by: By,
     sizes: Float[Tensor, " top"],
-    shuffles: int,
-    seed: int,
-) -> _Null:
-    generator, scale = torch.Generator().manual_seed(seed), sums.scale(by)
+    *,
+    scale: Float[Tensor, "on 1"] | float = 1.0,
+    shuffles: int = SHUFFLES,
+    seed: int = 0,
+) -> Null:
+    """What sums over texts are where their weights are dealt out anew, beside some `sizes`."""
+    generator = torch.Generator().manual_seed(seed)
     largest, counts = [], torch.zeros_like(sizes)
     for first in range(0, shuffles, SHUFFLES_AT_ONCE):
         ways = range(first, min(first + SHUFFLES_AT_ONCE, shuffles))
@@ -163,7 +169,7 @@ def _shuffled(
         counts += len(ordered) - torch.searchsorted(ordered, sizes - ROUNDING)
     worst = sorted(largest)
     at = min(len(worst) - 1, math.ceil(0.95 * len(worst)) - 1) if worst else None
-    return _Null(math.nan if at is None else worst[at], (counts / max(1, shuffles)).tolist())
+    return Null(math.nan if at is None else worst[at], (counts / max(1, shuffles)).tolist())
 
 
 def _described(

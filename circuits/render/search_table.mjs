@@ -1,0 +1,131 @@
+/* The ranked features: what each is ranked by, with its interval, and what chance gives. */
+
+import { $, el, svg } from "./page_dom.mjs";
+import { number } from "./page_numbers.mjs";
+
+const two = (value) => value.toFixed(2).replace("-", "−");
+const signed = (value) => `${value > 0 ? "+" : ""}${two(value)}`;
+const small = (value) => number(value);
+const TIPS = {
+  on: "share of the texts of this kind in which it is on at some token",
+  chance: "how many features differ as much under shuffled labels, on average",
+  exact: "what setting it to its reference does to the metric, by running the model",
+  estimate: "the same by gradient",
+};
+/* How the features were found decides what is told of them. */
+const COLUMNS = {
+  contrast: [
+    ["positive", (f) => two(f.on_positive), TIPS.on],
+    ["negative", (f) => two(f.on_negative), TIPS.on],
+    ["difference", (f) => signed(f.difference), "of the shares, with its 95 % interval", "strip"],
+    ["effect", (f) => signed(f.effect), "difference of the means in standard deviations"],
+    ["by chance", (f) => small(f.by_chance), TIPS.chance],
+  ],
+  effect: [
+    ["estimate", (f) => number(f.estimate, true), TIPS.estimate],
+    ["exact", (f) => number(f.exact, true), `${TIPS.exact}, with its 95 % interval`, "strip"],
+    ["by chance", (f) => (f.by_chance === null ? "–" : small(f.by_chance)), TIPS.chance],
+    ["texts", (f) => `${f.texts_on}`, "in how many texts it moves"],
+  ],
+  text: [["largest", (f) => number(f.activation), "activation in the text"]],
+  token: [["logits", (f) => number(f.logits, true), "per unit of activation, by the direct path"]],
+  label: [],
+};
+const WIDE = 76;
+const HIGH = 14;
+
+/* A dot with its interval on a line that has zero in it, all rows on one scale. */
+function intervalStrip(value, ends, limit) {
+  const x = (v) => 4 + ((v / limit + 1) / 2) * (WIDE - 8);
+  const mid = HIGH / 2;
+  const line = (className, x1, x2, y1 = mid, y2 = mid) =>
+    svg("line", { class: className, x1, x2, y1, y2 });
+  return svg(
+    "svg",
+    { width: WIDE, height: HIGH, class: "strip", "aria-hidden": "true" },
+    line("rail", 4, WIDE - 4),
+    line("rail", x(0), x(0), 2, HIGH - 2),
+    ends && line("whisker", x(ends[0]), x(ends[1])),
+    svg("circle", { cx: x(value), cy: mid, r: 3 }),
+  );
+}
+
+function cellOf(column, row, how, limit) {
+  const [, write, , kind] = column;
+  if (kind !== "strip") return el("td", { class: "number" }, write(row));
+  const value = how === "contrast" ? row.difference : row.exact;
+  const ends = row.interval && `${row.interval.map((v) => number(v, true)).join(" to ")}`;
+  return el(
+    "td",
+    { class: "number" },
+    write(row),
+    intervalStrip(value, row.interval, limit),
+    el("span", { class: "soft ends" }, ends ?? "–"),
+  );
+}
+
+/* `seen` says which features have a page: SITE/INDEX to address. */
+export function drawRanked({ record, chosen, choose, noted }) {
+  const columns = COLUMNS[record.how];
+  const sizes = record.found.flatMap((row) => [
+    ...(row.interval ?? []),
+    (record.how === "contrast" ? row.difference : row.exact) ?? 0,
+  ]);
+  const limit = Math.max(...sizes.map(Math.abs), 1e-30);
+  const rows = record.found.map((row) =>
+    el(
+      "tr",
+      {
+        id: `row-${row.feature}`,
+        class: row.feature === chosen ? "lit" : null,
+        click: () => choose(row.feature),
+      },
+      el(
+        "th",
+        { scope: "row" },
+        el(
+          "button",
+          { type: "button", "aria-pressed": String(row.feature === chosen) },
+          el("bdi", {}, row.label || "–"),
+          el("span", { class: "where" }, row.feature),
+          noted(row.feature) && el("span", { class: "noted" }, "noted"),
+        ),
+      ),
+      columns.map((column) => cellOf(column, row, record.how, limit)),
+    ),
+  );
+  const head = [
+    el("th", { scope: "col" }, "feature"),
+    columns.map(([name, , title]) => el("th", { scope: "col", title, class: "right" }, name)),
+  ];
+  $("ranked").replaceChildren(
+    el(
+      "table",
+      { class: "plain" },
+      el("thead", {}, el("tr", {}, head)),
+      el("tbody", {}, rows),
+    ),
+    ...remarks(record).map((text) => el("p", { class: "note" }, text)),
+  );
+}
+
+/* What the table is to be read against. */
+function remarks(record) {
+  const said = [];
+  const { positive, negative, prompts } = record.texts_read ?? {};
+  if (positive)
+    said.push(`${positive} positive and ${negative} negative texts; ${record.features_on.toLocaleString("en")} features on in some.`);
+  if (prompts)
+    said.push(`${prompts} prompts; ${record.features_on.toLocaleString("en")} features move in some.`);
+  if (record.chance !== null && record.chance !== undefined)
+    said.push(`Shuffled labels reach ${number(record.chance)} somewhere once in twenty times.`);
+  if (record.random) {
+    const { features, mean_size: size, mean_size_of_found: own } = record.random;
+    said.push(
+      `${features.length} random features, on in about as many texts: mean size of the exact effect ` +
+        `${number(size)}, of those above ${number(own)}. Estimate and exact effect correlate by ` +
+        `${record.agreement.pearson === null ? "–" : two(record.agreement.pearson)} over all of them.`,
+    );
+  }
+  return said;
+}

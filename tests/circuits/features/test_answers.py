@@ -1,0 +1,129 @@
+"""Language models that are asked: one on this machine, one behind an address."""
+
+import json
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+from typing import ClassVar
+
+import pytest
+import torch
+from transformers import GenerationConfig
+
+from circuits.features.answers import endpoint, local
+from hooked_qwen.load import hook
+from tests.conftest import toy_hf, toy_tokenizer
+
+PROMPTS = ("the quick brown fox", "the quick brown dog runs", "ab", "the quick brown fox")
+
+
+@pytest.fixture(params=["qwen2", "qwen3"])
+def model(request):
+    return hook(toy_hf(request.param, torch.float32), tokenizer=toy_tokenizer(), name="toy")
+
+
+def generated(model, prompt, tokens=12):
+    """What Hugging Face's own generation writes."""
+    ids = torch.tensor([model.tokenizer(prompt, add_special_tokens=False)["input_ids"]])
+    settings = GenerationConfig(
+        max_new_tokens=tokens, do_sample=False, eos_token_id=0, pad_token_id=0
+    )
+    written = model.original_model.generate(ids, generation_config=settings)[0, ids.shape[1] :]
+    return model.tokenizer.decode([t for t in written.tolist() if t != 0])
+
+
+def test_a_local_model_answers_as_hugging_face_generates_whatever_it_was_asked_before(model):
+    answer = local(model, tokens=12)
+    for prompt in PROMPTS:
+        assert answer(prompt) == generated(model, prompt)
+
+
+def test_an_answer_ends_where_it_is_told_to(model):
+    whole = generated(model, PROMPTS[0])
+    mark = whole.lstrip()[3]
+    said = local(model, tokens=12, stop=(mark,))(PROMPTS[0])
+    assert whole.startswith(said)
+    assert mark in said
+    assert mark not in said[:-2].lstrip()
+
+
+def test_a_chat_template_is_what_the_prompt_goes_through(model):
+    model.tokenizer.chat_template = "{% for m in messages %}ab{{ m['content'] }}?{% endfor %}"
+    assert local(model, tokens=12)("cab") == generated(model, "abcab?")
+
+
+class Server(BaseHTTPRequestHandler):
+    """Answers with the prompt backwards, once it has been asked often enough."""
+
+    asked: ClassVar[list[dict]] = []
+    replies: ClassVar[list[tuple[int, bytes]]] = []
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.asked.append({"path": self.path, "key": self.headers.get("Authorization"), **body})
+        told = {"choices": [{"message": {"content": body["messages"][0]["content"][::-1]}}]}
+        code, content = self.replies.pop(0) if self.replies else (200, json.dumps(told).encode())
+        self.send_response(code)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format, *args):
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setattr(Server, "asked", [])
+    monkeypatch.setattr(Server, "replies", [])
+    running = HTTPServer(("127.0.0.1", 0), Server)
+    thread = Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield f"http://127.0.0.1:{running.server_port}/v1"
+    running.shutdown()
+    running.server_close()
+    thread.join()
+
+
+def test_an_endpoint_is_asked_as_openai_is(server, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    assert endpoint(f"{server}/", "some-model", tokens=7)("abc 复") == "复 cba"
+    assert Server.asked == [
+        {
+            "path": "/v1/chat/completions",
+            "key": "Bearer secret",
+            "model": "some-model",
+            "messages": [{"role": "user", "content": "abc 复"}],
+            "temperature": 0,
+            "max_tokens": 7,
+        }
+    ]
+    monkeypatch.delenv("OPENAI_API_KEY")
+    endpoint(server, "m")("x")
+    assert Server.asked[-1]["key"] is None
+
+
+def test_a_busy_endpoint_is_asked_again(server):
+    Server.replies += [(503, b"busy"), (429, b"slow down")]
+    assert endpoint(server, "m", wait=0.0)("ab") == "ba"
+    assert len(Server.asked) == 3
+
+
+@pytest.mark.parametrize(
+    ("replies", "match"),
+    [
+        ([(401, b"no such key")], "answered 401: no such key"),
+        ([(500, b"broken")] * 4, "answered 500: broken"),
+        ([(200, b"hello")], "answered b'hello': expected an object with choices"),
+        ([(200, b'{"choices": []}')], "expected an object with choices"),
+    ],
+)
+def test_what_an_endpoint_does_not_answer_is_said(server, replies, match):
+    Server.replies += replies
+    with pytest.raises(ValueError, match=match):
+        endpoint(server, "m", wait=0.0)("ab")
+
+
+def test_an_address_that_is_none_is_said():
+    with pytest.raises(ValueError, match="'localhost:8000' is no address: write http://"):
+        endpoint("localhost:8000", "m")
+    with pytest.raises(ValueError, match="127.0.0.1:9/v1/chat/completions cannot be reached"):
+        endpoint("http://127.0.0.1:9/v1", "m", wait=0.0)("ab")
