@@ -108,7 +108,7 @@ def describe_features(
         if explain is None:
             del said[RULE]
         items = items_of(split, config.seed)
-        answers = {
+        answers: dict[Kind, dict[str, list[Said]]] = {
             kind: _judged(items[kind], said, judge, kind, model.tokenizer, per_question)
             for kind in KINDS
         }

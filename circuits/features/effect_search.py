@@ -181,6 +181,8 @@ def _estimated(analysis: Analysis, report: Report) -> _Effects:
     for number, state in enumerate(analysis.states):
         found = node_effects(analysis, state, estimator.gradients(analysis, state))
         found, names = found.where(found.feature >= 0), found.names
+        if estimator.exact:
+            found = found.with_effects(exact_effects(analysis, state, found.nodes()).sum(1))
         keys.append(found.key)
         values.append(found.effect)
         texts.append(torch.full_like(found.key, number))

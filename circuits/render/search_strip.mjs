@@ -34,7 +34,7 @@ export function strip({ text, number: at, feature, largest, chosen, pick }) {
         "aria-selected": String(chosen === place),
         title: `${run.text.trim() || run.text}: ${number(value)}`,
         class: [SPECIAL.test(run.text) && "special", value < 0 && "below"].filter(Boolean).join(" ") || null,
-        style: share > FAINTEST ? { background: `rgb(var(--mark) / ${0.12 + 0.68 * share})` } : {},
+        style: share > FAINTEST ? { background: `rgb(var(--mark) / calc(0.12 + ${share} * var(--deep)))` } : {},
         click: () => pick(at, place),
       },
       run.text,

@@ -156,8 +156,8 @@ def search(
     if out is not None:
         write_json({**found.record, MADE_FROM: source}, out)
     if page is not None:
-        facts = {"Model": model, "Dictionaries": dictionaries} | _facts(asked)
-        html = signed(_page(found, opened, facts, page), digest(source))
+        facts = {"Model": Path(model).name, "Dictionaries": Path(dictionaries).name}
+        html = signed(_page(found, opened, facts | _facts(asked), page), digest(source))
         write_atomically(page, lambda partial: partial.write_text(html, encoding="utf-8"))
     return found.record
 
@@ -175,8 +175,16 @@ def _found(asked: _Asked, opened: _Opened, report: Report) -> _Found:
     kinds = ("positive", "negative")
     texts = [(kind, t) for kind, some in zip(kinds, sets, strict=True) for t in some]
     if asked.metric is None:
-        how = {"by": asked.by, "top": asked.top, "seed": asked.seed, "report": report}
-        return _Found(by_contrast(model, suite, *sets, named, **how), texts)
+        record = by_contrast(
+            model,
+            suite,
+            *(sets[0], sets[1], named),
+            by=asked.by,
+            top=asked.top,
+            seed=asked.seed,
+            report=report,
+        )
+        return _Found(record, texts)
     analysis = text_analysis(
         model, suite, [t for _, t in texts], asked.metric, estimator=asked.estimator
     )
@@ -220,7 +228,7 @@ def _page(found: _Found, opened: _Opened | None, facts: Mapping[str, str], path:
     shown, labels = [], {}
     if opened is not None and found.texts:
         kinds = dict.fromkeys(kind for kind, _ in found.texts)
-        texts = [t for kind in kinds for t in [t for t in found.texts if t[0] == kind][:ON_PAGE]]
+        texts = [t for kind in kinds for t in _some([t for t in found.texts if t[0] == kind])]
         whole = found.record["how"] == "text"
         shown, labels = strips(
             opened.model,
@@ -235,12 +243,18 @@ def _page(found: _Found, opened: _Opened | None, facts: Mapping[str, str], path:
     return search_page(found.record, shown, labels, facts=facts, pages=pages)
 
 
+def _some(texts: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Few of them, from all over."""
+    n = min(ON_PAGE, len(texts))
+    return [texts[i * len(texts) // n] for i in range(n)]
+
+
 def _facts(asked: _Asked) -> dict[str, str]:
     """What a page says was looked for."""
     told = {
-        "Positive": ", ".join(asked.positive),
-        "Negative": ", ".join(asked.negative),
-        "Prompts": "" if asked.prompts is None else str(asked.prompts),
+        "Positive": ", ".join(Path(source).name for source in asked.positive),
+        "Negative": ", ".join(Path(source).name for source in asked.negative),
+        "Prompts": "" if asked.prompts is None else asked.prompts.name,
         "Metric": asked.metric or "",
         "Token": "" if asked.token is None else f"“{asked.token}”",
         "Label": asked.label or "",

@@ -6,8 +6,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from circuits.features.asking import by_words
 from circuits.features.card import block_texts, make_cards
+from circuits.features.describe import describe_features
+from circuits.features.effect_search import by_effect, text_analysis
+from circuits.features.named import Named
 from circuits.features.neighbours import feature_card
+from circuits.features.strips import strips
 from circuits.features.suite_index import suite_record
 from circuits.graph import Node
 from hooked_qwen.identity import identity
@@ -16,6 +21,8 @@ from hooked_qwen.shards import write_cache
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import StreamConfig, activation_batches, shuffled
 from saes.examples.store import StoreConfig, build_store
+from saes.scope.contexts import ContextConfig, read_contexts
+from saes.scope.held_out import SplitConfig
 from tests.conftest import toy_hf, toy_suite, toy_tokenizer
 
 SITES = ("resid_post.0", "mlp_in.1-mlp_out.1", "resid_post.1")
@@ -79,7 +86,28 @@ def paged(device, folder):
     return [card, suite_record(model, dictionaries, store, {})]
 
 
-@pytest.mark.parametrize("made", [streamed, cached, stored, carded, paged])
+def described(device, folder):
+    model, suite = model_on(device), toy_suite("resid_post.1", dtype=torch.float32)
+    config = ContextConfig(tokens=384, block_length=16, length=4)
+    contexts = read_contexts(model, suite, ["resid_post.1"], TEXTS, config=config)
+    enough = (contexts["resid_post.1"].counts() >= 20).nonzero().flatten()[:2].tolist()
+    nodes = [Node("resid_post.1", i) for i in enough]
+    how = {"explain": None, "judge": by_words, "by": "model", "judged_by": "words"}
+    split = SplitConfig(shown=4, judged=2)
+    return describe_features(model, suite, contexts, nodes, config=split, **how)
+
+
+def searched(device, folder):
+    model, suite = model_on(device), toy_suite("mlp_out.0", "resid_post.2", dtype=torch.float32)
+    named, texts = Named(model, suite, {}), [TEXTS[0][:9], TEXTS[1][:7], "abba", "cab"]
+    analysis = text_analysis(model, suite, texts, "next-token")
+    positive = torch.tensor([True, True, False, False])
+    found = by_effect(analysis, named, metric="next-token", positive=positive, top=4)
+    asked = [Node.parse(row["feature"]) for row in found["found"]]
+    return [found, strips(model, suite, [("", text) for text in texts], asked, named)]
+
+
+@pytest.mark.parametrize("made", [streamed, cached, stored, carded, paged, described, searched])
 def test_what_is_made_on_another_device_is_the_same(other, made, tmp_path):
     with other.complaining():
         there = made(other.name, tmp_path / "there")

@@ -22,11 +22,15 @@ POSITIVE = torch.tensor([True, True, True, False, False, False])
 SITES = ("mlp_out.0", "resid_post.1", "resid_post.2")
 
 
+def toy_case(family="qwen3"):
+    """Texts of several lengths are padded, which takes float32."""
+    model = hook(toy_hf(family, torch.float32), tokenizer=toy_tokenizer(), name="toy")
+    return model, toy_suite(*SITES, dtype=torch.float32)
+
+
 @pytest.fixture(scope="module", params=["qwen2", "qwen3"])
 def case(request):
-    hf = toy_hf(request.param)
-    model = hook(hf, tokenizer=toy_tokenizer(), name="toy")
-    return hf, model, toy_suite(*SITES)
+    return toy_case(request.param)
 
 
 def loss_per_text(model, text, tokens=None):
@@ -60,20 +64,20 @@ def ablated_loss(model, suite, node, text):
 
 
 def test_metrics_of_a_text_are_those_of_the_plain_model(case):
-    _, model, suite = case
+    model, suite = case
     prompts = encoded_texts(TEXTS, model.tokenizer, longest=64)
     rows = torch.arange(len(TEXTS))
     (ab,) = model.tokenizer("ab", add_special_tokens=False)["input_ids"]
     (e,) = model.tokenizer("e", add_special_tokens=False)["input_ids"]
     for name, tokens in (("next-token", None), ("token:ab", [ab]), ("token:ab|e", [ab, e])):
         metric = text_metric(name, model, suite.fitting(model), prompts)
-        found = on_clean(metric, torch.zeros(len(TEXTS), 1).double(), rows)
+        found = on_clean(metric, torch.zeros(len(TEXTS), 1), rows)
         expected = [loss_per_text(model, text, tokens) for text in TEXTS]
-        torch.testing.assert_close(found, torch.tensor(expected).double(), atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(found, torch.tensor(expected), atol=1e-4, rtol=1e-4)
 
 
 def test_effects_are_those_of_a_plain_hook_and_rank_the_features(case):
-    _, model, suite = case
+    model, suite = case
     analysis = text_analysis(model, suite, TEXTS, "next-token", estimator="exact")
     record = by_effect(
         analysis, Named(model, suite, {}), metric="next-token", positive=POSITIVE, top=6
@@ -84,9 +88,9 @@ def test_effects_are_those_of_a_plain_hook_and_rank_the_features(case):
             ablated_loss(model, suite, node, text) - loss_per_text(model, text) for text in TEXTS
         ]
         effect = sum(moved[:3]) / 3, sum(moved[3:]) / 3
-        assert row["positive"] == pytest.approx(effect[0], abs=1e-5)
-        assert row["negative"] == pytest.approx(effect[1], abs=1e-5)
-        assert row["exact"] == pytest.approx(effect[0] - effect[1], abs=1e-5)
+        assert row["positive"] == pytest.approx(effect[0], abs=1e-4)
+        assert row["negative"] == pytest.approx(effect[1], abs=1e-4)
+        assert row["exact"] == pytest.approx(effect[0] - effect[1], abs=1e-4)
     sizes = [abs(row["estimate"]) for row in record["found"]]
     assert sizes == sorted(sizes, reverse=True)
     assert record["random"]["mean_size"] <= record["random"]["mean_size_of_found"]
@@ -95,7 +99,7 @@ def test_effects_are_those_of_a_plain_hook_and_rank_the_features(case):
 
 
 def test_an_estimate_stands_beside_the_exact_effect_and_the_interval_holds_it(case):
-    _, model, suite = case
+    model, suite = case
     analysis = text_analysis(model, suite, TEXTS, "next-token")
     record = by_effect(
         analysis, Named(model, suite, {}), metric="next-token", positive=POSITIVE, top=5
@@ -128,14 +132,13 @@ def test_texts_of_no_kind_are_prompts_with_one_mean():
     ],
 )
 def test_what_is_no_metric_of_texts_is_said(metric, texts, match):
-    model = hook(toy_hf(), tokenizer=toy_tokenizer(), name="toy")
+    model, suite = toy_case()
     with pytest.raises(ValueError, match=match):
-        text_analysis(model, toy_suite(*SITES), texts, metric)
+        text_analysis(model, suite, texts, metric)
 
 
 def test_a_contrast_of_effects_needs_texts_of_both_kinds():
-    model = hook(toy_hf(), tokenizer=toy_tokenizer(), name="toy")
-    suite = toy_suite(*SITES)
+    model, suite = toy_case()
     analysis = text_analysis(model, suite, TEXTS, "next-token")
     with pytest.raises(ValueError, match="needs two texts of each kind at least"):
         by_effect(

@@ -100,7 +100,8 @@ def test_a_run_shows_what_is_on_at_each_of_its_tokens(visit, record, texts):
     tab.locator("#run-0-1").click()
     said = tab.get_by_role("region", name="Features at the chosen token")
     assert "tokens 2 to 3" in said.inner_text()
-    assert "<0xA4><0x8D>, token 3" in said.inner_text()
+    pieces = said.locator(".piece").all_text_contents()
+    assert pieces == [" <0xE5>, token 2", "<0xA4><0x8D>, token 3"]
     said.get_by_role("button", name="another").click()
     assert tab.evaluate("suite.chosen()") == NAMES[2]
     assert shade(tab, "#run-0-1") != ""
