@@ -1,6 +1,8 @@
 """Activations, examples, cards and pages of features are the same from another device."""
 
 import json
+from random import Random
+from string import ascii_letters
 
 import pytest
 import torch
@@ -27,6 +29,7 @@ from tests.conftest import toy_hf, toy_suite, toy_tokenizer
 
 SITES = ("resid_post.0", "mlp_in.1-mlp_out.1", "resid_post.1")
 TEXTS = ["abcdefgh nopq" * 20, "zyx wvut srq" * 30]
+VARIED = "".join(Random(0).choices(ascii_letters, k=400))
 STREAM = StreamConfig(block_length=8, blocks_per_pass=2, batch_size=16, buffer_size=32)
 STORE = StoreConfig(tokens=256, block_length=16, blocks_per_pass=4, top=3, sampled=2)
 SITE = Site("mlp_out", 1)
@@ -89,7 +92,7 @@ def paged(device, folder):
 def described(device, folder):
     model, suite = model_on(device), toy_suite("resid_post.1", dtype=torch.float32)
     config = ContextConfig(tokens=384, block_length=16, length=4)
-    contexts = read_contexts(model, suite, ["resid_post.1"], TEXTS, config=config)
+    contexts = read_contexts(model, suite, ["resid_post.1"], [VARIED], config=config)
     enough = (contexts["resid_post.1"].counts() >= 20).nonzero().flatten()[:2].tolist()
     nodes = [Node("resid_post.1", i) for i in enough]
     how = {"explain": None, "judge": by_words, "by": "model", "judged_by": "words"}
