@@ -185,7 +185,7 @@ def _row(prompt: Prompt, tokenizer: Any, bos: Bos) -> _Row:
     """One prompt in tokens; raises `Unfit`."""
     if prompt.unfit:
         raise Unfit(f"{prompt.where}: {prompt.unfit}; leave the line out", prompt.unfit)
-    texts = _texts(prompt, tokenizer)
+    texts = prompt_texts(prompt, tokenizer)
     clean = encode_prompt(tokenizer, texts[0], bos)
     patch = None if texts[1] is None else encode_prompt(tokenizer, texts[1], bos)
     if patch is not None:
@@ -196,7 +196,7 @@ def _row(prompt: Prompt, tokenizer: Any, bos: Bos) -> _Row:
     )
 
 
-def _texts(prompt: Prompt, tokenizer: Any) -> tuple[str, str | None]:
+def prompt_texts(prompt: Prompt, tokenizer: Any) -> tuple[str, str | None]:
     """Clean and patch as the model reads them: chat messages through its template."""
     if prompt.chat is None:
         return prompt.clean, prompt.patch

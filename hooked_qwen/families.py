@@ -63,6 +63,14 @@ class Template:
         return self.pair_of(self.values(index))
 
 
+class TooFewPairs(ValueError):
+    """A family has fewer pairs than were asked for; `exist` of them."""
+
+    def __init__(self, message: str, exist: int) -> None:
+        super().__init__(message)
+        self.exist = exist
+
+
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """A kind of prompt pair; `templates` gives its sentence forms over some words."""

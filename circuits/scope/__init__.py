@@ -1,7 +1,8 @@
 """What features are for, as one function for each verb: opened, done, written."""
 
 from circuits.scope.classify import classify, detect
+from circuits.scope.cover import cover
 from circuits.scope.describe import Answerer, describe
 from circuits.scope.search import search
 
-__all__ = ["Answerer", "classify", "describe", "detect", "search"]
+__all__ = ["Answerer", "classify", "cover", "describe", "detect", "search"]

@@ -19,10 +19,19 @@ from circuits.tasks import agreement, copying, people, python, recall
 from circuits.tasks.choice import SPLITS, Choice, Split
 from circuits.tasks.dealing import deal
 from hooked_qwen.bundled import language
-from hooked_qwen.families import Pair, Task
+from hooked_qwen.families import Pair, Task, TooFewPairs
 from hooked_qwen.load import BUNDLED, load_tokenizer, local_folder
 
-__all__ = ["TASKS", "Split", "Task", "list_for", "make", "make_for"]
+__all__ = [
+    "TASKS",
+    "Split",
+    "Task",
+    "as_many_as_exist",
+    "list_for",
+    "make",
+    "make_for",
+    "names_for",
+]
 
 _AGREEMENT = "Linzen et al. 2016, arXiv:1611.01368; Marks et al. 2024, arXiv:2403.19647"
 TASKS: Mapping[str, Task] = MappingProxyType(
@@ -117,6 +126,23 @@ def make_for(model: str, task: str, n: int, *, split: Split, seed: int = 0) -> l
     if not _is_bundled(model):
         return make(task, n, load_tokenizer(model), split=split, seed=seed)
     return _prompts(language.pairs(task, n, split=split, seed=seed), f"{task}, {split}")
+
+
+def as_many_as_exist(model: str, task: str, n: int, *, split: Split, seed: int = 0) -> list[Prompt]:
+    """`make_for`, with as many pairs as there are where these are fewer than `n`."""
+    while True:
+        try:
+            return make_for(model, task, n, split=split, seed=seed)
+        except TooFewPairs as error:
+            # Templates are counted by all of their pairs, fitting or not: there may be fewer yet.
+            n = min(n - 1, error.exist)
+            if n < 1:
+                raise
+
+
+def names_for(model: str) -> list[str]:
+    """What the tasks in the language of a model are called."""
+    return list(language.TASKS if _is_bundled(model) else TASKS)
 
 
 def list_for(model: str) -> list[tuple[Task, Prompt | None]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from circuits.prompt_files import Prompt
 from circuits.tasks.choice import Choice
-from hooked_qwen.families import Pair, Template
+from hooked_qwen.families import Pair, Template, TooFewPairs
 
 # A template is judged by this many of its pairs, and given up after so many that do not fit.
 SAMPLE = 16
@@ -38,7 +38,7 @@ class Arrangements(Sequence[Any]):
 def deal(templates: Sequence[Template], n: int, choice: Choice, rng: random.Random) -> list[Pair]:
     """`n` different pairs of one token count, as many from each template as from every other.
 
-    Templates whose pairs have another token count than most are left out. Raises `ValueError` with
+    Templates whose pairs have another token count than most are left out. Raises `TooFewPairs` with
     the number of pairs there are, and the lists of which the tokenizer knows only a part.
     """
     length = _common_length(templates, choice, rng)
@@ -47,13 +47,13 @@ def deal(templates: Sequence[Template], n: int, choice: Choice, rng: random.Rand
     found = [_draw(t, k, length, choice, rng) for t, k in zip(kept, shares, strict=True)]
     sizes = [len(t) if len(p) == k else len(p) for t, p, k in zip(kept, found, shares, strict=True)]
     if not kept or any(len(p) < k for p, k in zip(found, shares, strict=True)):
-        raise ValueError(_too_few(n, sizes, choice))
+        raise _too_few(n, sizes, choice)
     prompts = [prompt for pairs in found for prompt in pairs]
     rng.shuffle(prompts)
     return prompts
 
 
-def _too_few(n: int, sizes: Sequence[int], choice: Choice) -> str:
+def _too_few(n: int, sizes: Sequence[int], choice: Choice) -> TooFewPairs:
     """What to say when templates of these sizes cannot be dealt `n` pairs evenly."""
     least = min(sizes, default=0)
     exist = len(sizes) * least + sum(size > least for size in sizes)
@@ -63,7 +63,7 @@ def _too_few(n: int, sizes: Sequence[int], choice: Choice) -> str:
     elif not sizes:
         why = ": no answer is one token of this tokenizer where the prompt ends"
     asked = f"{n} pairs were asked for but the {choice.split} split has only {exist}{why}"
-    return f"{asked}; ask for {'fewer' if exist else 'another task'}"
+    return TooFewPairs(f"{asked}; ask for {'fewer' if exist else 'another task'}", exist)
 
 
 def fits(prompt: Pair | Prompt, length: int, choice: Choice) -> bool:

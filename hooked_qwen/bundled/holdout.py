@@ -9,7 +9,7 @@ import random
 import zlib
 from collections.abc import Iterator, Sequence
 
-from hooked_qwen.families import Pair, Template
+from hooked_qwen.families import Pair, Template, TooFewPairs
 
 HELD_PERCENT = 12
 LOOKED_AT = 20_000
@@ -45,10 +45,12 @@ def held_pairs(rng: random.Random, template: Template) -> Iterator[Pair]:
 def shares(sizes: Sequence[int], n: int) -> list[int]:
     """Deal `n` out over bins of the given sizes, as evenly as the sizes allow.
 
-    Raises `ValueError` if the bins hold fewer than `n`.
+    Raises `TooFewPairs` if the bins hold fewer than `n`.
     """
     if n > sum(sizes):
-        raise ValueError(f"{n} pairs were asked for but only {sum(sizes)} exist: ask for fewer")
+        exist = sum(sizes)
+        said = f"{n} pairs were asked for but only {exist} exist: ask for fewer"
+        raise TooFewPairs(said, exist)
     dealt = [0] * len(sizes)
     while n:
         room = [i for i, size in enumerate(sizes) if dealt[i] < size]

@@ -1,0 +1,250 @@
+"""Coverage of sets of texts as figures: what they share, and how they grow with samples."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.patches import Rectangle
+
+from circuits.render import ink
+from circuits.render.curves import STROKES
+from circuits.render.spacing import spaced
+from circuits.render.words import SUPPORTS
+
+PAGE = 6.75  # in
+CELL, WIDEST = 0.18, 0.34  # in, a cell: the least, and the most
+MARGIN, GAP, LINE = 0.08, 0.06, 0.12  # in
+TREE = 0.5  # in, of the joined sets
+LONGEST = 1.15  # in, of a name
+WORD = 6.5  # points
+DEEPEST = 0.85
+"Share of the colour where all is shared."
+PANELS = ("features", "dealt anew", "tokens", "untrained")
+NOTE = (
+    "share in % of what the set of the row turns on that the set of the column turns on too; "
+    "framed: between halves of the set itself; dealt anew: features, the samples of both sets "
+    "mixed; untrained: features of dictionaries with random weights"
+)
+
+
+def overlap_figure(record: Mapping[str, Any], path: Path) -> None:
+    """Write what sets of a record of `cover` share, as `.svg`, `.pdf` or `.png`.
+
+    A heat map of features with the tree by which its sets are ordered, and in the same order what
+    chance gives, tokens, and untrained dictionaries. The same record gives the same bytes.
+
+    Raises `ValueError` for another suffix.
+    """
+    ink.checked_suffix(path)
+    with ink.fixed_style():
+        layout = _Layout.of(record)
+        picture = ink.blank(layout.width, layout.height)
+        axes = picture.add_axes((0, 0, 1, 1))
+        axes.set_xlim(0, layout.width)
+        axes.set_ylim(layout.height, 0)
+        axes.axis("off")
+        for number, panel in enumerate(PANELS):
+            _panel(axes, record, panel, layout, *divmod(number, layout.across))
+        tree = record["units"]["features"]["tree"]
+        _tree(axes, tree, MARGIN + TREE - GAP, layout.top(0), layout.cell)
+        for k, line in enumerate(layout.note):
+            y = layout.rows * layout.tall + LINE * (k + 0.5)
+            _text(axes, MARGIN, y, line, ha="left", color=ink.SOFT)
+        ink.save(picture, path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Layout:
+    """Where the panels stand, in inches; those that a page has no room for come below."""
+
+    order: Sequence[int]
+    names: Sequence[str]
+    side: float
+    "of the names, beside the panels and over them"
+    cell: float
+    pitch: float
+    "from one panel to the next"
+    across: int
+    "panels in a row"
+    note: Sequence[str]
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> "_Layout":
+        order = record["units"]["features"]["tree"]["order"]
+        names = [ink.fold(record["sets"][i], WORD, LONGEST, 1)[0] for i in order]
+        side = max(ink.measure(name, WORD) for name in names) + GAP
+        room = PAGE - 2 * MARGIN - TREE - side
+        cell = min(WIDEST, max(CELL, (room / len(PANELS) - 2 * GAP) / len(order)))
+        titles = 1.15 * max(ink.measure(title, WORD) for title in PANELS)
+        pitch = max(cell * len(order), titles) + 2 * GAP
+        across = max(1, min(len(PANELS), int((room + 2 * GAP) / pitch)))
+        layout = cls(
+            order=order, names=names, side=side, cell=cell, pitch=pitch, across=across, note=()
+        )
+        note = ink.fold(NOTE, WORD, layout.width - 2 * MARGIN, 4)
+        return replace(layout, note=note)
+
+    @property
+    def rows(self) -> int:
+        return -(-len(PANELS) // self.across)
+
+    @property
+    def tall(self) -> float:
+        return self.side + LINE + self.cell * len(self.order) + 4 * GAP
+
+    @property
+    def width(self) -> float:
+        return max(2.6, 2 * MARGIN + TREE + self.side + self.across * self.pitch)
+
+    @property
+    def height(self) -> float:
+        return self.rows * self.tall + LINE * len(self.note) + MARGIN
+
+    def top(self, row: int) -> float:
+        return row * self.tall + MARGIN + LINE + GAP + self.side
+
+
+def _panel(
+    axes: Axes, record: Mapping[str, Any], panel: str, layout: _Layout, row: int, column: int
+) -> None:
+    left = MARGIN + TREE + layout.side + column * layout.pitch
+    top, cell = layout.top(row), layout.cell
+    _text(axes, left, top - layout.side - 2 * GAP, panel, ha="left", weight="bold")
+    for j, name in enumerate(layout.names):
+        _text(axes, left + (j + 0.5) * cell, top - GAP, name, rotation=90.0, va="bottom")
+        if column == 0:
+            _text(axes, left - GAP, top + (j + 0.5) * cell, name, ha="right")
+    for i, own in enumerate(layout.order):
+        for j, other in enumerate(layout.order):
+            corner = (left + j * cell, top + i * cell)
+            _cell(axes, corner, cell, _value(record, panel, own, other), own=own == other)
+
+
+def _value(record: Mapping[str, Any], panel: str, own: int, other: int) -> float | None:
+    unit = record["units"]["features" if panel == "dealt anew" else panel]
+    if own == other:
+        return unit["halves"][own]
+    matrix = unit["dealt_anew"]["mean"] if panel == "dealt anew" else unit["overlap"]
+    return matrix[own][other]
+
+
+def _cell(
+    axes: Axes, corner: tuple[float, float], size: float, value: float | None, *, own: bool
+) -> None:
+    fill = ink.STRIPE if value is None else ink.tint(ink.COLOURS[SUPPORTS], DEEPEST * value)
+    axes.add_patch(Rectangle(corner, size, size, facecolor=fill, edgecolor="white", lw=0.5))
+    if own:
+        inset = 0.012
+        frame = Rectangle(
+            (corner[0] + inset, corner[1] + inset), size - 2 * inset, size - 2 * inset,
+            fill=False, edgecolor="black", lw=0.6, zorder=3,
+        )  # fmt: skip
+        axes.add_patch(frame)
+    text = "–" if value is None else f"{100 * value:.0f}"
+    # Three digits have no room in the smallest cells.
+    shown = WORD if len(text) < 3 or size > CELL + 0.02 else WORD - 1.5
+    colour = "white" if sum(to_rgb(fill)) < 1.7 else "black"
+    _text(axes, corner[0] + size / 2, corner[1] + size / 2, text, color=colour, size=shown)
+
+
+def _tree(axes: Axes, tree: Mapping[str, Any], right: float, top: float, cell: float) -> None:
+    """Sets joined to the left of their names, further left the less they share."""
+    places = {s: (top + (i + 0.5) * cell, 0.0) for i, s in enumerate(tree["order"])}
+    far = max((height for *_, height in tree["merges"]), default=0.0) or 1.0
+    room, count = TREE - 2 * GAP, len(places)
+    for number, (a, b, height) in enumerate(tree["merges"]):
+        (y, low), (other, also_low) = places[a], places[b]
+        x = right - room * height / far
+        for start, level in ((y, low), (other, also_low)):
+            axes.plot([right - room * level / far, x], [start, start], color=ink.DARK, lw=0.7)
+        axes.plot([x, x], [y, other], color=ink.DARK, lw=0.7)
+        places[count + number] = ((y + other) / 2, height)
+
+
+def _text(
+    axes: Axes,
+    x: float,
+    y: float,
+    text: str,
+    *,
+    ha: str = "center",
+    va: str = "center",
+    size: float = WORD,
+    color: str = "black",
+    rotation: float = 0.0,
+    weight: str = "normal",
+) -> None:
+    axes.text(
+        x, y, text, ha=ha, va=va, size=size, color=color, rotation=rotation, weight=weight, zorder=4
+    )
+
+
+HEIGHT, NAMES = 2.3, 1.2  # in, of a panel of curves, and of the names at its right
+CURVES = {"features": "features on", "tokens": "distinct tokens"}
+
+
+def growth_figure(record: Mapping[str, Any], path: Path) -> None:
+    """Write how many features and tokens n random samples of each set have, as a figure.
+
+    Lines are exact means, bands 95 % of random orders; a circle is the subset that was chosen
+    one by one, where it keeps the share asked for.
+
+    Raises `ValueError` for another suffix.
+    """
+    ink.checked_suffix(path)
+    with ink.fixed_style():
+        picture = ink.blank(PAGE, HEIGHT)
+        panels = picture.subplots(1, 2, squeeze=False)[0]
+        picture.subplots_adjust(
+            left=0.5 / PAGE,
+            right=1 - (NAMES + MARGIN) / PAGE,
+            bottom=0.38 / HEIGHT,
+            top=1 - 0.1 / HEIGHT,
+            wspace=(NAMES + 0.45) / 1.6,
+        )
+        for axes, (unit, up) in zip(panels, CURVES.items(), strict=True):
+            _curves(axes, record, unit, up)
+        ink.save(picture, path)
+
+
+def _curves(axes: Axes, record: Mapping[str, Any], unit: str, up: str) -> None:
+    ends: list[tuple[float, str, str]] = []
+    sets = record["units"][unit]["sets"]
+    for number, name in enumerate(record["sets"]):
+        colour, dashes, _ = STROKES[number % len(STROKES)]
+        one = sets[name]
+        growth, subset = one["growth"], one["subset"]
+        axes.plot(growth["sizes"], growth["expected"], color=colour, linestyle=dashes, lw=1.0)
+        if all(growth["intervals"]):
+            low, high = zip(*growth["intervals"], strict=True)
+            axes.fill_between(growth["sizes"], low, high, color=colour, alpha=0.12, lw=0)
+        if subset:
+            axes.plot(
+                [len(subset["samples"])], [subset["distinct"]], "o", ms=3.2, mfc="white",
+                mec=colour, mew=0.8, zorder=3,
+            )  # fmt: skip
+        ends.append((growth["expected"][-1], name, colour))
+    axes.set_xlim(left=0)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("samples", size=WORD, labelpad=2)
+    axes.set_ylabel(up, size=WORD, labelpad=2)
+    axes.tick_params(labelsize=WORD, width=0.5, length=2, pad=2, color=ink.SOFT)
+    axes.spines[["top", "right"]].set_visible(False)
+    _name_ends(axes, ends)
+
+
+def _name_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
+    """What the curves are, at their right ends, none over another."""
+    low, high = axes.get_ylim()
+    order = sorted(ends)
+    apart = min(0.11 / (HEIGHT - 0.48), 1 / max(1, len(order)))
+    wanted = [(value - low) / (high - low) for value, _, _ in order]
+    places = spaced(wanted, [apart] * (len(order) - 1), 0.0, 1.0)
+    for (_, name, colour), y in zip(order, places, strict=True):
+        axes.annotate(
+            ink.fold(name, WORD, NAMES, 1)[0], (1, y), xycoords="axes fraction", xytext=(4, 0),
+            textcoords="offset points", va="center_baseline", size=WORD, color=colour,
+        )  # fmt: skip

@@ -1,0 +1,142 @@
+"""What do the shipped tasks cover, what do they share, and does it say how redundant they are?
+
+    python -m experiments.coverage.run --model MODEL --dictionaries DICTS --name NAME --work DIR
+
+Forty prompts of each task. Models whose results are compared are the model as it is and without
+one of some blocks each: the more of them a task's random items rank as all items do, the more
+redundant it is. Prompts and results go to DIR, the record and its figures to
+`results/NAME.json` and `NAME-*.svg` beside this file; that of `--name bundled` needs no model.
+"""
+
+import argparse
+import json
+import shutil
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformer_lens.model_bridge import TransformerBridge
+
+from circuits import scope
+from circuits.cli.progress_bars import bars
+from circuits.features.coverage import UNITS
+from circuits.graph import write_json
+from circuits.prompt_files import Prompt, write_prompts
+from circuits.prompts import EncodedPrompts, encode_prompts
+from circuits.scope.cover import RECORD
+from circuits.suites import load_model
+from circuits.tasks import as_many_as_exist, names_for
+from hooked_qwen.forward import last_logits
+
+RESULTS = Path(__file__).parent / "results"
+PROMPTS, WITHOUT = 40, 8
+"Prompts of each task, and how many models are compared."
+
+
+def main() -> None:
+    """Make prompts, let the models answer, cover, and keep what the README tells."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="bundled")
+    parser.add_argument("--dictionaries", default="bundled")
+    parser.add_argument("--name", default="bundled")
+    parser.add_argument("--work", type=Path, required=True)
+    given = parser.parse_args()
+    given.work.mkdir(parents=True, exist_ok=True)
+    prompts = {name: made(given.model, name) for name in names_for(given.model)}
+    for name, some in prompts.items():
+        write_prompts(some, given.work / f"{name}.jsonl")
+    results = given.work / "results.jsonl"
+    if not results.exists():
+        model = load_model(given.model)
+        rows = [row for name, some in prompts.items() for row in answered(model, name, some)]
+        results.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        del model
+    with bars() as report:
+        scope.cover(
+            given.dictionaries,
+            [str(given.work / f"{name}.jsonl") for name in prompts],
+            given.model,
+            results=results,
+            out=given.work / "cover",
+            force=True,
+            report=report,
+        )
+    keep(given.work / "cover", given.name)
+
+
+def made(model: str, task: str) -> list[Prompt]:
+    """Half of the prompts from each split of the words."""
+    return [
+        prompt
+        for split in ("train", "test")
+        for prompt in as_many_as_exist(model, task, PROMPTS // 2, split=split)
+    ]
+
+
+@torch.no_grad()
+def answered(
+    model: TransformerBridge, name: str, prompts: Sequence[Prompt]
+) -> list[dict[str, Any]]:
+    """Which prompts each model answers right: an answer's logit above those of all wrong ones."""
+    encoded = encode_prompts(prompts, model.tokenizer, positions="sum")
+    some = torch.linspace(0, len(model.blocks) - 1, WITHOUT - 1)
+    left_out = sorted({round(x) for x in some.tolist()})
+    rows = []
+    for block in (None, *left_out):
+        with without(model, block):
+            right = is_right(model, encoded)
+        called = "whole" if block is None else f"without block {block}"
+        rows += [
+            {"set": name, "item": item, "model": called, "correct": correct}
+            for item, correct in enumerate(right)
+        ]
+        print(name, called, f"{sum(right) / len(right):.2f}", flush=True)
+    return rows
+
+
+def is_right(model: TransformerBridge, encoded: EncodedPrompts) -> list[bool]:
+    logits = last_logits(model, encoded.clean)
+    return [
+        bool(row[list(answers)].max() > row[list(wrong)].max())
+        for row, answers, wrong in zip(logits, encoded.answer_ids, encoded.wrong_ids, strict=True)
+    ]
+
+
+@contextmanager
+def without(model: TransformerBridge, block: int | None) -> Generator[None]:
+    """The model with one of its blocks passed by."""
+    if block is None:
+        yield
+        return
+
+    def passed_by(module: Any, args: Any, kwargs: Any, output: Any) -> Any:
+        x = args[0] if args else kwargs["hidden_states"]
+        return (x, *output[1:]) if isinstance(output, tuple) else x
+
+    handle = model.original_model.model.layers[block].register_forward_hook(
+        passed_by, with_kwargs=True
+    )
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def keep(folder: Path, name: str) -> None:
+    """Copy to `results/` what the README tells, without the samples of each subset."""
+    record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    for unit in UNITS:
+        for one in record["units"][unit]["sets"].values():
+            if one["subset"]:
+                one["subset"]["samples"] = len(one["subset"]["samples"])
+            del one["growth"]
+    RESULTS.mkdir(exist_ok=True)
+    write_json(record, RESULTS / f"{name}.json")
+    for figure in ("overlap", "growth"):
+        shutil.copyfile(folder / f"{figure}.svg", RESULTS / f"{name}-{figure}.svg")
+
+
+if __name__ == "__main__":
+    main()

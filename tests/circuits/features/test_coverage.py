@@ -1,0 +1,225 @@
+"""Coverage of sets of texts as the command finds, writes and draws it."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from circuits.features.coverage import CoverConfig, covered
+from circuits.prompt_files import write_prompts
+from circuits.scope.cover import FIGURES, RECORD
+from circuits.scope.sample_sets import read_results, sample_sets
+from circuits.tasks import as_many_as_exist, make_for, names_for
+from hooked_qwen.load import load_tokenizer
+from saes.scope.activity import activity_of
+from tests.circuits.conftest import call
+from tests.conftest import toy, toy_suite, toy_tokenizer
+
+SETS = {"one": ["abc de", "abc fgh", "abc de"], "two": ["what? no!", "Hello", "abc de.", "x y"]}
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture(scope="module")
+def model():
+    model = toy(dtype=torch.float32)
+    model.tokenizer = toy_tokenizer()
+    return model
+
+
+@pytest.fixture(scope="module")
+def suite():
+    return toy_suite("resid_post.0", "mlp_out.1", dtype=torch.float32)
+
+
+@pytest.fixture(scope="module")
+def record(model, suite):
+    results = {name: torch.rand(len(texts), 4).round() for name, texts in SETS.items()}
+    return covered(model, suite, SETS, results=results, common=["x"])
+
+
+def on(model, suite, texts):
+    return set(activity_of(model, suite, texts).feature.tolist())
+
+
+def test_numbers_are_those_of_the_sets_of_features(model, suite, record):
+    common = on(model, suite, ["x"])
+    one, two = (on(model, suite, texts) - common for texts in SETS.values())
+    features = record["units"]["features"]
+    assert (features["of"], features["removed"]) == (40 - len(common), len(common))
+    assert features["on"] == len(one | two)
+    found = features["sets"]["one"]
+    assert (found["samples"], found["distinct"]) == (3, len(one))
+    assert found["share"] == pytest.approx(len(one) / features["of"])
+    assert found["redundancy"] == found["redundancy_at"] == pytest.approx(3 / len(one))
+    assert record["at"] == 3
+    assert features["sets"]["two"]["redundancy_at"] != features["sets"]["two"]["redundancy"]
+    shared = len(one & two)
+    expected = [[1, shared / len(one)], [shared / len(two), 1]]
+    for row, wanted in zip(features["overlap"], expected, strict=True):
+        assert row == pytest.approx(wanted, rel=1e-6)
+    assert sum(found["by_dictionary"].values()) == len(on(model, suite, SETS["one"]))
+
+
+def test_tokens_stand_beside_features(model, record):
+    tokens = record["units"]["tokens"]
+    rows = [{*model.tokenizer(text)["input_ids"]} for text in SETS["one"]]
+    common = set(model.tokenizer("x")["input_ids"])
+    assert tokens["sets"]["one"]["distinct"] == len(set().union(*rows) - common)
+    assert tokens["of"] == len(model.tokenizer) - len(common)
+    assert set(record["units"]) == {"features", "untrained", "tokens"}
+    assert tokens["dealt_anew"]["low"][0][1] <= tokens["dealt_anew"]["high"][0][1]
+    assert tokens["dealt_anew"]["mean"][0][0] is None
+
+
+def test_what_is_common_goes_by_its_share(model, suite):
+    common = ["abc de", "Hello", "what?"]
+    config = CoverConfig(common_share=0.5)
+    found = covered(model, suite, SETS, config, common=common)["units"]["features"]
+    each = [on(model, suite, [text]) for text in common]
+    often = {f for f in range(40) if sum(f in some for some in each) > 1.5}
+    assert found["removed"] == len(often)
+
+
+def test_subsets_by_each_unit_are_held_against_results(record):
+    found = record["results"]["sets"]["two"]
+    assert found["models"] == 4
+    assert set(found["subsets"]) == {"features", "untrained", "tokens"}
+    assert found["size"] == len(record["units"]["features"]["sets"]["two"]["subset"]["samples"])
+    assert record["results"]["correlations"] is None
+
+
+def test_settings_and_sets_that_make_no_sense_are_refused(model, suite):
+    with pytest.raises(ValueError, match="keep is 0.0"):
+        CoverConfig(keep=0.0)
+    with pytest.raises(ValueError, match="common_share is 1.0"):
+        CoverConfig(common_share=1.0)
+    with pytest.raises(ValueError, match="draws is 0"):
+        CoverConfig(draws=0)
+    with pytest.raises(ValueError, match="the set 'none' has no texts"):
+        covered(model, suite, {"none": []})
+    with pytest.raises(ValueError, match="results are of 'x', but the sets are one, two"):
+        covered(model, suite, SETS, results={"x": torch.ones(1, 1)})
+    with pytest.raises(ValueError, match="of 2 items, but 3 of its texts are read"):
+        covered(model, suite, SETS, results={"one": torch.ones(2, 1)})
+
+
+def test_a_set_is_a_task_a_file_of_prompts_or_of_texts(tmp_path):
+    tokenizer = load_tokenizer("bundled")
+    prompts = tmp_path / "prompts.jsonl"
+    made = make_for("bundled", "ioi", 6, split="train")
+    write_prompts(made, prompts)
+    labelled = write(tmp_path / "labelled.jsonl", [{"text": "The boy", "label": "a"}] * 3)
+    sources = ["ioi", str(prompts), str(labelled)]
+    found = sample_sets(sources, "bundled", tokenizer, texts=4)
+    assert list(found) == ["ioi", "prompts", "labelled"]
+    assert found["prompts"] == [p.clean for p in made[:4]]
+    assert found["labelled"] == ["The boy"] * 3
+    assert len(found["ioi"]) == 4
+    assert found["ioi"][:2] == [
+        p.clean for p in as_many_as_exist("bundled", "ioi", 2, split="train")
+    ]
+    other = tmp_path / "more" / "prompts.jsonl"
+    other.parent.mkdir()
+    other.write_text(prompts.read_text())
+    both = [str(prompts), str(other)]
+    assert list(sample_sets(both, "bundled", tokenizer, texts=1)) == both
+    with pytest.raises(ValueError, match="ioi is given 2 times"):
+        sample_sets(["ioi", "ioi"], "bundled", tokenizer, texts=1)
+    with pytest.raises(ValueError, match="no text at nowhere; a task is one of agreement_simple"):
+        sample_sets(["nowhere"], "bundled", tokenizer, texts=1)
+
+
+def test_where_few_pairs_exist_all_are_made():
+    assert "induction" in names_for("bundled")
+    n = len(as_many_as_exist("bundled", "capital_of", 100_000, split="test"))
+    with pytest.raises(ValueError, match=f"only {n} exist"):
+        make_for("bundled", "capital_of", n + 1, split="test")
+
+
+def test_chat_prompts_are_read_as_the_model_reads_them(tmp_path):
+    chat = [{"role": "user", "content": "Hello"}]
+    file = write(tmp_path / "chat.jsonl", [{"clean": chat, "answer": None, "wrong": None}])
+
+    class Templated:
+        chat_template = "there is one"
+
+        def apply_chat_template(self, messages, **_):
+            return "".join(f"<{m['role']}>{m['content']}" for m in messages)
+
+    found = sample_sets([str(file)], "bundled", Templated(), texts=1)
+    assert found == {"chat": ["<user>Hello"]}
+
+
+def test_results_are_read_by_set_item_and_model(tmp_path):
+    rows = [
+        {"set": s, "item": i, "model": m, "correct": (i + len(m)) % 2 == 0}
+        for s in ("a", "b") for i in (1, 0) for m in ("y", "xx")
+    ]  # fmt: skip
+    found = read_results(write(tmp_path / "results.jsonl", rows))
+    assert found["a"].tolist() == [[1.0, 0.0], [0.0, 1.0]]
+    table = tmp_path / "results.csv"
+    table.write_text("set,item,correct\na,0,true\na,1,0.5\n")
+    assert read_results(table)["a"].tolist() == [[1.0], [0.5]]
+    with pytest.raises(ValueError, match="no result of 'y' for item 1"):
+        read_results(write(tmp_path / "gap.jsonl", rows[1:]))
+    with pytest.raises(ValueError, match="has a result of 'y' already"):
+        read_results(write(tmp_path / "twice.jsonl", [rows[0], rows[0]]))
+    with pytest.raises(ValueError, match='line 1: expected "set", "item"'):
+        read_results(write(tmp_path / "bad.jsonl", [{"set": "a", "item": 0, "correct": 2}]))
+    with pytest.raises(ValueError, match="holds no results"):
+        read_results(write(tmp_path / "empty.jsonl", []))
+
+
+def test_the_command_writes_what_it_shows(tmp_path, fails):
+    out = tmp_path / "out"
+    texts = write(tmp_path / "mine.jsonl", [{"text": f"The {n}s sit."} for n in ("boy", "judge")])
+    results = write(
+        tmp_path / "results.jsonl",
+        [
+            {"set": "mine", "item": i, "model": str(m), "correct": m > i}
+            for i in range(2) for m in range(3)
+        ],
+    )  # fmt: skip
+    asked = ["cover", "bundled", "agreement_simple", "ioi", texts, "--out", out, "--texts", 8]
+    done = call(*asked, "--results", results, "--common", texts, "--common-share", 0.6)
+    assert done.exit_code == 0, done.output
+    assert "untrained dictionaries" in done.output
+    record = json.loads((out / RECORD).read_text())
+    assert record["sets"] == ["agreement_simple", "ioi", "mine"]
+    assert record["common"] == {"texts": 2, "share": 0.6}
+    assert all((out / name).stat().st_size > 1000 for name in FIGURES)
+    assert "made from something else" in fails(*asked)
+    assert "--texts is 0: expected 1 or more" in fails(*asked[:-1], 0)
+    assert "is a file: give a folder" in fails(*asked[:6], texts)
+
+
+def test_the_same_is_covered_on_another_device(other, suite):
+    def found(device):
+        model = toy(dtype=torch.float32).to(device)
+        model.tokenizer = toy_tokenizer()
+        return covered(model, suite, SETS)
+
+    with other.complaining():
+        there = found(other.name)
+    other.agrees(there, found("cpu"))
+
+
+def test_a_figure_is_the_same_on_every_run(record, tmp_path):
+    from circuits.render.coverage import growth_figure, overlap_figure
+
+    for draw in (overlap_figure, growth_figure):
+        first, second = tmp_path / "a.svg", tmp_path / "b.svg"
+        draw(record, first)
+        draw(record, second)
+        assert first.read_bytes() == second.read_bytes()
+        assert "one" in first.read_text()
+        with pytest.raises(ValueError, match="a figure is written as"):
+            draw(record, tmp_path / "a.gif")
+    shown = first.read_text()
+    assert "distinct tokens" in shown
+    assert not math.isnan(record["units"]["features"]["halves"][0])
