@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformer_lens.model_bridge import TransformerBridge
@@ -115,9 +115,8 @@ def without(model: TransformerBridge, block: int | None) -> Generator[None]:
         x = args[0] if args else kwargs["hidden_states"]
         return (x, *output[1:]) if isinstance(output, tuple) else x
 
-    handle = model.original_model.model.layers[block].register_forward_hook(
-        passed_by, with_kwargs=True
-    )
+    layers = cast(Any, model.original_model).model.layers
+    handle = layers[block].register_forward_hook(passed_by, with_kwargs=True)
     try:
         yield
     finally:
