@@ -78,8 +78,8 @@ def describe_features(
 ) -> dict[str, Any]:
     """Describe features and score the descriptions beside their controls.
 
-    Without `explain` the description is the written rule. `beside` are features that are described
-    for others to be held against alone.
+    Without `explain` the description is the written rule. Where one feature alone can be described,
+    one of `beside` is as well, for it to be held against.
 
     Raises `ValueError` where none of the features is on in enough contexts.
     """
@@ -90,11 +90,11 @@ def describe_features(
             f"none of {len(splits)} features is on in enough contexts of the text to be described: "
             "give more text"
         )
-    also = {
-        n: s
-        for n in beside
-        if n not in kept and (s := split_contexts(contexts[n.site], int(n.feature), config))
-    }
+    also: dict[Node, Split] = {}
+    if len(kept) == 1:
+        for n in (n for n in beside if n not in kept and not also):
+            if (found := split_contexts(contexts[n.site], int(n.feature), config)) is not None:
+                also[n] = found
     rules = _rules(model, suite, kept | also)
     texts = dict(rules)
     if explain is not None:

@@ -145,5 +145,7 @@ def feature_pages(page: Path, features: Iterable[str]) -> dict[str, str]:
             if own.is_file():
                 found[feature] = address(own, here)
             elif suite.is_file():
-                found.setdefault(feature, f"{address(suite, here)}#feature={quote(feature)}")
+                found.setdefault(
+                    feature, f"{address(suite, here)}#feature={quote(feature, safe='')}"
+                )
     return found

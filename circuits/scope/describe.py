@@ -22,7 +22,7 @@ from hooked_qwen.placement import ANYWHERE, Placement
 from hooked_qwen.progress import Report, silent
 from hooked_qwen.texts import texts_of
 from saes.scope.contexts import ContextConfig, Contexts, read_contexts
-from saes.scope.held_out import LEAST, SplitConfig
+from saes.scope.held_out import LEAST, SplitConfig, split_contexts
 from saes.suite import MlpChoice, OnDemand, Suite, load_suite
 
 ITSELF: Literal["model"] = "model"
@@ -108,8 +108,7 @@ def describe(
     )
     first = contexts[names[0]]
     drawn = nodes or drawn_features(first, names[0], count, split, seed=seed)
-    alone = len(drawn) == 1
-    beside = drawn_features(first, names[0], 2, split, seed=seed) if alone else []
+    beside = drawn_features(first, names[0], 2, split, seed=seed) if nodes else []
     answerer = None if answers is None else _answerer(answers, loaded, named or "", placement)
     record = describe_features(
         loaded,
@@ -144,14 +143,20 @@ def drawn_features(
 ) -> list[Node]:
     """Features of one dictionary at random, of those that are on in enough contexts for all parts.
 
-    Where no feature is, of those that are on in `LEAST`.
+    Where fewer than two are, of those that are on in enough to be described at all.
+
+    Raises `ValueError` where fewer than two are on in so many.
     """
     counts = contexts.counts()
-    wanted = split.shown + 2 * split.judged
-    for least in (wanted, LEAST):
-        enough = ((counts >= least) & (counts < len(contexts))).nonzero().flatten().tolist()
-        if len(enough) >= min(count, 2):
-            chosen = Random(seed).sample(enough, min(count, len(enough)))
+    for least in (split.shown + 2 * split.judged, LEAST):
+        enough = (counts >= least).nonzero().flatten().tolist()
+        Random(seed).shuffle(enough)
+        chosen: list[int] = []
+        for feature in enough:
+            # Contexts may read the same: then there are fewer than were counted.
+            if len(chosen) < count and split_contexts(contexts, feature, split) is not None:
+                chosen.append(feature)
+        if len(chosen) >= min(count, 2):
             return [Node(name, index) for index in sorted(chosen)]
     raise ValueError(
         f"no two features of {name} are on in {LEAST} of {len(contexts)} contexts: give more text"

@@ -9,7 +9,9 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
 
 from hooked_qwen import tokens
+from hooked_qwen.load import load_tokenizer
 from hooked_qwen.tokens import (
+    Run,
     encode,
     encode_prompt,
     end_of_text,
@@ -17,6 +19,7 @@ from hooked_qwen.tokens import (
     start_of_text,
     token_blocks,
     token_strings,
+    whole_characters,
 )
 from tests.conftest import toy_tokenizer
 
@@ -165,6 +168,30 @@ def test_bytes_that_are_no_character_are_shown_and_whole_characters_stay():
     tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=[])
     ids = [vocabulary[piece] for piece in (*BYTES, "æĹ¥", "ï¿½")]
     assert token_strings(tokenizer, ids) == [*BYTES.values(), "日", "\ufffd"]
+
+
+def test_tokens_that_only_together_make_a_character_are_one_run():
+    # "a日é", "日" in two tokens whose second begins "é", and bytes that nothing completes.
+    pieces = ("a", "æĹ", "¥Ã", "©", "ï¿½", "æĹ")
+    vocabulary = {p: i for i, p in enumerate(dict.fromkeys(("<|endoftext|>", *pieces)))}
+    tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=[])
+    runs = whole_characters(tokenizer, [vocabulary[piece] for piece in pieces])
+    assert runs == [
+        Run("a", 0, 1),
+        Run("日é", 1, 4),
+        Run("\ufffd", 4, 5),
+        Run("<0xE6><0x97>", 5, 6),
+    ]
+
+
+def test_runs_of_a_text_make_the_text_and_leave_no_token_out():
+    tokenizer = load_tokenizer("bundled")
+    text = "The boys 复数 sit. 🙂 naïve"
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    runs = whole_characters(tokenizer, ids)
+    assert "".join(run.text for run in runs) == text
+    assert [i for run in runs for i in range(run.first, run.stop)] == list(range(len(ids)))
+    assert {"复", "数", "🙂"} <= {run.text for run in runs}
 
 
 def test_bytes_of_a_tokenizer_that_falls_back_to_them_are_shown():

@@ -11,6 +11,7 @@ from transformers import GenerationConfig
 
 from circuits.features.answers import endpoint, local
 from hooked_qwen.load import hook
+from tests.circuits.conftest import call
 from tests.conftest import toy_hf, toy_tokenizer
 
 PROMPTS = ("the quick brown fox", "the quick brown dog runs", "ab", "the quick brown fox")
@@ -105,6 +106,18 @@ def test_a_busy_endpoint_is_asked_again(server):
     Server.replies += [(503, b"busy"), (429, b"slow down")]
     assert endpoint(server, "m", wait=0.0)("ab") == "ba"
     assert len(Server.asked) == 3
+
+
+def test_the_command_asks_an_endpoint_and_says_what_it_could_not_read(server):
+    given = ["describe", "bundled", "--site", "resid_post.3", "--count", 2, "--text", "bundled"]
+    given += ["--tokens", 4096, "--shown", 3, "--judged", 2]
+    done = call(*given, "--endpoint", server, "--name", "some-model")
+    assert done.exit_code == 0, done.output
+    said = " ".join(done.output.split())
+    assert "described by model some-model, judged by model some-model" in said
+    assert "note: of 16 verdicts 16 could not be read and do not count" in said
+    # One explanation each, and of both kinds of question four descriptions each.
+    assert len(Server.asked) == 2 + 2 * 2 * 4
 
 
 @pytest.mark.parametrize(

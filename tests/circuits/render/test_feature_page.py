@@ -101,6 +101,26 @@ def test_the_page_of_a_feature_shows_its_card(visit, card):
     assert not re.search("undefined|NaN|null|object Object", text)
 
 
+SCORES = {
+    "balanced_accuracy": 0.8,
+    "interval": [0.6, 0.9],
+    "f1": 0.8,
+    "asked": 20,
+    "controls": {"another feature": 0.55, "nothing": None},
+}
+
+
+@needs_browser
+def test_a_card_says_who_named_it_and_how_well(visit, violations, card):
+    assert "Named by" not in visit(feature_page(card)).locator("#card").inner_text()
+    scores = {"judge": "model toy", "detection": SCORES}
+    tab = visit(feature_page(card | {"label_by": "model toy", "scores": scores}))
+    assert "Named by model toy, judged by model toy" in tab.locator("#card").inner_text()
+    cells = tab.get_by_role("region", name="Who named it").locator("tbody td").all_inner_texts()
+    assert cells == ["0.80 0.60 to 0.90", "0.55", "–"]
+    assert violations(tab) == []
+
+
 @needs_browser
 def test_every_feature_has_the_card_that_its_own_page_has(visit, page, every_card):
     tab = visit(page)
