@@ -13,6 +13,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,11 @@ def texts_of(sources: Sequence[str | Path], *, seed: int = 0) -> Texts:
     if next(read_texts(sources), None) is None:
         raise ValueError(f"no text in {', '.join(map(str, sources))}")
     return lambda: read_texts(sources)
+
+
+def first_texts(sources: Sequence[str | Path], count: int) -> list[str]:
+    """The first `count` texts of `sources` that are not blank."""
+    return list(islice((text for text in texts_of(sources)() if text.strip()), count))
 
 
 def read_texts(sources: Iterable[str | Path]) -> Iterator[str]:

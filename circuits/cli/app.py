@@ -28,6 +28,7 @@ from circuits.cli import (
     runs,
     search,
     shift,
+    steer,
     training,
     weights,
 )
@@ -49,6 +50,7 @@ VERBS: Mapping[str, Verb | Mapping[str, Verb]] = {
     "classify": classify.classify,
     "detect": classify.detect,
     "cover": cover.cover,
+    "steer": steer.steer,
     "weights": weights.weights,
     "blind": blind.blind,
     "labels": labels.labels,

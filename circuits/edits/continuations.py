@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
-from transformers import GenerationConfig
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from circuits.edits.held_run import Fired
 from circuits.edits.rerun import Edited
@@ -164,9 +164,16 @@ def _held(
 
 @torch.no_grad()
 def generate(
-    model: TransformerBridge, batch: Batch, config: GenerateConfig
+    model: TransformerBridge,
+    batch: Batch,
+    config: GenerateConfig,
+    *,
+    processors: Sequence[LogitsProcessor] = (),
 ) -> Int[Tensor, "prompts written"]:
-    """Tokens that the model writes after each prompt, with a cache; hooks run as always."""
+    """Tokens that the model writes after each prompt, with a cache; hooks run as always.
+
+    `processors` change the logits of each step, or look at them.
+    """
     inner = cast(Any, model.original_model)
     settings = GenerationConfig(
         max_new_tokens=config.tokens,
@@ -180,7 +187,10 @@ def generate(
     with torch.random.fork_rng(devices=[d for d in [batch.tokens.device] if d.type == "cuda"]):
         torch.manual_seed(config.seed)
         text = inner.generate(
-            batch.tokens, attention_mask=batch.mask.long(), generation_config=settings
+            batch.tokens,
+            attention_mask=batch.mask.long(),
+            generation_config=settings,
+            logits_processor=LogitsProcessorList(processors),
         )
     return text[:, batch.tokens.shape[1] :]
 

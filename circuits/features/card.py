@@ -114,7 +114,11 @@ def promoted_labels(
 
 @torch.no_grad()
 def logit_tokens(
-    model: TransformerBridge, dictionary: SparseDictionary, features: Sequence[int]
+    model: TransformerBridge,
+    dictionary: SparseDictionary,
+    features: Sequence[int],
+    *,
+    tokens: int = TOKENS,
 ) -> LogitTokens:
     """Tokens whose logits decoder rows raise and lower most, by the direct path.
 
@@ -124,18 +128,21 @@ def logit_tokens(
     the final norm makes of a vector of ones, as families differ in how they store it. Rows of the
     vocabulary that are no token of the tokenizer, such as padding to a round number, are left out.
     """
-    return LogitTokens(*to_host(_scored(model, dictionary, features)))
+    return LogitTokens(*to_host(_scored(model, dictionary, features, tokens)))
 
 
 @torch.no_grad()
 def _scored(
-    model: TransformerBridge, dictionary: SparseDictionary, features: Sequence[int]
+    model: TransformerBridge,
+    dictionary: SparseDictionary,
+    features: Sequence[int],
+    tokens: int = TOKENS,
 ) -> list[Tensor]:
     """Promoted tokens and their scores, suppressed ones and theirs, on the device."""
     device = dictionary.W_dec.device
     gain, W_U = _last_gain(model), widened(model.W_U)
     known = len(model.tokenizer) if model.tokenizer is not None else W_U.shape[1]
-    size = min(TOKENS, known, W_U.shape[1])
+    size = min(tokens, known, W_U.shape[1])
 
     def scored() -> Iterator[tuple[Tensor, ...]]:
         every = torch.tensor(list(features), dtype=torch.int64, device=device)

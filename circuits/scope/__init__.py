@@ -4,5 +4,6 @@ from circuits.scope.classify import classify, detect
 from circuits.scope.cover import cover
 from circuits.scope.describe import Answerer, describe
 from circuits.scope.search import search
+from circuits.scope.steer import steer
 
-__all__ = ["Answerer", "classify", "cover", "describe", "detect", "search"]
+__all__ = ["Answerer", "classify", "cover", "describe", "detect", "search", "steer"]

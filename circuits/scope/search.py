@@ -27,7 +27,7 @@ from hooked_qwen.files import content_hash, write_atomically
 from hooked_qwen.nodes import Node
 from hooked_qwen.placement import ANYWHERE, Placement
 from hooked_qwen.progress import Report, silent
-from hooked_qwen.texts import texts_of
+from hooked_qwen.texts import first_texts
 from saes.scope.contrast import By
 from saes.suite import MlpChoice, Suite, load_suite
 
@@ -171,7 +171,7 @@ def _found(asked: _Asked, opened: _Opened, report: Report) -> _Found:
         return _Found(by_token(model, suite, asked.token, named, top=asked.top))
     if asked.prompts is not None:
         return _of_prompts(asked, asked.prompts, opened, report)
-    sets = [_first(sources, asked.texts) for sources in (asked.positive, asked.negative)]
+    sets = [first_texts(sources, asked.texts) for sources in (asked.positive, asked.negative)]
     kinds = ("positive", "negative")
     texts = [(kind, t) for kind, some in zip(kinds, sets, strict=True) for t in some]
     if asked.metric is None:
@@ -260,13 +260,3 @@ def _facts(asked: _Asked) -> dict[str, str]:
         "Label": asked.label or "",
     }
     return {name: value for name, value in told.items() if value}
-
-
-def _first(sources: Sequence[str], count: int) -> list[str]:
-    found = []
-    for text in texts_of(sources)():
-        if text.strip():
-            found.append(text)
-        if len(found) == count:
-            break
-    return found

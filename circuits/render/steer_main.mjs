@@ -1,0 +1,145 @@
+/* A sweep: what does best, the heat map, the texts, the features. */
+
+import { $, el, svg } from "./page_dom.mjs";
+import { number, percent } from "./page_numbers.mjs";
+import { cells, column, fixed, note, record, right, table, title, word } from "./rerun_parts.mjs";
+import { MEASURES, heatMap, two } from "./steer_map.mjs";
+import { continuations } from "./steer_written.mjs";
+
+const STRIP = { width: 120, height: 18, pad: 5 };
+const along = (value) =>
+  STRIP.pad + Math.min(1, Math.max(0, value)) * (STRIP.width - 2 * STRIP.pad);
+const FEATURES = ["given", "output", "activation"];
+
+/* A dot with its interval on a line from 0 to 1. */
+function strip({ value, interval }) {
+  const line = (from, to, className) =>
+    svg("line", { class: className, x1: from, x2: to, y1: 9, y2: 9 });
+  return svg(
+    "svg",
+    { width: STRIP.width, height: STRIP.height, "aria-hidden": "true", class: "strip" },
+    line(along(0), along(1), "rail"),
+    interval && line(along(interval[0]), along(interval[1]), "whisker"),
+    svg("circle", { cx: along(value), cy: 9, r: 3.5 }),
+  );
+}
+
+function methods() {
+  const rows = record.methods.map((method) =>
+    el(
+      "tr",
+      { class: FEATURES.includes(method.group) ? "own" : null },
+      el("th", { scope: "row" }, method.name),
+      el("td", {}, strip(method.score)),
+      cells(method.score, two),
+      cells(method.concept, two),
+      cells(method.fluency, two),
+      el("td", { class: "number" }, String(method.tried)),
+      el(
+        "td",
+        { class: "mono" },
+        method.chosen.map((one) => `${one.direction} ${number(one.strength)}`).join("; "),
+      ),
+    ),
+  );
+  const pair = (text) => column(text, { class: "right", colspan: 2 });
+  const head = [
+    column("method"),
+    column("", { name: "both, drawn" }),
+    pair("both"),
+    pair("concept"),
+    pair("fluency"),
+    column("tried", right),
+    column("chosen"),
+  ];
+  return table("Table of methods", head, rows);
+}
+
+function features() {
+  const rows = record.features.map((one) =>
+    el(
+      "tr",
+      {},
+      el("th", { scope: "row", class: "mono" }, one.feature),
+      el("td", {}, el("bdi", {}, one.label)),
+      el("td", {}, one.by.join(", ") || "named"),
+      el("td", { class: "number" }, number(one.output_score)),
+      el("td", { class: "number" }, fixed(one.input_score, 2)),
+      el("td", { class: "number" }, fixed(one.effect, 2, true)),
+      el("td", { class: "number" }, number(one.largest)),
+      el("td", { class: "number" }, percent(one.density)),
+      el(
+        "td",
+        { class: "words" },
+        one.promoted.map((token) => [word(token), " "]),
+      ),
+    ),
+  );
+  const head = [
+    column("feature"),
+    column("known by"),
+    column("chosen by"),
+    column("output score", right),
+    column("input score", right),
+    column("effect", right),
+    column("largest", right),
+    column("tokens on", right),
+    column("promotes"),
+  ];
+  return table("Table of features", head, rows);
+}
+
+const shown = { key: "score", cell: null };
+
+function draw() {
+  const buttons = Object.entries(MEASURES).map(([key, [name, , said]]) =>
+    el(
+      "button",
+      {
+        type: "button",
+        title: said,
+        "aria-pressed": String(shown.key === key),
+        click: () => {
+          shown.key = key;
+          draw();
+        },
+      },
+      name,
+    ),
+  );
+  const choose = (cell) => {
+    shown.cell = shown.cell === cell ? null : cell;
+    draw();
+  };
+  $("map").replaceChildren(
+    title("map", "Strengths and directions"),
+    el("div", { class: "choice", role: "group", "aria-label": "Measure" }, buttons),
+    heatMap(shown.key, shown.cell, choose),
+    note(`${MEASURES[shown.key][0]}: ${MEASURES[shown.key][2]}. ${record.note}. A cell, pressed, shows its texts below.`),
+  );
+  $("written").replaceChildren(
+    title("written", "What is written"),
+    note(
+      "As the model is, and by the methods that do best, each at the first strength that was ",
+      "chosen; the number is the concept in that text.",
+      record.instruction ? ` The instruction: ${record.instruction}` : "",
+    ),
+    ...continuations(shown.cell),
+  );
+}
+
+$("best").replaceChildren(
+  title("best", "What does best"),
+  el("p", { class: "verdict" }, record.verdict),
+  methods(),
+  note(
+    "Both: the harmonic mean of the share of what is asked for and of fluency. Each half of the ",
+    "prompts is judged at the direction and strength that did best on the other half.",
+  ),
+);
+$("features").replaceChildren(
+  title("features", "Features"),
+  features(),
+  ...record.notes.map((text) => note(text)),
+);
+draw();

@@ -1,0 +1,260 @@
+"""Sweeps of strengths: what is written, the controls beside it, and the command."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from circuits import scope
+from circuits.cli.app import app
+from circuits.edits.continuations import GenerateConfig
+from circuits.edits.steered import Writer, instructed
+from circuits.features.named import Named
+from circuits.features.steering import steered
+from circuits.features.steering_arms import SteerConfig
+from circuits.features.steering_choice import Examples, choose
+from circuits.render.steer_page import verdict
+from hooked_qwen.load import hook
+from hooked_qwen.nodes import Node
+from hooked_qwen.tokens import encode_prompt
+from saes.examples.store import StoreConfig, build_store, open_store
+from saes.scope.output_score import NEUTRAL
+from saes.scope.steering import feature_direction, steering_edit
+from saes.scope.text_scores import by_regex
+from saes.scope.usage import usage_in
+from saes.suite import OnDemand
+from tests.conftest import toy_hf, toy_suite, toy_tokenizer
+
+PROMPTS = ["abc de", "Hello", "aaaa bbb ccc", "what? no!", "zyx"]
+TEXTS = ["abc de", "Hello", "aaaa bbb ccc", "x", "what? no!", "ab", "zzz", "yzx zyx"]
+SITES = ("resid_post.0", "resid_post.1")
+WRITE = GenerateConfig(tokens=6)
+CONFIG = SteerConfig(strengths=(1.0, 0.0), generation=WRITE, instruction="bbb")
+
+
+def model_on(device="cpu"):
+    return hook(toy_hf(dtype=torch.float32).to(device), tokenizer=toy_tokenizer(), name="toy")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return model_on()
+
+
+@pytest.fixture(scope="module")
+def suite():
+    return toy_suite(*SITES, dtype=torch.float32)
+
+
+@pytest.fixture(scope="module")
+def examples():
+    return Examples(texts=tuple(TEXTS), positive=torch.tensor([True, False] * 4))
+
+
+def chosen_by(model, suite, examples, **options):
+    return choose(
+        model,
+        suite,
+        examples=examples,
+        usage_from=TEXTS,
+        neutral=NEUTRAL,
+        **{"named": (), "top": 2, "candidates": 6, **options},
+    )
+
+
+@pytest.fixture(scope="module")
+def swept(model, suite, examples):
+    choice = chosen_by(model, suite, examples)
+    named = Named(model, suite, {})
+    return steered(
+        model, suite, choice, PROMPTS, by_regex("[a-m]"), named, examples=examples, config=CONFIG
+    )
+
+
+def writer(model, suite, **options):
+    rows = [encode_prompt(model.tokenizer, text) for text in PROMPTS]
+    return Writer(model, suite, PROMPTS, replace(WRITE, **options), rows=rows)
+
+
+def edits(model, suite, *strengths):
+    usage = usage_in(model, suite, TEXTS, names=SITES)
+    own = feature_direction(suite, Node(SITES[1], 5), usage)
+    return [steering_edit(own, strength) for strength in strengths]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.5])
+def test_strength_0_writes_what_the_model_writes(model, suite, temperature):
+    write = writer(model, suite, temperature=temperature)
+    plain, (nothing, some) = write.plain(), write.under(edits(model, suite, 0.0, 2.0))
+    assert nothing.texts == plain.texts
+    assert nothing.nats.tolist() == plain.nats.tolist()
+    assert nothing.kl.abs().max() < 1e-6
+    assert some.texts != plain.texts
+    assert (some.kl > 1e-3).all()
+
+
+def test_edits_in_one_pass_write_what_each_writes_alone(model, suite):
+    three = edits(model, suite, 0.5, 1.0, -2.0)
+    together = writer(model, suite, temperature=1.0).under(three)
+    for edit, found in zip(three, together, strict=True):
+        (alone,) = writer(model, suite, temperature=1.0).under([edit])
+        assert found.texts == alone.texts
+        torch.testing.assert_close(found.kl, alone.kl, rtol=1e-3, atol=1e-6)
+
+
+def test_a_seed_decides_what_is_drawn(model, suite):
+    texts = [writer(model, suite, temperature=2.0, seed=seed).plain().texts for seed in (1, 1, 2)]
+    assert texts[0] == texts[1] != texts[2]
+    assert texts[0] != writer(model, suite).plain().texts
+
+
+def test_nats_are_those_of_the_plain_model_after_the_plain_prompt(model, suite):
+    (found,) = writer(model, suite).under(edits(model, suite, 2.0))
+    plain = toy_hf(dtype=torch.float32)
+    for prompt, text, nats in zip(PROMPTS, found.texts, found.nats.tolist(), strict=True):
+        before, own = (encode_prompt(model.tokenizer, part) for part in (prompt, text))
+        with torch.no_grad():
+            p = plain(torch.tensor([before + own])).logits[0].log_softmax(-1)
+        at = range(len(before) - 1, len(before) + len(own) - 1)
+        expected = -sum(float(p[i, token]) for i, token in zip(at, own, strict=True)) / len(own)
+        assert nats == pytest.approx(expected, rel=1e-4)
+
+
+def test_every_control_stands_beside_the_features(swept):
+    methods = {one["group"] for one in swept["methods"]}
+    assert methods == {
+        "output",
+        "activation",
+        "negative",
+        "random feature",
+        "encoder direction",
+        "difference of means",
+        "instruction",
+        "plain",
+    }
+    norms = {}
+    for arm in swept["arms"]:
+        norms.setdefault((arm["of"] or arm["direction"], arm["strength"]), []).append(arm["norm"])
+    for one in swept["features"]:
+        own = norms[one["feature"], 1.0]
+        assert len(own) == 3
+        assert own == pytest.approx([own[0]] * 3, rel=1e-6)
+    scores = [one["score"]["value"] for one in swept["methods"]]
+    assert scores == sorted(scores, reverse=True)
+    assert verdict(swept).startswith(f"best: {swept['methods'][0]['name']}, ")
+    assert swept["selection"]["ratio"] is None or swept["selection"]["ratio"]["value"] >= 0
+    assert json.dumps(swept, allow_nan=False)
+
+
+def test_strength_0_of_a_sweep_is_no_steering(swept):
+    for arm in swept["arms"]:
+        if arm["strength"] == 0 and arm["method"] != "difference of means":
+            assert arm["texts"] == swept["plain"]["texts"]
+
+
+def test_features_are_chosen_by_what_they_read_or_by_what_they_write(model, suite, examples):
+    both = chosen_by(model, suite, examples, select="both").features
+    every = chosen_by(model, suite, examples, select="activation", top=6).features
+    effects = [one.contrast.effect for one in every]
+    assert effects == sorted(effects, reverse=True)
+    assert effects[-1] > 0
+    by_output = sorted(every, key=lambda one: -one.output_score)
+    for way, ranked in (("activation", every), ("output", by_output)):
+        assert {o.node for o in both if way in o.by} == {o.node for o in ranked[:2]}
+
+
+def test_activations_come_from_a_store_as_well(model, suite, examples, tmp_path):
+    config = StoreConfig(tokens=64, block_length=8, blocks_per_pass=4, top=3, sampled=1)
+    build_store(model, OnDemand(suite.fitting(model)), TEXTS * 4, tmp_path, config=config)
+    store = open_store(tmp_path)
+    node = Node(SITES[1], 5)
+    found = choose(model, suite, named=[node], examples=None, usage_from=store, neutral=NEUTRAL)
+    own = store.examples(suite[SITES[1]])
+    assert found.usage.largest_of(node) == pytest.approx(own.largest(5))
+    assert found.usage.density_of(node) == pytest.approx(own.density(5))
+    assert found.features[0].input_score is not None
+
+
+def test_an_instruction_stands_before_the_prompt_or_around_it():
+    assert instructed("Write.", "Once") == "Write.\nOnce"
+    assert instructed("<{prompt}> in verse", "Once") == "<Once> in verse"
+
+
+def test_a_sweep_on_another_device_is_the_same(other):
+    def made(device):
+        model, suite = model_on(device), toy_suite(*SITES, dtype=torch.float32)
+        kinds = torch.tensor([True, False] * 4)
+        examples = Examples(texts=tuple(TEXTS), positive=kinds)
+        choice = chosen_by(model, suite, examples, top=1)
+        config = replace(CONFIG, strengths=(1.0,))
+        return steered(
+            model, suite, choice, PROMPTS[:3], by_regex("[a-m]"), Named(model, suite, {}),
+            examples=examples, config=config,
+        )  # fmt: skip
+
+    with other.complaining():
+        there = made(other.name)
+    other.agrees(there, made("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"strengths": ()}, "there are no strengths"),
+        ({"strengths": (1.0, 1.0)}, "a strength is given twice"),
+        ({"strengths": (-1.0,), "do": "clamp"}, "a clamp holds activations to a size"),
+    ],
+)
+def test_strengths_that_cannot_be(options, said):
+    with pytest.raises(ValueError, match=said):
+        SteerConfig(**options)
+
+
+def test_without_prompts_nothing_is_steered(model, suite, examples):
+    choice = chosen_by(model, suite, examples, top=1)
+    with pytest.raises(ValueError, match="there is no prompt to go on from"):
+        steered(model, suite, choice, [], by_regex("a"), Named(model, suite, {}))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"positive": ["bundled"]}, "examples are two sets"),
+        ({"score": "probe", "text": ["bundled"]}, "is fitted on --positive and --negative"),
+        ({}, "activations are measured on text"),
+        ({"feature": ["mlp_out.1/error"]}, "cannot steer along mlp_out.1/error"),
+        ({"text": ["bundled"], "at": ["mlp_out.99"]}, "there is no dictionary mlp_out.99"),
+        ({"text": ["bundled"], "feature": []}, "name features with --feature"),
+        ({"text": ["bundled"], "feature": ["mlp_out.1/9999"]}, "so there is no mlp_out.1/9999"),
+    ],
+)
+def test_what_the_command_cannot_do(options, said):
+    given = {"score": "regex:s", "prompt": ["The boy"], "feature": ["resid_post.3/86"]} | options
+    with pytest.raises(ValueError, match=said):
+        scope.steer("bundled", texts=3, **given)
+
+
+def call(*arguments):
+    return CliRunner().invoke(app, ["steer", *map(str, arguments)])
+
+
+def test_the_command_writes_a_record_a_page_and_a_figure(tmp_path):
+    out = tmp_path / "sweep.json"
+    arguments = ["bundled", "--feature", "resid_post.3/86", "--score", "regex:dream"]
+    arguments += ["--text", "bundled", "--texts", 5, "--prompt", "The boy", "--prompt", "The dog"]
+    arguments += ["--strength", 1, "--new-tokens", 4, "--out", out]
+    done = call(*arguments)
+    assert done.exit_code == 0, done.output
+    record = json.loads(out.read_text())
+    said = " ".join(done.output.split())
+    assert verdict(record) in said
+    assert all(one["name"] in said for one in record["methods"])
+    assert "no instruction was given" in said
+    page, figure = out.with_suffix(".html").read_text(), out.with_suffix(".svg").read_bytes()
+    assert "resid_post.3/86" in page
+    assert call(*arguments).exit_code == 0
+    assert out.with_suffix(".svg").read_bytes() == figure
+    refused = call(*arguments, "--seed", 1)
+    assert "is there already, made from something else" in str(refused.exception)

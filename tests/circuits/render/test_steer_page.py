@@ -1,0 +1,151 @@
+"""The page of a sweep, in a browser; the heat map as a figure."""
+
+import pytest
+
+from circuits.render.heatmap import steering_map
+from circuits.render.steer_page import steer_page, verdict
+
+HOSTILE = "</script><script>alert(1)</script>"
+
+
+def number(value, interval=None):
+    return {"value": value, "interval": interval}
+
+
+def written(concept, texts, perplexity=3.0):
+    return {
+        "concept": number(concept, [concept - 0.1, concept + 0.1]),
+        "fluency": number(0.9),
+        "score": number(concept),
+        "perplexity": number(perplexity),
+        "repetition": number(0.0),
+        "kl": number(0.2),
+        "by_prompt": [concept] * len(texts),
+        "texts": texts,
+    }
+
+
+def arm(method, direction, strength, group, concept):
+    return {
+        "method": method,
+        "direction": direction,
+        "of": None,
+        "label": "中文" if method == "feature" else None,
+        "groups": [group],
+        "strength": strength,
+        "alpha": 3.0 * strength,
+        "norm": 4.0 * abs(strength),
+    } | written(concept, [f"{direction} {strength}", HOSTILE])
+
+
+def method(name, group, value, chosen=()):
+    return {
+        "group": group,
+        "name": name,
+        "score": number(value, [value - 0.1, value + 0.1]),
+        "concept": number(value),
+        "fluency": number(0.9),
+        "tried": 2,
+        "chosen": [{"direction": d, "strength": s} for d, s in chosen],
+    }
+
+
+@pytest.fixture
+def record():
+    feature, means = "resid_post.3/86", "resid_post.3"
+    return {
+        "do": "add",
+        "during": "all",
+        "unit": "max",
+        "goal": "more",
+        "strengths": [1.0],
+        "scorer": {"name": "script:cjk", "said": "share of letters that are cjk"},
+        "prompts": ["The boy", HOSTILE],
+        "instruction": "Answer in Chinese.",
+        "generation": {"tokens": 4, "temperature": 0.0, "seed": 0},
+        "model": "toy",
+        "features": [
+            {
+                "feature": feature,
+                "label": "中文",
+                "by": ["output"],
+                "output_score": 0.2,
+                "input_score": None,
+                "effect": None,
+                "largest": 3.0,
+                "density": 0.01,
+                "promoted": [" 的", HOSTILE],
+            }
+        ],
+        "plain": written(0.1, ["as it is", "too"]),
+        "instructed": written(0.4, ["told", "told too"]),
+        "arms": [
+            arm("feature", feature, 1.0, "output", 0.5),
+            arm("feature", feature, -1.0, "negative", 0.1),
+            arm("difference of means", means, 1.0, "difference of means", 0.7),
+        ],
+        "methods": [
+            method("difference of means", "difference of means", 0.7, [(means, 1.0)]),
+            method("features by output score", "output", 0.5, [(feature, 1.0)]),
+            method("instruction in the prompt", "instruction", 0.4),
+            method("the sign turned", "negative", 0.1, [(feature, -1.0)]),
+            method("no steering", "plain", 0.1),
+        ],
+        "selection": None,
+        "notes": [HOSTILE],
+    }
+
+
+def test_what_does_best_is_said_first(visit, record):
+    tab = visit(steer_page(record))
+    said = tab.locator(".verdict").inner_text()
+    assert said == verdict(record)
+    assert said.startswith("best: difference of means, 0.70")
+    assert "features by output score, 0.50" in said
+    rows = tab.locator("#best tbody tr")
+    assert rows.count() == 5
+    assert "difference of means" in rows.first.inner_text()
+    assert "resid_post.3/86 −1" in rows.nth(3).inner_text()
+
+
+def test_a_cell_shows_its_texts(visit, record):
+    tab = visit(steer_page(record))
+    assert tab.locator("#written article").count() == 2
+    before = tab.locator("#written article").first.locator(".side").count()
+    assert before == 5
+    cell = tab.get_by_role("button", name="feature resid_post.3/86 中文 at −1: both 0.10")
+    cell.click()
+    first = tab.locator("#written article").first
+    assert first.locator(".side").count() == before + 1
+    assert "resid_post.3/86 -1.0" in first.inner_text()
+    assert HOSTILE in tab.locator("#written article").nth(1).inner_text()
+    tab.get_by_role("button", name="perplexity", exact=True).click()
+    assert "3" in tab.locator(".map button").first.inner_text()
+    assert tab.locator('.map button[aria-pressed="true"]').count() == 1
+
+
+def test_the_page_is_no_wider_than_the_window_and_can_be_read_otherwise(visit, record, violations):
+    tab = visit(steer_page(record))
+    assert tab.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    found = violations(tab)
+    assert found == [], "\n".join(found)
+
+
+@pytest.mark.parametrize("suffix", ["svg", "pdf", "png"])
+def test_the_figure_is_the_same_each_time(record, tmp_path, suffix):
+    found = []
+    for name in ("a", "b"):
+        path = tmp_path / f"{name}.{suffix}"
+        steering_map(record, path)
+        found.append(path.read_bytes())
+    assert found[0] == found[1]
+
+
+def test_a_figure_has_every_direction_and_refuses_another_suffix(record, tmp_path):
+    path = tmp_path / "map.svg"
+    steering_map(record, path)
+    text = path.read_text()
+    for said in ("no steering", "instruction in the prompt", "resid_post.3/86", "−1", "fluency"):
+        assert said in text
+    with pytest.raises(ValueError, match="a figure is written as"):
+        steering_map(record, tmp_path / "map.gif")

@@ -1,0 +1,226 @@
+"""Steering against hooks on Hugging Face's own model; strength 0 changes no bit; controls."""
+
+import pytest
+import torch
+
+from hooked_qwen.forward import run_through
+from hooked_qwen.hooks import capture
+from hooked_qwen.load import hook
+from hooked_qwen.nodes import Node
+from hooked_qwen.sites import Site
+from hooked_qwen.stream import is_outlier_in_prompt
+from hooked_qwen.tokens import encode_prompt
+from saes.edit import applied
+from saes.evaluation.splice import unpadded
+from saes.scope.steering import (
+    DOS,
+    Direction,
+    encoder_vector,
+    feature_direction,
+    means_vector,
+    random_direction,
+    steering_edit,
+    vector_node,
+    with_vectors,
+)
+from saes.scope.usage import Usage, usage_in
+from tests.conftest import toy, toy_hf, toy_suite, toy_tokenizer
+
+NAME, LAYER, FEATURE, K = "resid_post.1", 1, 5, 5
+SITE = Site.parse(NAME)
+TOKENS, STEPS = torch.tensor([[5, 9, 11, 2, 30]]), 12
+TEXTS = ["abc de", "Hello", "aaaa bbb ccc", "x", "what? no!", "ab"]
+STRENGTHS = {"add": 1.5, "set": 2.0, "scale": -2.0, "clamp": 0.1}
+BECOMES = {
+    "add": lambda f, alpha: f + alpha,
+    "set": lambda f, alpha: f * 0 + alpha,
+    "scale": lambda f, alpha: f * STRENGTHS["scale"],
+    "clamp": lambda f, alpha: f.clamp(-abs(alpha), abs(alpha)),
+}
+
+
+def moved(suite):
+    """The suite with an encoder's direction and a difference of means."""
+    x = torch.randn(6, 24, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    positive = torch.tensor([True, False] * 3)
+    vectors = [encoder_vector(suite, Node(NAME, FEATURE)), means_vector(x, positive)]
+    return with_vectors(suite, {SITE: vectors}), vectors, x, positive
+
+
+def directions(suite):
+    """A feature and two vectors, all as long."""
+    usage = Usage(density={NAME: torch.ones(20)}, largest={NAME: torch.full((20,), 7.0)})
+    own = feature_direction(suite, Node(NAME, FEATURE), usage)
+    others = [
+        Direction(method=method, node=vector_node(SITE, i), unit=own.norm, norm=own.norm)
+        for i, method in enumerate(("encoder direction", "difference of means"))
+    ]
+    return [own, *others]
+
+
+def run(model, **options):
+    """Logits of the prompt, and those of every step of what is written, with a cache."""
+    with torch.no_grad():
+        found = model.generate(
+            TOKENS,
+            attention_mask=torch.ones_like(TOKENS),
+            max_new_tokens=STEPS,
+            do_sample=False,
+            use_cache=True,
+            pad_token_id=0,
+            eos_token_id=None,
+            output_logits=True,
+            return_dict_in_generate=True,
+            **options,
+        )
+        return [model(TOKENS).logits, found.sequences, torch.stack(found.logits)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("family", ["qwen2", "qwen3"])
+def test_strength_0_changes_no_bit(family, dtype):
+    model = hook(toy_hf(family, dtype), name="toy")
+    suite, *_ = moved(toy_suite(NAME, dtype=torch.float32))
+    plain = run(model.original_model)
+    for direction in directions(suite):
+        edit = steering_edit(direction, 0.0)
+        with applied(model, suite, edit):
+            same = run(model.original_model)
+        for found, expected in zip(same, plain, strict=True):
+            assert found.dtype == expected.dtype
+            assert torch.equal(found, expected)
+        with applied(model, suite, steering_edit(direction, 1.0)):
+            assert not torch.equal(run(model.original_model)[0], plain[0])
+
+
+@pytest.mark.parametrize("do", DOS)
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_it_is_what_a_hook_on_the_layer_does(do, which):
+    """Of a feature's decoder row, an encoder's row, a difference of means."""
+    model, plain = hook(toy_hf(dtype=torch.float32), name="toy"), toy_hf(dtype=torch.float32)
+    own = toy_suite(NAME, dtype=torch.float32)
+    suite, _, x, positive = moved(own)
+    direction, d = directions(suite)[which], own[NAME]
+    row = d.W_enc[FEATURE]
+    zero, one = x[~positive].mean(0), x[positive].mean(0)
+    way = ((one - zero) / (one - zero).norm()).float()
+
+    def coordinate(h):
+        if which == 0:
+            pre = h @ d.W_enc.T + d.b_enc
+            value, index = pre.topk(K)
+            return torch.zeros_like(pre).scatter(-1, index, value.relu())[..., FEATURE]
+        if which == 1:
+            return (h @ row + d.b_enc[FEATURE]) / row.norm()
+        return (h - zero.float()) @ way
+
+    along = [d.W_dec[FEATURE], row / row.norm(), way][which]
+    alpha = STRENGTHS[do] * direction.unit
+
+    def steer(module, args, h):
+        f = coordinate(h)
+        return h + (BECOMES[do](f, alpha) - f)[..., None] * along
+
+    with applied(model, suite, steering_edit(direction, STRENGTHS[do], do=do)):
+        found = run(model.original_model)
+    handle = plain.model.layers[LAYER].register_forward_hook(steer)
+    expected = run(plain)
+    handle.remove()
+    torch.testing.assert_close(found[0], expected[0], atol=2e-4, rtol=1e-4)
+    assert torch.equal(found[1], expected[1])
+    torch.testing.assert_close(found[2], expected[2], atol=2e-4, rtol=1e-4)
+    assert not torch.allclose(found[0], run(plain)[0], atol=1e-2)
+
+
+def test_it_can_be_in_the_prompt_or_in_what_is_written():
+    model = hook(toy_hf(dtype=torch.float32), name="toy")
+    suite, *_ = moved(toy_suite(NAME, dtype=torch.float32))
+    direction = directions(suite)[0]
+    plain = run(model.original_model)[0]
+    moved_at = {}
+    for during in ("all", "prompt", "last", "generated"):
+        edit = steering_edit(direction, 3.0, during=during)
+        with applied(model, suite, edit, must_fire=False), torch.no_grad():
+            logits = model.original_model(TOKENS).logits
+        moved_at[during] = (logits != plain).any(-1)[0].tolist()
+    assert moved_at["all"] == moved_at["prompt"] == [True] * 5
+    assert moved_at["last"] == [False] * 4 + [True]
+    assert moved_at["generated"] == [False] * 5
+
+
+def test_a_control_moves_as_far():
+    suite = toy_suite(NAME, dtype=torch.float32)
+    density = torch.linspace(0.01, 0.9, 20)
+    density[3] = 0
+    usage = Usage(density={NAME: density}, largest={NAME: torch.full((20,), -7.0)})
+    own = feature_direction(suite, Node(NAME, FEATURE), usage)
+    assert own.unit == -7.0
+    assert own.norm == pytest.approx(7 * float(suite[NAME].W_dec[FEATURE].norm()))
+    drawn = [random_direction(suite, own, usage, seed=seed) for seed in range(20)]
+    assert len({other.node for other in drawn}) > 3
+    for other in drawn:
+        assert other.node.feature not in (FEATURE, 3)
+        length = abs(other.unit) * float(suite[NAME].W_dec[other.node.feature].norm())
+        assert length == pytest.approx(own.norm)
+    few = Usage(density={NAME: torch.eye(20)[FEATURE]}, largest=usage.largest)
+    assert random_direction(suite, own, few) is None
+
+
+def test_a_random_feature_is_about_as_often_on():
+    suite = toy_suite(NAME, dtype=torch.float32)
+    density = torch.full((20,), 0.5)
+    density[[FEATURE, 7]] = torch.tensor([0.001, 0.002])
+    usage = Usage(density={NAME: density}, largest={NAME: torch.ones(20)})
+    own = feature_direction(suite, Node(NAME, FEATURE), usage)
+    from saes.scope import steering
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(steering, "NEAREST", 1)
+        assert random_direction(suite, own, usage).node.feature == 7
+        taken = [Node(NAME, 7)]
+        assert random_direction(suite, own, usage, taken=taken).node.feature != 7
+
+
+def test_a_feature_that_is_never_on_has_no_maximum():
+    suite = toy_suite(NAME, dtype=torch.float32)
+    usage = Usage(density={NAME: torch.zeros(20)}, largest={NAME: torch.zeros(20)})
+    with pytest.raises(ValueError, match="on at no token of the text, so its maximum is no unit"):
+        feature_direction(suite, Node(NAME, FEATURE), usage)
+    assert feature_direction(suite, Node(NAME, FEATURE), usage, unit="activation").unit == 1.0
+
+
+def test_there_is_no_encoder_direction_where_a_dictionary_reads_elsewhere():
+    suite = toy_suite("mlp_in.1-mlp_out.1")
+    assert encoder_vector(suite, Node("mlp_out.1", 3)) is None
+    x = torch.ones(4, 3)
+    assert means_vector(x, torch.tensor([True, True, False, False])) is None
+
+
+def test_use_is_counted_over_tokens():
+    model = toy(dtype=torch.float32)
+    model.tokenizer = toy_tokenizer()
+    suite = toy_suite("resid_post.0", "mlp_in.1-mlp_out.1", dtype=torch.float32)
+    names, follow = tuple(suite), [Node("resid_post.0", 3), Node("mlp_out.1", 8)]
+    usage = usage_in(model, suite, TEXTS, names=names, follow=follow)
+    for name in names:
+        values, peaks = [], []
+        node = next(n for n in follow if n.site == name)
+        for text in TEXTS:
+            ids = encode_prompt(model.tokenizer, text)
+            with capture(model, suite.reads) as seen:
+                run_through(model, unpadded(torch.tensor([ids])), 1)
+            x = suite.read(name, seen)
+            counted = ~is_outlier_in_prompt(x, torch.ones(x.shape[:2], dtype=torch.bool))
+            f = suite[name].encode(x).dense()[0] * counted[0, :, None]
+            values.append(f[counted[0]])
+            size = f[:, node.feature].max(0)
+            if size.values > 0:
+                peaks.append((ids[int(size.indices)], float(size.values)))
+        f = torch.cat(values)
+        torch.testing.assert_close(usage.density[name], (f != 0).float().mean(0))
+        torch.testing.assert_close(usage.largest[name], f.amax(0))
+        tokens, sizes = zip(*sorted(peaks, key=lambda pair: -pair[1]), strict=True)
+        assert [peak.token for peak in usage.peaks[node]] == list(tokens)
+        assert [peak.activation for peak in usage.peaks[node]] == pytest.approx(sizes)
+    with pytest.raises(ValueError, match="there is no text to read"):
+        usage_in(model, suite, [], names=names)
