@@ -327,7 +327,7 @@ def folder_of(source: str | Path) -> Path:
 
 def find(source: str | Path) -> Found:
     """Every dictionary at `source`, which is a folder, a name on the hub, or `bundled`."""
-    return recognise(_place(source))
+    return recognise(place_of(source))
 
 
 def pinned(source: str | Path) -> str:
@@ -335,7 +335,7 @@ def pinned(source: str | Path) -> str:
 
     A folder's full path, or hf:org/name@commit.
     """
-    return _place(source).label
+    return place_of(source).label
 
 
 def hash_of(source: str | Path) -> str:
@@ -368,7 +368,8 @@ def notify_of_another_model(
         )
 
 
-def _place(source: str | Path) -> Place:
+def place_of(source: str | Path) -> Place:
+    """The folder that is meant, here or on the hub."""
     text = str(source)
     is_here = text == BUNDLED or Path(source).expanduser().is_dir()
     if not is_here and is_hub_name(text):

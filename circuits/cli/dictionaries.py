@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from circuits.cli.conversion_tables import conversion_tables
 from circuits.cli.options import (
     Device,
     Dictionaries,
@@ -28,6 +29,7 @@ from circuits.cli.tables import (
     mlp_table,
     probe_table,
     quality_table,
+    say,
 )
 from circuits.render.words import counted
 
@@ -104,17 +106,67 @@ def evaluate(
 
 
 def convert(
-    dictionaries: Annotated[str, typer.Argument(help="Dictionaries of any layout that is read.")],
+    dictionaries: Annotated[
+        str, typer.Argument(help="Dictionaries: a folder, a hub name, with --map also a file.")
+    ],
     out: Annotated[Path, typer.Argument(help="Folder to write.")],
-    to: Annotated[Layout, typer.Option(help="The layout to write.")],
+    to: Annotated[Layout | None, typer.Option(help="The layout to write.")] = None,
+    map: Annotated[
+        Path | None,
+        typer.Option(help="A YAML file that says what is what in files of any layout: made ours."),
+    ] = None,
+    try_all: Annotated[
+        bool,
+        typer.Option("--try", help="Try the usual conventions on --text, and use what fits."),
+    ] = False,
+    text: Annotated[
+        list[str] | None, typer.Option(help="Text to judge on, as for the other commands.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="The model to judge with, as for the other commands.")
+    ] = None,
+    tokens: Annotated[int, typer.Option(help="Tokens of text to judge on.")] = 4096,
     only: Annotated[
         Mlp | None, typer.Option(help="Leave out the others: some layouts cannot hold both.")
     ] = None,
+    device: Device = None,
+    dtype: ModelDtype = None,
+    threads: Threads = None,
+    quiet: Quiet = False,
 ) -> None:
-    """Write dictionaries in the layout of another library.
+    """Write dictionaries in the layout of another library, or make those of any layout ours.
 
     Example: `circuits convert bundled for-saelens --to saelens --only sae`
     """
+    by_map = map is not None or try_all
+    if (to is None) != by_map:
+        raise ValueError(
+            "convert takes either --to LAYOUT, for another library, or --map FILE or --try, to "
+            f"make dictionaries of any layout ours: got {'neither' if to is None else 'both'}"
+        )
+    if to is None:
+        from circuits import scope
+
+        at_least(128, tokens=tokens)
+        if only is not None:
+            raise ValueError("--only goes with --to: a map names the files that are read")
+        with bars() as report:
+            record = scope.convert(
+                dictionaries,
+                out,
+                map=map,
+                try_all=try_all,
+                text=text or (),
+                model=model,
+                tokens=tokens,
+                placement=placed(device, dtype),
+                report=report,
+            )
+        conversion_tables(record)
+        say(f"{counted(len(record['dictionaries']), 'dictionary', 'dictionaries')} in {out}")
+        return
+    if text or model:
+        raise ValueError("--text and --model go with --map or --try: --to changes no number")
     from saes.formats.convert import convert as convert_dictionaries
 
     _need_free(out)

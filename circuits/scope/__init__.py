@@ -1,9 +1,10 @@
 """What features are for, as one function for each verb: opened, done, written."""
 
 from circuits.scope.classify import classify, detect
+from circuits.scope.convert import convert
 from circuits.scope.cover import cover
 from circuits.scope.describe import Answerer, describe
 from circuits.scope.search import search
 from circuits.scope.steer import steer
 
-__all__ = ["Answerer", "classify", "cover", "describe", "detect", "search", "steer"]
+__all__ = ["Answerer", "classify", "convert", "cover", "describe", "detect", "search", "steer"]

@@ -43,6 +43,7 @@ from saes.formats.reading import (
     read_safetensors,
     read_yaml,
 )
+from saes.formats.terms import Terms
 
 CONFIG = "config.yaml"
 FILE = re.compile(r"layer_(\d{1,4})\.safetensors")
@@ -117,19 +118,17 @@ def load(entry: Entry) -> SparseDictionary:
     config, tensors = read_yaml(about), read_safetensors(path)
     choice(config, about, "activation", {None: "", "relu": "", "jumprelu": "", "topk": ""}, None)
     topk = config.get("activation") == "topk"
-    check_tensors(path, tensors, AXES, {"W_skip": "ts"} | ({} if topk else {THRESHOLD: "m"}))
-    threshold = tensors.pop(THRESHOLD, None)
-    if threshold is not None:
-        tensors["threshold"] = _not_negative(path, threshold)
-    return assemble(
-        path,
-        tensors,
-        source=entry.source,
-        target=entry.target,
+    threshold = tensors.get(THRESHOLD)
+    if threshold is not None and not topk:
+        _not_negative(path, threshold)
+    terms = Terms(
+        axes=AXES,
+        optional={"W_skip": "ts"} | ({} if topk else {THRESHOLD: "m"}),
         architecture="topk" if topk else "relu" if threshold is None else "jumprelu",
         k=field(config, about, "k", int) if topk else None,
         signed=topk,
     )
+    return terms.read(path, tensors, entry)
 
 
 def _load_cross_layer(entry: Entry) -> SparseDictionary:

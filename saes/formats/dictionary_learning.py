@@ -17,7 +17,6 @@ warning; the library itself would compare with -1, which lets every positive fea
 
 import re
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -25,11 +24,11 @@ from torch import Tensor
 
 from hooked_qwen.sites import Site
 from saes.dictionary import SparseDictionary
-from saes.formats.folding import centred, gated
 from saes.formats.layout import layout_of_folders
 from saes.formats.names import to_site
 from saes.formats.place import Entry
-from saes.formats.reading import assemble, check_tensors, choice, field, read_json, read_pt
+from saes.formats.reading import choice, field, read_json, read_pt
+from saes.formats.terms import Terms
 
 WEIGHTS, CONFIG = "ae.pt", "config.json"
 LINEAR = {"encoder.weight": "md", "decoder.weight": "dm"}
@@ -51,14 +50,7 @@ ARCHITECTURES = {
     "JumpReluAutoEncoder": "jumprelu",
     "GatedAutoEncoder": "gated",
 }
-RENAMED = {
-    "encoder.weight": "W_enc",
-    "encoder.bias": "b_enc",
-    "decoder.weight": "W_dec",
-    "bias": "b_dec",
-    "decoder.bias": "b_dec",
-    "decoder_bias": "b_dec",
-}
+NOT_CENTRED = ("AutoEncoderNew", "JumpReluAutoEncoder")
 
 
 def _sites(path: Path, _: str) -> tuple[Site, Site]:
@@ -84,35 +76,21 @@ def load(entry: Entry) -> SparseDictionary:
     if kind != "JumpReluAutoEncoder":
         threshold = _scalar(path, tensors, "threshold")
     tensors.pop("group_sizes", None)
-    check_tensors(path, tensors, CLASSES[kind])
-    architecture = ARCHITECTURES.get(kind, "relu")
-    if architecture in ("batch-topk", "matryoshka") and (threshold is None or threshold < 0):
-        warnings.warn(f"{path} has no threshold yet: read as TopK with k = {k}", stacklevel=2)
-        architecture = "topk"
-    return assemble(
-        path,
-        _fold(kind, tensors, threshold if architecture in ("batch-topk", "matryoshka") else None),
-        source=entry.source,
-        target=entry.target,
+    axes, architecture = CLASSES[kind], ARCHITECTURES.get(kind, "relu")
+    if architecture in ("batch-topk", "matryoshka"):
+        if threshold is None or threshold < 0:
+            warnings.warn(f"{path} has no threshold yet: read as TopK with k = {k}", stacklevel=2)
+            architecture = "topk"
+        elif (bias := tensors.get("b_enc", tensors.get("encoder.bias"))) is not None:
+            tensors["threshold"] = torch.full((len(bias),), threshold)
+            axes = axes | {"threshold": "m"}
+    terms = Terms(
+        axes=axes,
+        centre=None if kind in NOT_CENTRED else "b_dec",
         architecture=architecture,
         k=None if k is None else int(k),
     )
-
-
-def _fold(kind: str, tensors: Mapping[str, Tensor], threshold: float | None) -> dict[str, Tensor]:
-    w = {RENAMED.get(name, name): value for name, value in tensors.items()}
-    if kind in ("MatryoshkaBatchTopKSAE", "JumpReluAutoEncoder"):
-        w["W_enc"] = w["W_enc"].T
-    else:
-        w["W_dec"] = w["W_dec"].T
-    if kind == "GatedAutoEncoder":
-        bias = w.pop("gate_bias"), w.pop("r_mag"), w.pop("mag_bias")
-        w["W_enc"], w["b_enc"], w["threshold"] = gated(w["W_enc"], *bias, w["b_dec"])
-    elif kind not in ("AutoEncoderNew", "JumpReluAutoEncoder"):
-        w["b_enc"] = centred(w["W_enc"], w["b_enc"], w["b_dec"])
-    if threshold is not None:
-        w["threshold"] = torch.full((len(w["W_enc"]),), threshold)
-    return w
+    return terms.read(path, tensors, entry)
 
 
 def _scalar(path: Path, tensors: dict[str, Tensor], name: str) -> float | None:

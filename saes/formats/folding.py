@@ -1,4 +1,7 @@
-"""Published arithmetic carried into the weights, so that a dictionary takes raw activations."""
+"""Published arithmetic carried into the weights, so that a dictionary takes raw activations.
+
+Everything is in float64: reading rounds it once.
+"""
 
 import torch
 from torch import Tensor
@@ -10,7 +13,7 @@ def centred(W_enc: Tensor, b_enc: Tensor, centre: Tensor) -> Tensor:
     (x - c) @ W_enc.T + b_enc = x @ W_enc.T + (b_enc - W_enc @ c)
     """
     # In float64: the two terms are often large and nearly equal.
-    return (b_enc.double() - W_enc.double() @ centre.double()).float()
+    return b_enc.double() - W_enc.double() @ centre.double()
 
 
 def gated(
@@ -25,9 +28,8 @@ def gated(
     Source: Rajamanoharan et al. 2024, arXiv:2404.16014.
     """
     scale = r_mag.double().exp()
-    W_enc = (scale[:, None] * W_gate).float()
-    b_enc = (b_mag.double() - scale * (W_gate.double() @ centre.double())).float()
-    return W_enc, b_enc, (b_mag.double() - scale * b_gate.double()).float()
+    b_enc = b_mag.double() - scale * (W_gate.double() @ centre.double())
+    return scale[:, None] * W_gate, b_enc, b_mag.double() - scale * b_gate.double()
 
 
 def unit_rows(W_enc: Tensor, b_enc: Tensor, W_dec: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -36,8 +38,4 @@ def unit_rows(W_enc: Tensor, b_enc: Tensor, W_dec: Tensor) -> tuple[Tensor, Tens
     pre_i -> ||W_dec_i|| * pre_i, which the k largest are chosen by where a library says so.
     """
     norm = torch.linalg.vector_norm(W_dec.double(), dim=-1)
-    return (
-        (W_enc * norm[:, None]).float(),
-        (b_enc * norm).float(),
-        (W_dec / norm[:, None]).float(),
-    )
+    return W_enc * norm[:, None], b_enc * norm, W_dec / norm[:, None]

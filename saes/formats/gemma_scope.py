@@ -17,7 +17,8 @@ from hooked_qwen.sites import Site
 from saes.dictionary import SparseDictionary
 from saes.formats.layout import Layout
 from saes.formats.place import Entry, Place
-from saes.formats.reading import assemble, check_tensors, read_npz
+from saes.formats.reading import read_npz
+from saes.formats.terms import Terms
 
 FILE = re.compile(r"(?:.*/)?layer_(\d{1,4})/width_[^/]+/average_l0_(\d{1,6})/params\.npz")
 KINDS = {"res": "resid_post", "mlp": "mlp_out"}
@@ -45,19 +46,14 @@ def find(place: Place) -> list[Entry]:
 
 def load(entry: Entry) -> SparseDictionary:
     (path,) = entry.fetch()
-    tensors = read_npz(path)
-    axes = {"W_enc": "dm", "W_dec": "md", "b_enc": "m", "b_dec": "d", "threshold": "m"}
-    check_tensors(path, tensors, axes)
     named = FILE.fullmatch(entry.files[0])
     assert named
-    return assemble(
-        path,
-        tensors | {"W_enc": tensors["W_enc"].T},
-        source=entry.source,
-        target=entry.target,
+    terms = Terms(
+        axes={"W_enc": "dm", "W_dec": "md", "b_enc": "m", "b_dec": "d", "threshold": "m"},
         architecture="jumprelu",
         k=int(named[2]) or None,
     )
+    return terms.read(path, read_npz(path), entry)
 
 
 def _kind(place: Place) -> str:

@@ -17,14 +17,13 @@ from saes.dictionary import SparseDictionary
 from saes.formats.layout import layout_of_folders
 from saes.formats.place import Entry
 from saes.formats.reading import (
-    assemble,
-    check_tensors,
     choice,
     field,
     read_json,
     read_safetensors,
     site_field,
 )
+from saes.formats.terms import Terms
 
 WEIGHTS, CONFIG = "params.safetensors", "config.json"
 
@@ -39,28 +38,13 @@ def _sites(path: Path, _: str) -> tuple[Site, Site]:
 
 def load(entry: Entry) -> SparseDictionary:
     path, about = entry.fetch()
-    tensors = read_safetensors(path)
-    check_tensors(
-        path,
-        tensors,
-        {"w_enc": "sm", "w_dec": "mt", "b_enc": "m", "b_dec": "t", "threshold": "m"},
-        {"affine_skip_connection": "st"},
-    )
-    weights = {
-        "W_enc": tensors["w_enc"].T,
-        "W_dec": tensors["w_dec"],
-        **{name: tensors[name] for name in ("b_enc", "b_dec", "threshold")},
-    }
-    if "affine_skip_connection" in tensors:
-        weights["W_skip"] = tensors["affine_skip_connection"].T
-    return assemble(
-        path,
-        weights,
-        source=entry.source,
-        target=entry.target,
+    terms = Terms(
+        axes={"w_enc": "sm", "w_dec": "mt", "b_enc": "m", "b_dec": "t", "threshold": "m"},
+        optional={"affine_skip_connection": "st"},
         architecture="jumprelu",
         k=field(read_json(about), about, "l0", int, None),
     )
+    return terms.read(path, read_safetensors(path), entry)
 
 
 LAYOUT = layout_of_folders("gemma-scope-2", weights=WEIGHTS, config=CONFIG, sites=_sites, load=load)

@@ -55,6 +55,9 @@ def to_site(text: str) -> Site:
 
     Raises `ValueError` for a tensor that is no site of ours.
     """
+    if states := re.fullmatch(r"hidden_states\[(\d{1,4})\]", text):
+        # Of the embeddings and then of each layer; after the last layer they are normed.
+        text = f"resid_post.{int(states[1]) - 1}" if int(states[1]) else "embed"
     name = re.sub(r"^(model\.|language_model\.)+(?=layers\.|embed_tokens)", "", text)
     if re.match(r"layers\.|embed_tokens", name) and not name.endswith((".input", ".output")):
         name += ".output"

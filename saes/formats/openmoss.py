@@ -18,23 +18,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from hooked_qwen.sites import Site
 from saes.dictionary import SparseDictionary
-from saes.formats.folding import unit_rows
 from saes.formats.layout import layout_of_folders
 from saes.formats.place import Entry
 from saes.formats.reading import (
-    assemble,
-    check_tensors,
     choice,
     field,
     read_json,
     read_safetensors,
     site_field,
 )
+from saes.formats.terms import Terms
 
 WEIGHTS, CONFIG = "sae_weights.safetensors", "config.json"
 THRESHOLD = "activation_function.log_jumprelu_threshold"
@@ -85,42 +82,21 @@ def load(entry: Entry) -> SparseDictionary:
     axes = {"W_E": "dm", "b_E": "m", "W_D": "md"}
     axes |= {"b_D": "d"} if field(config, about, "use_decoder_bias", bool, True) else {}
     axes |= {THRESHOLD: "m"} if activation == "jumprelu" else {}
-    check_tensors(path, tensors, axes)
     a, b = 1.0, 1.0
     if config.get("norm_activation", "dataset-wise") == "dataset-wise":
-        width = len(tensors["W_E"])
+        width = len(tensors.get("W_E", ()))
         a = _scale(path, norms, config["hook_point_in"], width)
         b = _scale(path, norms, config["hook_point_out"], width)
     by_norm = field(config, about, "sparsity_include_decoder_norm", bool, True)
-    return assemble(
-        path,
-        _fold(tensors, activation, by_norm, a, b),
-        source=entry.source,
-        target=entry.target,
+    terms = Terms(
+        axes=axes,
+        ranked_by="norm" if by_norm else "activation",
         architecture=activation,
         k=field(config, about, "top_k", int) if activation == "topk" else None,
+        scale=a,
+        target_scale=b,
     )
-
-
-def _fold(
-    tensors: Mapping[str, Tensor], activation: str, by_norm: bool, a: float, b: float
-) -> dict[str, Tensor]:
-    W_enc, b_enc, W_dec = tensors["W_E"].T, tensors["b_E"], tensors["W_D"]
-    extra: dict[str, Tensor] = {}
-    if activation == "jumprelu":
-        extra["threshold"] = tensors[THRESHOLD].double().exp()
-        if by_norm:
-            extra["threshold"] /= torch.linalg.vector_norm(W_dec.double(), dim=-1)
-    elif activation == "topk" and by_norm:
-        W_enc, b_enc, W_dec = unit_rows(W_enc, b_enc, W_dec)
-    bias = tensors.get("b_D", torch.zeros(W_dec.shape[1]))
-    return {
-        "W_enc": W_enc.double() * a,
-        "b_enc": b_enc,
-        "W_dec": W_dec.double() / b,
-        "b_dec": bias.double() / b,
-        **extra,
-    }
+    return terms.read(path, tensors, entry)
 
 
 def _scale(path: Path, norms: Mapping[str, Tensor], hook: str, width: int) -> float:

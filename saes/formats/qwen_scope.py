@@ -15,7 +15,8 @@ from hooked_qwen.sites import Site
 from saes.dictionary import SparseDictionary
 from saes.formats.layout import Layout
 from saes.formats.place import Entry, Place
-from saes.formats.reading import assemble, check_tensors, read_pt
+from saes.formats.reading import read_pt
+from saes.formats.terms import Terms
 
 FILE = re.compile(r"(?:.*/)?layer(\d{1,4})\.sae\.pt")
 
@@ -47,17 +48,12 @@ def load(entry: Entry) -> SparseDictionary:
             f"{path} does not say how many features it keeps: its folder must be called as "
             "published, such as SAE-Res-Qwen3-1.7B-Base-W32K-L0_50"
         )
-    tensors = read_pt(path)
-    check_tensors(path, tensors, {"W_enc": "md", "W_dec": "dm", "b_enc": "m", "b_dec": "d"})
-    return assemble(
-        path,
-        tensors | {"W_dec": tensors["W_dec"].T},
-        source=entry.source,
-        target=entry.target,
-        architecture="topk",
+    terms = Terms(
+        axes={"W_enc": "md", "W_dec": "dm", "b_enc": "m", "b_dec": "d"},
         k=int(named[-1]),
         signed=True,
     )
+    return terms.read(path, read_pt(path), entry)
 
 
 LAYOUT = Layout(name="qwen-scope", matches=matches, find=find, load=load)

@@ -9,7 +9,7 @@ import math
 import re
 import reprlib
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ KINDS = {
     dict: "an object",
     list: "a list",
 }
+PYTORCH = (".pt", ".pth", ".bin")
+WEIGHTS = (*PYTORCH, ".safetensors", ".npz")
 EXPANSION = 100
 "How many times larger than its file an archive's content may be; weights hardly compress."
 
@@ -110,6 +112,28 @@ def read_pt(path: Path) -> dict[str, Tensor]:
 def read_npz(path: Path) -> dict[str, Tensor]:
     """The arrays of a NumPy archive."""
     return _tensors(path, "NumPy", lambda: _arrays(path))
+
+
+def read_any(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file of any of these kinds, and its numbers as tensors without axes.
+
+    Those in groups of a PyTorch file are called by the path to them, such as `state.W_enc`.
+    """
+    if path.suffix in PYTORCH:
+        return _tensors(path, "PyTorch", lambda: dict(_leaves(_checkpoint(path))))
+    if path.suffix not in WEIGHTS:
+        raise ValueError(f"{path} is no file of weights: expected one of {', '.join(WEIGHTS)}")
+    return read_npz(path) if path.suffix == ".npz" else read_safetensors(path)
+
+
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _leaves(part, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, Tensor):
+        yield name, value.detach()
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield name, torch.tensor(value, dtype=torch.float64)
 
 
 def _tensors(path: Path, kind: str, read: Callable[[], Any]) -> dict[str, Tensor]:

@@ -20,23 +20,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from hooked_qwen.sites import Site
 from saes.dictionary import SparseDictionary
-from saes.formats.folding import centred, gated, unit_rows
 from saes.formats.layout import layout_of_folders, save_weights
 from saes.formats.names import transformer_lens
 from saes.formats.place import Entry
 from saes.formats.reading import (
-    assemble,
-    check_tensors,
     choice,
     field,
     read_json,
     read_safetensors,
     site_field,
 )
+from saes.formats.terms import Terms
 
 WEIGHTS, CONFIG = "sae_weights.safetensors", "cfg.json"
 VERSION = "6.0.0"
@@ -114,28 +111,26 @@ def load(entry: Entry) -> SparseDictionary:
     kind = config["architecture"]
     if bool((tensors.get("scaling_factor", torch.ones(1)) == 1).all()):
         tensors.pop("scaling_factor", None)
-    check_tensors(path, tensors, GATED if kind == "gated" else AXES | EXTRA[kind])
-    _check_sizes(config, about, path, tensors)
-    centre = tensors["b_dec"]
-    if kind.endswith("transcoder") or not field(config, about, "apply_b_dec_to_input", bool, True):
-        centre = torch.zeros(len(tensors["W_enc"]))
-    k = field(config, about, "k", int) if kind == "topk" else None
-    return assemble(
-        path,
-        _fold(
-            kind, tensors, centre, field(config, about, "rescale_acts_by_decoder_norm", bool, False)
-        ),
-        source=entry.source,
-        target=entry.target,
-        architecture=_architecture(kind),
-        k=k,
+    centred = not kind.endswith("transcoder") and field(
+        config, about, "apply_b_dec_to_input", bool, True
     )
+    by_norm = kind == "topk" and field(config, about, "rescale_acts_by_decoder_norm", bool, False)
+    terms = Terms(
+        axes=GATED if kind == "gated" else AXES | EXTRA[kind],
+        centre="b_dec" if centred else None,
+        ranked_by="norm" if by_norm else "activation",
+        architecture=_architecture(kind),
+        k=field(config, about, "k", int) if kind == "topk" else None,
+    )
+    read = terms.read(path, tensors, entry)
+    _check_sizes(config, about, path, read)
+    return read
 
 
 def _check_sizes(
-    config: Mapping[str, Any], about: Path, path: Path, tensors: Mapping[str, Tensor]
+    config: Mapping[str, Any], about: Path, path: Path, read: SparseDictionary
 ) -> None:
-    width, features = tensors["W_enc"].shape
+    features, width = read.W_enc.shape
     said = field(config, about, "d_in", int, width), field(config, about, "d_sae", int, features)
     if said != (width, features):
         raise ValueError(f"{path}: W_enc is {(width, features)}, {CONFIG} says {said}")
@@ -145,23 +140,6 @@ def _architecture(kind: str) -> str:
     if kind in ("topk", "gated"):
         return kind
     return "jumprelu" if kind.startswith("jumprelu") else "relu"
-
-
-def _fold(
-    kind: str, tensors: Mapping[str, Tensor], centre: Tensor, rescale: bool
-) -> dict[str, Tensor]:
-    W_enc, W_dec, b_dec = tensors["W_enc"].T, tensors["W_dec"], tensors["b_dec"]
-    if kind == "gated":
-        W_enc, b_enc, threshold = gated(
-            W_enc, tensors["b_gate"], tensors["r_mag"], tensors["b_mag"], centre
-        )
-        extra = {"threshold": threshold}
-    else:
-        b_enc = centred(W_enc, tensors["b_enc"], centre)
-        extra = {name: tensors[name] for name in EXTRA[kind]}
-        if rescale and kind == "topk":
-            W_enc, b_enc, W_dec = unit_rows(W_enc, b_enc, W_dec)
-    return {"W_enc": W_enc, "b_enc": b_enc, "W_dec": W_dec, "b_dec": b_dec, **extra}
 
 
 def save(dictionaries: Iterable[SparseDictionary], folder: Path) -> None:

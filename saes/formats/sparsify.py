@@ -24,13 +24,12 @@ from saes.formats.layout import layout_of_folders, save_weights
 from saes.formats.names import hugging_face, to_site
 from saes.formats.place import Entry
 from saes.formats.reading import (
-    assemble,
-    check_tensors,
     choice,
     field,
     read_json,
     read_safetensors,
 )
+from saes.formats.terms import Terms
 
 WEIGHTS, CONFIG = "sae.safetensors", "cfg.json"
 AXES = {"encoder.weight": "md", "encoder.bias": "m", "W_dec": "md", "b_dec": "d"}
@@ -56,24 +55,19 @@ def load(entry: Entry) -> SparseDictionary:
     choice(config, about, "activation", {"topk": "", "groupmax": "one per group"}, "topk")
     choice(config, about, "signed", {False: "", True: "it chooses by magnitude"}, False)
     skip = {"W_skip": "dd"} if field(config, about, "skip_connection", bool, False) else {}
-    check_tensors(path, tensors, AXES | skip)
-    W_enc, b_enc = tensors["encoder.weight"], tensors["encoder.bias"]
     d = field(config, about, "d_in", int)
     m = field(config, about, "num_latents", int, 0)
     m = m or d * field(config, about, "expansion_factor", int)
-    if tuple(W_enc.shape) != (m, d):
-        raise ValueError(f"{path}: encoder.weight is {tuple(W_enc.shape)}, {CONFIG} says {(m, d)}")
-    if not _transcodes(config, about):
-        b_enc = centred(W_enc, b_enc, tensors["b_dec"])
-    rest = {name: tensors[name] for name in ("W_dec", "b_dec", *skip)}
-    return assemble(
-        path,
-        {"W_enc": W_enc, "b_enc": b_enc, **rest},
-        source=entry.source,
-        target=entry.target,
-        architecture="topk",
+    terms = Terms(
+        axes=AXES | skip,
+        centre=None if _transcodes(config, about) else "b_dec",
         k=field(config, about, "k", int),
     )
+    read = terms.read(path, tensors, entry)
+    if tuple(read.W_enc.shape) != (m, d):
+        found = tuple(read.W_enc.shape)
+        raise ValueError(f"{path}: encoder.weight is {found}, {CONFIG} says {(m, d)}")
+    return read
 
 
 def save(dictionaries: Iterable[SparseDictionary], folder: Path) -> None:

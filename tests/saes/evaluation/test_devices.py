@@ -9,6 +9,9 @@ from hooked_qwen.load import hook
 from saes.evaluation.baselines import judge
 from saes.evaluation.metrics import evaluate_jointly
 from saes.evaluation.probing import Labelled, probe
+from saes.evaluation.try_conventions import try_conventions
+from saes.formats.guessed import guessed
+from saes.formats.place import local_place
 from tests.conftest import toy, toy_hf, toy_suite, toy_tokenizer
 
 SITES = ("attn_out.0", "resid_post.0", "mlp_in.1-mlp_out.1", "resid_post.1")
@@ -39,6 +42,19 @@ def test_probes_are_the_same_on_another_device(other, pool):
         return asdict(probe(model, dictionary, examples, pool=pool))
 
     other.agrees(probed(other.name), probed("cpu"))
+
+
+def test_conventions_are_tried_alike_on_another_device(other, tmp_path):
+    one = toy_suite("resid_post.1", dtype=torch.float32)["resid_post.1"]
+    torch.save({**one.state_dict(), "k": 5, "norm": 2.0}, tmp_path / "layer_1.pt")
+    what = guessed(place := local_place(tmp_path))
+
+    def tried(device):
+        model = toy(dtype=torch.float32).to(device)
+        found = try_conventions(model, what, what.find(place), JUDGED)
+        return sorted(one.fvu for one in found.tried), found.untrained
+
+    other.agrees(tried(other.name), tried("cpu"))
 
 
 def test_waits_do_not_grow_with_the_dictionaries_and_little_with_the_text(pretend):

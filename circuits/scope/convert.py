@@ -1,0 +1,223 @@
+"""Dictionaries of any layout of files made ours by a map: read, checked on text, written."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from circuits.graph import rounded
+from circuits.suites import load_model
+from hooked_qwen.files import build_folder_atomically
+from hooked_qwen.identity import identity
+from hooked_qwen.notices import notify
+from hooked_qwen.placement import ANYWHERE, Placement
+from hooked_qwen.progress import Report, silent
+from hooked_qwen.texts import texts_of
+from saes.dictionary import SparseDictionary, fitted
+from saes.evaluation.baselines import untrained
+from saes.evaluation.bootstrap import ratio_interval
+from saes.evaluation.convention_files import Here, mean_norm
+from saes.evaluation.conventions import Convention, Trial, Tried, as_map
+from saes.evaluation.metrics import held_out_blocks
+from saes.evaluation.try_conventions import activations, try_conventions
+from saes.formats import ours
+from saes.formats.guessed import guessed
+from saes.formats.mapped import BY_TOKEN, DictionaryMap, map_text, place_of_file, read_map
+from saes.formats.place import Entry, Place
+from saes.suite import Suite, place_of
+
+MAP = "map.yaml"
+"The map by which a folder was converted, in it."
+TOKENS = 4096
+
+
+def convert(
+    source: str | Path,
+    out: Path,
+    *,
+    map: Path | None = None,
+    try_all: bool = False,
+    text: Sequence[str] = (),
+    model: str | None = None,
+    tokens: int = TOKENS,
+    placement: Placement = ANYWHERE,
+    report: Report = silent,
+) -> dict[str, Any]:
+    """Dictionaries in the file or folder `source`, read by the file `map`, as a suite in `out`.
+
+    With `text` and the `model` each is judged: its FVU stands in the record and in its card. With
+    `try_all` every usual convention is tried, and the one that fits is used; without a `map` the
+    files are guessed from their names first. The map that was used is `map.yaml` in `out`.
+
+    Raises `ValueError` where `out` is there, where a file is not as the map says, and where nothing
+    that was tried fits.
+    """
+    if out.exists() and (out.is_file() or any(out.iterdir())):
+        raise ValueError(f"{out} is there already: name a new folder")
+    if bool(text) != (model is not None):
+        raise ValueError("judging needs both --text and --model")
+    if try_all and not text:
+        raise ValueError("conventions are tried on real text: give --text and --model")
+    place = _place(source)
+    what = guessed(place) if map is None else read_map(map)
+    entries = what.find(place)
+    if model is None:
+        return _written(what, ((entry, what.load(entry), ours.Card()) for entry in entries), out)
+    loaded = load_model(model, report, placement)
+    blocks = held_out_blocks(texts_of(text)(), loaded, tokens=tokens)
+    tried: dict[str, Any] = {}
+    if try_all:
+        trial = try_conventions(
+            loaded, what, entries, blocks, report=lambda n, of: report("conventions", n, of)
+        )
+        _check_fit(trial)
+        tried = {"trial": _trial_record(trial)}
+        what = as_map(trial.best.convention, what, place, entries)
+        entries = what.find(place)
+    what = _of_model(what, loaded)
+    judged = _judged(loaded, what, entries, blocks, report)
+    return tried | _written(what, judged, out)
+
+
+def _place(source: str | Path) -> Place:
+    file = Path(source).expanduser()
+    return place_of_file(file) if file.is_file() else place_of(source)
+
+
+def _of_model(what: DictionaryMap, model: TransformerBridge) -> DictionaryMap:
+    """The map with the hash of the model, which is told where the map has another."""
+    found = identity(model)
+    if what.model not in ("", found):
+        notify(f"the map is of another model ({what.model}) than {model.cfg.model_name} ({found})")
+    return replace(what, model=found)
+
+
+Converted = Iterable[tuple[Entry, SparseDictionary, ours.Card]]
+
+
+def _judged(
+    model: TransformerBridge,
+    what: DictionaryMap,
+    entries: Sequence[Entry],
+    blocks: Int[Tensor, "blocks pos"],
+    report: Report,
+) -> Converted:
+    """Each dictionary with what it leaves unexplained, one at a time."""
+    about = {"name": model.cfg.model_name, "hash": what.model, "d_model": model.cfg.d_model}
+    for done, entry in enumerate(entries):
+        report("judging", done, len(entries))
+        seen = activations(model, blocks, {entry.source, entry.target})
+        here = Here.of(seen[entry.source], seen[entry.target])
+        s, t = here.x.shape[-1], here.y.shape[-1]
+        dictionary = what.measured(mean_norm(here.x), mean_norm(here.y), s, t).load(entry)
+        if dictionary.W_enc.shape[1] != s or dictionary.W_dec.shape[1] != t:
+            raise ValueError(
+                f"{entry.name} reads {dictionary.W_enc.shape[1]} numbers, {entry.source} of "
+                f"{model.cfg.model_name} has {s}: it is another model's"
+            )
+        figures = _figures(fitted(dictionary, model), here)
+        if figures["fvu"] > 1:
+            notify(
+                f"{entry.name} leaves more than all unexplained (FVU {figures['fvu']:.3g}): a "
+                "convention of the map is wrong; --try looks for it"
+            )
+        yield entry, dictionary, ours.Card(model=about, metrics=figures)
+    report("judging", len(entries), len(entries))
+
+
+@torch.no_grad()
+def _figures(dictionary: SparseDictionary, here: Here) -> dict[str, Any]:
+    """FVU with its interval and L0, and the FVU of an untrained dictionary of its shape."""
+    control = untrained(Suite({dictionary.name: dictionary}, {}))[dictionary.name]
+    errors = here.by_block(_squared(dictionary, here.x, here.y)).cpu()
+    spread, on = here.spread.cpu(), dictionary.encode(here.x).value != 0
+    random = here.by_block(_squared(control, here.y, here.y)).sum() / here.spread.sum()
+    return {
+        "tokens": len(here.x),
+        "fvu": float(errors.sum() / spread.sum()),
+        "l0": float(on.sum() / len(here.x)),
+        "intervals": {"fvu": ratio_interval(errors, spread)},
+        "untrained_fvu": float(random),
+    }
+
+
+def _squared(
+    dictionary: SparseDictionary, x: Float[Tensor, "tokens s"], y: Float[Tensor, "tokens t"]
+) -> Float[Tensor, " tokens"]:
+    return (y - dictionary(x)).double().square().sum(-1)
+
+
+def _written(what: DictionaryMap, converted: Converted, out: Path) -> dict[str, Any]:
+    """The suite with its map, whole or not at all, and what is known of each dictionary."""
+    found: dict[str, Any] = {}
+
+    def build(partial: Path) -> None:
+        for entry, dictionary, card in converted:
+            name = dictionary.spec.name
+            if name in found:
+                raise ValueError(f"two files are {name}, such as {entry.name}: map them apart")
+            ours.save_dictionary(dictionary, partial / name, card=card)
+            found[name] = {
+                "file": entry.name,
+                "architecture": dictionary.spec.architecture,
+                "k": dictionary.spec.k,
+                "features": dictionary.n_features,
+                **card.metrics,
+            }
+        ours.save_suite_index(partial, list(found))
+        (partial / MAP).write_text(map_text(what), encoding="utf-8")
+
+    build_folder_atomically(out, build)
+    return {"dictionaries": found, "map": map_text(what)}
+
+
+def _check_fit(trial: Trial) -> None:
+    """Raise where nothing fits, or what fits is no convention that can be folded."""
+    best, told = trial.best, _words(trial.best.convention)
+    if not trial.fits:
+        raise ValueError(
+            f"none of {trial.ways} conventions fits: the best leaves an FVU of {best.fvu:.3g} "
+            f"({told}), an untrained dictionary of the same shape {trial.untrained:.3g}; it is not "
+            "trained, of another model, or read in a way that is not tried"
+        )
+    if best.convention.scale in BY_TOKEN:
+        raise ValueError(
+            f"what fits is {told} (FVU {best.fvu:.3g}), but a scale of "
+            f"{best.convention.scale} depends on the token: our dictionaries are linear in what "
+            "they read, so it cannot be converted"
+        )
+
+
+def _words(convention: Convention) -> str:
+    return ", ".join(f"{name}: {value}" for name, value in convention.told().items())
+
+
+def _trial_record(trial: Trial) -> dict[str, Any]:
+    return {
+        "ways": trial.ways,
+        "files": list(trial.files),
+        "tokens": trial.tokens,
+        "untrained_fvu": rounded(trial.untrained),
+        "ambiguous": trial.is_ambiguous,
+        "tried": [_tried_record(one, trial) for one in trial.tried],
+    }
+
+
+def _tried_record(one: Tried, trial: Trial) -> dict[str, Any]:
+    told, best = one.convention.told(), trial.best.convention.told()
+    return {
+        **told,
+        "differs": {name: value for name, value in told.items() if value != best[name]},
+        "given": one.convention == trial.given,
+        "fvu": one.fvu,
+        "fvu_interval": one.fvu_interval,
+        "worse": one.worse,
+        "worse_interval": one.worse_interval,
+        "same": one.is_the_same,
+        "close": one.is_close,
+    }

@@ -1,0 +1,315 @@
+"""Dictionaries in any layout of files, by a map of what is what.
+
+    files: layer_{layer}.pt             names of the files: {layer} is a number, * anything
+    site: resid_post.{layer}            what is read, in any spelling; {layer-1}, {layer+1} too
+    target: mlp_out.{layer}             what is written, where that is something else
+    sites: {early/weights.pt: resid_post.6}             in place of these three
+    tensors: {W_enc: state.W_enc, b_enc: state.b_enc, W_dec: state.W_dec, b_dec: state.b_pre}
+    orientation: {W_enc: dm, W_dec: md}                 m features, d the width of the site
+    activation: topk                    or signed-topk, or any other architecture
+    k: k
+    threshold: none
+    ranked_by: activation               or norm: the k largest are of activation times decoder norm
+    mean: none                          subtracted of the raw input, added to the raw output
+    scale: scale                        multiplies the input, divides the output
+    target_scale: scale                 where the output is divided by something else
+    centre: b_dec                       subtracted of the scaled input
+    model: 0123456789abcdef             hash of the model, as `dictionary.json` has it
+
+`k`, `threshold` and the scales are numbers, or names in the file, or FILE.json:FIELD beside it; of
+a name also `1/NAME`, `sqrt(d)/NAME` (NAME is a mean norm) and `exp(NAME)`. A tensor in a group is
+called `GROUP.NAME`. A scale may also be `sqrt(d)/mean norm` or `1/mean norm`, of activations that
+are measured. Left out, a term is `none`; `orientation` is seen from the biases.
+
+The arithmetic is that of `saes.formats.terms`.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from torch import Tensor
+
+from hooked_qwen.sites import Site
+from saes.architectures.table import ARCHITECTURES
+from saes.dictionary import SparseDictionary
+from saes.formats.checkpoint import CONFIGS, Checkpoint, checkpoint, filled
+from saes.formats.names import to_site
+from saes.formats.place import Entry, Place
+from saes.formats.reading import WEIGHTS, read_yaml
+from saes.formats.terms import RANKED_BY, USUAL_NAMES, Terms
+
+NONE = "none"
+SIGNED = "signed-topk"
+ACTIVATIONS = (*ARCHITECTURES, SIGNED)
+BY_TOKEN = {
+    "1/norm of each token": "x / |x|",
+    "sqrt(d)/norm of each token": "x sqrt(d) / |x|",
+    "standardised tokens": "(x - its mean) / its standard deviation",
+}
+"Scales that the formula of our dictionaries has no place for, with what they do."
+MEASURED = {
+    "sqrt(d)/mean norm": "the mean norm becomes sqrt(d)",
+    "1/mean norm": "the mean norm becomes 1",
+}
+"Scales by the mean norm of activations, norm outliers left out, which some text has to show."
+REST = {"threshold": "m", "b_enc": "m", "b_gate": "m", "b_mag": "m", "r_mag": "m"}
+REST |= {"log_threshold": "m", "b_dec": "t", "mean": "s", "centre": "s"}
+"Axes of what has one orientation."
+
+
+ORIENTATIONS = {"W_enc": ("md", "dm"), "W_dec": ("md", "dm"), "W_skip": ("ts", "st")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DictionaryMap:
+    """What is what in the files of a suite; the module's docstring explains each term."""
+
+    files: str = ""
+    site: str = ""
+    target: str = ""
+    sites: Mapping[str, str] = field(default_factory=dict)
+    tensors: Mapping[str, str] = field(default_factory=dict)
+    orientation: Mapping[str, str] = field(default_factory=dict)
+    activation: str = "topk"
+    k: str = NONE
+    threshold: str = NONE
+    ranked_by: str = "activation"
+    mean: str = NONE
+    scale: str = NONE
+    target_scale: str = ""
+    centre: str = NONE
+    model: str = ""
+
+    def __post_init__(self) -> None:
+        for name, options in {"activation": ACTIVATIONS, "ranked_by": RANKED_BY}.items():
+            if getattr(self, name) not in options:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}: expected one of {', '.join(options)}"
+                )
+        if unknown := self.tensors.keys() - USUAL_NAMES.keys():
+            raise ValueError(
+                f"a dictionary has no tensor {', '.join(sorted(unknown))}: those there are, are "
+                f"{', '.join(USUAL_NAMES)}"
+            )
+        for name, axes in self.orientation.items():
+            if axes not in ORIENTATIONS.get(name, ()):
+                raise ValueError(
+                    f"orientation of {name} is {axes!r}: write W_enc or W_dec: md, for a row for "
+                    "each feature, or dm, for a column; W_skip: ts, or st for x @ W_skip"
+                )
+        if not self.sites and not self.site:
+            raise ValueError("a map says which site is read: `site`, or `sites` file by file")
+
+    def find(self, place: Place) -> list[Entry]:
+        """The dictionaries in `place`, none read yet; raises `ValueError` where no file is one."""
+        if self.sites:
+            if missing := [file for file in self.sites if file not in place.names]:
+                raise ValueError(f"{place.label} lacks {', '.join(missing[:3])}: {_there(place)}")
+            return [_entry(place, file, *ends_of(text)) for file, text in self.sites.items()]
+        pattern = _pattern(self.files)
+        found = [m for name in place.names if (m := pattern.fullmatch(name))]
+        found = [m for m in found if m[0].endswith(WEIGHTS)]
+        if not found or (not self.files and len(found) > 1):
+            what = f"no file is called as {self.files}" if self.files else "`files` is left out"
+            raise ValueError(f"{place.label} cannot be read by the map, {what}: {_there(place)}")
+        sites = (self.site, self.target or self.site)
+        return [_entry(place, m[0], *(_site_at(site, m) for site in sites)) for m in found]
+
+    def load(self, entry: Entry) -> SparseDictionary:
+        """One dictionary, folded; raises `ValueError` that starts with its file."""
+        file = checkpoint(entry)
+        tensors = self.tensors_of(file)
+        return self.terms(file, tensors).read(file.path, tensors, entry)
+
+    def tensors_of(self, file: Checkpoint) -> dict[str, Tensor]:
+        """What is read of a file, under our names."""
+        wanted = {**self.tensors, "mean": self.mean, "centre": self.centre}
+        if self.centre == "b_dec":
+            del wanted["centre"]
+        found = {k: file.tensor(v, k) for k, v in wanted.items() if v != NONE}
+        if missing := {"W_enc", "W_dec"} - found.keys():
+            raise ValueError(f"the map names no tensor for {' and '.join(sorted(missing))}")
+        if self.threshold != NONE:
+            found |= self._threshold(file, found)
+        return found
+
+    def terms(self, file: Checkpoint, tensors: Mapping[str, Tensor]) -> Terms:
+        """What the tensors mean, by the numbers beside them."""
+        axes = self.axes_of(file, tensors)
+        d = tensors["W_enc"].shape[axes["W_enc"].index("s")]
+        a, b = self.scales(file, d)
+        k = None if self.k == NONE else file.number(self.k, "k", d=d)
+        if k is not None and k != int(k):
+            raise ValueError(f"{file.path}: k is {k}, expected a whole number")
+        signed = self.activation == SIGNED
+        return Terms(
+            axes=axes,
+            mean=None if self.mean == NONE else "mean",
+            centre={NONE: None, "b_dec": "b_dec"}.get(self.centre, "centre"),
+            scale=a,
+            target_scale=b,
+            ranked_by=self.ranked_by,
+            architecture="topk" if signed else self.activation,
+            k=None if k is None else int(k),
+            signed=signed,
+        )
+
+    def axes_of(self, file: Checkpoint, tensors: Mapping[str, Tensor]) -> dict[str, str]:
+        """The letters of all tensors; raises `ValueError` where a matrix may be either way."""
+        return {name: self._axes(file, name, tensors) for name in tensors}
+
+    def scales(self, file: Checkpoint, d: int) -> tuple[float, float]:
+        """What the input is multiplied by, and what the output is divided by."""
+        a = self._scale(file, self.scale, d)
+        return a, self._scale(file, self.target_scale, d) if self.target_scale else a
+
+    def measured(self, x_norm: float, y_norm: float, s: int, t: int) -> "DictionaryMap":
+        """The same with numbers for scales that go by the mean norms of input and output."""
+        if self.scale not in MEASURED:
+            return self
+        x, y = (s**0.5, t**0.5) if self.scale.startswith("sqrt") else (1.0, 1.0)
+        return replace(self, scale=repr(x / x_norm), target_scale=repr(y / y_norm))
+
+    def _scale(self, file: Checkpoint, text: str, d: int) -> float:
+        if text in BY_TOKEN:
+            raise ValueError(
+                f"a scale of {text} ({BY_TOKEN[text]}) depends on the token: our dictionaries are "
+                "linear in what they read, so this one cannot be converted"
+            )
+        if text in MEASURED:
+            raise ValueError(f"a scale of {text} is measured: give some text and the model")
+        value = 1.0 if text == NONE else file.number(text, "scale", d=d)
+        if value <= 0:
+            raise ValueError(f"{file.path}: scale is {value:g}, expected more than 0")
+        return value
+
+    def _threshold(self, file: Checkpoint, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A threshold for each feature; where there is one for all, repeated."""
+        logarithm = re.fullmatch(r"exp\((.+)\)", self.threshold)
+        text, name = (logarithm[1], "log_threshold") if logarithm else (self.threshold, "threshold")
+        if text in file.leaves and file.leaves[text].numel() > 1:
+            return {name: file.leaves[text]}
+        value = file.number(text, "threshold", d=1)
+        if value < 0 and not logarithm:
+            raise ValueError(
+                f"{file.path} has the threshold {value:g}, which means that it was never set: "
+                "write activation: topk with a k"
+            )
+        return {name: filled(value, found[_feature_bias(file, found)])}
+
+    def _axes(self, file: Checkpoint, name: str, tensors: Mapping[str, Tensor]) -> str:
+        """The letters of a tensor's axes; of a matrix as told, or as its shape tells."""
+        if name in REST:
+            return REST[name]
+        if name == "W_skip":
+            return self.orientation.get(name, "ts")
+        side = "s" if name == "W_enc" else "t"
+        if name in self.orientation:
+            return self.orientation[name].replace("d", side)
+        m = len(tensors[_feature_bias(file, tensors)])
+        shape = tuple(tensors[name].shape)
+        if len(shape) != 2 or shape.count(m) != 1:
+            raise ValueError(
+                f"{file.path}: {name} has shape {shape}, of {m} features: say in the map which "
+                f"axis is which, such as orientation: {{{name}: md}}"
+            )
+        return f"m{side}" if shape[0] == m else f"{side}m"
+
+
+def _feature_bias(file: Checkpoint, tensors: Mapping[str, Tensor]) -> str:
+    """What has a number for each feature."""
+    for name, axes in REST.items():
+        if axes == "m" and name in tensors and tensors[name].dim() == 1:
+            return name
+    raise ValueError(
+        f"{file.path} has nothing with a number for each feature: say in the map which axis is "
+        "which, such as orientation: {W_enc: md, W_dec: dm}"
+    )
+
+
+def read_map(path: Path) -> DictionaryMap:
+    """Raises `ValueError` that starts with `path` where it is no map."""
+    record = read_yaml(path)
+    known = {one.name: one.type for one in fields(DictionaryMap)}
+    if unknown := record.keys() - known.keys():
+        raise ValueError(
+            f"{path} has the terms {', '.join(sorted(map(str, unknown)))}, which a map has not: "
+            f"those there are, are {', '.join(known)}"
+        )
+    given: dict[str, Any] = {}
+    for name, value in record.items():
+        grouped = name in ("sites", "tensors", "orientation")
+        if isinstance(value, Mapping) != grouped or isinstance(value, list):
+            expected = "names with values" if grouped else "one value"
+            raise ValueError(f"{path} has {value!r} for {name}, expected {expected}")
+        given[name] = {str(k): _text(v) for k, v in value.items()} if grouped else _text(value)
+    try:
+        return DictionaryMap(**given)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def map_text(what: DictionaryMap) -> str:
+    """A map as its file has it, without the terms that say nothing."""
+    plain = {k: v for k, v in asdict(what).items() if v and v != NONE}
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+
+
+def place_of_file(path: Path) -> Place:
+    """A place that holds one file, and the configurations beside it."""
+    names = [path.name, *(p.name for p in path.parent.iterdir() if p.suffix in CONFIGS)]
+    return Place(
+        label=str(path.resolve()),
+        name=path.stem,
+        names=tuple(sorted(set(names))),
+        fetch=path.parent.joinpath,
+    )
+
+
+def ends_of(text: str) -> tuple[Site, Site]:
+    """What `resid_post.6`, or `mlp_in.6-mlp_out.6`, reads and writes, in any spelling."""
+    source, _, target = text.partition("-")
+    return to_site(source), to_site(target or source)
+
+
+def _text(value: Any) -> str:
+    return NONE if value is None else str(value)
+
+
+def _pattern(files: str) -> re.Pattern[str]:
+    """File names as a map writes them."""
+    if not files:
+        return re.compile(r"[^/]+")
+    parts = re.split(r"(\{layer\}|\*)", files)
+    special = {"{layer}": r"(?P<layer>\d{1,4})", "*": r"[^/]*"}
+    written, seen = "", False
+    for part in parts:
+        if part == "{layer}" and seen:
+            written += "(?P=layer)"
+            continue
+        seen = seen or part == "{layer}"
+        written += special.get(part, re.escape(part))
+    return re.compile(written)
+
+
+def _site_at(text: str, match: re.Match[str]) -> Site:
+    """A site with the layer of a file's name put in; before the first layer is what it reads."""
+    layer = match.groupdict().get("layer")
+    if "{layer" in text and layer is None:
+        raise ValueError(f"site is {text}, but `files` names no {{layer}}: write it into `files`")
+    put = re.sub(r"\{layer([+-]\d+)?\}", lambda m: str(int(layer or 0) + int(m[1] or 0)), text)
+    return Site("resid_pre", 0) if put == "resid_post.-1" else to_site(put)
+
+
+def _entry(place: Place, file: str, source: Site, target: Site) -> Entry:
+    return Entry(source=source, target=target, name=file, place=place, files=(file,))
+
+
+def _there(place: Place) -> str:
+    weights = [name for name in place.names if name.endswith(WEIGHTS)]
+    more = f" and {len(weights) - 5} more" if len(weights) > 5 else ""
+    return f"its files of weights are {', '.join(weights[:5]) or 'none'}{more}"

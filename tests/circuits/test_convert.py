@@ -1,0 +1,120 @@
+"""`circuits convert --map`: home-made files become a suite that says how good it is."""
+
+import json
+
+import pytest
+import torch
+import yaml
+
+from circuits import scope
+from hooked_qwen.notices import Notice
+from hooked_qwen.sites import Site
+from saes.suite import load_suite
+from tests.circuits.conftest import call
+
+MAP = {
+    "files": "layer_{layer}.pt",
+    "site": "resid_post.{layer}",
+    "tensors": {name: name for name in ("W_enc", "b_enc", "W_dec", "b_dec")},
+    "k": 3,
+}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """The bundled dictionaries of two layers as somebody saved them: centred, a layer too late."""
+    folder = tmp_path_factory.mktemp("home")
+    suite = load_suite("bundled")
+    for layer in (1, 2):
+        w = suite[Site("resid_post", layer)].state_dict()
+        w["b_enc"] = w["b_enc"] + w["W_enc"] @ w["b_dec"]
+        torch.save(dict(w), folder / f"layer_{layer + 1}.pt")
+    (folder / "map.yaml").write_text(yaml.safe_dump(MAP))
+    return folder
+
+
+JUDGED = ("--text", "bundled", "--model", "bundled", "--tokens", 768)
+
+
+def test_what_fits_is_used_and_kept_as_a_map(home, tmp_path):
+    done = call("convert", home, tmp_path / "out", "--map", home / "map.yaml", "--try", *JUDGED)
+    assert done.exit_code == 0, done.output
+    assert "the first fits" in done.output
+    assert "resid_post.{layer-1}" in done.output
+    found = load_suite(tmp_path / "out")
+    assert list(found) == ["resid_post.1", "resid_post.2"]
+    record = json.loads((tmp_path / "out/resid_post.1/dictionary.json").read_text())
+    assert record["metrics"]["fvu"] < 0.25 < record["metrics"]["untrained_fvu"]
+    assert len(record["model"]["hash"]) == 16
+    # The map that was written gives the same without trying.
+    done = call("convert", home, tmp_path / "again", "--map", tmp_path / "out/map.yaml")
+    assert done.exit_code == 0, done.output
+    for name, one in load_suite(tmp_path / "again").items():
+        assert all(torch.equal(v, found[name].state_dict()[k]) for k, v in one.state_dict().items())
+        own = load_suite("bundled")[name]
+        torch.testing.assert_close(one.b_enc, own.b_enc, atol=1e-5, rtol=1e-5)
+        assert torch.equal(one.W_enc, own.W_enc)
+
+
+def test_one_file_is_enough_and_an_fvu_over_one_is_told(home, tmp_path):
+    wrong = MAP | {"files": "layer_3.pt", "site": "resid_post.4", "activation": "relu", "k": None}
+    (tmp_path / "map.yaml").write_text(yaml.safe_dump(wrong))
+    with pytest.warns(Notice, match=r"FVU .* a convention of the map is wrong; --try looks for it"):
+        record = scope.convert(
+            home / "layer_3.pt",
+            tmp_path / "out",
+            map=tmp_path / "map.yaml",
+            text=["bundled"],
+            model="bundled",
+            tokens=256,
+        )
+    assert record["dictionaries"]["resid_post.4"]["fvu"] > 1
+
+
+def test_what_does_not_fit_leaves_nothing(tmp_path, fails):
+    torch.save(
+        {"W_enc": torch.randn(64, 128), "W_dec": torch.randn(64, 128), "b_enc": torch.zeros(64)}
+        | {"k": 3},
+        tmp_path / "layer_2.pt",
+    )
+    said = fails("convert", tmp_path, tmp_path / "out", "--try", *JUDGED)
+    assert "conventions fits" in said
+    assert "an untrained dictionary of the same shape" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_model_is_told(home, tmp_path):
+    (tmp_path / "map.yaml").write_text(yaml.safe_dump(MAP | {"model": "0" * 16}))
+    with pytest.warns(Notice, match="the map is of another model"):
+        scope.convert(
+            home,
+            tmp_path / "out",
+            map=tmp_path / "map.yaml",
+            text=["bundled"],
+            model="bundled",
+            tokens=128,
+        )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((), "got neither"),
+        (("--to", "saelens", "--map", "m.yaml"), "got both"),
+        (("--to", "saelens", "--text", "bundled"), "--to changes no number"),
+        (("--map", "m.yaml", "--only", "sae"), "--only goes with --to"),
+        (("--map", "m.yaml", "--text", "bundled"), "judging needs both --text and --model"),
+        (("--try",), "conventions are tried on real text: give --text and --model"),
+        (("--map", "absent.yaml"), "absent.yaml is missing"),
+    ],
+)
+def test_options_that_do_not_go_together(home, tmp_path, fails, options, message):
+    assert message in fails("convert", home, tmp_path / "out", *options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_files_of_one_site_are_refused(home, tmp_path, fails):
+    twice = MAP | {"site": "resid_post.2"}
+    (tmp_path / "map.yaml").write_text(yaml.safe_dump(twice))
+    said = fails("convert", home, tmp_path / "out", "--map", tmp_path / "map.yaml")
+    assert "two files are resid_post.2" in said
