@@ -5,7 +5,7 @@ equal Hugging Face's.
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from transformers import (
 )
 
 from hooked_qwen import bundled
+from hooked_qwen.adapters import base_of, with_adapter
 from hooked_qwen.files import build_folder_atomically, content_hash
 from hooked_qwen.identity import identity_of, known_as
 from hooked_qwen.notices import notify
@@ -53,8 +54,9 @@ def load(
 ) -> TransformerBridge:
     """A hooked Qwen model with its tokenizer, in evaluation mode, weights frozen.
 
-    `source` is `"bundled"`, a local folder, a `.gguf` file (dequantised once, the result kept in
-    the user's cache folder), or a model on the hub as `org/name` or `org/name@revision`. `device`
+    `source` is `"bundled"`, a local folder (of a model, or of an adapter to one, which is merged
+    into it), a `.gguf` file (dequantised once, the result kept in the user's cache folder), or a
+    model on the hub as `org/name` or `org/name@revision`. `device`
     is any that torch knows; `auto` takes the first accelerator, else the CPU; over several, such
     as `cuda:0,cuda:1`, the layers are spread (`hooked_qwen.spread`).
 
@@ -84,6 +86,16 @@ def load(
     if known is not None:
         known_as(bridge, known)
     return bridge
+
+
+def trainable(source: str | Path, dtype: torch.dtype) -> Any:
+    """The Hugging Face model itself, as it is loaded: without hooks, its weights open to training.
+
+    `hooked_qwen.plain_model.load_plain` puts it on a device. Raises `ValueError` as `load` does.
+    """
+    place = _place(source)
+    _require_known_class(_from_hub(AutoConfig, place, source), source)
+    return _weights(place, source, dtype, attention="sdpa")
 
 
 def load_config(source: str | Path) -> Any:
@@ -121,16 +133,20 @@ def random_model(
     return hook(model, name=name)
 
 
-def _weights(place: "_Place", source: str | Path, dtype: torch.dtype | str) -> Any:
+def _weights(
+    place: "_Place", source: str | Path, dtype: torch.dtype | str, *, attention: str = "eager"
+) -> Any:
     model, loading = _from_hub(
         AutoModelForCausalLM,
         place,
         source,
         dtype=dtype,
-        attn_implementation="eager",
+        attn_implementation=attention,
         output_loading_info=True,
     )
     _require_all_weights(loading, source)
+    for folder in place.adapters:
+        model = with_adapter(model, folder)
     return model
 
 
@@ -191,11 +207,15 @@ class _Place:
     "a branch, tag or commit of a model on the hub"
     gguf: str | None = None
     "the GGUF file in the folder that all is read from"
+    adapters: tuple[Path, ...] = ()
+    "folders of adapters to the model, one after another"
 
 
 def _unconverted(source: str | Path) -> _Place:
     """As `_place`, for what needs no weights: a GGUF file is read as it is, not dequantised."""
     path = local_folder(source)
+    if path is not None and (base := base_of(path)) is not None:
+        return _adapted(_unconverted(base), path)
     if path is None or path.suffix != ".gguf" or not path.is_file() or _converted(path).exists():
         return _place(source)
     return _Place(path.parent, gguf=path.name)
@@ -203,6 +223,8 @@ def _unconverted(source: str | Path) -> _Place:
 
 def _place(source: str | Path) -> _Place:
     path = local_folder(source)
+    if path is not None and (base := base_of(path)) is not None:
+        return _adapted(_place(base), path)
     if path is not None:
         return _Place(_folder(path))
     name, _, revision = str(source).partition("@")
@@ -210,6 +232,10 @@ def _place(source: str | Path) -> _Place:
     if looks_local or name.count("/") > 1:
         raise ValueError(f"there is no model at {source}: no such file or folder")
     return _Place(name, revision or None)
+
+
+def _adapted(base: _Place, adapter: Path) -> _Place:
+    return replace(base, adapters=(*base.adapters, adapter))
 
 
 def _folder(path: Path) -> Path:

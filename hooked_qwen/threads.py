@@ -31,8 +31,12 @@ def fit_threads(model: TransformerBridge, *, width: int = 0) -> int:
     a million entries. Nothing changes after `set_threads`, nor where the environment says
     `OMP_NUM_THREADS`.
     """
+    return fit_threads_to(model.cfg.d_model, max(model.cfg.d_mlp or 0, width))
+
+
+def fit_threads_to(d_model: int, width: int) -> int:
+    """As `fit_threads`, where the largest matrix is `d_model` x `width`."""
     own = _chosen.setdefault("torch", torch.get_num_threads())
     if "asked" not in _chosen and "OMP_NUM_THREADS" not in os.environ:
-        d_model, d_mlp = model.cfg.d_model, model.cfg.d_mlp or 0
-        torch.set_num_threads(own if d_model * max(d_mlp, width) >= SHARED_FROM else 1)
+        torch.set_num_threads(own if d_model * width >= SHARED_FROM else 1)
     return torch.get_num_threads()

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
 
 from hooked_qwen import bundled
-from hooked_qwen.identity import identity
+from hooked_qwen.identity import identity, identity_of
 from hooked_qwen.load import BUNDLED
 from hooked_qwen.notices import notify
 from hooked_qwen.sites import Site
@@ -202,7 +202,7 @@ class Suite(Dictionaries):
         folders = [entry.fetch()[0].parent for entry in self._entries.values()]
         return {folder.name: ours.read_record(folder)["metrics"] for folder in folders}
 
-    def notify_of_another_model(self, model: TransformerBridge) -> None:
+    def notify_of_another_model(self, model: nn.Module) -> None:
         """Warn where its files say that its dictionaries were trained on other weights."""
         if self._found:
             notify_of_another_model(model, self._found, self._entries.values())
@@ -344,9 +344,7 @@ def hash_of(source: str | Path) -> str:
     return sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
-def notify_of_another_model(
-    model: TransformerBridge, found: Found, entries: Iterable[Entry]
-) -> None:
+def notify_of_another_model(model: nn.Module, found: Found, entries: Iterable[Entry]) -> None:
     """Warn where files say that dictionaries were trained on other weights than the model's.
 
     Only our own layout says so; files of earlier versions do not.
@@ -354,16 +352,19 @@ def notify_of_another_model(
     if found.layout.name != "ours":
         return
     others: dict[str, list[str]] = defaultdict(list)
+    bridge = model if isinstance(model, TransformerBridge) else None
+    own = identity_of(model) if bridge is None else identity(bridge)
     for entry in entries:
         # The second file is the record; the weights are not fetched for this.
         about = ours.read_record(entry.place.fetch(entry.files[1]).parent)["model"]
-        if about.get("hash") not in (None, identity(model)):
+        if about.get("hash") not in (None, own):
             others[f"{about.get('name')} ({about['hash']})"].append(entry.name)
+    called = "the model" if bridge is None else bridge.cfg.model_name
     for other, names in others.items():
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         notify(
             f"{', '.join(names[:3])}{more} of {found.place.label} were trained on another model, "
-            f"{other}, than {model.cfg.model_name} ({identity(model)}), which they are used with "
+            f"{other}, than {called} ({own}), which they are used with "
             "here: fine for a fine-tune of it; otherwise their features mean nothing here"
         )
 

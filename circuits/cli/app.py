@@ -30,6 +30,7 @@ from circuits.cli import (
     shift,
     steer,
     training,
+    tune,
     weights,
 )
 from hooked_qwen.notices import Notice
@@ -51,6 +52,8 @@ VERBS: Mapping[str, Verb | Mapping[str, Verb]] = {
     "detect": classify.detect,
     "cover": cover.cover,
     "steer": steer.steer,
+    "tune": tune.tune,
+    "reinforce": tune.reinforce,
     "weights": weights.weights,
     "blind": blind.blind,
     "labels": labels.labels,

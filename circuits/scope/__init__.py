@@ -4,7 +4,20 @@ from circuits.scope.classify import classify, detect
 from circuits.scope.convert import convert
 from circuits.scope.cover import cover
 from circuits.scope.describe import Answerer, describe
+from circuits.scope.reinforce import reinforce
 from circuits.scope.search import search
 from circuits.scope.steer import steer
+from circuits.scope.tune import tune
 
-__all__ = ["Answerer", "classify", "convert", "cover", "describe", "detect", "search", "steer"]
+__all__ = [
+    "Answerer",
+    "classify",
+    "convert",
+    "cover",
+    "describe",
+    "detect",
+    "reinforce",
+    "search",
+    "steer",
+    "tune",
+]

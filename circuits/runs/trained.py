@@ -1,0 +1,246 @@
+"""Models trained in turn from the same start, each judged alike: what `tune` and `reinforce` share.
+
+Every arm opens the model anew, so that one is in memory at a time, and is trained for as many
+steps on the same texts by the same seed. One of them is kept: as an adapter, or a model's folder.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from torch import nn
+
+from circuits.graph import write_json
+from circuits.render.tune_figure import tune_figure
+from circuits.runs.overwrite import MADE_FROM, check_record
+from hooked_qwen.adapters import require_peft
+from hooked_qwen.files import build_folder_atomically, content_hash
+from hooked_qwen.load import BUNDLED, load_tokenizer, local_folder
+from hooked_qwen.nodes import Node
+from hooked_qwen.placement import AUTO, Placement
+from hooked_qwen.plain_model import load_plain
+from hooked_qwen.progress import Report
+from hooked_qwen.texts import texts_of
+from hooked_qwen.threads import fit_threads_to
+from hooked_qwen.tokens import encode_prompt
+from saes.scope.fine_tune import Curve
+from saes.scope.trained_weights import counts, opened
+from saes.scope.tuned_model import Judge, difference
+
+RECORD, FIGURE = "tune.json", "tune.svg"
+BEFORE = "before"
+MOST_PROMPTS = 64
+HELD_OUT = 10
+"One text in so many is held out where no others are given."
+LEAST = 8
+"Tokens of a text at least."
+Train = Callable[[nn.Module], Curve]
+Rows = list[list[int]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedConfig:
+    """What of a model is trained, and on how much text.
+
+    Raises `ValueError` for what is out of range.
+    """
+
+    rank: int | None = None
+    "of a LoRA adapter; None for every weight"
+    longest: int = 128
+    "tokens of a text; what is longer is cut into several"
+    texts: int = 1000
+    "read at most"
+
+    def __post_init__(self) -> None:
+        for name, least in {"longest": LEAST, "texts": 2}.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}: expected at least {least}")
+        if self.rank is not None and self.rank < 1:
+            raise ValueError(f"the rank is {self.rank}: expected at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    """Tokens of the texts to train on and of those held out, and the prompts to write after."""
+
+    train: Rows
+    clean: Mapping[str, Rows]
+    prompts: tuple[str, ...]
+
+
+def material(
+    tokenizer: Any,
+    text: Sequence[str],
+    held_out: Sequence[str],
+    prompts: Sequence[str],
+    config: TrainedConfig,
+) -> Material:
+    """Read from sources as `--text` takes them.
+
+    Raises `ValueError` where there is no text to train on or to hold out, and for one that is both.
+    """
+    if both := sorted(set(map(str, text)) & set(map(str, held_out))):
+        raise ValueError(
+            f"{both[0]} is to be trained on and held out: give other texts to judge on"
+        )
+    train, clean = rows_of(tokenizer, text, config), clean_rows(tokenizer, held_out, config)
+    if not clean:
+        train, clean = _apart(train)
+    return Material(train=train, clean=clean, prompts=prompts_of(tokenizer, prompts))
+
+
+def clean_rows(tokenizer: Any, sources: Sequence[str], config: TrainedConfig) -> dict[str, Rows]:
+    """Texts to judge on, by the names of their sources."""
+    return {Path(source).name: rows_of(tokenizer, [source], config) for source in sources}
+
+
+def prompts_of(tokenizer: Any, sources: Sequence[str]) -> tuple[str, ...]:
+    """The first prompts of some sources, those without a token left out."""
+    found = []
+    for text in texts_of(sources)():
+        if encode_prompt(tokenizer, text.rstrip("\n")):
+            found.append(text.rstrip("\n"))
+        if len(found) == MOST_PROMPTS:
+            break
+    return tuple(found)
+
+
+def rows_of(tokenizer: Any, sources: Sequence[str | Path], config: TrainedConfig) -> Rows:
+    """Texts of tokens, the long ones in several pieces.
+
+    Raises `ValueError` where no text is long enough.
+    """
+    rows: Rows = []
+    for text in texts_of(sources)():
+        tokens = encode_prompt(tokenizer, text)
+        pieces = (tokens[i : i + config.longest] for i in range(0, len(tokens), config.longest))
+        rows += [piece for piece in pieces if len(piece) >= LEAST]
+        if len(rows) >= config.texts:
+            break
+    if not rows:
+        raise ValueError(f"no text of {', '.join(map(str, sources))} has {LEAST} tokens")
+    return rows[: config.texts]
+
+
+def _apart(rows: Rows) -> tuple[Rows, dict[str, Rows]]:
+    if len(rows) < 2:
+        raise ValueError("there is one text only, to train on or to hold out: give more of them")
+    held = rows[::HELD_OUT]
+    return [row for i, row in enumerate(rows) if i % HELD_OUT], {"held out": held}
+
+
+def nodes_asked(feature: Sequence[str], found: Path | None, top: int) -> tuple[Node, ...]:
+    """Features by name, then the first of a record of `circuits features search`.
+
+    Raises `ValueError` for a file that is no such record.
+    """
+    nodes = [Node.parse(name) for name in feature]
+    if found is not None:
+        if not _is_list_of_features(record := json.loads(found.read_text(encoding="utf-8"))):
+            raise ValueError(
+                f"{found} is no list of features: expected what `circuits features search` wrote "
+                "with --out, by two sets of texts, a token or a label"
+            )
+        nodes += [Node.parse(one["feature"]) for one in record["found"][:top]]
+    return tuple(dict.fromkeys(nodes))
+
+
+def _is_list_of_features(record: Any) -> bool:
+    found = record.get("found") if isinstance(record, dict) else None
+    return isinstance(found, list) and all("feature" in one for one in found)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """The model that every arm starts from."""
+
+    source: str
+    placement: Placement
+    rank: int | None
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """What an adapter says that it belongs to."""
+        folder = local_folder(self.source)
+        return self.source if folder is None or self.source == BUNDLED else str(folder)
+
+    @property
+    def hash(self) -> str:
+        """Of the model's files; of one on the hub, its name."""
+        folder = local_folder(self.source)
+        return self.source if folder is None else content_hash(folder)
+
+    def plain(self) -> nn.Module:
+        """As it is."""
+        device = self.placement.device or AUTO
+        model = load_plain(self.source, dtype=self.placement.dtype or "float32", device=device)
+        config = model.config.get_text_config()
+        fit_threads_to(config.hidden_size, config.intermediate_size)
+        return model
+
+    def to_train(self) -> nn.Module:
+        """As it is, what is to be trained opened."""
+        return opened(self.plain(), self.rank, base=self.name, seed=self.seed)
+
+
+def in_turn(
+    start: Start, arms: Mapping[str, Train], judge: Judge, kept: str, folder: Path, report: Report
+) -> dict[str, Any]:
+    """Train each arm, judge it, and save the one that is `kept` into `folder`; their records."""
+    records: dict[str, Any] = {}
+    for number, (name, train) in enumerate(arms.items()):
+        report("arms", number, len(arms), name)
+        model = start.to_train()
+        sizes = counts(model)
+        curve = train(model)
+        records[name] = judge(model) | {"curve": curve} | sizes
+        if name == kept:
+            _save(model, start, folder)
+        del model
+    report("arms", len(arms), len(arms))
+    return records
+
+
+def _save(model: nn.Module, start: Start, folder: Path) -> None:
+    """As an adapter, or a whole model with its tokenizer; `--model` takes both."""
+    cast(Any, model).save_pretrained(folder)
+    if start.rank is not None:
+        require_peft()
+        # peft writes a card with blanks to fill in.
+        (folder / "README.md").unlink(missing_ok=True)
+        return
+    load_tokenizer(start.source).save_pretrained(folder)
+
+
+def compared(
+    arms: Mapping[str, Mapping[str, Any]], against: str, others: Sequence[str]
+) -> dict[str, Any]:
+    """How much more of the behaviour each of the others has than one arm, prompt by prompt."""
+    return {
+        name: difference(arms[name]["by_prompt"], arms[against]["by_prompt"]) for name in others
+    }
+
+
+def write_trained(
+    out: Path, made_from: Mapping[str, Any], force: bool, run: Callable[[Path], dict[str, Any]]
+) -> dict[str, Any]:
+    """What `run` made in a folder, with its record and figure, in `out` whole or not at all.
+
+    Raises `ValueError` where `out` holds something else, unless by `force`.
+    """
+    if out.exists() and not force and not (out / RECORD).exists() and any(out.iterdir()):
+        raise ValueError(f"{out} is there already and holds something else: choose another --out")
+    check_record(out / RECORD, made_from, force=force)
+    record: dict[str, Any] = {}
+
+    def build(folder: Path) -> None:
+        record.update(run(folder) | {MADE_FROM: dict(made_from)})
+        write_json(record, folder / RECORD)
+        tune_figure(record, folder / FIGURE)
+
+    build_folder_atomically(out, build)
+    return record

@@ -1,0 +1,70 @@
+"""What a text shows that is not wanted, as a number from 0 to 1, from its tokens.
+
+A behaviour is a function of a text's pieces: the texts of its tokens, those that hold parts of one
+character together. `BEHAVIOURS` has two; any other function of pieces can be passed.
+
+    cjk           share of pieces with a Chinese, Japanese or Korean character
+    repetition    1 - distinct runs of four pieces / all of them (seq-rep-4, arXiv:1908.04319)
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from hooked_qwen.tokens import REPLACEMENT
+
+Behaviour = Callable[[Sequence[str]], float]
+RUN = 4
+CJK = (
+    (0x1100, 0x11FF),  # Hangul letters
+    (0x2E80, 0x303F),  # radicals, punctuation
+    (0x3040, 0x30FF),  # kana
+    (0x3100, 0x318F),
+    (0x3400, 0x4DBF),  # ideographs
+    (0x4E00, 0x9FFF),
+    (0xAC00, 0xD7AF),  # Hangul syllables
+    (0xF900, 0xFAFF),
+    (0xFF00, 0xFFEF),  # full width
+    (0x20000, 0x3FFFF),
+)
+
+
+def pieces_of(tokenizer: Any, tokens: Sequence[int]) -> list[str]:
+    """The texts of some tokens, special ones left out; tokens of one character together."""
+    found, held = [], []
+    special = set(tokenizer.all_special_ids)
+    for token in tokens:
+        if token in special:
+            continue
+        held.append(token)
+        text = tokenizer.decode(held)
+        if REPLACEMENT not in text:
+            found.append(text)
+            held = []
+    return [*found, tokenizer.decode(held)] if held else found
+
+
+def cjk(pieces: Sequence[str]) -> float:
+    """Share of pieces with a Chinese, Japanese or Korean character, punctuation included."""
+    return sum(map(_has_cjk, pieces)) / len(pieces) if pieces else 0.0
+
+
+def _has_cjk(piece: str) -> bool:
+    return any(low <= ord(c) <= high for c in piece for low, high in CJK)
+
+
+def repetition(pieces: Sequence[str]) -> float:
+    """Share of runs of four pieces that stood in the text before; 0 for a text without any."""
+    runs = [tuple(pieces[i : i + RUN]) for i in range(len(pieces) - RUN + 1)]
+    return 1 - len(set(runs)) / len(runs) if runs else 0.0
+
+
+BEHAVIOURS: Mapping[str, Behaviour] = {"cjk": cjk, "repetition": repetition}
+
+
+def behaviour_called(name: str) -> Behaviour:
+    """The behaviour of that name; raises `ValueError` listing those there are."""
+    if name not in BEHAVIOURS:
+        raise ValueError(
+            f"no behaviour is called {name!r}: expected one of {', '.join(BEHAVIOURS)}"
+        )
+    return BEHAVIOURS[name]

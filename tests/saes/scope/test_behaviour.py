@@ -1,0 +1,34 @@
+"""Behaviours of a text's pieces, by their definitions."""
+
+import pytest
+
+from hooked_qwen.load import load_tokenizer
+from saes.scope.behaviour import behaviour_called, cjk, pieces_of, repetition
+
+
+def test_repetition_is_the_share_of_runs_that_stood_before():
+    assert repetition(list("abcdefgh")) == 0
+    # abcd bcda cdab dabc abcd: the fifth run is the first.
+    assert repetition(list("abcdabcd")) == pytest.approx(1 / 5)
+    assert repetition(["a"] * 10) == pytest.approx(1 - 1 / 7)
+    assert repetition(["a"] * 3) == 0
+
+
+def test_cjk_is_the_share_of_pieces_with_such_a_character():
+    assert cjk(["the", " 好", "，", "かな", "한", " end"]) == pytest.approx(4 / 6)
+    assert cjk(["naïve", "…", "Ω", "🙂"]) == 0
+    assert cjk([]) == 0
+
+
+def test_a_character_of_several_tokens_is_one_piece():
+    tokenizer = load_tokenizer("bundled")
+    tokens = tokenizer("a 好 b", add_special_tokens=False)["input_ids"]
+    assert len(tokens) == 6
+    assert pieces_of(tokenizer, [*tokens, tokenizer.eos_token_id]) == ["a", " ", "好", " b"]
+    assert cjk(pieces_of(tokenizer, tokens)) == 1 / 4
+    assert len(pieces_of(tokenizer, tokens[:4])) == 3
+
+
+def test_another_name_is_refused():
+    with pytest.raises(ValueError, match="no behaviour is called 'rude': expected one of cjk"):
+        behaviour_called("rude")

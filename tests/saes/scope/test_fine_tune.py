@@ -1,0 +1,254 @@
+"""The penalty is the formula, its gradient autograd's, and without weight it is plain training."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from transformers import Trainer, TrainingArguments
+
+from hooked_qwen.nodes import Node
+from hooked_qwen.plain_model import captured
+from hooked_qwen.sites import Site
+from saes.scope.chosen_features import (
+    chosen_features,
+    firing,
+    mean_pre_activations,
+    random_like,
+)
+from saes.scope.fine_tune import FeaturePenalty, FineTuneConfig, _collator, excess, fine_tune
+from saes.scope.trained_weights import counts, opened
+from tests.conftest import VOCABULARY, full_suite, toy_hf
+
+ROWS = [[(7 * i + 3 * j) % (VOCABULARY - 1) + 1 for j in range(5 + i % 3)] for i in range(8)]
+NODES = (Node("mlp_out.2", 3), Node("resid_post.1", 4), Node("mlp_out.2", 0))
+# One step that moves every weight by minus its gradient.
+BARE = {"optim": "sgd", "lr_scheduler_type": "constant", "max_grad_norm": 0.0}
+ONE_STEP = FineTuneConfig(steps=1, batch=8, learning_rate=1.0, trainer=BARE)
+
+
+def penalty_on(model, weight, nodes=NODES, alpha=0.2):
+    chosen = chosen_features(full_suite(dtype=next(model.parameters()).dtype), nodes, model)
+    return FeaturePenalty(chosen, torch.full((len(nodes),), alpha), weight)
+
+
+def by_hand(model, alpha=0.2):
+    """Cross-entropy and penalty, text by text, on what Hugging Face's own hooks give."""
+    suite, total, spare, n, read = full_suite(), 0.0, 0.0, 0, {}
+    layers = model.model.layers
+    handles = [
+        layers[2].mlp.register_forward_hook(lambda m, a, out: read.update({"mlp_out.2": out})),
+        layers[1].register_forward_hook(lambda m, a, out: read.update({"resid_post.1": out})),
+    ]
+    for row in ROWS:
+        tokens = torch.tensor([row])
+        logits = model(input_ids=tokens).logits
+        total = total + F.cross_entropy(logits[0, :-1], tokens[0, 1:], reduction="sum")
+        for node in NODES:
+            dictionary = suite[node.site]
+            encoder, bias = dictionary.W_enc[node.feature], dictionary.b_enc[node.feature]
+            pre = read[node.site][0] @ encoder + bias
+            spare = spare + (pre[1:] - alpha).clamp_min(0).sum()
+        n += len(row) - 1
+    for handle in handles:
+        handle.remove()
+    return total / n, spare / n
+
+
+@pytest.mark.parametrize("family", ["qwen2", "qwen3"])
+def test_the_gradient_is_that_of_plain_hooks(family):
+    model = toy_hf(family)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    ce, spare = by_hand(model)
+    (ce + 0.7 * spare).backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+    (point,) = fine_tune(model, ROWS, penalty_on(model, 0.7), ONE_STEP, pad=0)
+    for name, p in model.named_parameters():
+        # The model's loss is computed in float32, the penalty in float64.
+        torch.testing.assert_close(p, before[name] - gradients[name], rtol=1e-5, atol=1e-6)
+    assert point["cross_entropy"] == pytest.approx(float(ce), rel=1e-5)
+    assert point["penalty"] == pytest.approx(float(spare), rel=1e-6)
+
+
+@pytest.mark.parametrize("family", ["qwen2", "qwen3"])
+def test_the_penaltys_own_gradient_is_exact(family):
+    model = toy_hf(family)
+    _, spare = by_hand(model)
+    expected = torch.autograd.grad(spare, list(model.parameters()), allow_unused=True)
+    penalty, batch = penalty_on(model, 1.0), _collator(0)([{"input_ids": row} for row in ROWS])
+    with captured(model, penalty.chosen.sites) as seen:
+        model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+    trained, mask = batch["labels"] != -100, batch["attention_mask"].bool()
+    counted = penalty.chosen.counted(seen, trained, mask)
+    total = excess(penalty.chosen.pre_activations(seen), penalty.alpha, counted) / trained.sum()
+    found = torch.autograd.grad(total, list(model.parameters()), allow_unused=True)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert (ours is None) == (theirs is None)
+        if ours is not None:
+            torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("rank", [None, 2])
+def test_without_weight_it_is_plain_training_bit_for_bit(rank, tmp_path):
+    def trained(train):
+        model = opened(toy_hf(dtype=torch.float32), rank, base="toy")
+        train(model)
+        return {name: p.detach() for name, p in model.named_parameters()}
+
+    config = FineTuneConfig(steps=3, batch=4, learning_rate=1e-2, seed=5)
+
+    def plain(model, folder):
+        arguments = TrainingArguments(
+            folder, max_steps=3, per_device_train_batch_size=4, learning_rate=1e-2, seed=5,
+            use_cpu=True, report_to=[], save_strategy="no", remove_unused_columns=False,
+            disable_tqdm=True,
+        )  # fmt: skip
+        data = [{"input_ids": row} for row in ROWS]
+        Trainer(model, arguments, _collator(0), train_dataset=data).train()
+
+    def with_weight(weight):
+        return lambda model: fine_tune(model, ROWS, penalty_on(model, weight), config, pad=0)
+
+    expected = trained(lambda model: plain(model, tmp_path))
+    found, other = trained(with_weight(0.0)), trained(with_weight(0.5))
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert any(not torch.equal(other[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize(
+    "more", [{"gradient_accumulation_steps": 4}, {"gradient_checkpointing": True}]
+)
+def test_how_a_step_is_computed_changes_nothing(more):
+    def after(config):
+        model = toy_hf()
+        fine_tune(model, ROWS, penalty_on(model, 0.7), config, pad=0)
+        return list(model.parameters())
+
+    batch = 8 // more.get("gradient_accumulation_steps", 1)
+    other = FineTuneConfig(steps=1, batch=batch, learning_rate=1.0, trainer=BARE | more)
+    for one, two in zip(after(ONE_STEP), after(other), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-6)
+
+
+def test_it_brings_features_down():
+    model = toy_hf(dtype=torch.float32)
+    alpha = torch.full((3,), -1.0)
+    penalty = FeaturePenalty(penalty_on(model, 1.0).chosen, alpha, 5.0)
+    before = mean_pre_activations(model, penalty.chosen, ROWS)
+    config = FineTuneConfig(steps=20, batch=8, learning_rate=1e-2)
+    curve = fine_tune(model, ROWS, penalty, config, pad=0)
+    assert curve[-1]["penalty"] < 0.5 * curve[0]["penalty"]
+    assert (mean_pre_activations(model, penalty.chosen, ROWS) < before).all()
+
+
+def test_norm_outliers_do_not_count():
+    model = toy_hf()
+    chosen = penalty_on(model, 1.0).chosen
+    seen = {site: torch.ones(1, 6, 24, dtype=torch.float64) for site in chosen.sites}
+    seen[Site("mlp_out", 2)][0, 3] *= 100
+    everything = torch.ones(1, 6, dtype=torch.bool)
+    counted = chosen.counted(seen, everything, everything)
+    assert counted[0].tolist() == [True, True, True, False, True, True]
+
+
+def test_firing_is_that_of_all_pre_activations():
+    model, suite = toy_hf(), full_suite()
+    found = firing(model, suite, ["resid_post.1"], ROWS)["resid_post.1"]
+    dense, n = torch.zeros(3, 20, dtype=torch.float64), 0
+    for row in ROWS:
+        x = model(input_ids=torch.tensor([row]), output_hidden_states=True).hidden_states[2][0, 1:]
+        f = suite["resid_post.1"].encode(x.detach()).dense()
+        dense[0] += (f != 0).sum(0)
+        dense[1] += f.sum(0)
+        dense[2] = torch.maximum(dense[2], f.amax(0))
+        n += len(row) - 1
+    expected = (dense[0] / n, dense[1] / n, dense[2])
+    for ours, theirs in zip((found.density, found.mean, found.largest), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
+
+
+def test_random_features_are_others_that_are_on_as_often(monkeypatch):
+    monkeypatch.setattr("saes.scope.chosen_features.NEAREST", 2)
+    found = firing(toy_hf(), full_suite(), ["mlp_out.2", "resid_post.1"], ROWS)
+    drawn = [random_like(NODES, found, seed=seed) for seed in range(5)]
+    assert len(set(drawn)) > 1
+    for nodes in drawn:
+        assert [node.site for node in nodes] == [node.site for node in NODES]
+        assert not set(nodes) & set(NODES)
+        assert len(set(nodes)) == len(nodes)
+    first = found["mlp_out.2"].density.clamp_min(1e-9).log()
+    near = (first - first[3]).abs()
+    near[[0, 3]] = torch.inf
+    nearest = set(near.argsort(stable=True)[:2].tolist())
+    assert {nodes[0].feature for nodes in drawn} <= nearest
+    every = [Node("mlp_out.2", i) for i in range(20)]
+    with pytest.raises(ValueError, match="mlp_out.2 has 20 features, too few"):
+        random_like(every, found)
+
+
+def test_what_is_trained_is_counted():
+    assert counts(opened(toy_hf(), None, base="toy"))["trained"] == counts(toy_hf())["weights"]
+    found = counts(opened(toy_hf(), 2, base="toy"))
+    linear = [m for m in toy_hf().model.modules() if isinstance(m, torch.nn.Linear)]
+    assert found["trained"] == sum(2 * sum(m.weight.shape) for m in linear)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "said"),
+    [
+        ([], "no feature is named"),
+        ([Node("resid_post.1", 4)] * 2, "resid_post.1/4 is named twice"),
+        ([Node("resid_post.9", 4)], "no dictionary is called resid_post.9"),
+        ([Node("resid_post.1", 40)], "features 0 to 19, not 40"),
+        ([Node("resid_post.1", "error")], "is no feature of a dictionary"),
+        ([Node("resid_post.1", 4, 2)], "is no feature of a dictionary at every token"),
+    ],
+)
+def test_features_that_are_not_there_are_refused(nodes, said):
+    with pytest.raises(ValueError, match=said):
+        chosen_features(full_suite(), nodes, toy_hf())
+
+
+def test_settings_that_make_no_sense_are_refused(monkeypatch):
+    with pytest.raises(ValueError, match="steps is 0"):
+        FineTuneConfig(steps=0)
+    with pytest.raises(ValueError, match="learning rate is 0"):
+        FineTuneConfig(learning_rate=0.0)
+    with pytest.raises(ValueError, match="lambda is -1"):
+        penalty_on(toy_hf(), -1.0)
+    with pytest.raises(ValueError, match="the rank is 0"):
+        opened(toy_hf(), 0, base="toy")
+    model = toy_hf(dtype=torch.float32)
+    wrong = FineTuneConfig(trainer={"no_such": 1})
+    with pytest.raises(ValueError, match="TrainingArguments does not take that.*no_such"):
+        fine_tune(model, ROWS, penalty_on(model, 1.0), wrong, pad=0)
+    monkeypatch.setattr(TrainingArguments, "n_gpu", 2)
+    with pytest.raises(ValueError, match="2 GPUs are visible"):
+        fine_tune(model, ROWS, penalty_on(model, 1.0), ONE_STEP, pad=0)
+
+
+def test_a_penalty_that_can_change_nothing_is_refused():
+    model = toy_hf(dtype=torch.float32).requires_grad_(False)
+    model.lm_head.requires_grad_(True)
+    with pytest.raises(ValueError, match="nothing that is trained reaches"):
+        fine_tune(model, ROWS, penalty_on(model, 1.0), ONE_STEP, pad=0)
+
+
+def test_another_device_gives_the_same(other):
+    def on(device):
+        model = toy_hf(dtype=torch.float32).to(device)
+        chosen = penalty_on(model, 1.0).chosen
+        fired = firing(model, full_suite(dtype=torch.float32), ["resid_post.1"], ROWS)
+        return {
+            "means": mean_pre_activations(model, chosen, ROWS).tolist(),
+            "largest": fired["resid_post.1"].largest.tolist(),
+        }
+
+    with other.complaining():
+        there = on(other.name)
+    other.agrees(there, on("cpu"))
+
+
+def test_the_trainer_says_where_it_cannot_compute(pretend):
+    model = toy_hf(dtype=torch.float32).to("pretend")
+    with pytest.raises(ValueError, match="the model is on pretend.* transformers trains on cpu"):
+        fine_tune(model, ROWS, penalty_on(model, 1.0), ONE_STEP, pad=0)
