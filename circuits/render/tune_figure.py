@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from circuits.render import ink
 from circuits.render.words import SUPPORTS
 
-WIDTH, ROW, TOP, FOOT = 6.75, 0.2, 0.3, 0.42  # in
+WIDTH, ROW, TOP, FOOT = 6.75, 0.2, 0.3, 0.3  # in
 GAP, MARGIN = 0.3, 0.1  # in
 WORD = 6.5  # points
 WORDS = {
