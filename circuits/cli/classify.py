@@ -1,6 +1,7 @@
 """`circuits classify` and `circuits detect`."""
 
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,6 +30,11 @@ from circuits.cli.tables import console, say
 from circuits.render.words import readable
 
 
+class Across(StrEnum):
+    one = "one"
+    several = "several"
+
+
 def classify(
     dictionaries: Dictionaries,
     labelled: Annotated[Path, typer.Option(help="JSON Lines with text and label.")],
@@ -43,6 +49,9 @@ def classify(
     mlp: Annotated[
         Mlp, typer.Option(help="Which dictionary to use where an MLP has both.")
     ] = Mlp.sae,
+    across: Annotated[
+        Across, typer.Option(help="Features of one dictionary, or of several together.")
+    ] = Across.one,
     out: Annotated[Path | None, typer.Option(help="A JSON file for the detector.")] = None,
     device: Device = None,
     dtype: ModelDtype = None,
@@ -68,6 +77,7 @@ def classify(
             test=test,
             texts=texts,
             mlp=mlp.value,
+            across=across.value,
             seed=seed,
             out=out,
             force=force,
@@ -127,6 +137,12 @@ def _classified(record: Mapping[str, Any]) -> None:
             table.add_row(one["name"], *(f"{value:.2f}" for value in values))
         console.print(table)
         say("AUROC where so many texts of each kind are learned from\n")
+    table = _methods(*(f"{n} features" for n in record["by_features"]))
+    for number, one in enumerate(record["methods"][:2]):
+        values = (methods[number]["auroc"] for methods in record["by_features"].values())
+        table.add_row(one["name"], *(f"{value:.2f}" for value in values))
+    console.print(table)
+    say("AUROC of so many features at most\n")
     of_each = feature_table("usual activation")
     for one in record["features"]:
         of_each.add_row(f"{one['usual']:.3g}", *feature_cells(one))

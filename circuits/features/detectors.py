@@ -4,6 +4,8 @@
      "features": [{"feature": "resid_post.3/86", "label": ..., "usual": 14.2}, ...],
      "methods": [{"name": "features", "f1": .98, "auroc": .99, ...}, ...],
      "by_texts": {"1": [{"name": "features", ...}, ...], "5": ...},  learned from fewer of each kind
+     "by_features": {"1": [{"name": "features", ...}, {"name": "untrained ...}], "2": ...},
+     "by_share": {"1": 1, "5": 2, ...}   percent of the texts, in texts of each kind, as `by_texts`
      "texts": {"train": .., "held_out": .., "test": ..}, "positives": {...}}
 
 `circuits.scope` adds what is detected, and what the record was made from.
@@ -27,14 +29,16 @@ from hooked_qwen.sites import Site
 from saes.evaluation.baselines import untrained
 from saes.formats.reading import field, read_json
 from saes.scope.activity import LONGEST, activity_of, read_through
-from saes.scope.classify import Method, Parts, by_features, by_stream, by_words, only
-from saes.scope.detector import Detector
+from saes.scope.classify import SIZES, Method, Parts, by_features, by_stream, by_words, only
+from saes.scope.detector import Across, Detector
 from saes.suite import MlpChoice, Suite
 
 SCHEMA = "feature-detector/1"
 TEXTS_AT_ONCE = 64
 FEW = (1, 2, 5, 10, 20, 50, 100)
 "Texts of each kind that are learned from, where there are more."
+PERCENT = (1, 5, 10, 50, 100)
+"Shares of the texts that are learned from."
 SHOWN = 80
 "Characters of a text that a line of `detect` repeats."
 
@@ -47,6 +51,7 @@ def classified(
     parts: Parts,
     named: Named,
     *,
+    across: Across = "one",
     seed: int = 0,
     report: Report = silent,
 ) -> dict[str, Any]:
@@ -56,7 +61,7 @@ def classified(
     """
     sites = [Site("resid_post", layer) for layer in range(len(model.blocks))]
     reading = read_through(model, suite, texts, sites=sites, report=report)
-    _, detector = by_features(reading.activity, positive, parts)
+    _, detector = by_features(reading.activity, positive, parts, across=across)
     if detector is None:
         raise ValueError(
             "no feature is on in more positive texts than negative ones: more texts are needed, "
@@ -64,14 +69,21 @@ def classified(
         )
     control = activity_of(model, untrained(suite, seed=seed), texts, report=report)
 
+    def by_both(some: Parts, sizes: Sequence[int] = SIZES) -> list[Method]:
+        either = (("features", reading.activity), ("untrained dictionaries", control))
+        return [
+            by_features(activity, positive, some, name=name, sizes=sizes, across=across)[0]
+            for name, activity in either
+        ]
+
     def every_method(some: Parts) -> list[dict[str, Any]]:
-        own, _ = by_features(reading.activity, positive, some)
-        random, _ = by_features(control, positive, some, name="untrained dictionaries")
         others = [*by_stream(reading.means, positive, some), by_words(texts, positive, some)]
-        return [_record(method) for method in (own, random, *others)]
+        return [_record(method) for method in (*by_both(some), *others)]
 
     learned = (parts.train | parts.held_out) & positive, (parts.train | parts.held_out) & ~positive
     most = min(int(kind.sum()) for kind in learned)
+    shares = {str(percent): max(1, round(percent / 100 * most)) for percent in PERCENT}
+    counts = sorted({n for n in (*FEW, *shares.values()) if n < most})
     labels = named.of(detector.nodes)
     pairs = zip(detector.nodes, detector.usual, strict=True)
     counted = {"train": parts.train, "held_out": parts.held_out, "test": parts.test}
@@ -84,9 +96,11 @@ def classified(
             for node, usual in pairs
         ],
         "methods": every_method(parts),
-        "by_texts": {
-            str(n): every_method(only(parts, positive, n, seed=seed)) for n in FEW if n < most
+        "by_texts": {str(n): every_method(only(parts, positive, n, seed=seed)) for n in counts},
+        "by_features": {
+            str(k): [_record(method) for method in by_both(parts, (k,))] for k in SIZES
         },
+        "by_share": shares,
         "texts": {name: int(part.sum()) for name, part in counted.items()},
         "positives": {name: int((part & positive).sum()) for name, part in counted.items()},
     }
@@ -132,8 +146,8 @@ def read_detector(path: Path) -> SavedDetector:
         labels = tuple(str(one["label"]) for one in features)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} has a feature that cannot be read: {error}") from None
-    if not nodes or len({node.site for node in nodes}) != 1 or min(usual) <= 0:
-        raise ValueError(f"{path} has no features of one dictionary that can be on")
+    if not nodes or min(usual) <= 0:
+        raise ValueError(f"{path} has no features that can be on")
     threshold = float(field(record, path, "threshold", float))
     return SavedDetector(
         detector=Detector(nodes=nodes, usual=usual, threshold=threshold),

@@ -21,6 +21,7 @@ from hooked_qwen.progress import Report, silent
 from hooked_qwen.texts import texts_of
 from saes.evaluation.probing import read_labelled
 from saes.scope.classify import Parts, only, parts_of
+from saes.scope.detector import Across
 from saes.suite import MlpChoice, hash_of, load_suite
 
 
@@ -33,6 +34,7 @@ def classify(
     test: Path | None = None,
     texts: int | None = None,
     mlp: MlpChoice = "sae",
+    across: Across = "one",
     seed: int = 0,
     out: Path | None = None,
     force: bool = False,
@@ -42,7 +44,8 @@ def classify(
     """A detector of texts labelled `positive` among `labelled`, judged beside simple methods.
 
     Figures are of texts that chose nothing, of the file `test` where it is given. With `texts` only
-    so many of each kind are learned from. The detector goes to the file `out`.
+    so many of each kind are learned from. Its features are of one dictionary, or of several.
+    The detector goes to the file `out`.
 
     Raises `ValueError` where there are too few texts of a kind, and where `out` holds something
     else, unless by `force`.
@@ -63,6 +66,7 @@ def classify(
         "positive": positive,
         "dictionaries": hash_of(dictionaries),
         "mlp": mlp,
+        **({} if across == "one" else {"across": across}),
         "texts": texts,
         "seed": seed,
     }
@@ -77,6 +81,7 @@ def classify(
         is_positive,
         parts,
         Named(loaded, suite, feature_names(dictionaries)),
+        across=across,
         seed=seed,
         report=report,
     )
@@ -107,9 +112,9 @@ def detect(
             f"{detector} was made with other dictionaries (hash {found.dictionaries}) than those "
             f"at {dictionaries}: give the same ones"
         )
-    site = found.detector.nodes[0].site
+    needed = {node.site for node in found.detector.nodes}
     suite = load_suite(dictionaries, mlp=found.mlp, memory=placement.memory)
-    suite = suite.exchanging([name for name in suite if name != site], {})
+    suite = suite.exchanging([name for name in suite if name not in needed], {})
     loaded = load_model(model, placement=placement)
     if found.model != identity(loaded):
         notify(f"{detector} was made with another model than {model}: its scores may mean less")

@@ -31,7 +31,7 @@ from hooked_qwen.sites import Site
 from saes.evaluation.bootstrap import Interval, interval, resamples
 from saes.evaluation.probing import logistic, standardised
 from saes.scope.activity import Activity
-from saes.scope.detector import Detector, best_threshold, chosen_detector
+from saes.scope.detector import Across, Detector, best_threshold, chosen_detector
 
 SIZES = (1, 2, 5, 10, 20, 50)
 "Numbers of features that are tried."
@@ -117,13 +117,14 @@ def by_features(
     *,
     name: str = "features",
     sizes: Sequence[int] = SIZES,
+    across: Across = "one",
 ) -> tuple[Method, Detector | None]:
     """The detector whose number of features ranks the held-out part best; the fewest of equals."""
     train = parts.train.nonzero().flatten()
     own = activity.of_texts(train)
     best: tuple[float, Detector, Scores] | None = None
     for k in sizes:
-        found = chosen_detector(own, positive[train], k)
+        found = chosen_detector(own, positive[train], k, across=across)
         if found is None:
             continue
         scores = found.scores(activity)
@@ -134,8 +135,8 @@ def by_features(
         nothing = torch.zeros(len(positive), dtype=torch.float64)
         return _judged(name, nothing, positive, parts, "no feature is on more often"), None
     _, found, scores = best
-    n, site = len(found.nodes), found.nodes[0].site
-    method = _judged(name, scores, positive, parts, f"{n} of {site}")
+    of = ", ".join(dict.fromkeys(node.site for node in found.nodes))
+    method = _judged(name, scores, positive, parts, f"{len(found.nodes)} of {of}")
     return method, replace(found, threshold=method.threshold)
 
 

@@ -1,4 +1,4 @@
-"""A detector: a few features of one dictionary that fire for something in a text.
+"""A detector: a few features, of one dictionary or of several, that fire for something in a text.
 
     score of a text     the largest, over the features, of  activation / its usual one
     says so             where the score is above the threshold
@@ -14,6 +14,7 @@ Axes: as in `saes.scope.activity`.
 
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -22,13 +23,16 @@ from torch import Tensor
 from hooked_qwen.nodes import Node
 from saes.scope.activity import Activity, difference_weights
 
+Across = Literal["one", "several"]
+"Whether features are of one dictionary or of several."
+
 
 @dataclass(frozen=True, kw_only=True)
 class Detector:
     """Features that fire for something, and from which score on they count."""
 
     nodes: tuple[Node, ...]
-    "of one dictionary, best first"
+    "best first"
     usual: tuple[float, ...]
     threshold: float
 
@@ -47,9 +51,11 @@ class Detector:
 
 
 def chosen_detector(
-    activity: Activity, positive: Bool[Tensor, " texts"], k: int
+    activity: Activity, positive: Bool[Tensor, " texts"], k: int, *, across: Across = "one"
 ) -> Detector | None:
     """The `k` features of most difference, of the dictionary where these differ most on average.
+
+    Across `several` they are the `k` of most difference of all dictionaries together.
 
     P(on | positive) - P(on | negative), and of equals, which few texts have many of, the difference
     of the mean activations in standard deviations. The threshold is 0. None where no feature is on
@@ -57,7 +63,8 @@ def chosen_detector(
     """
     differences, effects = share_differences(activity, positive), _effects(activity, positive)
     best: tuple[tuple[float, float], Int[Tensor, " k"]] | None = None
-    for start, width in zip(_starts(activity).values(), activity.widths, strict=True):
+    spans = list(zip(_starts(activity).values(), activity.widths, strict=True))
+    for start, width in spans if across == "one" else [(0, activity.n_features)]:
         of, effect = differences[start : start + width], effects[start : start + width]
         order = effect.argsort(descending=True, stable=True)
         order = order[of[order].round(decimals=9).argsort(descending=True, stable=True)][:k]

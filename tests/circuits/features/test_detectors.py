@@ -53,7 +53,12 @@ def test_every_baseline_stands_beside_the_features(made):
     ]
     assert record["texts"] == {"train": 40, "held_out": 16, "test": 24}
     assert record["methods"][0]["auroc"] > 0.9
-    assert list(record["by_texts"]) == ["1", "2", "5", "10", "20"]
+    assert list(record["by_texts"]) == ["1", "2", "3", "5", "10", "14", "20"]
+    # Of 28 texts of each kind that are learned from.
+    assert record["by_share"] == {"1": 1, "5": 1, "10": 3, "50": 14, "100": 28}
+    assert list(record["by_features"]) == ["1", "2", "5", "10", "20", "50"]
+    at_most = [methods[0]["auroc"] for methods in record["by_features"].values()]
+    assert record["methods"][0]["auroc"] in at_most
     assert all(len(methods) == 5 for methods in record["by_texts"].values())
     assert json.loads((folder / "plural.json").read_text())["features"] == record["features"]
 
@@ -95,6 +100,19 @@ def test_the_commands_write_what_they_show(made, tmp_path):
     lines = [json.loads(line) for line in found.read_text().splitlines()]
     assert len(lines) == 80
     assert f"{sum(one['positive'] for one in lines)} of 80 texts are positive" in done.output
+
+
+def test_a_detector_of_several_dictionaries_is_run(tmp_path):
+    file = write(tmp_path / "texts.jsonl", texts(40, 2))
+    out = tmp_path / "several.json"
+    record = scope.classify("bundled", labelled=file, positive="plural", across="several", out=out)
+    record["features"] = [
+        {"feature": name, "label": "", "usual": 1.0} for name in ("mlp_out.0/3", "resid_post.2/5")
+    ]
+    out.write_text(json.dumps(record))
+    found = list(scope.detect(out, "bundled", text=[str(file)]))
+    assert len(found) == 40
+    assert {one["feature"] for one in found} <= {None, "mlp_out.0/3", "resid_post.2/5"}
 
 
 def test_other_texts_can_be_judged_on(tmp_path):

@@ -62,6 +62,21 @@ def test_the_features_of_most_difference_are_chosen(data):
     assert differences[13] == pytest.approx(0.5)
 
 
+def test_features_of_several_dictionaries_are_taken_together():
+    """One feature of each of two dictionaries shares the positive texts out between them."""
+    positive = torch.arange(40) % 2 == 0
+    dense = torch.zeros(40, 20)
+    dense[0::4, 3], dense[2::4, 15] = 3.0, 7.0
+    activity, parts = activity_of(dense, (10, 10)), parts_of(positive)
+    found = chosen_detector(activity, positive, 2, across="several")
+    assert {(n.site, n.feature) for n in found.nodes} == {("resid_post.0", 3), ("resid_post.1", 5)}
+    method, _ = by_features(activity, positive, parts, sizes=(2,), across="several")
+    one, _ = by_features(activity, positive, parts, sizes=(2,))
+    assert method.figures.auroc == 1.0 > one.figures.auroc
+    assert method.choice.startswith("2 of resid_post.")
+    assert method.choice.count("resid_post") == 2
+
+
 def test_a_score_is_the_largest_of_the_features_in_usual_activations():
     dense = torch.tensor([[0.0, 2.0, 4.0], [1.0, 0.0, 0.0], [0.0, 0.0, -3.0]])
     one = Detector(
