@@ -20,8 +20,9 @@ from circuits.graph import write_json
 from circuits.runs.trained import TrainedConfig
 from hooked_qwen.bundled import language
 from hooked_qwen.load import load_tokenizer
-from saes.scope.behaviour import pieces_of, repetition
+from saes.scope.behaviour import pieces_of
 from saes.scope.fine_tune import FineTuneConfig
+from saes.scope.text_scores import repetition
 from saes.scope.tuned_model import WriteConfig
 
 RESULTS = Path(__file__).parent / "results"

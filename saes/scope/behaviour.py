@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hooked_qwen.tokens import REPLACEMENT
+from saes.scope.text_scores import repetition
 
 Behaviour = Callable[[Sequence[str]], float]
-RUN = 4
 CJK = (
     (0x1100, 0x11FF),  # Hangul letters
     (0x2E80, 0x303F),  # radicals, punctuation
@@ -50,12 +50,6 @@ def cjk(pieces: Sequence[str]) -> float:
 
 def _has_cjk(piece: str) -> bool:
     return any(low <= ord(c) <= high for c in piece for low, high in CJK)
-
-
-def repetition(pieces: Sequence[str]) -> float:
-    """Share of runs of four pieces that stood in the text before; 0 for a text without any."""
-    runs = [tuple(pieces[i : i + RUN]) for i in range(len(pieces) - RUN + 1)]
-    return 1 - len(set(runs)) / len(runs) if runs else 0.0
 
 
 BEHAVIOURS: Mapping[str, Behaviour] = {"cjk": cjk, "repetition": repetition}

@@ -3,7 +3,8 @@
 import pytest
 
 from hooked_qwen.load import load_tokenizer
-from saes.scope.behaviour import behaviour_called, cjk, pieces_of, repetition
+from saes.scope.behaviour import behaviour_called, cjk, pieces_of
+from saes.scope.text_scores import repetition
 
 
 def test_repetition_is_the_share_of_runs_that_stood_before():
