@@ -24,7 +24,8 @@ from circuits.cli.options import (
 )
 from circuits.cli.progress_bars import bars
 from circuits.cli.tables import console, say
-from circuits.render.words import counted, readable
+from circuits.render.words import readable
+from hooked_qwen.notices import counted
 from hooked_qwen.percents import percent
 
 UNITS = {"features": "features", "untrained": "untrained dictionaries", "tokens": "tokens"}
