@@ -99,6 +99,15 @@ def rounded(value: float | None) -> float | None:
     return float(f"{value:.{SIGNIFICANT_DIGITS}g}")
 
 
+def rounded_all(value: Any) -> Any:
+    """The same plain value, every number in it `rounded` that is no integer."""
+    if isinstance(value, float):
+        return rounded(value)
+    if isinstance(value, Mapping):
+        return {key: rounded_all(v) for key, v in value.items()}
+    return [rounded_all(v) for v in value] if isinstance(value, list | tuple) else value
+
+
 def _edge_record(source: Node, target: Node, data: Mapping[str, Any]) -> dict[str, Any]:
     record: dict[str, Any] = {
         "source": str(source),

@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from circuits.graph import rounded
+from circuits.graph import rounded, rounded_all
 from hooked_qwen.progress import Report, silent
 from hooked_qwen.tokens import encode_prompt
 from saes.evaluation.baselines import untrained
@@ -182,7 +182,7 @@ def _unit(
 def _set(found: Coverage, part: Incidence, at: int) -> dict[str, Any]:
     equal = expected_distinct(part.counts(), part.samples, at)
     record = asdict(found) | {"redundancy_at": at / equal if equal else None}
-    return _plain(record)
+    return rounded_all(record)
 
 
 def _all_dealt(some: Sequence[Incidence], config: CoverConfig) -> dict[str, Any]:
@@ -203,7 +203,7 @@ def _all_dealt(some: Sequence[Incidence], config: CoverConfig) -> dict[str, Any]
 def _agreed(own: Tensor, other: Tensor, seed: int) -> dict[str, Any] | None:
     """How far overlaps of a unit rank the pairs of sets as features do."""
     found = agreement(own, other, seed=seed)
-    return None if found is None else _plain(asdict(found))
+    return None if found is None else rounded_all(asdict(found))
 
 
 def _tree(tree: Tree) -> dict[str, Any]:
@@ -240,7 +240,7 @@ def _results(
             unit: greedy_subset(of_unit[name], keep=0.0, at_least=size)[0]
             for unit, of_unit in parts.items()
         }
-        sets[name] = _plain(
+        sets[name] = rounded_all(
             {
                 "models": correct.shape[1],
                 "accuracy": correct.double().mean(0).tolist(),
@@ -265,7 +265,7 @@ def _correlations(
             values = [units[unit]["sets"][name][field] for name in known]
             measures[f"{field} of {unit}"] = [math.nan if v is None else v for v in values]
     found = {name: correlation(values, target, seed=seed) for name, values in measures.items()}
-    kept = {name: _plain(asdict(one)) for name, one in found.items() if one is not None}
+    kept = {name: rounded_all(asdict(one)) for name, one in found.items() if one is not None}
     return kept or None
 
 
@@ -275,12 +275,3 @@ def _rows(matrix: Float[Tensor, "sets sets"]) -> list[list[float | None]]:
 
 def _number(value: Tensor) -> float | None:
     return rounded(float(value)) if value.isfinite() else None
-
-
-def _plain(value: Any) -> Any:
-    """Numbers rounded, wherever they stand."""
-    if isinstance(value, float):
-        return rounded(value)
-    if isinstance(value, Mapping):
-        return {key: _plain(v) for key, v in value.items()}
-    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value

@@ -7,6 +7,7 @@ from circuits.scope.describe import Answerer, describe
 from circuits.scope.reinforce import reinforce
 from circuits.scope.search import search
 from circuits.scope.steer import steer
+from circuits.scope.synthesise import synthesise
 from circuits.scope.tune import tune
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "reinforce",
     "search",
     "steer",
+    "synthesise",
     "tune",
 ]

@@ -36,6 +36,8 @@ from saes.scope.detector import Across, Detector, best_threshold, chosen_detecto
 SIZES = (1, 2, 5, 10, 20, 50)
 "Numbers of features that are tried."
 FALSE_POSITIVES = 0.01
+WORD = r"[^\W\u3000-\u9fff]+|[\u3000-\u9fff]"
+"Any run of letters or digits, and any character of scripts without spaces."
 Scores = Float[Tensor, " texts"]
 
 
@@ -171,8 +173,7 @@ def _probe(x: Float[Tensor, "train d"], positive: Bool[Tensor, " train"]) -> Flo
 def by_words(texts: Sequence[str], positive: Bool[Tensor, " texts"], parts: Parts) -> Method:
     """The words of the texts; those that the training part has."""
     train = parts.train.nonzero().flatten().tolist()
-    # Any run of letters or digits counts, and any character of scripts without spaces.
-    words = TfidfVectorizer(token_pattern=r"[^\W\u3000-\u9fff]+|[\u3000-\u9fff]")
+    words = TfidfVectorizer(token_pattern=WORD)
     seen = words.fit_transform([texts[i] for i in train])
     regression = LogisticRegression(max_iter=1000).fit(seen, positive[train].numpy())
     scores = torch.from_numpy(regression.decision_function(words.transform(texts)))

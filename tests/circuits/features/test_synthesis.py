@@ -1,0 +1,286 @@
+"""Texts written for missing features, by any callable and by the model itself."""
+
+import json
+
+import pytest
+import torch
+
+from circuits import scope
+from circuits.features.synthesis import synthesised
+from circuits.features.synthesis_record import (
+    ALONE,
+    ASKED,
+    RANDOM_TARGET,
+    RANDOM_TRAINING,
+    REAL,
+    ROWS,
+    SynthesisConfig,
+)
+from circuits.features.writers import (
+    WritingConfig,
+    asking,
+    by_model,
+    cleaned,
+    default_style,
+    each_by,
+)
+from circuits.scope.synthesise import FIGURES, KEPT, RECORD, WRITTEN
+from hooked_qwen.bundled import language
+from hooked_qwen.tokens import end_of_text
+from saes.evaluation.probing import Labelled
+from saes.scope.activity import activity_of
+from tests.circuits.conftest import call
+from tests.conftest import toy, toy_suite, toy_tokenizer
+
+CONTINUED = WritingConfig(style="continuation", tokens=6, separator=" ")
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture(scope="module")
+def model():
+    model = toy(dtype=torch.float32)
+    model.tokenizer = toy_tokenizer()
+    return model
+
+
+@pytest.fixture(scope="module")
+def suite():
+    return toy_suite("resid_post.0", "mlp_out.1", dtype=torch.float32)
+
+
+def labelled(*texts):
+    """Texts that begin with a are of one label."""
+    return [Labelled(text, "a" if text.startswith("a") else "z") for text in texts]
+
+
+TRAINING = labelled("ab", "a b", "z", "zz")
+TARGET = labelled("abc? Why!", "a Q R.", "ab Why", "z KLM", "zy? KL", "zz Q R")
+TEST = labelled("abc", "aQ", "zy", "z K")
+
+
+@pytest.fixture(scope="module")
+def found(model, suite):
+    """A generator that repeats what it is shown with something behind it, in two ways."""
+    asked = []
+
+    def repeat(prompt):
+        asked.append(prompt)
+        return [f"{prompt} {len(asked)}a.".translate(DIGITS), "ab", ""]
+
+    config = SynthesisConfig(features=3, tries=2, shown=1, seeds=2)
+    writer = each_by(repeat)
+    made = synthesised(
+        model, suite, TRAINING, TARGET, writer, {}, test=TEST, config=config, writing=CONTINUED
+    )
+    return made, asked
+
+
+DIGITS = str.maketrans("0123456789", "cdefghijkl")
+
+
+def on(model, suite, texts):
+    return set(activity_of(model, suite, texts).feature.tolist())
+
+
+def test_the_features_asked_for_are_missing_and_come(model, suite, found):
+    made, _ = found
+    record = made.record
+    training = on(model, suite, [t.text for t in TRAINING])
+    target = on(model, suite, [t.text for t in TARGET])
+    assert record["target_features"] == len(target)
+    assert record["missing"] == len(target - training)
+    rows = record["rows"]
+    assert rows[ALONE]["covered"] == pytest.approx(len(target & training) / len(target))
+    assert (rows[ALONE]["asked_covered"], rows[ALONE]["texts"]) == (0.0, 0.0)
+    for text in made.written:
+        if text.row == ASKED:
+            own = on(model, suite, [text.text])
+            assert text.kept == (text.wanted.feature in own)
+            assert text.wanted.feature in target - training
+            assert set(text.fired) <= own
+    kept = [t for t in made.written if t.row == ASKED and t.kept]
+    assert kept
+    of_first = training | on(model, suite, [t.text for t in kept if t.seed == 0])
+    of_second = training | on(model, suite, [t.text for t in kept if t.seed == 1])
+    expected = sum(len(target & some) / len(target) for some in (of_first, of_second)) / 2
+    assert rows[ASKED]["covered"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_rows_have_as_many_texts_of_each_label(found):
+    made, _ = found
+    kept = [t for t in made.written if t.kept]
+    for seed in (0, 1):
+        for label in "az":
+            budget = sum((t.row, t.seed, t.label) == (ASKED, seed, label) for t in kept)
+            for row in (RANDOM_TARGET, RANDOM_TRAINING):
+                assert sum((t.row, t.seed, t.label) == (row, seed, label) for t in kept) == budget
+    rows = made.record["rows"]
+    assert list(rows) == [ALONE, *ROWS]
+    assert 0 < rows[REAL]["texts"] <= rows[ASKED]["texts"]
+
+
+def test_nothing_known_or_empty_is_written(found):
+    made, asked = found
+    texts = [(t.row, t.seed, t.text) for t in made.written]
+    assert len(set(texts)) == len(texts)
+    known = {t.text for t in [*TRAINING, *TARGET]}
+    assert all(text and text not in known for _, _, text in texts)
+    assert all(prompt for prompt in asked)
+
+
+def test_examples_are_of_the_label_asked_for(found):
+    made, _ = found
+    contents = {t.text: t.label for t in [*TRAINING, *TARGET]}
+    training = {t.text for t in TRAINING}
+    for text in made.written:
+        assert {contents[shown] for shown in text.shown} == {text.label}
+        assert (set(text.shown) <= training) == (text.row == RANDOM_TRAINING)
+
+
+def test_scores_stand_beside_those_of_training_alone(found):
+    scores = found[0].record["rows"]
+    for way in ("stream", "words"):
+        alone = scores[ALONE]["scores"][way]
+        assert (alone["ahead"], len(alone["by_seed"])) == (0.0, 1)
+        for row in ROWS:
+            one = scores[row]["scores"][way]
+            assert one["ahead"] == pytest.approx(one["accuracy"] - alone["accuracy"], abs=1e-6)
+            assert len(one["by_seed"]) == 2
+
+
+def test_where_nothing_comes_nothing_is_added(model, suite):
+    made = synthesised(model, suite, TRAINING, TARGET, each_by(lambda _: "ab"), {})
+    rows = made.record["rows"]
+    assert all(rows[row]["texts"] == 0 for row in ROWS)
+    assert rows[ASKED]["covered"] == rows[ALONE]["covered"]
+    assert rows[ASKED]["scores"] is None
+
+
+def test_what_cannot_be_asked_for_is_said(model, suite):
+    nobody = each_by(lambda _: "")
+    with pytest.raises(ValueError, match="there is nothing to ask for"):
+        synthesised(model, suite, TRAINING, TRAINING, nobody, {})
+    with pytest.raises(ValueError, match="there are 0 training and 6 target texts"):
+        synthesised(model, suite, [], TARGET, nobody, {})
+    with pytest.raises(ValueError, match="the training texts have one label"):
+        synthesised(model, suite, TRAINING[:2], TARGET, nobody, {}, test=TEST)
+    with pytest.raises(ValueError, match="tries is 0: expected at least 1"):
+        SynthesisConfig(tries=0)
+    with pytest.raises(ValueError, match="separator is 'x': expected blanks"):
+        WritingConfig(separator="x")
+    with pytest.raises(ValueError, match="temperature is -1.0"):
+        WritingConfig(temperature=-1.0)
+    with pytest.raises(ValueError, match="tokens is 0"):
+        WritingConfig(tokens=0)
+
+
+def test_prompts_show_examples_and_say_what_they_share():
+    ordered = asking(["One.", "Two\nlines."], WritingConfig(), common="numbers")
+    assert "1. One.\n2. Two lines." in ordered
+    assert "numbers" in ordered
+    assert "have to do with" not in asking(["One."], WritingConfig())
+    assert asking(["One.", "Two."], CONTINUED, common="numbers") == "One. Two."
+    apart = WritingConfig(style="continuation")
+    assert asking(["One.", "Two."], apart) == "One.\n\nTwo.\n\n"
+
+
+def test_what_follows_a_text_is_cut():
+    apart = WritingConfig(style="continuation")
+    assert cleaned(" A text.\n\nAnother", apart) == "A text."
+    assert cleaned("It is 3.5 m long. And then it", CONTINUED) == "It is 3.5 m long."
+    assert cleaned("一句。两句!还有", WritingConfig()) == "一句。两句!"
+    assert cleaned("no end of a\nsentence", WritingConfig()) == "no end of a sentence"
+
+
+def test_the_model_writes_what_it_writes_alone(model):
+    assert default_style(model.tokenizer) == "continuation"
+    greedy = WritingConfig(style="continuation", tokens=5, temperature=0.0)
+    writer = by_model(model, greedy)
+    prompts = ["ab c", "Hello there", "x"]
+    together = writer(prompts, 0)
+    assert together == [writer([prompt], 0)[0] for prompt in prompts]
+    inner = model.original_model
+    for prompt, (text,) in zip(prompts, together, strict=True):
+        tokens = torch.tensor([model.tokenizer(prompt)["input_ids"]])
+        for _ in range(5):
+            following = inner(tokens, use_cache=False).logits[0, -1].argmax()
+            if following == end_of_text(model.tokenizer):
+                break
+            tokens = torch.cat([tokens, following[None, None]], 1)
+        start = len(model.tokenizer(prompt)["input_ids"])
+        assert text == model.tokenizer.decode(tokens[0, start:], skip_special_tokens=True)
+    sampling = by_model(model, CONTINUED)
+    assert sampling(prompts, 1) == sampling(prompts, 1) != sampling(prompts, 2)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Facts and people; the training set has one kind of each."""
+    folder = tmp_path_factory.mktemp("texts")
+
+    def rows(seed, *tasks):
+        return [
+            {"text": f"{pair.clean}{pair.answer[0]}.", "label": label}
+            for task, label in tasks
+            for pair in language.pairs(task, 5, split="train", seed=seed)
+        ]
+
+    few = ("capital_of", "fact"), ("pronoun", "people")
+    more = *few, ("two_step", "fact"), ("profession", "people")
+    parts = {"training": rows(0, *few), "target": rows(1, *more), "test": rows(2, *more)}
+    return {name: write(folder / f"{name}.jsonl", part) for name, part in parts.items()}
+
+
+def test_the_model_itself_writes_through_the_command(files, tmp_path, fails):
+    out = tmp_path / "out"
+    asked = ["synthesise", "bundled", "--out", out]
+    asked += [x for name, file in files.items() for x in (f"--{name}", file)]
+    few = ["--features", 3, "--tries", 2, "--seeds", 1, "--tokens", 16, "--separator", " "]
+    done = call(*asked, *few)
+    assert done.exit_code == 0, done.output
+    assert "random target" in done.output
+    record = json.loads((out / RECORD).read_text())
+    assert record["writing"]["style"] == "continuation"
+    assert len(record["asked"]) == 3
+    kept = [json.loads(line) for line in (out / KEPT).read_text().splitlines()]
+    assert len(kept) == record["rows"][ASKED]["texts"]
+    assert all(one["asked"] in one["fired"] and one["label"] in ("fact", "people") for one in kept)
+    every = [json.loads(line) for line in (out / WRITTEN).read_text().splitlines()]
+    assert len(every) > len(kept)
+    assert all((out / name).stat().st_size > 1000 for name in FIGURES)
+    assert "made from something else" in fails(*asked)
+    assert "needs --endpoint, its address, and --name" in fails(*asked, "--name", "x")
+    assert "--tries is 0" in fails(*asked, "--tries", 0)
+
+
+def test_any_function_writes_from_python(files):
+    train = files["training"]
+    record = scope.synthesise(
+        "bundled",
+        training=train,
+        target=files["target"],
+        generator=lambda prompt: "Anna worked as a doctor for many years.",
+        config=SynthesisConfig(features=2, tries=1, seeds=1),
+    )
+    assert record["writing"]["style"] == "instruction"
+    assert record["rows"][ASKED]["texts"] <= 1
+    assert record["rows"][ALONE]["scores"] is None
+
+
+def test_the_same_is_written_on_another_device(other, suite):
+    def made(device):
+        model = toy(dtype=torch.float32).to(device)
+        model.tokenizer = toy_tokenizer()
+        config = SynthesisConfig(features=2, tries=1, seeds=1)
+        writer = each_by(lambda prompt: f"{prompt} b")
+        return synthesised(
+            model, suite, TRAINING, TARGET, writer, {}, config=config, writing=CONTINUED
+        ).record
+
+    with other.complaining():
+        there = made(other.name)
+    other.agrees(there, made("cpu"))
