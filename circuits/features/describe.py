@@ -50,14 +50,17 @@ class Item:
     right: bool
 
 
-def items_of(split: Split, seed: int) -> dict[Kind, list[Item]]:
-    """What is judged of a feature, in an order that tells nothing."""
+def items_of(split: Split, node: Node, seed: int) -> dict[Kind, list[Item]]:
+    """What is judged of a feature, in an order of its own.
+
+    Who judges by the place in a list would else be right or wrong alike of all features.
+    """
     found: dict[Kind, list[Item]] = {
         "detection": [*(Item(p, True) for p in split.on), *(Item(p, False) for p in split.off)],
         "fuzzing": [*(Item(p, True) for p in split.on), *(Item(p, False) for p in split.wrong)],
     }
     for kind, items in found.items():
-        Random(f"{seed} {kind}").shuffle(items)
+        Random(f"{seed} {kind} {node}").shuffle(items)
     return found
 
 
@@ -107,7 +110,7 @@ def describe_features(
         said = {OWN: texts[node], OTHER: texts[others[node]], NOTHING: "", RULE: rules[node]}
         if explain is None:
             del said[RULE]
-        items = items_of(split, config.seed)
+        items = items_of(split, node, config.seed)
         answers: dict[Kind, dict[str, list[Said]]] = {
             kind: _judged(items[kind], said, judge, kind, model.tokenizer, per_question)
             for kind in KINDS

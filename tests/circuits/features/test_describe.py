@@ -56,7 +56,7 @@ def knows(opened):
     truth = {}
     for node in nodes:
         split = split_contexts(contexts[SITE], int(node.feature), SPLIT)
-        for kind, items in items_of(split, SPLIT.seed).items():
+        for kind, items in items_of(split, node, SPLIT.seed).items():
             for item in items:
                 text = marked_text(item.passage, model.tokenizer, marks=kind == "fuzzing")
                 truth.setdefault(text, {})[node] = item.right
@@ -86,6 +86,13 @@ def test_who_knows_the_truth_has_one(opened):
             assert feature["scores"][kind]["own"]["balanced_accuracy"] == 1.0
             assert feature["scores"][kind]["own"]["f1"] == 1.0
             assert feature["scores"][kind]["own"]["asked"] == 10
+
+
+def test_right_and_wrong_stand_in_an_order_of_each_features_own(opened):
+    record = described(opened, lambda prompt: str([1] * n_asked(prompt)))
+    for kind in ("detection", "fuzzing"):
+        orders = [tuple(i["right"] for i in f["judged"][kind]) for f in record["features"]]
+        assert len(set(orders)) > 1
 
 
 def test_an_explainer_sees_what_is_not_judged_and_every_feature_gets_anothers_words(opened):
