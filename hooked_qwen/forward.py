@@ -7,7 +7,8 @@ directly with the arguments (mask, rotary tables) that a whole pass gave them.
 Streams and logits go in and out in float32 where the model computes in less.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -46,11 +47,7 @@ def _forward(model: TransformerBridge, batch: Batch, **options: Any) -> Tensor:
     _notify_of_length(model, int(batch.mask.sum(1).max()))
     # Only now: what is asked of a batch on another device waits for that.
     batch = batch.to(device_of(model))
-    # The last token of every prompt is a slice with gaps. For such a one torch copies the head's
-    # weights for each prompt (bfloat16), or reads them anew for each (float32).
-    head = model.unembed.original_component
-    handle = head.register_forward_pre_hook(lambda _, args: (args[0].contiguous(), *args[1:]))
-    try:
+    with last_tokens_together(model):
         return model(
             batch.tokens,
             attention_mask=batch.mask.long(),
@@ -58,6 +55,19 @@ def _forward(model: TransformerBridge, batch: Batch, **options: Any) -> Tensor:
             logits_to_keep=1,
             **options,
         )
+
+
+@contextmanager
+def last_tokens_together(model: TransformerBridge) -> Generator[None, None, None]:
+    """Let the head see last tokens without the gaps between them.
+
+    The last token of every prompt is a slice with gaps. For such a one torch copies the head's
+    weights for each prompt (bfloat16), or reads them anew for each (float32).
+    """
+    head = model.unembed.original_component
+    handle = head.register_forward_pre_hook(lambda _, args: (args[0].contiguous(), *args[1:]))
+    try:
+        yield
     finally:
         handle.remove()
 

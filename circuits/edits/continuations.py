@@ -20,7 +20,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from circuits.edits.held_run import Fired
 from circuits.edits.rerun import Edited
 from circuits.graph import rounded
-from hooked_qwen.forward import last_logits, unembed
+from hooked_qwen.forward import last_logits, last_tokens_together, unembed
 from hooked_qwen.hooks import capture
 from hooked_qwen.placement import device_of
 from hooked_qwen.sites import Site
@@ -184,7 +184,8 @@ def generate(
         eos_token_id=text_ends(model) or None,
         pad_token_id=end_of_text(model.tokenizer),
     )
-    with torch.random.fork_rng(devices=[d for d in [batch.tokens.device] if d.type == "cuda"]):
+    cuda = [d for d in [batch.tokens.device] if d.type == "cuda"]
+    with torch.random.fork_rng(devices=cuda), last_tokens_together(model):
         torch.manual_seed(config.seed)
         text = inner.generate(
             batch.tokens,

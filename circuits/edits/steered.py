@@ -158,7 +158,7 @@ def _nats(model: TransformerBridge, pairs: Sequence[tuple[Row, Row]]) -> list[fl
     found = []
     # One text is unembedded at a time: with a large vocabulary, logits are what fills the memory.
     for stream, (_, text) in zip(seen[last], pairs, strict=True):
-        at = stream[None, -len(text) - 1 : -1]
+        at = stream[None, -len(text) - 1 : -1].contiguous()
         ids = torch.tensor(text, device=at.device)
         p = unembed(model, at)[0].log_softmax(-1)
         found.append(-p.gather(-1, ids.to(p.device)[:, None]).double().mean())

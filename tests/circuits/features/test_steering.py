@@ -258,3 +258,16 @@ def test_the_command_writes_a_record_a_page_and_a_figure(tmp_path):
     assert out.with_suffix(".svg").read_bytes() == figure
     refused = call(*arguments, "--seed", 1)
     assert "is there already, made from something else" in str(refused.exception)
+
+
+def test_the_head_sees_the_last_tokens_of_prompts_without_gaps(model, suite):
+    """For a slice with gaps torch copies the head's weights for each prompt, in bfloat16."""
+    seen = []
+    head = model.unembed.original_component
+    handle = head.register_forward_hook(lambda _, args, out: seen.append(args[0].is_contiguous()))
+    try:
+        writer(model, suite).plain()
+    finally:
+        handle.remove()
+    assert len(seen) > WRITE.tokens
+    assert all(seen)
