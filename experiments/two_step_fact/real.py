@@ -1,6 +1,6 @@
 """City -> country -> capital in a real Qwen: which it answers, and the country exchanged.
 
-    python -m experiments.two_step_fact.real --model MODEL.gguf --dictionaries DIR
+    python -m experiments.two_step_fact.real --model MODEL.gguf --dictionaries DIR [--name NAME]
 
 Some tens of cities that are no capitals are asked about in three wordings. Of the wording that is
 answered most, pairs of answered cities with other capitals are taken; at the last token of the
@@ -101,6 +101,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True)
     parser.add_argument("--dictionaries", required=True)
+    parser.add_argument("--name", default="real", help="of the results")
     parser.add_argument("--pairs", type=int, default=PAIRS)
     chosen = parser.parse_args()
     model = load(chosen.model)
@@ -124,7 +125,7 @@ def main() -> None:
         "exchanged": _summed(found),
     }
     RESULTS.mkdir(exist_ok=True)
-    write_json(record, RESULTS / "real.json")
+    write_json(record, RESULTS / f"{chosen.name}.json")
     print(table(record))
 
 
