@@ -41,6 +41,7 @@ from hooked_qwen.nodes import Node
 from hooked_qwen.progress import Report, silent
 from saes.evaluation.bootstrap import Interval, interval, resamples
 from saes.scope.activity import LONGEST, difference_weights
+from saes.scope.alike import alike
 from saes.scope.contrast import TextSums, shuffled
 from saes.suite import Suite
 
@@ -201,12 +202,10 @@ def _random(effects: _Effects, columns: Sequence[int], seed: int) -> list[int]:
     name = NodeEffects(effects.names, effects.key, effects.key.double()).name
     taken, drawn = set(columns), []
     for column in columns:
-        far = (counts - counts[column]).abs()
-        others = (name == name[column]).nonzero().flatten()
-        near = others[far[others].argsort(stable=True)].tolist()
-        free = [other for other in near if other not in taken][:NEAREST]
-        if free:
-            drawn.append(generator.choice(free))
+        free = name == name[column]
+        free[list(taken)] = False
+        if pool := alike(counts, column, free)[:NEAREST]:
+            drawn.append(generator.choice(pool))
             taken.add(drawn[-1])
     return drawn
 

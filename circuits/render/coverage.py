@@ -11,6 +11,7 @@ from matplotlib.patches import Rectangle
 
 from circuits.render import ink
 from circuits.render.curves import STROKES
+from circuits.render.heatmap import WORD, write_text
 from circuits.render.spacing import spaced
 from circuits.render.words import SUPPORTS
 
@@ -19,7 +20,6 @@ CELL, WIDEST = 0.18, 0.34  # in, a cell: the least, and the most
 MARGIN, GAP, LINE = 0.08, 0.06, 0.12  # in
 TREE = 0.5  # in, of the joined sets
 LONGEST = 1.15  # in, of a name
-WORD = 6.5  # points
 DEEPEST = 0.85
 "Share of the colour where all is shared."
 PANELS = ("features", "dealt anew", "tokens", "untrained")
@@ -52,7 +52,7 @@ def overlap_figure(record: Mapping[str, Any], path: Path) -> None:
         _tree(axes, tree, MARGIN + TREE - GAP, layout.top(0), layout.cell)
         for k, line in enumerate(layout.note):
             y = layout.rows * layout.tall + LINE * (k + 0.5)
-            _text(axes, MARGIN, y, line, ha="left", color=ink.SOFT)
+            write_text(axes, MARGIN, y, line, ha="left", color=ink.SOFT)
         ink.save(picture, path)
 
 
@@ -112,11 +112,11 @@ def _panel(
 ) -> None:
     left = MARGIN + TREE + layout.side + column * layout.pitch
     top, cell = layout.top(row), layout.cell
-    _text(axes, left, top - layout.side - 2 * GAP, panel, ha="left", weight="bold")
+    write_text(axes, left, top - layout.side - 2 * GAP, panel, ha="left", weight="bold")
     for j, name in enumerate(layout.names):
-        _text(axes, left + (j + 0.5) * cell, top - GAP, name, rotation=90.0, va="bottom")
+        write_text(axes, left + (j + 0.5) * cell, top - GAP, name, rotation=90.0, va="bottom")
         if column == 0:
-            _text(axes, left - GAP, top + (j + 0.5) * cell, name, ha="right")
+            write_text(axes, left - GAP, top + (j + 0.5) * cell, name, ha="right")
     for i, own in enumerate(layout.order):
         for j, other in enumerate(layout.order):
             corner = (left + j * cell, top + i * cell)
@@ -147,7 +147,7 @@ def _cell(
     # Three digits have no room in the smallest cells.
     shown = WORD if len(text) < 3 or size > CELL + 0.02 else WORD - 1.5
     colour = "white" if sum(to_rgb(fill)) < 1.7 else "black"
-    _text(axes, corner[0] + size / 2, corner[1] + size / 2, text, color=colour, size=shown)
+    write_text(axes, corner[0] + size / 2, corner[1] + size / 2, text, color=colour, size=shown)
 
 
 def _tree(axes: Axes, tree: Mapping[str, Any], right: float, top: float, cell: float) -> None:
@@ -162,24 +162,6 @@ def _tree(axes: Axes, tree: Mapping[str, Any], right: float, top: float, cell: f
             axes.plot([right - room * level / far, x], [start, start], color=ink.DARK, lw=0.7)
         axes.plot([x, x], [y, other], color=ink.DARK, lw=0.7)
         places[count + number] = ((y + other) / 2, height)
-
-
-def _text(
-    axes: Axes,
-    x: float,
-    y: float,
-    text: str,
-    *,
-    ha: str = "center",
-    va: str = "center",
-    size: float = WORD,
-    color: str = "black",
-    rotation: float = 0.0,
-    weight: str = "normal",
-) -> None:
-    axes.text(
-        x, y, text, ha=ha, va=va, size=size, color=color, rotation=rotation, weight=weight, zorder=4
-    )
 
 
 HEIGHT, NAMES = 2.3, 1.2  # in, of a panel of curves, and of the names at its right

@@ -174,7 +174,7 @@ function passage({ tokens, values, peak }, largest) {
       {
         title: `${token.trim() || token}: ${number(values[index])}`,
         class: classes.join(" ") || null,
-        style: share > 0.02 ? { background: `rgb(var(--mark) / ${0.12 + 0.68 * share})` } : {},
+        style: share > 0.02 ? { background: `rgb(var(--mark) / calc(0.12 + ${share} * var(--deep)))` } : {},
       },
       token,
     );

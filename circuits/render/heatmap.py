@@ -162,19 +162,19 @@ def _draw(
         axes.set_xlim(0, across)
         axes.set_ylim(height, 0)
         axes.axis("off")
-        _text(axes, left - GAP, top - GAP, corner, ha="right", size=SMALL, color=ink.SOFT)
+        write_text(axes, left - GAP, top - GAP, corner, ha="right", size=SMALL, color=ink.SOFT)
         for i, name in enumerate(names):
-            _text(axes, left - GAP, top + (i + 0.5) * ROW, name, ha="right")
+            write_text(axes, left - GAP, top + (i + 0.5) * ROW, name, ha="right")
         start = left
         for matrix, own in zip(matrices, heads, strict=True):
             if titled:
                 middle = start + cell * len(own) / 2
-                _text(axes, middle, MARGIN + 0.06, matrix.title, color=ink.SOFT)
+                write_text(axes, middle, MARGIN + 0.06, matrix.title, color=ink.SOFT)
             _matrix(axes, matrix, own, (start, top), cell)
             start += cell * len(own) + APART
         for k, line in enumerate(lines):
             y = top + ROW * len(rows) + GAP + 0.12 * (k + 0.5)
-            _text(axes, MARGIN, y, line, ha="left", size=SMALL, color=ink.SOFT)
+            write_text(axes, MARGIN, y, line, ha="left", size=SMALL, color=ink.SOFT)
         ink.save(picture, path)
 
 
@@ -185,9 +185,9 @@ def _matrix(
     for j, head in enumerate(heads):
         x = left + (j + 0.5) * cell
         if matrix.title:
-            _text(axes, x, top - GAP, head, va="bottom")
+            write_text(axes, x, top - GAP, head, va="bottom")
         else:
-            _text(axes, x, top - GAP, head, rotation=90.0, va="bottom")
+            write_text(axes, x, top - GAP, head, rotation=90.0, va="bottom")
     for i, row in enumerate(matrix.values):
         for j, value in enumerate(row):
             at = (left + j * cell, top + i * ROW)
@@ -210,12 +210,12 @@ def _cell(
         axes.add_patch(frame)
     dark = sum(to_rgb(fill)) < 1.7
     text = f"{round(value, 2) + 0.0:.2f}".replace("-", "\N{MINUS SIGN}")
-    _text(
+    write_text(
         axes, corner[0] + width / 2, corner[1] + ROW / 2, text, color="white" if dark else "black"
     )
 
 
-def _text(
+def write_text(
     axes: Axes,
     x: float,
     y: float,
@@ -226,5 +226,9 @@ def _text(
     size: float = WORD,
     color: str = "black",
     rotation: float = 0.0,
+    weight: str = "normal",
 ) -> None:
-    axes.text(x, y, text, ha=ha, va=va, size=size, color=color, rotation=rotation, zorder=4)
+    """Text over a heat map's cells, in figures' size of words."""
+    axes.text(
+        x, y, text, ha=ha, va=va, size=size, color=color, rotation=rotation, weight=weight, zorder=4
+    )

@@ -79,7 +79,7 @@ function example({ tokens, values, cut }, largest) {
       {
         title: `${token.trim() || token}: ${number(values[index])}`,
         class: SPECIAL.test(token) ? "special" : null,
-        style: share > 0.02 ? { background: `rgb(var(--mark) / ${0.12 + 0.68 * share})` } : {},
+        style: share > 0.02 ? { background: `rgb(var(--mark) / calc(0.12 + ${share} * var(--deep)))` } : {},
       },
       token,
     );

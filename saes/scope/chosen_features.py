@@ -25,11 +25,10 @@ from hooked_qwen.sites import Site
 from hooked_qwen.stream import is_outlier_in_prompt
 from hooked_qwen.tokens import by_length
 from saes.dictionary import SparseDictionary, fitted, side_by_side
+from saes.scope.alike import alike, log_density
 from saes.suite import Suite
 
 TOKENS_PER_PASS = 2048
-NEAREST = 20
-"Features of the most similar density that a random one is drawn from."
 Seen = Mapping[Site, Tensor]
 
 
@@ -229,14 +228,16 @@ def random_like(
     generator = torch.Generator().manual_seed(seed)
     taken, found = set(nodes), []
     for node in nodes:
-        density = of[node.site].density.clamp_min(1e-9).log()
-        order = (density - density[int(node.feature)]).abs().argsort(stable=True).tolist()
-        free = [Node(node.site, i) for i in order if Node(node.site, i) not in taken][:NEAREST]
-        if not free:
+        density = log_density(of[node.site].density)
+        free = torch.ones(len(density), dtype=torch.bool)
+        free[[int(other.feature) for other in taken if other.site == node.site]] = False
+        pool = alike(density, int(node.feature), free)
+        if not pool:
             raise ValueError(
                 f"{node.site} has {len(density)} features, too few to draw a random one beside "
                 f"each of those chosen: choose fewer"
             )
-        found.append(free[int(torch.randint(len(free), (1,), generator=generator))])
+        drawn = pool[int(torch.randint(len(pool), (1,), generator=generator))]
+        found.append(Node(node.site, drawn))
         taken.add(found[-1])
     return tuple(found)

@@ -33,6 +33,7 @@ from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site
 from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.edit_file import Edit, Operation, Value, Where
+from saes.scope.alike import alike, log_density
 from saes.scope.usage import Usage
 from saes.suite import Suite
 
@@ -44,8 +45,6 @@ FEATURE: Method = "feature"
 RANDOM: Method = "random feature"
 ENCODER: Method = "encoder direction"
 MEANS: Method = "difference of means"
-NEAREST = 20
-"Features of the closest density that a random one is drawn from."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,15 +107,12 @@ def random_direction(
     One of the 20 that are nearest in the logarithm of the share of tokens at which they are on.
     None where no other feature of the dictionary is ever on.
     """
-    density = usage.density[own.node.site].double()
+    density = usage.density[own.node.site]
     free = density > 0
     free[[int(n.feature) for n in (own.node, *taken) if n.site == own.node.site]] = False
-    pool = free.nonzero()[:, 0]
-    if not len(pool):
+    nearest = alike(log_density(density), int(own.node.feature), free)
+    if not nearest:
         return None
-    wanted = density[int(own.node.feature)].clamp_min(float(density[pool].min()))
-    far = (density[pool].log() - wanted.log()).abs()
-    nearest = pool[far.argsort(stable=True)[:NEAREST]].tolist()
     node = Node(own.node.site, random.Random(seed).choice(nearest))
     unit = own.norm / max(_length(suite, node), 1e-12)
     return Direction(method=RANDOM, node=node, unit=unit, norm=own.norm, of=own.node)

@@ -167,7 +167,7 @@ def test_firing_is_that_of_all_pre_activations():
 
 
 def test_random_features_are_others_that_are_on_as_often(monkeypatch):
-    monkeypatch.setattr("saes.scope.chosen_features.NEAREST", 2)
+    monkeypatch.setattr("saes.scope.alike.NEAREST", 2)
     found = firing(toy_hf(), full_suite(), ["mlp_out.2", "resid_post.1"], ROWS)
     drawn = [random_like(NODES, found, seed=seed) for seed in range(5)]
     assert len(set(drawn)) > 1

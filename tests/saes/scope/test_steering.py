@@ -172,10 +172,8 @@ def test_a_random_feature_is_about_as_often_on():
     density[[FEATURE, 7]] = torch.tensor([0.001, 0.002])
     usage = Usage(density={NAME: density}, largest={NAME: torch.ones(20)})
     own = feature_direction(suite, Node(NAME, FEATURE), usage)
-    from saes.scope import steering
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(steering, "NEAREST", 1)
+        patch.setattr("saes.scope.alike.NEAREST", 1)
         assert random_direction(suite, own, usage).node.feature == 7
         taken = [Node(NAME, 7)]
         assert random_direction(suite, own, usage, taken=taken).node.feature != 7
