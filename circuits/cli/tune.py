@@ -1,14 +1,10 @@
 """`circuits tune` and `circuits reinforce`."""
 
-from collections.abc import Mapping, Sequence
-from enum import StrEnum
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.table import Column, Table
-from rich.text import Text
 
 from circuits.cli.options import (
     Device,
@@ -26,14 +22,7 @@ from circuits.cli.options import (
 )
 from circuits.cli.options import Text as TextOption
 from circuits.cli.progress_bars import bars
-from circuits.cli.tables import console, say
-from circuits.render.words import readable
-
-
-class Shown(StrEnum):
-    cjk = "cjk"
-    repetition = "repetition"
-
+from circuits.cli.tune_tables import tell
 
 Prompts = Annotated[
     list[str],
@@ -43,7 +32,13 @@ HeldOut = Annotated[
     list[str] | None,
     typer.Option(help="Clean texts to judge on, each source apart; by default a tenth of --text."),
 ]
-Against = Annotated[Shown, typer.Option("--behaviour", help="What is not wanted.")]
+Against = Annotated[
+    str,
+    typer.Option(
+        "--behaviour",
+        help="What is not wanted: cjk, repetition, or regex:PATTERN, whether a text matches.",
+    ),
+]
 Lora = Annotated[
     int | None,
     typer.Option("--lora", help="Rank of a LoRA adapter; by default every weight is trained."),
@@ -61,6 +56,9 @@ Written = Annotated[int, typer.Option(help="Tokens that are written after a prom
 Samples = Annotated[int, typer.Option(help="Continuations of each prompt that are judged.")]
 Longest = Annotated[int, typer.Option(help="Tokens of a text; longer ones are cut into several.")]
 Out = Annotated[Path | None, typer.Option(help="A folder for the model, its record and figure.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what it would take, and train nothing.")
+]
 
 
 def tune(
@@ -78,7 +76,7 @@ def tune(
         Path | None, typer.Option(help="Or what `circuits features search` wrote with --out.")
     ] = None,
     top: Annotated[int, typer.Option(help="Features of --found, the first ones.")] = 10,
-    behaviour: Against = Shown.cjk,
+    behaviour: Against = "cjk",
     held_out: HeldOut = None,
     weight: Annotated[float, typer.Option("--lambda", help="Weight of the penalty.")] = 0.01,
     alpha: Annotated[
@@ -97,9 +95,7 @@ def tune(
         Mlp, typer.Option(help="Which dictionary to use where an MLP has both.")
     ] = Mlp.sae,
     out: Out = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what it would take, and train nothing.")
-    ] = False,
+    dry_run: DryRun = False,
     device: Device = None,
     dtype: ModelDtype = None,
     memory: Memory = None,
@@ -121,8 +117,7 @@ def tune(
     from saes.scope.tuned_model import WriteConfig
 
     at_least(1, top=top)
-    if out is None and not dry_run:
-        raise ValueError("give a folder for the model with --out, or --dry-run")
+    _out_or_dry_run(out, dry_run)
     with bars() as report:
         record = scope.tune(
             dictionaries,
@@ -133,7 +128,7 @@ def tune(
             text=text,
             prompts=prompts,
             held_out=held_out or (),
-            behaviour=behaviour.value,
+            behaviour=behaviour,
             weight=weight,
             alpha=_alpha(alpha),
             trained=TrainedConfig(rank=lora, longest=longest, texts=texts),
@@ -151,10 +146,7 @@ def tune(
             placement=placed(device, dtype, memory),
             report=report,
         )
-    if dry_run:
-        _estimated(record)
-    else:
-        _judged(record, out)
+    tell(record, out, dry_run)
 
 
 def reinforce(
@@ -162,9 +154,8 @@ def reinforce(
     feature: Annotated[str, typer.Option(help="What one rollout of a group is steered by.")],
     prompts: Prompts,
     held_out: Annotated[list[str], typer.Option(help="Clean texts to judge on.")],
-    out: Annotated[Path, typer.Option(help="A folder for the model, its record and figure.")],
     model: Model = "bundled",
-    behaviour: Against = Shown.repetition,
+    behaviour: Against = "repetition",
     strength: Annotated[
         float, typer.Option(help="Of steering, in units of the feature's largest activation.")
     ] = 1.0,
@@ -181,6 +172,8 @@ def reinforce(
     mlp: Annotated[
         Mlp, typer.Option(help="Which dictionary to use where an MLP has both.")
     ] = Mlp.sae,
+    out: Out = None,
+    dry_run: DryRun = False,
     device: Device = None,
     dtype: ModelDtype = None,
     memory: Memory = None,
@@ -201,6 +194,7 @@ def reinforce(
     from saes.scope.fine_tune import FineTuneConfig
     from saes.scope.tuned_model import WriteConfig
 
+    _out_or_dry_run(out, dry_run)
     with bars() as report:
         record = scope.reinforce(
             dictionaries,
@@ -208,7 +202,7 @@ def reinforce(
             feature=feature,
             prompts=prompts,
             held_out=held_out,
-            behaviour=behaviour.value,
+            behaviour=behaviour,
             strength=strength,
             trained=TrainedConfig(rank=lora, longest=longest, texts=texts),
             training=FineTuneConfig(
@@ -220,12 +214,17 @@ def reinforce(
             rollouts={"group": group, "prompts": prompts_in_step, "tokens": tokens},
             write=WriteConfig(tokens=tokens, samples=samples, seed=seed),
             mlp=mlp.value,
-            out=out,
+            out=None if dry_run else out,
             force=force,
             placement=placed(device, dtype, memory),
             report=report,
         )
-    _judged(record, out)
+    tell(record, out, dry_run)
+
+
+def _out_or_dry_run(out: Path | None, dry_run: bool) -> None:
+    if out is None and not dry_run:
+        raise ValueError("give a folder for the model with --out, or --dry-run")
 
 
 def _alpha(text: str) -> Any:
@@ -258,49 +257,3 @@ def _number(text: str) -> float | str:
         return float(text)
     except ValueError:
         return text
-
-
-def _estimated(record: Mapping[str, Any]) -> None:
-    say(
-        f"{record['trained']:,} of {record['weights']:,} weights trained, {record['arms']} times; "
-        f"{record['bytes'] / 1e9:.2f} GB of weights, gradients and Adam's means, activations on "
-        f"top; {record['passes']:,} passes of at most {record['tokens_in_a_pass']:,} tokens, of "
-        f"{record['texts']:,} texts"
-    )
-
-
-def _judged(record: Mapping[str, Any], out: Path | None) -> None:
-    clean = list(record["arms"]["before"]["cross_entropy"])
-    table = Table(
-        Column("model", no_wrap=True),
-        Column(record["behaviour"], justify="right", no_wrap=True),
-        *(Column(f"nats/token, {name}", justify="right") for name in clean),
-        Column("features", justify="right", no_wrap=True),
-        box=SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-    )
-    for name, arm in record["arms"].items():
-        on = arm["activation"]["chosen features"]["prompts"]
-        table.add_row(
-            name,
-            _ranged(arm["behaviour"]),
-            *(f"{arm['cross_entropy'][text]['mean']:.3f}" for text in clean),
-            f"{on['pre_activation']:.3g}",
-        )
-    console.print(table)
-    say("features: the mean pre-activation of the chosen ones on the prompts\n")
-    for against, others in record["against"].items():
-        for name, found in others.items():
-            console.print(Text(f"{name} less {against}: {_ranged(found, sign='+')}"))
-    for one in record["arms"]["before"]["written"][:1]:
-        console.print(Text(f"before, after {one['prompt']!r}: {readable(one['written'])}"))
-    say(f"written to {out}")
-
-
-def _ranged(found: Mapping[str, Any], sign: str = "") -> str:
-    value = f"{found['mean']:{sign}.3f}"
-    if found["interval"] is None:
-        return value
-    low, high = found["interval"]
-    return f"{value} ({low:{sign}.3f} to {high:{sign}.3f})"

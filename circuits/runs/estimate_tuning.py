@@ -1,9 +1,8 @@
 """What a fine-tuning would take, before a model is read."""
 
-from collections.abc import Mapping
 from typing import Any
 
-from circuits.runs.trained import Material, Start
+from circuits.runs.trained import Start
 from hooked_qwen.load import load_config
 from hooked_qwen.plain_model import outline_plain
 from saes.scope.fine_tune import FineTuneConfig
@@ -15,25 +14,31 @@ OPTIMIZER = 2
 
 
 def tuning_estimate(
-    start: Start, texts: Material, training: FineTuneConfig, arms: int
+    start: Start,
+    training: FineTuneConfig,
+    *,
+    arms: int,
+    texts: int,
+    rows: int,
+    longest: int,
+    passes_in_a_step: int = 1,
+    written: int = 0,
 ) -> dict[str, Any]:
     """Weights, tokens and bytes of `arms` trainings one after another.
 
-    The bytes are those of weights, gradients and Adam's means; activations come on top, and grow
-    with the tokens of a pass.
+    Each reads `texts` texts, `rows` in a pass, of at most `longest` tokens; a step of GRPO has
+    `written` tokens written first. The bytes are those of weights, gradients and Adam's means;
+    activations come on top, and grow with the tokens of a pass.
     """
     sizes = counts(opened(outline_plain(load_config(start.source)), start.rank, base=start.name))
+    passes = int(training.trainer.get("gradient_accumulation_steps", passes_in_a_step))
     each = BYTES[start.placement.dtype or "float32"]
-    longest = max(map(len, texts.train))
     return {
         **sizes,
         "bytes": each * (sizes["weights"] + (1 + OPTIMIZER) * sizes["trained"]),
-        "texts": len(texts.train),
-        "passes": arms * training.steps * _accumulated(training.trainer),
-        "tokens_in_a_pass": training.batch * longest,
+        "texts": texts,
+        "passes": arms * training.steps * passes,
+        "tokens_in_a_pass": rows * longest,
+        "tokens_written": arms * training.steps * written,
         "arms": arms,
     }
-
-
-def _accumulated(trainer: Mapping[str, Any]) -> int:
-    return int(trainer.get("gradient_accumulation_steps", 1))

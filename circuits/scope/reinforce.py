@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from circuits.runs.estimate_tuning import tuning_estimate
 from circuits.runs.overwrite import digest
 from circuits.runs.trained import (
     BEFORE,
@@ -24,8 +25,15 @@ from hooked_qwen.load import load_tokenizer
 from hooked_qwen.nodes import Node
 from hooked_qwen.placement import ANYWHERE, Placement
 from hooked_qwen.progress import Report, silent
+from hooked_qwen.tokens import encode_prompt
 from saes.scope.behaviour import behaviour_called
-from saes.scope.chosen_features import Firing, chosen_features, firing, random_like
+from saes.scope.chosen_features import (
+    Firing,
+    check_nodes,
+    chosen_features,
+    firing,
+    random_like,
+)
 from saes.scope.fine_tune import Curve, FineTuneConfig
 from saes.scope.tuned_model import Judge, WriteConfig
 from saes.suite import MlpChoice, Suite, hash_of, load_suite
@@ -48,7 +56,7 @@ def reinforce(
     rollouts: Mapping[str, Any] | None = None,
     write: WriteConfig | None = None,
     mlp: MlpChoice = "sae",
-    out: Path,
+    out: Path | None = None,
     force: bool = False,
     placement: Placement = ANYWHERE,
     report: Report = silent,
@@ -59,7 +67,8 @@ def reinforce(
     written with the decoder direction of `feature` added, `strength` times its largest activation
     in the texts. Beside it: the model before, GRPO without steering, and with a random feature as
     often on, moved as far. `rollouts` are fields of `saes.scope.steered_grpo.RolloutConfig`. The
-    model goes to the folder `out` as that of `tune`.
+    model goes to the folder `out` as that of `tune`; without `out` nothing is trained, and the
+    record says what it would take.
 
     Raises `ValueError` for a feature that is not there, is never on or writes several sites, for
     fewer than two prompts, and where `out` holds something else, unless by `force`.
@@ -84,6 +93,19 @@ def reinforce(
     if len(asked) < 2:
         raise ValueError("there is one prompt only: half are trained on, half are judged on")
     start = Start(source=model, placement=placement, rank=trained.rank, seed=training.seed)
+    check_nodes(suite, [node])
+    if out is None:
+        longest = max(len(encode_prompt(tokenizer, prompt)) for prompt in asked[::2])
+        return tuning_estimate(
+            start,
+            training,
+            arms=3,
+            texts=len(asked[::2]),
+            rows=made.group,
+            longest=longest + made.tokens,
+            passes_in_a_step=made.prompts,
+            written=made.group * made.prompts * made.tokens,
+        )
     settings = {
         "behaviour": behaviour,
         "feature": str(node),
@@ -107,7 +129,6 @@ def reinforce(
     def run(folder: Path) -> dict[str, Any]:
         plain = start.plain()
         suite.notify_of_another_model(plain)
-        # Checks the name before anything is computed.
         chosen = chosen_features(suite, [node], plain)
         fired = firing(plain, suite, [node.site], list(chain(*clean.values())))
         (other,) = random_like([node], fired, seed=training.seed)

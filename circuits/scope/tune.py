@@ -86,7 +86,14 @@ def tune(
     start = Start(source=model, placement=placement, rank=trained.rank, seed=training.seed)
     check_nodes(suite, nodes)
     if out is None:
-        return tuning_estimate(start, texts, training, arms=3)
+        return tuning_estimate(
+            start,
+            training,
+            arms=3,
+            texts=len(texts.train),
+            rows=training.batch,
+            longest=max(map(len, texts.train)),
+        )
     settings = {
         "behaviour": behaviour,
         "lambda": weight,

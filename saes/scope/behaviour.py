@@ -1,17 +1,19 @@
 """What a text shows that is not wanted, as a number from 0 to 1, from its tokens.
 
 A behaviour is a function of a text's pieces: the texts of its tokens, those that hold parts of one
-character together. `BEHAVIOURS` has two; any other function of pieces can be passed.
+character together. `BEHAVIOURS` has two, `regex:PATTERN` is a third; any other function of pieces
+can be passed.
 
     cjk           share of pieces with a Chinese, Japanese or Korean character
     repetition    1 - distinct runs of four pieces / all of them (seq-rep-4, arXiv:1908.04319)
+    regex         1 where a pattern matches the text, else 0
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hooked_qwen.tokens import REPLACEMENT
-from saes.scope.text_scores import repetition
+from saes.scope.text_scores import by_regex, repetition
 
 Behaviour = Callable[[Sequence[str]], float]
 CJK = (
@@ -57,8 +59,13 @@ BEHAVIOURS: Mapping[str, Behaviour] = {"cjk": cjk, "repetition": repetition}
 
 def behaviour_called(name: str) -> Behaviour:
     """The behaviour of that name; raises `ValueError` listing those there are."""
+    kind, _, pattern = name.partition(":")
+    if kind == "regex" and pattern:
+        matches = by_regex(pattern).of
+        return lambda pieces: float(matches(["".join(pieces)]))
     if name not in BEHAVIOURS:
         raise ValueError(
-            f"no behaviour is called {name!r}: expected one of {', '.join(BEHAVIOURS)}"
+            f"no behaviour is called {name!r}: expected one of {', '.join(BEHAVIOURS)}, or "
+            "regex:PATTERN"
         )
     return BEHAVIOURS[name]

@@ -106,6 +106,21 @@ def test_a_dry_run_trains_nothing(texts, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_dry_run_of_grpo_counts_what_is_written(texts, tmp_path):
+    done = call(
+        "reinforce", "bundled", "--feature", FEATURE, "--prompts", texts / "prompts.jsonl",
+        "--held-out", texts / "clean.jsonl", "--lora", 8, "--dry-run", "--steps", 10,
+        "--group", 4, "--prompts-in-step", 2, "--tokens", 6, "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    said = " ".join(done.output.split())
+    assert "112,640 of 1,867,456 weights trained, 3 times" in said
+    # 3 arms, 10 steps, 2 passes of 4 texts each, 6 tokens written in each text.
+    assert "60 passes" in said
+    assert "of 3 texts; 1,440 tokens written" in said
+    assert not (tmp_path / "out").exists()
+
+
 def test_one_rollout_of_each_group_is_steered(texts, tmp_path):
     out = tmp_path / "rl"
     done = call(
@@ -173,6 +188,7 @@ def test_what_cannot_be_done_is_said_in_one_line(texts, tmp_path, fails):
     assert "one text only" in fails(
         "tune", "bundled", "--text", one, "--prompts", prompts, "--feature", FEATURE, *out
     )
+    assert "no behaviour is called 'rude'" in fails(*named, "--behaviour", "rude")
     rl = ("reinforce", "bundled", "--held-out", train, "--out", tmp_path / "rl")
     assert "one prompt only" in fails(*rl, "--prompts", one, "--feature", FEATURE)
 

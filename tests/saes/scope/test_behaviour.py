@@ -30,6 +30,15 @@ def test_a_character_of_several_tokens_is_one_piece():
     assert len(pieces_of(tokenizer, tokens[:4])) == 3
 
 
+def test_a_pattern_is_looked_for_in_the_whole_text():
+    dogs = behaviour_called("regex:dog(s|gy)")
+    assert dogs(["The ", "do", "gs", " sit"]) == 1
+    assert dogs(["The ", "do", "g"]) == 0
+    assert dogs([]) == 0
+    with pytest.raises(ValueError, match="no regular expression"):
+        behaviour_called("regex:(")
+
+
 def test_another_name_is_refused():
     with pytest.raises(ValueError, match="no behaviour is called 'rude': expected one of cjk"):
         behaviour_called("rude")
