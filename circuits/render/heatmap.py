@@ -10,7 +10,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 
 from circuits.render import ink
-from circuits.render.words import OPPOSES, SUPPORTS, readable
+from circuits.render.words import OPPOSES, SUPPORTS, counted, readable
 
 CELL, ROW = 0.62, 0.3  # in
 NARROW = 0.46  # in, of a cell in one of several matrices
@@ -117,7 +117,7 @@ def steering_note(record: Mapping[str, Any]) -> str:
     of = "multiples" if record["do"] == "scale" else f"units of {unit}"
     return (
         f"concept: {record['scorer']['said']}{absent}; strengths of {record['do']} in {of}; "
-        f"means over {len(record['prompts'])} prompts"
+        f"means over {counted(len(record['prompts']), 'prompt')}"
     )
 
 

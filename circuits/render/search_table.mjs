@@ -54,7 +54,8 @@ function cellOf(column, row, how, limit) {
   const [, write, , kind] = column;
   if (kind !== "strip") return el("td", { class: "number" }, write(row));
   const value = how === "contrast" ? row.difference : row.exact;
-  const ends = row.interval && `${row.interval.map((v) => number(v, true)).join(" to ")}`;
+  const end = (v) => (how === "contrast" ? signed(v) : number(v, true));
+  const ends = row.interval && row.interval.map(end).join(" to ");
   return el(
     "td",
     { class: "number" },

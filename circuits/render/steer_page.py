@@ -13,6 +13,8 @@ SCRIPTS = (
 )
 FEATURES = ("given", "output", "activation")
 "Groups of features, in `methods` of a record."
+LEAST = 0.005
+"A score that is written as 0.00 is below it."
 DURING = {
     "all": "prompt and text",
     "prompt": "prompt",
@@ -24,6 +26,8 @@ DURING = {
 def verdict(record: Mapping[str, Any]) -> str:
     """What does best, in a sentence; whatever is ahead of the features is named first."""
     best = record["methods"][0]
+    if best["score"]["value"] < LEAST:
+        return "best: none; nothing tried both reaches the concept and stays fluent"
     own = next(one for one in record["methods"] if one["group"] in FEATURES)
     said = f"best: {best['name']}, {_told(best)}"
     if best is own:

@@ -75,7 +75,7 @@ def test_the_list_has_its_numbers_and_what_chance_gives(visit, record, texts):
     cells = rows.first.locator("td").all_inner_texts()
     assert cells[0] == "0.75"
     assert "+0.50" in cells[2]
-    assert "+0.3 to +0.7" in cells[2]
+    assert "+0.30 to +0.70" in cells[2]
     said = tab.locator("#ranked").inner_text()
     assert "Shuffled labels reach 0.5" in said
     assert "4 positive and 4 negative texts; 1,200 features" in said

@@ -108,6 +108,11 @@ def test_what_does_best_is_said_first(visit, record):
     assert "resid_post.3/86 −1" in rows.nth(3).inner_text()
 
 
+def test_where_nothing_steers_nothing_is_best(record):
+    none = [{**one, "score": number(0.004)} for one in record["methods"]]
+    assert verdict({**record, "methods": none}).startswith("best: none; nothing tried")
+
+
 def test_a_cell_shows_its_texts(visit, record):
     tab = visit(steer_page(record))
     assert tab.locator("#written article").count() == 2
