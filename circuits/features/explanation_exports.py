@@ -4,14 +4,19 @@ delphi         explanations/MODULE_latentN.txt     the text, as one string of JS
                scores/{detection,fuzz}/MODULE_latentN.txt
                                                    a list of the passages that were judged, where a
                                                    record of `circuits describe` is given
-neuronpedia    SOURCE/explanations/batch-N.jsonl.gz
+neuronpedia    MODEL/SOURCE/explanations/batch-N.jsonl.gz
                                                    a row of its table Explanation each line
+               config/explanation_model_type.jsonl
+                                                   the models that explained, which its import
+                                                   reads first: a row that names one it does not
+                                                   know is refused with all others of its file
 
 Modules and sources are called after our sites (`layers.3.mlp`, `3-mlp`), unless the caller says
 what they are called there. `circuits.features.explanations` reads both. What they have no place for
 is lost: delphi keeps nobody's name, Neuronpedia a model's but no person's.
 
-Source: github.com/EleutherAI/delphi and github.com/hijohnnylin/neuronpedia, whose code reads these.
+Source: github.com/EleutherAI/delphi (3c2e139, and 0.1.3 as published) and
+github.com/hijohnnylin/neuronpedia (ebb8426), whose own code read what is written here.
 """
 
 import gzip
@@ -49,7 +54,7 @@ def exported(
     `names` says what a site is called there, `model_id` what Neuronpedia calls the model.
 
     Raises `ValueError` without labels, for a site that has no name there, and for Neuronpedia
-    without a model.
+    without a model, or with a path for one.
     """
     if not labels:
         raise ValueError(
@@ -59,6 +64,8 @@ def exported(
         return dict(_delphi(labels, names or {}, described))
     if not model_id:
         raise ValueError("Neuronpedia keeps explanations by model: say what it is called there")
+    if "/" in model_id:
+        raise ValueError(f"the model is {model_id!r}: Neuronpedia has names such as qwen3-0.6b")
     return dict(_neuronpedia(labels, names or {}, model_id))
 
 
@@ -97,10 +104,15 @@ def _neuronpedia(
     labels: Labels, names: Mapping[str, str], model_id: str
 ) -> Iterator[tuple[str, bytes]]:
     by_source: dict[str, list[dict[str, Any]]] = {}
+    models: dict[str, dict[str, str]] = {}
     for key, label in labels.items():
         site, _, index = key.rpartition("/")
         source = names.get(site) or _source(site)
         what = f"{model_id} {source} {index} {label.text}"
+        model = None if label.of_person else label.by.removeprefix(MODEL).strip() or MODEL
+        if model is not None:
+            about = {"displayName": model, "description": "", "creatorName": ""}
+            models[model] = {"name": model, **about}
         by_source.setdefault(source, []).append(
             {
                 "id": "c" + sha256(what.encode()).hexdigest()[:24],
@@ -110,15 +122,19 @@ def _neuronpedia(
                 "authorId": AUTHOR,
                 "description": label.text,
                 "typeName": None,
-                "explanationModelName": None
-                if label.of_person
-                else label.by.removeprefix(MODEL).strip() or MODEL,
+                "explanationModelName": model,
             }
         )
     for source, rows in by_source.items():
         for number, batch in enumerate(_batches(rows)):
-            lines = b"".join(_json(row) + b"\n" for row in batch)
-            yield f"{source}/explanations/batch-{number}.jsonl.gz", gzip.compress(lines, mtime=0)
+            path = f"{model_id}/{source}/explanations/batch-{number}.jsonl.gz"
+            yield path, gzip.compress(_lines(batch), mtime=0)
+    if models:
+        yield "config/explanation_model_type.jsonl", _lines(list(models.values()))
+
+
+def _lines(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    return b"".join(_json(row) + b"\n" for row in rows)
 
 
 def _batches(rows: Sequence[dict[str, Any]]) -> Iterator[Sequence[dict[str, Any]]]:

@@ -227,12 +227,18 @@ def test_delphis_scores_are_of_every_passage(opened, tmp_path):
 def test_neuronpedia_reads_what_is_exported_and_it_is_read_again(tmp_path):
     export_labels(LABELS, "neuronpedia", tmp_path / "out", model_id="qwen")
     paths = sorted(p.relative_to(tmp_path / "out").as_posix() for p in tmp_path.rglob("*.gz"))
-    assert paths == [f"{s}/explanations/batch-0.jsonl.gz" for s in ("1-att", "2-mlp", "3-res")]
+    sources = ("1-att", "2-mlp", "3-res")
+    assert paths == [f"qwen/{source}/explanations/batch-0.jsonl.gz" for source in sources]
     (row,) = map(
         json.loads, gzip.decompress((tmp_path / "out" / paths[2]).read_bytes()).splitlines()
     )
     # Columns of its table Explanation that have no default.
     assert {"id", "modelId", "layer", "index", "description", "authorId"} <= row.keys()
+    # The table ExplanationModelType has to know each model that explains, by these four.
+    about = (tmp_path / "out/config/explanation_model_type.jsonl").read_text(encoding="utf-8")
+    models = list(map(json.loads, about.splitlines()))
+    assert all({"displayName", "description", "creatorName"} < model.keys() for model in models)
+    assert [model["name"] for model in models] == ["qwen", "model"]
     assert (row["modelId"], row["layer"], row["index"]) == ("qwen", "3-res", "7")
     again = {}
     for path in paths:
@@ -247,11 +253,13 @@ def test_sites_may_be_called_otherwise_and_unknown_ones_are_refused(tmp_path):
     sites = ["3-x-res-4k=resid_post.3"]
     labels = {"resid_post.3/7": LABELS["resid_post.3/7"]}
     export_labels(labels, "neuronpedia", tmp_path / "out", model_id="m", sites=sites)
-    assert (tmp_path / "out" / "3-x-res-4k").is_dir()
+    assert (tmp_path / "out" / "m" / "3-x-res-4k").is_dir()
     with pytest.raises(ValueError, match=r"clt.3 has no name there: give --site 'NAME=clt.3'"):
         exported({"clt.3/1": Label(text="x")}, "delphi")
     with pytest.raises(ValueError, match="keeps explanations by model"):
         exported(labels, "neuronpedia")
+    with pytest.raises(ValueError, match="the model is 'a/b': Neuronpedia has names such as"):
+        exported(labels, "neuronpedia", model_id="a/b")
     with pytest.raises(ValueError, match="there are no labels to export"):
         exported({}, "delphi")
 
