@@ -100,7 +100,7 @@ def synthesise(
             training=training,
             target=target,
             test=test,
-            generator=_generator(endpoint, name, tokens),
+            generator=_generator(endpoint, name, tokens, temperature, seed),
             config=SynthesisConfig(
                 features=features, least=least, tries=tries, shown=shown, seeds=seeds, seed=seed
             ),
@@ -122,7 +122,9 @@ def synthesise(
     )
 
 
-def _generator(endpoint: str | None, name: str | None, tokens: int) -> Callable[[str], str] | None:
+def _generator(
+    endpoint: str | None, name: str | None, tokens: int, temperature: float, seed: int
+) -> Callable[[str], str] | None:
     """A server that writes; None for the model itself."""
     from circuits.features.answers import endpoint as served
 
@@ -132,7 +134,7 @@ def _generator(endpoint: str | None, name: str | None, tokens: int) -> Callable[
         raise ValueError(
             "a server that writes needs --endpoint, its address, and --name, its model"
         )
-    return served(endpoint, name, tokens=tokens)
+    return served(endpoint, name, tokens=tokens, temperature=temperature, seed=seed)
 
 
 def _asked(record: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from http.client import HTTPException
+from itertools import count
 from typing import Any, cast
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
@@ -38,33 +39,42 @@ def endpoint(
     *,
     key: str = KEY,
     tokens: int = 100,
+    temperature: float = 0.0,
+    seed: int = 0,
     wait: float = WAIT,
     timeout: float = TIMEOUT,
 ) -> Answer:
-    """What the model `name` behind `URL/chat/completions` answers, at temperature 0.
+    """What the model `name` behind `URL/chat/completions` answers.
 
         endpoint("http://localhost:8000/v1", "Qwen/Qwen3-8B")
 
+    At a temperature above 0 the first answer is drawn with `seed` and every other with one more, so
+    that whoever asks the same again gets another text; not every server heeds a seed.
     The key stands in the environment variable `key`. A busy server is asked again, after `wait`
     seconds at first; the answer raises `ValueError` in one line where none comes.
     """
     if not url.startswith(("http://", "https://")):
         raise ValueError(f"the endpoint {url!r} is no address: write http://HOST:PORT/v1 or https")
-    address = f"{url.rstrip('/')}/chat/completions"
+    if temperature < 0:
+        raise ValueError(f"temperature is {temperature}: expected 0 or more")
+    address, seeds = f"{url.rstrip('/')}/chat/completions", count(seed)
 
     def answer(prompt: str) -> str:
-        body = {
+        body: dict[str, Any] = {
             "model": name,
             "messages": [{"role": "user", "content": prompt}],
-            "temperature": 0,
+            "temperature": temperature,
             "max_tokens": tokens,
         }
+        if temperature:
+            body["seed"] = next(seeds)
         headers = {"Content-Type": "application/json"}
         if secret := os.environ.get(key):
             headers["Authorization"] = f"Bearer {secret}"
         request = Request(address, json.dumps(body).encode(), headers)
         return _content(_asked(request, address, wait, timeout), address)
 
+    answer.__name__ = name
     return answer
 
 

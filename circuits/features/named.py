@@ -22,7 +22,11 @@ class Named:
         some = list(dict.fromkeys(nodes))
         unnamed = [node for node in some if key_of(node) not in self._names]
         made = promoted_labels(self._model, self._suite, unnamed)
-        return {node: self._names.get(key_of(node)) or made[node] for node in some}
+        return {node: self.given(node) or made[node] for node in some}
+
+    def given(self, node: Node) -> str:
+        """What people call a feature; empty where they do not."""
+        return self._names.get(key_of(node), "")
 
 
 def key_of(node: Node) -> str:

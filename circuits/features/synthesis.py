@@ -5,8 +5,9 @@
      "rows": {ROW: {"texts", "covered", "asked_covered", "fired", "shared", "cosine", "shown",
                     "scores": {"stream": SCORE, "words": SCORE} or null}, ...}}
 
-Rows are what is added to the training texts, as many texts of each label as were kept for the
-features asked for, mean over seeds. `circuits.scope` adds what the record was made from.
+Rows are what is added to the training texts, mean over seeds: as many texts of each label as were
+kept for the features asked for, but for the last. `circuits.scope` adds what the record was made
+from.
 
     training alone          nothing
     features asked for      prompts show target texts in which a missing feature is on; kept where
@@ -15,6 +16,7 @@ features asked for, mean over seeds. `circuits.scope` adds what the record was m
     random target           prompts show any target texts; everything is kept
     random training         prompts show any training texts
     real target             target texts themselves
+    whole target            all of them: what there is to gain
 
 `covered` is the share of the target's features that are on in some text of the row or of the
 training set, `asked_covered` that of the features asked for; `fired` the share of written texts in
@@ -37,6 +39,7 @@ from circuits.features.synthesis_record import (
     RANDOM_TRAINING,
     REAL,
     UNTRAINED,
+    WHOLE,
     Added,
     SynthesisConfig,
     record_of,
@@ -158,7 +161,8 @@ def _one_seed(
     }
     rows = {ASKED: own, **{row: within(texts, budget) for row, texts in others.items()}}
     found = {row: _added(known, texts) for row, texts in rows.items()}
-    return found | {REAL: Added(known.read(drawn(known.target.texts, budget, rng)), [])}
+    real = known.read(drawn(known.target.texts, budget, rng))
+    return found | {REAL: Added(real, []), WHOLE: Added(known.target, [])}
 
 
 def _added(known: KnownTexts, texts: Sequence[Written]) -> Added:

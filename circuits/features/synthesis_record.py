@@ -26,7 +26,8 @@ SCHEMA = "synthesis/1"
 ALONE = "training alone"
 ASKED, UNTRAINED = "features asked for", "untrained features"
 RANDOM_TARGET, RANDOM_TRAINING, REAL = "random target", "random training", "real target"
-ROWS = (ASKED, UNTRAINED, RANDOM_TARGET, RANDOM_TRAINING, REAL)
+WHOLE = "whole target"
+ROWS = (ASKED, UNTRAINED, RANDOM_TARGET, RANDOM_TRAINING, REAL, WHOLE)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,8 @@ class Wanted:
     "its number in the activity"
     node: Node
     called: str
+    hint: str
+    "for an instruction: what people call it; what a middle layer's feature promotes says little"
     label: str
     "of most target texts in which it is on"
     target_texts: int
@@ -86,6 +88,7 @@ def wanted_features(
                 feature=feature,
                 node=node,
                 called=called[node],
+                hint=named.given(node),
                 label=label,
                 target_texts=len(texts),
                 shown=tuple(text.text for text in texts if text.label == label)[:STRONGEST],
@@ -144,8 +147,7 @@ def written(
     if not requests:
         return []
     prompts = [
-        asking(one.shown, writing, common=one.wanted.called if one.wanted else "")
-        for one in requests
+        asking(one.shown, writing, common=one.wanted.hint if one.wanted else "") for one in requests
     ]
     before = {_plain(text) for text in known}
     found = []

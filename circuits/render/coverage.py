@@ -6,12 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
-from matplotlib.patches import Rectangle
 
 from circuits.render import ink
 from circuits.render.curves import STROKES
-from circuits.render.heatmap import WORD, write_text
+from circuits.render.heatmap import (
+    WORD,
+    Corner,
+    fill_cells,
+    frame_cells,
+    text_colour,
+    write_text,
+)
 from circuits.render.spacing import spaced
 from circuits.render.words import SUPPORTS
 
@@ -46,8 +51,10 @@ def overlap_figure(record: Mapping[str, Any], path: Path) -> None:
         axes.set_xlim(0, layout.width)
         axes.set_ylim(layout.height, 0)
         axes.axis("off")
+        filled: dict[str, list[Corner]] = {}
         for number, panel in enumerate(PANELS):
-            _panel(axes, record, panel, layout, *divmod(number, layout.across))
+            _panel(axes, record, panel, layout, divmod(number, layout.across), filled)
+        fill_cells(axes, filled, (layout.cell, layout.cell), apart=0.5)
         tree = record["units"]["features"]["tree"]
         _tree(axes, tree, MARGIN + TREE - GAP, layout.top(0), layout.cell)
         for k, line in enumerate(layout.note):
@@ -108,8 +115,15 @@ class _Layout:
 
 
 def _panel(
-    axes: Axes, record: Mapping[str, Any], panel: str, layout: _Layout, row: int, column: int
+    axes: Axes,
+    record: Mapping[str, Any],
+    panel: str,
+    layout: _Layout,
+    place: tuple[int, int],
+    filled: dict[str, list[Corner]],
 ) -> None:
+    """Names, numbers and frames of a panel; its cells go to `filled`, by their colour."""
+    row, column = place
     left = MARGIN + TREE + layout.side + column * layout.pitch
     top, cell = layout.top(row), layout.cell
     write_text(axes, left, top - layout.side - 2 * GAP, panel, ha="left", weight="bold")
@@ -119,8 +133,19 @@ def _panel(
             write_text(axes, left - GAP, top + (j + 0.5) * cell, name, ha="right")
     for i, own in enumerate(layout.order):
         for j, other in enumerate(layout.order):
-            corner = (left + j * cell, top + i * cell)
-            _cell(axes, corner, cell, _value(record, panel, own, other), own=own == other)
+            x, y = left + j * cell, top + i * cell
+            value = _value(record, panel, own, other)
+            fill = ink.STRIPE
+            if value is not None:
+                fill = ink.tint(ink.COLOURS[SUPPORTS], DEEPEST * round(value, 2))
+            filled.setdefault(fill, []).append((x, y))
+            text = "–" if value is None else f"{100 * value:.0f}"
+            # Three digits have no room in the smallest cells.
+            size = WORD if len(text) < 3 or cell > CELL + 0.02 else WORD - 1.5
+            colour = text_colour(fill)
+            write_text(axes, x + cell / 2, y + cell / 2, text, color=colour, size=size)
+    diagonal = [(left + i * cell, top + i * cell) for i in range(len(layout.order))]
+    frame_cells(axes, diagonal, (cell, cell), inset=0.012, line=0.6)
 
 
 def _value(record: Mapping[str, Any], panel: str, own: int, other: int) -> float | None:
@@ -129,25 +154,6 @@ def _value(record: Mapping[str, Any], panel: str, own: int, other: int) -> float
         return unit["halves"][own]
     matrix = unit["dealt_anew"]["mean"] if panel == "dealt anew" else unit["overlap"]
     return matrix[own][other]
-
-
-def _cell(
-    axes: Axes, corner: tuple[float, float], size: float, value: float | None, *, own: bool
-) -> None:
-    fill = ink.STRIPE if value is None else ink.tint(ink.COLOURS[SUPPORTS], DEEPEST * value)
-    axes.add_patch(Rectangle(corner, size, size, facecolor=fill, edgecolor="white", lw=0.5))
-    if own:
-        inset = 0.012
-        frame = Rectangle(
-            (corner[0] + inset, corner[1] + inset), size - 2 * inset, size - 2 * inset,
-            fill=False, edgecolor="black", lw=0.6, zorder=3,
-        )  # fmt: skip
-        axes.add_patch(frame)
-    text = "–" if value is None else f"{100 * value:.0f}"
-    # Three digits have no room in the smallest cells.
-    shown = WORD if len(text) < 3 or size > CELL + 0.02 else WORD - 1.5
-    colour = "white" if sum(to_rgb(fill)) < 1.7 else "black"
-    write_text(axes, corner[0] + size / 2, corner[1] + size / 2, text, color=colour, size=shown)
 
 
 def _tree(axes: Axes, tree: Mapping[str, Any], right: float, top: float, cell: float) -> None:

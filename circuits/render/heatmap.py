@@ -7,7 +7,9 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
-from matplotlib.patches import Rectangle
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path as Outline
+from matplotlib.transforms import Affine2D
 
 from circuits.render import ink
 from circuits.render.words import OPPOSES, SUPPORTS, counted, readable
@@ -24,6 +26,8 @@ DEEPEST = 0.85
 NOTE = "share of the task's effect that is lost with the circuit cut; framed: its own circuit"
 LEAST = 0.005
 "What is framed is written as more than 0.00."
+Corner = tuple[float, float]
+"Left and top of a cell, in."
 UNSTEERED = "none"
 "Heads the column of what is written without steering."
 
@@ -188,31 +192,53 @@ def _matrix(
             write_text(axes, x, top - GAP, head, va="bottom")
         else:
             write_text(axes, x, top - GAP, head, rotation=90.0, va="bottom")
+    filled: dict[str, list[Corner]] = {}
+    framed: list[Corner] = []
     for i, row in enumerate(matrix.values):
         for j, value in enumerate(row):
-            at = (left + j * cell, top + i * ROW)
-            if value is not None:
-                _cell(axes, at, value, cell, own=(i, j) in matrix.framed)
+            if value is None:
+                continue
+            x, y = left + j * cell, top + i * ROW
+            value = round(value, 2) + 0.0
+            colour = ink.COLOURS[SUPPORTS if value >= 0 else OPPOSES]
+            fill = ink.tint(colour, DEEPEST * min(1.0, abs(value)))
+            filled.setdefault(fill, []).append((x, y))
+            if (i, j) in matrix.framed:
+                framed.append((x, y))
+            text = f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
+            write_text(axes, x + cell / 2, y + ROW / 2, text, color=text_colour(fill))
+    fill_cells(axes, filled, (cell, ROW), apart=0.8)
+    frame_cells(axes, framed, (cell, ROW), inset=0.015, line=0.9)
 
 
-def _cell(
-    axes: Axes, corner: tuple[float, float], value: float, width: float, *, own: bool
+def fill_cells(
+    axes: Axes, filled: Mapping[str, Sequence[Corner]], size: tuple[float, float], *, apart: float
 ) -> None:
-    colour = ink.COLOURS[SUPPORTS if value >= 0 else OPPOSES]
-    fill = ink.tint(colour, DEEPEST * min(1.0, abs(value)))
-    axes.add_patch(Rectangle(corner, width, ROW, facecolor=fill, edgecolor="white", lw=0.8))
-    if own:
-        inset = 0.015
-        frame = Rectangle(
-            (corner[0] + inset, corner[1] + inset), width - 2 * inset, ROW - 2 * inset,
-            fill=False, edgecolor="black", lw=0.9, zorder=3,
-        )  # fmt: skip
-        axes.add_patch(frame)
-    dark = sum(to_rgb(fill)) < 1.7
-    text = f"{round(value, 2) + 0.0:.2f}".replace("-", "\N{MINUS SIGN}")
-    write_text(
-        axes, corner[0] + width / 2, corner[1] + ROW / 2, text, color="white" if dark else "black"
-    )
+    """Cells so many points apart; those of one colour are one shape, for a small file."""
+    for fill, corners in filled.items():
+        shape = _cells(corners, size, apart / 2 / ink.POINTS)
+        axes.add_patch(PathPatch(shape, facecolor=fill, lw=0, clip_on=False))
+
+
+def frame_cells(
+    axes: Axes, corners: Sequence[Corner], size: tuple[float, float], *, inset: float, line: float
+) -> None:
+    """Black frames, `inset` inches inside of cells."""
+    if corners:
+        frames = _cells(corners, size, inset)
+        axes.add_patch(PathPatch(frames, fill=False, edgecolor="black", lw=line, zorder=3))
+
+
+def _cells(corners: Sequence[Corner], size: tuple[float, float], inset: float) -> Outline:
+    scale = Affine2D().scale(*(side - 2 * inset for side in size))
+    one = Outline.unit_rectangle().transformed(scale)
+    places = (Affine2D().translate(x + inset, y + inset) for x, y in corners)
+    return Outline.make_compound_path(*map(one.transformed, places))
+
+
+def text_colour(fill: str) -> str:
+    """What can be read on a fill."""
+    return "white" if sum(to_rgb(fill)) < 1.7 else "black"
 
 
 def write_text(

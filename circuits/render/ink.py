@@ -22,6 +22,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
 from circuits.render.fonts import font_face
+from circuits.render.smaller_svg import smaller
 from circuits.render.words import NEUTRAL, OPPOSES, SUPPORTS
 from hooked_qwen.files import write_atomically
 
@@ -103,7 +104,7 @@ def save(figure: Figure, path: Path) -> None:
     figure.savefig(made, format=kind[1:], metadata=METADATA[kind], dpi=PIXELS)
     content = made.getvalue()
     if kind == ".svg":
-        content = with_fonts(content.decode("utf-8")).encode("utf-8")
+        content = with_fonts(smaller(content.decode("utf-8"))).encode("utf-8")
     write_atomically(path, lambda partial: partial.write_bytes(content))
 
 

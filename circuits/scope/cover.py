@@ -1,6 +1,6 @@
 """Coverage and redundancy of sets of texts: opened, done, written."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -17,6 +17,8 @@ from hooked_qwen.load import load_tokenizer
 from hooked_qwen.placement import ANYWHERE, Placement
 from hooked_qwen.progress import Report, silent
 from hooked_qwen.texts import texts_of
+from hooked_qwen.tokens import encode_prompt
+from saes.scope.activity import LONGEST
 from saes.suite import MlpChoice, hash_of, load_suite
 
 RECORD = "coverage.json"
@@ -43,7 +45,8 @@ def cover(
     """What sets of samples turn on, how redundant they are, and what they share.
 
     `sets` and `common` are sources as `circuits.scope.sample_sets` takes them and as `--text`
-    takes them; the first `texts` of each are read. `results` is a file of what models got right,
+    takes them; the first `texts` of each are read. A common text that is too long to be read whole,
+    such as a file of plain text, counts as its lines. `results` is a file of what models got right,
     a row for each set, item and model. The record and its figures go to the folder `out`.
 
     Raises `ValueError` for a set that cannot be read, for results of other items, and where `out`
@@ -52,8 +55,9 @@ def cover(
     config = config or CoverConfig()
     if out is not None and out.is_file():
         raise ValueError(f"{out} is a file: give a folder")
-    found = sample_sets(sets, model, load_tokenizer(model), texts=texts, seed=config.seed)
-    shared = list(islice(filter(str.strip, texts_of(common)()), texts)) if common else []
+    tokenizer = load_tokenizer(model)
+    found = sample_sets(sets, model, tokenizer, texts=texts, seed=config.seed)
+    shared = list(islice(_lines(common, tokenizer), texts)) if common else []
     right = None if results is None else read_results(results)
     source = {
         "sets": {name: digest(*some) for name, some in found.items()},
@@ -74,6 +78,13 @@ def cover(
     if out is not None:
         _write(record, out)
     return record
+
+
+def _lines(sources: Sequence[str], tokenizer: Any) -> Iterator[str]:
+    """Texts that are not blank; one that is too long to be read whole as its lines."""
+    for text in filter(str.strip, texts_of(sources)()):
+        whole = len(text) <= LONGEST or len(encode_prompt(tokenizer, text)) <= LONGEST
+        yield from [text] if whole else filter(str.strip, text.splitlines())
 
 
 def _write(record: dict[str, Any], out: Path) -> None:

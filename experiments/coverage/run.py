@@ -11,7 +11,7 @@ redundant it is. Prompts and results go to DIR, the record and its figures to
 import argparse
 import json
 import shutil
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -33,6 +33,13 @@ from hooked_qwen.forward import last_logits
 RESULTS = Path(__file__).parent / "results"
 PROMPTS, WITHOUT = 40, 8
 "Prompts of each task, and how many models are compared."
+GROUPS = (
+    {"agreement_simple", "agreement_nounpp", "agreement_rc", "agreement_within_rc"},
+    {"ioi", "pronoun", "profession"},
+    {"capital_of", "two_step"},
+    {"docstring", "variable", "brackets"},
+)
+"Tasks of one kind: agreement, people, towns, code."
 
 
 def main() -> None:
@@ -41,29 +48,35 @@ def main() -> None:
     parser.add_argument("--model", default="bundled")
     parser.add_argument("--dictionaries", default="bundled")
     parser.add_argument("--name", default="bundled")
+    parser.add_argument("--common", help="a text")
     parser.add_argument("--work", type=Path, required=True)
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
     prompts = {name: made(given.model, name) for name in names_for(given.model)}
     for name, some in prompts.items():
         write_prompts(some, given.work / f"{name}.jsonl")
-    results = given.work / "results.jsonl"
-    if not results.exists():
-        model = load_model(given.model)
-        rows = [row for name, some in prompts.items() for row in answered(model, name, some)]
-        results.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        del model
     with bars() as report:
         scope.cover(
             given.dictionaries,
             [str(given.work / f"{name}.jsonl") for name in prompts],
             given.model,
-            results=results,
+            common=[given.common] if given.common else [],
+            results=None if given.common else results_of(given.model, prompts, given.work),
             out=given.work / "cover",
             force=True,
             report=report,
         )
     keep(given.work / "cover", given.name)
+
+
+def results_of(model: str, prompts: Mapping[str, Sequence[Prompt]], work: Path) -> Path:
+    """A file of what each model answers right."""
+    results = work / "results.jsonl"
+    if not results.exists():
+        loaded = load_model(model)
+        rows = [row for name, some in prompts.items() for row in answered(loaded, name, some)]
+        results.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return results
 
 
 def made(model: str, task: str) -> list[Prompt]:
@@ -131,10 +144,28 @@ def keep(folder: Path, name: str) -> None:
             if one["subset"]:
                 one["subset"]["samples"] = len(one["subset"]["samples"])
             del one["growth"]
+    record["groups"] = {unit: told_apart(record, unit) for unit in UNITS}
     RESULTS.mkdir(exist_ok=True)
     write_json(record, RESULTS / f"{name}.json")
-    for figure in ("overlap", "growth"):
+    for figure in ("overlap",) if record["common"] else ("overlap", "growth"):
         shutil.copyfile(folder / f"{figure}.svg", RESULTS / f"{name}-{figure}.svg")
+
+
+def told_apart(record: Mapping[str, Any], unit: str) -> dict[str, float]:
+    """Mean overlap of tasks of one kind and of others, and how often the first is the larger."""
+    sides: dict[bool, list[float]] = {True: [], False: []}
+    for i, row in enumerate(record["units"][unit]["overlap"]):
+        for j, value in enumerate(row):
+            if i != j and value is not None:
+                pair = {record["sets"][i], record["sets"][j]}
+                sides[any(pair <= group for group in GROUPS)].append(value)
+    alike, others = sides[True], sides[False]
+    larger = [(a > b) + (a == b) / 2 for a in alike for b in others]
+    return {
+        "alike": sum(alike) / len(alike),
+        "others": sum(others) / len(others),
+        "larger": sum(larger) / len(larger),
+    }
 
 
 if __name__ == "__main__":

@@ -102,6 +102,17 @@ def test_an_endpoint_is_asked_as_openai_is(server, monkeypatch):
     assert Server.asked[-1]["key"] is None
 
 
+def test_an_endpoint_that_draws_is_told_another_seed_each_time(server):
+    answer = endpoint(server, "m", temperature=0.7, seed=3, wait=0.0)
+    Server.replies += [(503, b"busy")]
+    assert [answer("ab"), answer("ab")] == ["ba", "ba"]
+    # A busy server is asked the same again.
+    assert [body["seed"] for body in Server.asked] == [3, 3, 4]
+    assert {body["temperature"] for body in Server.asked} == {0.7}
+    with pytest.raises(ValueError, match="temperature is -1.0: expected 0 or more"):
+        endpoint(server, "m", temperature=-1.0)
+
+
 def test_a_busy_endpoint_is_asked_again(server):
     Server.replies += [(503, b"busy"), (429, b"slow down")]
     assert endpoint(server, "m", wait=0.0)("ab") == "ba"
@@ -118,6 +129,36 @@ def test_the_command_asks_an_endpoint_and_says_what_it_could_not_read(server):
     assert "note: of 16 verdicts 16 could not be read and do not count" in said
     # One explanation each, and of both kinds of question four descriptions each.
     assert len(Server.asked) == 2 + 2 * 2 * 4
+
+
+def test_the_command_has_an_endpoint_write_texts_for_what_is_missing(server, tmp_path, fails):
+    texts = {
+        "training": [("The boy saw a dog.", "a"), ("The girl saw a cat.", "b")],
+        "target": [("The pilot of Varden read books.", "a"), ("A pilot read in Varden.", "a"),
+                   ("Anna ate 3 apples at noon.", "b"), ("At noon Anna ate bread.", "b")],
+    }  # fmt: skip
+    given = ["synthesise", "bundled", "--out", tmp_path / "out"]
+    for name, rows in texts.items():
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("".join(json.dumps({"text": t, "label": x}) + "\n" for t, x in rows))
+        given += [f"--{name}", path]
+    given += ["--features", 3, "--tries", 2, "--seeds", 2, "--tokens", 9, "--temperature", 0.5]
+    given += ["--seed", 7, "--endpoint", server, "--name"]
+    done = call(*given, "some-model")
+    assert done.exit_code == 0, done.output
+    record = json.loads((tmp_path / "out" / "synthesis.json").read_text())
+    assert record["made_from"]["generator"] == "some-model"
+    assert len(record["asked"]) == 3
+    # Asked for: three features twice, in both dictionaries and under both seeds; more at random.
+    assert len(Server.asked) >= 24
+    assert [body["seed"] for body in Server.asked] == list(range(7, 7 + len(Server.asked)))
+    assert {(body["temperature"], body["max_tokens"]) for body in Server.asked} == {(0.5, 9)}
+    said = [body["messages"][0]["content"] for body in Server.asked]
+    assert all(prompt.endswith("Answer with the text alone.") for prompt in said)
+    written = (tmp_path / "out" / "written.jsonl").read_text().splitlines()
+    backwards = {" ".join(prompt[::-1].split()) for prompt in said}
+    assert {json.loads(line)["text"] for line in written} <= backwards
+    assert "made from something else" in fails(*given, "another-model")
 
 
 @pytest.mark.parametrize(

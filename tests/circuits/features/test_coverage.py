@@ -2,10 +2,12 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
+from circuits import scope
 from circuits.features.coverage import CoverConfig, covered
 from circuits.prompt_files import write_prompts
 from circuits.scope.cover import FIGURES, RECORD
@@ -16,6 +18,7 @@ from saes.scope.activity import activity_of
 from tests.circuits.conftest import call
 from tests.conftest import toy, toy_suite, toy_tokenizer
 
+TASKS = Path(__file__).parents[3] / "experiments" / "coverage" / "results"
 SETS = {"one": ["abc de", "abc fgh", "abc de"], "two": ["what? no!", "Hello", "abc de.", "x y"]}
 
 
@@ -196,6 +199,24 @@ def test_the_command_writes_what_it_shows(tmp_path, fails):
     assert "made from something else" in fails(*asked)
     assert "--texts is 0: expected 1 or more" in fails(*asked[:-1], 0)
     assert "is a file: give a folder" in fails(*asked[:6], texts)
+
+
+def test_a_common_text_that_is_too_long_counts_as_its_lines(tmp_path):
+    common = tmp_path / "common.txt"
+    common.write_text("The boy saw a dog.\n\n" * 150)
+    record = scope.cover("bundled", ["capital_of"], common=[str(common)], texts=2)
+    assert record["common"]["texts"] == 2
+    common.write_text("The boy saw a dog.\nThe girl read.")
+    record = scope.cover("bundled", ["capital_of"], common=[str(common)], texts=2)
+    assert record["common"]["texts"] == 1
+
+
+def test_the_figure_of_twelve_sets_is_a_small_file(tmp_path):
+    from circuits.render.coverage import overlap_figure
+
+    record = json.loads((TASKS / "bundled.json").read_text())
+    overlap_figure(record, tmp_path / "a.svg")
+    assert (tmp_path / "a.svg").stat().st_size < 80_000
 
 
 def test_the_same_is_covered_on_another_device(other, suite):

@@ -1,6 +1,7 @@
 """Texts written for missing features, by any callable and by the model itself."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from circuits.features.synthesis_record import (
     RANDOM_TRAINING,
     REAL,
     ROWS,
+    WHOLE,
     SynthesisConfig,
 )
 from circuits.features.writers import (
@@ -121,6 +123,7 @@ def test_rows_have_as_many_texts_of_each_label(found):
     rows = made.record["rows"]
     assert list(rows) == [ALONE, *ROWS]
     assert 0 < rows[REAL]["texts"] <= rows[ASKED]["texts"]
+    assert (rows[WHOLE]["texts"], rows[WHOLE]["covered"]) == (len(TARGET), 1.0)
 
 
 def test_nothing_known_or_empty_is_written(found):
@@ -155,7 +158,7 @@ def test_scores_stand_beside_those_of_training_alone(found):
 def test_where_nothing_comes_nothing_is_added(model, suite):
     made = synthesised(model, suite, TRAINING, TARGET, each_by(lambda _: "ab"), {})
     rows = made.record["rows"]
-    assert all(rows[row]["texts"] == 0 for row in ROWS)
+    assert all(rows[row]["texts"] == 0 for row in ROWS if row != WHOLE)
     assert rows[ASKED]["covered"] == rows[ALONE]["covered"]
     assert rows[ASKED]["scores"] is None
 
@@ -186,6 +189,34 @@ def test_prompts_show_examples_and_say_what_they_share():
     assert asking(["One.", "Two."], CONTINUED, common="numbers") == "One. Two."
     apart = WritingConfig(style="continuation")
     assert asking(["One.", "Two."], apart) == "One.\n\nTwo.\n\n"
+
+
+def test_an_instruction_says_what_people_call_a_feature_and_nothing_else(model, suite):
+    asked = []
+    some = SynthesisConfig(features=40, tries=1, seeds=1)
+
+    def writes(names):
+        asked.clear()
+        writer = each_by(lambda prompt: asked.append(prompt) or "")
+        return synthesised(model, suite, TRAINING, TARGET, writer, names, config=some).record
+
+    first = writes({})["asked"][0]
+    assert first["label"]
+    assert not any("have to do with" in prompt for prompt in asked)
+    writes({first["feature"]: "what pilots say"})
+    assert sum("They have to do with: what pilots say" in prompt for prompt in asked) == 1
+
+
+def test_an_instruction_goes_through_the_chat_template(model):
+    plain, ordered = CONTINUED, WritingConfig(tokens=6, temperature=0.0)
+    said = "{% for m in messages %}ab{{ m['content'] }}?{% endfor %}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model.tokenizer, "chat_template", said)
+        assert default_style(model.tokenizer) == "instruction"
+        through = by_model(model, ordered)(["c d", "x"], 0)
+    greedy = replace(plain, temperature=0.0)
+    assert through == by_model(model, greedy)(["abc d?", "abx?"], 0)
+    assert through != by_model(model, greedy)(["c d", "x"], 0)
 
 
 def test_what_follows_a_text_is_cut():
