@@ -262,6 +262,8 @@ def connections(
     texts: Texts | None = None,
     tokens: int = COACTIVE_TOKENS,
     out: Path | None = None,
+    made_from: Mapping[str, Any] | None = None,
+    force: bool = False,
     placement: Placement = ANYWHERE,
     report: Report = silent,
 ) -> dict[str, Any]:
@@ -269,7 +271,11 @@ def connections(
 
     With `texts` what it reads is corrected by what there is to be read where it is on. Features
     are called as people call them in the dictionaries' labels.
+
+    Raises `ValueError` where the file there is `made_from` something else, unless by `force`.
     """
+    if out is not None:
+        check_record(out, made_from or {}, force=force)
     suite = load_suite(dictionaries, mlp=mlp, memory=placement.memory)
     loaded = load_model(model, report, placement)
     suite.notify_of_another_model(loaded)
@@ -283,7 +289,7 @@ def connections(
         report=lambda done, total: report("text", done, total),
     )
     if out is not None:
-        write_json(record, out)
+        write_json(record | {MADE_FROM: dict(made_from or {})}, out)
     return record
 
 

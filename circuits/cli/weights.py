@@ -11,6 +11,7 @@ from rich.text import Text
 from circuits.cli.options import (
     Device,
     Dictionaries,
+    Force,
     Memory,
     Mlp,
     Model,
@@ -45,6 +46,7 @@ def weights(
     device: Device = None,
     dtype: ModelDtype = None,
     memory: Memory = None,
+    force: Force = False,
     quiet: Quiet = False,
 ) -> None:
     """What a feature reads and what reads it, by weights alone: no prompt, no forward pass.
@@ -57,6 +59,11 @@ def weights(
     from hooked_qwen.texts import texts_of
 
     at_least(1, top=top, tokens=tokens)
+    place = placed(device, dtype, memory)
+    options = {"feature": which, "top": top, "mlp": mlp.value, "tokens": tokens}
+    source = (
+        {} if out is None else suites.sources(dictionaries, model, text or [], place, **options)
+    )
     with bars() as report:
         record = suites.connections(
             dictionaries,
@@ -67,7 +74,9 @@ def weights(
             texts=texts_of(text) if text else None,
             tokens=tokens,
             out=out,
-            placement=placed(device, dtype, memory),
+            made_from=source,
+            force=force,
+            placement=place,
             report=report,
         )
     show_connections(record)

@@ -94,6 +94,11 @@ def test_the_command_shows_and_writes_them(tmp_path):
     for entry in (*record["reads"]["features"], *record["writes"]["features"]):
         assert entry["feature"] in done.output
     assert f"head {record['reads']['heads'][0]['head']}" in done.output
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    arguments[4] = "5"
+    with pytest.raises(ValueError, match="is there already, made from something else"):
+        CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert json.loads(out.read_text()) == record
 
 
 def test_a_feature_that_is_not_there_is_refused():
