@@ -24,13 +24,8 @@ from circuits.cli.options import (
     say_found,
 )
 from circuits.cli.progress_bars import bars
-from circuits.cli.tables import (
-    console,
-    mlp_table,
-    probe_table,
-    quality_table,
-    say,
-)
+from circuits.cli.quality_tables import mlp_table, probe_table, quality_table
+from circuits.cli.tables import console, say
 from circuits.render.words import counted
 
 

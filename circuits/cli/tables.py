@@ -35,114 +35,8 @@ def _two(value: float | None) -> str:
     return "–" if value is None else f"{value:z.2f}"
 
 
-def quality_table(
-    names: Sequence[str],
-    rows: Sequence[Mapping[str, Any]],
-    joint: Mapping[str, Any] | None = None,
-) -> None:
-    """One line for each dictionary, a dim one for each of its `controls`, one for all at once.
-
-    `docs/dictionaries.md` says what the columns mean.
-    """
-    columns = ("L0", "FVU", "95 %", "all", "cosine", "dead", "dense", "recovered", "95 %", "KL")
-    table = Table(
-        Column("dictionary", no_wrap=True),
-        *(Column(name, justify="right", no_wrap=True) for name in columns),
-        box=SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        collapse_padding=True,
-    )
-    for name, q in zip(names, rows, strict=True):
-        table.add_row(name, *_quality_cells(q))
-        for control, figures in q.get("controls", {}).items():
-            table.add_row(f"  {control}", *_quality_cells(figures), style="dim")
-    console.print(table)
-    if joint is not None:
-        console.print(
-            f"{joint['dictionaries']} at once: recovered {_share(joint['loss_recovered'])} "
-            f"({_ends(joint['intervals']['loss_recovered'])}), KL {joint['kl']:.3f}, "
-            f"CE {joint['ce_clean']:.3f}; spliced {joint['ce_spliced']:.3f}, "
-            f"zero {joint['ce_zero']:.3f}, mean {joint['ce_mean']:.3f}",
-            highlight=False,
-            markup=False,
-        )
-
-
-def mlp_table(names: Sequence[str], record: Mapping[str, Any]) -> None:
-    """What it costs to replace MLPs by transcoders, by zero, by their mean: each, and all."""
-    table = Table(
-        Column("MLP", no_wrap=True),
-        *(
-            Column(name, justify="right", no_wrap=True)
-            for place in ("replaced", "zero", "mean")
-            for name in (place, "95 %", "KL")
-        ),
-        box=SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        collapse_padding=True,
-    )
-    rows = {name.rpartition("-")[2]: record["dictionaries"][name] for name in names}
-    if len(rows) > 1:
-        rows["all at once"] = record["mlps"]
-    for name, q in rows.items():
-        cells = []
-        for end in ("", "_zero", "_mean"):
-            cells += [f"{q[f'ce_added{end}']:+.3f}", _ends(q["intervals"][f"ce_added{end}"])]
-            cells.append(f"{q[f'kl{end}']:.3f}")
-        table.add_row(name, *cells)
-    console.print("in the place of MLPs: added cross-entropy, and KL, in nats")
-    console.print(table)
-
-
-def probe_table(probings: Mapping[str, Mapping[str, Any]]) -> None:
-    """For each dictionary, how well one and five features tell the labels, beside the controls."""
-    first = next(iter(probings.values()))
-    table = Table(
-        "dictionary", "reads", "n", "accuracy", "95 %", "which", box=SIMPLE_HEAD, show_edge=False
-    )
-    for name, probing in probings.items():
-        for row in probing["probes"]:
-            chosen = row["chosen"]
-            table.add_row(
-                name if row is probing["probes"][0] else "",
-                row["reads"],
-                "all" if chosen is None else str(len(chosen)),
-                _share(row["accuracy"]),
-                _ends(row["interval"]),
-                "" if chosen is None or len(chosen) > 5 else ", ".join(map(str, chosen)),
-                style="" if row["reads"] == "features" else "dim",
-            )
-    console.print(table)
-    console.print(
-        f"{' or '.join(first['labels'])}: {first['test']} texts, always the more frequent "
-        f"{_share(first['majority'])}",
-        highlight=False,
-        markup=False,
-    )
-
-
-def _quality_cells(q: Mapping[str, Any]) -> list[str]:
-    return [
-        f"{q['l0']:.1f}",
-        f"{q['fvu']:.3f}",
-        _ends(q["intervals"]["fvu"]),
-        f"{q['fvu_all']:.3f}",
-        f"{q['cosine']:.3f}",
-        percent(q["dead"]),
-        f"{q['dense']:.0f}",
-        _share(q["loss_recovered"]),
-        _ends(q["intervals"]["loss_recovered"]),
-        f"{q['kl']:.3f}",
-    ]
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
-
-
-def _ends(interval: Sequence[float] | None) -> str:
+def ends(interval: Sequence[float] | None) -> str:
+    """Both ends of an interval, a dash where there is none."""
     return "–" if interval is None else f"{interval[0]:.2f}..{interval[1]:.2f}"
 
 
@@ -301,7 +195,7 @@ def _agreement(figures: Mapping[str, Any]) -> str:
 
 
 def _with_ends(value: float | None, interval: Sequence[float] | None) -> str:
-    return _two(value) if interval is None else f"{_two(value)} ({_ends(interval)})"
+    return _two(value) if interval is None else f"{_two(value)} ({ends(interval)})"
 
 
 def baked_summary(record: Mapping[str, Any]) -> None:
@@ -333,7 +227,7 @@ def edited_circuit_table(record: Mapping[str, Any]) -> None:
     for where, found in (("", record), (", held out", record.get("held_out"))):
         for name, row in (found or {"rows": {}})["rows"].items():
             told = f"{name}, as many" if name == "random edges" else name
-            table.add_row(told + where, _two(row["faithfulness"]), _ends(row["interval"]))
+            table.add_row(told + where, _two(row["faithfulness"]), ends(row["interval"]))
     console.print(table)
     if idle := record["edges_that_carry_nothing"]:
         named = ", ".join(f"{u} -> {d}" for u, d in idle[:3])

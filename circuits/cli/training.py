@@ -24,10 +24,8 @@ from circuits.cli.options import (
     placed,
 )
 from circuits.cli.progress_bars import bars
-from circuits.cli.tables import (
-    console,
-    quality_table,
-)
+from circuits.cli.quality_tables import quality_table
+from circuits.cli.tables import console
 from circuits.render.words import counted
 from hooked_qwen.percents import percent
 from saes.architectures.table import ARCHITECTURES

@@ -2,7 +2,7 @@
 
 import pytest
 
-from circuits.cli import tables
+from circuits.cli import quality_tables, tables
 from circuits.comparison import differences
 from circuits.prompt_files import Prompt
 from hooked_qwen.families import Task
@@ -32,7 +32,7 @@ def quality(fvu, **more):
 
 def test_a_dictionary_has_a_line_and_each_of_its_controls_one_below(said):
     rows = [quality(0.5, controls={"PCA": quality(0.75)}), quality(0.625)]
-    lines = said(tables.quality_table, ["mlp_out.1", "resid_post.2"], rows)
+    lines = said(quality_tables.quality_table, ["mlp_out.1", "resid_post.2"], rows)
     found = [line.split() for line in lines if "0.125" in line]
     assert [(line[0], line[2]) for line in found] == [
         ("mlp_out.1", "0.500"), ("PCA", "0.750"), ("resid_post.2", "0.625")

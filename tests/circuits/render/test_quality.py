@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from circuits.cli import tables
+from circuits.cli import quality_tables
 from circuits.render import ink
 from circuits.render.quality import LIMITS, quality_figure
 
@@ -55,10 +55,10 @@ JOINT = {
 @pytest.fixture
 def printed(monkeypatch):
     console = Console(width=110, record=True, force_terminal=True, color_system="standard")
-    monkeypatch.setattr(tables, "console", console)
+    monkeypatch.setattr(quality_tables, "console", console)
 
     def show(*arguments, styles=False):
-        tables.quality_table(*arguments)
+        quality_tables.quality_table(*arguments)
         return console.export_text(styles=styles)
 
     return show
@@ -190,8 +190,8 @@ def test_what_mlps_cost_is_told_by_layer_and_at_once(printed):
     }
     names = [name for name in rows if "-" in name]
     dictionaries = rows | dict.fromkeys(names, cost)
-    console = tables.console
-    tables.mlp_table(names, {"dictionaries": dictionaries, "mlps": cost})
+    console = quality_tables.console
+    quality_tables.mlp_table(names, {"dictionaries": dictionaries, "mlps": cost})
     text = console.export_text()
     wanted = "+0.123 0.10..0.15 0.500 +1.500 1.00..2.00 2.250 -0.001 – 12.000"
     for start in ("mlp_out.0", "mlp_out.1", "all at once"):
