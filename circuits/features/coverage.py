@@ -250,16 +250,21 @@ def _results(
                 "random": asdict(checked_at_random(correct, size, seed=seed)),
             }
         )
-    return {"sets": sets, "correlations": _correlations(units, sets, seed)}
+    tokens = {name: len(part.unit) / part.samples for name, part in parts[TOKENS].items()}
+    return {"sets": sets, "correlations": _correlations(units, sets, tokens, seed)}
 
 
 def _correlations(
-    units: Mapping[str, Any], sets: Mapping[str, Any], seed: int
+    units: Mapping[str, Any], sets: Mapping[str, Any], tokens: Mapping[str, float], seed: int
 ) -> dict[str, Any] | None:
-    """Each measure of redundancy against that by results, over the sets."""
+    """Each measure of redundancy against that by results, over the sets; their size beside it.
+
+    `tokens` are the distinct ones of a text of each set: where texts are long, more is on.
+    """
     known = [name for name, one in sets.items() if one["redundancy"] is not None]
     target = [sets[name]["redundancy"] for name in known]
     measures = {"samples": [float(units[FEATURES]["sets"][name]["samples"]) for name in known]}
+    measures["tokens of a text"] = [tokens[name] for name in known]
     for unit in UNITS:
         for field in ("redundancy", "redundancy_at"):
             values = [units[unit]["sets"][name][field] for name in known]

@@ -8,6 +8,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.features.written import Written
+from hooked_qwen.progress import Report, silent
 from hooked_qwen.sites import Site
 from hooked_qwen.tokens import encode_prompt
 from saes.evaluation.baselines import untrained
@@ -47,19 +48,24 @@ class KnownTexts:
         target: Sequence[Labelled],
         test: Sequence[Labelled],
         seed: int,
+        report: Report = silent,
     ) -> None:
         self.model, self.suite, self.control = model, suite, untrained(suite, seed=seed)
         self.site = Site("resid_post", len(model.blocks) // 2)
         every = [*training, *target, *test]
-        self.activity, read = self._read(every)
+        self.activity, read = self._read(every, report)
         n, m = len(training), len(training) + len(target)
         self.training, self.target = read.part(0, n), read.part(n, m)
         self.test = read.part(m, len(every))
         self.contents = [text.text for text in every[:m]]
-        self.control_activity = activity_of(model, self.control, self.contents)
+        self.control_activity = activity_of(model, self.control, self.contents, report=report)
 
-    def _read(self, texts: Sequence[Labelled]) -> tuple[Activity, ReadTexts]:
-        found = read_through(self.model, self.suite, [t.text for t in texts], sites=[self.site])
+    def _read(
+        self, texts: Sequence[Labelled], report: Report = silent
+    ) -> tuple[Activity, ReadTexts]:
+        found = read_through(
+            self.model, self.suite, [t.text for t in texts], sites=[self.site], report=report
+        )
         incidence = Incidence.of_activity(found.activity)
         rows = [self.tokens(text.text) for text in texts]
         return found.activity, ReadTexts(list(texts), incidence, found.means[self.site], rows)

@@ -91,7 +91,7 @@ def synthesised(
     """
     config, writing = config or SynthesisConfig(), writing or WritingConfig()
     _check(training, target, test)
-    known = KnownTexts(model, suite, training, target, test, config.seed)
+    known = KnownTexts(model, suite, training, target, test, config.seed, report)
     wanted = {
         row: wanted_features(
             activity, len(training), target, named, least=config.least, most=config.features

@@ -3,16 +3,19 @@
     python -m experiments.coverage.run --model MODEL --dictionaries DICTS --name NAME --work DIR
 
 Forty prompts of each task. Models whose results are compared are the model as it is and without
-one of some blocks each: the more of them a task's random items rank as all items do, the more
-redundant it is. Prompts and results go to DIR, the record and its figures to
-`results/NAME.json` and `NAME-*.svg` beside this file; that of `--name bundled` needs no model.
+one of some blocks each, or with `--models noisy` with noise on its blocks' weights: the more of
+them a task's random items rank as all items do, the more redundant it is. With `--common TEXT`
+nothing is asked of models, and what the text's first 200 lines turn on is left out of everything.
+Prompts and results go to DIR, the record and its figures to `results/NAME.json` and `NAME-*.svg`
+beside this file; that of `--name bundled` needs no model.
 """
 
 import argparse
 import json
 import shutil
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,6 +28,7 @@ from circuits.features.coverage import UNITS
 from circuits.graph import write_json
 from circuits.prompt_files import Prompt, write_prompts
 from circuits.prompts import EncodedPrompts, encode_prompts
+from circuits.runs.overwrite import MADE_FROM
 from circuits.scope.cover import RECORD
 from circuits.suites import load_model
 from circuits.tasks import as_many_as_exist, names_for
@@ -33,6 +37,8 @@ from hooked_qwen.forward import last_logits
 RESULTS = Path(__file__).parent / "results"
 PROMPTS, WITHOUT = 40, 8
 "Prompts of each task, and how many models are compared."
+NOISE, DRAWS = (0.3, 0.4, 0.5, 0.6, 0.7), 2
+"In standard deviations of a weight's row, and how often each is drawn."
 GROUPS = (
     {"agreement_simple", "agreement_nounpp", "agreement_rc", "agreement_within_rc"},
     {"ioi", "pronoun", "profession"},
@@ -48,6 +54,7 @@ def main() -> None:
     parser.add_argument("--model", default="bundled")
     parser.add_argument("--dictionaries", default="bundled")
     parser.add_argument("--name", default="bundled")
+    parser.add_argument("--models", choices=MODELS, default="without a block")
     parser.add_argument("--common", help="a text")
     parser.add_argument("--work", type=Path, required=True)
     given = parser.parse_args()
@@ -61,20 +68,26 @@ def main() -> None:
             [str(given.work / f"{name}.jsonl") for name in prompts],
             given.model,
             common=[given.common] if given.common else [],
-            results=None if given.common else results_of(given.model, prompts, given.work),
+            results=None if given.common else results_of(given, prompts),
             out=given.work / "cover",
             force=True,
             report=report,
         )
-    keep(given.work / "cover", given.name)
+    if given.models == "noisy":
+        keep_results(given.work / "cover", given.name)
+    else:
+        keep(given.work / "cover", given.name)
 
 
-def results_of(model: str, prompts: Mapping[str, Sequence[Prompt]], work: Path) -> Path:
+def results_of(given: argparse.Namespace, prompts: Mapping[str, Sequence[Prompt]]) -> Path:
     """A file of what each model answers right."""
-    results = work / "results.jsonl"
+    results: Path = given.work / "results.jsonl"
     if not results.exists():
-        loaded = load_model(model)
-        rows = [row for name, some in prompts.items() for row in answered(loaded, name, some)]
+        loaded = load_model(given.model)
+        models = MODELS[given.models](loaded)
+        rows = [
+            row for name, some in prompts.items() for row in answered(loaded, models, name, some)
+        ]
         results.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return results
 
@@ -88,19 +101,20 @@ def made(model: str, task: str) -> list[Prompt]:
     ]
 
 
+Models = Mapping[str, Callable[[], AbstractContextManager[None]]]
+"What makes one model another, by what that is called."
+
+
 @torch.no_grad()
 def answered(
-    model: TransformerBridge, name: str, prompts: Sequence[Prompt]
+    model: TransformerBridge, models: Models, name: str, prompts: Sequence[Prompt]
 ) -> list[dict[str, Any]]:
     """Which prompts each model answers right: an answer's logit above those of all wrong ones."""
     encoded = encode_prompts(prompts, model.tokenizer, positions="sum")
-    some = torch.linspace(0, len(model.blocks) - 1, WITHOUT - 1)
-    left_out = sorted({round(x) for x in some.tolist()})
     rows = []
-    for block in (None, *left_out):
-        with without(model, block):
+    for called, changed in models.items():
+        with changed():
             right = is_right(model, encoded)
-        called = "whole" if block is None else f"without block {block}"
         rows += [
             {"set": name, "item": item, "model": called, "correct": correct}
             for item, correct in enumerate(right)
@@ -117,12 +131,47 @@ def is_right(model: TransformerBridge, encoded: EncodedPrompts) -> list[bool]:
     ]
 
 
+def without_blocks(model: TransformerBridge) -> Models:
+    """The model as it is, and without one of some blocks each."""
+    some = torch.linspace(0, len(model.blocks) - 1, WITHOUT - 1)
+    left_out = sorted({round(x) for x in some.tolist()})
+    return {"whole": nullcontext} | {
+        f"without block {block}": partial(without, model, block) for block in left_out
+    }
+
+
+def noisy(model: TransformerBridge) -> Models:
+    """The model as it is, and with more and more noise."""
+    return {"whole": nullcontext} | {
+        f"noise {level} ({seed})": partial(with_noise, model, level, seed)
+        for level in NOISE
+        for seed in range(DRAWS)
+    }
+
+
+MODELS = {"without a block": without_blocks, "noisy": noisy}
+
+
 @contextmanager
-def without(model: TransformerBridge, block: int | None) -> Generator[None]:
-    """The model with one of its blocks passed by."""
-    if block is None:
+def with_noise(model: TransformerBridge, level: float, seed: int) -> Generator[None]:
+    """The model with normal noise on all matrices between its blocks' inputs and outputs."""
+    layers = cast(Any, model.original_model).model.layers
+    weights = [weight.data for weight in layers.parameters() if weight.ndim == 2]
+    before = [weight.clone() for weight in weights]
+    generator = torch.Generator().manual_seed(seed)
+    for weight in weights:
+        noise = torch.randn(weight.shape, generator=generator).to(weight)
+        weight += level * weight.std(1, keepdim=True) * noise
+    try:
         yield
-        return
+    finally:
+        for weight, whole in zip(weights, before, strict=True):
+            weight.copy_(whole)
+
+
+@contextmanager
+def without(model: TransformerBridge, block: int) -> Generator[None]:
+    """The model with one of its blocks passed by."""
 
     def passed_by(module: Any, args: Any, kwargs: Any, output: Any) -> Any:
         x = args[0] if args else kwargs["hidden_states"]
@@ -149,6 +198,15 @@ def keep(folder: Path, name: str) -> None:
     write_json(record, RESULTS / f"{name}.json")
     for figure in ("overlap",) if record["common"] else ("overlap", "growth"):
         shutil.copyfile(folder / f"{figure}.svg", RESULTS / f"{name}-{figure}.svg")
+
+
+def keep_results(folder: Path, name: str) -> None:
+    """Copy what models got right, and how it goes with what the sets cover."""
+    record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    write_json(
+        {key: record[key] for key in ("schema", "sets", "results", MADE_FROM)},
+        RESULTS / f"{name}.json",
+    )
 
 
 def told_apart(record: Mapping[str, Any], unit: str) -> dict[str, float]:

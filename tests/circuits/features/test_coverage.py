@@ -15,6 +15,7 @@ from circuits.scope.sample_sets import read_results, sample_sets
 from circuits.tasks import as_many_as_exist, make_for, names_for
 from hooked_qwen.load import load_tokenizer
 from saes.scope.activity import activity_of
+from saes.scope.item_results import correlation
 from tests.circuits.conftest import call
 from tests.conftest import toy, toy_suite, toy_tokenizer
 
@@ -94,6 +95,24 @@ def test_subsets_by_each_unit_are_held_against_results(record):
     assert set(found["subsets"]) == {"features", "untrained", "tokens"}
     assert found["size"] == len(record["units"]["features"]["sets"]["two"]["subset"]["samples"])
     assert record["results"]["correlations"] is None
+
+
+def test_how_long_texts_are_stands_beside_what_they_turn_on(model, suite):
+    sets = {
+        str(n): [f"{'abc what no '[: 3 * n]}{c}" for c in ("", "x", "y", "z")] for n in range(1, 5)
+    }
+    right = {name: torch.rand(4, 6).round() for name in sets}
+    found = covered(model, suite, sets, results=right)["results"]
+    rows = {
+        name: [set(model.tokenizer(text)["input_ids"]) for text in texts]
+        for name, texts in sets.items()
+    }
+    lengths = [sum(map(len, some)) / len(some) for some in rows.values()]
+    by_results = [one["redundancy"] for one in found["sets"].values()]
+    expected = correlation(lengths, by_results)
+    assert expected is not None
+    told = found["correlations"]["tokens of a text"]
+    assert told["spearman"] == pytest.approx(expected.spearman, abs=1e-6)
 
 
 def test_settings_and_sets_that_make_no_sense_are_refused(model, suite):
