@@ -24,6 +24,7 @@ from hooked_qwen.tokens import (
     Bos,
     encode,
     encode_prompt,
+    has_chat_template,
     pad_left,
     start_of_text,
     token_strings,
@@ -209,7 +210,7 @@ def prompt_texts(prompt: Prompt, tokenizer: Any) -> tuple[str, str | None]:
 
 def _templated(chat: Chat, tokenizer: Any, where: str) -> str:
     """Messages as one text, at whose end the assistant speaks, or goes on with its message."""
-    if not getattr(tokenizer, "chat_template", None):
+    if not has_chat_template(tokenizer):
         raise ValueError(
             f"{where}: the prompt is chat messages, but the model's tokenizer has no chat "
             "template: take an instruct model, or write clean and patch as text"

@@ -40,6 +40,11 @@ class Batch:
     def rows(self, index: Int[Tensor, " chosen"]) -> "Batch":
         return Batch(tokens=self.tokens[index], mask=self.mask[index])
 
+    def trimmed(self) -> "Batch":
+        """Without the columns that are padding of every row."""
+        first = int(self.mask.any(0).int().argmax())
+        return Batch(tokens=self.tokens[:, first:], mask=self.mask[:, first:])
+
     def to(self, device: torch.device | str) -> "Batch":
         return Batch(tokens=self.tokens.to(device), mask=self.mask.to(device))
 
@@ -69,6 +74,30 @@ def encode_prompt(tokenizer: Any, text: str, bos: Bos = "auto") -> list[int]:
     """Token ids of a text that begins there, behind `start_of_text`; never twice behind it."""
     start, tokens = start_of_text(tokenizer, bos), encode(tokenizer, text)
     return tokens if tokens[: len(start)] == start else [*start, *tokens]
+
+
+def has_chat_template(tokenizer: Any) -> bool:
+    """Whether a tokenizer says how turns of a conversation are written."""
+    return bool(getattr(tokenizer, "chat_template", None))
+
+
+def encode_request(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of a user's turn through the chat template, at whose end the assistant speaks.
+
+    Raises `ValueError` for a tokenizer that has none.
+    """
+    if not has_chat_template(tokenizer):
+        raise ValueError(
+            "the model's tokenizer has no chat template to put a request through: take an "
+            "instruct model, or prompts as plain text"
+        )
+    written = tokenizer.apply_chat_template(
+        [{"role": "user", "content": text}],
+        tokenize=False,
+        add_generation_prompt=True,
+        enable_thinking=False,
+    )
+    return encode(tokenizer, written)
 
 
 def pad_left(rows: Sequence[Sequence[int]], pad: int) -> Batch:

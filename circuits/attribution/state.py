@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import overload
+from typing import Literal, overload
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -44,6 +44,8 @@ from hooked_qwen.tokens import Batch
 from saes.features import Features
 from saes.suite import Suite
 
+Columns = Literal["all", "own"]
+"Of a batch: those of the prompt set, or without those that are padding of all its prompts."
 KEPT = 64e6
 "Bytes of batches that are kept where nobody says how much memory there is."
 
@@ -184,21 +186,27 @@ def batches(
     reference: Reference,
     batch_size: int,
     means: Means | None = None,
+    columns: Columns = "all",
 ) -> States:
     """The prompt set in batches, every site decomposed.
 
     `reference` is what nodes are moved to: their value on the patch prompt, zero, or `means`.
+    Where nothing counts columns from the left, each batch can have its `own` ones alone.
 
     Raises `ValueError` when that is a patch that the prompts do not have.
     """
     device = device_of(model)
     check_patch(reference, prompts.patch)
 
+    def part(half: Batch, rows: Int[Tensor, " batch"]) -> Batch:
+        found = half.rows(rows)
+        return (found if columns == "all" else found.trimmed()).to(device)
+
     def make(rows: Int[Tensor, " batch"]) -> BatchState:
-        clean = prompts.clean.rows(rows).to(device)
+        clean = part(prompts.clean, rows)
         run, patched = run_plain(model, suite, clean), None
         if prompts.patch is not None:
-            patched = run_plain(model, suite, prompts.patch.rows(rows).to(device))
+            patched = run_plain(model, suite, part(prompts.patch, rows))
         moved_to = patched if reference == "patch" else None
         found = decompose(suite, run, moved_to, reference=reference)
         return batch_state(rows.to(device), clean, found, patched, reference, means)

@@ -49,6 +49,11 @@ class UnitOf(StrEnum):
     activation = "activation"
 
 
+class Forms(StrEnum):
+    text = "text"
+    chat = "chat"
+
+
 class Goals(StrEnum):
     more = "more"
     less = "less"
@@ -110,6 +115,13 @@ def steer(
         Path | None,
         typer.Option(help="Examples that `circuits suite` collected, to take activations from."),
     ] = None,
+    form: Annotated[
+        Forms,
+        typer.Option(
+            help="Prompts, also those with the instruction, are text to go on from, or what a user "
+            "says, put through the model's chat template."
+        ),
+    ] = Forms.text,
     instruction: Annotated[
         str | None,
         typer.Option(help="Told to the model instead, before the prompt or around {prompt}."),
@@ -162,6 +174,7 @@ def steer(
         during=during.value,
         unit=unit.value,
         goal=goal.value,
+        form=form.value,
         instruction=instruction,
         generation=GenerateConfig(tokens=new_tokens, temperature=temperature, seed=seed),
         seed=seed,

@@ -197,11 +197,13 @@ def generate(
 
 
 def text_ends(model: TransformerBridge) -> list[int]:
-    """The tokens that end a text: the model's own, else the tokenizer's."""
+    """The tokens that end a text: the model's own, else the tokenizer's; those of a turn too."""
     own = getattr(getattr(model.original_model, "generation_config", None), "eos_token_id", None)
     if own is None:
-        return [end_of_text(model.tokenizer)]
-    return list(own) if isinstance(own, list | tuple) else [own]
+        own = end_of_text(model.tokenizer)
+    ends = list(own) if isinstance(own, list | tuple) else [own]
+    turn = getattr(model.tokenizer, "eos_token_id", None)
+    return ends if turn is None or turn in ends else [*ends, turn]
 
 
 @torch.no_grad()

@@ -34,8 +34,10 @@ from saes.edit_file import Edit
 from saes.scope.text_scores import repetition
 from saes.suite import Suite
 
-ROWS = 96
-"Prompts times edits that are written on from in one pass."
+ROWS = 256
+"Prompts times edits that are written on from in one pass, at most."
+TOKENS_AT_ONCE = 1 << 14
+"Of these, with what is written after them: caches and a pass over long prompts fill the memory."
 Row = tuple[int, ...]
 
 
@@ -82,11 +84,16 @@ class Writer:
     def under(self, edits: Sequence[Edit], *, report: Report = silent) -> list[Written]:
         """Under each of some edits."""
         found: list[Written] = []
-        at_once = max(1, ROWS // len(self.rows))
+        at_once = max(1, self._most() // len(self.rows))
         for first in range(0, len(edits), at_once):
             found += self._written(edits[first : first + at_once], self.rows)
             report("steering", len(found), len(edits))
         return found
+
+    def _most(self) -> int:
+        """Rows that are written on from together."""
+        longest = max(map(len, self.rows)) + self.config.tokens
+        return min(ROWS, TOKENS_AT_ONCE // longest)
 
     def _written(
         self, edits: Sequence[Edit | None], rows: Sequence[Sequence[int]]
@@ -128,8 +135,8 @@ class Writer:
         """Find the nats of what was not written before."""
         new = sorted((pair for pair in pairs - self._nats.keys() if pair[1]), key=_length)
         self._nats |= {pair: float("nan") for pair in pairs if not pair[1]}
-        for first in range(0, len(new), ROWS):
-            some = new[first : first + ROWS]
+        for first in range(0, len(new), most := max(1, self._most())):
+            some = new[first : first + most]
             self._nats |= dict(zip(some, _nats(self.model, some), strict=True))
 
 

@@ -21,7 +21,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.edits.continuations import text_ends
 from hooked_qwen.placement import device_of
-from hooked_qwen.tokens import encode
+from hooked_qwen.tokens import encode, encode_request, has_chat_template
 
 Answer = Callable[[str], str]
 "What a model answers to a prompt."
@@ -147,15 +147,9 @@ class _Local:
         return self._tokenizer.decode(written)
 
     def _ids(self, prompt: str) -> list[int]:
-        if not getattr(self._tokenizer, "chat_template", None):
+        if not has_chat_template(self._tokenizer):
             return encode(self._tokenizer, prompt)
-        text = self._tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}],
-            tokenize=False,
-            add_generation_prompt=True,
-            enable_thinking=False,
-        )
-        return encode(self._tokenizer, text)
+        return encode_request(self._tokenizer, prompt)
 
     def _go_back(self, ids: Sequence[int]) -> int:
         """How many of the tokens are read already; the cache holds these and no others."""

@@ -16,7 +16,7 @@ Units are those of the metric; positive means that the move raises it (more, in 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
@@ -30,6 +30,7 @@ from circuits.analysis import Analysis
 from circuits.attribution.effects import node_effects
 from circuits.attribution.estimators import ESTIMATORS
 from circuits.attribution.node_effects import NodeEffects
+from circuits.attribution.state import batches
 from circuits.discovery.config import DiscoverConfig
 from circuits.features.named import Named, key_of
 from circuits.features.search import SCHEMA
@@ -44,9 +45,6 @@ from saes.scope.activity import LONGEST, difference_weights
 from saes.scope.alike import alike
 from saes.scope.contrast import TextSums, shuffled
 from saes.suite import Suite
-
-NEAREST = 10
-"Features on in about as many texts, of which a random one is drawn."
 
 
 def text_analysis(
@@ -65,7 +63,10 @@ def text_analysis(
     )
     suite = suite.fitting(model)
     bound = text_metric(metric, model, suite, prompts)
-    return Analysis.of(model, suite, prompts, config, metric=bound)
+    analysis = Analysis.of(model, suite, prompts, config, metric=bound)
+    # A text of its own length: beside a long one, a short one would be padding mostly.
+    states = batches(model, suite, prompts, reference="zero", batch_size=1, columns="own")
+    return replace(analysis, edited=states)
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,8 @@ def by_effect(
         "metric_on_clean": _by_kind(effects.clean, positive) or {"all": _mean(effects.clean)},
         "features_on": effects.sums.features,
         "chance": None if null is None else rounded(null.largest),
-        "agreement": agreement(estimates, exact),
+        # Of what is shown: n times the weights, as agreement takes the mean over texts.
+        "agreement": agreement(estimates * (n * weight), exact * (n * weight)),
         "found": rows,
         "random": {
             "features": random,
@@ -204,7 +206,7 @@ def _random(effects: _Effects, columns: Sequence[int], seed: int) -> list[int]:
     for column in columns:
         free = name == name[column]
         free[list(taken)] = False
-        if pool := alike(counts, column, free)[:NEAREST]:
+        if pool := alike(counts, column, free):
             drawn.append(generator.choice(pool))
             taken.add(drawn[-1])
     return drawn

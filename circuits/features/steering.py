@@ -1,7 +1,8 @@
 """A sweep of strengths over features and controls as one strict JSON record.
 
     {"schema": "steering/1", "do": "add", "during": "all", "unit": "max", "goal": "more",
-     "strengths": [...], "scorer": {...}, "prompts": [...], "instruction": ..., "generation": {...},
+     "strengths": [...], "scorer": {...}, "form": "text", "prompts": [...], "instruction": ...,
+     "generation": {...},
      "features": [{"feature": "resid_post.3/86", "label": .., "by": ["output"], ...}, ...],
      "plain": {what the model writes as it is}, "instructed": {after the instruction, or null},
      "arms": [{"method": "feature", "direction": .., "strength": 1, "concept": .., ...}, ...],
@@ -12,8 +13,10 @@
 mean over prompts with a 95 % bootstrap interval over them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from math import isnan
 from typing import Any
 
 import torch
@@ -25,12 +28,12 @@ from circuits.attribution.recorded import norm_limits
 from circuits.edits.figures import figure, mean_of
 from circuits.edits.steered import Writer, Written, instructed, settings
 from circuits.features.named import Named, key_of
-from circuits.features.steering_arms import Arm, SteerConfig, arms_of, directions_of
+from circuits.features.steering_arms import Arm, Form, SteerConfig, arms_of, directions_of
 from circuits.features.steering_choice import Choice, Chosen, Examples, only
 from circuits.graph import rounded
 from hooked_qwen.nodes import Node
 from hooked_qwen.progress import Report, silent
-from hooked_qwen.tokens import encode_prompt, end_of_text, pad_left
+from hooked_qwen.tokens import encode_prompt, encode_request, end_of_text, pad_left
 from saes.evaluation.bootstrap import interval, ratio, ratio_interval, resamples
 from saes.scope.steering import ENCODER, FEATURE, MEANS, RANDOM
 from saes.scope.steering_score import Goal, chosen, fluency, score, wanted
@@ -51,6 +54,11 @@ GROUPS = {
     "plain": "no steering",
 }
 "What is compared, in the words of a table."
+TOKENS: Mapping[Form, Callable[[Any, str], list[int]]] = {
+    "text": encode_prompt,
+    "chat": encode_request,
+}
+"What the model reads of a prompt, or of an instruction with it."
 
 
 def steered(
@@ -67,10 +75,11 @@ def steered(
 ) -> dict[str, Any]:
     """The record of a sweep over the chosen features, beside every control that there can be.
 
-    Raises `ValueError` without prompts.
+    Raises `ValueError` without prompts, and for a chat where the tokenizer has no template.
     """
     config = config or SteerConfig()
-    rows = [encode_prompt(model.tokenizer, text) for text in prompts]
+    tokens_of = partial(TOKENS[config.form], model.tokenizer)
+    rows = [tokens_of(text) for text in prompts]
     if not rows or not all(rows):
         raise ValueError("there is no prompt to go on from: give --prompt, each with some text")
     suite = only(suite, {one.node.site for one in choice.features}).fitting(model)
@@ -83,7 +92,7 @@ def steered(
     written = [writer.plain()]
     if config.instruction:
         told = [instructed(config.instruction, text) for text in prompts]
-        written.append(writer.plain([encode_prompt(model.tokenizer, text) for text in told]))
+        written.append(writer.plain([tokens_of(text) for text in told]))
     alone = len(written)
     written += writer.under([arm.edit for arm in arms], report=report)
     judged = Judged.of(written, scorer, config.goal)
@@ -96,6 +105,7 @@ def steered(
         "goal": config.goal,
         "strengths": list(config.strengths),
         "scorer": {"name": scorer.name, "said": scorer.said},
+        "form": config.form,
         "prompts": list(prompts),
         "instruction": config.instruction,
         "generation": settings(config.generation),
@@ -140,15 +150,21 @@ class Judged:
         """The numbers and the texts of one row."""
         one = self.written[i]
         return {
-            "concept": mean_of(self.concept[i]),
+            "concept": _of_those_told(self.concept[i]),
             "perplexity": _perplexity(one.nats),
             "repetition": mean_of(one.repetition),
             "kl": mean_of(one.kl),
             "fluency": mean_of(self.fluency[i]),
             "score": mean_of(self.score[i]),
-            "by_prompt": [rounded(value) for value in self.concept[i].tolist()],
+            "by_prompt": [None if isnan(c) else rounded(c) for c in self.concept[i].tolist()],
             "texts": list(one.texts),
         }
+
+
+def _of_those_told(concept: Float[Tensor, " prompts"]) -> dict[str, Any]:
+    """The mean over the texts of which a scorer says anything."""
+    told = concept[~concept.isnan()]
+    return mean_of(told) if len(told) else {"value": None, "interval": None}
 
 
 def _perplexity(nats: Float[Tensor, " prompts"]) -> dict[str, Any]:
@@ -211,7 +227,7 @@ def _methods(
                 "group": group,
                 "name": GROUPS[group],
                 "score": mean_of(best.score),
-                "concept": mean_of(judged.concept[at, prompts]),
+                "concept": _of_those_told(judged.concept[at, prompts]),
                 "fluency": mean_of(judged.fluency[at, prompts]),
                 "tried": len(rows),
                 "chosen": [

@@ -7,6 +7,7 @@ example texts, one at each site.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from torch import Tensor
 
@@ -35,6 +36,8 @@ from saes.scope.steering import (
 from saes.scope.steering_score import Goal
 from saes.suite import Suite
 
+Form = Literal["text", "chat"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class SteerConfig:
@@ -47,6 +50,8 @@ class SteerConfig:
     "of the strengths: a feature's own largest activation, or activations as they are"
     goal: Goal = "more"
     "of the concept, or less"
+    form: Form = "text"
+    "of prompts: text to go on from, or a user's turn through the model's chat template"
     instruction: str | None = None
     generation: GenerateConfig = field(default_factory=GenerateConfig)
     seed: int = 0

@@ -15,7 +15,13 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.edits.continuations import GenerateConfig, generate
 from hooked_qwen.placement import device_of
-from hooked_qwen.tokens import encode, encode_prompt, end_of_text, pad_left
+from hooked_qwen.tokens import (
+    encode_prompt,
+    encode_request,
+    end_of_text,
+    has_chat_template,
+    pad_left,
+)
 
 Style = Literal["instruction", "continuation"]
 Answer = Callable[[str], str | Sequence[str]]
@@ -49,7 +55,7 @@ class WritingConfig:
 
 def default_style(tokenizer: Any) -> Style:
     """Instructions for a tokenizer with a chat template."""
-    return "instruction" if getattr(tokenizer, "chat_template", None) else "continuation"
+    return "instruction" if has_chat_template(tokenizer) else "continuation"
 
 
 def asking(shown: Sequence[str], config: WritingConfig, *, common: str = "") -> str:
@@ -110,12 +116,6 @@ def by_model(model: TransformerBridge, config: WritingConfig) -> Writer:
 
 def _tokens(tokenizer: Any, prompt: str, style: Style) -> list[int]:
     """An instruction through the chat template, where there is one."""
-    if style == "continuation" or not getattr(tokenizer, "chat_template", None):
+    if style == "continuation" or not has_chat_template(tokenizer):
         return encode_prompt(tokenizer, prompt)
-    text = tokenizer.apply_chat_template(
-        [{"role": "user", "content": prompt}],
-        tokenize=False,
-        add_generation_prompt=True,
-        enable_thinking=False,
-    )
-    return encode(tokenizer, text)
+    return encode_request(tokenizer, prompt)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
@@ -246,7 +246,7 @@ def bind_readout(
             model,
             readout.site,
             prompts.clean,
-            lambda x, rows: mean_weights(x, mask[rows].to(x.device)),
+            lambda x, rows: _wide(mean_weights(x, mask[rows, -x.shape[1] :].to(x.device)), mask),
         )
     else:
         at = _one_column(prompts, readout.position, positions)
@@ -316,10 +316,22 @@ def _of_each(
     batch: Batch,
     of: Callable[[Tensor, Int[Tensor, " rows"]], Tensor],
 ) -> Float[Tensor, "prompts *any"]:
-    """What `of` gives for the tensor at a site and the numbers of its rows, for every row."""
+    """What `of` gives for the tensor at a site and the numbers of its rows, for every row.
+
+    Rows of like length run together, without the columns that are padding of all of them.
+    """
+    order = batch.mask.sum(1).argsort(stable=True)
     parts = []
-    for rows in torch.arange(len(batch)).split(BATCH):
+    for rows in order.split(BATCH):
         with capture(model, {site}) as seen:
-            run_through(model, batch.rows(rows), max(0, site.layer))
+            run_through(model, batch.rows(rows).trimmed(), max(0, site.layer))
         parts.append(of(seen[site], rows))
-    return torch.cat(parts)
+    found = torch.cat(parts)
+    return found[order.argsort().to(found.device)]
+
+
+def _wide(
+    weights: Float[Tensor, "batch some"], mask: Bool[Tensor, "prompts pos"]
+) -> Float[Tensor, "batch pos"]:
+    """As many columns as all prompts have, nothing in those on the left."""
+    return torch.nn.functional.pad(weights, (mask.shape[1] - weights.shape[1], 0))

@@ -58,7 +58,7 @@ function cellOf(column, row, how, limit) {
   const ends = row.interval && row.interval.map(end).join(" to ");
   return el(
     "td",
-    { class: "number" },
+    { class: "number drawn" },
     write(row),
     intervalStrip(value, row.interval, limit),
     el("span", { class: "soft ends" }, ends ?? "–"),
@@ -97,7 +97,9 @@ export function drawRanked({ record, chosen, choose, noted }) {
   );
   const head = [
     el("th", { scope: "col" }, "feature"),
-    columns.map(([name, , title]) => el("th", { scope: "col", title, class: "right" }, name)),
+    columns.map(([name, , title, kind]) =>
+      el("th", { scope: "col", title, class: kind ? "right drawn" : "right" }, name),
+    ),
   ];
   $("ranked").replaceChildren(
     el(

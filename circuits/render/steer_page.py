@@ -22,6 +22,8 @@ DURING = {
     "last": "last token of the prompt, and text",
 }
 
+FORMS = {"text": "", "chat": ", through the chat template"}
+
 
 def verdict(record: Mapping[str, Any]) -> str:
     """What does best, in a sentence; whatever is ahead of the features is named first."""
@@ -63,7 +65,7 @@ def steer_page(record: Mapping[str, Any]) -> str:
         "Concept": f"{record['goal']} of {record['scorer']['name']}",
         "Steered by": f"{record['do']}, at {DURING[record['during']]}",
         "Model": record.get("model", ""),
-        "Prompts": counted(len(record["prompts"]), "prompt"),
+        "Prompts": counted(len(record["prompts"]), "prompt") + FORMS[record["form"]],
         "Written": f"{written['tokens']} tokens, {drawn if written['temperature'] else 'greedily'}",
     }
     rows = [

@@ -2,9 +2,10 @@
 
     python -m experiments.steering.run --model MODEL.gguf --dictionaries DIR --reference-en FILE
                                        --reference-zh FILE --wikitext FILE --work DIR [--case CASE]
+                                       [--form chat|text]
 
 Example texts of each case are written to DIR, and the sweep with its page; what is small enough to
-keep goes to `results/` beside this file, and the table of the README is printed.
+keep goes to `results/FORM` beside this file, and the table of the README is printed.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from circuits import scope
 from circuits.cli.progress_bars import bars
 from circuits.cli.rerun_tables import with_interval
 from circuits.edits.continuations import GenerateConfig
-from circuits.features.steering_arms import SteerConfig
+from circuits.features.steering_arms import Form, SteerConfig
 from circuits.graph import write_json
 from circuits.render.steer_page import verdict
 from circuits.runs.overwrite import MADE_FROM
@@ -29,13 +30,12 @@ from saes.scope.steering import Do
 from saes.scope.steering_score import Goal
 
 RESULTS = Path(__file__).parent / "results"
-TEXTS, NEW_TOKENS, TOP = 24, 16, 2
-STRENGTHS = (0.5, 1.0, 2.0)
+TEXTS, TOP = 24, 2
 AT = ("resid_post.11", "resid_post.17")
 "Dictionaries that features are chosen from."
 LEAST_LETTERS = 60
 "Characters of an example text."
-NEUTRAL = (
+NEUTRAL_TEXTS = (
     "From my experience,",
     "I once heard that",
     "People often say that",
@@ -45,7 +45,7 @@ NEUTRAL = (
     "For example,",
     "The following list",
 )
-ENGLISH = (
+ENGLISH_TEXTS = (
     "The weather today is",
     "My favourite book is",
     "Water boils at",
@@ -55,7 +55,7 @@ ENGLISH = (
     "A good teacher should",
     "The main reason for this is",
 )
-CHINESE = (
+CHINESE_TEXTS = (
     "今天的天气",
     "我最喜欢的书是",
     "水在",
@@ -65,6 +65,60 @@ CHINESE = (
     "一个好老师应该",
     "主要原因是",
 )
+NEUTRAL = (
+    "Tell me something interesting.",
+    "What should I do this weekend?",
+    "Write a short paragraph.",
+    "Describe something that you know well.",
+    "What is important in life?",
+    "Give me a piece of advice.",
+    "Write the first sentence of a story.",
+    "What happened yesterday?",
+    "Explain how something works.",
+    "What do people talk about?",
+    "Name a problem and its solution.",
+    "What have you learned lately?",
+    "Write a sentence with the word first.",
+    "What can go wrong?",
+    "Tell me about a place.",
+    "What will change in ten years?",
+)
+ENGLISH = (
+    "What is the weather like in spring?",
+    "Recommend a good book.",
+    "At what temperature does water boil?",
+    "How do I open a file in Python?",
+    "How did the city of Rome begin?",
+    "Write the first sentence of a story.",
+    "What makes a good teacher?",
+    "Why is the sky blue?",
+    "Name three kinds of fruit.",
+    "How do I make tea?",
+    "What does a doctor do?",
+    "Describe a cat.",
+    "Why do people travel?",
+    "What is a computer?",
+    "How can I sleep better?",
+    "Tell me about the moon.",
+)
+CHINESE = (
+    "春天的天气怎么样？",
+    "推荐一本好书。",
+    "水在多少度沸腾？",
+    "怎样在 Python 中打开一个文件？",
+    "罗马城是怎样建立的？",
+    "写一个故事的第一句话。",
+    "好老师是什么样的？",
+    "天空为什么是蓝色的？",
+    "说出三种水果。",
+    "怎样泡茶？",
+    "医生做什么工作？",
+    "描述一只猫。",
+    "人们为什么旅行？",
+    "什么是计算机？",
+    "怎样才能睡得更好？",
+    "介绍一下月亮。",
+)
 NETWORK = (
     r"(?i)\b(network|internet|IP|address|DNS|host|router|ethernet|interface|wireless|Wi-?Fi|"
     r"TCP|server|port|packet|gateway)"
@@ -72,53 +126,80 @@ NETWORK = (
 
 
 @dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What all cases of one form of prompts have in common."""
+
+    tokens: int
+    "written after each prompt"
+    more: tuple[float, ...]
+    "strengths of cases that ask for more"
+    less: tuple[float, ...]
+    "of the case that pushes away"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Case:
     """One thing to steer."""
 
-    prompts: Sequence[str]
+    prompts: Mapping[Form, Sequence[str]]
     score: str
-    instruction: str
+    instructions: Mapping[Form, str]
     goal: Goal = "more"
     do: Do = "add"
-    strengths: tuple[float, ...] = STRENGTHS
     sources: tuple[str, str] = ("", "")
     "of the positive and the negative texts, in `sets`"
 
+    def strengths(self, form: Form) -> tuple[float, ...]:
+        """0 turns a feature off; else as the form has it."""
+        if self.do == "clamp":
+            return (0.0,)
+        return SETTINGS[form].more if self.goal == "more" else SETTINGS[form].less
 
+
+SETTINGS: Mapping[Form, Setting] = {
+    "text": Setting(tokens=16, more=(0.5, 1.0, 2.0), less=(-0.5, -1.0, -2.0)),
+    "chat": Setting(tokens=24, more=(1.0, 2.0, 4.0, 8.0), less=(-1.0, -2.0, -4.0)),
+}
+ON = {"text": "请用中文续写：{prompt}", "chat": "{prompt} 请用中文回答。"}
+OFF = {"text": "Continue in English: {prompt}", "chat": "{prompt} Answer in English."}
 CASES: Mapping[str, Case] = {
     "language_on": Case(
-        prompts=ENGLISH,
+        prompts={"text": ENGLISH_TEXTS, "chat": ENGLISH},
         score="script:cjk",
-        instruction="请用中文续写：{prompt}",
+        instructions=ON,
         sources=("zh", "en"),
     ),
     "language_off": Case(
-        prompts=CHINESE,
+        prompts={"text": CHINESE_TEXTS, "chat": CHINESE},
         score="script:cjk",
-        instruction="Continue in English: {prompt}",
+        instructions=OFF,
         goal="less",
         do="clamp",
-        strengths=(0.0,),
         sources=("zh", "en"),
     ),
     "language_away": Case(
-        prompts=CHINESE,
+        prompts={"text": CHINESE_TEXTS, "chat": CHINESE},
         score="script:cjk",
-        instruction="Continue in English: {prompt}",
+        instructions=OFF,
         goal="less",
-        strengths=(-0.5, -1.0, -2.0),
         sources=("zh", "en"),
     ),
     "topic": Case(
-        prompts=NEUTRAL,
+        prompts={"text": NEUTRAL_TEXTS, "chat": NEUTRAL},
         score=f"regex:{NETWORK}",
-        instruction="Write about computer networks.\n{prompt}",
+        instructions={
+            "text": "Write about computer networks.\n{prompt}",
+            "chat": "{prompt} Write about computer networks.",
+        },
         sources=("network", "other"),
     ),
     "style": Case(
-        prompts=NEUTRAL,
+        prompts={"text": NEUTRAL_TEXTS, "chat": NEUTRAL},
         score="probe",
-        instruction="Write like an encyclopedia article.\n{prompt}",
+        instructions={
+            "text": "Write like an encyclopedia article.\n{prompt}",
+            "chat": "{prompt} Write like an encyclopedia article.",
+        },
         sources=("encyclopedia", "en"),
     ),
 }
@@ -135,6 +216,12 @@ class Given:
     wikitext: Path
     work: Path
     dtype: str
+    form: Form
+
+    @property
+    def results(self) -> Path:
+        """Where what is kept goes."""
+        return RESULTS / self.form
 
 
 def main() -> None:
@@ -145,12 +232,13 @@ def main() -> None:
     for name in ("reference-en", "reference-zh", "wikitext", "work"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--form", default="chat", choices=SETTINGS)
     parser.add_argument("--case", action="append", choices=CASES)
     chosen = vars(parser.parse_args())
     names = chosen.pop("case") or list(CASES)
     given = Given(**chosen)
     given.work.mkdir(parents=True, exist_ok=True)
-    RESULTS.mkdir(exist_ok=True)
+    given.results.mkdir(parents=True, exist_ok=True)
     sets = written_sets(given)
     for name in names:
         print(f"{name}\n{table(steered(given, name, sets))}\n")
@@ -198,18 +286,19 @@ def steered(given: Given, name: str, sets: Mapping[str, Path]) -> dict[str, Any]
     case, out = CASES[name], given.work / f"{name}.json"
     positive, negative = (str(sets[source]) for source in case.sources)
     config = SteerConfig(
-        strengths=case.strengths,
+        strengths=case.strengths(given.form),
         do=case.do,
         goal=case.goal,
-        instruction=case.instruction,
-        generation=GenerateConfig(tokens=NEW_TOKENS),
+        form=given.form,
+        instruction=case.instructions[given.form],
+        generation=GenerateConfig(tokens=SETTINGS[given.form].tokens),
     )
     with bars() as report:
         record = scope.steer(
             given.dictionaries,
             given.model,
             score=case.score,
-            prompt=case.prompts,
+            prompt=case.prompts[given.form],
             positive=[positive],
             negative=[negative],
             top=TOP,
@@ -222,8 +311,8 @@ def steered(given: Given, name: str, sets: Mapping[str, Path]) -> dict[str, Any]
             report=report,
         )
     kept = {key: value for key, value in record.items() if key != MADE_FROM}
-    write_json(kept, RESULTS / f"{name}.json")
-    shutil.copyfile(out.with_suffix(".svg"), RESULTS / f"{name}.svg")
+    write_json(kept, given.results / f"{name}.json")
+    shutil.copyfile(out.with_suffix(".svg"), given.results / f"{name}.svg")
     return record
 
 

@@ -56,9 +56,12 @@ def fluency(
 
 
 def wanted(concept: Float[Tensor, "*any"], goal: Goal) -> Float[Tensor, "*any"]:
-    """The share of what is asked for: of the concept, or of its absence."""
+    """The share of what is asked for: of the concept, or of its absence.
+
+    A text of which nothing can be told (NaN) is neither with the concept nor without it: 0.
+    """
     cut = concept.clamp(0, 1)
-    return cut if goal == "more" else 1 - cut
+    return (cut if goal == "more" else 1 - cut).nan_to_num(0.0)
 
 
 def score(concept: Float[Tensor, "*any"], fluent: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:

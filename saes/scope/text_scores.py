@@ -1,7 +1,7 @@
 """How much of a concept a text has, and how much of it repeats itself: scores of what was written.
 
     regex      1 where a pattern matches, else 0
-    script     share of a text's letters that are of one writing system
+    script     share of a text's letters that are of one writing system; NaN of a text without any
     probe      P(positive) by logistic regression on the residual stream's mean over the text
     means      (x - m0) . (m1 - m0) / |m1 - m0|^2 of that mean x: 0 at the mean of the negative
                texts, 1 at that of the positive ones
@@ -20,6 +20,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import nan
 from typing import Any
 
 import torch
@@ -127,9 +128,13 @@ def by_script(script: str) -> Scorer:
 
 
 def script_share(text: str, script: str) -> float:
-    """The share of a text's letters that are of a script; 0 of a text without letters."""
+    """The share of a text's letters that are of a script.
+
+    NaN of a text without letters, which is in no script and not in another one either.
+    """
     letters = [unicodedata.name(c, "") for c in text if c.isalpha()]
-    return sum(name.startswith(SCRIPTS[script]) for name in letters) / max(1, len(letters))
+    found = sum(name.startswith(SCRIPTS[script]) for name in letters)
+    return found / len(letters) if letters else nan
 
 
 def by_probe(read: Read) -> Scorer:

@@ -14,6 +14,7 @@ from hooked_qwen.tokens import (
     Run,
     encode,
     encode_prompt,
+    encode_request,
     end_of_text,
     pad_left,
     start_of_text,
@@ -50,6 +51,37 @@ def test_rows_of_a_batch_keep_their_mask():
     picked = batch.rows(torch.tensor([2, 0, 2]))
     assert picked.tokens.tolist() == [[0, 9, 3], [5, 6, 7], [0, 9, 3]]
     assert picked.mask.sum(1).tolist() == [2, 3, 2]
+
+
+def test_a_batch_is_cut_to_what_its_rows_have():
+    batch = pad_left([[5, 6, 7, 4], [8], [9, 3]], pad=0)
+    cut = batch.rows(torch.tensor([1, 2])).trimmed()
+    assert cut.tokens.tolist() == [[0, 8], [9, 3]]
+    assert cut.mask.tolist() == [[False, True], [True, True]]
+    assert batch.trimmed().tokens.equal(batch.tokens)
+
+
+class Chatty:
+    """A tokenizer of characters, with a template."""
+
+    chat_template = "there is one"
+
+    def __call__(self, text, add_special_tokens):
+        assert not add_special_tokens
+        return {"input_ids": [ord(character) for character in text]}
+
+    def apply_chat_template(self, messages, *, tokenize, add_generation_prompt, **_):
+        assert (tokenize, add_generation_prompt) == (False, True)
+        return "".join(f"<{m['role']}>{m['content']}" for m in messages) + "<assistant>"
+
+
+def test_a_request_goes_through_the_chat_template_or_is_refused():
+    expected = [ord(character) for character in "<user>Why?<assistant>"]
+    assert encode_request(Chatty(), "Why?") == expected
+    plain = Chatty()
+    plain.chat_template = None
+    with pytest.raises(ValueError, match="has no chat template to put a request through: take an"):
+        encode_request(plain, "Why?")
 
 
 def test_a_batch_moves_whole():

@@ -1,6 +1,7 @@
 """Features by what they do to a metric: of texts, of prompts; held against plain hooks."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -104,11 +105,31 @@ def test_an_estimate_stands_beside_the_exact_effect_and_the_interval_holds_it(ca
     record = by_effect(
         analysis, Named(model, suite, {}), metric="next-token", positive=POSITIVE, top=5
     )
-    assert record["agreement"]["sign_agreement"] > 0.6
+    every = (*record["found"], *record["random"]["features"])
+    pairs = torch.tensor([[row["estimate"], row["exact"]] for row in every])
+    pearson = float(pairs.T.corrcoef()[0, 1])
+    assert record["agreement"]["pearson"] == pytest.approx(pearson, abs=1e-4)
     for row in record["found"]:
         low, high = row["interval"]
         assert low <= row["exact"] <= high
         assert 0 <= row["by_chance"] <= record["features_on"]
+
+
+def test_texts_read_at_their_own_length_have_the_effects_of_padded_ones(case):
+    model, suite = case
+    own = text_analysis(model, suite, TEXTS, "next-token")
+    padded = replace(own, edited=None)
+    widths = [state.n_positions for state in own.states]
+    assert widths == own.prompts.clean.mask.sum(1).tolist()
+    assert {state.n_positions for state in padded.states} == {max(widths)}
+    records = [
+        by_effect(analysis, Named(model, suite, {}), metric="x", positive=POSITIVE, top=6)
+        for analysis in (own, padded)
+    ]
+    for one, other in zip(*(r["found"] for r in records), strict=True):
+        assert one["feature"] == other["feature"]
+        for key in ("estimate", "exact", "positive", "negative"):
+            assert one[key] == pytest.approx(other[key], abs=1e-5)
 
 
 def test_texts_of_no_kind_are_prompts_with_one_mean():

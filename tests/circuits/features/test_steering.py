@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from math import nan
 
 import pytest
 import torch
@@ -9,7 +10,8 @@ from typer.testing import CliRunner
 
 from circuits import scope
 from circuits.cli.app import app
-from circuits.edits.continuations import GenerateConfig
+from circuits.edits import continuations
+from circuits.edits.continuations import GenerateConfig, text_ends
 from circuits.edits.steered import Writer, instructed
 from circuits.features.named import Named
 from circuits.features.steering import steered
@@ -22,7 +24,7 @@ from hooked_qwen.tokens import encode_prompt
 from saes.examples.store import StoreConfig, build_store, open_store
 from saes.scope.output_score import NEUTRAL
 from saes.scope.steering import feature_direction, steering_edit
-from saes.scope.text_scores import by_regex
+from saes.scope.text_scores import Scorer, by_regex
 from saes.scope.usage import usage_in
 from saes.suite import OnDemand
 from tests.conftest import toy_hf, toy_suite, toy_tokenizer
@@ -104,6 +106,15 @@ def test_edits_in_one_pass_write_what_each_writes_alone(model, suite):
         torch.testing.assert_close(found.kl, alone.kl, rtol=1e-3, atol=1e-6)
 
 
+def test_a_turn_of_a_conversation_ends_a_text_too(monkeypatch):
+    monkeypatch.setattr(continuations, "end_of_text", lambda _: 1)
+    model = model_on()
+    model.tokenizer.eos_token = model.tokenizer.convert_ids_to_tokens(2)
+    for ends, expected in ((None, [1, 2]), (1, [1, 2]), ([1, 2], [1, 2]), (2, [2])):
+        model.original_model.generation_config.eos_token_id = ends
+        assert text_ends(model) == expected
+
+
 def test_a_seed_decides_what_is_drawn(model, suite):
     texts = [writer(model, suite, temperature=2.0, seed=seed).plain().texts for seed in (1, 1, 2)]
     assert texts[0] == texts[1] != texts[2]
@@ -180,6 +191,87 @@ def test_activations_come_from_a_store_as_well(model, suite, examples, tmp_path)
 def test_an_instruction_stands_before_the_prompt_or_around_it():
     assert instructed("Write.", "Once") == "Write.\nOnce"
     assert instructed("<{prompt}> in verse", "Once") == "<Once> in verse"
+
+
+CHAT = "{% for m in messages %}<{{ m['content'] }}>{% endfor %}b"
+
+
+@pytest.fixture
+def chatty():
+    model = model_on()
+    model.tokenizer.chat_template = CHAT
+    return model
+
+
+def test_a_chat_puts_prompts_and_instruction_through_the_template_alike(chatty, suite, examples):
+    choice = chosen_by(chatty, suite, examples, top=1)
+    given = suite, choice
+    named = Named(chatty, suite, {})
+    config = replace(CONFIG, strengths=(1.0, -1.0), instruction="aaa {prompt}")
+
+    def made(prompts, form, instruction):
+        changed = replace(config, form=form, instruction=instruction)
+        return steered(chatty, *given, prompts, by_regex("[a-m]"), named, config=changed)
+
+    chat = made(PROMPTS, "chat", "aaa {prompt}")
+    text = made([f"<{text}>b" for text in PROMPTS], "text", None)
+    assert chat["plain"] == text["plain"]
+    assert chat["arms"] == text["arms"]
+    told = made([f"<aaa {text}>b" for text in PROMPTS], "text", None)
+    assert chat["instructed"]["texts"] == told["plain"]["texts"]
+    assert (chat["form"], chat["prompts"]) == ("chat", PROMPTS)
+
+
+def test_a_chat_needs_a_template(model, suite, examples):
+    choice = chosen_by(model, suite, examples, top=1)
+    config = replace(CONFIG, form="chat")
+    with pytest.raises(ValueError, match="has no chat template to put a request through"):
+        steered(
+            model, suite, choice, PROMPTS, by_regex("a"), Named(model, suite, {}), config=config
+        )
+
+
+def test_texts_without_letters_are_in_no_language(model, suite, examples):
+    """Whatever is asked for: less of a script is not reached by writing nothing in any."""
+    letters = Scorer(
+        name="letters",
+        said="",
+        of=lambda texts: torch.tensor([nan if "b" in text else 0.0 for text in texts]),
+    )
+    choice = chosen_by(model, suite, examples, top=1)
+    record = steered(
+        model, suite, choice, PROMPTS, letters, Named(model, suite, {}),
+        config=replace(CONFIG, goal="less", instruction=None),
+    )  # fmt: skip
+    seen = set()
+    for row in (record["plain"], *record["arms"]):
+        untold = ["b" in text for text in row["texts"]]
+        assert [value is None for value in row["by_prompt"]] == untold
+        assert row["concept"]["value"] == (None if all(untold) else 0.0)
+        seen |= set(untold)
+    assert seen == {True, False}
+    assert json.dumps(record, allow_nan=False)
+
+
+@pytest.mark.parametrize(("rows", "most"), [(2, 1), (10, 2), (256, 3)])
+def test_what_is_written_together_changes_no_text(model, suite, rows, most, monkeypatch):
+    three = edits(model, suite, 0.5, 1.0, -2.0)
+    every = writer(model, suite).under(three)
+    monkeypatch.setattr("circuits.edits.steered.ROWS", rows)
+    seen = []
+    found = writer(model, suite).under(three, report=lambda _, done, all: seen.append(done))
+    assert seen[0] == most
+    assert [one.texts for one in found] == [one.texts for one in every]
+
+
+def test_long_prompts_are_written_on_from_few_at_a_time(model, suite, monkeypatch):
+    longest = max(len(encode_prompt(model.tokenizer, text)) for text in PROMPTS) + WRITE.tokens
+    monkeypatch.setattr("circuits.edits.steered.TOKENS_AT_ONCE", 10 * longest)
+    seen = []
+    writer(model, suite).under(
+        edits(model, suite, 0.5, 1.0, -2.0), report=lambda _, done, all: seen.append(done)
+    )
+    assert seen == [2, 3]
 
 
 def test_a_sweep_on_another_device_is_the_same(other):

@@ -164,6 +164,15 @@ def test_nothing_is_wider_than_the_window(visit, record, texts, width):
     assert tab.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
 
 
+def test_on_a_phone_a_feature_has_its_whole_name(visit, record, texts):
+    tab = opened(visit, record, texts)
+    tab.set_viewport_size({"width": 390, "height": 800})
+    wide = "e => e.scrollWidth - e.clientWidth"
+    assert tab.locator("#ranked").evaluate(wide) <= 0
+    assert [e.evaluate(wide) for e in tab.locator("#ranked th button").all()] == [0, 0]
+    assert tab.locator("#ranked .where").all_inner_texts() == list(NAMES[:2])
+
+
 def test_of_a_text_each_feature_stands_once_by_its_largest_activation(visit, texts):
     def of(feature, activation):
         return {"feature": feature, "label": "x", "activation": activation}

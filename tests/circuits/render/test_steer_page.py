@@ -60,6 +60,7 @@ def record():
         "goal": "more",
         "strengths": [1.0],
         "scorer": {"name": "script:cjk", "said": "share of letters that are cjk"},
+        "form": "chat",
         "prompts": ["The boy", HOSTILE],
         "instruction": "Answer in Chinese.",
         "generation": {"tokens": 4, "temperature": 0.0, "seed": 0},

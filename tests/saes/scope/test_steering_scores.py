@@ -1,5 +1,7 @@
 """What texts and features are scored by: concepts, repetition, fluency, input and output scores."""
 
+from math import nan
+
 import pytest
 import torch
 
@@ -39,11 +41,19 @@ def test_a_pattern_matches_or_not():
         ("kana", "学かナ한", 0.5),
         ("cjk", "学かナ한", 1.0),
         ("latin", "é123 ж", 0.5),
-        ("cyrillic", "", 0.0),
+        ("cyrillic", "12 # 学", 0.0),
+        ("cyrillic", "12 # ?", nan),
+        ("cjk", "", nan),
     ],
 )
 def test_letters_are_counted_by_script(script, text, share):
-    assert by_script(script).of([text]).tolist() == [share]
+    assert by_script(script).of([text]).tolist() == pytest.approx([share], nan_ok=True)
+
+
+def test_a_text_of_which_nothing_is_told_is_not_what_was_asked_for():
+    for goal, of_known in (("more", [0.0, 0.7, 1.0]), ("less", [1.0, 0.3, 0.0])):
+        found = wanted(torch.tensor([-1.0, 0.7, 2.0, nan]), goal).tolist()
+        assert found == pytest.approx([*of_known, 0.0])
 
 
 def test_scores_are_named_as_they_are():
