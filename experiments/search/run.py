@@ -17,7 +17,7 @@ from typing import Any
 from circuits import scope
 from circuits.cli.progress_bars import bars
 from circuits.graph import write_json
-from hooked_qwen.placement import Placement
+from hooked_qwen.placement import DtypeName, Placement
 
 RESULTS = Path(__file__).parent / "results"
 TEXTS, TOP = 14, 12
@@ -40,7 +40,7 @@ class Given:
     reference_en: Path
     reference_zh: Path
     work: Path
-    dtype: str
+    dtype: DtypeName
 
 
 def main() -> None:

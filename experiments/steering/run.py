@@ -25,7 +25,7 @@ from circuits.features.steering_arms import Form, SteerConfig
 from circuits.graph import write_json
 from circuits.render.steer_page import verdict
 from circuits.runs.overwrite import MADE_FROM
-from hooked_qwen.placement import Placement
+from hooked_qwen.placement import DtypeName, Placement
 from saes.scope.steering import Do
 from saes.scope.steering_score import Goal
 
@@ -160,8 +160,11 @@ SETTINGS: Mapping[Form, Setting] = {
     "text": Setting(tokens=16, more=(0.5, 1.0, 2.0), less=(-0.5, -1.0, -2.0)),
     "chat": Setting(tokens=24, more=(1.0, 2.0, 4.0, 8.0), less=(-1.0, -2.0, -4.0)),
 }
-ON = {"text": "请用中文续写：{prompt}", "chat": "{prompt} 请用中文回答。"}
-OFF = {"text": "Continue in English: {prompt}", "chat": "{prompt} Answer in English."}
+ON: Mapping[Form, str] = {"text": "请用中文续写：{prompt}", "chat": "{prompt} 请用中文回答。"}
+OFF: Mapping[Form, str] = {
+    "text": "Continue in English: {prompt}",
+    "chat": "{prompt} Answer in English.",
+}
 CASES: Mapping[str, Case] = {
     "language_on": Case(
         prompts={"text": ENGLISH_TEXTS, "chat": ENGLISH},
@@ -215,7 +218,7 @@ class Given:
     reference_zh: Path
     wikitext: Path
     work: Path
-    dtype: str
+    dtype: DtypeName
     form: Form
 
     @property
