@@ -126,40 +126,22 @@ NETWORK = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
-    """What all cases of one form of prompts have in common."""
-
-    tokens: int
-    "written after each prompt"
-    more: tuple[float, ...]
-    "strengths of cases that ask for more"
-    less: tuple[float, ...]
-    "of the case that pushes away"
-
-
-@dataclass(frozen=True, kw_only=True)
 class Case:
     """One thing to steer."""
 
     prompts: Mapping[Form, Sequence[str]]
     score: str
     instructions: Mapping[Form, str]
+    strengths: Mapping[Form, tuple[float, ...]]
     goal: Goal = "more"
     do: Do = "add"
     sources: tuple[str, str] = ("", "")
     "of the positive and the negative texts, in `sets`"
 
-    def strengths(self, form: Form) -> tuple[float, ...]:
-        """0 turns a feature off; else as the form has it."""
-        if self.do == "clamp":
-            return (0.0,)
-        return SETTINGS[form].more if self.goal == "more" else SETTINGS[form].less
 
-
-SETTINGS: Mapping[Form, Setting] = {
-    "text": Setting(tokens=16, more=(0.5, 1.0, 2.0), less=(-0.5, -1.0, -2.0)),
-    "chat": Setting(tokens=24, more=(1.0, 2.0, 4.0, 8.0), less=(-1.0, -2.0, -4.0)),
-}
+TOKENS: Mapping[Form, int] = {"text": 16, "chat": 24}
+"Written after each prompt."
+MORE = (0.5, 1.0, 2.0)
 ON: Mapping[Form, str] = {"text": "请用中文续写：{prompt}", "chat": "{prompt} 请用中文回答。"}
 OFF: Mapping[Form, str] = {
     "text": "Continue in English: {prompt}",
@@ -170,6 +152,7 @@ CASES: Mapping[str, Case] = {
         prompts={"text": ENGLISH_TEXTS, "chat": ENGLISH},
         score="script:cjk",
         instructions=ON,
+        strengths={"text": MORE, "chat": (1.0, 2.0, 4.0, 8.0)},
         sources=("zh", "en"),
     ),
     "language_off": Case(
@@ -178,6 +161,7 @@ CASES: Mapping[str, Case] = {
         instructions=OFF,
         goal="less",
         do="clamp",
+        strengths={"text": (0.0,), "chat": (0.0,)},
         sources=("zh", "en"),
     ),
     "language_away": Case(
@@ -185,6 +169,7 @@ CASES: Mapping[str, Case] = {
         score="script:cjk",
         instructions=OFF,
         goal="less",
+        strengths={"text": tuple(-s for s in MORE), "chat": (-2.0, -8.0)},
         sources=("zh", "en"),
     ),
     "topic": Case(
@@ -194,6 +179,7 @@ CASES: Mapping[str, Case] = {
             "text": "Write about computer networks.\n{prompt}",
             "chat": "{prompt} Write about computer networks.",
         },
+        strengths={"text": MORE, "chat": (1.0, 8.0)},
         sources=("network", "other"),
     ),
     "style": Case(
@@ -203,6 +189,7 @@ CASES: Mapping[str, Case] = {
             "text": "Write like an encyclopedia article.\n{prompt}",
             "chat": "{prompt} Write like an encyclopedia article.",
         },
+        strengths={"text": MORE, "chat": (1.0, 8.0)},
         sources=("encyclopedia", "en"),
     ),
 }
@@ -235,7 +222,7 @@ def main() -> None:
     for name in ("reference-en", "reference-zh", "wikitext", "work"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--dtype", default="bfloat16")
-    parser.add_argument("--form", default="chat", choices=SETTINGS)
+    parser.add_argument("--form", default="chat", choices=TOKENS)
     parser.add_argument("--case", action="append", choices=CASES)
     chosen = vars(parser.parse_args())
     names = chosen.pop("case") or list(CASES)
@@ -289,12 +276,12 @@ def steered(given: Given, name: str, sets: Mapping[str, Path]) -> dict[str, Any]
     case, out = CASES[name], given.work / f"{name}.json"
     positive, negative = (str(sets[source]) for source in case.sources)
     config = SteerConfig(
-        strengths=case.strengths(given.form),
+        strengths=case.strengths[given.form],
         do=case.do,
         goal=case.goal,
         form=given.form,
         instruction=case.instructions[given.form],
-        generation=GenerateConfig(tokens=SETTINGS[given.form].tokens),
+        generation=GenerateConfig(tokens=TOKENS[given.form]),
     )
     with bars() as report:
         record = scope.steer(
