@@ -46,6 +46,7 @@ class During(StrEnum):
 
 class UnitOf(StrEnum):
     max = "max"
+    token = "token"
     activation = "activation"
 
 
@@ -102,7 +103,11 @@ def steer(
         During, typer.Option(help="At which tokens; last: the prompt's last one and all written.")
     ] = During.all,
     unit: Annotated[
-        UnitOf, typer.Option(help="Of strengths: a feature's largest activation, or activations.")
+        UnitOf,
+        typer.Option(
+            help="Of strengths: a feature's own largest activation, the largest of any feature at "
+            "the last token of a neutral prompt, or activations."
+        ),
     ] = UnitOf.max,
     goal: Annotated[Goals, typer.Option(help="More of the concept, or less.")] = Goals.more,
     positive: Sources = None,

@@ -47,7 +47,7 @@ class SteerConfig:
     do: Do = "add"
     during: Where = "all"
     unit: Unit = "max"
-    "of the strengths: a feature's own largest activation, or activations as they are"
+    "of the strengths, as in `saes.scope.steering`"
     goal: Goal = "more"
     "of the concept, or less"
     form: Form = "text"
@@ -94,7 +94,9 @@ def directions_of(
     vectors: dict[Site, list[Vector]] = {}
     taken = [one.node for one in choice.features]
     for one in choice.features:
-        own = feature_direction(suite, one.node, choice.usage, config.unit)
+        own = feature_direction(
+            suite, one.node, choice.usage, config.unit, at_token=choice.at_neutral
+        )
         seed = config.seed * 1_000_003 + len(found)
         other = random_direction(suite, own, choice.usage, taken=taken, seed=seed)
         found += [own] if other is None else [own, other]

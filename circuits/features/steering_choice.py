@@ -26,7 +26,7 @@ from saes.edit import check_node
 from saes.examples.store import Store
 from saes.scope.activity import read_through
 from saes.scope.contrast import Contrast, contrast
-from saes.scope.output_score import PROMOTED, input_score, output_scores
+from saes.scope.output_score import PROMOTED, input_score, largest_at_end, output_scores
 from saes.scope.usage import Usage, usage_in, usage_of_store
 from saes.suite import Suite
 
@@ -72,6 +72,8 @@ class Choice:
     candidates: int
     "that were scored"
     usage: Usage
+    at_neutral: Mapping[str, float]
+    "largest activation of any feature at the neutral prompt's last token, by dictionary"
     means: Mapping[Site, Float[Tensor, "texts d"]]
     "of the examples, at each site that the features write; empty without examples"
 
@@ -128,7 +130,13 @@ def choose(
     )
     scored = _scored(model, suite, pool, found, usage, neutral)
     features = scored if named else _selected(scored, select, top, usage)
-    return Choice(features=tuple(features), candidates=len(pool), usage=usage, means=means)
+    return Choice(
+        features=tuple(features),
+        candidates=len(pool),
+        usage=usage,
+        at_neutral=largest_at_end(model, suite, names, neutral),
+        means=means,
+    )
 
 
 def only(suite: Suite, names: set[str]) -> Suite:

@@ -114,9 +114,16 @@ def _called(arm: Mapping[str, Any]) -> str:
     return f"{arm['direction']} {label}".strip()
 
 
+UNITS = {
+    "max": "the feature's own largest activation",
+    "token": "the largest activation of any feature at a neutral token",
+    "activation": "activation",
+}
+
+
 def steering_note(record: Mapping[str, Any]) -> str:
     """What the numbers are, in one line."""
-    unit = "the feature's own largest activation" if record["unit"] == "max" else "activation"
+    unit = UNITS[record["unit"]]
     absent = "" if record["goal"] == "more" else ", of which less is asked for"
     of = "multiples" if record["do"] == "scale" else f"units of {unit}"
     return (

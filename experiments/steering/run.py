@@ -13,7 +13,7 @@ import json
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from circuits.graph import write_json
 from circuits.render.steer_page import verdict
 from circuits.runs.overwrite import MADE_FROM
 from hooked_qwen.placement import DtypeName, Placement
-from saes.scope.steering import Do
+from saes.scope.steering import Do, Unit
 from saes.scope.steering_score import Goal
 
 RESULTS = Path(__file__).parent / "results"
@@ -133,6 +133,8 @@ class Case:
     score: str
     instructions: Mapping[Form, str]
     strengths: Mapping[Form, tuple[float, ...]]
+    units: Mapping[Form, Unit] = field(default_factory=dict)
+    "of strengths, where it is not a feature's own maximum"
     goal: Goal = "more"
     do: Do = "add"
     sources: tuple[str, str] = ("", "")
@@ -179,7 +181,8 @@ CASES: Mapping[str, Case] = {
             "text": "Write about computer networks.\n{prompt}",
             "chat": "{prompt} Write about computer networks.",
         },
-        strengths={"text": MORE, "chat": (1.0, 8.0)},
+        strengths={"text": MORE, "chat": (0.5, 2.0, 8.0)},
+        units={"chat": "token"},
         sources=("network", "other"),
     ),
     "style": Case(
@@ -278,6 +281,7 @@ def steered(given: Given, name: str, sets: Mapping[str, Path]) -> dict[str, Any]
     config = SteerConfig(
         strengths=case.strengths[given.form],
         do=case.do,
+        unit=case.units.get(given.form, "max"),
         goal=case.goal,
         form=given.form,
         instruction=case.instructions[given.form],

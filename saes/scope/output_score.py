@@ -60,10 +60,9 @@ def output_scores(
 
     Raises `ValueError` for a prompt without tokens.
     """
-    if not (ids := encode_prompt(model.tokenizer, prompt)):
-        raise ValueError("the neutral prompt has no tokens: give one")
+    raised = largest_at_end(model, suite, sorted({node.site for node in nodes}), prompt)
+    ids = encode_prompt(model.tokenizer, prompt)
     suite, tokens = suite.fitting(model), torch.tensor([ids])
-    raised = _largest_at_end(model, suite, sorted({node.site for node in nodes}), tokens)
     found: list[float] = []
     for first in range(0, len(nodes), ROWS):
         some = nodes[first : first + ROWS]
@@ -96,13 +95,19 @@ def output_score(
     return (1 - rank / p.shape[-1]) * best[:, 0]
 
 
-def _largest_at_end(
-    model: TransformerBridge, suite: Suite, names: Sequence[str], tokens: Int[Tensor, "1 pos"]
+@torch.no_grad()
+def largest_at_end(
+    model: TransformerBridge, suite: Suite, names: Sequence[str], prompt: str = NEUTRAL
 ) -> dict[str, float]:
-    """The largest activation of any feature at the last token, by dictionary."""
-    read = {site for name in names for site in suite.reads_of(name)}
+    """The largest activation of any feature at a prompt's last token, by dictionary.
+
+    Raises `ValueError` for a prompt without tokens.
+    """
+    if not (ids := encode_prompt(model.tokenizer, prompt)):
+        raise ValueError("the neutral prompt has no tokens: give one")
+    suite, read = suite.fitting(model), {s for name in names for s in suite.reads_of(name)}
     with capture(model, read) as seen:
-        run_through(model, unpadded(tokens), max(0, *(site.layer for site in read)))
+        run_through(model, unpadded(torch.tensor([ids])), max(0, *(site.layer for site in read)))
     found = [
         suite[name].encode(suite.read(name, seen)[:, -1:]).value.flatten().float().amax()[None]
         for name in names

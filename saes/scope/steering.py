@@ -5,8 +5,9 @@
     scale   its activation is multiplied by the strength
     clamp   its activation is held between -|alpha| and |alpha|: 0 turns it off
 
-alpha is the strength times the feature's own largest activation, or the strength itself. Controls
-go as far: at one strength every direction of a row moves by a vector of the same length. Directions
+alpha is the strength times the feature's own largest activation (max), the largest that any feature
+of its dictionary has at the last token of a neutral prompt (token), or 1 (activation). Controls go
+as far: at one strength every direction of a row moves by a vector of the same length. Directions
 that no dictionary has (a difference of means, an encoder row) are features of one more dictionary,
 whose activation is the coordinate along the direction; so each of these is an `Edit`, done in
 generation as any other.
@@ -15,7 +16,9 @@ generation as any other.
     encoder direction     u = W_enc / |W_enc|, coordinate (x . W_enc + b_enc) / |W_enc|
 
 Source: h + alpha d, arXiv:2605.11887; features set to multiples of their maximum, Templeton et al.
-2024, Scaling Monosemanticity; difference of means as a baseline, arXiv:2501.17148 (AxBench).
+2024, Scaling Monosemanticity; the largest of any feature as the unit, arXiv:2505.20063, which takes
+that of the token being written, 0.4 to 8 times; difference of means as a baseline, arXiv:2501.17148
+(AxBench).
 
 Axes: `features` of one dictionary, `directions` at one site.
 """
@@ -39,7 +42,7 @@ from saes.suite import Suite
 
 Do = Literal["add", "set", "scale", "clamp"]
 DOS: tuple[Do, ...] = ("add", "set", "scale", "clamp")
-Unit = Literal["max", "activation"]
+Unit = Literal["max", "token", "activation"]
 Method = Literal["feature", "random feature", "encoder direction", "difference of means"]
 FEATURE: Method = "feature"
 RANDOM: Method = "random feature"
@@ -83,12 +86,26 @@ class Vector:
 SUFFIX = " directions"
 
 
-def feature_direction(suite: Suite, node: Node, usage: Usage, unit: Unit = "max") -> Direction:
-    """A feature's own decoder row.
+def feature_direction(
+    suite: Suite,
+    node: Node,
+    usage: Usage,
+    unit: Unit = "max",
+    *,
+    at_token: Mapping[str, float] | None = None,
+) -> Direction:
+    """A feature's own decoder row; `at_token` is what the unit `token` is of each dictionary.
 
-    Raises `ValueError` for a feature that is never on, whose maximum says nothing.
+    Raises `ValueError` for a feature that is never on, whose maximum says nothing, and where no
+    feature is on at the token.
     """
-    largest = usage.largest_of(node) if unit == "max" else 1.0
+    units = {"max": usage.largest_of(node), "token": (at_token or {}).get(node.site, 0.0)}
+    largest = units.get(unit, 1.0)
+    if largest == 0 and unit == "token":
+        raise ValueError(
+            f"no feature of {node.site} is on at the neutral prompt's last token: give another "
+            "prompt, or --unit max"
+        )
     if largest == 0:
         raise ValueError(
             f"{node} is on at no token of the text, so its maximum is no unit: give --text that "

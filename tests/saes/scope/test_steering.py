@@ -187,6 +187,20 @@ def test_a_feature_that_is_never_on_has_no_maximum():
     assert feature_direction(suite, Node(NAME, FEATURE), usage, unit="activation").unit == 1.0
 
 
+def test_in_units_of_the_token_all_features_go_as_far():
+    suite = toy_suite(NAME, dtype=torch.float32)
+    usage = Usage(density={NAME: torch.ones(20)}, largest={NAME: torch.arange(20.0)})
+    at_token = {NAME: 3.5}
+    for feature in range(20):
+        found = feature_direction(suite, Node(NAME, feature), usage, "token", at_token=at_token)
+        assert found.unit == 3.5
+        assert found.norm == pytest.approx(3.5 * float(suite[NAME].W_dec[feature].norm()))
+    with pytest.raises(
+        ValueError, match=f"no feature of {NAME} is on at the neutral prompt's last"
+    ):
+        feature_direction(suite, Node(NAME, FEATURE), usage, "token", at_token={NAME: 0.0})
+
+
 def test_there_is_no_encoder_direction_where_a_dictionary_reads_elsewhere():
     suite = toy_suite("mlp_in.1-mlp_out.1")
     assert encoder_vector(suite, Node("mlp_out.1", 3)) is None
