@@ -137,6 +137,14 @@ def test_the_page_is_no_wider_than_the_window_and_can_be_read_otherwise(visit, r
     assert found == [], "\n".join(found)
 
 
+def test_on_a_phone_the_map_shows_numbers_beside_the_names(visit, record):
+    tab = visit(steer_page(record))
+    tab.set_viewport_size({"width": 390, "height": 800})
+    buttons = tab.locator(".map tbody tr").nth(2).locator("button").all()
+    assert all(one.bounding_box()["x"] + one.bounding_box()["width"] < 390 for one in buttons)
+    assert "resid_post.3/86" in tab.locator(".map tbody th").nth(2).inner_text()
+
+
 @pytest.mark.parametrize("suffix", ["svg", "pdf", "png"])
 def test_the_figure_is_the_same_each_time(record, tmp_path, suffix):
     found = []
