@@ -158,7 +158,8 @@ def convert(
                 report=report,
             )
         conversion_tables(record)
-        say(f"{counted(len(record['dictionaries']), 'dictionary', 'dictionaries')} in {out}")
+        written = counted(len(record["dictionaries"]), "dictionary", "dictionaries")
+        say(f"{written} in {out}, and map.yaml, by which --map reads the same again")
         return
     if text or model:
         raise ValueError("--text and --model go with --map or --try: --to changes no number")

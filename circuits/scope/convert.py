@@ -27,7 +27,16 @@ from saes.evaluation.metrics import held_out_blocks
 from saes.evaluation.try_conventions import activations, try_conventions
 from saes.formats import ours
 from saes.formats.guessed import guessed
-from saes.formats.mapped import BY_TOKEN, DictionaryMap, map_text, place_of_file, read_map
+from saes.formats.mapped import (
+    BY_TOKEN,
+    MEASURED,
+    NONE,
+    DictionaryMap,
+    joined,
+    map_text,
+    place_of_file,
+    read_map,
+)
 from saes.formats.place import Entry, Place
 from saes.suite import Suite, place_of
 
@@ -67,7 +76,8 @@ def convert(
     what = guessed(place) if map is None else read_map(map)
     entries = what.find(place)
     if model is None:
-        return _written(what, ((entry, what.load(entry), ours.Card()) for entry in entries), out)
+        read = ((entry, what, what.load(entry), ours.Card()) for entry in entries)
+        return _written(read, out)
     loaded = load_model(model, report, placement)
     blocks = held_out_blocks(texts_of(text)(), loaded, tokens=tokens)
     tried: dict[str, Any] = {}
@@ -81,7 +91,7 @@ def convert(
         entries = what.find(place)
     what = _of_model(what, loaded)
     judged = _judged(loaded, what, entries, blocks, report)
-    return tried | _written(what, judged, out)
+    return tried | _written(judged, out)
 
 
 def _place(source: str | Path) -> Place:
@@ -97,7 +107,8 @@ def _of_model(what: DictionaryMap, model: TransformerBridge) -> DictionaryMap:
     return replace(what, model=found)
 
 
-Converted = Iterable[tuple[Entry, SparseDictionary, ours.Card]]
+Converted = Iterable[tuple[Entry, DictionaryMap, SparseDictionary, ours.Card]]
+"Each with the map of it alone, where a scale that was measured is a number."
 
 
 def _judged(
@@ -114,7 +125,8 @@ def _judged(
         seen = activations(model, blocks, {entry.source, entry.target})
         here = Here.of(seen[entry.source], seen[entry.target])
         s, t = here.x.shape[-1], here.y.shape[-1]
-        dictionary = what.measured(mean_norm(here.x), mean_norm(here.y), s, t).load(entry)
+        own = _measured(what, entry, here)
+        dictionary = own.load(entry)
         if dictionary.W_enc.shape[1] != s or dictionary.W_dec.shape[1] != t:
             raise ValueError(
                 f"{entry.name} reads {dictionary.W_enc.shape[1]} numbers, {entry.source} of "
@@ -126,8 +138,17 @@ def _judged(
                 f"{entry.name} leaves more than all unexplained (FVU {figures['fvu']:.3g}): a "
                 "convention of the map is wrong; --try looks for it"
             )
-        yield entry, dictionary, ours.Card(model=about, metrics=figures)
+        yield entry, own, dictionary, ours.Card(model=about, metrics=figures)
     report("judging", len(entries), len(entries))
+
+
+def _measured(what: DictionaryMap, entry: Entry, here: Here) -> DictionaryMap:
+    """The map of one file with numbers for scales by mean norms, of activations less the mean."""
+    mean: Tensor | float = 0.0
+    if what.scale in MEASURED and what.mean != NONE:
+        mean = what.opened(entry).tensor(what.mean, "mean").to(here.x)
+    x, y = here.x - mean, here.y - mean
+    return what.measured(mean_norm(x), mean_norm(y), x.shape[-1], y.shape[-1])
 
 
 @torch.no_grad()
@@ -152,12 +173,14 @@ def _squared(
     return (y - dictionary(x)).double().square().sum(-1)
 
 
-def _written(what: DictionaryMap, converted: Converted, out: Path) -> dict[str, Any]:
+def _written(converted: Converted, out: Path) -> dict[str, Any]:
     """The suite with its map, whole or not at all, and what is known of each dictionary."""
     found: dict[str, Any] = {}
+    maps: dict[str, DictionaryMap] = {}
 
     def build(partial: Path) -> None:
-        for entry, dictionary, card in converted:
+        for entry, own, dictionary, card in converted:
+            maps[entry.name] = own
             name = dictionary.spec.name
             if name in found:
                 raise ValueError(f"two files are {name}, such as {entry.name}: map them apart")
@@ -170,10 +193,10 @@ def _written(what: DictionaryMap, converted: Converted, out: Path) -> dict[str, 
                 **card.metrics,
             }
         ours.save_suite_index(partial, list(found))
-        (partial / MAP).write_text(map_text(what), encoding="utf-8")
+        (partial / MAP).write_text(map_text(joined(maps)), encoding="utf-8")
 
     build_folder_atomically(out, build)
-    return {"dictionaries": found, "map": map_text(what)}
+    return {"dictionaries": found, "map": map_text(joined(maps))}
 
 
 def _check_fit(trial: Trial) -> None:

@@ -47,8 +47,7 @@ from saes.evaluation.conventions import (
     moves_of,
 )
 from saes.evaluation.splice import unpadded
-from saes.formats.checkpoint import checkpoint
-from saes.formats.mapped import MEASURED, DictionaryMap
+from saes.formats.mapped import BY_TOKEN, MEASURED, DictionaryMap
 from saes.formats.place import Entry
 
 FINALISTS = 8
@@ -108,7 +107,7 @@ class _Search:
         blocks: Int[Tensor, "blocks pos"],
         report: Report,
     ) -> None:
-        self.files = [TriedFile(what, checkpoint(entry)) for entry in chosen]
+        self.files = [TriedFile(what, what.opened(entry)) for entry in chosen]
         self.n_layers, self.report = len(model.blocks), report
         ends = (self._ends(file, move) for file in self.files for move in moves_of(chosen[0]))
         self.seen = activations(model, blocks, {site for pair in ends if pair for site in pair})
@@ -166,12 +165,13 @@ def _fvus(found: _Sums) -> dict[Convention, float]:
 def _ordered(fvus: Mapping[Convention, float], given: Convention) -> list[Convention]:
     """Best first; of equals what is nearest to the map.
 
-    A scale that is measured on this text comes first only where it is clearly better than those
-    that the files name: it is never quite the one that was trained with.
+    Scales that the files or the map name come first, unless another is clearly better: one that is
+    measured on this text is never quite the one that was trained with, and one by token is refused.
     """
 
     def rank(convention: Convention) -> tuple[int, int]:
-        factor = CLOSE if convention.scale in MEASURED else 1.0
+        named = convention.scale not in (*MEASURED, *BY_TOKEN) or convention.scale == given.scale
+        factor = 1.0 if named else CLOSE
         return round(factor * fvus[convention] / SAME), len(convention.differs(given))
 
     return sorted(fvus, key=rank)

@@ -93,10 +93,17 @@ class Checkpoint:
         return value
 
 
-def checkpoint(entry: Entry) -> Checkpoint:
-    """The first file of an entry, read."""
-    path = entry.fetch()[0]
-    return Checkpoint(path, read_any(path), entry)
+def checkpoint(entry: Entry, more: Mapping[str, str] | None = None) -> Checkpoint:
+    """The first file of an entry, read, and `more` numbers as if they were in it.
+
+    Raises `ValueError` where one of these is none.
+    """
+    path, added = entry.fetch()[0], {}
+    for name, text in (more or {}).items():
+        if (value := _plain(text)) is None:
+            raise ValueError(f"{path}: the map has {text!r} for {name}, expected a number")
+        added[name] = torch.tensor(value, dtype=torch.float64)
+    return Checkpoint(path, read_any(path) | added, entry)
 
 
 def filled(value: float, like: Tensor) -> Tensor:

@@ -14,6 +14,7 @@
     scale: scale                        multiplies the input, divides the output
     target_scale: scale                 where the output is divided by something else
     centre: b_dec                       subtracted of the scaled input
+    numbers: {layer_7.pt: {a: 0.37}}    what the file lacks: as if they were in it
     model: 0123456789abcdef             hash of the model, as `dictionary.json` has it
 
 `k`, `threshold` and the scales are numbers, or names in the file, or FILE.json:FIELD beside it; of
@@ -61,6 +62,8 @@ REST |= {"log_threshold": "m", "b_dec": "t", "mean": "s", "centre": "s"}
 "Axes of what has one orientation."
 
 
+GROUPED = {"sites": 1, "tensors": 1, "orientation": 1, "numbers": 2}
+"Terms that are names with values, by how often."
 ORIENTATIONS = {"W_enc": ("md", "dm"), "W_dec": ("md", "dm"), "W_skip": ("ts", "st")}
 
 
@@ -82,6 +85,7 @@ class DictionaryMap:
     scale: str = NONE
     target_scale: str = ""
     centre: str = NONE
+    numbers: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     model: str = ""
 
     def __post_init__(self) -> None:
@@ -121,9 +125,13 @@ class DictionaryMap:
 
     def load(self, entry: Entry) -> SparseDictionary:
         """One dictionary, folded; raises `ValueError` that starts with its file."""
-        file = checkpoint(entry)
+        file = self.opened(entry)
         tensors = self.tensors_of(file)
         return self.terms(file, tensors).read(file.path, tensors, entry)
+
+    def opened(self, entry: Entry) -> Checkpoint:
+        """The file of an entry, with the numbers that the map adds to it."""
+        return checkpoint(entry, self.numbers.get(entry.name, {}))
 
     def tensors_of(self, file: Checkpoint) -> dict[str, Tensor]:
         """What is read of a file, under our names."""
@@ -242,15 +250,24 @@ def read_map(path: Path) -> DictionaryMap:
         )
     given: dict[str, Any] = {}
     for name, value in record.items():
-        grouped = name in ("sites", "tensors", "orientation")
-        if isinstance(value, Mapping) != grouped or isinstance(value, list):
-            expected = "names with values" if grouped else "one value"
-            raise ValueError(f"{path} has {value!r} for {name}, expected {expected}")
-        given[name] = {str(k): _text(v) for k, v in value.items()} if grouped else _text(value)
+        given[name] = _given(path, name, value, GROUPED.get(name, 0))
     try:
         return DictionaryMap(**given)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def joined(maps: Mapping[str, DictionaryMap]) -> DictionaryMap:
+    """One map for files of which each has numbers of its own for its scales."""
+    first = next(iter(maps.values()))
+    if all(one == first for one in maps.values()):
+        return first
+    numbers = {
+        name: {"measured_scale": one.scale, "measured_target_scale": one.target_scale}
+        for name, one in maps.items()
+    }
+    told = dict(zip(("scale", "target_scale"), next(iter(numbers.values())), strict=True))
+    return replace(first, numbers=numbers, **told)
 
 
 def map_text(what: DictionaryMap) -> str:
@@ -276,7 +293,13 @@ def ends_of(text: str) -> tuple[Site, Site]:
     return to_site(source), to_site(target or source)
 
 
-def _text(value: Any) -> str:
+def _given(path: Path, name: str, value: Any, depth: int) -> Any:
+    """One value as text, or names with values, of which each may again be such."""
+    if isinstance(value, Mapping) != (depth > 0) or isinstance(value, list):
+        expected = "names with values" if depth else "one value"
+        raise ValueError(f"{path} has {value!r} for {name}, expected {expected}")
+    if depth:
+        return {str(k): _given(path, name, v, depth - 1) for k, v in value.items()}
     return NONE if value is None else str(value)
 
 

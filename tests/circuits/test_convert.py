@@ -7,8 +7,13 @@ import torch
 import yaml
 
 from circuits import scope
+from hooked_qwen.load import load
 from hooked_qwen.notices import Notice
 from hooked_qwen.sites import Site
+from hooked_qwen.texts import texts_of
+from saes.evaluation.convention_files import Here, mean_norm
+from saes.evaluation.metrics import held_out_blocks
+from saes.evaluation.try_conventions import activations
 from saes.suite import load_suite
 from tests.circuits.conftest import call
 
@@ -54,6 +59,43 @@ def test_what_fits_is_used_and_kept_as_a_map(home, tmp_path):
         own = load_suite("bundled")[name]
         torch.testing.assert_close(one.b_enc, own.b_enc, atol=1e-5, rtol=1e-5)
         assert torch.equal(one.W_enc, own.W_enc)
+
+
+@pytest.mark.parametrize("mean", [False, True])
+def test_a_scale_that_was_measured_is_a_number_in_the_map(tmp_path, mean):
+    """Files trained on activations, or their distance to a mean, of mean norm sqrt(d)."""
+    suite, model, home = load_suite("bundled"), load("bundled"), tmp_path / "home"
+    home.mkdir()
+    blocks = held_out_blocks(texts_of(["bundled"])(), model, tokens=768)
+    for layer in (1, 2):
+        site = Site("resid_post", layer)
+        seen = activations(model, blocks, {site})[site]
+        x = Here.of(seen, seen).x
+        average = x.mean(0) if mean else torch.zeros(128)
+        a, w = 128**0.5 / mean_norm(x - average), suite[site].state_dict()
+        w["b_enc"] = w["b_enc"] + w["W_enc"] @ average
+        w["b_dec"] = (w["b_dec"] - average) * a
+        w |= {"W_enc": w["W_enc"] / a, "W_dec": w["W_dec"] * a, "average": average}
+        torch.save(dict(w), home / f"layer_{layer}.pt")
+    # A scale that the map itself says is not held back for being measured.
+    told = MAP | ({"mean": "average", "scale": "sqrt(d)/mean norm"} if mean else {})
+    (home / "map.yaml").write_text(yaml.safe_dump(told))
+    judged = {"text": ["bundled"], "model": "bundled", "tokens": 768}
+    tried = scope.convert(home, tmp_path / "tried", map=home / "map.yaml", try_all=True, **judged)
+    assert tried["trial"]["tried"][0]["scale"] == "sqrt(d)/mean norm"
+    written = tmp_path / "tried" / "map.yaml"
+    assert "mean norm" not in written.read_text()
+    # By numbers alone the same dictionaries, bit for bit, without text; and with it the same FVU.
+    scope.convert(home, tmp_path / "plain", map=written)
+    again = scope.convert(home, tmp_path / "again", map=written, **judged)
+    assert again["dictionaries"] == tried["dictionaries"]
+    assert again["map"] == tried["map"]
+    fvus = [one["fvu"] for one in again["dictionaries"].values()]
+    assert sum(fvus) / 2 == pytest.approx(tried["trial"]["tried"][0]["fvu"], rel=1e-4)
+    for name, one in load_suite(tmp_path / "plain").items():
+        theirs = load_suite(tmp_path / "tried")[name].state_dict()
+        assert all(torch.equal(value, theirs[key]) for key, value in one.state_dict().items())
+        torch.testing.assert_close(one.W_dec, suite[name].W_dec, atol=1e-4, rtol=1e-4)
 
 
 def test_one_file_is_enough_and_an_fvu_over_one_is_told(home, tmp_path):

@@ -283,6 +283,20 @@ def test_sites_come_from_file_names(tmp_path, files, site, names, expected):
     assert [str(entry.source) for entry in found] == expected
 
 
+def test_numbers_that_a_file_lacks_come_from_the_map(tmp_path):
+    for layer in (1, 2):
+        torch.save(weights(), tmp_path / f"layer_{layer}.pt")
+    numbers = {"layer_1.pt": {"a": "0.5"}, "layer_2.pt": {"a": "0.25"}}
+    what = DictionaryMap(**SITE, tensors=PLAIN, k="5", scale="1/a", numbers=numbers)
+    (tmp_path / "map.yaml").write_text(map_text(what))
+    assert read_map(tmp_path / "map.yaml") == what
+    for entry, a in zip(what.find(local_place(tmp_path)), (2, 4), strict=True):
+        torch.testing.assert_close(what.load(entry).W_enc, (weights()["W_enc"] * a).float())
+    wrong = replace(what, numbers={"layer_1.pt": {"a": "much"}})
+    with pytest.raises(ValueError, match="the map has 'much' for a, expected a number"):
+        wrong.load(wrong.find(local_place(tmp_path))[0])
+
+
 def test_a_map_is_the_same_when_it_is_read_again(tmp_path):
     _, told, _ = separate_centre_and_mean()
     what = DictionaryMap(**SITE, **told, orientation={"W_enc": "md"}, model="0123456789abcdef")
@@ -373,6 +387,7 @@ def test_a_map_that_is_wrong_says_how(tmp_path, message):
         ("[1]", "expected an object"),
         ("sites: 3", "3 for sites, expected names with values"),
         ("k: [3]", r"\[3\] for k, expected one value"),
+        ("numbers: {a.pt: 3}", "3 for numbers, expected names with values"),
         ("scales: 3", "the terms scales, which a map has not: those there are, are files, site"),
         ("activation: x\nsite: embed", r"map\.yaml: activation is 'x'"),
     ],
