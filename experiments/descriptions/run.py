@@ -29,6 +29,7 @@ RESULTS = Path(__file__).parent / "results"
 SITE, COUNT, TOKENS = "resid_post.11", 20, 16_384
 SPLIT = SplitConfig(shown=8, judged=4, quantiles=4)
 PER_QUESTION = 8
+"Passages that are judged at once."
 
 
 def main() -> None:
@@ -39,6 +40,7 @@ def main() -> None:
     parser.add_argument("--text", required=True, nargs="+")
     parser.add_argument("--count", type=int, default=COUNT)
     parser.add_argument("--tokens", type=int, default=TOKENS)
+    parser.add_argument("--per-question", type=int, default=PER_QUESTION)
     parser.add_argument("--work", type=Path, required=True, help="keeps answers between runs")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
@@ -65,7 +67,7 @@ def main() -> None:
         return phrase(explainer(explainer_prompt(shown, model.tokenizer)))
 
     by = "model itself"
-    rest = {"config": SPLIT, "per_question": PER_QUESTION, "report": report}
+    rest = {"config": SPLIT, "per_question": arguments.per_question, "report": report}
     judge = asked(kept(local(model, tokens=JUDGED, stop=("]",)), arguments.work))
     ways: Mapping[str, Any] = {
         "itself": {"explain": explain, "by": by, "judge": judge, "judged_by": by},

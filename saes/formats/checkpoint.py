@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from saes.formats.place import Entry
-from saes.formats.reading import read_any, read_json, read_yaml
+from saes.formats.reading import read_any, read_config
 
 VALUE = re.compile(r"(1/|sqrt\(d\)/|)([^()\s]+)")
-CONFIGS = {".json": read_json, ".yaml": read_yaml, ".yml": read_yaml}
+CONFIGS = (".json", ".yaml", ".yml")
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,12 @@ class Checkpoint:
         factor = {"": value, "1/": 1 / (value or 1), "sqrt(d)/": math.sqrt(d) / (value or 1)}
         return factor[parts[1]]
 
+    def whole_number(self, text: str, term: str) -> int:
+        value = self.number(text, term, d=1)
+        if value != int(value):
+            raise ValueError(f"{self.path}: {term} is {value}, expected a whole number")
+        return int(value)
+
     def numbers(self) -> list[str]:
         """The names of what holds a single number."""
         return [name for name, value in self.leaves.items() if value.numel() == 1]
@@ -79,13 +85,12 @@ class Checkpoint:
         """A field of a configuration beside the file, or at the root of the place."""
         place, folder = self.entry.place, posixpath.dirname(self.entry.files[0])
         found = [name for name in (posixpath.join(folder, file), file) if name in place.names]
-        suffix = posixpath.splitext(file)[1]
-        if not found or suffix not in CONFIGS:
+        if not found or not file.endswith(CONFIGS):
             raise ValueError(
                 f"there is no {file} beside {self.path} for {term}: expected a .json or .yaml file"
             )
         path = place.fetch(found[0])
-        value: Any = CONFIGS[suffix](path)
+        value: Any = read_config(path).record
         for part in field.split("."):
             if not isinstance(value, Mapping) or part not in value:
                 raise ValueError(f"{path} has no field {field!r} for {term}")
@@ -104,11 +109,6 @@ def checkpoint(entry: Entry, more: Mapping[str, str] | None = None) -> Checkpoin
             raise ValueError(f"{path}: the map has {text!r} for {name}, expected a number")
         added[name] = torch.tensor(value, dtype=torch.float64)
     return Checkpoint(path, read_any(path) | added, entry)
-
-
-def filled(value: float, like: Tensor) -> Tensor:
-    """A threshold that all features share."""
-    return torch.full((len(like),), value, dtype=torch.float64)
 
 
 def _plain(text: str) -> float | None:

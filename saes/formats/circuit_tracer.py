@@ -24,7 +24,6 @@ knows no TopK and would read one as ReLU, so that is refused.
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
@@ -33,21 +32,14 @@ from torch import Tensor
 from hooked_qwen.sites import Site
 from saes.dictionary import SparseDictionary
 from saes.formats.layout import Layout, save_weights
-from saes.formats.names import to_site, transformer_lens
-from saes.formats.place import Entry, Place
-from saes.formats.reading import (
-    assemble,
-    check_tensors,
-    choice,
-    field,
-    read_safetensors,
-    read_yaml,
-)
+from saes.formats.names import transformer_lens
+from saes.formats.patterns import pattern
+from saes.formats.place import Entry, Place, entry_of
+from saes.formats.reading import Config, assemble, check_tensors, read_config, read_weights
 from saes.formats.terms import Terms
 
 CONFIG = "config.yaml"
-FILE = re.compile(r"layer_(\d{1,4})\.safetensors")
-CROSS_LAYER = re.compile(r"W_enc_(\d{1,4})\.safetensors")
+FILE, CROSS_LAYER = pattern("layer_{layer}.safetensors"), pattern("W_enc_{layer}.safetensors")
 AXES = {"W_enc": "ms", "W_dec": "mt", "b_enc": "m", "b_dec": "t"}
 THRESHOLD = "activation_function.threshold"
 
@@ -64,39 +56,32 @@ def find(place: Place) -> list[Entry]:
             f"{place.label} holds parts of a cross-layer transcoder without its {CONFIG}, which "
             "says what it reads and writes"
         )
-    path = place.fetch(CONFIG)
-    config = read_yaml(path)
-    choice(config, path, "model_kind", {"transcoder_set": "", "cross_layer_transcoder": ""}, None)
-    if config.get("transcoders") is not None:
+    config = read_config(place.fetch(CONFIG))
+    kinds = {None: "it is not there", "transcoder_set": "", "cross_layer_transcoder": ""}
+    config.check(model_kind=kinds)
+    if config.record.get("transcoders") is not None:
         raise ValueError(
-            f"{path} names transcoders that lie elsewhere: give the place where they are"
+            f"{config.path} names transcoders that lie elsewhere: give the place where they are"
         )
-    if config["model_kind"] == "cross_layer_transcoder":
-        return _cross_layer(place, config, path)
-    entries = []
-    for name in filter(FILE.fullmatch, place.names):
-        source, target = _sites(config, path, int(re.sub(r"\D", "", name)))
-        files = (name, CONFIG)
-        entries.append(Entry(source=source, target=target, name=name, place=place, files=files))
-    return entries
+    if config.record["model_kind"] == "cross_layer_transcoder":
+        return _cross_layer(place, config)
+    named = filter(None, map(FILE.fullmatch, place.names))
+    return [entry_of(place, *_sites(config, int(m["layer"])), m[0], CONFIG) for m in named]
 
 
-def _sites(config: dict[str, Any], path: Path, layer: int) -> tuple[Site, Site]:
+def _sites(config: Config, layer: int) -> tuple[Site, Site]:
     """What a layer's features read and write."""
-    hooks = [field(config, path, f"feature_{end}_hook", str) for end in ("input", "output")]
-    try:
-        source, target = (to_site(f"blocks.{layer}.{hook}") for hook in hooks)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+    hooks = [config.field(f"feature_{end}_hook", str) for end in ("input", "output")]
+    source, target = (config.site_called(f"blocks.{layer}.{hook}") for hook in hooks)
     return source, target
 
 
-def _cross_layer(place: Place, config: dict[str, Any], path: Path) -> list[Entry]:
+def _cross_layer(place: Place, config: Config) -> list[Entry]:
     n = sum(1 for name in place.names if CROSS_LAYER.fullmatch(name))
     expected = [f"W_{side}_{i}.safetensors" for i in range(n) for side in ("enc", "dec")]
     if missing := [name for name in expected if name not in place.names]:
         raise ValueError(f"{place.label} lacks {', '.join(missing[:3])} of {n} layers")
-    sites = [_sites(config, path, layer) for layer in range(n)]
+    sites = [_sites(config, layer) for layer in range(n)]
     return [
         Entry(
             source=source,
@@ -115,9 +100,9 @@ def load(entry: Entry) -> SparseDictionary:
     if entry.called:
         return _load_cross_layer(entry)
     path, about = entry.fetch()
-    config, tensors = read_yaml(about), read_safetensors(path)
-    choice(config, about, "activation", {None: "", "relu": "", "jumprelu": "", "topk": ""}, None)
-    topk = config.get("activation") == "topk"
+    config, tensors = read_config(about), read_weights(path)
+    config.check(activation={None: "", "relu": "", "jumprelu": "", "topk": ""})
+    topk = config.record.get("activation") == "topk"
     threshold = tensors.get(THRESHOLD)
     if threshold is not None and not topk:
         _not_negative(path, threshold)
@@ -125,7 +110,7 @@ def load(entry: Entry) -> SparseDictionary:
         axes=AXES,
         optional={"W_skip": "ts"} | ({} if topk else {THRESHOLD: "m"}),
         architecture="topk" if topk else "relu" if threshold is None else "jumprelu",
-        k=field(config, about, "k", int) if topk else None,
+        k=config.field("k", int) if topk else None,
         signed=topk,
     )
     return terms.read(path, tensors, entry)
@@ -137,7 +122,7 @@ def _load_cross_layer(entry: Entry) -> SparseDictionary:
     tensors = {
         re.sub(rf"_{entry.source.layer}$", "", name): value
         for one in (path, decoder)
-        for name, value in read_safetensors(one).items()
+        for name, value in read_weights(one).items()
     }
     axes = {"W_enc": "ms", "b_enc": "m", "b_dec": "t", "W_dec": "mnt"}
     check_tensors(path, tensors, axes, {"threshold": "m"})

@@ -23,14 +23,10 @@ import torch
 from torch import Tensor
 
 from hooked_qwen.sites import Site
-from saes.dictionary import SparseDictionary
 from saes.formats.layout import layout_of_folders
-from saes.formats.names import to_site
-from saes.formats.place import Entry
-from saes.formats.reading import choice, field, read_json, read_pt
+from saes.formats.reading import Config
 from saes.formats.terms import Terms
 
-WEIGHTS, CONFIG = "ae.pt", "config.json"
 LINEAR = {"encoder.weight": "md", "decoder.weight": "dm"}
 FLAT = {"W_enc": "dm", "W_dec": "md", "b_enc": "m", "b_dec": "d"}
 CLASSES = {
@@ -53,25 +49,23 @@ ARCHITECTURES = {
 NOT_CENTRED = ("AutoEncoderNew", "JumpReluAutoEncoder")
 
 
-def _sites(path: Path, _: str) -> tuple[Site, Site]:
-    config = read_json(path)
-    trainer = field(config, path, "trainer", dict)
-    buffer = field(config, path, "buffer", dict, {})
-    choice(buffer, path, "io", {"out": "", "in": "an input", "in_and_out": "a transcoder"}, "out")
-    choice(trainer, path, "dict_class", dict.fromkeys(CLASSES, ""), None)
-    name, layer = field(trainer, path, "submodule_name", str), field(trainer, path, "layer", int)
+def _trainer(config: Config) -> Config:
+    return Config(config.path, config.field("trainer", dict))
+
+
+def _sites(config: Config, _: str) -> tuple[Site, Site]:
+    buffer = Config(config.path, config.field("buffer", dict, {}))
+    buffer.check(io={"out": "", "in": "an input", "in_and_out": "a transcoder"})
+    trainer = _trainer(config)
+    trainer.check(dict_class={None: "it is not there"} | dict.fromkeys(CLASSES, ""))
+    name, layer = trainer.field("submodule_name", str), trainer.field("layer", int)
     named = re.fullmatch(r"(resid_pre|resid_post|attn_out|mlp_out)(_layer_\d+)?", name)
-    try:
-        site = to_site(f"{named[1]}.{layer}" if named else name)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+    site = trainer.site_called(f"{named[1]}.{layer}" if named else name)
     return site, site
 
 
-def load(entry: Entry) -> SparseDictionary:
-    path, about = entry.fetch()
-    kind = field(read_json(about), about, "trainer", dict)["dict_class"]
-    tensors = read_pt(path)
+def _terms(config: Config, tensors: dict[str, Tensor], path: Path) -> Terms:
+    kind = _trainer(config).record["dict_class"]
     k, threshold = _scalar(path, tensors, "k"), None
     if kind != "JumpReluAutoEncoder":
         threshold = _scalar(path, tensors, "threshold")
@@ -81,16 +75,15 @@ def load(entry: Entry) -> SparseDictionary:
         if threshold is None or threshold < 0:
             warnings.warn(f"{path} has no threshold yet: read as TopK with k = {k}", stacklevel=2)
             architecture = "topk"
-        elif (bias := tensors.get("b_enc", tensors.get("encoder.bias"))) is not None:
-            tensors["threshold"] = torch.full((len(bias),), threshold)
-            axes = axes | {"threshold": "m"}
-    terms = Terms(
+        else:
+            tensors["threshold"] = torch.tensor(threshold)
+            axes = axes | {"threshold": ""}
+    return Terms(
         axes=axes,
         centre=None if kind in NOT_CENTRED else "b_dec",
         architecture=architecture,
         k=None if k is None else int(k),
     )
-    return terms.read(path, tensors, entry)
 
 
 def _scalar(path: Path, tensors: dict[str, Tensor], name: str) -> float | None:
@@ -104,10 +97,10 @@ def _scalar(path: Path, tensors: dict[str, Tensor], name: str) -> float | None:
 
 LAYOUT = layout_of_folders(
     "dictionary-learning",
-    weights=WEIGHTS,
-    config=CONFIG,
+    weights="ae.pt",
+    config="config.json",
     sites=_sites,
-    load=load,
+    terms=_terms,
     # All of a sweep's folders are called trainer_0, trainer_1 and so on, in one folder a site.
     name_of=lambda place, folder: folder or place.name,
 )

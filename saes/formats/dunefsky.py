@@ -3,16 +3,12 @@
 Reading one would import and run whatever it names. Source of the models: arXiv:2406.11944.
 """
 
-from saes.dictionary import SparseDictionary
+from typing import Any, NoReturn
+
 from saes.formats.layout import Layout
-from saes.formats.place import Entry, Place
 
 
-def matches(place: Place) -> bool:
-    return any(name.endswith(".pt") for name in place.names)
-
-
-def find(place: Place) -> list[Entry]:
+def _refused(place: Any) -> NoReturn:
     """Raise `ValueError`: nothing in such a file is read."""
     file = next(name for name in place.names if name.endswith(".pt"))
     raise ValueError(
@@ -22,8 +18,9 @@ def find(place: Place) -> list[Entry]:
     )
 
 
-def load(entry: Entry) -> SparseDictionary:
-    raise AssertionError(f"{entry.name} was found, but nothing of this layout ever is")
-
-
-LAYOUT = Layout(name="dunefsky", matches=matches, find=find, load=load)
+LAYOUT = Layout(
+    name="dunefsky",
+    matches=lambda place: any(name.endswith(".pt") for name in place.names),
+    find=_refused,
+    load=_refused,
+)

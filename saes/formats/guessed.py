@@ -7,7 +7,7 @@ from dataclasses import replace
 from hooked_qwen.sites import Site
 from saes.formats.checkpoint import Checkpoint, checkpoint
 from saes.formats.mapped import NONE, DictionaryMap
-from saes.formats.place import Entry, Place
+from saes.formats.place import Place, entry_of
 from saes.formats.reading import WEIGHTS, read_json
 from saes.formats.terms import USUAL_NAMES
 
@@ -25,7 +25,8 @@ def guessed(place: Place) -> DictionaryMap:
     files = [name for name in place.names if name.endswith(WEIGHTS)]
     if not files:
         raise ValueError(f"{place.label} holds no file of weights: expected {', '.join(WEIGHTS)}")
-    one = checkpoint(_entry(place, files[0]))
+    anywhere = Site("resid_post", 0)
+    one = checkpoint(entry_of(place, anywhere, anywhere, files[0]))
     tensors = _tensors(one)
     if missing := {"W_enc", "W_dec"} - tensors.keys():
         raise ValueError(
@@ -98,8 +99,3 @@ def _sites(place: Place, files: list[str]) -> DictionaryMap:
     if len(patterns) == 1 and (only := next(iter(patterns)))[0]:
         return DictionaryMap(files=only[0], site=f"{only[1]}.{{layer}}")
     return DictionaryMap(sites=sites)
-
-
-def _entry(place: Place, file: str) -> Entry:
-    site = Site("resid_post", 0)
-    return Entry(source=site, target=site, name=file, place=place, files=(file,))

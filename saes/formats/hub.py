@@ -13,6 +13,7 @@ from huggingface_hub.file_download import repo_folder_name
 from hooked_qwen.files import write_atomically
 from saes.formats import ours
 from saes.formats.place import Place, local_place
+from saes.formats.reading import first_line
 
 NAME = re.compile(r"(?:hf:)?([\w.-]+/[\w.-]+)((?:/[\w.-]+)*)(?:@([\w./-]+))?")
 INDEX = "suite.json, cfg.json, config.json, config.yaml or a layer's file"
@@ -65,7 +66,7 @@ def push_suite(folder: Path, repo_id: str, *, message: str = "Add dictionaries")
             ignore_patterns=[".*", "**/.*"],
         )
     except Exception as error:  # the hub's client fails in as many ways as there are networks
-        raise ValueError(f"cannot push {folder} to {repo_id}: {_reason(error)}") from error
+        raise ValueError(f"cannot push {folder} to {repo_id}: {first_line(error)}") from error
     return str(commit.commit_url)
 
 
@@ -77,7 +78,7 @@ def _listing(repo: str, revision: str | None) -> tuple[str, tuple[str, ...]]:
     except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError) as error:
         at = f"@{revision}" if revision else ""
         raise ValueError(
-            f"the hub gives no {repo}{at}: {_reason(error)}; check the name, or log in"
+            f"the hub gives no {repo}{at}: {first_line(error)}; check the name, or log in"
         ) from error
     except Exception as error:  # no network, or one of the many ways of having half of one
         return _downloaded(repo, revision, error)
@@ -93,7 +94,7 @@ def _downloaded(repo: str, revision: str | None, error: Exception) -> tuple[str,
     snapshot = _cache(repo) / "snapshots" / commit
     if not commit or not snapshot.is_dir():
         raise ValueError(
-            f"cannot list {repo} on the hub ({_reason(error)}) and nothing of it is downloaded: "
+            f"cannot list {repo} on the hub ({first_line(error)}) and nothing of it is downloaded: "
             f"wanted its {INDEX}; give a folder on this machine, or go online once"
         ) from error
     return commit, local_place(snapshot).names
@@ -107,8 +108,4 @@ def _fetch(repo: str, name: str, commit: str) -> Path:
     try:
         return Path(hf_hub_download(repo, name, revision=commit))
     except Exception as error:  # the hub's client fails in as many ways as there are networks
-        raise ValueError(f"cannot fetch {name} of {repo}@{commit}: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"cannot fetch {name} of {repo}@{commit}: {first_line(error)}") from error

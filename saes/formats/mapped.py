@@ -31,15 +31,15 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from torch import Tensor
 
-from hooked_qwen.sites import Site
 from saes.architectures.table import ARCHITECTURES
 from saes.dictionary import SparseDictionary
-from saes.formats.checkpoint import CONFIGS, Checkpoint, checkpoint, filled
-from saes.formats.names import to_site
-from saes.formats.place import Entry, Place
+from saes.formats.checkpoint import CONFIGS, Checkpoint, checkpoint
+from saes.formats.patterns import ends_of, pattern, site_at
+from saes.formats.place import Entry, Place, entry_of
 from saes.formats.reading import WEIGHTS, read_yaml
 from saes.formats.terms import RANKED_BY, USUAL_NAMES, Terms
 
@@ -60,8 +60,6 @@ MEASURED = {
 REST = {"threshold": "m", "b_enc": "m", "b_gate": "m", "b_mag": "m", "r_mag": "m"}
 REST |= {"log_threshold": "m", "b_dec": "t", "mean": "s", "centre": "s"}
 "Axes of what has one orientation."
-
-
 GROUPED = {"sites": 1, "tensors": 1, "orientation": 1, "numbers": 2}
 "Terms that are names with values, by how often."
 ORIENTATIONS = {"W_enc": ("md", "dm"), "W_dec": ("md", "dm"), "W_skip": ("ts", "st")}
@@ -113,15 +111,14 @@ class DictionaryMap:
         if self.sites:
             if missing := [file for file in self.sites if file not in place.names]:
                 raise ValueError(f"{place.label} lacks {', '.join(missing[:3])}: {_there(place)}")
-            return [_entry(place, file, *ends_of(text)) for file, text in self.sites.items()]
-        pattern = _pattern(self.files)
-        found = [m for name in place.names if (m := pattern.fullmatch(name))]
-        found = [m for m in found if m[0].endswith(WEIGHTS)]
+            return [entry_of(place, *ends_of(text), file) for file, text in self.sites.items()]
+        named = map(pattern(self.files).fullmatch, place.names)
+        found = [match for match in named if match and match[0].endswith(WEIGHTS)]
         if not found or (not self.files and len(found) > 1):
             what = f"no file is called as {self.files}" if self.files else "`files` is left out"
             raise ValueError(f"{place.label} cannot be read by the map, {what}: {_there(place)}")
         sites = (self.site, self.target or self.site)
-        return [_entry(place, m[0], *(_site_at(site, m) for site in sites)) for m in found]
+        return [entry_of(place, *(site_at(site, m) for site in sites), m[0]) for m in found]
 
     def load(self, entry: Entry) -> SparseDictionary:
         """One dictionary, folded; raises `ValueError` that starts with its file."""
@@ -142,7 +139,7 @@ class DictionaryMap:
         if missing := {"W_enc", "W_dec"} - found.keys():
             raise ValueError(f"the map names no tensor for {' and '.join(sorted(missing))}")
         if self.threshold != NONE:
-            found |= self._threshold(file, found)
+            found |= self._threshold(file)
         return found
 
     def terms(self, file: Checkpoint, tensors: Mapping[str, Tensor]) -> Terms:
@@ -150,9 +147,7 @@ class DictionaryMap:
         axes = self.axes_of(file, tensors)
         d = tensors["W_enc"].shape[axes["W_enc"].index("s")]
         a, b = self.scales(file, d)
-        k = None if self.k == NONE else file.number(self.k, "k", d=d)
-        if k is not None and k != int(k):
-            raise ValueError(f"{file.path}: k is {k}, expected a whole number")
+        k = None if self.k == NONE else file.whole_number(self.k, "k")
         signed = self.activation == SIGNED
         return Terms(
             axes=axes,
@@ -162,7 +157,7 @@ class DictionaryMap:
             target_scale=b,
             ranked_by=self.ranked_by,
             architecture="topk" if signed else self.activation,
-            k=None if k is None else int(k),
+            k=k,
             signed=signed,
         )
 
@@ -195,8 +190,8 @@ class DictionaryMap:
             raise ValueError(f"{file.path}: scale is {value:g}, expected more than 0")
         return value
 
-    def _threshold(self, file: Checkpoint, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """A threshold for each feature; where there is one for all, repeated."""
+    def _threshold(self, file: Checkpoint) -> dict[str, Tensor]:
+        """A threshold for each feature, or one for all."""
         logarithm = re.fullmatch(r"exp\((.+)\)", self.threshold)
         text, name = (logarithm[1], "log_threshold") if logarithm else (self.threshold, "threshold")
         if text in file.leaves and file.leaves[text].numel() > 1:
@@ -207,12 +202,12 @@ class DictionaryMap:
                 f"{file.path} has the threshold {value:g}, which means that it was never set: "
                 "write activation: topk with a k"
             )
-        return {name: filled(value, found[_feature_bias(file, found)])}
+        return {name: torch.tensor(value, dtype=torch.float64)}
 
     def _axes(self, file: Checkpoint, name: str, tensors: Mapping[str, Tensor]) -> str:
         """The letters of a tensor's axes; of a matrix as told, or as its shape tells."""
         if name in REST:
-            return REST[name]
+            return REST[name] if tensors[name].dim() else ""
         if name == "W_skip":
             return self.orientation.get(name, "ts")
         side = "s" if name == "W_enc" else "t"
@@ -262,12 +257,11 @@ def joined(maps: Mapping[str, DictionaryMap]) -> DictionaryMap:
     first = next(iter(maps.values()))
     if all(one == first for one in maps.values()):
         return first
+    of_input, of_output = "measured_scale", "measured_target_scale"
     numbers = {
-        name: {"measured_scale": one.scale, "measured_target_scale": one.target_scale}
-        for name, one in maps.items()
+        file: {of_input: one.scale, of_output: one.target_scale} for file, one in maps.items()
     }
-    told = dict(zip(("scale", "target_scale"), next(iter(numbers.values())), strict=True))
-    return replace(first, numbers=numbers, **told)
+    return replace(first, scale=of_input, target_scale=of_output, numbers=numbers)
 
 
 def map_text(what: DictionaryMap) -> str:
@@ -287,12 +281,6 @@ def place_of_file(path: Path) -> Place:
     )
 
 
-def ends_of(text: str) -> tuple[Site, Site]:
-    """What `resid_post.6`, or `mlp_in.6-mlp_out.6`, reads and writes, in any spelling."""
-    source, _, target = text.partition("-")
-    return to_site(source), to_site(target or source)
-
-
 def _given(path: Path, name: str, value: Any, depth: int) -> Any:
     """One value as text, or names with values, of which each may again be such."""
     if isinstance(value, Mapping) != (depth > 0) or isinstance(value, list):
@@ -301,35 +289,6 @@ def _given(path: Path, name: str, value: Any, depth: int) -> Any:
     if depth:
         return {str(k): _given(path, name, v, depth - 1) for k, v in value.items()}
     return NONE if value is None else str(value)
-
-
-def _pattern(files: str) -> re.Pattern[str]:
-    """File names as a map writes them."""
-    if not files:
-        return re.compile(r"[^/]+")
-    parts = re.split(r"(\{layer\}|\*)", files)
-    special = {"{layer}": r"(?P<layer>\d{1,4})", "*": r"[^/]*"}
-    written, seen = "", False
-    for part in parts:
-        if part == "{layer}" and seen:
-            written += "(?P=layer)"
-            continue
-        seen = seen or part == "{layer}"
-        written += special.get(part, re.escape(part))
-    return re.compile(written)
-
-
-def _site_at(text: str, match: re.Match[str]) -> Site:
-    """A site with the layer of a file's name put in; before the first layer is what it reads."""
-    layer = match.groupdict().get("layer")
-    if "{layer" in text and layer is None:
-        raise ValueError(f"site is {text}, but `files` names no {{layer}}: write it into `files`")
-    put = re.sub(r"\{layer([+-]\d+)?\}", lambda m: str(int(layer or 0) + int(m[1] or 0)), text)
-    return Site("resid_pre", 0) if put == "resid_post.-1" else to_site(put)
-
-
-def _entry(place: Place, file: str, source: Site, target: Site) -> Entry:
-    return Entry(source=source, target=target, name=file, place=place, files=(file,))
 
 
 def _there(place: Place) -> str:

@@ -26,7 +26,7 @@ from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.formats.card import card_text
 from saes.formats.layout import Layout
 from saes.formats.place import Entry, Place, inside
-from saes.formats.reading import check_real, field, read_json, read_safetensors
+from saes.formats.reading import Config, assemble, check_real, read_config, read_weights
 
 DICTIONARY_SCHEMA = "sparse-dictionary/1"
 SUITE_SCHEMA = "dictionary-suite/1"
@@ -98,35 +98,30 @@ def load_dictionary(folder: Path) -> SparseDictionary:
     Raises `ValueError` naming the file and what was expected when anything is off.
     """
     spec, path = read_spec(folder), folder / TENSORS
-    tensors = read_safetensors(path)
+    tensors = read_weights(path)
     check_real(path, tensors)
-    try:
-        return SparseDictionary(spec, {name: value.float() for name, value in tensors.items()})
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+    return assemble(path, tensors, **vars(spec))
 
 
 def read_spec(folder: Path) -> DictionarySpec:
     """What the dictionary in `folder` is; raises `ValueError` naming the file and the field."""
-    record, path = read_record(folder), folder / RECORD
-    source, target, architecture = (
-        field(record, path, name, str) for name in ("source", "target", "architecture")
-    )
-    k, signed = field(record, path, "k", int, None), field(record, path, "signed", bool, False)
-    further = [field(record, path, name, list, []) for name in ("also_reads", "also_writes")]
+    config = Config(folder / RECORD, read_record(folder))
+    ends = [config.field(name, str) for name in ("source", "target")]
+    further = [config.field(name, list, []) for name in ("also_reads", "also_writes")]
+    told = {
+        "architecture": config.field("architecture", str),
+        "k": config.field("k", int, None),
+        "signed": config.field("signed", bool, False),
+        "called": config.field("called", str, ""),
+    }
     try:
+        source, target = map(Site.parse, ends)
+        reads, writes = (tuple(Site.parse(str(site)) for site in sites) for sites in further)
         return DictionarySpec(
-            source=Site.parse(source),
-            target=Site.parse(target),
-            architecture=architecture,
-            k=k,
-            signed=signed,
-            also_reads=tuple(Site.parse(str(site)) for site in further[0]),
-            also_writes=tuple(Site.parse(str(site)) for site in further[1]),
-            called=field(record, path, "called", str, ""),
+            source=source, target=target, also_reads=reads, also_writes=writes, **told
         )
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{config.path}: {error}") from None
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -228,7 +223,7 @@ def _is_plain_name(name: Any) -> bool:
 
 
 def _read(path: Path, schema: str) -> dict[str, Any]:
-    record = read_json(path)
+    record = read_config(path).record
     if record.get("schema") != schema:
         raise ValueError(f"{path} has schema {record.get('schema')!r}, expected {schema!r}")
     return record

@@ -12,7 +12,7 @@ from functools import cache
 from hashlib import file_digest, sha256
 from pathlib import Path, PurePosixPath
 
-from hooked_qwen.sites import Ends
+from hooked_qwen.sites import Ends, Site
 
 DEPTH = 6
 "Levels of folders that are searched; no published layout has more."
@@ -68,6 +68,11 @@ class Entry(Ends):
             about = path.stat()
             digest.update(name.encode() + _digest(path, about.st_size, about.st_mtime_ns))
         return digest.hexdigest()[:16]
+
+
+def entry_of(place: Place, source: Site, target: Site, *files: str, name: str = "") -> Entry:
+    """A dictionary between two sites, called after its weights where it has no name."""
+    return Entry(source=source, target=target, name=name or files[0], place=place, files=files)
 
 
 @cache

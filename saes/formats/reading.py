@@ -10,6 +10,7 @@ import re
 import reprlib
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def _record(path: Path, language: str, read: Callable[[], Any]) -> dict[str, Any
     except FileNotFoundError:
         raise ValueError(f"{path} is missing") from None
     except Exception as error:  # damaged files fail in as many ways as there are parsers
-        raise ValueError(f"{path} is not {language}: {_first_line(error)}") from None
+        raise ValueError(f"{path} is not {language}: {first_line(error)}") from None
     if not isinstance(record, dict):
         raise ValueError(f"{path} holds {reprlib.repr(record)}, expected an object with fields")
     return record
@@ -73,57 +74,74 @@ def field(
     return value
 
 
-def site_field(record: Mapping[str, Any], path: Path, name: str) -> Site:
-    """The site that a field names, in whatever spelling."""
-    text = field(record, path, name, str)
-    try:
-        return to_site(text)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+@dataclass(frozen=True)
+class Config:
+    """The configuration beside weights; all that is wrong with it names its path."""
+
+    path: Path
+    record: Mapping[str, Any]
+
+    def field(self, name: str, kind: type, default: Any = REQUIRED) -> Any:
+        return field(self.record, self.path, name, kind, default)
+
+    def site(self, name: str) -> Site:
+        """The site that a field names, in whatever spelling."""
+        return self.site_called(self.field(name, str))
+
+    def site_called(self, text: str) -> Site:
+        try:
+            return to_site(text)
+        except ValueError as error:
+            raise ValueError(f"{self.path}: {error}") from None
+
+    def check(self, **fields: Mapping[Any, str]) -> None:
+        """Raise unless the arithmetic of each field's value is ours.
+
+        Of a field all values that are known, with the reason where one is not ours, else ''; the
+        first is what it means when the field is not there.
+        """
+        for name, options in fields.items():
+            value = self.record.get(name, next(iter(options)))
+            known = isinstance(value, str | bool | type(None)) and value in options
+            if known and not options[value]:
+                continue
+            why = options[value] if known else "that is not known here"
+            fine = ", ".join(repr(option) for option, reason in options.items() if not reason)
+            raise ValueError(
+                f"{self.path} has {reprlib.repr(value)} for {name}: {why}; what is read here is "
+                f"{fine}"
+            )
 
 
-def choice(
-    record: Mapping[str, Any], path: Path, name: str, options: Mapping[Any, str], default: Any
-) -> None:
-    """Raise unless a field holds one of the values whose arithmetic is ours.
-
-    `options` maps each value that is known and not ours to the reason, and each that is to ''.
-    """
-    value = record.get(name, default)
-    known = isinstance(value, str | bool | type(None)) and value in options
-    if not known or options[value]:
-        why = options[value] if known else "that is not known here"
-        fine = ", ".join(repr(option) for option, reason in options.items() if not reason)
-        raise ValueError(
-            f"{path} has {reprlib.repr(value)} for {name}: {why}; what is read here is {fine}"
-        )
+def read_config(path: Path) -> Config:
+    """A configuration in JSON or YAML."""
+    return Config(path, (read_json if path.suffix == ".json" else read_yaml)(path))
 
 
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file."""
-    return _tensors(path, "safetensors", lambda: read_tensors(path))
-
-
-def read_pt(path: Path) -> dict[str, Tensor]:
-    """The tensors that `torch.save` wrote by name; anything that would run code is refused."""
-    return _tensors(path, "PyTorch", lambda: _checkpoint(path))
-
-
-def read_npz(path: Path) -> dict[str, Tensor]:
-    """The arrays of a NumPy archive."""
-    return _tensors(path, "NumPy", lambda: _arrays(path))
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file by name, of the kind that its suffix says; no code in it is run."""
+    return _tensors(path, *_reader(path))
 
 
 def read_any(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file of any of these kinds, and its numbers as tensors without axes.
+    """The same, and numbers as tensors without axes.
 
     Those in groups of a PyTorch file are called by the path to them, such as `state.W_enc`.
     """
+    kind, read = _reader(path)
     if path.suffix in PYTORCH:
-        return _tensors(path, "PyTorch", lambda: dict(_leaves(_checkpoint(path))))
+        return _tensors(path, kind, lambda: dict(_leaves(read())))
+    return _tensors(path, kind, read)
+
+
+def _reader(path: Path) -> tuple[str, Callable[[], Any]]:
+    if path.suffix in PYTORCH:
+        return "PyTorch", lambda: _checkpoint(path)
     if path.suffix not in WEIGHTS:
         raise ValueError(f"{path} is no file of weights: expected one of {', '.join(WEIGHTS)}")
-    return read_npz(path) if path.suffix == ".npz" else read_safetensors(path)
+    if path.suffix == ".npz":
+        return "NumPy", lambda: _arrays(path)
+    return "safetensors", lambda: read_tensors(path)
 
 
 def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
@@ -147,7 +165,7 @@ def _tensors(path: Path, kind: str, read: Callable[[], Any]) -> dict[str, Tensor
                 f"{path} holds Python objects ({named[1]}) that only running code could read: "
                 "load it where it was made and save its tensors alone, as safetensors"
             ) from None
-        raise ValueError(f"{path} is not a readable {kind} file: {_first_line(error)}") from None
+        raise ValueError(f"{path} is not a readable {kind} file: {first_line(error)}") from None
     if not isinstance(tensors, dict) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in tensors.items()
     ):
@@ -174,11 +192,7 @@ def _arrays(path: Path) -> dict[str, Tensor]:
             raise ValueError(f"its content is over {EXPANSION} times its size")
         for member in archive.infolist():
             with archive.open(member) as stream:
-                version = np.lib.format.read_magic(stream)
-                header = np.lib.format.read_array_header_1_0
-                if version != (1, 0):
-                    header = np.lib.format.read_array_header_2_0
-                shape, fortran, dtype = header(stream)
+                shape, fortran, dtype = array_header(stream)
                 size = math.prod(shape) * dtype.itemsize
                 if dtype.kind not in "fi" or size != member.file_size - stream.tell():
                     raise ValueError(f"{member.filename} claims {shape} of {dtype}")
@@ -188,6 +202,15 @@ def _arrays(path: Path) -> dict[str, Tensor]:
                 array.astype(np.float32 if dtype.kind == "f" else np.int64)
             )
     return arrays
+
+
+def array_header(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, order and type of an array of NumPy's, of which `stream` is at the start."""
+    version = np.lib.format.read_magic(stream)
+    read: Any = np.lib.format.read_array_header_2_0
+    if version == (1, 0):
+        read = np.lib.format.read_array_header_1_0
+    return read(stream)
 
 
 def check_tensors(
@@ -240,5 +263,6 @@ def assemble(path: Path, weights: Mapping[str, Tensor], **spec: Any) -> SparseDi
         raise ValueError(f"{path}: {error}") from None
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -14,25 +14,18 @@ Written: an SAE or transcoder with ReLU or thresholds, and a TopK SAE; there is 
 transcoder and no TopK that keeps negative features.
 """
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from hooked_qwen.sites import Site
 from saes.dictionary import SparseDictionary
-from saes.formats.layout import layout_of_folders, save_weights
+from saes.formats.layout import layout_of_folders, save_folder
 from saes.formats.names import transformer_lens
-from saes.formats.place import Entry
-from saes.formats.reading import (
-    choice,
-    field,
-    read_json,
-    read_safetensors,
-    site_field,
-)
+from saes.formats.reading import Config
 from saes.formats.terms import Terms
 
 WEIGHTS, CONFIG = "sae_weights.safetensors", "cfg.json"
@@ -50,96 +43,65 @@ EXTRA = {
     "jumprelu_transcoder": {"threshold": "m"},
     "jumprelu_skip_transcoder": {"threshold": "m", "W_skip": "ts"},
 }
-NORMALISATION = {
-    None: "",
-    False: "",
-    "none": "",
-    True: "its scaling factor is not in the files",
-    "expected_average_only_in": "its scaling factor is not in the files",
-    "layer_norm": "it scales each token by its own norm",
-    "constant_norm_rescale": "it scales each token by its own norm",
-    "covariance_whitening": "its whitening is not in the files",
+READ = {
+    "architecture": dict.fromkeys(EXTRA, ""),
+    "normalize_activations": {
+        None: "",
+        False: "",
+        "none": "",
+        True: "its scaling factor is not in the files",
+        "expected_average_only_in": "its scaling factor is not in the files",
+        "layer_norm": "it scales each token by its own norm",
+        "constant_norm_rescale": "it scales each token by its own norm",
+        "covariance_whitening": "its whitening is not in the files",
+    },
+    "reshape_activations": {"none": "", "hook_z": "it reads heads before they are mixed"},
+    "finetuning_scaling_factor": {False: "", True: "it rescales the features"},
 }
 
 
-def _sites(path: Path, _: str) -> tuple[Site, Site]:
-    config = _config(path)
-    is_transcoder = config["architecture"].endswith("transcoder")
-    source = site_field(config, path, "hook_name")
-    return source, site_field(config, path, "hook_name_out") if is_transcoder else source
+def _sites(config: Config, _: str) -> tuple[Site, Site]:
+    config = _as_of_version_6(config)
+    source = config.site("hook_name")
+    transcodes = config.record["architecture"].endswith("transcoder")
+    return source, config.site("hook_name_out") if transcodes else source
 
 
-def _config(path: Path) -> dict[str, Any]:
-    """The fields that decide the arithmetic, as version 6 names them, checked."""
-    record = read_json(path)
-    config = {
-        **field(record, path, "metadata", dict, {}),
-        **{k: v for k, v in record.items() if v is not None},
-    }
+def _as_of_version_6(config: Config) -> Config:
+    """The fields that decide the arithmetic, under their present names, checked."""
+    given = {k: v for k, v in config.record.items() if v is not None}
+    record = config.field("metadata", dict, {}) | given
     # Before version 6 everything lay flat, and TopK was an activation of the standard SAE.
-    if "hook_point" in config:
-        config.setdefault("hook_name", config["hook_point"])
-    activation = config.get("activation_fn", config.get("activation_fn_str", "relu"))
+    record = {"hook_name": record.get("hook_point"), "architecture": "standard"} | record
+    activation = record.get("activation_fn", record.get("activation_fn_str", "relu"))
+    config = Config(config.path, record)
     if activation == "topk":
-        options = field(config, path, "activation_fn_kwargs", dict, {})
-        config = {"k": options.get("k")} | config | {"architecture": "topk"}
+        k = config.field("activation_fn_kwargs", dict, {}).get("k")
+        config = Config(config.path, {"k": k} | record | {"architecture": "topk"})
     elif activation != "relu":
-        raise ValueError(f"{path} has activation {activation!r}, expected 'relu' or 'topk'")
-    config.setdefault("architecture", "standard")
-    choice(config, path, "architecture", dict.fromkeys(EXTRA, ""), None)
-    choice(config, path, "normalize_activations", NORMALISATION, None)
-    choice(
-        config,
-        path,
-        "reshape_activations",
-        {"none": "", "hook_z": "it reads heads before they are mixed"},
-        "none",
-    )
-    choice(
-        config,
-        path,
-        "finetuning_scaling_factor",
-        {False: "", True: "it rescales the features"},
-        False,
-    )
+        raise ValueError(f"{config.path} has activation {activation!r}, expected 'relu' or 'topk'")
+    config.check(**READ)
     return config
 
 
-def load(entry: Entry) -> SparseDictionary:
-    path, about = entry.fetch()
-    config, tensors = _config(about), read_safetensors(path)
-    kind = config["architecture"]
+def _terms(config: Config, tensors: dict[str, Tensor], _: Path) -> Terms:
+    config = _as_of_version_6(config)
+    kind = config.record["architecture"]
     if bool((tensors.get("scaling_factor", torch.ones(1)) == 1).all()):
         tensors.pop("scaling_factor", None)
-    centred = not kind.endswith("transcoder") and field(
-        config, about, "apply_b_dec_to_input", bool, True
-    )
-    by_norm = kind == "topk" and field(config, about, "rescale_acts_by_decoder_norm", bool, False)
-    terms = Terms(
+    transcodes = kind.endswith("transcoder")
+    gate = "jumprelu" if "threshold" in EXTRA[kind] else "relu"
+    centred = not transcodes and config.field("apply_b_dec_to_input", bool, True)
+    by_norm = kind == "topk" and config.field("rescale_acts_by_decoder_norm", bool, False)
+    sizes = {"s": config.field("d_in", int, None), "m": config.field("d_sae", int, None)}
+    return Terms(
         axes=GATED if kind == "gated" else AXES | EXTRA[kind],
         centre="b_dec" if centred else None,
         ranked_by="norm" if by_norm else "activation",
-        architecture=_architecture(kind),
-        k=field(config, about, "k", int) if kind == "topk" else None,
+        architecture=kind if kind in ("topk", "gated") else gate,
+        k=config.field("k", int) if kind == "topk" else None,
+        sizes={axis: size for axis, size in sizes.items() if size is not None},
     )
-    read = terms.read(path, tensors, entry)
-    _check_sizes(config, about, path, read)
-    return read
-
-
-def _check_sizes(
-    config: Mapping[str, Any], about: Path, path: Path, read: SparseDictionary
-) -> None:
-    features, width = read.W_enc.shape
-    said = field(config, about, "d_in", int, width), field(config, about, "d_sae", int, features)
-    if said != (width, features):
-        raise ValueError(f"{path}: W_enc is {(width, features)}, {CONFIG} says {said}")
-
-
-def _architecture(kind: str) -> str:
-    if kind in ("topk", "gated"):
-        return kind
-    return "jumprelu" if kind.startswith("jumprelu") else "relu"
 
 
 def save(dictionaries: Iterable[SparseDictionary], folder: Path) -> None:
@@ -152,9 +114,8 @@ def save(dictionaries: Iterable[SparseDictionary], folder: Path) -> None:
         tensors = {"W_enc": one.W_enc.T, "b_enc": one.b_enc, "W_dec": one.W_dec, "b_dec": one.b_dec}
         optional = {"threshold": one.threshold, "W_skip": one.W_skip}
         tensors |= {name: value for name, value in optional.items() if value is not None}
-        save_weights(tensors, folder / one.spec.name / WEIGHTS)
-        text = json.dumps(_written_config(one, kind), indent=1) + "\n"
-        (folder / one.spec.name / CONFIG).write_text(text, encoding="utf-8")
+        config = _written_config(one, kind)
+        save_folder(folder / one.spec.name, WEIGHTS, tensors, CONFIG, config)
 
 
 def _written_as(one: SparseDictionary) -> str:
@@ -199,5 +160,5 @@ def _written_config(one: SparseDictionary, kind: str) -> dict[str, Any]:
 
 
 LAYOUT = layout_of_folders(
-    "saelens", weights=WEIGHTS, config=CONFIG, sites=_sites, load=load, save=save
+    "saelens", weights=WEIGHTS, config=CONFIG, sites=_sites, terms=_terms, save=save
 )

@@ -6,15 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from safetensors import safe_open
 
 from hooked_qwen.sites import Site
 from saes.formats import ours
 from saes.formats.place import Entry
+from saes.formats.reading import array_header, first_line
 
 FLOAT32 = 4
 "Bytes of a value once it is read: dictionaries compute in float32."
@@ -71,8 +70,7 @@ def header(path: Path) -> dict[str, tuple[int, ...]]:
     try:
         return READERS[path.suffix](path)
     except Exception as error:  # damaged files fail in as many ways as there are parsers
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{path} is not readable: {said}") from None
+        raise ValueError(f"{path} is not readable: {first_line(error)}") from None
 
 
 def _safetensors(path: Path) -> dict[str, tuple[int, ...]]:
@@ -92,11 +90,7 @@ def _archive(path: Path) -> dict[str, tuple[int, ...]]:
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
             with archive.open(member) as stream:
-                version = np.lib.format.read_magic(stream)
-                read: Any = np.lib.format.read_array_header_1_0
-                if version != (1, 0):
-                    read = np.lib.format.read_array_header_2_0
-                shapes[member.filename.removesuffix(".npy")] = read(stream)[0]
+                shapes[member.filename.removesuffix(".npy")] = array_header(stream)[0]
     return shapes
 
 

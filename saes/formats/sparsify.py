@@ -13,61 +13,45 @@ Written: TopK. The centring is put back into the bias, so what is read again dif
 one rounding; everything else comes back bit for bit.
 """
 
-import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+
+from torch import Tensor
 
 from hooked_qwen.sites import Site
 from saes.dictionary import SparseDictionary
 from saes.formats.folding import centred
-from saes.formats.layout import layout_of_folders, save_weights
+from saes.formats.layout import layout_of_folders, save_folder
 from saes.formats.names import hugging_face, to_site
-from saes.formats.place import Entry
-from saes.formats.reading import (
-    choice,
-    field,
-    read_json,
-    read_safetensors,
-)
+from saes.formats.reading import Config
 from saes.formats.terms import Terms
 
 WEIGHTS, CONFIG = "sae.safetensors", "cfg.json"
 AXES = {"encoder.weight": "md", "encoder.bias": "m", "W_dec": "md", "b_dec": "d"}
 
 
-def _sites(path: Path, name: str) -> tuple[Site, Site]:
-    config = read_json(path)
-    try:
-        target = to_site(name)
-        source = to_site(f"{name}.input") if _transcodes(config, path) else target
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-    return source, target
+def _sites(config: Config, name: str) -> tuple[Site, Site]:
+    target = config.site_called(name)
+    return config.site_called(f"{name}.input") if _transcodes(config) else target, target
 
 
-def _transcodes(config: dict, path: Path) -> bool:
-    return field(config, path, "transcode", bool, False)
+def _transcodes(config: Config) -> bool:
+    return config.field("transcode", bool, False)
 
 
-def load(entry: Entry) -> SparseDictionary:
-    path, about = entry.fetch()
-    config, tensors = read_json(about), read_safetensors(path)
-    choice(config, about, "activation", {"topk": "", "groupmax": "one per group"}, "topk")
-    choice(config, about, "signed", {False: "", True: "it chooses by magnitude"}, False)
-    skip = {"W_skip": "dd"} if field(config, about, "skip_connection", bool, False) else {}
-    d = field(config, about, "d_in", int)
-    m = field(config, about, "num_latents", int, 0)
-    m = m or d * field(config, about, "expansion_factor", int)
-    terms = Terms(
-        axes=AXES | skip,
-        centre=None if _transcodes(config, about) else "b_dec",
-        k=field(config, about, "k", int),
+def _terms(config: Config, tensors: Mapping[str, Tensor], _: Path) -> Terms:
+    config.check(
+        activation={"topk": "", "groupmax": "one per group"},
+        signed={False: "", True: "it chooses by magnitude"},
     )
-    read = terms.read(path, tensors, entry)
-    if tuple(read.W_enc.shape) != (m, d):
-        found = tuple(read.W_enc.shape)
-        raise ValueError(f"{path}: encoder.weight is {found}, {CONFIG} says {(m, d)}")
-    return read
+    skips, d = config.field("skip_connection", bool, False), config.field("d_in", int)
+    m = config.field("num_latents", int, 0) or d * config.field("expansion_factor", int)
+    return Terms(
+        axes=AXES | ({"W_skip": "dd"} if skips else {}),
+        centre=None if _transcodes(config) else "b_dec",
+        k=config.field("k", int),
+        sizes={"m": m, "d": d},
+    )
 
 
 def save(dictionaries: Iterable[SparseDictionary], folder: Path) -> None:
@@ -100,9 +84,7 @@ def save(dictionaries: Iterable[SparseDictionary], folder: Path) -> None:
             "transcode": transcode,
             "d_in": d,
         }
-        save_weights(tensors, folder / hook_point / WEIGHTS)
-        text = json.dumps(config, indent=1) + "\n"
-        (folder / hook_point / CONFIG).write_text(text, encoding="utf-8")
+        save_folder(folder / hook_point, WEIGHTS, tensors, CONFIG, config)
 
 
 def _hook_point(one: SparseDictionary) -> str:
@@ -129,5 +111,5 @@ def _input_of(module: str) -> Site | None:
 
 
 LAYOUT = layout_of_folders(
-    "sparsify", weights=WEIGHTS, config=CONFIG, sites=_sites, load=load, save=save
+    "sparsify", weights=WEIGHTS, config=CONFIG, sites=_sites, terms=_terms, save=save
 )

@@ -7,12 +7,10 @@ from saes.formats import (
     circuit_tracer,
     dictionary_learning,
     dunefsky,
-    gemma_scope,
-    gemma_scope_2,
     openmoss,
     ours,
-    qwen_scope,
     saelens,
+    scopes,
     sparsify,
 )
 from saes.formats.layout import Layout
@@ -21,9 +19,9 @@ from saes.formats.place import Entry, Place
 # In this order: the first that matches is taken, so what matches least comes first.
 LAYOUTS: tuple[Layout, ...] = (
     ours.LAYOUT,
-    qwen_scope.LAYOUT,
-    gemma_scope.LAYOUT,
-    gemma_scope_2.LAYOUT,
+    scopes.QWEN_SCOPE,
+    scopes.GEMMA_SCOPE,
+    scopes.GEMMA_SCOPE_2,
     saelens.LAYOUT,
     sparsify.LAYOUT,
     dictionary_learning.LAYOUT,

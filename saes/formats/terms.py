@@ -50,7 +50,8 @@ class Terms:
     """What the tensors of a file mean."""
 
     axes: Mapping[str, str]
-    "their tensors, a letter for each axis: m features, s what is read, t what is written, d both"
+    "their tensors, a letter for each axis: m features, s what is read, t what is written, d both;"
+    "a threshold without axes is that of all features"
     optional: Mapping[str, str] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=lambda: OURS)
     "what each of theirs is called here"
@@ -68,6 +69,8 @@ class Terms:
     k: int | None = None
     signed: bool = False
     "whether negative features among the k largest are kept"
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    "what a configuration says that axes have, by their letters"
 
     def ours(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Their tensors under our names, a row for each feature."""
@@ -76,7 +79,8 @@ class Terms:
             name, axes = self.names[theirs], every[theirs]
             turned = axes[0] != "m" if name in MATRICES else axes == "st"
             found[name] = value.T if turned else value
-        return found
+        shared = {k: v.expand(len(found["W_enc"])) for k, v in found.items() if not v.dim()}
+        return found | shared
 
     def folded(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The weights of a dictionary that takes and gives raw activations."""
@@ -102,11 +106,9 @@ class Terms:
 
     def _shift(self, w: Mapping[str, Tensor]) -> Tensor | None:
         """What is subtracted of the scaled input in all."""
-        parts = [w[name].double() * by for name, by in self._shifts() if name is not None]
+        shifts = (self.centre, 1.0), (self.mean, self.scale)
+        parts = [w[name].double() * by for name, by in shifts if name is not None]
         return sum(parts[1:], parts[0]) if parts else None
-
-    def _shifts(self) -> tuple[tuple[str | None, float], ...]:
-        return (self.centre, 1.0), (self.mean, self.scale)
 
     def read(self, path: Path, tensors: Mapping[str, Tensor], entry: Entry) -> SparseDictionary:
         """The dictionary of these tensors, which `path` holds.
