@@ -66,7 +66,7 @@ def find(place: Place) -> list[Entry]:
     if config.record["model_kind"] == "cross_layer_transcoder":
         return _cross_layer(place, config)
     named = filter(None, map(FILE.fullmatch, place.names))
-    return [entry_of(place, *_sites(config, int(m["layer"])), m[0], CONFIG) for m in named]
+    return [entry_of(place, _sites(config, int(m["layer"])), m[0], CONFIG) for m in named]
 
 
 def _sites(config: Config, layer: int) -> tuple[Site, Site]:

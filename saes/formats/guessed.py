@@ -26,7 +26,7 @@ def guessed(place: Place) -> DictionaryMap:
     if not files:
         raise ValueError(f"{place.label} holds no file of weights: expected {', '.join(WEIGHTS)}")
     anywhere = Site("resid_post", 0)
-    one = checkpoint(entry_of(place, anywhere, anywhere, files[0]))
+    one = checkpoint(entry_of(place, (anywhere, anywhere), files[0]))
     tensors = _tensors(one)
     if missing := {"W_enc", "W_dec"} - tensors.keys():
         raise ValueError(

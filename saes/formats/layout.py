@@ -55,7 +55,7 @@ def layout_of_folders(
         own_name = name_of(place, folder)
         files = inside(folder, weights), inside(folder, config)
         ends = sites(read_config(place.fetch(files[1])), own_name)
-        return entry_of(place, *ends, *files, name=own_name)
+        return entry_of(place, ends, *files, name=own_name)
 
     def load(entry: Entry) -> SparseDictionary:
         path, about = entry.fetch()
@@ -96,7 +96,8 @@ def layout_of_files(
         of, entries = site(place), []
         for match in filter(None, map(named.fullmatch, place.names)):
             name = match[0].rpartition("/")[0] if is_folder else match[0]
-            entries.append(entry_of(place, *[site_at(of, match)] * 2, match[0], name=name))
+            at = site_at(of, match)
+            entries.append(entry_of(place, (at, at), match[0], name=name))
         return entries
 
     def load(entry: Entry) -> SparseDictionary:

@@ -111,14 +111,14 @@ class DictionaryMap:
         if self.sites:
             if missing := [file for file in self.sites if file not in place.names]:
                 raise ValueError(f"{place.label} lacks {', '.join(missing[:3])}: {_there(place)}")
-            return [entry_of(place, *ends_of(text), file) for file, text in self.sites.items()]
+            return [entry_of(place, ends_of(text), file) for file, text in self.sites.items()]
         named = map(pattern(self.files).fullmatch, place.names)
         found = [match for match in named if match and match[0].endswith(WEIGHTS)]
         if not found or (not self.files and len(found) > 1):
             what = f"no file is called as {self.files}" if self.files else "`files` is left out"
             raise ValueError(f"{place.label} cannot be read by the map, {what}: {_there(place)}")
-        sites = (self.site, self.target or self.site)
-        return [entry_of(place, *(site_at(site, m) for site in sites), m[0]) for m in found]
+        source, target = self.site, self.target or self.site
+        return [entry_of(place, (site_at(source, m), site_at(target, m)), m[0]) for m in found]
 
     def load(self, entry: Entry) -> SparseDictionary:
         """One dictionary, folded; raises `ValueError` that starts with its file."""

@@ -70,8 +70,9 @@ class Entry(Ends):
         return digest.hexdigest()[:16]
 
 
-def entry_of(place: Place, source: Site, target: Site, *files: str, name: str = "") -> Entry:
-    """A dictionary between two sites, called after its weights where it has no name."""
+def entry_of(place: Place, ends: tuple[Site, Site], *files: str, name: str = "") -> Entry:
+    """A dictionary from one site to another, called after its weights where it has no name."""
+    source, target = ends
     return Entry(source=source, target=target, name=name or files[0], place=place, files=files)
 
 

@@ -79,7 +79,7 @@ class Config:
     """The configuration beside weights; all that is wrong with it names its path."""
 
     path: Path
-    record: Mapping[str, Any]
+    record: dict[str, Any]
 
     def field(self, name: str, kind: type, default: Any = REQUIRED) -> Any:
         return field(self.record, self.path, name, kind, default)
