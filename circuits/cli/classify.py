@@ -33,6 +33,7 @@ from circuits.render.words import readable
 class Across(StrEnum):
     one = "one"
     several = "several"
+    chosen = "chosen"
 
 
 def classify(
@@ -41,7 +42,11 @@ def classify(
     positive: Annotated[str, typer.Option(help="The label to detect; all others are negative.")],
     model: Model = "bundled",
     test: Annotated[
-        Path | None, typer.Option(help="Other labelled texts to judge on, else a part of these.")
+        list[str] | None,
+        typer.Option(
+            help="Other labelled texts to judge on instead of a part of these; NAME=FILE, or "
+            "several: beside it."
+        ),
     ] = None,
     texts: Annotated[
         int | None, typer.Option(help="Learn from so many texts of each kind; by default all.")
@@ -50,9 +55,11 @@ def classify(
         Mlp, typer.Option(help="Which dictionary to use where an MLP has both.")
     ] = Mlp.sae,
     across: Annotated[
-        Across, typer.Option(help="Features of one dictionary, or of several together.")
+        Across, typer.Option(help="Features of one dictionary, of several, or what ranks best.")
     ] = Across.one,
-    out: Annotated[Path | None, typer.Option(help="A JSON file for the detector.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="A JSON file for the detector; figures go beside it.")
+    ] = None,
     device: Device = None,
     dtype: ModelDtype = None,
     memory: Memory = None,
@@ -74,7 +81,7 @@ def classify(
             model,
             labelled=labelled,
             positive=positive,
-            test=test,
+            test=_tests(test or []),
             texts=texts,
             mlp=mlp.value,
             across=across.value,
@@ -119,16 +126,39 @@ def detect(
         say(f"written to {out}")
 
 
+def _tests(given: Sequence[str]) -> Path | dict[str, Path] | None:
+    """A single file without a name stands alone; else files by their names, or by their stems."""
+    if len(given) == 1 and (Path(given[0]).exists() or "=" not in given[0]):
+        return Path(given[0])
+    found: dict[str, Path] = {}
+    for text in given:
+        name, equals, file = text.partition("=")
+        named = equals and not Path(text).exists()
+        name, path = (name, Path(file)) if named else (Path(text).stem, Path(text))
+        if name in found:
+            raise ValueError(
+                f"two tests are called {name!r}, {found[name]} and {path}: say --test NAME=FILE"
+            )
+        found[name] = path
+    return found or None
+
+
 def _classified(record: Mapping[str, Any]) -> None:
-    table = _methods("F1", "AUROC", "TPR at 1% FPR", "chosen")
-    for one in record["methods"]:
-        table.add_row(
-            one["name"],
-            f"{one['f1']:.2f} {_ends(one['f1_interval'])}",
-            f"{one['auroc']:.2f} {_ends(one['auroc_interval'])}",
-            f"{one['tpr']:.2f}",
-            one["choice"],
-        )
+    tests = {"own": record, **record["tests"]}
+    table = _methods(
+        *(["judged on"] if record["tests"] else []), "F1", "AUROC", "TPR at 1% FPR", "chosen"
+    )
+    for number, method in enumerate(record["methods"]):
+        for name, judged in tests.items():
+            one = judged["methods"][number]
+            table.add_row(
+                method["name"] if name == "own" else "",
+                *([name] if record["tests"] else []),
+                f"{one['f1']:.2f} {_ends(one['f1_interval'])}",
+                f"{one['auroc']:.2f} {_ends(one['auroc_interval'])}",
+                f"{one['tpr']:.2f}",
+                one["choice"] if name == "own" else "",
+            )
     console.print(table)
     if few := record["by_texts"]:
         table = _methods(*(f"from {n}" for n in few))

@@ -1,18 +1,18 @@
 """Detectors as strict JSON records: made and judged, read again, run over texts.
 
     {"schema": "feature-detector/1", "threshold": 1.2, "longest": 256,
-     "features": [{"feature": "resid_post.3/86", "label": ..., "usual": 14.2}, ...],
-     "methods": [{"name": "features", "f1": .98, "auroc": .99, ...}, ...],
-     "by_texts": {"1": [{"name": "features", ...}, ...], "5": ...},  learned from fewer of each kind
-     "by_features": {"1": [{"name": "features", ...}, {"name": "untrained ...}], "2": ...},
+     "features": [{"feature": "resid_post.3/86", "label": ..., "usual": 14.2, "card": {...}}, ...],
+     "methods": [...], "by_texts": {...}, "by_features": {...},     as `judged_methods` has them
+     "tests": {"zh": {"methods": ..., "by_texts": ..., "by_features": ..., "texts": .., ...}},
      "by_share": {"1": 1, "5": 2, ...}   percent of the texts, in texts of each kind, as `by_texts`
      "texts": {"train": .., "held_out": .., "test": ..}, "positives": {...}}
 
-`circuits.scope` adds what is detected, and what the record was made from.
+A card is as `detector_cards` has it; files without cards are read too. `tests` has the figures on
+further texts. `circuits.scope` adds what is detected, and what the record was made from.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,24 +21,20 @@ from jaxtyping import Bool
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from circuits.features.detector_cards import ChosenOn, detector_cards
+from circuits.features.judged_methods import learned, read_texts, shares, tables
 from circuits.features.named import Named, key_of
 from circuits.graph import rounded
 from hooked_qwen.nodes import Node
 from hooked_qwen.progress import Report, silent
-from hooked_qwen.sites import Site
-from saes.evaluation.baselines import untrained
 from saes.formats.reading import field, read_json
-from saes.scope.activity import LONGEST, activity_of, read_through
-from saes.scope.classify import SIZES, Method, Parts, by_features, by_stream, by_words, only
-from saes.scope.detector import Across, Detector
+from saes.scope.activity import LONGEST, activity_of
+from saes.scope.classify import Choice, Parts, by_features
+from saes.scope.detector import Detector
 from saes.suite import MlpChoice, Suite
 
 SCHEMA = "feature-detector/1"
 TEXTS_AT_ONCE = 64
-FEW = (1, 2, 5, 10, 20, 50, 100)
-"Texts of each kind that are learned from, where there are more."
-PERCENT = (1, 5, 10, 50, 100)
-"Shares of the texts that are learned from."
 SHOWN = 80
 "Characters of a text that a line of `detect` repeats."
 
@@ -51,72 +47,62 @@ def classified(
     parts: Parts,
     named: Named,
     *,
-    across: Across = "one",
+    tests: Mapping[str, Bool[Tensor, " texts"]] | None = None,
+    across: Choice = "one",
     seed: int = 0,
     report: Report = silent,
 ) -> dict[str, Any]:
     """A detector of the `positive` texts, and how every method does on the test part.
 
+    And on further `tests`, by their names, with the same thresholds.
+
     Raises `ValueError` where no feature is on in more positive texts than negative ones.
     """
-    sites = [Site("resid_post", layer) for layer in range(len(model.blocks))]
-    reading = read_through(model, suite, texts, sites=sites, report=report)
-    _, detector = by_features(reading.activity, positive, parts, across=across)
+    read = read_texts(model, suite, texts, seed=seed, report=report)
+    _, detector = by_features(read.activity, positive, parts, across=across)
     if detector is None:
         raise ValueError(
             "no feature is on in more positive texts than negative ones: more texts are needed, "
             "or other dictionaries"
         )
-    control = activity_of(model, untrained(suite, seed=seed), texts, report=report)
-
-    def by_both(some: Parts, sizes: Sequence[int] = SIZES) -> list[Method]:
-        either = (("features", reading.activity), ("untrained dictionaries", control))
-        return [
-            by_features(activity, positive, some, name=name, sizes=sizes, across=across)[0]
-            for name, activity in either
-        ]
-
-    def every_method(some: Parts) -> list[dict[str, Any]]:
-        others = [*by_stream(reading.means, positive, some), by_words(texts, positive, some)]
-        return [_record(method) for method in (*by_both(some), *others)]
-
-    learned = (parts.train | parts.held_out) & positive, (parts.train | parts.held_out) & ~positive
-    most = min(int(kind.sum()) for kind in learned)
-    shares = {str(percent): max(1, round(percent / 100 * most)) for percent in PERCENT}
-    counts = sorted({n for n in (*FEW, *shares.values()) if n < most})
-    labels = named.of(detector.nodes)
-    pairs = zip(detector.nodes, detector.usual, strict=True)
+    train = parts.train.nonzero().flatten()
+    chosen_on = ChosenOn(
+        texts=[texts[int(i)] for i in train.tolist()],
+        positive=positive[train],
+        activity=read.activity.of_texts(train),
+    )
+    found = tables(read, positive, parts, across=across, seed=seed)
     counted = {"train": parts.train, "held_out": parts.held_out, "test": parts.test}
     return {
         "schema": SCHEMA,
         "threshold": detector.threshold,
         "longest": LONGEST,
-        "features": [
-            {"feature": key_of(node), "label": labels[node], "usual": usual}
-            for node, usual in pairs
-        ],
-        "methods": every_method(parts),
-        "by_texts": {str(n): every_method(only(parts, positive, n, seed=seed)) for n in counts},
-        "by_features": {
-            str(k): [_record(method) for method in by_both(parts, (k,))] for k in SIZES
+        "features": _features(
+            detector, named, detector_cards(model, suite, detector.nodes, chosen_on)
+        ),
+        **found.judged_on(positive, parts.test),
+        "tests": {
+            name: {
+                **found.judged_on(positive, judged),
+                "texts": int(judged.sum()),
+                "positives": int((judged & positive).sum()),
+            }
+            for name, judged in (tests or {}).items()
         },
-        "by_share": shares,
+        "by_share": shares(learned(positive, parts)),
         "texts": {name: int(part.sum()) for name, part in counted.items()},
         "positives": {name: int((part & positive).sum()) for name, part in counted.items()},
     }
 
 
-def _record(method: Method) -> dict[str, Any]:
-    figures = {
-        name: [rounded(end) for end in value] if isinstance(value, list) else value
-        for name, value in asdict(method.figures).items()
-    }
-    return {
-        "name": method.name,
-        "choice": method.choice,
-        "threshold": rounded(method.threshold),
-        **{n: rounded(v) if isinstance(v, float) else v for n, v in figures.items()},
-    }
+def _features(
+    detector: Detector, named: Named, cards: Mapping[Node, Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    labels = named.of(detector.nodes)
+    return [
+        {"feature": key_of(node), "label": labels[node], "usual": usual, "card": cards[node]}
+        for node, usual in zip(detector.nodes, detector.usual, strict=True)
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Detectors of a few features made from labelled texts, and run: opened, done, written."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from torch import Tensor
 from circuits.features.detectors import classified, detected, read_detector
 from circuits.features.named import Named
 from circuits.graph import write_json
-from circuits.runs.overwrite import MADE_FROM, check_record, digest
+from circuits.render.methods_figure import methods_figure
+from circuits.runs.overwrite import MADE_FROM, check_beside, check_record, digest
 from circuits.suites import feature_names, load_model
 from hooked_qwen.identity import identity
 from hooked_qwen.notices import notify
@@ -20,9 +21,11 @@ from hooked_qwen.placement import ANYWHERE, Placement
 from hooked_qwen.progress import Report, silent
 from hooked_qwen.texts import texts_of
 from saes.evaluation.probing import read_labelled
-from saes.scope.classify import Parts, only, parts_of
-from saes.scope.detector import Across
+from saes.scope.classify import Choice, Parts, only, parts_of
 from saes.suite import MlpChoice, hash_of, load_suite
+
+FIGURES = (".svg", ".pdf")
+"Beside the file of a detector."
 
 
 def classify(
@@ -31,10 +34,10 @@ def classify(
     *,
     labelled: Path,
     positive: str,
-    test: Path | None = None,
+    test: Path | Mapping[str, Path] | None = None,
     texts: int | None = None,
     mlp: MlpChoice = "sae",
-    across: Across = "one",
+    across: Choice = "one",
     seed: int = 0,
     out: Path | None = None,
     force: bool = False,
@@ -43,21 +46,26 @@ def classify(
 ) -> dict[str, Any]:
     """A detector of texts labelled `positive` among `labelled`, judged beside simple methods.
 
-    Figures are of texts that chose nothing, of the file `test` where it is given. With `texts` only
-    so many of each kind are learned from. Its features are of one dictionary, or of several.
-    The detector goes to the file `out`.
+    Figures are of texts that chose nothing: of the file `test`, and then all of `labelled` is
+    learned from; or of a part of `labelled`, and beside it of each file of `test` by its name. With
+    `texts` only so many of each kind are learned from. Its features are of one dictionary, or of
+    several, or the held-out part chooses. The detector goes to the file `out`, and figures beside
+    it.
 
     Raises `ValueError` where there are too few texts of a kind, and where `out` holds something
     else, unless by `force`.
     """
-    own = read_labelled(labelled)
-    others = [] if test is None else read_labelled(test)
-    every = [*own, *others]
+    files = test if isinstance(test, Mapping) else {} if test is None else {"": test}
+    texts_by_file = [read_labelled(labelled), *map(read_labelled, files.values())]
+    every = [text for some in texts_by_file for text in some]
     is_positive = torch.tensor([text.label == positive for text in every])
     _check_labels([text.label for text in every], positive)
-    parts = _parts(is_positive, len(own), bool(others), seed)
-    if (judged := is_positive[parts.test]).all() or not judged.any():
-        raise ValueError(f"there is nothing to judge on: {test} has texts of one kind only")
+    own, *judged = _each_apart([len(some) for some in texts_by_file])
+    for file, some in zip(files.values(), judged, strict=True):
+        if is_positive[some].all() or not is_positive[some].any():
+            raise ValueError(f"there is nothing to judge on: {file} has texts of one kind only")
+    alone = judged[0] if isinstance(test, Path) else None
+    parts = _parts(is_positive, own, alone, seed)
     if texts is not None:
         parts = only(parts, is_positive, texts, seed=seed)
     suite = load_suite(dictionaries, mlp=mlp, memory=placement.memory)
@@ -67,11 +75,14 @@ def classify(
         "dictionaries": hash_of(dictionaries),
         "mlp": mlp,
         **({} if across == "one" else {"across": across}),
+        **({"tests": list(files)} if alone is None and files else {}),
         "texts": texts,
         "seed": seed,
     }
     if out is not None:
         check_record(out, source, force=force)
+        for suffix in FIGURES:
+            check_beside(out, suffix, force=force)
     loaded = load_model(model, report, placement)
     suite.notify_of_another_model(loaded)
     record = classified(
@@ -81,12 +92,15 @@ def classify(
         is_positive,
         parts,
         Named(loaded, suite, feature_names(dictionaries)),
+        tests=dict(zip(files, judged, strict=True)) if alone is None else {},
         across=across,
         seed=seed,
         report=report,
     )
     record = {**record, "positive": positive, MADE_FROM: source, "model_hash": identity(loaded)}
     if out is not None:
+        for suffix in FIGURES:
+            methods_figure(record, out.with_suffix(suffix))
         write_json(record, out)
     return record
 
@@ -141,14 +155,25 @@ def _check_labels(labels: Sequence[str], positive: str) -> None:
         raise ValueError(f"no text is labelled {positive!r}: the labels are {there}")
 
 
-def _parts(positive: Bool[Tensor, " texts"], own: int, tested_apart: bool, seed: int) -> Parts:
-    """Parts of the labelled texts; where others are for testing none of these is."""
-    if not tested_apart:
-        return parts_of(positive, seed=seed)
-    parts = parts_of(positive[:own], seed=seed)
-    none = torch.zeros(len(positive) - own, dtype=torch.bool)
-    return Parts(
-        torch.cat([parts.train | parts.test, none]),
-        torch.cat([parts.held_out, none]),
-        torch.cat([torch.zeros(own, dtype=torch.bool), ~none]),
-    )
+def _each_apart(counts: Sequence[int]) -> list[Bool[Tensor, " texts"]]:
+    """Which texts are of each file, one file after another."""
+    number = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    return [number == i for i in range(len(counts))]
+
+
+def _parts(
+    positive: Bool[Tensor, " texts"],
+    own: Bool[Tensor, " texts"],
+    alone: Bool[Tensor, " texts"] | None,
+    seed: int,
+) -> Parts:
+    """Parts of one's own texts; where others `alone` are to judge on none of these is."""
+    parts = parts_of(positive[own], seed=seed)
+    if alone is not None:
+        parts = Parts(parts.train | parts.test, parts.held_out, torch.zeros_like(parts.test))
+
+    def among_all(part: Bool[Tensor, " own"]) -> Bool[Tensor, " texts"]:
+        return torch.zeros_like(own).masked_scatter(own, part)
+
+    test = among_all(parts.test) if alone is None else alone
+    return Parts(among_all(parts.train), among_all(parts.held_out), test)

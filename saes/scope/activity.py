@@ -7,7 +7,7 @@ Axes: `texts`; `entries` pairs of a text and a feature that is on in it; feature
 all dictionaries, one after another.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -59,6 +59,15 @@ class Activity:
         """Of all dictionaries together."""
         return sum(self.widths)
 
+    @property
+    def starts(self) -> dict[str, int]:
+        """The number of each dictionary's first feature."""
+        return dict(zip(self.names, accumulate((0, *self.widths[:-1])), strict=True))
+
+    def number(self, node: Node) -> int:
+        """A feature's number."""
+        return self.starts[node.site] + int(node.feature)
+
     def node(self, feature: int) -> Node:
         """A feature by its number."""
         for name, width, end in zip(self.names, self.widths, accumulate(self.widths), strict=True):
@@ -98,6 +107,8 @@ class Reading:
     activity: Activity
     means: dict[Site, Float[Tensor, "texts d_site"]]
     "the mean tensor at each site that was asked for, over the tokens that count"
+    beside: tuple[Activity, ...] = ()
+    "of other suites, read in the same pass"
 
 
 def activity_of(
@@ -119,10 +130,13 @@ def read_through(
     texts: Sequence[str],
     *,
     sites: Sequence[Site] = (),
+    beside: Sequence[Suite] = (),
     longest: int = LONGEST,
     report: Report = silent,
 ) -> Reading:
     """Which features are on in each of `texts`, whose first tokens are read, and means at `sites`.
+
+    Suites `beside` are read in the same pass, such as controls.
 
     Raises `ValueError` without texts, and for one without tokens.
     """
@@ -131,40 +145,57 @@ def read_through(
     rows = [encode_prompt(model.tokenizer, text) for text in texts]
     if not all(rows):
         raise ValueError(f"text {[bool(row) for row in rows].index(False) + 1} has no tokens")
-    suite, names = suite.fitting(model), tuple(suite)
-    read = {site for name in names for site in suite.reads_of(name)} | set(sites)
+    suites = [one.fitting(model) for one in (suite, *beside)]
+    read = {site for one in suites for name in one for site in one.reads_of(name)} | set(sites)
     deepest = max(0, *(site.layer for site in read))
-    widths = tuple(suite[name].n_features for name in names)
-    starts = dict(zip(names, accumulate((0, *widths[:-1])), strict=True))
-    parts, order = [], []
+    parts: list[list[_Part]] = [[] for _ in suites]
+    order: list[int] = []
     means: dict[Site, list[Tensor]] = {site: [] for site in sites}
     for index, tokens in by_length([row[:longest] for row in rows], TOKENS_PER_PASS // longest):
         with capture(model, read) as seen:
             run_through(model, unpadded(tokens), deepest)
-        of_text = torch.tensor(index)
-        for name in names:
-            x = suite.read(name, seen)
-            shares = _shares(x)
-            text, feature, mean, largest = _pooled(suite[name].encode(x), shares)
-            parts.append((of_text[text], feature + starts[name], mean, largest))
+        for one, some in zip(suites, parts, strict=True):
+            some += _parts(one, seen, torch.tensor(index))
         for site in sites:
             shares = _shares(seen[site])
             means[site].append(einsum(shares, seen[site], "text pos, text pos d -> text d").cpu())
         order += index
         report("texts", len(order), len(texts))
+    was_cut = torch.tensor([len(row) > longest for row in rows])
+    found = [_joined(one, some, was_cut) for one, some in zip(suites, parts, strict=True)]
+    back = torch.tensor(order).argsort()
+    in_order = {site: torch.cat(some)[back] for site, some in means.items()}
+    return Reading(found[0], in_order, tuple(found[1:]))
+
+
+_Part = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Text, feature, mean and largest activation of what is on."""
+
+
+def _parts(suite: Suite, seen: Mapping[Site, Tensor], index: Int[Tensor, " batch"]) -> list[_Part]:
+    """What each dictionary has on in the texts of a batch, whose numbers are `index`."""
+    parts, start = [], 0
+    for name in suite:
+        x, dictionary = suite.read(name, seen), suite[name]
+        row, feature, mean, largest = _pooled(dictionary.encode(x), _shares(x))
+        parts.append((index[row], feature + start, mean, largest))
+        start += dictionary.n_features
+    return parts
+
+
+def _joined(suite: Suite, parts: Sequence[_Part], was_cut: Bool[Tensor, " texts"]) -> Activity:
     text, feature, mean, largest = (torch.cat(column) for column in zip(*parts, strict=True))
+    widths = tuple(suite[name].n_features for name in suite)
     by_text = (text * sum(widths) + feature).argsort()
-    activity = Activity(
-        names=names,
+    return Activity(
+        names=tuple(suite),
         widths=widths,
-        was_cut=torch.tensor([len(row) > longest for row in rows]),
+        was_cut=was_cut,
         text=text[by_text],
         feature=feature[by_text],
         mean=mean[by_text],
         largest=largest[by_text],
     )
-    back = torch.tensor(order).argsort()
-    return Reading(activity, {site: torch.cat(rows)[back] for site, rows in means.items()})
 
 
 def _shares(x: Float[Tensor, "batch pos d"]) -> Float[Tensor, "batch pos"]:

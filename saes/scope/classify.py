@@ -19,7 +19,9 @@ Axes: `texts`; `d` the width of the stream.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import product
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -39,6 +41,8 @@ FALSE_POSITIVES = 0.01
 WORD = r"[^\W\u3000-\u9fff]+|[\u3000-\u9fff]"
 "Any run of letters or digits, and any character of scripts without spaces."
 Scores = Float[Tensor, " texts"]
+Choice = Literal["one", "several", "chosen"]
+"Features of one dictionary, of several, or what the held-out part chooses of the two."
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,8 @@ class Method:
     threshold: float
     choice: str
     "what the held-out part chose, in words"
+    scores: Scores = field(repr=False, compare=False)
+    "of every text, whatever it is for"
 
 
 def parts_of(positive: Bool[Tensor, " texts"], *, seed: int = 0) -> Parts:
@@ -119,14 +125,19 @@ def by_features(
     *,
     name: str = "features",
     sizes: Sequence[int] = SIZES,
-    across: Across = "one",
+    across: Choice = "one",
 ) -> tuple[Method, Detector | None]:
-    """The detector whose number of features ranks the held-out part best; the fewest of equals."""
+    """The detector whose number of features ranks the held-out part best; the fewest of equals.
+
+    With `chosen` both ways to choose as many features are held against each other too; of equals
+    those of one dictionary are taken.
+    """
+    ways: tuple[Across, ...] = ("one", "several") if across == "chosen" else (across,)
     train = parts.train.nonzero().flatten()
     own = activity.of_texts(train)
     best: tuple[float, Detector, Scores] | None = None
-    for k in sizes:
-        found = chosen_detector(own, positive[train], k, across=across)
+    for k, way in product(sizes, ways):
+        found = chosen_detector(own, positive[train], k, across=way)
         if found is None:
             continue
         scores = found.scores(activity)
@@ -186,7 +197,15 @@ def _judged(
 ) -> Method:
     threshold = best_threshold(scores[parts.held_out], positive[parts.held_out])
     figures = figures_of(scores[parts.test], positive[parts.test], threshold)
-    return Method(name=name, figures=figures, threshold=threshold, choice=choice)
+    return Method(name=name, figures=figures, threshold=threshold, choice=choice, scores=scores)
+
+
+def judged_on(
+    method: Method, positive: Bool[Tensor, " texts"], judged: Bool[Tensor, " texts"]
+) -> Method:
+    """The same scores and threshold, and how well they tell other texts apart."""
+    figures = figures_of(method.scores[judged], positive[judged], method.threshold)
+    return replace(method, figures=figures)
 
 
 def figures_of(

@@ -13,7 +13,6 @@ Axes: as in `saes.scope.activity`.
 """
 
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Literal
 
 import torch
@@ -43,9 +42,8 @@ class Detector:
     def by_feature(self, activity: Activity) -> Float[Tensor, "texts nodes"]:
         """What each feature gives each text."""
         found = torch.zeros(len(activity), len(self.nodes), dtype=torch.float64)
-        starts = _starts(activity)
         for column, (node, usual) in enumerate(zip(self.nodes, self.usual, strict=True)):
-            of = activity.feature == starts[node.site] + int(node.feature)
+            of = activity.feature == activity.number(node)
             found[activity.text[of], column] = activity.largest[of].double() / usual
         return found.clamp_min(0)
 
@@ -63,7 +61,7 @@ def chosen_detector(
     """
     differences, effects = share_differences(activity, positive), _effects(activity, positive)
     best: tuple[tuple[float, float], Int[Tensor, " k"]] | None = None
-    spans = list(zip(_starts(activity).values(), activity.widths, strict=True))
+    spans = list(zip(activity.starts.values(), activity.widths, strict=True))
     for start, width in spans if across == "one" else [(0, activity.n_features)]:
         of, effect = differences[start : start + width], effects[start : start + width]
         order = effect.argsort(descending=True, stable=True)
@@ -118,8 +116,3 @@ def best_threshold(scores: Float[Tensor, " texts"], positive: Bool[Tensor, " tex
     hits = (says & positive[:, None]).sum(0).double()
     f1 = 2 * hits / (says.sum(0) + positive.sum())
     return float(candidates[int(f1.argmax())])
-
-
-def _starts(activity: Activity) -> dict[str, int]:
-    """The number of each dictionary's first feature."""
-    return dict(zip(activity.names, accumulate((0, *activity.widths[:-1])), strict=True))

@@ -4,6 +4,7 @@ import json
 import random
 
 import pytest
+from sklearn.metrics import f1_score
 from typer.testing import CliRunner
 
 from circuits import scope
@@ -152,3 +153,74 @@ def test_texts_of_one_kind_cannot_be_judged_on(made, tmp_path):
     alike = write(tmp_path / "alike.jsonl", list(texts(8, 5))[::2])
     with pytest.raises(ValueError, match="alike.jsonl has texts of one kind only"):
         scope.classify("bundled", labelled=folder / "texts.jsonl", positive="plural", test=alike)
+
+
+def test_files_with_names_are_judged_on_beside_the_own_part(made, tmp_path):
+    folder, alone = made
+    other = write(tmp_path / "other.jsonl", texts(24, 6))
+    out = tmp_path / "both.json"
+    arguments = ["--labelled", folder / "texts.jsonl", "--positive", "plural", "--out", out]
+    done = call("classify", "bundled", *arguments, "--test", f"new={other}")
+    assert done.exit_code == 0, done.output
+    assert "judged on" in done.output
+    record = json.loads(out.read_text())
+    # Other texts change nothing of what is learned, nor of the own part's figures.
+    assert record["features"] == alone["features"]
+    assert record["methods"] == alone["methods"]
+    new = record["tests"]["new"]
+    assert (new["texts"], new["positives"]) == (24, 12)
+    assert [m["threshold"] for m in new["methods"]] == [m["threshold"] for m in alone["methods"]]
+    assert list(new["by_texts"]) == list(alone["by_texts"])
+    assert all(one["auroc_interval"] for one in new["methods"])
+    # What the detector says of these texts when it is run is what the figures are of.
+    found = list(scope.detect(out, "bundled", text=[str(other)]))
+    says = [one["positive"] for one in found]
+    is_plural = [row["label"] == "plural" for row in texts(24, 6)]
+    assert new["methods"][0]["f1"] == pytest.approx(f1_score(is_plural, says), abs=1e-6)
+
+
+def test_two_tests_of_one_name_are_refused(made, tmp_path):
+    folder, _ = made
+    file = folder / "texts.jsonl"
+    arguments = ["--labelled", file, "--positive", "plural", "--test", file, "--test", file]
+    done = call("classify", "bundled", *arguments)
+    assert "two tests are called 'texts'" in str(done.exception)
+    assert "say --test NAME=FILE" in str(done.exception)
+
+
+def test_features_have_cards_of_the_texts_that_they_were_chosen_on(made):
+    folder, record = made
+    own = {row["text"]: row["label"] for row in map(json.loads, (folder / "texts.jsonl").open())}
+    for one in record["features"]:
+        card = one["card"]
+        assert len(card["promoted"]) == len(card["suppressed"]) == 8
+        assert 0 <= card["on"]["negative"] < card["on"]["positive"] <= 1
+        strengths = [example["activation"] for example in card["examples"]]
+        assert strengths == sorted(strengths, reverse=True)
+        for example in card["examples"]:
+            assert "<<" in example["text"]
+            plain = example["text"].replace("<<", "").replace(">>", "")
+            assert example["positive"] == (own[plain] == "plural")
+        assert len(json.dumps(card)) < 3000
+        # The strongest text is where `detect` finds the same activation.
+        strongest = card["examples"][0]
+        assert strongest["activation"] >= one["usual"] * 0.9
+
+
+def test_a_file_without_cards_is_read(made, tmp_path):
+    folder, record = made
+    bare = [{k: v for k, v in one.items() if k != "card"} for one in record["features"]]
+    older = {k: v for k, v in record.items() if k != "tests"} | {"features": bare}
+    path = tmp_path / "older.json"
+    path.write_text(json.dumps(older))
+    text = [str(folder / "texts.jsonl")]
+    same = scope.detect(folder / "plural.json", "bundled", text=text)
+    assert list(scope.detect(path, "bundled", text=text)) == list(same)
+
+
+def test_figures_stand_beside_the_file(made):
+    folder, record = made
+    assert (folder / "plural.pdf").read_bytes().startswith(b"%PDF")
+    drawn = (folder / "plural.svg").read_text()
+    for word in ("F1", "AUROC", "features, at most", *(m["name"] for m in record["methods"])):
+        assert word in drawn

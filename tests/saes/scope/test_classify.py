@@ -8,10 +8,12 @@ from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site
 from saes.scope.activity import Activity
 from saes.scope.classify import (
+    auroc,
     by_features,
     by_stream,
     by_words,
     figures_of,
+    judged_on,
     only,
     parts_of,
     true_positives,
@@ -163,3 +165,33 @@ def test_words_of_any_script_count():
     texts = [f"{'好' if i % 2 == 0 else '坏'}的书 {i}" for i in range(40)]
     method = by_words(texts, positive, parts_of(positive))
     assert method.figures.auroc == 1.0
+
+
+def test_the_held_out_part_chooses_between_one_and_several_dictionaries():
+    positive = torch.arange(40) % 2 == 0
+    parts = parts_of(positive)
+    apart, together = torch.zeros(40, 20), torch.zeros(40, 20)
+    apart[0::4, 3], apart[2::4, 15] = 3.0, 7.0
+    together[0::4, 3], together[2::4, 5] = 3.0, 7.0
+    for dense, way in ((apart, "several"), (together, "one")):
+        activity = activity_of(dense, (10, 10))
+        found = {
+            across: by_features(activity, positive, parts, sizes=(1, 2), across=across)
+            for across in ("one", "several", "chosen")
+        }
+        assert found["chosen"][1] == found[way][1]
+        ranks = {
+            across: auroc(method.scores[parts.held_out], positive[parts.held_out])
+            for across, (method, _) in found.items()
+        }
+        assert ranks["chosen"] == max(ranks.values())
+
+
+def test_the_same_scores_are_judged_on_other_texts(data):
+    activity, positive = data
+    parts = parts_of(positive)
+    method, _ = by_features(activity, positive, parts)
+    assert judged_on(method, positive, parts.test) == method
+    again = judged_on(method, positive, parts.train)
+    own = figures_of(method.scores[parts.train], positive[parts.train], method.threshold)
+    assert (again.figures, again.threshold) == (own, method.threshold)

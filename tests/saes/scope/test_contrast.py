@@ -11,6 +11,7 @@ from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import is_outlier_in_prompt
 from hooked_qwen.tokens import encode_prompt
+from saes.evaluation.baselines import untrained
 from saes.evaluation.splice import unpadded
 from saes.scope.activity import Activity, activity_of, read_through
 from saes.scope.contrast import contrast, difference_interval
@@ -186,3 +187,12 @@ def test_what_is_on_is_the_same_on_another_device(other, suite):
     for one, here in zip(there, found("cpu"), strict=True):
         assert one.is_cpu
         torch.testing.assert_close(one, here, atol=1e-5, rtol=1e-4)
+
+
+def test_suites_beside_are_read_in_the_same_pass(model, suite):
+    control = untrained(suite, seed=3)
+    both = read_through(model, suite, TEXTS, beside=[control], longest=8)
+    for found, one in ((both.activity, suite), (both.beside[0], control)):
+        alone = activity_of(model, one, TEXTS, longest=8)
+        assert torch.equal(found.feature, alone.feature)
+        torch.testing.assert_close(found.largest, alone.largest)

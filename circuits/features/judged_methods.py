@@ -1,0 +1,155 @@
+"""Every way to tell labelled texts apart, judged on some texts or several sets of them.
+
+Texts are read once: each method, learned from all texts and from few, by the number of features
+that is held best and by each of several, says something of all texts, and is judged on those that
+it did not learn from.
+
+    {"methods": [{"name": "features", "f1": .98, "auroc": .99, ...}, ...],
+     "by_texts": {"1": [{"name": "features", ...}, ...], "5": ...},  learned from fewer of each kind
+     "by_features": {"1": [{"name": "features", ...}, {"name": "untrained ...}], "2": ...}}
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from circuits.graph import rounded
+from hooked_qwen.progress import Report, silent
+from hooked_qwen.sites import Site
+from saes.evaluation.baselines import untrained
+from saes.scope.activity import Activity, read_through
+from saes.scope.classify import (
+    SIZES,
+    Choice,
+    Method,
+    Parts,
+    by_features,
+    by_stream,
+    by_words,
+    judged_on,
+    only,
+)
+from saes.suite import Suite
+
+FEW = (1, 2, 5, 10, 20, 50, 100)
+"Texts of each kind that are learned from, where there are more."
+PERCENT = (1, 5, 10, 50, 100)
+"Shares of the texts that are learned from."
+METHODS = (
+    "features",
+    "untrained dictionaries",
+    "linear probe",
+    "difference of means",
+    "words",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadTexts:
+    """Texts as the model and two suites read them."""
+
+    texts: Sequence[str]
+    activity: Activity
+    control: Activity
+    "of dictionaries with random weights"
+    means: Mapping[Site, Float[Tensor, "texts d"]]
+    "of the residual stream after every layer"
+
+
+def read_texts(
+    model: TransformerBridge,
+    suite: Suite,
+    texts: Sequence[str],
+    *,
+    seed: int = 0,
+    report: Report = silent,
+) -> ReadTexts:
+    """One pass over the texts."""
+    sites = [Site("resid_post", layer) for layer in range(len(model.blocks))]
+    control = untrained(suite, seed=seed)
+    found = read_through(model, suite, texts, sites=sites, beside=[control], report=report)
+    return ReadTexts(
+        texts=texts, activity=found.activity, control=found.beside[0], means=found.means
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tables:
+    """The methods, and the same learned from fewer texts and held to a number of features."""
+
+    methods: Sequence[Method]
+    by_texts: Mapping[int, Sequence[Method]]
+    by_features: Mapping[int, Sequence[Method]]
+    "of trained and untrained dictionaries only"
+
+    def judged_on(
+        self, positive: Bool[Tensor, " texts"], judged: Bool[Tensor, " texts"]
+    ) -> dict[str, Any]:
+        """The figures of all of them on some texts, as a record."""
+
+        def records(methods: Iterable[Method]) -> list[dict[str, Any]]:
+            return [_record(judged_on(method, positive, judged)) for method in methods]
+
+        return {
+            "methods": records(self.methods),
+            "by_texts": {str(n): records(some) for n, some in self.by_texts.items()},
+            "by_features": {str(k): records(some) for k, some in self.by_features.items()},
+        }
+
+
+def tables(
+    read: ReadTexts,
+    positive: Bool[Tensor, " texts"],
+    parts: Parts,
+    *,
+    across: Choice = "one",
+    seed: int = 0,
+) -> Tables:
+    """Every method, fitted on the first part and set by the second."""
+
+    def by_both(some: Parts, sizes: Sequence[int] = SIZES) -> list[Method]:
+        either = zip(METHODS, (read.activity, read.control), strict=False)
+        return [
+            by_features(activity, positive, some, name=name, sizes=sizes, across=across)[0]
+            for name, activity in either
+        ]
+
+    def every_method(some: Parts) -> list[Method]:
+        others = [*by_stream(read.means, positive, some), by_words(read.texts, positive, some)]
+        return [*by_both(some), *others]
+
+    most = learned(positive, parts)
+    counts = sorted({n for n in (*FEW, *shares(most).values()) if n < most})
+    return Tables(
+        methods=every_method(parts),
+        by_texts={n: every_method(only(parts, positive, n, seed=seed)) for n in counts},
+        by_features={k: by_both(parts, (k,)) for k in SIZES},
+    )
+
+
+def learned(positive: Bool[Tensor, " texts"], parts: Parts) -> int:
+    """How many texts of each kind are learned from at most."""
+    given = parts.train | parts.held_out
+    return min(int((given & kind).sum()) for kind in (positive, ~positive))
+
+
+def shares(most: int) -> dict[str, int]:
+    """Percent of the texts that are learned from, in texts of each kind."""
+    return {str(percent): max(1, round(percent / 100 * most)) for percent in PERCENT}
+
+
+def _record(method: Method) -> dict[str, Any]:
+    figures = {
+        name: [rounded(end) for end in value] if isinstance(value, list) else value
+        for name, value in asdict(method.figures).items()
+    }
+    return {
+        "name": method.name,
+        "choice": method.choice,
+        "threshold": rounded(method.threshold),
+        **{n: rounded(v) if isinstance(v, float) else v for n, v in figures.items()},
+    }

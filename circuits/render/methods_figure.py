@@ -1,0 +1,129 @@
+"""How well each method tells texts apart, by the features and by the texts it has, as a figure."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from circuits.render import ink
+from circuits.render.curves import STROKES, TICK, WORD, draw_legend
+
+WIDTH, ROW, GAP = 3.375, 1.05, 0.16  # in, a column of a paper, a row of panels, and between two
+LEFT, RIGHT, FOOT, LINE = 0.42, 0.1, 0.47, 0.13  # in
+MEASURES = {"f1": "F1", "auroc": "AUROC"}
+STROKE_OF = {
+    "features": 0,
+    "untrained dictionaries": 2,
+    "linear probe": 1,
+    "difference of means": 3,
+    "words": 4,
+}
+"Which of `STROKES` a method has: what is learned of features in blue, its control in grey."
+BAND = 0.09
+"How deep a band is: five of them lie over one another."
+Curves = Mapping[float, Sequence[Mapping[str, Any]]]
+"By what stands on the axis across, the methods."
+
+
+def methods_figure(record: Mapping[str, Any], path: Path) -> None:
+    """Write the record of a detector as `.svg`, `.pdf` or `.png`.
+
+    F1 and AUROC against the number of features, left, and of texts of each kind learned from,
+    right, of all methods; what does not depend on the number of features lies flat. Bands are 95 %
+    intervals over the texts judged on. Further tests have rows of their own. The same record gives
+    the same bytes.
+
+    Raises `ValueError` for another suffix.
+    """
+    ink.checked_suffix(path)
+    tests = {"": record, **(record.get("tests") or {})}
+    with ink.fixed_style():
+        rows = len(MEASURES) * len(tests)
+        head = 3 * LINE + 0.06
+        height = head + rows * ROW + (rows - 1) * GAP + FOOT
+        picture = ink.blank(WIDTH, height)
+        panels = picture.subplots(rows, 2, sharex="col", sharey="row", squeeze=False)
+        picture.subplots_adjust(
+            left=LEFT / WIDTH,
+            right=1 - RIGHT / WIDTH,
+            top=1 - head / height,
+            bottom=FOOT / height,
+            wspace=0.06,
+            hspace=GAP / ROW,
+        )
+        for number, (name, one) in enumerate(tests.items()):
+            for place, (measure, label) in enumerate(MEASURES.items()):
+                row = panels[len(MEASURES) * number + place]
+                _row(list(row), record, one, measure)
+                said = ink.fold(f"{label}, {name}" if name else label, WORD, ROW, 1)[0]
+                row[0].set_ylabel(said, size=WORD)
+        panels[-1][0].set_xlabel("features, at most", size=WORD, labelpad=2)
+        panels[-1][1].set_xlabel("texts of each kind to learn from", size=WORD, labelpad=2)
+        picture.align_ylabels(panels[:, 0])
+        draw_legend(picture, panels[0][1:], 2)
+        ink.save(picture, path)
+
+
+def _all(record: Mapping[str, Any]) -> int:
+    return int(record["by_share"]["100"])
+
+
+def _row(
+    axes: Sequence[Axes], record: Mapping[str, Any], one: Mapping[str, Any], measure: str
+) -> None:
+    """One measure on one set of texts: by features, then by texts."""
+    methods = one["methods"]
+    by_features = {float(k): some for k, some in one["by_features"].items()}
+    by_texts = {float(n): some for n, some in one["by_texts"].items()}
+    by_texts[float(_all(record))] = methods
+    ends = min(by_features), max(by_features)
+    lies = {m["name"] for some in by_features.values() for m in some}
+    flat = [method for method in methods if method["name"] not in lies]
+    for place, curves in ((axes[0], by_features), (axes[0], dict.fromkeys(ends, flat)),
+                          (axes[1], by_texts)):  # fmt: skip
+        _curves(place, curves, measure)
+    shown = [m[measure] for some in (*by_features.values(), *by_texts.values()) for m in some]
+    low = min(0.9, math.floor(10 * min(shown)) / 10)
+    axes[0].set_ylim(low - 0.02 * (1 - low), 1 + 0.05 * (1 - low))
+    axes[0].yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+    percent = {float(n): f"\n{share}%" for share, n in record["by_share"].items()}
+    _dress(axes[0], {k: f"{k:g}" for k in sorted(by_features)})
+    _dress(axes[1], {n: f"{n:g}{percent.get(n, '')}" for n in sorted(by_texts)})
+
+
+def _curves(axes: Axes, curves: Curves, measure: str) -> None:
+    """Each method's line, and its interval as a band."""
+    sizes = sorted(curves)
+    for number, method in enumerate(curves[sizes[0]]):
+        colour, dashes, marker = STROKES[STROKE_OF[method["name"]]]
+        records = [curves[size][number] for size in sizes]
+        flat = len({record[measure] for record in records}) == 1
+        axes.plot(
+            sizes, [record[measure] for record in records], color=colour, linestyle=dashes,
+            marker=None if flat else marker, markersize=2.2, lw=1.3 if number == 0 else 0.9,
+            zorder=4 - 0.1 * number, label=method["name"],
+        )  # fmt: skip
+        intervals = [record[f"{measure}_interval"] for record in records]
+        if all(intervals):
+            low, high = zip(*intervals, strict=True)
+            axes.fill_between(sizes, low, high, color=colour, alpha=BAND, lw=0)
+
+
+def _dress(axes: Axes, sizes: Mapping[float, str]) -> None:
+    """`sizes` in their order, and what stands under them where there is room."""
+    places = list(sizes)
+    apart = math.log(places[-1] / places[0]) / 7
+    ticks = places[-1:]
+    for size in reversed(places):
+        if math.log(ticks[-1] / size) > apart:
+            ticks.append(size)
+    axes.set_xscale("log")
+    axes.set_xticks(ticks, [sizes[size] for size in ticks])
+    axes.minorticks_off()
+    axes.grid(axis="y", color=ink.STRIPE, lw=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=TICK, width=0.5, length=2, pad=2, color=ink.SOFT)
+    axes.spines[["top", "right"]].set_visible(False)
