@@ -28,20 +28,22 @@ Curves = Mapping[float, Sequence[Mapping[str, Any]]]
 "By what stands on the axis across, the methods."
 
 
-def methods_figure(record: Mapping[str, Any], path: Path) -> None:
+def methods_figure(
+    record: Mapping[str, Any], path: Path, *, measures: Sequence[str] = tuple(MEASURES)
+) -> None:
     """Write the record of a detector as `.svg`, `.pdf` or `.png`.
 
-    F1 and AUROC against the number of features, left, and of texts of each kind learned from,
-    right, of all methods; what does not depend on the number of features lies flat. Bands are 95 %
-    intervals over the texts judged on. Further tests have rows of their own. The same record gives
-    the same bytes.
+    F1 and AUROC, or those `measures` asked for, against the number of features, left, and of texts
+    of each kind learned from, right, of all methods; what does not depend on the number of features
+    lies flat. Bands are 95 % intervals over the texts judged on. Further tests have rows of their
+    own. The same record gives the same bytes.
 
     Raises `ValueError` for another suffix.
     """
     ink.checked_suffix(path)
     tests = {"": record, **(record.get("tests") or {})}
     with ink.fixed_style():
-        rows = len(MEASURES) * len(tests)
+        rows = len(measures) * len(tests)
         head = 3 * LINE + 0.06
         height = head + rows * ROW + (rows - 1) * GAP + FOOT
         picture = ink.blank(WIDTH, height)
@@ -55,8 +57,8 @@ def methods_figure(record: Mapping[str, Any], path: Path) -> None:
             hspace=GAP / ROW,
         )
         for number, (name, one) in enumerate(tests.items()):
-            for place, (measure, label) in enumerate(MEASURES.items()):
-                row = panels[len(MEASURES) * number + place]
+            for place, measure in enumerate(measures):
+                row, label = panels[len(measures) * number + place], MEASURES[measure]
                 _row(list(row), record, one, measure)
                 said = ink.fold(f"{label}, {name}" if name else label, WORD, ROW, 1)[0]
                 row[0].set_ylabel(said, size=WORD)
