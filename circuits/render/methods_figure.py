@@ -63,7 +63,7 @@ def methods_figure(
                 said = ink.fold(f"{label}, {name}" if name else label, WORD, ROW, 1)[0]
                 row[0].set_ylabel(said, size=WORD)
         panels[-1][0].set_xlabel("features, at most", size=WORD, labelpad=2)
-        panels[-1][1].set_xlabel("texts of each kind to learn from", size=WORD, labelpad=2)
+        panels[-1][1].set_xlabel("texts of each kind (below: % of all)", size=WORD, labelpad=2)
         picture.align_ylabels(panels[:, 0])
         draw_legend(picture, panels[0][1:], 2)
         ink.save(picture, path)
@@ -91,7 +91,7 @@ def _row(
     low = min(0.9, math.floor(10 * min(shown)) / 10)
     axes[0].set_ylim(low - 0.02 * (1 - low), 1 + 0.05 * (1 - low))
     axes[0].yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
-    percent = {float(n): f"\n{share}%" for share, n in record["by_share"].items()}
+    percent = {float(n): f"\n{share}" for share, n in record["by_share"].items()}
     _dress(axes[0], {k: f"{k:g}" for k in sorted(by_features)})
     _dress(axes[1], {n: f"{n:g}{percent.get(n, '')}" for n in sorted(by_texts)})
 
