@@ -11,7 +11,9 @@ from safetensors.torch import load_file
 from circuits.features.asking import by_words
 from circuits.features.card import block_texts, make_cards
 from circuits.features.describe import describe_features
+from circuits.features.detector_cards import ChosenOn, detector_cards
 from circuits.features.effect_search import by_effect, text_analysis
+from circuits.features.judged_methods import read_texts
 from circuits.features.named import Named
 from circuits.features.neighbours import feature_card
 from circuits.features.strips import strips
@@ -110,7 +112,21 @@ def searched(device, folder):
     return [found, strips(model, suite, [("", text) for text in texts], asked, named)]
 
 
-@pytest.mark.parametrize("made", [streamed, cached, stored, carded, paged, described, searched])
+def told_apart(device, folder):
+    model, suite = model_on(device), toy_suite("resid_post.0", "resid_post.2", dtype=torch.float32)
+    texts = ["abcd e", "Hello abc", "aaab bbb", "xyz zyx", "what no", "zzz yx"]
+    read = read_texts(model, suite, texts)
+    positive = torch.arange(6) < 3
+    chosen_on = ChosenOn(texts=texts, positive=positive, activity=read.activity)
+    nodes = [read.activity.node(int(i)) for i in read.activity.feature.unique()[:3]]
+    found = detector_cards(model, suite, nodes, chosen_on)
+    return [found, read.activity.largest, read.control.largest, list(read.means.values())]
+
+
+MADE = [streamed, cached, stored, carded, paged, described, searched, told_apart]
+
+
+@pytest.mark.parametrize("made", MADE)
 def test_what_is_made_on_another_device_is_the_same(other, made, tmp_path):
     with other.complaining():
         there = made(other.name, tmp_path / "there")
