@@ -187,7 +187,8 @@ def _classified(record: Mapping[str, Any]) -> None:
 def _methods(*columns: str) -> Table:
     return Table(
         Column("method", no_wrap=True),
-        *(Column(name, justify="right", no_wrap=True) for name in columns),
+        # What was chosen may be long: it is folded before numbers are cut.
+        *(Column(name, justify="right", no_wrap=name != "chosen") for name in columns),
         box=SIMPLE_HEAD,
         show_edge=False,
         pad_edge=False,
