@@ -137,6 +137,14 @@ def test_the_page_is_no_wider_than_the_window_and_can_be_read_otherwise(visit, r
     assert found == [], "\n".join(found)
 
 
+def test_a_long_pattern_makes_the_page_no_wider_on_a_phone(visit, record):
+    pattern = {"name": "regex", "said": "|".join(["network"] * 20)}
+    tab = visit(steer_page({**record, "scorer": pattern}))
+    tab.set_viewport_size({"width": 390, "height": 800})
+    assert tab.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    assert pattern["said"] in tab.locator("#map .note").inner_text()
+
+
 def test_on_a_phone_the_map_shows_numbers_beside_the_names(visit, record):
     tab = visit(steer_page(record))
     tab.set_viewport_size({"width": 390, "height": 800})
