@@ -209,8 +209,11 @@ def keep_results(folder: Path, name: str) -> None:
     )
 
 
-def told_apart(record: Mapping[str, Any], unit: str) -> dict[str, float]:
-    """Mean overlap of tasks of one kind and of others, and how often the first is the larger."""
+def told_apart(record: Mapping[str, Any], unit: str) -> dict[str, float] | None:
+    """Mean overlap of tasks of one kind and of others, and how often the first is the larger.
+
+    None where too few units are left for an overlap of either.
+    """
     sides: dict[bool, list[float]] = {True: [], False: []}
     for i, row in enumerate(record["units"][unit]["overlap"]):
         for j, value in enumerate(row):
@@ -218,6 +221,8 @@ def told_apart(record: Mapping[str, Any], unit: str) -> dict[str, float]:
                 pair = {record["sets"][i], record["sets"][j]}
                 sides[any(pair <= group for group in GROUPS)].append(value)
     alike, others = sides[True], sides[False]
+    if not alike or not others:
+        return None
     larger = [(a > b) + (a == b) / 2 for a in alike for b in others]
     return {
         "alike": sum(alike) / len(alike),

@@ -17,6 +17,12 @@ class Clock:
         return self.now
 
 
+@pytest.fixture(autouse=True)
+def heard(monkeypatch):
+    """A command with `--quiet` that ran before in this process leaves the console silent."""
+    monkeypatch.setattr(progress.console, "quiet", False)
+
+
 @pytest.fixture
 def clock():
     return Clock()
