@@ -27,7 +27,7 @@ from circuits.cli.options import (
 from circuits.cli.options import Text as TextOption
 from circuits.cli.progress_bars import bars
 from circuits.cli.tables import console, say
-from circuits.render.words import readable
+from circuits.render.words import counted, readable
 
 
 class Across(StrEnum):
@@ -167,7 +167,7 @@ def _classified(record: Mapping[str, Any]) -> None:
             table.add_row(one["name"], *(f"{value:.2f}" for value in values))
         console.print(table)
         say("AUROC where so many texts of each kind are learned from\n")
-    table = _methods(*(f"{n} features" for n in record["by_features"]))
+    table = _methods(*(counted(int(n), "feature") for n in record["by_features"]))
     for number, one in enumerate(record["methods"][:2]):
         values = (methods[number]["auroc"] for methods in record["by_features"].values())
         table.add_row(one["name"], *(f"{value:.2f}" for value in values))

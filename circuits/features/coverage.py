@@ -27,7 +27,7 @@ from circuits.graph import rounded, rounded_all
 from hooked_qwen.progress import Report, silent
 from hooked_qwen.tokens import encode_prompt
 from saes.evaluation.baselines import untrained
-from saes.scope.activity import LONGEST, Activity, activity_of
+from saes.scope.activity import LONGEST, Activity, read_through
 from saes.scope.coverage import Coverage, Incidence, coverage, expected_distinct, greedy_subset
 from saes.scope.item_results import (
     checked,
@@ -90,11 +90,11 @@ def covered(
     texts = [text for some in (*sets.values(), common) for text in some]
     ends = list(accumulate(map(len, (*sets.values(), common)), initial=0))
     at = min(map(len, sets.values()))
-    activity = activity_of(model, suite, texts, report=report)
-    control = activity_of(model, untrained(suite, seed=config.seed), texts, report=report)
+    control = untrained(suite, seed=config.seed)
+    read = read_through(model, suite, texts, beside=[control], report=report)
     every = {
-        FEATURES: Incidence.of_activity(activity),
-        UNTRAINED: Incidence.of_activity(control),
+        FEATURES: Incidence.of_activity(read.activity),
+        UNTRAINED: Incidence.of_activity(read.beside[0]),
         TOKENS: _tokens(model, texts),
     }
     units: dict[str, Any] = {}
@@ -111,7 +111,7 @@ def covered(
             "agreement": _agreed(matrices[FEATURES], matrices[name], config.seed),
         }
         report("comparing sets", number + 1, len(every))
-    by_dictionary = _by_dictionary(activity, dict(zip(sets, pairwise(ends), strict=False)))
+    by_dictionary = _by_dictionary(read.activity, dict(zip(sets, pairwise(ends), strict=False)))
     for name, found in by_dictionary.items():
         units[FEATURES]["sets"][name]["by_dictionary"] = found
     return {
@@ -120,7 +120,7 @@ def covered(
         "keep": config.keep,
         "at": at,
         "longest": LONGEST,
-        "texts_cut": int(activity.was_cut[: ends[-2]].sum()),
+        "texts_cut": int(read.activity.was_cut[: ends[-2]].sum()),
         "common": {"texts": len(common), "share": config.common_share} if common else None,
         "units": units,
         "results": _results(units, by_unit, results, config.seed) if results else None,

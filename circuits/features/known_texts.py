@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
@@ -13,7 +14,7 @@ from hooked_qwen.sites import Site
 from hooked_qwen.tokens import encode_prompt
 from saes.evaluation.baselines import untrained
 from saes.evaluation.probing import Labelled
-from saes.scope.activity import LONGEST, Activity, activity_of, read_through
+from saes.scope.activity import LONGEST, Reading, activity_of, read_through
 from saes.scope.coverage import Incidence
 from saes.scope.synthesis import nearest_cosine, nearest_shared
 from saes.suite import Suite
@@ -37,6 +38,10 @@ class ReadTexts:
         )
 
 
+def _contents(texts: Sequence[Labelled]) -> list[str]:
+    return [text.text for text in texts]
+
+
 class KnownTexts:
     """An opened model with the texts that are the same under every seed."""
 
@@ -53,26 +58,27 @@ class KnownTexts:
         self.model, self.suite, self.control = model, suite, untrained(suite, seed=seed)
         self.site = Site("resid_post", len(model.blocks) // 2)
         every = [*training, *target, *test]
-        self.activity, read = self._read(every, report)
+        found = read_through(
+            model, suite, _contents(every), sites=[self.site], beside=[self.control], report=report
+        )
+        self.activity, read = found.activity, self._of(every, found)
         n, m = len(training), len(training) + len(target)
         self.training, self.target = read.part(0, n), read.part(n, m)
         self.test = read.part(m, len(every))
-        self.contents = [text.text for text in every[:m]]
-        self.control_activity = activity_of(model, self.control, self.contents, report=report)
+        self.contents = _contents(every[:m])
+        self.control_activity = found.beside[0].of_texts(torch.arange(m))
 
-    def _read(
-        self, texts: Sequence[Labelled], report: Report = silent
-    ) -> tuple[Activity, ReadTexts]:
-        found = read_through(
-            self.model, self.suite, [t.text for t in texts], sites=[self.site], report=report
-        )
+    def _of(self, texts: Sequence[Labelled], found: Reading) -> ReadTexts:
         incidence = Incidence.of_activity(found.activity)
         rows = [self.tokens(text.text) for text in texts]
-        return found.activity, ReadTexts(list(texts), incidence, found.means[self.site], rows)
+        return ReadTexts(list(texts), incidence, found.means[self.site], rows)
 
     def read(self, texts: Sequence[Labelled]) -> ReadTexts:
         """Texts with their features and mean residuals; there may be none."""
-        return self._read(texts)[1] if texts else self.training.part(0, 0)
+        if not texts:
+            return self.training.part(0, 0)
+        found = read_through(self.model, self.suite, _contents(texts), sites=[self.site])
+        return self._of(texts, found)
 
     def on(self, suite: Suite, texts: Sequence[Written]) -> Incidence:
         """Which features of a suite are on in each text; there may be none."""

@@ -128,13 +128,14 @@ def choose(
         if isinstance(usage_from, Store)
         else usage_in(model, suite, usage_from, names=names, follow=pool, report=report)
     )
-    scored = _scored(model, suite, pool, found, usage, neutral)
+    at_neutral = largest_at_end(model, suite, names, neutral)
+    scored = _scored(model, suite, pool, found, usage, neutral, at_neutral)
     features = scored if named else _selected(scored, select, top, usage)
     return Choice(
         features=tuple(features),
         candidates=len(pool),
         usage=usage,
-        at_neutral=largest_at_end(model, suite, names, neutral),
+        at_neutral=at_neutral,
         means=means,
     )
 
@@ -151,6 +152,7 @@ def _scored(
     found: Mapping[Node, Contrast],
     usage: Usage,
     neutral: str,
+    at_neutral: Mapping[str, float],
 ) -> list[Chosen]:
     fitted = suite.fitting(model)
     promoted: dict[Node, Int[Tensor, " k"]] = {}
@@ -160,7 +162,7 @@ def _scored(
         tokens = logit_tokens(model, fitted[name], features, tokens=PROMOTED)
         promoted |= dict(zip(own, tokens.promoted, strict=True))
     stacked = torch.stack([promoted[node] for node in pool])
-    outputs = output_scores(model, suite, pool, stacked, prompt=neutral)
+    outputs = output_scores(model, suite, pool, stacked, prompt=neutral, largest=at_neutral)
     return [
         Chosen(
             node=node,

@@ -7,7 +7,6 @@ What the model reads is kept in DIR, so that a second run needs no model. Result
 beside this file, and the tables of the README are printed.
 """
 
-import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,8 @@ from circuits.graph import rounded, write_json
 from circuits.render.methods_figure import methods_figure
 from circuits.suites import load_model
 from experiments.classify.pairs import Pair, pairs_of
-from hooked_qwen.placement import DtypeName, Placement
+from experiments.inputs import TwoLanguages, arguments
+from hooked_qwen.placement import Placement
 from hooked_qwen.sites import Site
 from saes.scope.activity import Activity
 from saes.scope.classify import Choice, Method, Parts, by_features, judged_on
@@ -61,26 +61,16 @@ WAYS: tuple[Choice, ...] = ("one", "several", "chosen")
 
 
 @dataclass(frozen=True)
-class Given:
-    """What the command line gave."""
+class Given(TwoLanguages):
+    """And how many pairs, and how often they are split."""
 
-    model: str
-    dictionaries: str
-    reference_en: Path
-    reference_zh: Path
-    work: Path
-    dtype: DtypeName
     most: int
     splits: int
 
 
 def main() -> None:
     """Parse the arguments, read the texts, judge every task."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("model", "dictionaries"):
-        parser.add_argument(f"--{name}", required=True)
-    for name in ("reference-en", "reference-zh", "work"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser = arguments(__doc__, "reference-en", "reference-zh")
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--most", type=int, default=MOST)
     parser.add_argument("--splits", type=int, default=SPLITS)

@@ -10,14 +10,13 @@ Chinese sentence in them. lambda is such that the penalty is half of the cross-e
 before the training, so it was chosen by no result.
 """
 
-import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from circuits import scope
 from circuits.graph import write_json
 from circuits.runs.trained import TrainedConfig, nodes_asked, rows_of
+from experiments.inputs import arguments, write_texts
 from hooked_qwen.load import load_tokenizer
 from hooked_qwen.plain_model import load_plain
 from hooked_qwen.texts import texts_of
@@ -69,22 +68,17 @@ PROMPTS = (
 
 def main() -> None:
     """Parse the paths, find the features, train, copy the record here."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--dictionaries", required=True)
-    parser.add_argument("--english", required=True)
-    parser.add_argument("--chinese", required=True)
-    parser.add_argument("--work", required=True, type=Path)
+    parser = arguments(__doc__, "english", "chinese")
     parser.add_argument("--threads", type=int)
-    arguments = parser.parse_args()
-    if arguments.threads:
-        set_threads(arguments.threads)
-    sources = prepared(arguments.english, arguments.chinese, arguments.work)
-    found = searched(arguments.dictionaries, arguments.model, sources, arguments.work)
-    weight = weight_of(arguments.dictionaries, arguments.model, sources, found)
+    given = parser.parse_args()
+    if given.threads:
+        set_threads(given.threads)
+    sources = prepared(given.english, given.chinese, given.work)
+    found = searched(given.dictionaries, given.model, sources, given.work)
+    weight = weight_of(given.dictionaries, given.model, sources, found)
     record = scope.tune(
-        arguments.dictionaries,
-        arguments.model,
+        given.dictionaries,
+        given.model,
         found=found,
         top=FEATURES * len(LAYERS),
         text=[str(sources["learned"])],
@@ -95,16 +89,16 @@ def main() -> None:
         trained=TRAINED,
         training=TRAINING,
         write=WRITE,
-        out=arguments.work / "tuned",
+        out=given.work / "tuned",
         report=lambda what, done, total, note="": print(what, done, total, note, flush=True),
     )
     RESULTS.mkdir(exist_ok=True)
     write_json(told(record), RESULTS / "tuned.json")
-    figure = (arguments.work / "tuned" / "tune.svg").read_text(encoding="utf-8")
+    figure = (given.work / "tuned" / "tune.svg").read_text(encoding="utf-8")
     (RESULTS / "tuned.svg").write_text(figure, encoding="utf-8")
 
 
-def prepared(english: str, chinese: str, work: Path) -> dict[str, Path]:
+def prepared(english: Path, chinese: Path, work: Path) -> dict[str, Path]:
     """Files of the paragraphs that are trained on, judged on and compared, none twice."""
     work.mkdir(parents=True, exist_ok=True)
     paragraphs = {
@@ -122,8 +116,7 @@ def prepared(english: str, chinese: str, work: Path) -> dict[str, Path]:
     files = {}
     for name, texts in parts.items():
         files[name] = work / f"{name}.jsonl"
-        lines = (json.dumps({"text": text}, ensure_ascii=False) for text in texts)
-        files[name].write_text("\n".join(lines) + "\n", encoding="utf-8")
+        write_texts(texts, files[name])
     return files
 
 

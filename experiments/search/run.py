@@ -7,17 +7,16 @@ Paragraphs of each language, the records and their pages are written to DIR, the
 `results/` beside this file as well, and the tables of the README are printed.
 """
 
-import argparse
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from circuits import scope
 from circuits.cli.progress_bars import bars
 from circuits.graph import write_json
-from hooked_qwen.placement import DtypeName, Placement
+from experiments.inputs import TwoLanguages, arguments, write_texts
+from hooked_qwen.placement import Placement
 
 RESULTS = Path(__file__).parent / "results"
 TEXTS, TOP = 14, 12
@@ -31,34 +30,18 @@ SEARCHES: Mapping[str, str | None] = {
 "The metric of each; none: by the share of texts in which a feature is on."
 
 
-@dataclass(frozen=True)
-class Given:
-    """What the command line gave."""
-
-    model: str
-    dictionaries: str
-    reference_en: Path
-    reference_zh: Path
-    work: Path
-    dtype: DtypeName
-
-
 def main() -> None:
     """Parse the arguments and run every search."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("model", "dictionaries"):
-        parser.add_argument(f"--{name}", required=True)
-    for name in ("reference-en", "reference-zh", "work"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser = arguments(__doc__, "reference-en", "reference-zh")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--search", action="append", choices=SEARCHES)
     chosen = vars(parser.parse_args())
     names = chosen.pop("search") or list(SEARCHES)
-    given = Given(**chosen)
+    given = TwoLanguages(**chosen)
     given.work.mkdir(parents=True, exist_ok=True)
     RESULTS.mkdir(exist_ok=True)
     for language, source in (("en", given.reference_en), ("zh", given.reference_zh)):
-        _write(_paragraphs(source, *LETTERS[language]), given.work / f"{language}.jsonl")
+        write_texts(_paragraphs(source, *LETTERS[language]), given.work / f"{language}.jsonl")
     for name in names:
         print(f"{name}\n{table(searched(given, name))}\n")
 
@@ -70,12 +53,7 @@ def _paragraphs(source: Path, shortest: int, longest: int) -> list[str]:
     return fit[:: len(fit) // TEXTS][:TEXTS]
 
 
-def _write(texts: Sequence[str], path: Path) -> None:
-    lines = (json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts)
-    path.write_text("".join(lines), encoding="utf-8")
-
-
-def searched(given: Given, name: str) -> dict[str, Any]:
+def searched(given: TwoLanguages, name: str) -> dict[str, Any]:
     """One search, Chinese texts the positive ones, and its page in the work folder."""
     with bars() as report:
         record = scope.search(

@@ -8,7 +8,6 @@ Example texts of each case are written to DIR, and the sweep with its page; what
 keep goes to `results/FORM` beside this file, and the table of the README is printed.
 """
 
-import argparse
 import json
 import re
 import shutil
@@ -25,7 +24,8 @@ from circuits.features.steering_arms import Form, SteerConfig
 from circuits.graph import write_json
 from circuits.render.steer_page import verdict
 from circuits.runs.overwrite import MADE_FROM
-from hooked_qwen.placement import DtypeName, Placement
+from experiments.inputs import TwoLanguages, arguments, write_texts
+from hooked_qwen.placement import Placement
 from saes.scope.steering import Do, Unit
 from saes.scope.steering_score import Goal
 
@@ -199,16 +199,10 @@ CASES: Mapping[str, Case] = {
 
 
 @dataclass(frozen=True)
-class Given:
-    """What the command line gave."""
+class Given(TwoLanguages):
+    """And WikiText, and the form of prompts."""
 
-    model: str
-    dictionaries: str
-    reference_en: Path
-    reference_zh: Path
     wikitext: Path
-    work: Path
-    dtype: DtypeName
     form: Form
 
     @property
@@ -219,11 +213,7 @@ class Given:
 
 def main() -> None:
     """Parse the arguments and run every case."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("model", "dictionaries"):
-        parser.add_argument(f"--{name}", required=True)
-    for name in ("reference-en", "reference-zh", "wikitext", "work"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser = arguments(__doc__, "reference-en", "reference-zh", "wikitext")
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--form", default="chat", choices=TOKENS)
     parser.add_argument("--case", action="append", choices=CASES)
@@ -250,8 +240,7 @@ def written_sets(given: Given) -> dict[str, Path]:
     }
     paths = {name: given.work / f"{name}.jsonl" for name in kinds}
     for name, texts in kinds.items():
-        lines = (json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts)
-        paths[name].write_text("".join(lines), encoding="utf-8")
+        write_texts(texts, paths[name])
     return paths
 
 

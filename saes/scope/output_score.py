@@ -18,7 +18,7 @@ takes Neuronpedia's and leaves out features with fewer than ten.
 Axes: `nodes` features, `k` tokens of each.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -54,13 +54,16 @@ def output_scores(
     promoted: Int[Tensor, "nodes k"],
     *,
     prompt: str = NEUTRAL,
+    largest: Mapping[str, float] | None = None,
     factor: float = FACTOR,
 ) -> list[float]:
     """The output score of each feature, 0 to 1; `promoted` are the tokens that it promotes.
 
+    `largest` is what `largest_at_end` gives for the prompt, where it is known.
+
     Raises `ValueError` for a prompt without tokens.
     """
-    raised = largest_at_end(model, suite, sorted({node.site for node in nodes}), prompt)
+    raised = largest or largest_at_end(model, suite, sorted({n.site for n in nodes}), prompt)
     ids = encode_prompt(model.tokenizer, prompt)
     suite, tokens = suite.fitting(model), torch.tensor([ids])
     found: list[float] = []

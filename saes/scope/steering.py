@@ -103,8 +103,8 @@ def feature_direction(
     largest = units.get(unit, 1.0)
     if largest == 0 and unit == "token":
         raise ValueError(
-            f"no feature of {node.site} is on at the neutral prompt's last token: give another "
-            "prompt, or --unit max"
+            f"no feature of {node.site} is on at the neutral prompt's last token, so it has no "
+            "unit there: take --unit max"
         )
     if largest == 0:
         raise ValueError(
