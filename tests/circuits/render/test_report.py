@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from html.parser import HTMLParser
 
 import pytest
@@ -129,9 +130,12 @@ def test_it_prints_within_the_page(page, visit):
     assert tab.pdf(format="A4").count(b"/Type /Page\n") >= 4
 
 
-def test_one_run_has_no_index_and_what_is_missing_is_left_out():
+def test_one_run_has_no_index_no_title_twice_and_leaves_out_what_is_missing():
     graph = circuit(20)
     said = report_page([Reported(name="bare", graph=graph)], title="bare")
+    headings = re.findall(r"<(h[12])[^>]*>\s*(.*?)\s*</h", said)
+    assert [name for name, _ in headings] == ["h1", "h2"]
+    assert headings[0][1] == "bare" and headings[1][1].startswith("Which features of")
     seen = " ".join(Texts(said).text)
     assert "<nav" not in said
     assert "Not verified" in seen
