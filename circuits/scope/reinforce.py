@@ -1,9 +1,10 @@
 """A model trained by GRPO against a behaviour, one rollout of each group steered toward it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -11,6 +12,7 @@ from circuits.runs.estimate_tuning import tuning_estimate
 from circuits.runs.overwrite import digest
 from circuits.runs.trained import (
     BEFORE,
+    Rows,
     Start,
     Train,
     TrainedConfig,
@@ -26,7 +28,7 @@ from hooked_qwen.nodes import Node
 from hooked_qwen.placement import ANYWHERE, Placement
 from hooked_qwen.progress import Report, silent
 from hooked_qwen.tokens import encode_prompt
-from saes.scope.behaviour import behaviour_called
+from saes.scope.behaviour import Behaviour, behaviour_called
 from saes.scope.chosen_features import (
     Firing,
     check_nodes,
@@ -37,6 +39,9 @@ from saes.scope.chosen_features import (
 from saes.scope.fine_tune import Curve, FineTuneConfig
 from saes.scope.tuned_model import Judge, WriteConfig
 from saes.suite import MlpChoice, Suite, hash_of, load_suite
+
+if TYPE_CHECKING:
+    from saes.scope.steered_grpo import RolloutConfig
 
 VANILLA, STEERED, RANDOMLY = "vanilla GRPO", "one rollout steered", "steered at random"
 SCHEMA = "reinforce/1"
@@ -73,119 +78,178 @@ def reinforce(
     Raises `ValueError` for a feature that is not there, is never on or writes several sites, for
     fewer than two prompts, and where `out` holds something else, unless by `force`.
     """
+    made = _rollouts(rollouts or {})
+    trained, training = trained or TrainedConfig(), training or FineTuneConfig()
+    suite = load_suite(dictionaries, mlp=mlp, memory=placement.memory)
+    tokenizer = load_tokenizer(model)
+    given = _Given(
+        start=Start(source=model, placement=placement, rank=trained.rank, seed=training.seed),
+        suite=suite,
+        node=Node.parse(feature),
+        strength=strength,
+        behaviour=behaviour_called(behaviour),
+        tokenizer=tokenizer,
+        clean=clean_rows(tokenizer, held_out, trained),
+        prompts=prompts_of(tokenizer, prompts),
+        training=training,
+        rollouts=made,
+        write=write or WriteConfig(seed=training.seed, tokens=made.tokens),
+    )
+    if len(given.prompts) < 2:
+        raise ValueError("there is one prompt only: half are trained on, half are judged on")
+    check_nodes(suite, [given.node])
+    if out is None:
+        return _estimate(given)
+    settings = {"behaviour": behaviour, **_settings(given)}
+    made_from = settings | {
+        "dictionaries": hash_of(dictionaries),
+        "model": given.start.hash,
+        "dtype": placement.dtype or "float32",
+        "texts": digest(given.clean, given.prompts),
+    }
+
+    def run(folder: Path) -> dict[str, Any]:
+        return {"schema": SCHEMA, **settings, **_reinforced(given, folder, report)}
+
+    return write_trained(out, made_from, force, run)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Given:
+    """What is trained, on what, and how it is judged."""
+
+    start: Start
+    suite: Suite
+    node: Node
+    strength: float
+    behaviour: Behaviour
+    tokenizer: Any
+    clean: Mapping[str, Rows]
+    prompts: tuple[str, ...]
+    training: FineTuneConfig
+    rollouts: "RolloutConfig"
+    write: WriteConfig
+
+    @property
+    def trained_on(self) -> tuple[str, ...]:
+        return self.prompts[::2]
+
+    @property
+    def judged_on(self) -> tuple[str, ...]:
+        return self.prompts[1::2]
+
+
+def _rollouts(fields: Mapping[str, Any]) -> "RolloutConfig":
     # trl takes seconds to import, and is an extra: only who trains with it needs it.
     try:
-        from saes.scope.steered_grpo import RolloutConfig, Steering
-        from saes.scope.steered_grpo import reinforce as train_by_grpo
+        from saes.scope.steered_grpo import RolloutConfig
     except ImportError:
         raise ValueError(
             "GRPO is trl's, which is not installed: pip install 'qwen-circuits[tune]'"
         ) from None
+    return RolloutConfig(**fields)
 
-    trained, training = trained or TrainedConfig(), training or FineTuneConfig()
-    made = RolloutConfig(**(rollouts or {}))
-    write = write or WriteConfig(seed=training.seed, tokens=made.tokens)
-    node = Node.parse(feature)
-    how = behaviour_called(behaviour)
-    suite = load_suite(dictionaries, mlp=mlp, memory=placement.memory)
-    tokenizer = load_tokenizer(model)
-    clean, asked = clean_rows(tokenizer, held_out, trained), prompts_of(tokenizer, prompts)
-    if len(asked) < 2:
-        raise ValueError("there is one prompt only: half are trained on, half are judged on")
-    start = Start(source=model, placement=placement, rank=trained.rank, seed=training.seed)
-    check_nodes(suite, [node])
-    if out is None:
-        longest = max(len(encode_prompt(tokenizer, prompt)) for prompt in asked[::2])
-        return tuning_estimate(
-            start,
-            training,
-            arms=3,
-            texts=len(asked[::2]),
-            rows=made.group,
-            longest=longest + made.tokens,
-            passes_in_a_step=made.prompts,
-            written=made.group * made.prompts * made.tokens,
-        )
-    settings = {
-        "behaviour": behaviour,
-        "feature": str(node),
-        "strength": strength,
-        "rank": trained.rank,
+
+def _settings(given: _Given) -> dict[str, Any]:
+    """What the record says of how it was trained."""
+    training, rollouts, write = given.training, given.rollouts, given.write
+    return {
+        "feature": str(given.node),
+        "strength": given.strength,
+        "rank": given.start.rank,
         "steps": training.steps,
-        "group": made.group,
-        "prompts_in_a_step": made.prompts,
+        "group": rollouts.group,
+        "prompts_in_a_step": rollouts.prompts,
         "learning_rate": training.learning_rate,
         "trainer": dict(training.trainer),
         "written": {"tokens": write.tokens, "samples": write.samples},
         "seed": training.seed,
     }
-    made_from = settings | {
-        "dictionaries": hash_of(dictionaries),
-        "model": start.hash,
-        "dtype": placement.dtype or "float32",
-        "texts": digest(clean, asked),
+
+
+def _estimate(given: _Given) -> dict[str, Any]:
+    """What it would take: weights, memory and passes."""
+    rollouts = given.rollouts
+    longest = max(len(encode_prompt(given.tokenizer, prompt)) for prompt in given.trained_on)
+    return tuning_estimate(
+        given.start,
+        given.training,
+        arms=3,
+        texts=len(given.trained_on),
+        rows=rollouts.group,
+        longest=longest + rollouts.tokens,
+        passes_in_a_step=rollouts.prompts,
+        written=rollouts.group * rollouts.prompts * rollouts.tokens,
+    )
+
+
+def _reinforced(given: _Given, folder: Path, report: Report) -> dict[str, Any]:
+    """Train each arm, keep the steered one in `folder`, and compare them all."""
+    plain = given.start.plain()
+    suite, node = given.suite, given.node
+    suite.notify_of_another_model(plain)
+    fired = firing(plain, suite, [node.site], list(chain(*given.clean.values())))
+    (other,) = random_like([node], fired, seed=given.training.seed)
+    judge = Judge(
+        tokenizer=given.tokenizer,
+        suite=suite,
+        prompts=given.judged_on,
+        behaviour=given.behaviour,
+        clean=given.clean,
+        features={
+            CHOSEN: chosen_features(suite, [node], plain),
+            RANDOM: chosen_features(suite, [other], plain),
+        },
+        write=given.write,
+        report=report,
+    )
+    before = judge(plain)
+    del plain  # one model is in memory at a time
+    push = _push(suite, node, fired[node.site], given.strength)
+    aside = _as_far(suite, other, push)
+    arms = {
+        VANILLA: _arm(given, None, report),
+        STEERED: _arm(given, push, report),
+        RANDOMLY: _arm(given, aside, report),
+    }
+    judged = {BEFORE: before} | in_turn(given.start, arms, judge, STEERED, folder, report)
+    return {
+        "random_feature": str(other),
+        "length": float(push.norm()),
+        "texts": {
+            "trained_on": len(given.trained_on),
+            "judged_on": len(given.judged_on),
+            "held_out": {name: len(rows) for name, rows in given.clean.items()},
+        },
+        "arms": judged,
+        "against": {
+            VANILLA: compared(judged, VANILLA, [STEERED, RANDOMLY]),
+            BEFORE: compared(judged, BEFORE, [VANILLA, STEERED, RANDOMLY]),
+        },
     }
 
-    def run(folder: Path) -> dict[str, Any]:
-        plain = start.plain()
-        suite.notify_of_another_model(plain)
-        chosen = chosen_features(suite, [node], plain)
-        fired = firing(plain, suite, [node.site], list(chain(*clean.values())))
-        (other,) = random_like([node], fired, seed=training.seed)
-        judge = Judge(
-            tokenizer=tokenizer,
-            suite=suite,
-            prompts=asked[1::2],
-            behaviour=how,
-            clean=clean,
-            features={CHOSEN: chosen, RANDOM: chosen_features(suite, [other], plain)},
-            write=write,
+
+def _arm(given: _Given, vector: Tensor | None, report: Report) -> Train:
+    """GRPO with `vector` added in one rollout of each group, or with nothing added."""
+    from saes.scope.steered_grpo import Steering
+    from saes.scope.steered_grpo import reinforce as train_by_grpo
+
+    site = given.suite[given.node.site].target
+    steering = None if vector is None else Steering(site=site, vector=vector)
+
+    def train(model: nn.Module) -> Curve:
+        return train_by_grpo(
+            model,
+            given.tokenizer,
+            given.trained_on,
+            given.behaviour,
+            steering,
+            given.training,
+            given.rollouts,
             report=report,
         )
-        before = judge(plain)
-        del plain
-        push = _push(suite, node, fired[node.site], strength)
-        site = suite[node.site].target
-        own = suite[node.site].W_dec[int(other.feature)].detach()
-        aside = own / own.norm().clamp_min(1e-12) * push.norm()
 
-        def arm(vector: Tensor | None) -> Train:
-            steering = None if vector is None else Steering(site=site, vector=vector)
-
-            def train(model: nn.Module) -> Curve:
-                return train_by_grpo(
-                    model,
-                    tokenizer,
-                    asked[::2],
-                    how,
-                    steering,
-                    training,
-                    made,
-                    report=report,
-                )
-
-            return train
-
-        arms = {VANILLA: arm(None), STEERED: arm(push), RANDOMLY: arm(aside)}
-        judged = {BEFORE: before} | in_turn(start, arms, judge, STEERED, folder, report)
-        return {
-            "schema": SCHEMA,
-            **settings,
-            "random_feature": str(other),
-            "length": float(push.norm()),
-            "texts": {
-                "trained_on": len(asked[::2]),
-                "judged_on": len(asked[1::2]),
-                "held_out": {name: len(rows) for name, rows in clean.items()},
-            },
-            "arms": judged,
-            "against": {
-                VANILLA: compared(judged, VANILLA, [STEERED, RANDOMLY]),
-                BEFORE: compared(judged, BEFORE, [VANILLA, STEERED, RANDOMLY]),
-            },
-        }
-
-    return write_trained(out, made_from, force, run)
+    return train
 
 
 def _push(suite: Suite, node: Node, fired: Firing, strength: float) -> Tensor:
@@ -200,3 +264,9 @@ def _push(suite: Suite, node: Node, fired: Firing, strength: float) -> Tensor:
             "unit: give texts that turn it on"
         )
     return strength * largest * dictionary.W_dec[int(node.feature)].detach()
+
+
+def _as_far(suite: Suite, node: Node, push: Tensor) -> Tensor:
+    """Another feature's decoder direction, as long as `push`."""
+    own = suite[node.site].W_dec[int(node.feature)].detach()
+    return own / own.norm().clamp_min(1e-12) * push.norm()

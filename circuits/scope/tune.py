@@ -1,6 +1,7 @@
 """A model fine-tuned with chosen features kept down (SASFT), beside what shows its worth."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,10 +23,11 @@ from circuits.runs.trained import (
     write_trained,
 )
 from hooked_qwen.load import load_tokenizer
+from hooked_qwen.nodes import Node
 from hooked_qwen.placement import ANYWHERE, Placement
 from hooked_qwen.progress import Report, silent
 from hooked_qwen.tokens import end_of_text
-from saes.scope.behaviour import behaviour_called
+from saes.scope.behaviour import Behaviour, behaviour_called
 from saes.scope.chosen_features import (
     ChosenFeatures,
     check_nodes,
@@ -78,27 +80,61 @@ def tune(
     else, unless by `force`.
     """
     trained, training = trained or TrainedConfig(), training or FineTuneConfig()
-    write, nodes = write or WriteConfig(seed=training.seed), nodes_asked(feature, found, top)
-    how = behaviour_called(behaviour)
     suite = load_suite(dictionaries, mlp=mlp, memory=placement.memory)
     tokenizer = load_tokenizer(model)
-    texts = material(tokenizer, text, held_out, prompts, trained)
-    start = Start(source=model, placement=placement, rank=trained.rank, seed=training.seed)
-    check_nodes(suite, nodes)
+    given = _Given(
+        nodes=nodes_asked(feature, found, top),
+        behaviour=behaviour_called(behaviour),
+        suite=suite,
+        tokenizer=tokenizer,
+        texts=material(tokenizer, text, held_out, prompts, trained),
+        start=Start(source=model, placement=placement, rank=trained.rank, seed=training.seed),
+        weight=weight,
+        alpha=alpha,
+        training=training,
+        write=write or WriteConfig(seed=training.seed),
+    )
+    check_nodes(suite, given.nodes)
     if out is None:
-        return tuning_estimate(
-            start,
-            training,
-            arms=3,
-            texts=len(texts.train),
-            rows=training.batch,
-            longest=max(map(len, texts.train)),
-        )
-    settings = {
-        "behaviour": behaviour,
-        "lambda": weight,
-        "alpha": alpha,
-        "rank": trained.rank,
+        return _estimate(given)
+    settings = {"behaviour": behaviour, **_settings(given)}
+    made_from = settings | {
+        "features": [str(node) for node in given.nodes],
+        "dictionaries": hash_of(dictionaries),
+        "model": given.start.hash,
+        "dtype": placement.dtype or "float32",
+        "texts": digest(given.texts.train, given.texts.clean, given.texts.prompts),
+    }
+
+    def run(folder: Path) -> dict[str, Any]:
+        return {"schema": SCHEMA, **settings, **_tuned(given, folder, report)}
+
+    return write_trained(out, made_from, force, run)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Given:
+    """What is trained, on what, with which penalty, and how it is judged."""
+
+    start: Start
+    suite: Suite
+    nodes: tuple[Node, ...]
+    weight: float
+    alpha: Alpha
+    behaviour: Behaviour
+    tokenizer: Any
+    texts: Material
+    training: FineTuneConfig
+    write: WriteConfig
+
+
+def _settings(given: _Given) -> dict[str, Any]:
+    """What the record says of how it was trained."""
+    training, write = given.training, given.write
+    return {
+        "lambda": given.weight,
+        "alpha": given.alpha,
+        "rank": given.start.rank,
         "steps": training.steps,
         "batch": training.batch,
         "learning_rate": training.learning_rate,
@@ -106,70 +142,81 @@ def tune(
         "written": {"tokens": write.tokens, "samples": write.samples},
         "seed": training.seed,
     }
-    made_from = settings | {
-        "features": [str(node) for node in nodes],
-        "dictionaries": hash_of(dictionaries),
-        "model": start.hash,
-        "dtype": placement.dtype or "float32",
-        "texts": digest(texts.train, texts.clean, texts.prompts),
+
+
+def _estimate(given: _Given) -> dict[str, Any]:
+    """What it would take: weights, memory and passes."""
+    return tuning_estimate(
+        given.start,
+        given.training,
+        arms=3,
+        texts=len(given.texts.train),
+        rows=given.training.batch,
+        longest=max(map(len, given.texts.train)),
+    )
+
+
+def _tuned(given: _Given, folder: Path, report: Report) -> dict[str, Any]:
+    """Train each arm, keep that of the chosen features in `folder`, and compare them all."""
+    plain = given.start.plain()
+    given.suite.notify_of_another_model(plain)
+    chosen, random, alphas = _features(plain, given)
+    judge = Judge(
+        tokenizer=given.tokenizer,
+        suite=given.suite,
+        prompts=given.texts.prompts,
+        behaviour=given.behaviour,
+        clean=given.texts.clean,
+        features={CHOSEN: chosen, RANDOM: random},
+        write=given.write,
+        report=report,
+    )
+    before = judge(plain)
+    del plain  # one model is in memory at a time
+
+    def arm(which: ChosenFeatures, weight: float) -> Train:
+        return _arm(given, FeaturePenalty(which, alphas[which.nodes], weight), report)
+
+    arms = {
+        PLAIN: arm(chosen, 0.0),
+        CHOSEN: arm(chosen, given.weight),
+        RANDOM: arm(random, given.weight),
+    }
+    judged = {BEFORE: before} | in_turn(given.start, arms, judge, CHOSEN, folder, report)
+    return {
+        "features": _named(chosen, alphas),
+        "random_features": _named(random, alphas),
+        "texts": _sizes(given.texts),
+        "arms": judged,
+        "against": {
+            PLAIN: compared(judged, PLAIN, [CHOSEN, RANDOM]),
+            BEFORE: compared(judged, BEFORE, [PLAIN, CHOSEN, RANDOM]),
+        },
     }
 
-    def run(folder: Path) -> dict[str, Any]:
-        plain = start.plain()
-        suite.notify_of_another_model(plain)
-        chosen, random, alphas = _features(plain, suite, nodes, texts, alpha, training.seed)
-        judge = Judge(
-            tokenizer=tokenizer,
-            suite=suite,
-            prompts=texts.prompts,
-            behaviour=how,
-            clean=texts.clean,
-            features={CHOSEN: chosen, RANDOM: random},
-            write=write,
-            report=report,
-        )
-        before = judge(plain)
-        del plain
 
-        def arm(which: ChosenFeatures, weight: float) -> Train:
-            penalty = FeaturePenalty(which, alphas[which.nodes], weight)
+def _arm(given: _Given, penalty: FeaturePenalty, report: Report) -> Train:
+    pad = end_of_text(given.tokenizer)
 
-            def train(model: nn.Module) -> Curve:
-                pad = end_of_text(tokenizer)
-                return fine_tune(model, texts.train, penalty, training, pad=pad, report=report)
+    def train(model: nn.Module) -> Curve:
+        return fine_tune(model, given.texts.train, penalty, given.training, pad=pad, report=report)
 
-            return train
-
-        arms = {PLAIN: arm(chosen, 0.0), CHOSEN: arm(chosen, weight), RANDOM: arm(random, weight)}
-        judged = {BEFORE: before} | in_turn(start, arms, judge, CHOSEN, folder, report)
-        return {
-            "schema": SCHEMA,
-            **settings,
-            "features": _named(chosen, alphas),
-            "random_features": _named(random, alphas),
-            "texts": _sizes(texts),
-            "arms": judged,
-            "against": {
-                PLAIN: compared(judged, PLAIN, [CHOSEN, RANDOM]),
-                BEFORE: compared(judged, BEFORE, [PLAIN, CHOSEN, RANDOM]),
-            },
-        }
-
-    return write_trained(out, made_from, force, run)
+    return train
 
 
 def _features(
-    model: nn.Module, suite: Suite, nodes: Any, texts: Material, alpha: Alpha, seed: int
+    model: nn.Module, given: _Given
 ) -> tuple[ChosenFeatures, ChosenFeatures, dict[Any, Tensor]]:
     """The features asked for, random ones like them, and the alphas of both."""
+    suite, nodes, rows = given.suite, given.nodes, given.texts.train
     chosen = chosen_features(suite, nodes, model)
-    names = sorted({node.site for node in nodes})
-    fired = firing(model, suite, names, texts.train)
-    random = chosen_features(suite, random_like(nodes, fired, seed=seed), model)
+    fired = firing(model, suite, sorted({node.site for node in nodes}), rows)
+    others = random_like(nodes, fired, seed=given.training.seed)
+    random = chosen_features(suite, others, model)
     alphas = {
-        one.nodes: mean_pre_activations(model, one, texts.train)
-        if alpha == "mean"
-        else torch.full((len(one.nodes),), float(alpha), dtype=torch.float64)
+        one.nodes: mean_pre_activations(model, one, rows)
+        if given.alpha == "mean"
+        else torch.full((len(one.nodes),), float(given.alpha), dtype=torch.float64)
         for one in (chosen, random)
     }
     return chosen, random, alphas
