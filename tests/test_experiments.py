@@ -10,7 +10,8 @@ from experiments.classify.pairs import aligned
 ROOT = Path(__file__).parents[1]
 RUNS = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
-    for path in ROOT.glob("experiments/*/run.py")
+    for name in ("run", "real")
+    for path in ROOT.glob(f"experiments/*/{name}.py")
 )
 
 

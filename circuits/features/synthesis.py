@@ -110,7 +110,7 @@ def synthesised(
     for number in range(config.seeds):
         seed = config.seed + number
         found.append(_one_seed(known, wanted, writer, config, writing, seed))
-        report("writing", number + 1, config.seeds)
+        report("seeds", number + 1, config.seeds)
     texts = [text for rows in found for row in rows.values() for text in row.written]
     return Synthesis(record_of(known, wanted[ASKED], found, config, writing), texts)
 

@@ -15,6 +15,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.edits.continuations import GenerateConfig, generate
 from hooked_qwen.placement import device_of
+from hooked_qwen.progress import Report, counting, silent
 from hooked_qwen.tokens import (
     encode_prompt,
     encode_request,
@@ -80,26 +81,28 @@ def cleaned(written: str, config: WritingConfig) -> str:
     return whole.group() if whole else text
 
 
-def each_by(answer: Answer) -> Writer:
+def each_by(answer: Answer, *, report: Report = silent) -> Writer:
     """Who answers one prompt at a time; the seed is not told."""
 
     def write(prompts: Sequence[str], seed: int) -> list[list[str]]:
-        found = []
+        found, tick = [], _writing(report, prompts)
         for prompt in prompts:
             said = answer(prompt)
             found.append([said] if isinstance(said, str) else list(said))
+            tick(1)
         return found
 
     return write
 
 
-def by_model(model: TransformerBridge, config: WritingConfig) -> Writer:
+def by_model(model: TransformerBridge, config: WritingConfig, *, report: Report = silent) -> Writer:
     """The model itself, sampling with a cache, prompts of like length at once."""
 
     def write(prompts: Sequence[str], seed: int) -> list[list[str]]:
         rows = [_tokens(model.tokenizer, prompt, config.style) for prompt in prompts]
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         found: list[list[str]] = [[] for _ in rows]
+        tick = _writing(report, prompts)
         for start in range(0, len(order), PROMPTS_AT_ONCE):
             some = order[start : start + PROMPTS_AT_ONCE]
             batch = pad_left([rows[i] for i in some], end_of_text(model.tokenizer))
@@ -109,9 +112,17 @@ def by_model(model: TransformerBridge, config: WritingConfig) -> Writer:
             written = generate(model, batch.to(device_of(model)), settings).tolist()
             for i, tokens in zip(some, written, strict=True):
                 found[i] = [model.tokenizer.decode(tokens, skip_special_tokens=True)]
+            tick(len(some))
         return found
 
     return write
+
+
+def _writing(report: Report, prompts: Sequence[str]) -> Callable[[int], None]:
+    """Told of from before the first text is there: one of a large model takes long."""
+    tick = counting(report, "writing", len(prompts))
+    tick(0)
+    return tick
 
 
 def _tokens(tokenizer: Any, prompt: str, style: Style) -> list[int]:

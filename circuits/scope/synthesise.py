@@ -92,7 +92,9 @@ def synthesise(
         suite,
         texts[0],
         texts[1],
-        each_by(generator) if generator else by_model(loaded, writing),
+        each_by(generator, report=report)
+        if generator
+        else by_model(loaded, writing, report=report),
         feature_names(dictionaries),
         test=texts[2],
         config=config,

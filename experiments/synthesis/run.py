@@ -1,7 +1,7 @@
 """Do texts that a model writes for features which a training set lacks make a classifier better?
 
     python -m experiments.synthesis.run --text PARAGRAPHS.jsonl --model MODEL --dictionaries DICTS
-                                        --ask instruction --work DIR
+                                        --ask instruction --work DIR [--threads 1]
 
 `PARAGRAPHS.jsonl` has a `text` and a `chapter` in each line: paragraphs of the Debian Reference
 (GPL-2+). Four subjects of two chapters each are told apart; the training set knows the first
@@ -19,6 +19,7 @@ from circuits import scope
 from circuits.cli.progress_bars import bars
 from circuits.features.synthesis_record import SynthesisConfig
 from circuits.scope.synthesise import FIGURES, RECORD
+from hooked_qwen.threads import set_threads
 
 RESULTS = Path(__file__).parent / "results"
 SUBJECTS = {
@@ -44,16 +45,23 @@ def main() -> None:
     parser.add_argument("--ask", choices=("instruction", "continuation"), default="instruction")
     parser.add_argument("--features", type=int, default=20)
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0, help="the first of them")
+    parser.add_argument("--threads", type=int)
     parser.add_argument("--work", type=Path, required=True)
     given = parser.parse_args()
-    files, out = dealt(given.text, given.work), given.work / given.ask
+    if given.threads:
+        set_threads(given.threads)
+    name = f"{given.ask}-{given.seed}" if given.seed else given.ask
+    files, out = dealt(given.text, given.work), given.work / name
     with bars() as report:
         scope.synthesise(
             given.dictionaries,
             given.model,
             **files,
             style=given.ask,
-            config=SynthesisConfig(features=given.features, tries=2, shown=2, seeds=given.seeds),
+            config=SynthesisConfig(
+                features=given.features, tries=2, shown=2, seeds=given.seeds, seed=given.seed
+            ),
             tokens=56,
             temperature=0.8,
             out=out,
@@ -61,8 +69,8 @@ def main() -> None:
             report=report,
         )
     RESULTS.mkdir(exist_ok=True)
-    shutil.copyfile(out / RECORD, RESULTS / f"{given.ask}.json")
-    shutil.copyfile(out / FIGURES[0], RESULTS / f"{given.ask}.svg")
+    shutil.copyfile(out / RECORD, RESULTS / f"{name}.json")
+    shutil.copyfile(out / FIGURES[0], RESULTS / f"{name}.svg")
 
 
 def dealt(text: Path, work: Path) -> dict[str, Path]:

@@ -6,6 +6,8 @@ from importlib import import_module
 from itertools import islice
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from circuits import scope
 from circuits.render.tune_figure import tune_figure
@@ -126,7 +128,7 @@ def test_one_rollout_of_each_group_is_steered(texts, tmp_path):
     done = call(
         "reinforce", "bundled", "--feature", FEATURE, "--prompts", texts / "prompts.jsonl",
         "--held-out", texts / "clean.jsonl", "--steps", 2, "--group", 3, *SMALL,
-        "--learning-rate", 0.001, "--device", "cpu", "--out", out,
+        "--learning-rate", 0.001, "--device", "cpu", "--dtype", "bfloat16", "--out", out,
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     record = json.loads((out / "tune.json").read_text())
@@ -134,7 +136,7 @@ def test_one_rollout_of_each_group_is_steered(texts, tmp_path):
     assert list(record["arms"]) == names
     assert record["texts"] == {"trained_on": 3, "judged_on": 3, "held_out": {"clean.jsonl": 24}}
     assert [len(record["arms"][name]["curve"]) for name in names[1:]] == [2, 2, 2]
-    assert (out / "model.safetensors").exists()
+    assert {x.dtype for x in load_file(out / "model.safetensors").values()} == {torch.bfloat16}
     assert (out / "tokenizer_config.json").exists()
     # Without steering the first rollouts are as the others; the same draws are made.
     vanilla, steered = (record["arms"][name]["curve"][0] for name in names[1:3])

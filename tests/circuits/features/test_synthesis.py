@@ -19,6 +19,7 @@ from circuits.features.synthesis_record import (
     SynthesisConfig,
 )
 from circuits.features.writers import (
+    PROMPTS_AT_ONCE,
     WritingConfig,
     asking,
     by_model,
@@ -246,6 +247,26 @@ def test_the_model_writes_what_it_writes_alone(model):
         assert text == model.tokenizer.decode(tokens[0, start:], skip_special_tokens=True)
     sampling = by_model(model, CONTINUED)
     assert sampling(prompts, 1) == sampling(prompts, 1) != sampling(prompts, 2)
+
+
+@pytest.mark.parametrize("who", ["model", "function"])
+def test_texts_are_told_of_as_they_are_written(model, who):
+    told = []
+
+    def report(*one):
+        told.append(one)
+
+    def answer(prompt):
+        assert told[-1] == ("writing", len(prompt) - 1, 20)
+        return ""
+
+    few = replace(CONTINUED, tokens=1)
+    writer = (
+        by_model(model, few, report=report) if who == "model" else each_by(answer, report=report)
+    )
+    writer(["a" * (i + 1) for i in range(20)], 0)
+    each = [0, PROMPTS_AT_ONCE, 20] if who == "model" else range(21)
+    assert told == [("writing", done, 20) for done in each]
 
 
 @pytest.fixture(scope="module")

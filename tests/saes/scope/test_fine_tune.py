@@ -87,20 +87,29 @@ def test_the_penaltys_own_gradient_is_exact(family):
             torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("rank", [None, 2])
-def test_without_weight_it_is_plain_training_bit_for_bit(rank, tmp_path):
+@pytest.mark.parametrize(
+    ("rank", "dtype", "more"),
+    [
+        (None, torch.float32, {}),
+        (2, torch.float32, {}),
+        (None, torch.bfloat16, {}),
+        (2, torch.bfloat16, {}),
+        (2, torch.float32, {"bf16": True}),
+    ],
+)
+def test_without_weight_it_is_plain_training_bit_for_bit(rank, dtype, more, tmp_path):
     def trained(train):
-        model = opened(toy_hf(dtype=torch.float32), rank, base="toy")
+        model = opened(toy_hf(dtype=dtype), rank, base="toy")
         train(model)
         return {name: p.detach() for name, p in model.named_parameters()}
 
-    config = FineTuneConfig(steps=3, batch=4, learning_rate=1e-2, seed=5)
+    config = FineTuneConfig(steps=3, batch=4, learning_rate=1e-2, seed=5, trainer=more)
 
     def plain(model, folder):
         arguments = TrainingArguments(
             folder, max_steps=3, per_device_train_batch_size=4, learning_rate=1e-2, seed=5,
             use_cpu=True, report_to=[], save_strategy="no", remove_unused_columns=False,
-            disable_tqdm=True,
+            disable_tqdm=True, **more,
         )  # fmt: skip
         data = [{"input_ids": row} for row in ROWS]
         Trainer(model, arguments, _collator(0), train_dataset=data).train()

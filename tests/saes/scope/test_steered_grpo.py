@@ -1,5 +1,7 @@
 """One rollout of each group is steered, and nothing else differs from trl's GRPO."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -16,7 +18,7 @@ CONFIG = FineTuneConfig(steps=1, learning_rate=1.0, seed=3, trainer=BARE)
 ROLLOUTS = RolloutConfig(group=4, prompts=2, tokens=6)
 
 
-def run(vector, dtype=torch.float32, family="qwen3"):
+def run(vector, dtype=torch.float32, family="qwen3", **more):
     """The weights' change in one step, every rollout's pieces, and its behaviour."""
     model, written = toy_hf(family, dtype), []
     before = [p.detach().clone() for p in model.parameters()]
@@ -27,7 +29,8 @@ def run(vector, dtype=torch.float32, family="qwen3"):
 
     steering = None if vector is None else Steering(site=Site("resid_post", 1), vector=vector)
     tokenizer = toy_tokenizer()
-    curve = reinforce(model, tokenizer, PROMPTS, share, steering, CONFIG, ROLLOUTS)
+    config = replace(CONFIG, trainer=BARE | more)
+    curve = reinforce(model, tokenizer, PROMPTS, share, steering, config, ROLLOUTS)
     change = [p.detach() - b for p, b in zip(model.parameters(), before, strict=True)]
     return change, written, curve
 
@@ -48,6 +51,17 @@ def test_strength_zero_is_trls_own_bit_for_bit(vanilla):
     assert written == vanilla[1]
     assert all(torch.equal(a, b) for a, b in zip(change, vanilla[0], strict=True))
     assert any(a.abs().max() > 0 for a in change)
+
+
+@pytest.mark.parametrize(("dtype", "more"), [(torch.bfloat16, {}), (torch.float32, {"bf16": True})])
+def test_in_half_precision_too_one_rollout_is_steered_and_nothing_else(dtype, more):
+    plain, zero, pushed = (
+        run(vector, dtype, **more) for vector in (None, torch.zeros(24), torch.full((24,), 9.0))
+    )
+    assert zero[1] == plain[1]
+    assert all(torch.equal(a, b) for a, b in zip(zero[0], plain[0], strict=True))
+    differs = [a != b for a, b in zip(pushed[1], plain[1], strict=True)]
+    assert differs == [True, False, False, False] * 2
 
 
 def test_exactly_one_rollout_of_each_group_differs(vanilla, steered):
