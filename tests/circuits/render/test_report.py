@@ -135,7 +135,8 @@ def test_one_run_has_no_index_no_title_twice_and_leaves_out_what_is_missing():
     said = report_page([Reported(name="bare", graph=graph)], title="bare")
     headings = re.findall(r"<(h[12])[^>]*>\s*(.*?)\s*</h", said)
     assert [name for name, _ in headings] == ["h1", "h2"]
-    assert headings[0][1] == "bare" and headings[1][1].startswith("Which features of")
+    assert headings[0][1] == "bare"
+    assert headings[1][1].startswith("Which features of")
     seen = " ".join(Texts(said).text)
     assert "<nav" not in said
     assert "Not verified" in seen
