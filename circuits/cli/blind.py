@@ -17,6 +17,7 @@ from circuits.cli.options import (
     ModelDtype,
     Quiet,
     Seed,
+    Threads,
     at_least,
     placed,
 )
@@ -51,6 +52,7 @@ def blind(
     device: Device = None,
     dtype: ModelDtype = None,
     memory: Memory = None,
+    threads: Threads = None,
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:

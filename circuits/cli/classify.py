@@ -21,13 +21,14 @@ from circuits.cli.options import (
     ModelDtype,
     Quiet,
     Seed,
+    Threads,
     at_least,
     placed,
 )
 from circuits.cli.options import Text as TextOption
 from circuits.cli.progress_bars import bars
 from circuits.cli.tables import console, say
-from circuits.render.words import counted, readable
+from circuits.render.words import readable
 
 
 class Across(StrEnum):
@@ -63,6 +64,7 @@ def classify(
     device: Device = None,
     dtype: ModelDtype = None,
     memory: Memory = None,
+    threads: Threads = None,
     seed: Seed = 0,
     force: Force = False,
     quiet: Quiet = False,
@@ -105,6 +107,7 @@ def detect(
     device: Device = None,
     dtype: ModelDtype = None,
     memory: Memory = None,
+    threads: Threads = None,
     quiet: Quiet = False,
 ) -> None:
     """Run a detector over texts, as many as there are.
@@ -160,19 +163,14 @@ def _classified(record: Mapping[str, Any]) -> None:
                 one["choice"] if name == "own" else "",
             )
     console.print(table)
-    if few := record["by_texts"]:
-        table = _methods(*(f"from {n}" for n in few))
-        for number, one in enumerate(record["methods"]):
-            values = (methods[number]["auroc"] for methods in few.values())
-            table.add_row(one["name"], *(f"{value:.2f}" for value in values))
-        console.print(table)
-        say("AUROC where so many texts of each kind are learned from\n")
-    table = _methods(*(counted(int(n), "feature") for n in record["by_features"]))
-    for number, one in enumerate(record["methods"][:2]):
-        values = (methods[number]["auroc"] for methods in record["by_features"].values())
-        table.add_row(one["name"], *(f"{value:.2f}" for value in values))
-    console.print(table)
-    say("AUROC of so many features at most\n")
+    most = record["by_share"]["100"]
+    if few := list(record["by_texts"]):
+        console.print(_by_number(record, "by_texts", "AUROC, learned from", [*few, str(most)]))
+        counts = ", ".join(f"{n} ({percent} %)" for percent, n in record["by_share"].items())
+        say(f"so many texts of each kind; shares of all are {counts}\n")
+    sizes = list(record["by_features"])
+    console.print(_by_number(record, "by_features", "AUROC, features at most", sizes))
+    say("what reads no features is the same for any number; F1 and intervals are in the record\n")
     of_each = feature_table("usual activation")
     for one in record["features"]:
         of_each.add_row(f"{one['usual']:.3g}", *feature_cells(one))
@@ -184,9 +182,26 @@ def _classified(record: Mapping[str, Any]) -> None:
     )
 
 
-def _methods(*columns: str) -> Table:
+def _by_number(record: Mapping[str, Any], key: str, first: str, numbers: Sequence[str]) -> Table:
+    """AUROC of every method, on every test, by a number on which some methods may not depend."""
+    tests = {"own": record, **record["tests"]}
+    table = _methods(*(["judged on"] if record["tests"] else []), *numbers, first=first)
+    table.collapse_padding = True
+    for i, method in enumerate(record["methods"]):
+        for name, judged in tests.items():
+            held = [dict(enumerate(judged[key].get(n, ()))) for n in numbers]
+            values = (of.get(i, judged["methods"][i])["auroc"] for of in held)
+            table.add_row(
+                method["name"] if name == "own" else "",
+                *([name] if record["tests"] else []),
+                *(f"{value:.2f}" for value in values),
+            )
+    return table
+
+
+def _methods(*columns: str, first: str = "method") -> Table:
     return Table(
-        Column("method", no_wrap=True),
+        Column(first, no_wrap=True),
         # What was chosen may be long: it is folded before numbers are cut.
         *(Column(name, justify="right", no_wrap=name != "chosen") for name in columns),
         box=SIMPLE_HEAD,

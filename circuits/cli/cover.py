@@ -19,6 +19,7 @@ from circuits.cli.options import (
     ModelDtype,
     Quiet,
     Seed,
+    Threads,
     at_least,
     placed,
 )
@@ -61,6 +62,7 @@ def cover(
     device: Device = None,
     dtype: ModelDtype = None,
     memory: Memory = None,
+    threads: Threads = None,
     seed: Seed = 0,
     force: Force = False,
     quiet: Quiet = False,

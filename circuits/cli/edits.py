@@ -82,6 +82,7 @@ def make_edit(
     device: Device = None,
     dtype: ModelDtype = None,
     memory: Memory = None,
+    threads: Threads = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
@@ -172,8 +173,8 @@ def bake_edit(
     device: Device = None,
     dtype: ModelDtype = None,
     memory: Memory = None,
-    force: Force = False,
     threads: Threads = None,
+    force: Force = False,
     quiet: Quiet = False,
 ) -> None:
     """Make an edit part of a model's folder, which plain transformers loads.

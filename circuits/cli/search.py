@@ -20,6 +20,7 @@ from circuits.cli.options import (
     ModelDtype,
     Quiet,
     Seed,
+    Threads,
     at_least,
     placed,
 )
@@ -78,6 +79,7 @@ def search(
     device: Device = None,
     dtype: ModelDtype = None,
     memory: Memory = None,
+    threads: Threads = None,
     seed: Seed = 0,
     force: Force = False,
     quiet: Quiet = False,

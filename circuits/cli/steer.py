@@ -216,6 +216,7 @@ def steer(
 def _shown(record: Mapping[str, Any]) -> None:
     say(verdict(record))
     console.print(_methods(record))
+    console.print(_differences(record))
     console.print(_features(record))
     for note in record["notes"]:
         say(f"note: {note}")
@@ -239,6 +240,25 @@ def _methods(record: Mapping[str, Any]) -> Table:
             *(with_interval(one[key], "{:.2f}".format) for key in ("score", "concept", "fluency")),
             "; ".join(f"{c['direction']} {c['strength']:g}" for c in one["chosen"]),
         )
+    return table
+
+
+def _differences(record: Mapping[str, Any]) -> Table:
+    """Prompt by prompt against the best simple method, and of both ways to choose features."""
+    simple = next(o["name"] for o in record["methods"] if o["group"] == record["baseline"])
+    pairs = {o["name"]: (o["difference"], simple) for o in record["methods"] if o["difference"]}
+    if record["selection"]:
+        pairs["a feature by output score"] = record["selection"]["difference"], "one by activation"
+    table = Table(
+        Column("both, prompt by prompt", no_wrap=True),
+        Column("difference", justify="right", no_wrap=True),
+        Column("from", no_wrap=True),
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+    )
+    for name, (difference, other) in pairs.items():
+        table.add_row(name, with_interval(difference, "{:+z.2f}".format), other)
     return table
 
 

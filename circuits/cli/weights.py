@@ -17,6 +17,7 @@ from circuits.cli.options import (
     Model,
     ModelDtype,
     Quiet,
+    Threads,
     at_least,
     placed,
 )
@@ -46,6 +47,7 @@ def weights(
     device: Device = None,
     dtype: ModelDtype = None,
     memory: Memory = None,
+    threads: Threads = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:

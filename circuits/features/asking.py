@@ -13,6 +13,8 @@ Source: Paulo et al. 2024, arXiv:2410.13928. Differs: questions in our own words
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Literal
 
 from circuits.features.answers import Answer
@@ -72,15 +74,22 @@ Judge = Callable[[Question], list[Said]]
 
 
 def marked_text(passage: Passage, tokenizer: Any, *, marks: bool) -> str:
-    """A passage on one line; neighbouring tokens that are marked stand in one pair of marks."""
-    parts, inside = [], False
-    for run in whole_characters(tokenizer, passage.tokens):
-        marked = marks and bool(passage.marked[run.first : run.stop].any())
-        if marked != inside:
-            parts.append("<<" if marked else ">>")
-        inside = marked
-        parts.append(run.text)
-    text = "".join([*parts, ">>" if inside else ""])
+    """A passage on one line; neighbouring tokens that are marked stand in one pair of marks.
+
+    Marks stand at words, as delphi shows them to who explains: the space that a token begins with
+    is before them, unless a space is all that is marked.
+    """
+    runs = [
+        (marks and bool(passage.marked[run.first : run.stop].any()), run.text)
+        for run in whole_characters(tokenizer, passage.tokens)
+    ]
+    parts = []
+    for marked, group in groupby(runs, key=itemgetter(0)):
+        text = "".join(part for _, part in group)
+        word = text.lstrip() or text
+        space = text[: len(text) - len(word)]
+        parts.append(f"{space}<<{word}>>" if marked else text)
+    text = "".join(parts)
     return text.replace(REPLACEMENT, "").replace("\n", "⏎").strip()
 
 

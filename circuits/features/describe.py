@@ -11,7 +11,8 @@ say nothing of it:
 
 Passages that are judged were not shown (`saes.scope.held_out`). What all features have in common,
 in `summary`, is a mean over features with its interval over them; `own - another feature` is the
-mean of the differences, and the figure to look at.
+mean of the differences, and the figure to look at. `firing_counts` are the tokens at which each
+feature of a dictionary is on, described or not.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -125,6 +126,10 @@ def describe_features(
         "summary": {kind: _summary([f["scores"][kind] for f in features]) for kind in KINDS},
         "features": features,
         "left_out": [key_of(node) for node, split in splits.items() if split is None],
+        "firing_counts": {
+            name: contexts[name].firing_counts().tolist()
+            for name in dict.fromkeys(node.site for node in kept)
+        },
     }
 
 

@@ -4,6 +4,11 @@ delphi         explanations/MODULE_latentN.txt     the text, as one string of JS
                scores/{detection,fuzz}/MODULE_latentN.txt
                                                    a list of the passages that were judged, where a
                                                    record of `circuits describe` is given
+               log/hookpoint_firing_counts.pt      by module, at how many tokens features are on, a
+                                                   tensor: by what its `log_results` weighs the
+                                                   features (norm outliers do not count here)
+               run_config.json                     the modules and scores, as `log_results` is given
+                                                   them; it reads this file too
 neuronpedia    MODEL/SOURCE/explanations/batch-N.jsonl.gz
                                                    a row of its table Explanation each line
                config/explanation_model_type.jsonl
@@ -23,7 +28,11 @@ import gzip
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
+from io import BytesIO
 from typing import Any, Literal
+
+import torch
+from torch import Tensor
 
 from circuits.features.describe import OWN
 from circuits.features.explanations import KINDS
@@ -78,11 +87,26 @@ def _delphi(
         for kind, folder in FOLDERS.items():
             rows = [_judged(item) for item in feature["judged"][kind]]
             yield f"scores/{folder}/{_latent(feature['feature'], names)}.txt", _json(rows)
+    if described and (counts := described.get("firing_counts")):
+        modules = {_module(site, names): torch.tensor(n) for site, n in counts.items()}
+        yield "log/hookpoint_firing_counts.pt", _saved(modules)
+        of_run = {"hookpoints": list(modules), "scorers": list(FOLDERS.values())}
+        yield "run_config.json", _json({**of_run, "constructor_cfg": {}})
 
 
 def _latent(key: str, names: Mapping[str, str]) -> str:
     site, _, index = key.rpartition("/")
-    return f"{names.get(site) or _called(site, MODULES)}_latent{index}"
+    return f"{_module(site, names)}_latent{index}"
+
+
+def _module(site: str, names: Mapping[str, str]) -> str:
+    return names.get(site) or _called(site, MODULES)
+
+
+def _saved(tensors: dict[str, Tensor]) -> bytes:
+    file = BytesIO()
+    torch.save(tensors, file)
+    return file.getvalue()
 
 
 def _judged(item: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,54 +6,38 @@
      "features": [{"feature": "resid_post.3/86", "label": .., "by": ["output"], ...}, ...],
      "plain": {what the model writes as it is}, "instructed": {after the instruction, or null},
      "arms": [{"method": "feature", "direction": .., "strength": 1, "concept": .., ...}, ...],
-     "methods": [{"name": "difference of means", "score": {"value": .., "interval": ..}, ..}, ..],
-     "selection": {"output": .., "activation": .., "ratio": ..} or null, "notes": [...]}
+     "methods": [{"name": "difference of means", "score": {"value": .., "interval": ..},
+                  "difference": .. or null, "score_by_prompt": [..], ..}, ..],
+     "baseline": "instruction", "selection": {"output": .., "activation": .., ..} or null,
+     "notes": [...]}
 
-`methods` are sorted: what does best, a control or not, comes first. Every number of an arm is a
-mean over prompts with a 95 % bootstrap interval over them.
+`methods` are sorted: what does best, a control or not, comes first; their `difference` is that from
+the group `baseline`, prompt by prompt. Every number of an arm is a mean over prompts with a 95 %
+bootstrap interval over them; `by_prompt` is the concept of each, None where nothing is told of it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from math import isnan
 from typing import Any
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.attribution.recorded import norm_limits
-from circuits.edits.figures import figure, mean_of
 from circuits.edits.steered import Writer, Written, instructed, settings
 from circuits.features.named import Named, key_of
 from circuits.features.steering_arms import Arm, Form, SteerConfig, arms_of, directions_of
 from circuits.features.steering_choice import Choice, Chosen, Examples, only
+from circuits.features.steering_methods import Judged, methods_of, selection_of
 from circuits.graph import rounded
 from hooked_qwen.nodes import Node
 from hooked_qwen.progress import Report, silent
 from hooked_qwen.tokens import encode_prompt, encode_request, end_of_text, pad_left
-from saes.evaluation.bootstrap import interval, ratio, ratio_interval, resamples
-from saes.scope.steering import ENCODER, FEATURE, MEANS, RANDOM
-from saes.scope.steering_score import Goal, chosen, fluency, score, wanted
+from saes.scope.steering import ENCODER, FEATURE, RANDOM
 from saes.scope.text_scores import Scorer
 from saes.suite import Suite
 
 SCHEMA = "steering/1"
 NORMS_AT_ONCE = 16
-GROUPS = {
-    "given": "features that were named",
-    "output": "features by output score",
-    "activation": "features by activation",
-    "negative": "the sign turned",
-    RANDOM: "random features",
-    ENCODER: "encoder directions",
-    MEANS: "difference of means",
-    "instruction": "instruction in the prompt",
-    "plain": "no steering",
-}
-"What is compared, in the words of a table."
 TOKENS: Mapping[Form, Callable[[Any, str], list[int]]] = {
     "text": encode_prompt,
     "chat": encode_request,
@@ -96,6 +80,7 @@ def steered(
     alone = len(written)
     written += writer.under([arm.edit for arm in arms], report=report)
     judged = Judged.of(written, scorer, config.goal)
+    methods, simple = methods_of(arms, judged, told=bool(config.instruction), alone=alone)
     labels = named.of([*(d.node for d in directions if d.method in (FEATURE, RANDOM))])
     return {
         "schema": SCHEMA,
@@ -114,66 +99,11 @@ def steered(
         "plain": judged.record(0),
         "instructed": judged.record(1) if config.instruction else None,
         "arms": [_arm(arm, labels) | judged.record(alone + i) for i, arm in enumerate(arms)],
-        "methods": _methods(arms, judged, config, alone),
-        "selection": _selection(arms, judged, choice.features, alone),
+        "methods": methods,
+        "baseline": simple,
+        "selection": selection_of(arms, judged, choice.features, alone),
         "notes": _notes(arms, written[alone:], choice, config, positive is not None),
     }
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Judged:
-    """What was written, scored; the first row is of the model as it is."""
-
-    written: Sequence[Written]
-    concept: Float[Tensor, "arms prompts"]
-    fluency: Float[Tensor, "arms prompts"]
-    score: Float[Tensor, "arms prompts"]
-
-    @classmethod
-    def of(cls, written: Sequence[Written], scorer: Scorer, goal: Goal) -> "Judged":
-        """Each different text is scored once."""
-        every = list(dict.fromkeys(text for one in written for text in one.texts))
-        known = dict(zip(every, scorer.of(every).tolist(), strict=True))
-        concept = torch.tensor(
-            [[known[text] for text in one.texts] for one in written], dtype=torch.float64
-        )
-        plain = written[0].nats
-        fluent = torch.stack([fluency(one.nats, plain, one.repetition) for one in written])
-        return cls(
-            written=written,
-            concept=concept,
-            fluency=fluent,
-            score=score(wanted(concept, goal), fluent),
-        )
-
-    def record(self, i: int) -> dict[str, Any]:
-        """The numbers and the texts of one row."""
-        one = self.written[i]
-        return {
-            "concept": _of_those_told(self.concept[i]),
-            "perplexity": _perplexity(one.nats),
-            "repetition": mean_of(one.repetition),
-            "kl": mean_of(one.kl),
-            "fluency": mean_of(self.fluency[i]),
-            "score": mean_of(self.score[i]),
-            "by_prompt": [None if isnan(c) else rounded(c) for c in self.concept[i].tolist()],
-            "texts": list(one.texts),
-        }
-
-
-def _of_those_told(concept: Float[Tensor, " prompts"]) -> dict[str, Any]:
-    """The mean over the texts of which a scorer says anything."""
-    told = concept[~concept.isnan()]
-    return mean_of(told) if len(told) else {"value": None, "interval": None}
-
-
-def _perplexity(nats: Float[Tensor, " prompts"]) -> dict[str, Any]:
-    """exp of the mean over prompts of nats per token; None where nothing was written."""
-    there = nats[~nats.isnan()]
-    if not len(there):
-        return {"value": None, "interval": None}
-    draws = (resamples(len(there)) @ there).exp()
-    return figure(float(there.mean().exp()), interval(draws))
 
 
 def _arm(arm: Arm, labels: Mapping[Node, str]) -> dict[str, Any]:
@@ -204,67 +134,6 @@ def _feature(one: Chosen, choice: Choice, labels: Mapping[Node, str]) -> dict[st
         "largest": rounded(choice.usage.largest_of(one.node)),
         "density": rounded(choice.usage.density_of(one.node)),
         "promoted": list(one.promoted),
-    }
-
-
-def _methods(
-    arms: Sequence[Arm], judged: Judged, config: SteerConfig, alone: int
-) -> list[dict[str, Any]]:
-    """Each method at its best strength, chosen on other prompts than it is judged on."""
-    members: dict[str, list[int]] = {"plain": [0]}
-    if config.instruction:
-        members["instruction"] = [1]
-    for i, arm in enumerate(arms):
-        for group in arm.groups:
-            members.setdefault(group, []).append(alone + i)
-    found = []
-    for group, rows in members.items():
-        best = chosen(judged.score[rows])
-        at = torch.tensor(rows)[list(best.arm_of)]
-        prompts = torch.arange(len(at))
-        found.append(
-            {
-                "group": group,
-                "name": GROUPS[group],
-                "score": mean_of(best.score),
-                "concept": _of_those_told(judged.concept[at, prompts]),
-                "fluency": mean_of(judged.fluency[at, prompts]),
-                "tried": len(rows),
-                "chosen": [
-                    {"direction": arms[rows[i] - alone].direction.name,
-                     "strength": arms[rows[i] - alone].strength}
-                    for i in dict.fromkeys(best.arms) if rows[i] >= alone
-                ],
-            }
-        )  # fmt: skip
-    return sorted(found, key=lambda one: -one["score"]["value"])
-
-
-def _selection(
-    arms: Sequence[Arm], judged: Judged, features: Sequence[Chosen], alone: int
-) -> dict[str, Any] | None:
-    """The mean over features chosen either way, each at its own best strength, and their ratio.
-
-    None where only one way chose.
-    """
-    sums: dict[str, Tensor] = {}
-    for way in ("output", "activation"):
-        own = [one.node for one in features if way in one.by]
-        rows = [
-            [alone + i for i, arm in enumerate(arms)
-             if arm.direction.node == node and way in arm.groups]
-            for node in own
-        ]  # fmt: skip
-        if not rows:
-            return None
-        sums[way] = torch.stack([chosen(judged.score[of]).score for of in rows]).mean(0)
-    share = ratio(sums["output"], sums["activation"])
-    ends = ratio_interval(sums["output"], sums["activation"])
-    return {
-        "output": mean_of(sums["output"]),
-        "activation": mean_of(sums["activation"]),
-        "ratio": None if share is None else figure(share, ends),
-        "shared": sum(len(one.by) > 1 for one in features),
     }
 
 

@@ -2,14 +2,17 @@
 
 import { $, el, svg } from "./page_dom.mjs";
 import { number, percent } from "./page_numbers.mjs";
-import { cells, column, fixed, note, record, right, table, title, word } from "./rerun_parts.mjs";
+import { cells, column, ends, fixed, note, record, right, table, title, word } from "./rerun_parts.mjs";
 import { MEASURES, heatMap, two } from "./steer_map.mjs";
 import { continuations } from "./steer_written.mjs";
 
 const STRIP = { width: 120, height: 18, pad: 5 };
+const told = (figure) => `${signed(figure.value)} ${ends(figure, signed)}`.trim();
 const along = (value) =>
   STRIP.pad + Math.min(1, Math.max(0, value)) * (STRIP.width - 2 * STRIP.pad);
 const FEATURES = ["given", "output", "activation"];
+const simple = record.methods.find((method) => method.group === record.baseline).name;
+const signed = (value) => fixed(value, 2, true);
 
 /* A dot with its interval on a line from 0 to 1. */
 function strip({ value, interval }) {
@@ -32,6 +35,7 @@ function methods() {
       el("th", { scope: "row" }, method.name),
       el("td", {}, strip(method.score)),
       cells(method.score, two),
+      cells(method.difference ?? { value: null }, signed),
       cells(method.concept, two),
       cells(method.fluency, two),
       el("td", { class: "number" }, String(method.tried)),
@@ -47,6 +51,7 @@ function methods() {
     column("method"),
     column("", { name: "both, drawn" }),
     pair("both"),
+    pair("less simple"),
     pair("concept"),
     pair("fluency"),
     column("tried", right),
@@ -134,7 +139,11 @@ $("best").replaceChildren(
   methods(),
   note(
     "Both: the harmonic mean of the share of what is asked for and of fluency. Each half of the ",
-    "prompts is judged at the direction and strength that did best on the other half.",
+    "prompts is judged at the direction and strength that did best on the other half. ",
+    `Less simple: less that of the best simple method, ${simple}, prompt by prompt.`,
+    record.selection
+      ? ` A feature by output score less one by activation: ${told(record.selection.difference)}.`
+      : "",
   ),
 );
 $("features").replaceChildren(

@@ -77,6 +77,8 @@ def steer_page(record: Mapping[str, Any]) -> str:
         "prompts": record["prompts"],
         "instruction": record["instruction"],
         "methods": record["methods"],
+        "baseline": record["baseline"],
+        "selection": record["selection"],
         "features": record["features"],
         "notes": record["notes"],
         "verdict": verdict(record),

@@ -69,6 +69,10 @@ class Contexts:
         pairs = (self.feature * len(self) + self.context).unique()
         return (pairs // max(1, len(self))).bincount(minlength=self.n_features)
 
+    def firing_counts(self) -> Int[Tensor, " features"]:
+        """At how many tokens each feature is on."""
+        return self.feature.bincount(minlength=self.n_features)
+
     def of(self, feature: int) -> tuple[Int[Tensor, " on"], Float[Tensor, "on pos"]]:
         """The contexts that a feature is on in, and its activation at each of their tokens."""
         bounds = torch.searchsorted(self.feature, torch.tensor([feature, feature + 1]))

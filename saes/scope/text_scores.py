@@ -54,6 +54,8 @@ SCRIPTS: dict[str, tuple[str, ...]] = {
 "How the Unicode names of a script's letters begin."
 N = 4
 "Tokens of an n-gram."
+SHOWN = 60
+"Characters of a pattern that are told at most."
 Score = Callable[[Sequence[str]], Float[Tensor, " texts"]]
 
 
@@ -106,13 +108,15 @@ def by_regex(pattern: str) -> Scorer:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+        raise ValueError(f"{pattern} is no regular expression: {error}") from None
 
     def of(texts: Sequence[str]) -> Tensor:
         found = [float(compiled.search(text) is not None) for text in texts]
         return torch.tensor(found, dtype=torch.float64)
 
-    return Scorer(name=f"regex:{pattern}", said=f"share of texts that match {pattern!r}", of=of)
+    line = " ".join(pattern.split())
+    shown = line if len(line) <= SHOWN else line[: SHOWN - 1] + "…"
+    return Scorer(name=f"regex:{pattern}", said=f"share of texts that match {shown}", of=of)
 
 
 def by_script(script: str) -> Scorer:

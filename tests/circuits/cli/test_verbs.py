@@ -6,6 +6,7 @@ from typing import Annotated
 
 import pytest
 import typer
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from circuits.cli.app import VERBS, command_line_of, main
@@ -53,3 +54,36 @@ def test_every_verb_is_listed_in_order_with_an_example(command):
         for path in paths:
             said = CliRunner().invoke(command, [*path, "--help"]).output
             assert f"Example: circuits {' '.join(path)}" in " ".join(said.split())
+
+
+def options_of(command, path=()):
+    """The options of every verb, by its name."""
+    if hasattr(command, "commands"):
+        for name, part in command.commands.items():
+            yield from options_of(part, (*path, name))
+    else:
+        yield " ".join(path), {name for option in command.params for name in option.opts}
+
+
+OPTIONS = dict(options_of(get_command(command_line_of(VERBS))))
+DRAW_NOTHING = {"detect", "weights", "convert", "edit make", "edit bake", "estimate"}
+
+
+@pytest.mark.parametrize("verb", [name for name, has in OPTIONS.items() if "--device" in has])
+def test_whatever_runs_a_model_takes_the_same_options(verb):
+    expected = {"--device", "--dtype", "--memory", "--threads", "--seed", "--quiet"}
+    if verb in DRAW_NOTHING:
+        expected -= {"--seed"}
+    if verb == "convert":
+        # It has one dictionary in memory at a time.
+        expected -= {"--memory"}
+    assert expected <= OPTIONS[verb]
+
+
+def test_whatever_is_given_a_model_says_where_it_runs():
+    given = {name for name, has in OPTIONS.items() if "--model" in has}
+    # Prompts are made with the tokenizer alone.
+    assert {name for name in given if "--device" not in OPTIONS[name]} == {
+        "prompts make",
+        "prompts list",
+    }

@@ -36,12 +36,27 @@ class Bytes:
 def test_marks_stand_around_neighbours_and_never_inside_a_character():
     tokenizer = load_tokenizer("bundled")
     ids = tokenizer("The boys sit.\nThe boy", add_special_tokens=False)["input_ids"]
-    assert marked_text(passage(ids, [1, 2]), tokenizer, marks=True).startswith("The<< boys sit>>.⏎")
+    assert marked_text(passage(ids, [1, 2]), tokenizer, marks=True).startswith("The <<boys sit>>.⏎")
     assert "<<" not in marked_text(passage(ids, [1, 2]), tokenizer, marks=False)
     text = "a复数b"
     for byte in range(1, 4):
         said = marked_text(passage(text.encode(), [byte]), Bytes(), marks=True)
         assert said == "a<<复>>数b"
+
+
+@pytest.mark.parametrize(
+    ("text", "marked", "said"),
+    [
+        ("a  b", [1, 2, 3], "a  <<b>>"),
+        ("a  b", [1, 2], "a<<  >>b"),
+        ("a b c", [1, 2, 4], "a <<b>> <<c>>"),
+        ("a<< b", [0], "<<a>><< b"),
+        ("a\nb", [1], "a<<⏎>>b"),
+        ("a\nb", [1, 2], "a⏎<<b>>"),
+    ],
+)
+def test_marks_stand_at_words_and_the_text_stays_as_it_is(text, marked, said):
+    assert marked_text(passage(text.encode(), marked), Bytes(), marks=True) == said
 
 
 def test_a_character_that_a_context_cuts_is_left_out():
@@ -53,7 +68,7 @@ def test_a_character_that_a_context_cuts_is_left_out():
 def test_questions_hold_all_passages_and_the_description():
     tokenizer = load_tokenizer("bundled")
     ids = tokenizer("The boys sit.", add_special_tokens=False)["input_ids"]
-    assert "1. The<< boys>> sit." in explainer_prompt([passage(ids, [1])], tokenizer)
+    assert "1. The <<boys>> sit." in explainer_prompt([passage(ids, [1])], tokenizer)
     for kind in ("detection", "fuzzing"):
         said = judge_prompt(Question(kind, ("one", "two"), "plural nouns"))
         assert "1. one\n2. two" in said
@@ -94,5 +109,5 @@ def test_words_of_a_description_are_looked_for_in_passages_and_marks():
     assert by_words(Question("detection", texts, "boy → are")) == [True, False, True]
     assert by_words(Question("detection", texts, "→ are")) == [False] * 3
     assert by_words(Question("detection", ("a 复数", "单数"), "复")) == [True, False]
-    marked = ("The<< boys>> sit.", "The boys<< sit>>.", "no mark")
+    marked = ("The <<boys>> sit.", "The boys <<sit>>.", "no mark")
     assert by_words(Question("fuzzing", marked, "boys")) == [True, False, False]

@@ -4,8 +4,10 @@ import gzip
 import json
 import re
 import sys
+from itertools import islice
 
 import pytest
+import torch
 
 from circuits import scope
 from circuits.features.asking import asked, marked_text
@@ -15,9 +17,13 @@ from circuits.features.explanations import read_explanations
 from circuits.features.labels import Label, read_labels, scored, write_labels
 from circuits.features.terminal import label_lines
 from circuits.runs.label_run import export_labels
+from hooked_qwen.hooks import capture
 from hooked_qwen.load import load
 from hooked_qwen.nodes import Node
+from hooked_qwen.sites import Site
+from hooked_qwen.stream import mean_weights
 from hooked_qwen.texts import texts_of
+from hooked_qwen.tokens import token_blocks
 from saes.scope.contexts import ContextConfig, read_contexts
 from saes.scope.held_out import SplitConfig, split_contexts
 from saes.suite import load_suite
@@ -200,6 +206,20 @@ def test_delphi_reads_what_is_exported_and_it_is_read_again(tmp_path):
     assert {v.by for v in again.values()} == {"model of delphi"}
 
 
+def tokens_on(opened):
+    """At how many tokens each feature is on, of every text row read by itself."""
+    model, suite, *_ = opened
+    rows = islice(token_blocks(texts_of(["bundled"])(), model.tokenizer, length=256), TOKENS // 256)
+    dictionary, found = suite.fitting(model)[SITE], 0
+    for row in rows:
+        with torch.no_grad(), capture(model, {Site.parse(SITE)}) as seen:
+            model(row[None])
+        (x,) = seen.values()
+        told = mean_weights(x, torch.ones_like(x[..., 0], dtype=torch.bool)) > 0
+        found += ((dictionary.encode(x).dense() > 0) & told[..., None]).sum((0, 1))
+    return found.tolist()
+
+
 def test_delphis_scores_are_of_every_passage(opened, tmp_path):
     record = described(opened, lambda prompt: str([1] * n_asked(prompt)))
     (tmp_path / "described.json").write_text(json.dumps(record))
@@ -219,6 +239,11 @@ def test_delphis_scores_are_of_every_passage(opened, tmp_path):
             assert (row["distance"] == -1) == (not row["activating"])
         hits = sum(r["activating"] for r in rows)
         assert hits == 5, kind
+    counts = torch.load(tmp_path / "out/log/hookpoint_firing_counts.pt", weights_only=True)
+    assert list(counts) == ["layers.3"]
+    assert counts["layers.3"].tolist() == tokens_on(opened)
+    run = json.loads((tmp_path / "out/run_config.json").read_text())
+    assert (run["hookpoints"], run["scorers"]) == (["layers.3"], ["detection", "fuzz"])
     (tmp_path / "else.json").write_text("{}")
     with pytest.raises(ValueError, match="is not what `circuits describe` writes"):
         export_labels(LABELS, "delphi", tmp_path / "b", described=tmp_path / "else.json")

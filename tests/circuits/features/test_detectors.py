@@ -92,6 +92,7 @@ def test_the_commands_write_what_they_show(made, tmp_path):
     done = call("classify", "bundled", *arguments, "--texts", 6)
     assert done.exit_code == 0, done.output
     assert "untrained dictionaries" in done.output
+    assert "so many texts of each kind; shares of all are 1 (1 %)" in done.output
     assert json.loads(out.read_text())["texts"]["train"] == 8
     again = call("classify", "bundled", *arguments)
     assert "made from something else" in " ".join(str(again.exception).split())

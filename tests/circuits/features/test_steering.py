@@ -159,6 +159,37 @@ def test_every_control_stands_beside_the_features(swept):
     assert json.dumps(swept, allow_nan=False)
 
 
+def test_methods_are_compared_prompt_by_prompt_with_the_best_simple_one(swept):
+    """Prompts are drawn again here one by one, in another way than by weights of a mean."""
+    each = {one["group"]: one["score_by_prompt"] for one in swept["methods"]}
+    simple = {g: each[g] for g in ("instruction", "difference of means", "plain")}
+    assert swept["baseline"] == max(simple, key=lambda group: sum(simple[group]))
+    drawn = torch.randint(5, (4000, 5), generator=torch.Generator().manual_seed(3))
+    for one in swept["methods"]:
+        assert sum(each[one["group"]]) / 5 == pytest.approx(one["score"]["value"], abs=1e-6)
+        if one["group"] == swept["baseline"]:
+            assert one["difference"] is None
+            continue
+        pairs = torch.tensor(each[one["group"]]) - torch.tensor(each[swept["baseline"]])
+        assert one["difference"]["value"] == pytest.approx(float(pairs.mean()), abs=1e-6)
+        ends = pairs[drawn].mean(1).quantile(torch.tensor([0.025, 0.975])).tolist()
+        assert one["difference"]["interval"] == pytest.approx(ends, abs=0.03)
+    either = swept["selection"]
+    between = either["output"]["value"] - either["activation"]["value"]
+    assert either["difference"]["value"] == pytest.approx(between, abs=1e-6)
+
+
+def test_what_each_prompt_scores_is_kept(swept):
+    """Of a method it is that of the cell that the other half of the prompts chose."""
+    cells = [swept["plain"], swept["instructed"], *swept["arms"]]
+    for cell in cells:
+        assert sum(cell["fluency_by_prompt"]) / 5 == pytest.approx(cell["fluency"]["value"])
+    for one in swept["methods"]:
+        for i, (c, f) in enumerate(zip(one["by_prompt"], one["fluency_by_prompt"], strict=True)):
+            assert one["score_by_prompt"][i] == pytest.approx(2 * c * f / max(c + f, 1e-12))
+            assert any((c, f) == (x["by_prompt"][i], x["fluency_by_prompt"][i]) for x in cells)
+
+
 def test_strength_0_of_a_sweep_is_no_steering(swept):
     for arm in swept["arms"]:
         if arm["strength"] == 0 and arm["method"] != "difference of means":

@@ -21,6 +21,7 @@ def written(concept, texts, perplexity=3.0):
         "repetition": number(0.0),
         "kl": number(0.2),
         "by_prompt": [concept] * len(texts),
+        "fluency_by_prompt": [0.9] * len(texts),
         "texts": texts,
     }
 
@@ -43,6 +44,7 @@ def method(name, group, value, chosen=()):
         "group": group,
         "name": name,
         "score": number(value, [value - 0.1, value + 0.1]),
+        "difference": None if value == 0.7 else number(value - 0.7, [value - 0.8, value - 0.6]),
         "concept": number(value),
         "fluency": number(0.9),
         "tried": 2,
@@ -92,7 +94,8 @@ def record():
             method("the sign turned", "negative", 0.1, [(feature, -1.0)]),
             method("no steering", "plain", 0.1),
         ],
-        "selection": None,
+        "baseline": "difference of means",
+        "selection": {"ratio": None, "difference": number(-0.25, [-0.5, 0.0])},
         "notes": [HOSTILE],
     }
 
@@ -107,6 +110,15 @@ def test_what_does_best_is_said_first(visit, record):
     assert rows.count() == 5
     assert "difference of means" in rows.first.inner_text()
     assert "resid_post.3/86 −1" in rows.nth(3).inner_text()
+
+
+def test_each_method_stands_beside_the_best_simple_one(visit, record):
+    tab = visit(steer_page(record))
+    rows = [row.inner_text() for row in tab.locator("#best tbody tr").all()]
+    assert [("–" in rows[0], "−0.20" in rows[1], "[−0.30, −0.10]" in rows[1])] == [(True,) * 3]
+    said = tab.locator("#best .note").inner_text()
+    assert "less that of the best simple method, difference of means, prompt by prompt" in said
+    assert "A feature by output score less one by activation: −0.25 [−0.50, 0.00]" in said
 
 
 def test_where_nothing_steers_nothing_is_best(record):

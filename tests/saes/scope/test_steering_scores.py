@@ -29,8 +29,17 @@ from tests.conftest import toy, toy_hf, toy_suite, toy_tokenizer
 def test_a_pattern_matches_or_not():
     found = by_regex("s[ai]t").of(["she sits", "run", "", "sat"])
     assert found.tolist() == [1, 0, 0, 1]
-    with pytest.raises(ValueError, match=r"'\(' is no regular expression"):
-        by_regex("(")
+    with pytest.raises(ValueError, match=r"^\\b\( is no regular expression"):
+        by_regex(r"\b(")
+
+
+def test_a_pattern_is_told_as_it_was_typed_on_one_line():
+    assert by_regex(r"\bIP\b").said == r"share of texts that match \bIP\b"
+    long = by_regex(r"(?x) \bnetwork\b |" + "\n host" * 20)
+    assert long.said.startswith(r"share of texts that match (?x) \bnetwork\b | host host")
+    assert long.said.endswith("…")
+    assert len(long.said) == len("share of texts that match ") + 60
+    assert long.name.count("\n") == 20
 
 
 @pytest.mark.parametrize(
