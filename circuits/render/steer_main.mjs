@@ -51,7 +51,7 @@ function methods() {
     column("method"),
     column("", { name: "both, drawn" }),
     pair("both"),
-    pair("less simple"),
+    pair("difference"),
     pair("concept"),
     pair("fluency"),
     column("tried", right),
@@ -140,7 +140,7 @@ $("best").replaceChildren(
   note(
     "Both: the harmonic mean of the share of what is asked for and of fluency. Each half of the ",
     "prompts is judged at the direction and strength that did best on the other half. ",
-    `Less simple: less that of the best simple method, ${simple}, prompt by prompt.`,
+    `Difference: from the best simple method, ${simple}, prompt by prompt.`,
     record.selection
       ? ` A feature by output score less one by activation: ${told(record.selection.difference)}.`
       : "",

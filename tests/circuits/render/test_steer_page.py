@@ -117,7 +117,7 @@ def test_each_method_stands_beside_the_best_simple_one(visit, record):
     rows = [row.inner_text() for row in tab.locator("#best tbody tr").all()]
     assert [("–" in rows[0], "−0.20" in rows[1], "[−0.30, −0.10]" in rows[1])] == [(True,) * 3]
     said = tab.locator("#best .note").inner_text()
-    assert "less that of the best simple method, difference of means, prompt by prompt" in said
+    assert "Difference: from the best simple method, difference of means, prompt by prompt" in said
     assert "A feature by output score less one by activation: −0.25 [−0.50, 0.00]" in said
 
 
