@@ -1,7 +1,7 @@
 """Does a penalty on features of Chinese keep a model from going on in Chinese after mixed text?
 
     python -m experiments.sasft.run --model MODEL.gguf --dictionaries DICTS \
-        --english EN.jsonl --chinese ZH.jsonl --work DIR [--seed N] [--threads 1]
+        --english EN.jsonl --chinese ZH.jsonl --work DIR [--seed N] [--samples N] [--threads 1]
 
 Features are those that differ most between English and Chinese paragraphs of one manual, in the
 last two dictionaries. LoRA is trained on other English paragraphs: with the penalty, with lambda 0,
@@ -72,6 +72,7 @@ def main() -> None:
     """Parse the paths, find the features, train, copy the record here."""
     parser = arguments(__doc__, "english", "chinese")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--samples", type=int, default=WRITE.samples)
     parser.add_argument("--threads", type=int)
     given = parser.parse_args()
     if given.threads:
@@ -92,7 +93,7 @@ def main() -> None:
         weight=weight,
         trained=TRAINED,
         training=replace(TRAINING, seed=given.seed),
-        write=replace(WRITE, seed=given.seed),
+        write=replace(WRITE, samples=given.samples, seed=given.seed),
         out=given.work / name,
         report=lambda what, done, total, note="": print(what, done, total, note, flush=True),
     )

@@ -57,7 +57,9 @@ def main() -> None:
         scope.synthesise(
             given.dictionaries,
             given.model,
-            **files,
+            training=files["training"],
+            target=files["target"],
+            test=files["test"],
             style=given.ask,
             config=SynthesisConfig(
                 features=given.features, tries=2, shown=2, seeds=given.seeds, seed=given.seed
