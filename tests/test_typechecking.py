@@ -1,6 +1,7 @@
 """Shapes and types are checked at every call while the suite runs, by the cheaper wrapper too."""
 
 import gc
+import random
 from collections.abc import Iterator
 from dataclasses import FrozenInstanceError, dataclass
 from importlib import import_module
@@ -13,12 +14,12 @@ import pytest
 import torch
 from beartype import beartype
 from beartype.roar import BeartypeCallHintViolation
-from jaxtyping import Float, Int, TypeCheckError
+from jaxtyping import AnnotationError, Bool, Float, Int, Shaped, TypeCheckError, _storage
 from torch import Tensor
 
 from hooked_qwen.sites import Site
 from saes.features import Features
-from tests.typechecking import checked
+from tests.typechecking import checked, fits, look_in_full
 
 REFUSED = (BeartypeCallHintViolation, TypeCheckError)
 X, LONGER = torch.zeros(2, 3), torch.zeros(2, 4)
@@ -123,6 +124,53 @@ def test_axes_have_their_sizes_within_one_call_only():
     with pytest.raises(REFUSED):
         added(X, LONGER)
     assert twice(X).shape == (2,)
+
+
+ANNOTATIONS = [
+    *(kind[Tensor, "a b"] for kind in (Float, Int, Bool, Shaped)),
+    *(Float[Tensor, axes] for axes in ("", "a a", "a 3", "_ b", "a=2 3 b", "#a b", "a b-1", "b-1")),
+    *(
+        Float[Tensor, axes]
+        for axes in ("...", "*rows", "*rows b", "a *rows", "a ... b", "*#rows b")
+    ),
+    Float[Any, "a b"],
+]
+VALUES = [
+    *(torch.zeros(sizes) for sizes in ((), (2,), (2, 3), (3, 3), (1, 3), (2, 3, 4), (2, 3, 3))),
+    torch.nn.Parameter(torch.zeros(2, 3)),
+    *(torch.zeros(2, 3, dtype=kind) for kind in (torch.int32, torch.bool, torch.bfloat16)),
+    None,
+    X.numpy(),
+]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_tensor_fits_where_jaxtyping_finds_that_it_does_and_is_remembered_alike(seed):
+    draw = random.Random(seed)
+    looks = [(draw.choice(ANNOTATIONS), draw.choice(VALUES)) for _ in range(400)]
+    # Begun anew now and then: few shapes go together.
+    again = [draw.random() < 0.2 for _ in looks]
+
+    def seen(look):
+        found = []
+        _storage.push_shape_memo({})
+        try:
+            for (annotation, value), anew in zip(looks, again, strict=True):
+                if anew:
+                    _storage.pop_shape_memo()
+                    _storage.push_shape_memo({})
+                try:
+                    found.append(look(annotation, value))
+                except AnnotationError:
+                    found.append("a sum of what has no size yet")
+                found.append([dict(memo) for memo in _storage.get_shape_memo()])
+        finally:
+            _storage.pop_shape_memo()
+        return found
+
+    expected = seen(look_in_full)
+    assert seen(fits) == expected
+    assert {True, False} <= {answer for answer in expected if isinstance(answer, bool)}
 
 
 def test_functions_made_by_one_line_of_code_are_each_checked_and_none_is_kept():

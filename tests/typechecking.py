@@ -3,27 +3,34 @@
 jaxtyping's own takes a call's arguments apart by `inspect` and checks them twice, before the call
 and again beside what it returned, also where no annotation has an axis: up to a third of a test's
 time. Here one beartype wrapper checks arguments and result, in a scope of axis sizes of its own
-where an annotation has axes.
+where an annotation has axes. A tensor that is as annotated is let through by `fits`; jaxtyping
+itself, which writes dtypes out and copies its record of sizes at each look, says what is wrong with
+another: a quarter of a test's time.
 """
 
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import is_dataclass
 from functools import partial, update_wrapper, wraps
 from types import CellType, CodeType, FunctionType, SimpleNamespace
 from typing import Any
 
 import jaxtyping
+from jaxtyping import _storage
+from torch import Tensor, dtype
 
 Checker = Callable[[Callable], Callable]
 in_full = jaxtyping.jaxtyped
+look_in_full = type(jaxtyping.AbstractArray).__instancecheck__
 MADE: dict[CodeType, tuple[Any, Any, Any]] = {}
+FORMS: dict[type, "Form"] = {}
 
 
 def install() -> None:
     """To be called before the packages that are checked are imported."""
     jaxtyping.jaxtyped = jaxtyped
+    type(jaxtyping.AbstractArray).__instancecheck__ = fits
 
 
 def jaxtyped(*, typechecker: Checker) -> Callable[[Any], Any]:
@@ -129,7 +136,84 @@ def in_scope(function: Callable) -> Callable:
 
     @wraps(function)
     def scoped(*args, **kwargs):
-        with in_full("context"):
+        _storage.push_shape_memo({})
+        try:
             return function(*args, **kwargs)
+        finally:
+            _storage.pop_shape_memo()
 
     return scoped
+
+
+class Form:
+    """What an annotation asks of a tensor: a name for each axis, or its size, or None for any."""
+
+    def __init__(self, annotation: Any):
+        axes = list(annotation.dims)
+        several = None
+        self.start = annotation.index_variadic
+        "Where any number of axes may stand."
+        if self.start is not None:
+            several = axes.pop(self.start)
+        self.several = getattr(several, "name", None)
+        self.axes = tuple(getattr(a, "name", getattr(a, "size", None)) for a in axes)
+        # A sum of axes, or an axis that may also be 1, is left to jaxtyping.
+        odd = ("elem", "broadcastable", "treepath")
+        simple = not any(getattr(axis, what, False) for axis in annotation.dims for what in odd)
+        self.is_plain = simple and annotation.array_type is Tensor
+        self.dtypes = Dtypes(annotation.dtypes)
+
+    def matches(self, sizes: Sequence[int], single: dict, several: dict) -> bool:
+        """Whether these sizes are those of the names; names without a size are given it."""
+        start = self.start
+        if start is not None:
+            end = start + len(sizes) - len(self.axes)
+            if end < start:
+                return False
+            name, middle = self.several, sizes[start:end]
+            if name is not None and several.get(name, (False, middle)) != (False, middle):
+                return False
+            sizes = sizes[:start] + sizes[end:]
+        if len(sizes) != len(self.axes):
+            return False
+        found = {}
+        for axis, size in zip(self.axes, sizes, strict=True):
+            if axis in single:
+                if single[axis] != size:
+                    return False
+            elif axis.__class__ is int:
+                if axis != size:
+                    return False
+            elif found.setdefault(axis, size) != size and axis is not None:
+                return False
+        found.pop(None, None)
+        single |= found
+        if start is not None and name is not None:
+            several[name] = (False, middle)
+        return True
+
+
+class Dtypes(dict[dtype, bool]):
+    """Which dtypes are among those asked for."""
+
+    def __init__(self, asked: Any):
+        self.asked = asked
+
+    def __missing__(self, kind: dtype) -> bool:
+        any_will_do = not isinstance(self.asked, tuple)
+        self[kind] = any_will_do or str(kind).removeprefix("torch.") in self.asked
+        return self[kind]
+
+
+def fits(annotation: Any, value: Any) -> bool:
+    """`isinstance(value, annotation)`, and the sizes of the axes that it names are kept.
+
+    What does not fit, or takes more to see, is looked at by jaxtyping.
+    """
+    form = FORMS.get(annotation) or FORMS.setdefault(annotation, Form(annotation))
+    if form.is_plain and isinstance(value, Tensor) and form.dtypes[value.dtype]:
+        stack = getattr(_storage._shape_storage, "memo_stack", None)
+        single, several = stack[-1][:2] if stack else ({}, {})
+        if form.matches(value.shape, single, several):
+            return True
+    return look_in_full(annotation, value)
