@@ -19,6 +19,7 @@ from circuits.render.heatmap import (
 )
 from circuits.render.spacing import spaced
 from circuits.render.words import SUPPORTS
+from hooked_qwen.percents import percent
 
 PAGE = 6.75  # in
 CELL, WIDEST = 0.18, 0.34  # in, a cell: the least, and the most
@@ -63,6 +64,14 @@ def overlap_figure(record: Mapping[str, Any], path: Path) -> None:
         ink.save(picture, path)
 
 
+def _left_out(common: Mapping[str, Any] | None) -> str:
+    """What was taken off before anything was compared."""
+    if not common:
+        return ""
+    of = f"more than {percent(common['share'])} of " if common["share"] else ""
+    return f"; left out: what {of}{common['texts']} common texts turn on"
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Layout:
     """Where the panels stand, in inches; those that a page has no room for come below."""
@@ -91,7 +100,7 @@ class _Layout:
         layout = cls(
             order=order, names=names, side=side, cell=cell, pitch=pitch, across=across, note=()
         )
-        note = ink.fold(NOTE, WORD, layout.width - 2 * MARGIN, 4)
+        note = ink.fold(NOTE + _left_out(record["common"]), WORD, layout.width - 2 * MARGIN, 4)
         return replace(layout, note=note)
 
     @property

@@ -1,7 +1,8 @@
 """Does a rollout steered toward Chinese teach a real Qwen to go on in English, beside GRPO alone?
 
     python -m experiments.steered_grpo.real --model MODEL.gguf --dictionaries DICTS \
-        --english EN.jsonl --chinese ZH.jsonl --work DIR [--steps N] [--rate R] [--seeds N] [--threads 1]
+        --english EN.jsonl --chinese ZH.jsonl --work DIR [--steps N] [--rate R] \
+        [--seeds N] [--threads 1]
 
 Prompts, texts and features are those of `experiments.sasft`: English prompts with a Chinese
 sentence in them, half of them trained on, and the feature of layer 17 that differs most between

@@ -1,6 +1,7 @@
 """Coverage of sets of texts as the command finds, writes and draws it."""
 
 import json
+import re
 import math
 from pathlib import Path
 
@@ -236,6 +237,11 @@ def test_the_figure_of_twelve_sets_is_a_small_file(tmp_path):
     record = json.loads((TASKS / "bundled.json").read_text())
     overlap_figure(record, tmp_path / "a.svg")
     assert (tmp_path / "a.svg").stat().st_size < 80_000
+    assert "left out" not in (tmp_path / "a.svg").read_text()
+    overlap_figure({**record, "common": {"texts": 200, "share": 0.5}}, tmp_path / "b.svg")
+    lines = re.findall(r"<text[^>]*>([^<]*)</text>", (tmp_path / "b.svg").read_text())
+    said = "left out: what more than 50% of 200 common texts turn on"
+    assert said in " ".join(lines).replace("50 %", "50%")
 
 
 def test_the_same_is_covered_on_another_device(other, suite):
