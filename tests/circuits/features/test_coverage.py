@@ -1,8 +1,8 @@
 """Coverage of sets of texts as the command finds, writes and draws it."""
 
 import json
-import re
 import math
+import re
 from pathlib import Path
 
 import pytest
