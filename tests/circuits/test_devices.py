@@ -29,7 +29,7 @@ from tests.conftest import full_suite, leaves, padded_on_the_left, toy_hf, toy_p
 
 READOUT = Readout(site=Site("resid_post", 1), direction=torch.linspace(-1, 1, 24))
 CONFIGS = {
-    "ig": DiscoverConfig(batch_size=3, nodes=20),
+    "ig": DiscoverConfig(nodes=20),
     "ig-inputs": DiscoverConfig(estimator="ig-inputs", positions="sum", batch_size=3, nodes=20),
     "patching": DiscoverConfig(estimator="patching", reference="mean", nodes=20),
     "relp": DiscoverConfig(estimator="relp", metric="log-probability", nodes=20),
@@ -50,7 +50,7 @@ def toy_on(device):
 
 
 def everything(device, config, level):
-    """Graph, verification and ablations, as plain values."""
+    """Graph, verification and ablations, as plain values; how much of the last two is by level."""
     model = toy_on(device)
     suite, prompts = full_suite(dtype=torch.float32), toy_prompts(n=4, length=4)
     if config.positions != "keep":
@@ -59,10 +59,11 @@ def everything(device, config, level):
     found = discover(analysis)
     graph, ranking = found.graph, found.ranking
     checked = VerifyConfig(draws=1, pool=5, level=level)
-    record = verify(analysis, graph, ranking, config=checked, held_out=prompts)
+    held_out = prompts if config.estimator.startswith("ig") else None
+    record = verify(analysis, graph, ranking, config=checked, held_out=held_out)
     nodes = tuple(n for n in ordered(graph) if n.kind == "feature")[:3]
     ablated = []
-    for to in ("patch", "mean"):
+    for to in ("patch", "mean") if level == "full" else (config.reference,):
         edit = edits.Ablation(ablated=nodes, to=to)
         ablated.append(ablate(analysis, edit, ranking))
         left = graph_left(analysis, edit, graph)

@@ -57,14 +57,14 @@ def analysis(tmp_path):
     suite = load_suite(tmp_path, memory=1e-9)
     weights.clear()
     together.clear()
-    config = DiscoverConfig(batch_size=2, nodes=20, steps=2)
+    config = DiscoverConfig(batch_size=2, nodes=10, steps=2)
     return Analysis.of(model, suite, toy_prompts(n=4, length=6), config)
 
 
 @pytest.mark.parametrize("to", ["mean", "patch", "zero"])
 def test_every_verb_holds_one_dictionary_at_a_time(analysis, to):
     found = discover(analysis)
-    config = VerifyConfig(level="quick", to=to)
+    config = VerifyConfig(level="quick", to=to, draws=1)
     verify(analysis, found.graph, found.ranking, config=config)
     strongest = tuple(node for node, _ in found.ranking[:5] if node.kind == "feature")
     ablation = Ablation(ablated=strongest, to=to)

@@ -56,9 +56,16 @@ def test_upstream_sites_reach_back_to_the_last_cut_of_the_stream():
     assert [str(s) for s in upstream(only_mlps.writes, None)] == ["mlp_out.2", "mlp_out.0", "embed"]
 
 
-def test_cutting_the_model_changes_no_metric():
+@pytest.fixture(scope="module")
+def whole():
+    """One prompt by the dictionaries of every layer, and all edges among all nodes."""
     suite = full_suite()
-    analysis, state, _ = prepare(suite)
+    analysis, state, gradients = prepare(suite)
+    return analysis, state, gradients, edge_weights(analysis, state, gradients, every_node(suite))
+
+
+def test_cutting_the_model_changes_no_metric(whole):
+    analysis, state, *_ = whole
     clean = analysis.metric(last_logits(analysis.model, state.clean), state.rows).sum()
     found = cut(analysis, state).metric
     torch.testing.assert_close(found, clean, atol=1e-12, rtol=0)
@@ -76,8 +83,10 @@ def test_along_the_way_the_edges_into_a_node_add_up_to_its_effect():
         },
         {},
     )
-    analysis, state, gradients = prepare(suite)
-    nodes = every_node(suite)
+    analysis = analysis_of(toy(), suite, toy_prompts(n=1, length=4))
+    (state,) = analysis.states
+    gradients = gradients_at_clean(analysis, state)
+    nodes = every_node(suite, length=4)
     gaps = {}
     for steps in (0, 12):
         along = analysis.asked(DiscoverConfig(edge_steps=steps))
@@ -98,16 +107,15 @@ def test_along_the_way_the_edges_into_a_node_add_up_to_its_effect():
 
 
 @pytest.mark.parametrize("site", ["attn_out.1", "mlp_out.1", "mlp_out.2", "resid_post.1"])
-def test_incoming_edges_sum_to_the_change_of_the_node_held_by_everything_else(site):
+def test_incoming_edges_sum_to_the_change_of_the_node_held_by_everything_else(site, whole):
     """All edges into a node are its gradient times its first-order change when every site
     upstream moves: finite differences of the real model with those sites set by hand."""
-    suite = full_suite()
-    analysis, state, gradients = prepare(suite)
+    analysis, state, gradients, weights = whole
+    suite = analysis.suite
     site = Site.parse(site)
     dictionary = suite[site]
     feature = int(dense(state, site).f[0, 4].argmax())
     target = Node(str(site), feature, 4)
-    weights = edge_weights(analysis, state, gradients, every_node(suite))
     total = sum(w for (_, d), w in weights.items() if d == target)
 
     def value_of(scale: float) -> torch.Tensor:
@@ -130,7 +138,7 @@ def test_incoming_edges_sum_to_the_change_of_the_node_held_by_everything_else(si
 
 def test_edges_into_the_metric_from_the_last_site_are_the_node_effects():
     suite = full_suite()
-    analysis, state, gradients = prepare(suite, n=3)
+    analysis, state, gradients = prepare(suite, n=2)
     weights = edge_weights(analysis, state, gradients, every_node(suite))
     site = Site("resid_post", 2)
     for (source, target), weight in weights.items():
@@ -142,12 +150,11 @@ def test_edges_into_the_metric_from_the_last_site_are_the_node_effects():
         assert weight == pytest.approx(float(expected), abs=1e-10)
 
 
-def test_features_and_error_of_a_site_share_its_gradient_without_loss():
+def test_features_and_error_of_a_site_share_its_gradient_without_loss(whole):
     """Cotangents of all nodes of an SAE's site add up to the site's own gradient, so the edges
     from the stream below into all of them add up to one plain vector-Jacobian product."""
-    suite = full_suite()
-    analysis, state, gradients = prepare(suite)
-    weights = edge_weights(analysis, state, gradients, every_node(suite))
+    analysis, state, gradients, weights = whole
+    suite = analysis.suite
     total = sum(
         w for (u, d), w in weights.items() if d.site == "attn_out.2" and u.site == "resid_post.1"
     )
@@ -192,7 +199,8 @@ def test_how_many_products_are_made_at_once_changes_no_weight(monkeypatch):
 
 def test_what_happens_before_the_first_move_changes_no_weight(monkeypatch):
     """The patch differs late: positions before it are not run, and nothing is lost with them."""
-    suite, late = full_suite(), toy_prompts(n=2)
+    suite = toy_suite("attn_out.1", "mlp_in.1-mlp_out.1", "resid_post.0", "resid_post.1")
+    late = toy_prompts(n=2)
     tokens = late.clean.tokens.clone()
     tokens[:, 4] = late.patch.tokens[:, 1]
     prompts = dataclasses.replace(late, patch=Batch(tokens=tokens, mask=late.clean.mask))

@@ -1,10 +1,12 @@
 """Commands as processes of their own, without each importing torch and transformers again."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 FORKING = """
 import json, os, sys
@@ -14,10 +16,11 @@ import circuits.runs.commands, circuits.suites, saes.training.train
 for line in sys.stdin:
     child = os.fork()
     if not child:
-        quiet = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(quiet, 1)
-        os.dup2(quiet, 2)
-        sys.argv = ["circuits", *json.loads(line)]
+        into, *arguments = json.loads(line)
+        said = os.open(into, os.O_WRONLY | os.O_CREAT)
+        os.dup2(said, 1)
+        os.dup2(said, 2)
+        sys.argv = ["circuits", *arguments]
         main()
     print(child, flush=True)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
@@ -35,10 +38,10 @@ class Processes:
             text=True,
         )
 
-    def start(self, *arguments: object) -> int:
-        """The number of a process that has begun with a command."""
+    def start(self, *arguments: object, into: str | Path = os.devnull) -> int:
+        """The number of a process that has begun with a command; what it says goes to a file."""
         assert self.parent.stdin is not None
-        self.parent.stdin.write(json.dumps([str(each) for each in arguments]) + "\n")
+        self.parent.stdin.write(json.dumps([str(each) for each in (into, *arguments)]) + "\n")
         self.parent.stdin.flush()
         return self._said()
 
