@@ -1,6 +1,8 @@
-"""What holds for every test: types are checked, and what was imported is not searched for garbage.
+"""What holds for every test: types are checked, and imports are not searched for garbage.
 
-The types' checker is put in place before any test imports the packages that it checks.
+The types' checker is put in place before any test imports the packages that it checks. With several
+workers pytest reads this, and `tests/conftest.py`, in the process that hands tests out too, and the
+workers wait for it: neither imports torch.
 """
 
 import gc

@@ -34,7 +34,7 @@ def watch(event, args):
         events.append(f"{event} {args[0]}")
 
 sys.addaudithook(watch)
-modules = []
+modules, packages = [], {}
 for name in sys.argv[1:]:
     package = import_module(name)
     modules.append(name)
@@ -42,12 +42,14 @@ for name in sys.argv[1:]:
         if not info.name.endswith("__main__"):
             import_module(info.name)
             modules.append(info.name)
+    packages[name] = sorted({module.partition(".")[0] for module in sys.modules})
 
 import logging
 import torch
 
 print("REPORT" + json.dumps({
     "modules": modules,
+    "packages": packages,
     "events": events,
     "cuda": torch.cuda.is_initialized(),
     "handlers": [str(handler) for handler in logging.getLogger().handlers],
@@ -76,6 +78,14 @@ def test_every_module_is_imported(imported):
         files = [path.relative_to(REPOSITORY) for path in (REPOSITORY / package).rglob("*.py")]
         names = {".".join(file.with_suffix("").parts).removesuffix(".__init__") for file in files}
         assert {name for name in names if not name.endswith("__main__")} <= modules
+
+
+def test_a_package_brings_none_of_those_that_are_built_on_it(imported):
+    """An SAE is trained without anything of `circuits`, say."""
+    for n, package in enumerate(PACKAGES, 1):
+        there = imported[2]["packages"][package]
+        assert package in there
+        assert not {*PACKAGES[n:]} & {*there}
 
 
 def test_importing_prints_nothing(imported):

@@ -55,12 +55,13 @@ def test_docstrings_name_files_that_exist():
     """Lines such as `OUT/training.jsonl   one line`: the package has code with that name."""
     found = []
     for name in PACKAGES[:3]:
-        for path in (ROOT / name).rglob("*.py"):
-            docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        codes = {p: p.read_text(encoding="utf-8") for p in (ROOT / name).rglob("*.py")}
+        package = "".join(codes.values())
+        for path, code in codes.items():
+            docstring = ast.get_docstring(ast.parse(code)) or ""
             named = {n[1] for n in map(NAMED.match, docstring.splitlines()) if n}
-            beside = "".join(p.read_text(encoding="utf-8") for p in (ROOT / name).rglob("*.py"))
             found += [
-                (path.name, file, f'"{file.partition("00000")[0]}' in beside) for file in named
+                (path.name, file, f'"{file.partition("00000")[0]}' in package) for file in named
             ]
     assert ("run.py", "training.jsonl", True) in found
     assert [(module, file) for module, file, is_written in found if not is_written] == []

@@ -18,7 +18,6 @@ from typing import Any
 
 import jaxtyping
 from jaxtyping import _storage
-from torch import Tensor, dtype
 
 Checker = Callable[[Callable], Callable]
 in_full = jaxtyping.jaxtyped
@@ -160,7 +159,9 @@ class Form:
         # A sum of axes, or an axis that may also be 1, is left to jaxtyping.
         odd = ("elem", "broadcastable", "treepath")
         simple = not any(getattr(axis, what, False) for axis in annotation.dims for what in odd)
-        self.is_plain = simple and annotation.array_type is Tensor
+        self.array_type = annotation.array_type
+        # Asked by name: torch is not imported for it.
+        self.is_plain = simple and getattr(self.array_type, "__module__", "") == "torch"
         self.dtypes = Dtypes(annotation.dtypes)
 
     def matches(self, sizes: Sequence[int], single: dict, several: dict) -> bool:
@@ -193,13 +194,13 @@ class Form:
         return True
 
 
-class Dtypes(dict[dtype, bool]):
+class Dtypes(dict[Any, bool]):
     """Which dtypes are among those asked for."""
 
     def __init__(self, asked: Any):
         self.asked = asked
 
-    def __missing__(self, kind: dtype) -> bool:
+    def __missing__(self, kind: Any) -> bool:
         any_will_do = not isinstance(self.asked, tuple)
         self[kind] = any_will_do or str(kind).removeprefix("torch.") in self.asked
         return self[kind]
@@ -211,7 +212,7 @@ def fits(annotation: Any, value: Any) -> bool:
     What does not fit, or takes more to see, is looked at by jaxtyping.
     """
     form = FORMS.get(annotation) or FORMS.setdefault(annotation, Form(annotation))
-    if form.is_plain and isinstance(value, Tensor) and form.dtypes[value.dtype]:
+    if form.is_plain and isinstance(value, form.array_type) and form.dtypes[value.dtype]:
         stack = getattr(_storage._shape_storage, "memo_stack", None)
         single, several = stack[-1][:2] if stack else ({}, {})
         if form.matches(value.shape, single, several):

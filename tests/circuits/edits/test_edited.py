@@ -73,11 +73,17 @@ def plain_logits(analysis, nodes, to):
     return output(prompts.clean.tokens, edit)[1]
 
 
+@pytest.fixture(scope="module")
+def before(analysis):
+    """The graph without an edit."""
+    return discover(analysis.asked(DiscoverConfig(estimator="patching", nodes=40))).graph
+
+
 @pytest.mark.parametrize("to", ["zero", "mean", "patch"])
-def test_prompts_run_as_plain_hooks_run_them(analysis, to):
+def test_prompts_run_as_plain_hooks_run_them(analysis, before, to):
     """To the patch: each prompt has its own patch's values, not a mean of them."""
     nodes = active(analysis)
-    edit, before = Ablation(ablated=nodes, to=to), discover_graph(analysis)
+    edit = Ablation(ablated=nodes, to=to)
     expected = plain_logits(analysis, nodes, to)
     analysis = analysis_of(analysis.model, analysis.suite, analysis.prompts, batch_size=3)
     states = edited_states(analysis, edit)
@@ -89,15 +95,9 @@ def test_prompts_run_as_plain_hooks_run_them(analysis, to):
     assert left.graph["ablation"] == {"to": to, "features": [str(n) for n in nodes]}
 
 
-def discover_graph(analysis):
-    config = DiscoverConfig(estimator="patching", nodes=40)
-    return discover(analysis.asked(config)).graph
-
-
 @pytest.mark.parametrize("to", ["zero", "mean", "patch"])
 @pytest.mark.parametrize("estimator", ["patching", "ig", "ig-inputs", "exact"])
-def test_an_ablated_node_has_no_effect_and_is_marked(analysis, to, estimator):
-    before = discover_graph(analysis)
+def test_an_ablated_node_has_no_effect_and_is_marked(analysis, before, to, estimator):
     cut = tuple(n for n in before if n.kind == "feature")[:4] + CUT
     analysis = analysis.asked(DiscoverConfig(estimator=estimator, nodes=30, steps=2))
     edit = Ablation(ablated=cut, to=to)

@@ -1,9 +1,6 @@
 """What a user starts: a suite from text or a cache, told of while it goes on."""
 
-import subprocess
-import sys
 from functools import partial
-from pathlib import Path
 
 import pytest
 
@@ -34,20 +31,6 @@ def model(monkeypatch):
 
 def texts():
     yield "cdefgh" * 20 + "uvwxyz" * 40
-
-
-def test_an_sae_is_trained_without_anything_of_circuits():
-    """In a process that holds nothing of the tests."""
-    look = "import sys, saes.training.train; print({m.split('.')[0] for m in sys.modules})"
-    done = subprocess.run(
-        [sys.executable, "-c", look],
-        cwd=Path(__file__).parents[3],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "'saes'" in done.stdout
-    assert "'circuits'" not in done.stdout
 
 
 def test_a_training_tells_how_it_goes(model, tmp_path):
