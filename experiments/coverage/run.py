@@ -5,9 +5,10 @@
 Forty prompts of each task. Models whose results are compared are the model as it is and without
 one of some blocks each, or with `--models noisy` with noise on its blocks' weights: the more of
 them a task's random items rank as all items do, the more redundant it is. With `--common TEXT`
-nothing is asked of models, and what the text's first 200 lines turn on is left out of everything.
-Prompts and results go to DIR, the record and its figures to `results/NAME.json` and `NAME-*.svg`
-beside this file; that of `--name bundled` needs no model.
+nothing is asked of models, and what the text's first 200 lines turn on is left out of everything;
+with `--common-share .5` what more than half of them do. Prompts and results go to DIR, the record
+and its figures to `results/NAME.json` and `NAME-*.svg` beside this file; that of `--name bundled`
+needs no model.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from circuits import scope
 from circuits.cli.progress_bars import bars
-from circuits.features.coverage import UNITS
+from circuits.features.coverage import UNITS, CoverConfig
 from circuits.graph import write_json
 from circuits.prompt_files import Prompt, write_prompts
 from circuits.prompts import EncodedPrompts, encode_prompts
@@ -56,6 +57,7 @@ def main() -> None:
     parser.add_argument("--name", default="bundled")
     parser.add_argument("--models", choices=MODELS, default="without a block")
     parser.add_argument("--common", help="a text")
+    parser.add_argument("--common-share", type=float, default=0.0)
     parser.add_argument("--work", type=Path, required=True)
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
@@ -69,6 +71,7 @@ def main() -> None:
             given.model,
             common=[given.common] if given.common else [],
             results=None if given.common else results_of(given, prompts),
+            config=CoverConfig(common_share=given.common_share),
             out=given.work / "cover",
             force=True,
             report=report,
