@@ -8,8 +8,8 @@
      "arms": [{"method": "feature", "direction": .., "strength": 1, "concept": .., ...}, ...],
      "methods": [{"name": "difference of means", "score": {"value": .., "interval": ..},
                   "difference": .. or null, "score_by_prompt": [..], ..}, ..],
-     "baseline": "instruction", "selection": {"output": .., "activation": .., ..} or null,
-     "notes": [...]}
+     "baseline": "instruction", "chosen_on": "other prompts",
+     "selection": {"output": .., "activation": .., ..} or null, "notes": [...]}
 
 `methods` are sorted: what does best, a control or not, comes first; their `difference` is that from
 the group `baseline`, prompt by prompt. Every number of an arm is a mean over prompts with a 95 %
@@ -30,9 +30,11 @@ from circuits.features.steering_choice import Choice, Chosen, Examples, only
 from circuits.features.steering_methods import Judged, methods_of, selection_of
 from circuits.graph import rounded
 from hooked_qwen.nodes import Node
+from hooked_qwen.notices import counted
 from hooked_qwen.progress import Report, silent
 from hooked_qwen.tokens import encode_prompt, encode_request, end_of_text, pad_left
 from saes.scope.steering import ENCODER, FEATURE, RANDOM
+from saes.scope.steering_score import LEAST
 from saes.scope.text_scores import Scorer
 from saes.suite import Suite
 
@@ -99,10 +101,14 @@ def steered(
         "plain": judged.record(0),
         "instructed": judged.record(1) if config.instruction else None,
         "arms": [_arm(arm, labels) | judged.record(alone + i) for i, arm in enumerate(arms)],
+        "chosen_on": "other prompts" if len(prompts) >= LEAST else "the same prompts",
         "methods": methods,
         "baseline": simple,
         "selection": selection_of(arms, judged, choice.features, alone),
-        "notes": _notes(arms, written[alone:], choice, config, positive is not None),
+        "notes": [
+            *_few(len(prompts)),
+            *_notes(arms, written[alone:], choice, config, positive is not None),
+        ],
     }
 
 
@@ -135,6 +141,18 @@ def _feature(one: Chosen, choice: Choice, labels: Mapping[Node, str]) -> dict[st
         "density": rounded(choice.usage.density_of(one.node)),
         "promoted": list(one.promoted),
     }
+
+
+def _few(prompts: int) -> list[str]:
+    """What cannot be concluded from so few prompts."""
+    if prompts >= LEAST:
+        return []
+    alone = ", and one prompt has no interval" if prompts == 1 else ""
+    return [
+        f"{counted(prompts, 'prompt')}: direction and strength are chosen on the prompts that they "
+        f"are judged on, which favours what has many to choose from{alone}; give {LEAST} prompts "
+        "or more"
+    ]
 
 
 def _notes(

@@ -138,9 +138,8 @@ $("best").replaceChildren(
   el("p", { class: "verdict" }, record.verdict),
   methods(),
   note(
-    "Both: the harmonic mean of the share of what is asked for and of fluency. Each half of the ",
-    "prompts is judged at the direction and strength that did best on the other half. ",
-    `Difference: from the best simple method, ${simple}, prompt by prompt.`,
+    "Both: the harmonic mean of the share of what is asked for and of fluency. ",
+    `${record.judged} Difference: from the best simple method, ${simple}, prompt by prompt.`,
     record.selection
       ? ` A feature by output score less one by activation: ${told(record.selection.difference)}.`
       : "",

@@ -22,6 +22,14 @@ DURING = {
     "last": "last token of the prompt, and text",
 }
 
+OTHERS = "other prompts"
+JUDGED = {
+    OTHERS: "Each half of the prompts is judged at the direction and strength that did best on the "
+    "other half.",
+    "the same prompts": "Direction and strength are those that did best on the same prompts, which "
+    "are too few to halve: what has most of them to choose from looks best.",
+}
+"By where directions and strengths were chosen."
 FORMS = {"text": "", "chat": ", through the chat template"}
 
 
@@ -38,7 +46,7 @@ def verdict(record: Mapping[str, Any]) -> str:
     else:
         said += f"; {own['name']}, {_told(own)}"
     found = record["selection"]
-    if found and found["ratio"]:
+    if found and found["ratio"] and record["chosen_on"] == OTHERS:
         times = _figure(found["ratio"])
         said += (
             f". A feature chosen by output score does {times} times as well as one chosen by "
@@ -83,6 +91,7 @@ def steer_page(record: Mapping[str, Any]) -> str:
         "notes": record["notes"],
         "verdict": verdict(record),
         "note": steering_note(record),
+        "judged": JUDGED[record["chosen_on"]],
         "goal": record["goal"],
         "scorer": record["scorer"],
     }

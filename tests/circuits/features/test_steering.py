@@ -375,6 +375,8 @@ def test_the_command_writes_a_record_a_page_and_a_figure(tmp_path):
     assert verdict(record) in said
     assert all(one["name"] in said for one in record["methods"])
     assert "no instruction was given" in said
+    assert record["chosen_on"] == "the same prompts"
+    assert "2 prompts: direction and strength are chosen on the prompts that they are" in said
     page, figure = out.with_suffix(".html").read_text(), out.with_suffix(".svg").read_bytes()
     assert "resid_post.3/86" in page
     assert call(*arguments).exit_code == 0

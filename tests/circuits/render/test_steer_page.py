@@ -94,6 +94,7 @@ def record():
             method("the sign turned", "negative", 0.1, [(feature, -1.0)]),
             method("no steering", "plain", 0.1),
         ],
+        "chosen_on": "other prompts",
         "baseline": "difference of means",
         "selection": {"ratio": None, "difference": number(-0.25, [-0.5, 0.0])},
         "notes": [HOSTILE],
@@ -119,6 +120,17 @@ def test_each_method_stands_beside_the_best_simple_one(visit, record):
     said = tab.locator("#best .note").inner_text()
     assert "Difference: from the best simple method, difference of means, prompt by prompt" in said
     assert "A feature by output score less one by activation: −0.25 [−0.50, 0.00]" in said
+
+
+def test_few_prompts_choose_and_judge_and_the_page_says_so(visit, record):
+    record["selection"]["ratio"] = number(0.6, [0.05, 198.0])
+    assert "0.60 [0.05, 198.00] times" in verdict(record)
+    assert "on the other half" in visit(steer_page(record)).locator("#best .note").inner_text()
+    few = {**record, "chosen_on": "the same prompts"}
+    assert "times" not in verdict(few)
+    assert "did best on the same prompts" in (
+        visit(steer_page(few)).locator("#best .note").inner_text()
+    )
 
 
 def test_where_nothing_steers_nothing_is_best(record):
