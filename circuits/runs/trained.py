@@ -7,6 +7,7 @@ steps on the same texts by the same seed. One of them is kept: as an adapter, or
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +20,7 @@ from hooked_qwen.adapters import require_peft
 from hooked_qwen.files import build_folder_atomically, content_hash
 from hooked_qwen.load import BUNDLED, load_tokenizer, local_folder
 from hooked_qwen.nodes import Node
+from hooked_qwen.notices import notify
 from hooked_qwen.placement import AUTO, Placement
 from hooked_qwen.plain_model import load_plain
 from hooked_qwen.progress import Report
@@ -214,6 +216,15 @@ def _save(model: nn.Module, start: Start, folder: Path) -> None:
         (folder / "README.md").unlink(missing_ok=True)
         return
     load_tokenizer(start.source).save_pretrained(folder)
+
+
+def notify_of_no_behaviour(judged: Mapping[str, Mapping[str, Any]]) -> None:
+    """Warn where no model shows any of the behaviour, so that nothing can be concluded of it."""
+    if not any(chain.from_iterable(one["by_prompt"] for one in judged.values())):
+        notify(
+            "no model shows any of the behaviour after these prompts, so nothing can be said of "
+            "it: choose another --behaviour, or --prompts that bring it about"
+        )
 
 
 def compared(

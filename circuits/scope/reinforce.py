@@ -19,6 +19,7 @@ from circuits.runs.trained import (
     clean_rows,
     compared,
     in_turn,
+    notify_of_no_behaviour,
     prompts_of,
     write_trained,
 )
@@ -213,6 +214,7 @@ def _reinforced(given: _Given, folder: Path, report: Report) -> dict[str, Any]:
         RANDOMLY: _arm(given, aside, report),
     }
     judged = {BEFORE: before} | in_turn(given.start, arms, judge, STEERED, folder, report)
+    notify_of_no_behaviour(judged)
     return {
         "random_feature": str(other),
         "length": float(push.norm()),

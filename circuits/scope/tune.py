@@ -20,6 +20,7 @@ from circuits.runs.trained import (
     in_turn,
     material,
     nodes_asked,
+    notify_of_no_behaviour,
     write_trained,
 )
 from hooked_qwen.load import load_tokenizer
@@ -183,6 +184,7 @@ def _tuned(given: _Given, folder: Path, report: Report) -> dict[str, Any]:
         RANDOM: arm(random, given.weight),
     }
     judged = {BEFORE: before} | in_turn(given.start, arms, judge, CHOSEN, folder, report)
+    notify_of_no_behaviour(judged)
     return {
         "features": _named(chosen, alphas),
         "random_features": _named(random, alphas),

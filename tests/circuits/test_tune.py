@@ -11,10 +11,11 @@ from safetensors.torch import load_file
 
 from circuits import scope
 from circuits.render.tune_figure import tune_figure
-from circuits.runs.trained import TrainedConfig, nodes_asked, rows_of
+from circuits.runs.trained import TrainedConfig, nodes_asked, notify_of_no_behaviour, rows_of
 from hooked_qwen.bundled import language
 from hooked_qwen.load import load_tokenizer
 from hooked_qwen.nodes import Node
+from hooked_qwen.notices import Notice
 from tests.circuits.conftest import call
 
 pytest.importorskip("trl")
@@ -141,6 +142,14 @@ def test_one_rollout_of_each_group_is_steered(texts, tmp_path):
     # Without steering the first rollouts are as the others; the same draws are made.
     vanilla, steered = (record["arms"][name]["curve"][0] for name in names[1:3])
     assert vanilla["others"] == steered["others"]
+
+
+@pytest.mark.filterwarnings("error")
+def test_of_a_behaviour_that_no_model_shows_nothing_is_concluded():
+    none = {"before": {"by_prompt": [0.0, 0.0]}, "lambda 0": {"by_prompt": [0.0, 0.0]}}
+    with pytest.warns(Notice, match="no model shows any of the behaviour"):
+        notify_of_no_behaviour(none)
+    notify_of_no_behaviour({**none, "lambda 0": {"by_prompt": [0.0, 0.1]}})
 
 
 def test_features_come_from_a_search_too(tmp_path):
