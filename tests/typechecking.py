@@ -12,7 +12,7 @@ import inspect
 import typing
 from collections.abc import Callable, Sequence
 from dataclasses import is_dataclass
-from functools import partial, update_wrapper, wraps
+from functools import lru_cache, partial, update_wrapper, wraps
 from types import CellType, CodeType, FunctionType, SimpleNamespace
 from typing import Any
 
@@ -30,6 +30,9 @@ def install() -> None:
     """To be called before the packages that are checked are imported."""
     jaxtyping.jaxtyped = jaxtyped
     type(jaxtyping.AbstractArray).__instancecheck__ = fits
+    # One annotation for the same text, which is known again; jaxtyping makes another each time.
+    kind = type(jaxtyping.Float)
+    kind.__getitem__ = lru_cache(maxsize=None)(kind.__getitem__)
 
 
 def jaxtyped(*, typechecker: Checker) -> Callable[[Any], Any]:
@@ -50,6 +53,9 @@ def checked(target: Any, typechecker: Checker) -> Any:
         # Sizes that are computed from arguments.
         return in_full(target, typechecker=typechecker)
     annotations = evaluated(target)
+    owner = target.__qualname__.split(".")[0]
+    if owner in annotations.values() and owner not in target.__globals__:
+        return once_called(target, typechecker)
     unknown = any(
         value is Any is not target.__annotations__[name] for name, value in annotations.items()
     )
@@ -59,6 +65,21 @@ def checked(target: Any, typechecker: Checker) -> Any:
         target.__annotations__ = annotations
     whole = checker_of(target, typechecker)
     return in_scope(whole) if any(map(has_axes, annotations.values())) else whole
+
+
+def once_called(method: Callable, typechecker: Checker) -> Callable:
+    """Checked as soon as it is called: the class that it names is there then."""
+    made = None
+
+    @wraps(method)
+    def call(*args, **kwargs):
+        nonlocal made
+        if made is None:
+            method.__annotations__ = evaluated(method)
+            made = checked(method, typechecker)
+        return made(*args, **kwargs)
+
+    return call
 
 
 def checker_of(target: Callable, typechecker: Checker) -> Callable:
@@ -156,9 +177,10 @@ class Form:
             several = axes.pop(self.start)
         self.several = getattr(several, "name", None)
         self.axes = tuple(getattr(a, "name", getattr(a, "size", None)) for a in axes)
-        # A sum of axes, or an axis that may also be 1, is left to jaxtyping.
-        odd = ("elem", "broadcastable", "treepath")
-        simple = not any(getattr(axis, what, False) for axis in annotation.dims for what in odd)
+        self.may_be_one = tuple(getattr(a, "broadcastable", False) for a in axes)
+        # A sum of axes, or any number of them that may also be 1, is left to jaxtyping.
+        odd = any(getattr(a, what, False) for a in annotation.dims for what in ("elem", "treepath"))
+        simple = not (odd or getattr(several, "broadcastable", False))
         self.array_type = annotation.array_type
         # Asked by name: torch is not imported for it.
         self.is_plain = simple and getattr(self.array_type, "__module__", "") == "torch"
@@ -178,7 +200,9 @@ class Form:
         if len(sizes) != len(self.axes):
             return False
         found = {}
-        for axis, size in zip(self.axes, sizes, strict=True):
+        for axis, may_be_one, size in zip(self.axes, self.may_be_one, sizes, strict=True):
+            if may_be_one and size == 1:
+                continue
             if axis in single:
                 if single[axis] != size:
                     return False
