@@ -72,7 +72,8 @@ def violations():
     code = (Path(package.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
 
     def found(tab) -> list[str]:
-        tab.evaluate(code)
+        if not tab.evaluate("'axe' in window"):
+            tab.evaluate(code)
         result = tab.evaluate("axe.run(document, {resultTypes: ['violations']})")
         return [f"{v['id']}: {node['html']}" for v in result["violations"] for node in v["nodes"]]
 

@@ -106,6 +106,11 @@ def analysis(request):
     return Analysis.of(model, suite, toy_prompts(n=4), config)
 
 
+@pytest.fixture(scope="module")
+def discovery(analysis):
+    return discover(analysis)
+
+
 def test_names_and_sites(analysis):
     suite = analysis.suite
     assert list(suite) in (
@@ -146,8 +151,7 @@ def test_edges_equal_path_patching_and_add_up(analysis):
         assert into == pytest.approx(float(effects[node]), abs=1e-10)
 
 
-def test_a_graph_is_found_and_checked(analysis):
-    discovery = discover(analysis)
+def test_a_graph_is_found_and_checked(analysis, discovery):
     graph = discovery.graph
     check = VerifyConfig(to="patch", draws=1)
     record = verify(analysis, graph, discovery.ranking, config=check)
@@ -160,10 +164,9 @@ def test_a_graph_is_found_and_checked(analysis):
     assert set(analysis.suite) - {"attn_out.2"} <= names
 
 
-def test_features_are_cut_out(analysis):
+def test_features_are_cut_out(analysis, discovery):
     """Set to zero, features take away just what they wrote."""
     state, suite, config = analysis.states[0], analysis.suite, analysis.config
-    discovery = discover(analysis)
     name = next(iter(suite))
     nodes = (Node(name, 1), Node(name, 4, 3))
     edit = Ablation(ablated=nodes, to="zero")

@@ -41,7 +41,7 @@ def small(folder):
     prompts = folder / "few.jsonl"
     lines = (folder / "prompts.jsonl").read_text().splitlines(keepends=True)
     prompts.write_text("".join(lines[:4]))
-    made = ("discover", prompts, "--estimator", "patching", "--nodes", 20)
+    made = ("discover", prompts, "--estimator", "patching", "--nodes", 40)
     done = call(*made, "--out", folder / "few")
     assert done.exit_code == 0, done.output
     return folder / "few", made
@@ -272,7 +272,7 @@ def test_activations_from_disk_train_the_same_dictionaries(tmp_path):
 def test_a_killed_training_goes_on_to_the_same_weights(started, tmp_path):
     """SIGKILL once a checkpoint is there; --resume ends as a run that was never cut off."""
     arguments = ("train", "saes", "--text", "bundled", "--layers", "0,1", "--sites", "mlp_out",
-                 "--width", 64, "--k", 4, "--tokens", 32768, "--checkpoint-every", 0.02,
+                 "--width", 64, "--k", 4, "--tokens", 24576, "--checkpoint-every", 0.02,
                  "--out")  # fmt: skip
     cut, whole = tmp_path / "cut", tmp_path / "whole"
     process = started.start(*arguments, cut)
@@ -399,17 +399,13 @@ def test_prompts_given_on_the_command_line(tmp_path):
     assert json.loads((out / "verification.json").read_text())["curves"]["baseline"] == "zero"
 
 
-def test_elimination_keeps_fewer_nodes_that_are_as_faithful(folder, tmp_path):
-    options = ("--estimator", "patching", "--nodes", 40)
-    prompts = tmp_path / "prompts.jsonl"
-    lines = (folder / "prompts.jsonl").read_text().splitlines(keepends=True)
-    prompts.write_text("".join(lines[:4]))
+def test_elimination_keeps_fewer_nodes_that_are_as_faithful(small, tmp_path):
+    run, made = small
+    done = call(*made, "--faithfulness", "0.2", "--out", tmp_path / "fewer")
+    assert done.exit_code == 0, done.output
     shares = []
-    for extra in ((), ("--faithfulness", "0.2")):
-        out = tmp_path / f"run{len(extra)}"
-        done = call("discover", prompts, *options, *extra, "--out", out)
-        assert done.exit_code == 0, done.output
-        graph = json.loads((out / "graph.json").read_text())
+    for folder in (run, tmp_path / "fewer"):
+        graph = json.loads((folder / "graph.json").read_text())
         shares.append(sum(n["kind"] in ("feature", "error") for n in graph["nodes"]))
     assert 0 < shares[1] < shares[0] == 40
 
