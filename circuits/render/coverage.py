@@ -179,36 +179,68 @@ def _tree(axes: Axes, tree: Mapping[str, Any], right: float, top: float, cell: f
         places[count + number] = ((y + other) / 2, height)
 
 
-HEIGHT, NAMES = 2.3, 1.2  # in, of a panel of curves, and of the names at its right
-CURVES = {"features": "features on", "tokens": "distinct tokens"}
+HEIGHT, NAMES = 1.9, 1.2  # in, of a panel of curves, and of the names at its right
+CURVES = {
+    "features": "features on",
+    "untrained": "features on, untrained",
+    "tokens": "distinct tokens",
+}
 
 
 def growth_figure(record: Mapping[str, Any], path: Path) -> None:
-    """Write how many features and tokens n random samples of each set have, as a figure.
+    """Write how many units n random samples of each set have, as a figure, with its legend.
 
-    Lines are exact means, bands 95 % of random orders; a circle is the subset that was chosen
-    one by one, where it keeps the share asked for.
+    Units are features, features of untrained dictionaries, and tokens. Lines are exact means,
+    bands 95 % of random orders; a circle is the subset that was chosen one by one, where it keeps
+    the share asked for.
 
     Raises `ValueError` for another suffix.
     """
     ink.checked_suffix(path)
     with ink.fixed_style():
-        picture = ink.blank(PAGE, HEIGHT)
-        panels = picture.subplots(1, 2, squeeze=False)[0]
+        picture = ink.blank(PAGE, 2 * HEIGHT)
+        panels = picture.subplots(2, 2).flat
         picture.subplots_adjust(
             left=0.5 / PAGE,
             right=1 - (NAMES + MARGIN) / PAGE,
-            bottom=0.38 / HEIGHT,
-            top=1 - 0.1 / HEIGHT,
+            bottom=0.38 / HEIGHT / 2,
+            top=1 - 0.1 / HEIGHT / 2,
             wspace=(NAMES + 0.45) / 1.6,
+            hspace=0.48 / (HEIGHT - 0.48),
         )
-        for axes, (unit, up) in zip(panels, CURVES.items(), strict=True):
+        *drawn, last = panels
+        for axes, (unit, up) in zip(drawn, CURVES.items(), strict=True):
             _curves(axes, record, unit, up)
+        # Trained and untrained features are to be compared: one scale.
+        most = max(axes.get_ylim()[1] for axes in drawn[:2])
+        for axes in drawn[:2]:
+            axes.set_ylim(top=most)
+        for axes, unit in zip(drawn, CURVES, strict=True):
+            _name_ends(axes, record, unit)
+        _explain(last, record)
         ink.save(picture, path)
 
 
+def _explain(axes: Axes, record: Mapping[str, Any]) -> None:
+    """What lines, bands and circles are, in the place of a panel."""
+    grey, said = ink.DARK, {"size": WORD, "va": "center_baseline"}
+    keep = percent(record["keep"])
+    entries = [
+        ["mean over random samples of the set"],
+        ["95% of random orders"],
+        ["the subset chosen one by one that has", f"{keep} of what the whole set has"],
+    ]
+    axes.axis("off")
+    axes.set(xlim=(0, 1), ylim=(HEIGHT - 0.48, 0))
+    axes.plot([0, 0.13], [0.1, 0.1], color=grey, lw=1.0)
+    axes.fill_between([0, 0.13], 0.24, 0.36, color=grey, alpha=0.2, lw=0)
+    axes.plot([0.065], [0.5], "o", ms=3.2, mfc="white", mec=grey, mew=0.8)
+    for k, lines in enumerate(entries):
+        for j, line in enumerate(lines):
+            axes.text(0.18, 0.1 + 0.2 * k + 0.12 * j, line, color=grey, **said)
+
+
 def _curves(axes: Axes, record: Mapping[str, Any], unit: str, up: str) -> None:
-    ends: list[tuple[float, str, str]] = []
     sets = record["units"][unit]["sets"]
     for number, name in enumerate(record["sets"]):
         colour, dashes, _ = STROKES[number % len(STROKES)]
@@ -223,20 +255,22 @@ def _curves(axes: Axes, record: Mapping[str, Any], unit: str, up: str) -> None:
                 [len(subset["samples"])], [subset["distinct"]], "o", ms=3.2, mfc="white",
                 mec=colour, mew=0.8, zorder=3,
             )  # fmt: skip
-        ends.append((growth["expected"][-1], name, colour))
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("samples", size=WORD, labelpad=2)
     axes.set_ylabel(up, size=WORD, labelpad=2)
     axes.tick_params(labelsize=WORD, width=0.5, length=2, pad=2, color=ink.SOFT)
     axes.spines[["top", "right"]].set_visible(False)
-    _name_ends(axes, ends)
 
 
-def _name_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
+def _name_ends(axes: Axes, record: Mapping[str, Any], unit: str) -> None:
     """What the curves are, at their right ends, none over another."""
     low, high = axes.get_ylim()
-    order = sorted(ends)
+    sets = record["units"][unit]["sets"]
+    order = sorted(
+        (sets[name]["growth"]["expected"][-1], name, STROKES[number % len(STROKES)][0])
+        for number, name in enumerate(record["sets"])
+    )
     apart = min(0.11 / (HEIGHT - 0.48), 1 / max(1, len(order)))
     wanted = [(value - low) / (high - low) for value, _, _ in order]
     places = spaced(wanted, [apart] * (len(order) - 1), 0.0, 1.0)

@@ -22,6 +22,10 @@ STROKE_OF = {
     "words": 4,
 }
 "Which of `STROKES` a method has: what is learned of features in blue, its control in grey."
+DASHES_OF = {"linear probe": (0, (4, 4)), "difference of means": (4, (4, 4))}
+"Dashes of one in the gaps of the other: both often have the same values."
+RING = "difference of means"
+"Its marks are open and large, and seen about those of the probe."
 BAND = 0.09
 "How deep a band is: five of them lie over one another."
 Curves = Mapping[float, Sequence[Mapping[str, Any]]]
@@ -63,7 +67,7 @@ def methods_figure(
                 said = ink.fold(f"{label}, {name}" if name else label, WORD, ROW, 1)[0]
                 row[0].set_ylabel(said, size=WORD)
         panels[-1][0].set_xlabel("features, at most", size=WORD, labelpad=2)
-        panels[-1][1].set_xlabel("texts of each kind (below: % of all)", size=WORD, labelpad=2)
+        panels[-1][1].set_xlabel("texts of each kind, number and %", size=WORD, labelpad=2)
         picture.align_ylabels(panels[:, 0])
         draw_legend(picture, panels[0][1:], 2)
         ink.save(picture, path)
@@ -90,8 +94,11 @@ def _row(
     shown = [m[measure] for some in (*by_features.values(), *by_texts.values()) for m in some]
     low = min(0.9, math.floor(10 * min(shown)) / 10)
     axes[0].set_ylim(low - 0.02 * (1 - low), 1 + 0.05 * (1 - low))
-    axes[0].yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
-    percent = {float(n): f"\n{share}" for share, n in record["by_share"].items()}
+    axes[0].yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    percent = {
+        float(n): "\nall" if share == "100" else f"\n{share}%"
+        for share, n in record["by_share"].items()
+    }
     _dress(axes[0], {k: f"{k:g}" for k in sorted(by_features)})
     _dress(axes[1], {n: f"{n:g}{percent.get(n, '')}" for n in sorted(by_texts)})
 
@@ -100,13 +107,15 @@ def _curves(axes: Axes, curves: Curves, measure: str) -> None:
     """Each method's line, and its interval as a band."""
     sizes = sorted(curves)
     for number, method in enumerate(curves[sizes[0]]):
-        colour, dashes, marker = STROKES[STROKE_OF[method["name"]]]
+        name = method["name"]
+        colour, dashes, marker = STROKES[STROKE_OF[name]]
         records = [curves[size][number] for size in sizes]
         flat = len({record[measure] for record in records}) == 1
         axes.plot(
-            sizes, [record[measure] for record in records], color=colour, linestyle=dashes,
-            marker=None if flat else marker, markersize=2.2, lw=1.3 if number == 0 else 0.9,
-            zorder=4 - 0.1 * number, label=method["name"],
+            sizes, [record[measure] for record in records], color=colour,
+            linestyle=DASHES_OF.get(name, dashes), lw=1.3 if number == 0 else 0.9,
+            marker=None if flat else marker, markersize=4.4 if name == RING else 2.2,
+            mfc="none" if name == RING else colour, mew=0.7, zorder=4 - 0.1 * number, label=name,
         )  # fmt: skip
         intervals = [record[f"{measure}_interval"] for record in records]
         if all(intervals):
@@ -117,7 +126,7 @@ def _curves(axes: Axes, curves: Curves, measure: str) -> None:
 def _dress(axes: Axes, sizes: Mapping[float, str]) -> None:
     """`sizes` in their order, and what stands under them where there is room."""
     places = list(sizes)
-    apart = math.log(places[-1] / places[0]) / 7
+    apart = math.log(places[-1] / places[0]) / 6
     ticks = places[-1:]
     for size in reversed(places):
         if math.log(ticks[-1] / size) > apart:

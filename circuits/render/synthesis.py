@@ -9,8 +9,11 @@ from matplotlib.axes import Axes
 from circuits.render import ink
 from circuits.render.words import NEUTRAL, OPPOSES, SUPPORTS
 
-WIDTH, ROW, FOOT, HEAD = 6.75, 0.21, 0.42, 0.12  # in
+WIDTH, ROW, FOOT, HEAD = 6.75, 0.21, 0.58, 0.12  # in
+NOTE = 0.16  # in, of FOOT
 WORD = 6.5  # points
+SAID = "in brackets: texts added; dashed: training alone"
+SAID_OF_SCORES = "; bars: 95% intervals over test texts; thin marks: seeds"
 WAYS = {"stream": (SUPPORTS, "o", "mean residual"), "words": (OPPOSES, "s", "words")}
 
 
@@ -19,7 +22,8 @@ def synthesis_figure(record: Mapping[str, Any], path: Path) -> None:
 
     Left the share of the target's features that are on in training and added texts; right, with a
     test, the accuracy of both classifiers with 95 % intervals over test texts, and a thin mark for
-    each seed. Dashed is training alone. The same record gives the same bytes.
+    each seed. Dashed is training alone; a note under the panels says so. The same record gives the
+    same bytes.
 
     Raises `ValueError` for another suffix.
     """
@@ -46,6 +50,8 @@ def synthesis_figure(record: Mapping[str, Any], path: Path) -> None:
             _scores(axes[1], rows)
         for one in axes:
             _dress(one, len(rows))
+        said = SAID + SAID_OF_SCORES * judged
+        picture.text(0.08 / width, 0.05 / height, said, size=WORD, color=ink.SOFT, va="bottom")
         ink.save(picture, path)
 
 
@@ -75,12 +81,15 @@ def _scores(axes: Axes, rows: Mapping[str, Any]) -> None:
     axes.set_yticks(range(len(rows)), [""] * len(rows))
     axes.legend(
         fontsize=WORD, frameon=False, loc="lower right", handletextpad=0.1, borderaxespad=0.1,
-        bbox_to_anchor=(1.0, -FOOT / (ROW * len(rows)) - 0.02), ncols=2, columnspacing=0.8,
+        bbox_to_anchor=(1.0, (NOTE - FOOT) / (ROW * len(rows)) - 0.02), ncols=2, columnspacing=0.8,
     )  # fmt: skip
 
 
 def _dress(axes: Axes, rows: int) -> None:
     axes.set_ylim(rows - 0.5, -0.5)
+    # Shares end at 100 %, with room for half a mark.
+    low, high = axes.get_xlim()
+    axes.set_xlim(right=min(high, 100 + 0.02 * (100 - low)))
     axes.tick_params(labelsize=WORD, width=0.5, length=2, pad=2, color=ink.SOFT)
     axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)

@@ -9,34 +9,43 @@ from matplotlib.axes import Axes
 from circuits.render import ink
 from circuits.render.words import SUPPORTS
 
-WIDTH, ROW, TOP, FOOT = 6.75, 0.2, 0.3, 0.3  # in
+WIDTH, ROW, TOP, FOOT, NOTE = 6.75, 0.2, 0.3, 0.3, 0.16  # in
 GAP, MARGIN = 0.3, 0.1  # in
 WORD = 6.5  # points
 WORDS = {
     "cjk": "share of tokens written in CJK",
     "repetition": "share of 4-grams that repeat",
 }
+SAID = (
+    "dots: means; bars: 95% intervals over prompts or texts (none for pre-activations); "
+    "grey line: before training; blue: the model that was kept"
+)
 
 
 def tune_figure(record: Mapping[str, Any], path: Path) -> None:
     """Write a record of `tune` or `reinforce`: a row for each model, a panel for each measure.
 
-    Bars are 95 % intervals over prompts and over texts. Raises `ValueError` for another suffix.
+    A note under the panels says what is drawn: means, their 95 % intervals over prompts and over
+    texts, the model before training as a line, the kept model in blue.
+
+    Raises `ValueError` for another suffix.
     """
     ink.checked_suffix(path)
     arms = record["arms"]
     panels = _panels(record)
     with ink.fixed_style():
         left = MARGIN + max(ink.measure(name, WORD) for name in arms) + 0.1
-        height = TOP + ROW * len(arms) + FOOT
+        foot = FOOT + NOTE
+        height = TOP + ROW * len(arms) + foot
         width = (WIDTH - left - MARGIN - GAP * (len(panels) - 1)) / len(panels)
         picture = ink.blank(WIDTH, height)
         for number, (title, values) in enumerate(panels):
             x = left + number * (width + GAP)
             axes = picture.add_axes(
-                (x / WIDTH, FOOT / height, width / WIDTH, ROW * len(arms) / height)
+                (x / WIDTH, foot / height, width / WIDTH, ROW * len(arms) / height)
             )
             _draw(axes, title, values, list(arms) if number == 0 else None, width)
+        picture.text(MARGIN / WIDTH, 0.06 / height, SAID, size=WORD, color=ink.SOFT, va="bottom")
         ink.save(picture, path)
 
 

@@ -269,3 +269,18 @@ def test_a_figure_is_the_same_on_every_run(record, tmp_path):
     shown = first.read_text()
     assert "distinct tokens" in shown
     assert not math.isnan(record["units"]["features"]["halves"][0])
+
+
+def test_growth_has_all_three_units_on_their_scales_and_a_legend(record, tmp_path, monkeypatch):
+    from circuits.render import coverage
+
+    coverage.growth_figure(record, tmp_path / "a.svg")
+    texts = re.findall(r"<text[^>]*>([^<]*)</text>", (tmp_path / "a.svg").read_text())
+    assert {"features on", "features on, untrained", "distinct tokens"} <= set(texts)
+    assert "95% of random orders" in texts
+    assert f"{100 * record['keep']:g}% of what the whole set has" in texts
+    kept = []
+    monkeypatch.setattr(coverage.ink, "save", lambda picture, _: kept.append(picture))
+    coverage.growth_figure(record, tmp_path / "a.svg")
+    trained, untrained, tokens, _ = kept[0].axes
+    assert trained.get_ylim() == untrained.get_ylim() != tokens.get_ylim()

@@ -1,0 +1,53 @@
+"""Figures of the verbs about uses of features say what is drawn in them."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from circuits.render.methods_figure import DASHES_OF, methods_figure
+from circuits.render.synthesis import synthesis_figure
+from circuits.render.tune_figure import tune_figure
+
+EXPERIMENTS = Path(__file__).parents[3] / "experiments"
+
+
+def record_of(name):
+    return json.loads((EXPERIMENTS / name).read_text(encoding="utf-8"))
+
+
+def texts_of(draw, record, tmp_path):
+    """What a figure writes; drawn twice, it is the same."""
+    first, second = tmp_path / "a.svg", tmp_path / "b.svg"
+    draw(record, first)
+    draw(record, second)
+    assert first.read_bytes() == second.read_bytes()
+    return re.findall(r"<text[^>]*>([^<]*)</text>", first.read_text(encoding="utf-8"))
+
+
+def test_what_training_did_says_what_bars_and_colours_are(tmp_path):
+    said = " ".join(texts_of(tune_figure, record_of("sasft/results/tuned.json"), tmp_path))
+    for part in ("bars: 95% intervals", "grey line: before training", "blue: the model"):
+        assert part in said
+
+
+@pytest.mark.parametrize("accuracy", [None, 1.0])
+def test_no_share_is_more_than_all(tmp_path, accuracy):
+    record = record_of("synthesis/results/instruction.json")
+    for row in record["rows"].values() if accuracy else ():
+        for score in row["scores"].values():
+            score |= {"accuracy": 1.0, "interval": [1.0, 1.0], "by_seed": [1.0]}
+    texts = texts_of(synthesis_figure, record, tmp_path)
+    numbers = [float(text) for text in texts if re.fullmatch(r"[\d.]+", text)]
+    assert max(numbers) <= 100
+    assert "dashed: training alone" in " ".join(texts)
+
+
+def test_shares_of_texts_have_their_sign_and_the_probe_hides_nothing(tmp_path):
+    texts = texts_of(methods_figure, record_of("classify/results/data_en.json"), tmp_path)
+    assert {"50%", "all"} <= set(texts)
+    (probe_at, probe), (means_at, means) = (
+        DASHES_OF[n] for n in ("linear probe", "difference of means")
+    )
+    assert (probe, probe_at + probe[0]) == (means, means_at)
