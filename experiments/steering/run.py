@@ -181,7 +181,7 @@ CASES: Mapping[str, Case] = {
             "text": "Write about computer networks.\n{prompt}",
             "chat": "{prompt} Write about computer networks.",
         },
-        strengths={"text": MORE, "chat": (0.5, 2.0, 8.0)},
+        strengths={"text": (0.5, 0.75, 1.0, 1.5, 2.0, 3.0), "chat": (0.5, 2.0, 8.0)},
         units={"chat": "token"},
         sources=("network", "other"),
     ),
