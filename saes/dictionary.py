@@ -33,6 +33,10 @@ from saes.nonlinearities import above_threshold as above
 
 ENCODED_AT_ONCE = 2**23
 "Pre-activations that are in memory together."
+FEATURES_AT_ONCE = 2**14
+"Features of one product: a wider one takes so few tokens that reading the encoder is its time."
+EVERY = slice(None)
+"All features."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,10 +154,10 @@ class SparseDictionary(nn.Module):
         return by_site(self.reads, x)
 
     def pre_activations(
-        self, x: Float[Tensor, "*batch d_source"]
+        self, x: Float[Tensor, "*batch d_source"], features: slice = EVERY
     ) -> Float[Tensor, "*batch features"]:
-        """What each feature reads in the source activations `x`."""
-        return (x @ self.W_enc.T).add_(self.b_enc)
+        """What each feature, or each of some, reads in the source activations `x`."""
+        return (x @ self.W_enc[features].T).add_(self.b_enc[features])
 
     def encode(self, x: Float[Tensor, "*batch d_source"]) -> Features:
         """The features that are on, of the source activations `x`, some tokens at a time.
@@ -161,10 +165,10 @@ class SparseDictionary(nn.Module):
         Gradients reach `x` through the features that are on.
         """
         flat = x.reshape(-1, x.shape[-1])
-        at_once = max(1, ENCODED_AT_ONCE // self.n_features)
+        at_once = tokens_at_once(self.n_features)
         # One token at a time, as in generation, small things cost as much as the product.
         parts = flat.detach().split(at_once) if len(flat) > at_once else (flat.detach(),)
-        found = cat([self._chosen(self.pre_activations(part)) for part in parts])
+        found = cat([self._encoded(part) for part in parts])
         if x.requires_grad:
             value = _Answer.apply(flat, found.index, found.value, self.W_enc)
             found = replace(found, value=value)
@@ -177,26 +181,60 @@ class SparseDictionary(nn.Module):
         """The features at both ends of a move of the source activations, from `x` to `to`."""
         flat = x.reshape(-1, x.shape[-1]), to.reshape(-1, x.shape[-1])
         # Half as many tokens as `encode` takes: the pre-activations of both ends are there.
-        at_once = max(1, ENCODED_AT_ONCE // self.n_features // 2)
+        at_once = max(1, tokens_at_once(self.n_features) // 2)
         found = [self._moved(*ends) for ends in zip(*(x.split(at_once) for x in flat), strict=True)]
         before, after, largest = zip(*found, strict=True)
         shape = x.shape[:-1]
         return Move(cat(before).view(shape), cat(after).view(shape), torch.cat(largest).view(shape))
 
+    def _encoded(self, x: Float[Tensor, "tokens d_source"]) -> Features:
+        found = [self._chosen(self.pre_activations(x, part), part) for part in self._parts()]
+        return self._of_all(found)
+
     def _moved(
         self, x: Float[Tensor, "tokens d_source"], to: Float[Tensor, "tokens d_source"]
     ) -> tuple[Features, Features, Float[Tensor, " tokens"]]:
-        pre, pre_to = self.pre_activations(x), self.pre_activations(to)
-        before, after = self._chosen(pre), self._chosen(pre_to)
-        low, high = torch.sub(pre_to, pre, out=pre_to).aminmax(dim=-1)
-        return before, after, torch.maximum(high, -low)
+        before, after, largest_changes = [], [], []
+        for part in self._parts():
+            pre, pre_to = self.pre_activations(x, part), self.pre_activations(to, part)
+            before.append(self._chosen(pre, part))
+            after.append(self._chosen(pre_to, part))
+            low, high = torch.sub(pre_to, pre, out=pre_to).aminmax(dim=-1)
+            largest_changes.append(torch.maximum(high, -low))
+        most = torch.stack(largest_changes).amax(0)
+        return self._of_all(before), self._of_all(after), most
 
-    def _chosen(self, pre: Float[Tensor, "tokens features"]) -> Features:
-        """The features that are on where these are the pre-activations."""
+    def _parts(self) -> list[slice]:
+        """The features, as many at a time as one product takes."""
+        if self.n_features <= FEATURES_AT_ONCE:
+            return [EVERY]
+        starts = range(0, self.n_features, FEATURES_AT_ONCE)
+        return [slice(start, start + FEATURES_AT_ONCE) for start in starts]
+
+    def _chosen(self, pre: Float[Tensor, "tokens features"], part: slice = EVERY) -> Features:
+        """The features of a part that are on, or may be, where these are its pre-activations."""
         if self.spec.architecture == "topk":
             assert self.spec.k is not None
-            return largest(pre, self.spec.k, signed=self.spec.signed)
-        return nonzero(pre.relu() if self.threshold is None else above(pre, self.threshold))
+            # The largest of all features are among the largest of each part.
+            k = min(self.spec.k, pre.shape[-1])
+            found = largest(pre, k, signed=self.spec.signed)
+        elif self.threshold is None:
+            found = nonzero(pre.relu())
+        else:
+            found = nonzero(above(pre, self.threshold[part]))
+        return found if part == EVERY else replace(found, index=found.index + part.start)
+
+    def _of_all(self, parts: Sequence[Features]) -> Features:
+        """What is on of all features, where this is on, or may be, of each part of them."""
+        if len(parts) == 1:
+            return parts[0]
+        index, value = (torch.cat([getattr(f, x) for f in parts], -1) for x in ("index", "value"))
+        if self.spec.architecture != "topk":
+            found = Features(index, value, self.n_features)
+            return found.only(value != 0)
+        assert self.spec.k is not None
+        value, slot = value.topk(self.spec.k, dim=-1, sorted=False)
+        return Features(index.gather(-1, slot), value, self.n_features)
 
     def nothing(self, shape: tuple[int, ...]) -> Features:
         """No feature on any token of `shape`."""
@@ -263,6 +301,16 @@ class _Answer(torch.autograd.Function):
         index, value, W_enc = ctx.saved_tensors
         weights = Features(index, grads[0] * (value != 0), len(W_enc))
         return weighted_rows(weights, W_enc), None, None, None
+
+
+def tokens_at_once(features: int) -> int:
+    """How many tokens' pre-activations a dictionary of so many features has in memory together."""
+    return max(1, ENCODED_AT_ONCE // min(features, FEATURES_AT_ONCE))
+
+
+def most_pre_activations(tokens: int, features: int) -> int:
+    """How many numbers the largest product is that encodes so many tokens."""
+    return min(tokens, tokens_at_once(features)) * min(features, FEATURES_AT_ONCE)
 
 
 def fitted(dictionary: SparseDictionary, model: nn.Module) -> SparseDictionary:

@@ -39,7 +39,7 @@ from circuits.analysis import Analysis
 from circuits.attribution.deltas import at_positions, by_name, features_of, indices
 from circuits.attribution.edges import reaching_node, sites_of, to_output, upstream
 from circuits.attribution.recorded import EMBED
-from circuits.attribution.state import BatchState
+from circuits.attribution.state import BatchState, each
 from circuits.attribution.vjp_batches import order_of
 from circuits.metrics.metric import Metric, SiteMetric, metric_at
 from hooked_qwen.forward import resume
@@ -138,7 +138,7 @@ def restricted_metric(
     Raises `ValueError` for nodes that the dictionaries do not have.
     """
     check_circuit(analysis.suite, circuit)
-    found = [restricted(analysis, state, circuit, to).metric for state in analysis.states]
+    found = each(analysis.states, lambda state: restricted(analysis, state, circuit, to).metric)
     return torch.cat(found).double().cpu()
 
 

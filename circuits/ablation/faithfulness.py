@@ -21,7 +21,7 @@ from torch import Tensor
 from circuits.ablation.exact_effects import TOKENS_AT_ONCE
 from circuits.analysis import Analysis
 from circuits.attribution.means import Means
-from circuits.attribution.state import BatchState
+from circuits.attribution.state import BatchState, each
 from circuits.graph import rounded
 from circuits.metrics.metric import SiteMetric, on_clean, reading
 from circuits.prompts import EncodedPrompts
@@ -177,9 +177,10 @@ def metrics_with(
     """
     if to == "mean":
         means = means or analysis.means
-    found = [
-        _under(analysis, state, circuits, to, means, errors, report) for state in analysis.states
-    ]
+    found = each(
+        analysis.states,
+        lambda state: _under(analysis, state, circuits, to, means, errors, report),
+    )
     return torch.cat(found, 1).cpu()
 
 
@@ -253,7 +254,7 @@ def _ratio(value: Tensor, full: Tensor, empty: Tensor) -> Tensor:
 def ends(analysis: Analysis, to: To) -> Ends:
     """Both ends of the scale; raises `ValueError` when they coincide."""
     metric = analysis.metric
-    full = [on_clean(metric, state.logits, state.rows).double() for state in analysis.states]
+    full = each(analysis.states, lambda state: on_clean(metric, state.logits, state.rows).double())
     full = torch.cat(full).cpu()
     empty = metric_with(analysis, NodeSet.of([]), to)
     if abs(float(full.mean() - empty.mean())) < 1e-9:

@@ -177,6 +177,25 @@ class NodeEffects:
         return cls(tuple(about[NAMES].split("\n")), tensors["key"], tensors["effect"])
 
 
+class EffectSums:
+    """Effects that are summed batch by batch: each node is held a few times at most."""
+
+    def __init__(self) -> None:
+        self._parts: list[NodeEffects] = []
+
+    def add(self, part: NodeEffects) -> None:
+        """Add the effects on some more prompts."""
+        self._parts.append(part)
+        first, *more = self._parts
+        # Not with every batch: a merge sorts all that is there.
+        if sum(map(len, more)) > len(first):
+            self._parts = [NodeEffects.sum(self._parts)]
+
+    def sum(self) -> NodeEffects:
+        """All that was added, in the order of their keys."""
+        return NodeEffects.sum(self._parts)
+
+
 def keys(
     names: Sequence[str],
     name: str,

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Literal, overload
+from typing import Literal, TypeVar, overload
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -46,6 +46,7 @@ from saes.suite import Suite
 
 Columns = Literal["all", "own"]
 "Of a batch: those of the prompt set, or without those that are padding of all its prompts."
+T = TypeVar("T")
 KEPT = 64e6
 "Bytes of batches that are kept where nobody says how much memory there is."
 
@@ -176,6 +177,14 @@ class States(Sequence[BatchState]):
                 self._room -= size
                 self._kept[at] = self._last[1]
         return self._last[1]
+
+
+def each(states: Sequence[BatchState], say: Callable[[BatchState], T]) -> list[T]:
+    """What `say` says of each of the batches.
+
+    A loop over states would hold one while the next is made.
+    """
+    return [say(states[i]) for i in range(len(states))]
 
 
 def batches(

@@ -4,9 +4,9 @@ from circuits.ablation.exact_effects import exact_effects
 from circuits.analysis import Analysis
 from circuits.attribution.effects import Gradients, node_effects
 from circuits.attribution.estimators import ESTIMATORS
-from circuits.attribution.node_effects import NodeEffects
+from circuits.attribution.node_effects import EffectSums, NodeEffects
 from circuits.attribution.spill import Spill
-from circuits.attribution.state import KEPT, BatchState
+from circuits.attribution.state import KEPT, BatchState, each
 from circuits.discovery.resume import NOTHING_KEPT, Parts
 from hooked_qwen.progress import Report, counting, silent
 
@@ -21,23 +21,25 @@ def rank_nodes(
 
     `parts` keeps what is done.
     """
-    found: list[NodeEffects] = []
+    total = EffectSums()
     gradients = Spill(keep=analysis.suite.room_for_states(KEPT))
-    estimator, done = ESTIMATORS[analysis.config.estimator], 0
-    for batch, state in enumerate(analysis.states):
+    estimator = ESTIMATORS[analysis.config.estimator]
+    done = counting(report, "node effects", len(analysis.prompts))
 
-        def find(state: BatchState = state) -> tuple[NodeEffects, Gradients]:
+    def add(state: BatchState) -> None:
+        def find() -> tuple[NodeEffects, Gradients]:
             g = estimator.gradients(analysis, state)
             effects = node_effects(analysis, state, g)
             return (_exact(analysis, state, effects, report) if estimator.exact else effects), g
 
-        effects, g = parts.effects(batch, find)
+        effects, g = parts.effects(len(gradients), find)
         # Kept ones come from files.
         gradients.append({site: x.to(state.values[site].device) for site, x in g.items()})
-        found.append(effects)
-        done += len(state.rows)
-        report("node effects", done, len(analysis.prompts))
-    return NodeEffects.sum(found).ranked(len(analysis.prompts)), gradients
+        total.add(effects)
+        done(len(state.rows))
+
+    each(analysis.states, add)
+    return total.sum().ranked(len(analysis.prompts)), gradients
 
 
 def _exact(

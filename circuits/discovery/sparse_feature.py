@@ -12,7 +12,7 @@ from circuits.attribution.edges import LOGIT, EdgeWeights, edge_weights
 from circuits.attribution.estimators import ESTIMATORS
 from circuits.attribution.node_effects import TOKEN
 from circuits.attribution.spill import PerSite
-from circuits.attribution.state import BatchState
+from circuits.attribution.state import BatchState, each
 from circuits.discovery.about import about
 from circuits.discovery.choice import SPARE, choose, pool_of
 from circuits.discovery.config import DiscoverConfig
@@ -26,7 +26,7 @@ from circuits.features.card import promoted_labels
 from circuits.graph import Node
 from circuits.metrics.readout import metric_name
 from circuits.prompts import EncodedPrompts
-from hooked_qwen.progress import Report, silent
+from hooked_qwen.progress import Report, counting, silent
 from saes.nodes import NodeSet
 
 OUTPUT = Node(LOGIT, LOGIT)
@@ -92,20 +92,23 @@ def _weights(
     report: Report,
 ) -> EdgeWeights:
     """Mean weights of all edges among `nodes`; each batch of prompts is added to the `summary`."""
-    estimator = ESTIMATORS[analysis.config.estimator]
+    estimator, n = ESTIMATORS[analysis.config.estimator], len(analysis.prompts)
     weights: EdgeWeights = {}
-    done, n = 0, len(analysis.prompts)
-    for batch, (state, g) in enumerate(zip(analysis.states, gradients, strict=True)):
+    done, batch = counting(report, "edges", n), iter(range(len(gradients)))
 
-        def find(state: BatchState = state, g: PerSite = g) -> EdgeWeights:
+    def add(state: BatchState) -> None:
+        at = next(batch)
+
+        def find() -> EdgeWeights:
             with estimator.rules(analysis.model):
-                return edge_weights(analysis, state, g, nodes)
+                return edge_weights(analysis, state, gradients[at], nodes)
 
-        for pair, weight in parts.edges(batch, find).items():
+        for pair, weight in parts.edges(at, find).items():
             weights[pair] = weights.get(pair, 0.0) + weight / n
         summary.add(state, analysis.metric)
-        done += len(state.rows)
-        report("edges", done, n)
+        done(len(state.rows))
+
+    each(analysis.states, add)
     return weights
 
 

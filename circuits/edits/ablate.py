@@ -11,6 +11,7 @@ from torch import Tensor
 from circuits.ablation.faithfulness import baseline_of, metric_with
 from circuits.analysis import Analysis
 from circuits.attribution.recorded import Reference
+from circuits.attribution.state import BatchState, each
 from circuits.discovery.ranking import Ranking
 from circuits.edits.ablation import Ablation, check_positions
 from circuits.edits.control_nodes import control_nodes
@@ -43,7 +44,7 @@ def ablate(
     by_preference = replace(analysis, metric=preference, edited=analysis.states)
     before = torch.stack(
         [
-            torch.cat([on_clean(m, s.logits, s.rows).double() for s in analysis.states])
+            torch.cat(each(analysis.states, lambda s, m=m: on_clean(m, s.logits, s.rows).double()))
             for m in (analysis.metric, preference)
         ]
     )
@@ -95,7 +96,9 @@ def _spared(analysis: Analysis, edit: Ablation) -> int:
     spared = named = 0
     whole = tuple(Node(str(site), "error") for site in suite.writes)
     nodes = edit.ablated if edit.kept is None else whole
-    for state in analysis.states:
+
+    def count(state: BatchState) -> None:
+        nonlocal spared, named
         stays = baseline_of(suite, state, edit.to, means).spared
         for node in nodes:
             at = slice(None)
@@ -104,6 +107,8 @@ def _spared(analysis: Analysis, edit: Ablation) -> int:
             named += int(state.clean.mask[:, at].sum())
             if node.site in stays:
                 spared += int(stays[node.site].tokens(state.values, None)[:, at].sum())
+
+    each(analysis.states, count)
     if named and spared == named:
         raise ValueError(
             f"nothing would be ablated: {', '.join(map(str, nodes))} stand only on norm "

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
-from circuits.attribution.state import BatchState
+from circuits.attribution.state import BatchState, each
 from circuits.discovery.ranking import Ranking
 from circuits.edits.ablation import Ablation
 from circuits.graph import Node
@@ -122,7 +122,8 @@ def _activations(
     Each state is asked for once: those that are not kept are runs of the model.
     """
     sums, tokens = {place: FeatureSums() for place in places}, dict.fromkeys(places, 0)
-    for state in states:
+
+    def add(state: BatchState) -> None:
         for place in places:
             name, position = place
             at = slice(None) if position is None else slice(position, position + 1)
@@ -131,6 +132,8 @@ def _activations(
             column = torch.zeros_like(mask, dtype=torch.long)
             sums[place].add(f.times(f.value.sign()), column, on)
             tokens[place] += int(mask.sum())
+
+    each(states, add)
     found = {}
     for place in places:
         _, feature, total = sums[place].entries()

@@ -17,7 +17,7 @@ from circuits.discovery.config import DiscoverConfig
 from circuits.features.card import FEATURES_AT_ONCE
 from hooked_qwen.cost import LayerCost, ModelCost
 from hooked_qwen.sites import Site
-from saes.dictionary import ENCODED_AT_ONCE
+from saes.dictionary import most_pre_activations
 from saes.formats.shapes import FLOAT32, DictionaryShape
 
 INDEX = 8
@@ -160,7 +160,7 @@ def on(shape: DictionaryShape) -> int:
 
 def _working(model: ModelCost, shapes: Sequence[DictionaryShape], task: Task) -> tuple[Item, ...]:
     widest = max(shape.features for shape in shapes)
-    chunk = min(task.batch * task.tokens, max(1, ENCODED_AT_ONCE // widest)) * widest
+    chunk = most_pre_activations(task.batch * task.tokens, widest)
     rows = task.points * task.batch
     passed = sum(c.saved for c in model.layers(rows, task.run))
     cut = sum(c.saved for c in model.layers(task.batch, task.run))

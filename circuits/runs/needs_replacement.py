@@ -16,7 +16,7 @@ from circuits.discovery.replaced_prompts import Budget
 from circuits.features.card import FEATURES_AT_ONCE
 from circuits.runs.needs import INDEX, Item, Memory, Operations, Task, on
 from hooked_qwen.cost import ModelCost
-from saes.dictionary import ENCODED_AT_ONCE
+from saes.dictionary import most_pre_activations
 from saes.formats.shapes import FLOAT32, DictionaryShape
 from transcoders.sources import ROWS_AT_ONCE
 
@@ -91,7 +91,7 @@ def working(
     """What comes and goes, one at a time."""
     one = FLOAT32 * task.tokens * (sum(on(s) + 2 for s in shapes) + max(widths(model)))
     widest = max(shape.features for shape in shapes)
-    chunk = min(task.tokens, max(1, ENCODED_AT_ONCE // widest)) * widest
+    chunk = most_pre_activations(task.tokens, widest)
     named = min(FEATURES_AT_ONCE, task.config.nodes or FEATURES_AT_ONCE) * model.vocabulary
     nodes = (task.config.nodes or targets(shapes, task)) + task.tokens
     through = nodes**2 // 2 * model.n_layers * heads(model)[0] * NUMBERS_OF_A_HEAD

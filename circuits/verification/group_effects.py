@@ -10,6 +10,7 @@ from torch import Tensor
 
 from circuits.ablation.faithfulness import metrics_with
 from circuits.analysis import Analysis
+from circuits.attribution.state import each
 from circuits.graph import Node, rounded
 from circuits.metrics.metric import on_clean
 from saes.evaluation.bootstrap import interval, resamples
@@ -30,7 +31,7 @@ def joint_effects(
     if not groups:
         return torch.zeros(0, len(analysis.prompts), dtype=torch.float64)
     metric, kept = analysis.metric, [NodeSet.of(group).complement() for group in groups]
-    clean = [on_clean(metric, state.logits, state.rows).double() for state in analysis.states]
+    clean = each(analysis.states, lambda state: on_clean(metric, state.logits, state.rows).double())
     to, means = analysis.config.reference, analysis.reference_means
     moved = metrics_with(analysis, kept, to, means=means, report=report)
     return moved - torch.cat(clean).cpu()

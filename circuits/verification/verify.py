@@ -15,6 +15,7 @@ from circuits.ablation.path_patching import exact_edges
 from circuits.analysis import Analysis
 from circuits.attribution.effects import effects_by_prompt
 from circuits.attribution.estimators import ESTIMATORS
+from circuits.attribution.state import BatchState, each
 from circuits.discovery.ranking import Ranking
 from circuits.graph import Node, ordered
 from circuits.metrics.readout import metric_name
@@ -199,12 +200,12 @@ def _measured(
     states, estimator = analysis.states, ESTIMATORS[analysis.config.estimator]
     effects_done = counting(report, "exact effects", len(nodes) * len(states))
     edges_done = counting(report, "exact edges", len(edges) * len(states))
-    exact, estimates, weights = [], [], []
-    for state in states:
-        exact.append(exact_effects(analysis, state, nodes, report=effects_done))
+
+    def measured(state: BatchState) -> tuple[Tensor, Tensor, Tensor]:
+        exact = exact_effects(analysis, state, nodes, report=effects_done)
         g = estimator.gradients(analysis, state)
-        estimates.append(
-            exact[-1] if estimator.exact else effects_by_prompt(analysis, state, g, nodes)
-        )
-        weights.append(exact_edges(analysis, state, g, edges, report=edges_done))
+        estimates = exact if estimator.exact else effects_by_prompt(analysis, state, g, nodes)
+        return exact, estimates, exact_edges(analysis, state, g, edges, report=edges_done)
+
+    exact, estimates, weights = zip(*each(states, measured), strict=True)
     return torch.cat(exact, 1), torch.cat(estimates, 1), torch.cat(weights, 1)

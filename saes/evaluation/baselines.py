@@ -12,7 +12,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from hooked_qwen.forward import run_through
 from hooked_qwen.hooks import capture
 from hooked_qwen.sites import Site
-from saes.dictionary import DictionarySpec, Move, SparseDictionary, fitted
+from saes.dictionary import EVERY, DictionarySpec, Move, SparseDictionary, fitted
 from saes.evaluation.metrics import BLOCKS_PER_PASS, Quality, evaluate
 from saes.evaluation.splice import is_outlier_pair, pairs_of, sites_of, unpadded
 from saes.features import Features
@@ -89,9 +89,9 @@ class Coordinates(SparseDictionary):
         super().__init__(spec, weights)
 
     def pre_activations(
-        self, x: Float[Tensor, "*batch d_source"]
+        self, x: Float[Tensor, "*batch d_source"], features: slice = EVERY
     ) -> Float[Tensor, "*batch features"]:
-        return x
+        return x[..., features]
 
     def encode(self, x: Float[Tensor, "*batch d_source"]) -> Features:
         return Features.of_coordinates(x)

@@ -1,11 +1,15 @@
 """Dictionaries are in memory one at a time, where there is room for one."""
 
+import weakref
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from circuits import suites
 from circuits.analysis import Analysis
+from circuits.attribution.state import BatchState, batch_state
 from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.sparse_feature import discover
 from circuits.edits.ablate import ablate
@@ -74,6 +78,30 @@ def test_every_verb_holds_one_dictionary_at_a_time(analysis, to):
         last_logits(analysis.model, analysis.prompts.clean)
     assert together, "dictionaries were read"
     assert max(together) == 1
+
+
+@pytest.mark.parametrize("to", ["mean", "patch", "zero"])
+def test_a_batch_of_states_is_let_go_before_the_next_is_made(analysis, to, monkeypatch):
+    made: list[weakref.ref[BatchState]] = []
+    make, held = batch_state, []
+
+    def watching(*given):
+        held.append(sum(known() is not None for known in made))
+        found = make(*given)
+        made.append(weakref.ref(found))
+        return found
+
+    monkeypatch.setattr("circuits.attribution.state.batch_state", watching)
+    found = discover(analysis)
+    assert len(held) >= 4, "made for the effects, and again for the edges"
+    assert not any(held)
+    held.clear()
+    # A new analysis for each verb, as for each command; the first still holds its last batch.
+    config = VerifyConfig(level="quick", to=to)
+    verify(replace(analysis), found.graph, found.ranking, config=config)
+    strongest = tuple(node for node, _ in found.ranking[:5] if node.kind == "feature")
+    ablate(replace(analysis), Ablation(ablated=strongest, to=to), found.ranking)
+    assert max(held) == 1
 
 
 def text():

@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from circuits.attribution.node_effects import NodeEffects, keys
+from circuits.attribution.node_effects import EffectSums, NodeEffects, keys
 from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site
 from saes.nodes import NodeSet
@@ -75,6 +75,19 @@ def test_a_sum_has_every_node_once_with_all_its_effects():
     assert dict(found) == pytest.approx(totals, abs=1e-15)
     backwards = NodeEffects.sum([listed(part[::-1]) for part in parts[::-1]])
     assert backwards.nodes() == found.nodes()
+
+
+def test_effects_summed_batch_by_batch_are_those_summed_at_once_to_the_bit():
+    generator = torch.Generator().manual_seed(0)
+    parts = []
+    for n in (4, 1, 6, 9, 2, 30, 3):
+        key = torch.randint(5, (n,), generator=generator).unique()
+        effect = torch.randn(len(key), generator=generator, dtype=torch.float64)
+        parts.append(NodeEffects(NAMES, key, effect))
+    sums = EffectSums()
+    for part in parts:
+        sums.add(part)
+    assert sums.sum() == NodeEffects.sum(parts)
 
 
 def test_parts_follow_each_other():
