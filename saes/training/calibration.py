@@ -67,16 +67,19 @@ class LargestPerToken:
     def __init__(self, k: int, tokens: int) -> None:
         """For at most `tokens` tokens."""
         self.k, self.most, self.tokens = k, k * tokens + 1, 0
-        self.floor = 0.0
+        self.floor: Tensor | float = 0.0
         self.parts: list[Tensor] = []
 
     def add(self, pre: Float[Tensor, "tokens features"]) -> None:
-        """Take in the pre-activations of some tokens."""
+        """Take in the pre-activations of some tokens.
+
+        The host waits for the device once, to know how many are kept.
+        """
         self.tokens += len(pre)
         self.parts.append(pre[pre > self.floor])
         if sum(map(len, self.parts)) > 2 * self.most:
             kept = torch.cat(self.parts).topk(self.most, sorted=False).values
-            self.parts, self.floor = [kept], float(kept.min())
+            self.parts, self.floor = [kept], kept.min()
 
     def threshold(self) -> float:
         """Zero where fewer than k features a token are positive."""

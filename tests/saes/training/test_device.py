@@ -8,6 +8,7 @@ import torch
 from hooked_qwen.stream import ActivationBatch
 from saes.architectures.table import ARCHITECTURES
 from saes.dictionary import DictionarySpec
+from saes.training.calibration import LargestPerToken
 from saes.training.loop import CHECK_EVERY, TrainConfig, fit
 from tests.saes.training.test_loop import EXACTLY, IN, OUT, assert_same, planted
 
@@ -91,6 +92,21 @@ def test_without_auxk_and_with_outliers_known_on_the_host_a_step_never_waits(pre
     by_step = waits(pretend, name, batches, replace(CONFIG, aux_coefficient=0.0))
     assert by_step[CHECK_EVERY - 1] == by_step[1]
     assert by_step[CHECK_EVERY] == by_step[1] + 1
+
+
+def test_the_search_for_a_threshold_waits_once_a_batch(pretend):
+    generator, (tokens, features) = torch.Generator().manual_seed(0), (16, 40)
+    plain = [torch.randn(tokens, features, generator=generator) for _ in range(12)]
+    search, expected = (LargestPerToken(3, len(plain) * tokens // 8) for _ in range(2))
+    there = [pre.to("pretend") for pre in plain]
+    with pretend.watch() as seen:
+        for pre in there:
+            search.add(pre)
+    for pre in plain:
+        expected.add(pre)
+    assert float(expected.floor) > 0, "the largest were sorted out on the way"
+    assert seen.of("sync").total() == len(plain)
+    assert search.floor.item() == expected.floor.item()
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
