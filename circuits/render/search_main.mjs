@@ -47,7 +47,7 @@ const drawList = () =>
   drawRanked({
     record: view.record,
     chosen: view.chosen,
-    choose,
+    choose: tap,
     noted: (feature) => notes.has(feature),
   });
 
@@ -66,6 +66,7 @@ function aboutChosen() {
   return el(
     "div",
     { id: "chosen" },
+    el("button", { type: "button", class: "back", click: backToList }, "↑ Back to the list"),
     el("h2", { class: "name" }, el("bdi", {}, record.labels[chosen] ?? "–")),
     el(
       "div",
@@ -109,7 +110,7 @@ function strips() {
             run: text.runs[view.run],
             labels: view.record.labels,
             chosen: view.chosen,
-            choose,
+            choose: tap,
           }),
       ]),
     );
@@ -127,8 +128,9 @@ function drawTexts({ focus = null } = {}) {
             "p",
             { class: "note" },
             largest
-              ? `Tokens by its activation, the deepest ${number(largest)}. Choose a token for what is on there.`
-              : "It is on at no token shown. Choose a token for what is on there.",
+              ? "The deeper a token's colour, the more active the feature is there, " +
+                `${number(largest)} at most. Choose a token to see all features that are on at it.`
+              : "The feature is on at no token shown. Choose a token to see those that are.",
           ),
           ...strips(),
         ]
@@ -137,11 +139,29 @@ function drawTexts({ focus = null } = {}) {
   if (focus) $(focus)?.focus({ preventScroll: true });
 }
 
+const rowOf = (feature) => document.getElementById(`row-${feature}`);
+
+/* Chosen by a tap: where the texts lie below the list they come into view, and with them the focus;
+   beside it the focus stays in the part that was tapped. */
+function tap(feature) {
+  const below = matchMedia("(max-width: 900px)").matches;
+  const inList = $("ranked").contains(document.activeElement);
+  choose(feature);
+  if (below) $("texts").scrollIntoView({ block: "start" });
+  const button = !below && inList && rowOf(feature)?.querySelector("button");
+  (button || $("texts")).focus({ preventScroll: true });
+}
+
+function backToList() {
+  const row = rowOf(view.chosen) ?? $("ranked");
+  row.scrollIntoView({ block: "center" });
+  (row.querySelector("button") ?? row).focus({ preventScroll: true });
+}
+
 function choose(feature) {
   view.chosen = feature;
   drawList();
   drawTexts();
-  document.getElementById(`row-${feature}`)?.scrollIntoView({ block: "nearest" });
   $("told").textContent = `${feature} chosen`;
   const hash = `#feature=${encodeURIComponent(feature)}`;
   if (location.hash !== hash && location.protocol !== "about:")
@@ -157,7 +177,9 @@ function pick(text, run) {
 function step(by) {
   const names = view.record.found.map((row) => row.feature);
   const at = names.indexOf(view.chosen);
-  if (names.length) choose(names[Math.max(0, Math.min(names.length - 1, at + by))]);
+  if (!names.length) return;
+  choose(names[Math.max(0, Math.min(names.length - 1, at + by))]);
+  rowOf(view.chosen)?.scrollIntoView({ block: "nearest" });
 }
 
 function keys(event) {

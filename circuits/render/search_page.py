@@ -12,6 +12,7 @@ SCRIPTS = (
     *("page_dom.mjs", "page_numbers.mjs"),
     *("search_table.mjs", "search_strip.mjs", "search_main.mjs"),
 )
+KEPT = ("how", "chance", "random", "agreement", "metric", "reference")
 TITLES = {
     "contrast": "Features that tell two sets of texts apart",
     "effect": "Features by their effect on a metric",
@@ -38,7 +39,7 @@ def search_page(
     labels = {key: readable(label) for key, label in (labels or {}).items()}
     labels |= {row["feature"]: row["label"] for row in found}
     shown = {
-        **{k: record[k] for k in ("how", "chance", "random", "agreement") if k in record},
+        **{k: record[k] for k in KEPT if k in record},
         "texts_read": record.get("texts"),
         "features_on": record.get("features_on"),
         "found": found,

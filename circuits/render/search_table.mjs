@@ -15,10 +15,10 @@ const TIPS = {
 /* How the features were found decides what is told of them. */
 const COLUMNS = {
   contrast: [
-    ["positive", (f) => two(f.on_positive), TIPS.on],
-    ["negative", (f) => two(f.on_negative), TIPS.on],
+    ["on in positive", (f) => two(f.on_positive), TIPS.on],
+    ["on in negative", (f) => two(f.on_negative), TIPS.on],
     ["difference", (f) => signed(f.difference), "of the shares, with its 95 % interval", "strip"],
-    ["effect", (f) => signed(f.effect), "difference of the means in standard deviations"],
+    ["difference in s.d.", (f) => signed(f.effect), "of the mean activation over the tokens of a text, in standard deviations"],
     ["by chance", (f) => small(f.by_chance), TIPS.chance],
   ],
   effect: [
@@ -30,6 +30,25 @@ const COLUMNS = {
   text: [["largest", (f) => number(f.activation), "activation in the text"]],
   token: [["logits", (f) => number(f.logits, true), "per unit of activation, by the direct path"]],
   label: [],
+};
+/* What a reader needs before the numbers, in one line. */
+const EXPLAINED = {
+  contrast: () =>
+    "On in positive, on in negative: the share of the texts of each kind, from 0 to 1, in which " +
+    "the feature is on at some token. Difference: of these shares, with its 95 % interval. " +
+    "Difference in s.d.: of its mean activation over a text's tokens, in standard deviations. " +
+    "By chance: how many features would differ as much if the labels were shuffled.",
+  effect: ({ metric, reference, chance }) =>
+    `Change of the metric ${metric ?? ""} when the feature is set to its ` +
+    `${reference ?? "reference"} value: estimate by gradient, exact by running the model, with ` +
+    "its 95 % interval. " +
+    (chance == null
+      ? ""
+      : "By chance: how many features would do as much if the labels were shuffled. ") +
+    "Texts: in how many the feature moves.",
+  text: () => "Largest: the feature's largest activation in the text.",
+  token: () => "Logits: what one unit of the feature's activation adds to the token's logit.",
+  label: () => null,
 };
 const WIDE = 76;
 const HIGH = 14;
@@ -101,7 +120,9 @@ export function drawRanked({ record, chosen, choose, noted }) {
       el("th", { scope: "col", title, class: kind ? "right drawn" : "right" }, name),
     ),
   ];
+  const explained = EXPLAINED[record.how](record);
   $("ranked").replaceChildren(
+    ...(explained ? [el("p", { class: "note" }, explained)] : []),
     el(
       "table",
       { class: "plain" },

@@ -173,6 +173,40 @@ def test_on_a_phone_a_feature_has_its_whole_name(visit, record, texts):
     assert tab.locator("#ranked .where").all_inner_texts() == list(NAMES[:2])
 
 
+def test_on_a_phone_a_tap_brings_the_texts_into_view_and_back(visit, record, texts):
+    many = [row(f"mlp_out.2/{i}", 0.5) for i in range(20, 60)]
+    tab = opened(visit, {**record, "found": [*record["found"], *many]}, texts)
+    tab.set_viewport_size({"width": 390, "height": 800})
+    tab.locator("#ranked tbody button").nth(1).click()
+    assert abs(tab.locator("#texts").bounding_box()["y"]) < 400
+    assert tab.evaluate("document.activeElement.id") == "texts"
+    assert NAMES[1] in tab.locator("#chosen").inner_text()
+    tab.locator(".back").click()
+    box = tab.locator("#ranked tbody tr").nth(1).bounding_box()
+    assert 0 <= box["y"] < 800
+    assert NAMES[1] in tab.evaluate("document.activeElement.textContent")
+
+
+def test_beside_the_list_a_click_keeps_the_focus_in_it_and_scrolls_nothing(visit, record, texts):
+    tab = opened(visit, record, texts)
+    tab.set_viewport_size({"width": 1280, "height": 800})
+    tab.locator("#ranked tbody button").nth(1).click()
+    assert tab.evaluate("scrollY") == 0
+    assert NAMES[1] in tab.evaluate("document.activeElement.textContent")
+    assert not tab.locator(".back").is_visible()
+
+
+def test_the_columns_say_what_they_are(visit, record):
+    tab = visit(search_page(record))
+    heads = tab.locator("#ranked thead th").all_inner_texts()
+    assert heads[1:] == [
+        "on in positive", "on in negative", "difference", "difference in s.d.", "by chance",
+    ]  # fmt: skip
+    said = tab.locator("#ranked .note").first.inner_text()
+    assert "share of the texts of each kind" in said
+    assert "in standard deviations" in said
+
+
 def test_of_a_text_each_feature_stands_once_by_its_largest_activation(visit, texts):
     def of(feature, activation):
         return {"feature": feature, "label": "x", "activation": activation}
@@ -204,6 +238,8 @@ def test_effects_stand_beside_those_of_random_features(visit):
     row = {"label": "x", "texts_on": 3, "estimate": 0.1, "interval": None, "by_chance": None}
     record = {
         "how": "effect",
+        "metric": "logit-difference",
+        "reference": "patch",
         "texts": {"prompts": 4},
         "features_on": 10,
         "chance": None,
@@ -217,5 +253,8 @@ def test_effects_stand_beside_those_of_random_features(visit):
     }
     said = visit(search_page(record)).locator("#ranked").inner_text()
     assert "−0.2" in said
+    assert (
+        "Change of the metric logit-difference when the feature is set to its patch value" in said
+    )
     assert "mean size of the exact effect 0.01, of those above 0.2" in said
     assert json.dumps(record)
