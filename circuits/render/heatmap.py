@@ -1,7 +1,6 @@
-"""Matrices of numbers as figures: task x circuit, and directions x strengths of a sweep."""
+"""A matrix of numbers as a figure: task x circuit."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,34 +11,17 @@ from matplotlib.path import Path as Outline
 from matplotlib.transforms import Affine2D
 
 from circuits.render import ink
-from circuits.render.words import OPPOSES, SUPPORTS, counted, readable
+from circuits.render.words import OPPOSES, SUPPORTS
 
 CELL, ROW = 0.62, 0.3  # in
-NARROW = 0.46  # in, of a cell in one of several matrices
-APART = 0.22  # in, between matrices
 MARGIN, GAP = 0.08, 0.07  # in
 WORD, SMALL = 6.5, 6.5  # points
 LONGEST = 1.6  # in, of a name
-LONGEST_DIRECTION = 2.6
 DEEPEST = 0.85
 "Share of the colour where all of a task is lost."
 NOTE = "share of the task's effect that is lost with the circuit cut; framed: its own circuit"
-LEAST = 0.005
-"What is framed is written as more than 0.00."
 Corner = tuple[float, float]
 "Left and top of a cell, in."
-UNSTEERED = "none"
-"Heads the column of what is written without steering."
-
-
-@dataclass(frozen=True, kw_only=True)
-class Matrix:
-    """Numbers in rows and columns; None where there is none."""
-
-    title: str
-    columns: Sequence[str]
-    values: Sequence[Sequence[float | None]]
-    framed: frozenset[tuple[int, int]] = frozenset()
 
 
 def heat_map(record: Mapping[str, Any], path: Path) -> None:
@@ -50,172 +32,58 @@ def heat_map(record: Mapping[str, Any], path: Path) -> None:
     suffix.
     """
     ink.checked_suffix(path)
-    rows, columns = record["rows"], list(record["tasks"])
-    own = ((i, columns.index(row)) for i, row in enumerate(rows) if row in columns)
-    matrix = Matrix(
-        title="",
-        columns=columns,
-        values=[[cell["value"] for cell in row] for row in record["lost"]],
-        framed=frozenset(own),
-    )
-    _draw([matrix], rows, path, corner="circuit cut", note=NOTE, cell=CELL, longest=LONGEST)
-
-
-def steering_map(record: Mapping[str, Any], path: Path) -> None:
-    """Write a `steering/1` record as three matrices: concept, fluency and both in one number.
-
-    Rows are directions, columns strengths; framed is each row's best. The same record gives the
-    same bytes. Raises `ValueError` for another suffix.
-    """
-    ink.checked_suffix(path)
-    rows = steering_rows(record)
-    strengths = sorted({arm["strength"] for arm in record["arms"]})
-    matrices = [
-        Matrix(
-            title=title,
-            columns=[UNSTEERED, *(f"{s:g}".replace("-", "\N{MINUS SIGN}") for s in strengths)],
-            values=(values := [[_at(cells, s, key) for s in (None, *strengths)]
-                               for _, cells in rows]),
-            framed=frozenset(_best(values)) if key == "score" else frozenset(),
-        )
-        for key, title in (("concept", "concept"), ("fluency", "fluency"), ("score", "both"))
-    ]  # fmt: skip
-    _draw(
-        matrices,
-        [name for name, _ in rows],
-        path,
-        corner="",
-        note=steering_note(record),
-        cell=NARROW,
-        longest=LONGEST_DIRECTION,
-    )
-
-
-Cells = Mapping[float | None, Mapping[str, Any]]
-"Of one direction, by strength; None is no steering."
-
-
-def steering_rows(record: Mapping[str, Any]) -> list[tuple[str, Cells]]:
-    """What is written as the model is and when told to, then each direction, features first."""
-    rows: list[tuple[str, Cells]] = [("no steering", {None: record["plain"]})]
-    if record["instructed"]:
-        rows.append(("instruction in the prompt", {None: record["instructed"]}))
-    by: dict[tuple[str, str], dict[float | None, Mapping[str, Any]]] = {}
-    for arm in record["arms"]:
-        by.setdefault((arm["method"], _called(arm)), {})[arm["strength"]] = arm
-    order = ("feature", "difference of means", "encoder direction", "random feature")
-    for (method, name), cells in sorted(by.items(), key=lambda item: order.index(item[0][0])):
-        rows.append((f"{method} {name}", cells))
-    return rows
-
-
-def _called(arm: Mapping[str, Any]) -> str:
-    label = readable(arm["label"]) if arm["label"] and arm["method"] == "feature" else ""
-    return f"{arm['direction']} {label}".strip()
-
-
-UNITS = {
-    "max": "the feature's own largest activation",
-    "token": "the largest activation of any feature at a neutral token",
-    "activation": "activation",
-}
-
-
-def steering_note(record: Mapping[str, Any]) -> str:
-    """What the numbers are, in one line."""
-    unit = UNITS[record["unit"]]
-    absent = "" if record["goal"] == "more" else ", of which less is asked for"
-    of = "multiples" if record["do"] == "scale" else f"units of {unit}"
-    return (
-        f"concept: {record['scorer']['said']}{absent}; strengths of {record['do']} in {of}; "
-        f"means over {counted(len(record['prompts']), 'prompt')}"
-    )
-
-
-def _at(cells: Cells, strength: float | None, key: str) -> float | None:
-    return cells[strength][key]["value"] if strength in cells else None
-
-
-def _best(values: Sequence[Sequence[float | None]]) -> list[tuple[int, int]]:
-    """The largest of each row that has several."""
-    found = []
-    for i, row in enumerate(values):
-        there = [(value, -j) for j, value in enumerate(row) if value is not None]
-        if len(there) > 1 and max(there)[0] >= LEAST:
-            found.append((i, -max(there)[1]))
-    return found
-
-
-def _draw(
-    matrices: Sequence[Matrix],
-    rows: Sequence[str],
-    path: Path,
-    *,
-    corner: str,
-    note: str,
-    cell: float,
-    longest: float,
-) -> None:
-    """Matrices side by side, whose rows are called once, on the left."""
     with ink.fixed_style():
-        names = [ink.fold(name, WORD, longest, 1)[0] for name in rows]
-        heads = [[ink.fold(name, WORD, LONGEST, 1)[0] for name in m.columns] for m in matrices]
+        names = [ink.fold(name, WORD, LONGEST, 1)[0] for name in record["rows"]]
+        heads = [ink.fold(name, WORD, LONGEST, 1)[0] for name in record["tasks"]]
         left = MARGIN + max(ink.measure(name, WORD) for name in names) + GAP
-        top = MARGIN + max(ink.measure(head, WORD) for own in heads for head in own) + GAP
-        titled = any(matrix.title for matrix in matrices)
-        top += 0.2 if titled else 0
-        wide = sum(cell * len(matrix.columns) for matrix in matrices)
-        across = left + wide + APART * (len(matrices) - 1) + MARGIN
-        lines = ink.fold(note, SMALL, across - 2 * MARGIN, 3)
-        height = top + ROW * len(rows) + GAP + 0.12 * len(lines) + MARGIN
+        top = MARGIN + max(ink.measure(head, WORD) for head in heads) + GAP
+        across = left + CELL * len(heads) + MARGIN
+        lines = ink.fold(NOTE, SMALL, across - 2 * MARGIN, 3)
+        height = top + ROW * len(names) + GAP + 0.12 * len(lines) + MARGIN
         picture = ink.blank(across, height)
         axes = picture.add_axes((0, 0, 1, 1))
         axes.set_xlim(0, across)
         axes.set_ylim(height, 0)
         axes.axis("off")
-        write_text(axes, left - GAP, top - GAP, corner, ha="right", size=SMALL, color=ink.SOFT)
+        write_text(
+            axes, left - GAP, top - GAP, "circuit cut", ha="right", size=SMALL, color=ink.SOFT
+        )
         for i, name in enumerate(names):
             write_text(axes, left - GAP, top + (i + 0.5) * ROW, name, ha="right")
-        start = left
-        for matrix, own in zip(matrices, heads, strict=True):
-            if titled:
-                middle = start + cell * len(own) / 2
-                write_text(axes, middle, MARGIN + 0.06, matrix.title, color=ink.SOFT)
-            _matrix(axes, matrix, own, (start, top), cell)
-            start += cell * len(own) + APART
+        _matrix(axes, record, heads, (left, top))
         for k, line in enumerate(lines):
-            y = top + ROW * len(rows) + GAP + 0.12 * (k + 0.5)
+            y = top + ROW * len(names) + GAP + 0.12 * (k + 0.5)
             write_text(axes, MARGIN, y, line, ha="left", size=SMALL, color=ink.SOFT)
         ink.save(picture, path)
 
 
-def _matrix(
-    axes: Axes, matrix: Matrix, heads: Sequence[str], corner: tuple[float, float], cell: float
-) -> None:
+def _matrix(axes: Axes, record: Mapping[str, Any], heads: Sequence[str], corner: Corner) -> None:
+    """Names of tasks, numbers on their colours, each circuit's own task framed."""
     left, top = corner
     for j, head in enumerate(heads):
-        x = left + (j + 0.5) * cell
-        if matrix.title:
-            write_text(axes, x, top - GAP, head, va="bottom")
-        else:
-            write_text(axes, x, top - GAP, head, rotation=90.0, va="bottom")
+        write_text(axes, left + (j + 0.5) * CELL, top - GAP, head, rotation=90.0, va="bottom")
     filled: dict[str, list[Corner]] = {}
     framed: list[Corner] = []
-    for i, row in enumerate(matrix.values):
-        for j, value in enumerate(row):
-            if value is None:
+    for i, (own, row) in enumerate(zip(record["rows"], record["lost"], strict=True)):
+        for j, (task, found) in enumerate(zip(record["tasks"], row, strict=True)):
+            if found["value"] is None:
                 continue
-            x, y = left + j * cell, top + i * ROW
-            value = round(value, 2) + 0.0
-            colour = ink.COLOURS[SUPPORTS if value >= 0 else OPPOSES]
-            fill = ink.tint(colour, DEEPEST * min(1.0, abs(value)))
+            x, y = left + j * CELL, top + i * ROW
+            value, fill = shaded(found["value"])
             filled.setdefault(fill, []).append((x, y))
-            if (i, j) in matrix.framed:
+            if own == task:
                 framed.append((x, y))
             text = f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
-            write_text(axes, x + cell / 2, y + ROW / 2, text, color=text_colour(fill))
-    fill_cells(axes, filled, (cell, ROW), apart=0.8)
-    frame_cells(axes, framed, (cell, ROW), inset=0.015, line=0.9)
+            write_text(axes, x + CELL / 2, y + ROW / 2, text, color=text_colour(fill))
+    fill_cells(axes, filled, (CELL, ROW), apart=0.8)
+    frame_cells(axes, framed, (CELL, ROW), inset=0.015, line=0.9)
+
+
+def shaded(value: float) -> tuple[float, str]:
+    """A number as it is written, with two digits, and the fill of its cell."""
+    value = round(value, 2) + 0.0
+    colour = ink.COLOURS[SUPPORTS if value >= 0 else OPPOSES]
+    return value, ink.tint(colour, DEEPEST * min(1.0, abs(value)))
 
 
 def fill_cells(

@@ -10,7 +10,7 @@ const COLUMNS = [
   ["spurious", record.spurious[0], "share whose spurious class it says; 0.5 is chance"],
   ["worst", "worst group", "smallest share right of the four groups"],
 ];
-const STRIP = { width: 112, height: 18, pad: 5 };
+const STRIP = { width: 92, height: 18, pad: 5 };
 const share = (value) => STRIP.pad + value * (STRIP.width - 2 * STRIP.pad);
 const two = (value) => value.toFixed(2);
 const GROUPS = [0, 1].flatMap((l) =>

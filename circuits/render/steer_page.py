@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from circuits.render.feature_page import html
-from circuits.render.heatmap import steering_note, steering_rows
+from circuits.render.steering_map import steering_note, steering_rows
 from circuits.render.words import counted, readable
 
 SCRIPTS = (

@@ -14,8 +14,8 @@ from circuits.features.named import Named
 from circuits.features.steering import SteerConfig, steered
 from circuits.features.steering_choice import Examples, Select, choose
 from circuits.graph import write_json
-from circuits.render.heatmap import steering_map
 from circuits.render.steer_page import steer_page
+from circuits.render.steering_map import steering_map
 from circuits.runs.overwrite import MADE_FROM, check_beside, check_record, digest
 from circuits.shift.probe import losses
 from circuits.suites import feature_names, load_model, sources

@@ -1,9 +1,11 @@
 """The page of a sweep, in a browser; the heat map as a figure."""
 
+import re
+
 import pytest
 
-from circuits.render.heatmap import steering_map
 from circuits.render.steer_page import steer_page, verdict
+from circuits.render.steering_map import steering_map
 
 HOSTILE = "</script><script>alert(1)</script>"
 
@@ -185,6 +187,16 @@ def test_the_figure_is_the_same_each_time(record, tmp_path, suffix):
         steering_map(record, path)
         found.append(path.read_bytes())
     assert found[0] == found[1]
+
+
+def test_the_figure_is_as_wide_as_a_paper_and_leaves_no_strength_blank(record, tmp_path):
+    path = tmp_path / "map.svg"
+    steering_map(record, path)
+    text = path.read_text()
+    assert 'width="486pt"' in text  # 6.75 in
+    arms = [arm for arm in record["arms"] if arm["strength"] > 0]
+    steering_map({**record, "arms": arms}, path)
+    assert "−" not in "".join(re.findall(r"<text[^>]*>([^<]*)</text>", path.read_text()))
 
 
 def test_a_figure_has_every_direction_and_refuses_another_suffix(record, tmp_path):
