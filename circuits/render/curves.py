@@ -48,7 +48,7 @@ LEAST = (0.0, 0.5)
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Rows that are drawn alike: those of the circuit in colour, controls in grey."""
+    """Rows that are drawn alike: those of the circuit in full colour, controls in muted ones."""
 
     label: str
     "written beside its first row; of some there is none"
@@ -63,9 +63,9 @@ GROUPS = (
         label="strongest", starts=("circuit", "strongest"), colour=ink.COLOURS[SUPPORTS], width=1.5
     ),
     Group(label="random", starts=("random",), colour="#a9b1ba"),
-    Group(label="untrained", starts=("untrained",), colour="#8b95a1"),
-    Group(label="neurons", starts=("neurons",), colour="#4d5661"),
-    Group(label="", starts=("",), colour="#6f7a86"),
+    Group(label="untrained", starts=("untrained",), colour="#a8905c"),
+    Group(label="neurons", starts=("neurons",), colour="#2f3740"),
+    Group(label="", starts=("",), colour="#857399"),
 )
 
 
@@ -97,9 +97,9 @@ class Panel:
 def curves_figure(verification: Mapping[str, Any], path: Path) -> None:
     """Write what `circuits verify` found as a figure: curves that exist, and the scatter.
 
-    The strongest nodes' curves are in colour and controls in grey, labelled by group where the
-    first are furthest ahead. The shaded band is the first row's 95 % interval, on its own prompts
-    and on those held out; the dotted line is the ideal.
+    The strongest nodes' curves are in full colour and controls in muted ones, labelled by group
+    where the first are furthest ahead. The shaded band is the first row's 95 % interval, on its own
+    prompts and on those held out; the dotted line is the ideal.
 
     Raises `ValueError` for another suffix, and for a record with neither curves nor points.
     """

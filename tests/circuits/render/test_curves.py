@@ -1,7 +1,7 @@
 """The check of a circuit as a figure: what is drawn is what the record holds."""
 
 import re
-from itertools import pairwise
+from itertools import combinations, pairwise
 from xml.etree import ElementTree
 
 import numpy as np
@@ -9,7 +9,7 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from circuits.render import ink
-from circuits.render.curves import LEAST, OUTSIDE, STROKES, curves_figure
+from circuits.render.curves import GROUPS, LEAST, OUTSIDE, STROKES, curves_figure
 from circuits.render.score_curves import LINES, score_figure
 from circuits.render.words import row_name
 from tests.circuits import synthetic
@@ -198,7 +198,13 @@ def test_noise_about_zero_does_not_look_like_a_curve(record, panels):
     assert low <= LEAST[0] < LEAST[1] <= high
 
 
-def test_the_circuit_stands_out_from_grey_controls(record, panels):
+def test_no_two_groups_have_colours_that_are_nearly_alike():
+    colours = [to_rgb(group.colour) for group in GROUPS]
+    for one, other in combinations(colours, 2):
+        assert max(abs(a - b) for a, b in zip(one, other, strict=True)) > 0.15
+
+
+def test_the_circuit_stands_out_from_muted_controls(record, panels):
     record["curves"]["rows"]["neurons"] = record["curves"]["rows"]["random features"]
     drawn = curves_of(panels(record)[0])
     for name, line in drawn.items():

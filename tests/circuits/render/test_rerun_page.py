@@ -205,6 +205,13 @@ def test_every_part_stands_on_one_page_and_nothing_runs_over(visit, graphs, widt
         assert HOSTILE in tab.locator(f"section:has(h2:text-is('{name}'))").inner_text()
 
 
+def test_a_long_path_makes_the_page_no_wider_on_a_phone(visit):
+    shown = {**record(**ALL), "edit": [f"15 dictionaries at /{'folder_' * 20}"]}
+    tab = visit(rerun_page(shown, title="cut"))
+    tab.set_viewport_size({"width": 390, "height": 800})
+    assert tab.locator("#edit .said").evaluate("e => e.scrollWidth - e.clientWidth") <= 0
+
+
 def test_the_graph_is_the_merged_one_with_its_table_and_states(visit, graphs):
     shown, changed = graphs
     rows = differences(shown.before, shown.after)
