@@ -147,22 +147,7 @@ def _tests(given: Sequence[str]) -> Path | dict[str, Path] | None:
 
 
 def _classified(record: Mapping[str, Any]) -> None:
-    tests = {"own": record, **record["tests"]}
-    table = _methods(
-        *(["judged on"] if record["tests"] else []), "F1", "AUROC", "TPR at 1% FPR", "chosen"
-    )
-    for number, method in enumerate(record["methods"]):
-        for name, judged in tests.items():
-            one = judged["methods"][number]
-            table.add_row(
-                method["name"] if name == "own" else "",
-                *([name] if record["tests"] else []),
-                f"{one['f1']:.2f} {_ends(one['f1_interval'])}",
-                f"{one['auroc']:.2f} {_ends(one['auroc_interval'])}",
-                f"{one['tpr']:.2f}",
-                one["choice"] if name == "own" else "",
-            )
-    console.print(table)
+    console.print(_judged(record))
     most = record["by_share"]["100"]
     if few := list(record["by_texts"]):
         console.print(_by_number(record, "by_texts", "AUROC, learned from", [*few, str(most)]))
@@ -180,6 +165,26 @@ def _classified(record: Mapping[str, Any]) -> None:
         f"{n['train']} texts to learn from, {n['held_out']} held out, {n['test']} to judge on, of "
         f"which {positives['test']} are positive; a text counts above {record['threshold']:.3g}"
     )
+
+
+def _judged(record: Mapping[str, Any]) -> Table:
+    """Every method on every test."""
+    tests = {"own": record, **record["tests"]}
+    table = _methods(
+        *(["judged on"] if record["tests"] else []), "F1", "AUROC", "TPR at 1% FPR", "chosen"
+    )
+    for number, method in enumerate(record["methods"]):
+        for name, judged in tests.items():
+            one = judged["methods"][number]
+            table.add_row(
+                method["name"] if name == "own" else "",
+                *([name] if record["tests"] else []),
+                f"{one['f1']:.2f} {_ends(one['f1_interval'])}",
+                f"{one['auroc']:.2f} {_ends(one['auroc_interval'])}",
+                f"{one['tpr']:.2f}",
+                one["choice"] if name == "own" else "",
+            )
+    return table
 
 
 def _by_number(record: Mapping[str, Any], key: str, first: str, numbers: Sequence[str]) -> Table:
@@ -202,8 +207,7 @@ def _by_number(record: Mapping[str, Any], key: str, first: str, numbers: Sequenc
 def _methods(*columns: str, first: str = "method") -> Table:
     return Table(
         Column(first, no_wrap=True),
-        # What was chosen may be long: it is folded before numbers are cut.
-        *(Column(name, justify="right", no_wrap=name != "chosen") for name in columns),
+        *(Column(name, justify="right", no_wrap=True) for name in columns),
         box=SIMPLE_HEAD,
         show_edge=False,
         pad_edge=False,

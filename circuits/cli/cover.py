@@ -9,6 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
 from rich.text import Text
 
+from circuits.cli.fitting import LEAST
 from circuits.cli.options import (
     Device,
     Dictionaries,
@@ -106,7 +107,7 @@ def cover(
 
 def _table(first: str, *columns: str) -> Table:
     return Table(
-        Column(first, no_wrap=True, overflow="ellipsis", max_width=24),
+        Column(first, no_wrap=True, min_width=LEAST, max_width=24),
         *(Column(name, justify="right", no_wrap=True) for name in columns),
         box=SIMPLE_HEAD,
         show_edge=False,

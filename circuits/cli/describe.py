@@ -9,6 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
 from rich.text import Text
 
+from circuits.cli.fitting import LEAST
 from circuits.cli.options import (
     Device,
     Dictionaries,
@@ -134,7 +135,7 @@ def _show(record: Mapping[str, Any]) -> None:
         Column("detection", justify="right"),
         Column("fuzzing", justify="right"),
         Column("feature", no_wrap=True),
-        Column("description", overflow="ellipsis", no_wrap=True),
+        Column("description", min_width=LEAST, no_wrap=True),
         box=SIMPLE_HEAD,
         show_edge=False,
         pad_edge=False,

@@ -7,6 +7,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
 from rich.text import Text
 
+from circuits.cli.fitting import LEAST
 from circuits.render.words import readable
 
 
@@ -15,7 +16,7 @@ def feature_table(*columns: str) -> Table:
     return Table(
         *(Column(name, justify="right", no_wrap=True) for name in columns),
         Column("feature", no_wrap=True),
-        Column("label", overflow="ellipsis", no_wrap=True),
+        Column("label", min_width=LEAST, no_wrap=True),
         box=SIMPLE_HEAD,
         show_edge=False,
         pad_edge=False,

@@ -224,12 +224,9 @@ def _shown(record: Mapping[str, Any]) -> None:
 
 def _methods(record: Mapping[str, Any]) -> Table:
     table = Table(
-        Column("method", no_wrap=True, min_width=max(len(o["name"]) for o in record["methods"])),
-        *(
-            Column(name, justify="right", no_wrap=True, min_width=17)
-            for name in ("both", "concept", "fluency")
-        ),
-        Column("at", overflow="ellipsis", no_wrap=True),
+        Column("method", no_wrap=True),
+        *(Column(name, justify="right", no_wrap=True) for name in ("both", "concept", "fluency")),
+        Column("at", no_wrap=True),
         box=SIMPLE_HEAD,
         show_edge=False,
         pad_edge=False,

@@ -1,5 +1,6 @@
 """What the commands print: small tables on the terminal."""
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -7,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from circuits.cli.fitting import FittingConsole
 from circuits.comparison import Difference
 from circuits.discovery.verdicts import of_verification
 from circuits.prompt_files import Prompt
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from circuits.features.labels import Label
     from saes.edit_file import Edit
 
-console = Console(width=None if sys.stdout.isatty() else 110)
+console = FittingConsole(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 110)
 PRINTED_SIZES = (5, 10, 20, 50, 100, 200, 500)
 
 
