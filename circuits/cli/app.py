@@ -135,7 +135,7 @@ def _say_usage(error: Any) -> int:
     if not error.ctx or not sys.argv[1:] or type(error).__name__ == "NoArgsIsHelpError":
         error.show()
         return error.exit_code
-    said = error.format_message()
+    said = error.format_message().replace("Value error, ", "")
     if "--text" in sys.argv and ("extra argument" in said or "families" in said.lower()):
         hint = "each --text takes one; for several write --text A --text B"
     else:

@@ -108,6 +108,7 @@ def detect(
     dtype: ModelDtype = None,
     memory: Memory = None,
     threads: Threads = None,
+    force: Force = False,
     quiet: Quiet = False,
 ) -> None:
     """Run a detector over texts, as many as there are.
@@ -118,7 +119,13 @@ def detect(
 
     counts = [0, 0]
     for found in scope.detect(
-        detector, dictionaries, model, text=text, out=out, placement=placed(device, dtype, memory)
+        detector,
+        dictionaries,
+        model,
+        text=text,
+        out=out,
+        force=force,
+        placement=placed(device, dtype, memory),
     ):
         counts[found["positive"]] += 1
         if out is None:
@@ -148,6 +155,10 @@ def _tests(given: Sequence[str]) -> Path | dict[str, Path] | None:
 
 def _classified(record: Mapping[str, Any]) -> None:
     console.print(_judged(record))
+    counts = [(record["texts"]["test"], record["positives"]["test"])]
+    counts += [(test["texts"], test["positives"]) for test in record["tests"].values()]
+    if any(texts - positives < 100 for texts, positives in counts):
+        say("TPR at 1% FPR: of fewer than a hundred negative texts none passes")
     most = record["by_share"]["100"]
     if few := list(record["by_texts"]):
         console.print(_by_number(record, "by_texts", "AUROC, learned from", [*few, str(most)]))

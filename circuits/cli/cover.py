@@ -30,6 +30,8 @@ from circuits.render.words import readable
 from hooked_qwen.notices import counted
 from hooked_qwen.percents import percent
 
+HARDLY = 10
+"Features, fewer than which tell little of a set."
 UNITS = {"features": "features", "untrained": "untrained dictionaries", "tokens": "tokens"}
 
 
@@ -95,6 +97,8 @@ def cover(
             report=report,
         )
     _sets(record)
+    if common:
+        _hardly_any(record, common_share)
     for unit, title in UNITS.items():
         _overlaps(record, unit, title)
     if record["results"]:
@@ -142,6 +146,18 @@ def _sets(record: Mapping[str, Any]) -> None:
     )
 
 
+def _hardly_any(record: Mapping[str, Any], common_share: float) -> None:
+    """Say of sets which the common texts leave nearly nothing of."""
+    found = record["units"]["features"]["sets"]
+    if few := [name for name in record["sets"] if found[name]["distinct"] < HARDLY]:
+        left = ", ".join(f"{found[name]['distinct']} of {readable(name)}" for name in few)
+        say(
+            f"note: of the features only {left} are left beside the common texts: leave out only "
+            f"what is on in more than a larger --common-share (now {common_share:g})\n",
+            style="yellow",
+        )
+
+
 def _three(value: float | None) -> str:
     return "–" if value is None else f"{value:.3g}"
 
@@ -164,6 +180,8 @@ def _overlaps(record: Mapping[str, Any], unit: str, title: str) -> None:
     elif found["agreement"]:
         rho, p = (found["agreement"][name] for name in ("spearman", "p"))
         say(f"rank correlation with the overlaps of features {rho:z.2f}, p = {p:.3g}\n")
+    else:
+        say("")
 
 
 def _percent(value: float | None) -> str:

@@ -131,6 +131,8 @@ def _answers(answers: str | None, url: str | None, name: str | None) -> Any:
 
 
 def _show(record: Mapping[str, Any]) -> None:
+    from circuits.features.describe import RULE_BY
+
     table = Table(
         Column("detection", justify="right"),
         Column("fuzzing", justify="right"),
@@ -155,12 +157,8 @@ def _show(record: Mapping[str, Any]) -> None:
     for name in detection:
         table.add_row(name, _with_ends(detection[name]), _with_ends(fuzzing[name]))
     console.print(table)
-    asked = [record["summary"][kind]["own"] for kind in ("detection", "fuzzing")]
-    unread = sum(one["asked"] - one["answered"] for one in asked)
-    say(f"described by {record['by']}, judged by {record['judged_by']}; 0.50 is chance")
-    if unread:
-        total = sum(one["asked"] for one in asked)
-        say(f"note: of {total:,} verdicts {unread:,} could not be read and do not count")
+    by = "the written rule" if record["by"] == RULE_BY else record["by"]
+    say(f"described by {by}, judged by {record['judged_by']}; 0.50 is chance")
     if left := record["left_out"]:
         say(f"note: {counted(len(left), 'feature')} on in too few contexts left out: {left[0]}")
 

@@ -63,16 +63,9 @@ def labels(
         raise ValueError("an export takes --to and --out, the folder for it")
 
     done = add_labels(folder, files or [], said=name or [], by=by, sites=site or [])
-    labels_table(done.labels, shown=rows)
-    if done.outranked:
-        say(f"note: {counted(done.outranked, 'label')} of models left out: a person named these")
-    for where, n in done.of_other_sites.items():
-        say(f"note: {counted(n, 'label')} of {where} left out: there is no such dictionary")
-    if done.stale:
-        say(f"note: {done.stale} has the old names until `circuits suite` makes it again")
-    say(f"labels {done.path}")
+    exported = None
     if to is not None and out is not None:
-        written = export_labels(
+        exported = export_labels(
             done.labels,
             to.value,
             out,
@@ -81,4 +74,13 @@ def labels(
             described=described,
             force=force,
         )
-        say(f"{counted(written, 'file')} for {to.value} in {out}")
+    labels_table(done.labels, shown=rows)
+    if done.outranked:
+        say(f"note: {counted(done.outranked, 'label')} of models left out: a person named these")
+    for where, n in done.of_other_sites.items():
+        say(f"note: {counted(n, 'label')} of {where} left out: there is no such dictionary")
+    if done.stale:
+        say(f"note: {done.stale} has the old names until `circuits suite` makes it again")
+    say(f"labels {done.path}")
+    if exported is not None and to is not None:
+        say(f"{counted(exported, 'file')} for {to.value} in {out}")

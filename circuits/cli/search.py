@@ -26,6 +26,7 @@ from circuits.cli.options import (
 )
 from circuits.cli.progress_bars import bars
 from circuits.cli.tables import console, say
+from circuits.features.search_ways import check_ways
 from circuits.render.words import readable
 
 
@@ -96,9 +97,19 @@ def search(
 
     Example: `circuits features search bundled --prompts prompts.jsonl --top 10`
     """
+    at_least(1, top=top, texts=texts)
+    # Before what takes seconds to import.
+    check_ways(
+        positive=positive or (),
+        negative=negative or (),
+        prompts=prompts,
+        text=text,
+        token=token,
+        label=label,
+        metric=metric,
+    )
     from circuits import scope
 
-    at_least(1, top=top, texts=texts)
     with bars() as report:
         record = scope.search(
             dictionaries,
@@ -129,7 +140,9 @@ def search(
 
 
 def _contrast(record: Mapping[str, Any]) -> None:
-    table = feature_table("positive", "negative", "difference", "95 %", "effect", "by chance")
+    table = feature_table(
+        "positive", "negative", "difference", "95 %", "difference in s.d.", "by chance"
+    )
     for one in record["found"]:
         low, high = one["interval"]
         table.add_row(
@@ -153,10 +166,13 @@ def _contrast(record: Mapping[str, Any]) -> None:
 
 
 def _effect(record: Mapping[str, Any]) -> None:
-    table = feature_table("estimate", "exact", "95 %", "by chance", "texts")
+    shuffled = any(one["by_chance"] is not None for one in record["found"])
+    table = feature_table(
+        "estimate", "exact", "95 %", *(["by chance"] if shuffled else []), "texts"
+    )
     for one in record["found"]:
-        chance = "–" if one["by_chance"] is None else f"{one['by_chance']:.3g}"
-        table.add_row(*_measured(one), chance, str(one["texts_on"]), *feature_cells(one))
+        chance = [f"{one['by_chance']:.3g}"] if shuffled else []
+        table.add_row(*_measured(one), *chance, str(one["texts_on"]), *feature_cells(one))
     console.print(table)
     random = record["random"]
     agreed = record["agreement"]["pearson"]

@@ -150,9 +150,12 @@ def _asked(record: Mapping[str, Any]) -> None:
             *feature_cells(one),
         )
     console.print(table)
+    more = len(record["asked"]) - SHOWN
     say(
         f"{record['missing']:,} of the target's {record['target_features']:,} features are on in "
-        f"no training text; {len(record['asked'])} were asked for\n"
+        f"no training text; {len(record['asked'])} were asked for"
+        + (f", the other {more} are in the record" if more > 0 else "")
+        + "\n"
     )
 
 
@@ -178,7 +181,7 @@ def _rows(record: Mapping[str, Any]) -> None:
         return
     table = _table("mean residual", "ahead", "words", "ahead")
     for row, one in rows.items():
-        cells = (_score(one["scores"][way]) for way in ("stream", "words"))
+        cells = (_score(one["scores"][way], row) for way in ("stream", "words"))
         table.add_row(row, *(cell for pair in cells for cell in pair))
     console.print(table)
     say("accuracy in %, and what it is ahead of training alone (95 % over test texts)\n")
@@ -194,7 +197,10 @@ def _table(*heads: str) -> Table:
     )
 
 
-def _score(score: Mapping[str, Any]) -> tuple[str, str]:
-    ends = score["ahead_interval"]
+def _score(score: Mapping[str, Any], row: str) -> tuple[str, str]:
+    """Accuracy, and how far it is ahead of training alone, which is not ahead of itself."""
+    from circuits.features.synthesis_record import ALONE
+
+    ends = None if row == ALONE else score["ahead_interval"]
     ahead = "–" if ends is None else f"{100 * ends[0]:+z.1f} to {100 * ends[1]:+z.1f}"
     return f"{100 * score['accuracy']:.1f}", ahead

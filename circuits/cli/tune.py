@@ -73,7 +73,10 @@ def tune(
         ),
     ] = None,
     found: Annotated[
-        Path | None, typer.Option(help="Or what `circuits features search` wrote with --out.")
+        Path | None,
+        typer.Option(
+            help="And the first features of what `circuits features search` wrote with --out."
+        ),
     ] = None,
     top: Annotated[int, typer.Option(help="Features of --found, the first ones.")] = 10,
     behaviour: Against = "cjk",

@@ -6,7 +6,6 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
-from rich.text import Text
 
 from circuits.cli.tables import console, say
 from circuits.render.words import readable
@@ -28,6 +27,8 @@ def _estimated(record: Mapping[str, Any]) -> None:
         f"{record['texts']:,} texts"
         + (f"; {record['tokens_written']:,} tokens written" if record["tokens_written"] else "")
     )
+    if features := record.get("features"):
+        say(f"features {', '.join(features)}")
 
 
 def _judged(record: Mapping[str, Any], out: Path | None) -> None:
@@ -53,9 +54,11 @@ def _judged(record: Mapping[str, Any], out: Path | None) -> None:
     say("features: the mean pre-activation of the chosen ones on the prompts\n")
     for against, others in record["against"].items():
         for name, found in others.items():
-            console.print(Text(f"{name} less {against}: {_ranged(found, sign='+')}"))
-    for one in record["arms"]["before"]["written"][:1]:
-        console.print(Text(f"before, after {one['prompt']!r}: {readable(one['written'])}"))
+            say(f"{record['behaviour']}, {name} − {against}: {_ranged(found, sign='+')}")
+    for i, one in enumerate(record["arms"]["before"]["written"][:1]):
+        say(f"\nwritten after {one['prompt']!r}")
+        for name, arm in record["arms"].items():
+            say(f"  {name}: {readable(arm['written'][i]['written'])}")
     say(f"written to {out}")
 
 

@@ -47,6 +47,17 @@ TOKENS: Mapping[Form, Callable[[Any, str], list[int]]] = {
 "What the model reads of a prompt, or of an instruction with it."
 
 
+def rows_of_prompts(tokenizer: Any, prompts: Sequence[str], form: Form) -> list[list[int]]:
+    """Tokens of prompts as the model reads them.
+
+    Raises `ValueError` without prompts, and for a chat where the tokenizer has no template.
+    """
+    rows = [TOKENS[form](tokenizer, text) for text in prompts]
+    if not rows or not all(rows):
+        raise ValueError("there is no prompt to go on from: give --prompt, each with some text")
+    return rows
+
+
 def steered(
     model: TransformerBridge,
     suite: Suite,
@@ -65,9 +76,7 @@ def steered(
     """
     config = config or SteerConfig()
     tokens_of = partial(TOKENS[config.form], model.tokenizer)
-    rows = [tokens_of(text) for text in prompts]
-    if not rows or not all(rows):
-        raise ValueError("there is no prompt to go on from: give --prompt, each with some text")
+    rows = rows_of_prompts(model.tokenizer, prompts, config.form)
     suite = only(suite, {one.node.site for one in choice.features}).fitting(model)
     positive = None if examples is None else examples.positive
     directions, suite = directions_of(suite, choice, positive, config)

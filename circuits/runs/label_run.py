@@ -52,10 +52,16 @@ def add_labels(
     none of them is of a site that the folder has.
     """
     known = _dictionaries(folder)
+    told = _pairs(said, "SITE/INDEX=TEXT")
+    for key in told:
+        if not key.rpartition("/")[2].isdecimal():
+            raise ValueError(
+                f"{key!r} is no feature: write SITE/INDEX=TEXT, such as 'mlp_out.3/812=plurals'"
+            )
     found: dict[str, Label] = dict(given or {})
     for file in files:
         found |= read_explanations(file, _pairs(sites, "NAME=SITE"))
-    found |= {key: Label(text=text) for key, text in _pairs(said, "SITE/INDEX=TEXT").items()}
+    found |= {key: Label(text=text) for key, text in told.items()}
     if by is not None:
         found = {k: replace(x, by=by) if x.by == PERSON else x for k, x in found.items()}
     of_other = _counted(key for key in found if _site(key) not in known)

@@ -89,6 +89,12 @@ def check_beside(path: Path, suffix: str, *, force: bool) -> None:
         raise ValueError(f"{beside} is there already: {_choice()}")
 
 
+def check_absent(path: Path, *, force: bool) -> None:
+    """Raise `ValueError` where there is a file, of which nothing says what it was made from."""
+    if path.exists() and not force:
+        raise ValueError(f"{path} is there already: {_choice()}")
+
+
 def check_text(path: Path, text: str, *, force: bool) -> None:
     """Raise `ValueError` where the file `path` holds another text."""
     if path.exists() and not force and path.read_bytes() != text.encode():

@@ -6,7 +6,7 @@ steps on the same texts by the same seed. One of them is kept: as an adapter, or
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, cast
@@ -38,7 +38,8 @@ HELD_OUT = 10
 "One text in so many is held out where no others are given."
 LEAST = 8
 "Tokens of a text at least."
-Train = Callable[[nn.Module], Curve]
+Train = Callable[[nn.Module, Report], Curve]
+"Trains a model in place, telling how far it is; the curve."
 Rows = list[list[int]]
 
 
@@ -194,17 +195,25 @@ def in_turn(
 ) -> dict[str, Any]:
     """Train each arm, judge it, and save the one that is `kept` into `folder`; their records."""
     records: dict[str, Any] = {}
-    for number, (name, train) in enumerate(arms.items()):
-        report("arms", number, len(arms), name)
+    for name, train in arms.items():
+        of_arm = _telling(name, report)
         model = start.to_train()
         sizes = counts(model)
-        curve = train(model)
-        records[name] = judge(model) | {"curve": curve} | sizes
+        curve = train(model, of_arm)
+        records[name] = replace(judge, report=of_arm)(model) | {"curve": curve} | sizes
         if name == kept:
             _save(model, start, folder)
         del model
-    report("arms", len(arms), len(arms))
     return records
+
+
+def _telling(name: str, report: Report) -> Report:
+    """A report that says which model is being trained or judged."""
+
+    def of_arm(what: str, done: int, total: int, note: str = "") -> None:
+        report(f"{what}, {name}", done, total, note)
+
+    return of_arm
 
 
 def _save(model: nn.Module, start: Start, folder: Path) -> None:

@@ -13,7 +13,7 @@ from circuits.features.detectors import classified, detected, read_detector
 from circuits.features.named import Named
 from circuits.graph import write_json
 from circuits.render.methods_figure import methods_figure
-from circuits.runs.overwrite import MADE_FROM, check_beside, check_record, digest
+from circuits.runs.overwrite import MADE_FROM, check_absent, check_beside, check_record, digest
 from circuits.suites import feature_names, load_model
 from hooked_qwen.identity import identity
 from hooked_qwen.notices import notify
@@ -59,6 +59,8 @@ def classify(
     texts_by_file = [read_labelled(labelled), *map(read_labelled, files.values())]
     every = [text for some in texts_by_file for text in some]
     is_positive = torch.tensor([text.label == positive for text in every])
+    if not every:
+        raise ValueError(f"{labelled} holds no texts")
     _check_labels([text.label for text in every], positive)
     own, *judged = _each_apart([len(some) for some in texts_by_file])
     for file, some in zip(files.values(), judged, strict=True):
@@ -112,14 +114,18 @@ def detect(
     *,
     text: Sequence[str],
     out: Path | None = None,
+    force: bool = False,
     placement: Placement = ANYWHERE,
 ) -> Iterator[dict[str, Any]]:
     """What a detector says of each text of a stream, one record each; also a line each in `out`.
 
     `text` are sources as `--text` takes them.
 
-    Raises `ValueError` for a file that is no detector, and for other dictionaries than its own.
+    Raises `ValueError` for a file that is no detector, for other dictionaries than its own, where
+    there are no texts, and where `out` is there, unless by `force`.
     """
+    if out is not None:
+        check_absent(out, force=force)
     found = read_detector(detector)
     if hash_of(dictionaries) != found.dictionaries:
         raise ValueError(
@@ -132,8 +138,18 @@ def detect(
     loaded = load_model(model, placement=placement)
     if found.model != identity(loaded):
         notify(f"{detector} was made with another model than {model}: its scores may mean less")
-    records = detected(loaded, suite, texts_of(text)(), found)
+    records = _some(detected(loaded, suite, texts_of(text)(), found), text)
     yield from records if out is None else _written(records, out)
+
+
+def _some(records: Iterable[dict[str, Any]], text: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The same records; raises `ValueError` where there are none."""
+    number = 0
+    for record in records:
+        number += 1
+        yield record
+    if not number:
+        raise ValueError(f"no text in {', '.join(map(str, text))}")
 
 
 def _written(records: Iterable[dict[str, Any]], out: Path) -> Iterator[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """Features described in words by whoever is asked, and scored: opened, done, written."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -18,6 +18,7 @@ from circuits.runs.overwrite import MADE_FROM, check_record
 from circuits.suites import load_model, sources
 from hooked_qwen.load import load
 from hooked_qwen.nodes import Node
+from hooked_qwen.notices import notify
 from hooked_qwen.placement import ANYWHERE, Placement
 from hooked_qwen.progress import Report, silent
 from hooked_qwen.texts import texts_of
@@ -74,7 +75,9 @@ def describe(
     """
     split = split or SplitConfig(seed=seed)
     if bool(features) == bool(site):
-        raise ValueError("describe features by name, or some of one dictionary (site): one of both")
+        raise ValueError(
+            "name features (--features), or draw some of one dictionary (--site): one of both"
+        )
     named = None if answers is None else _name(answers, model)
     source = sources(
         dictionaries,
@@ -104,11 +107,12 @@ def describe(
         names,
         texts_of(text, seed=seed)(),
         config=ContextConfig(tokens=tokens),
+        source=", ".join(map(str, text)),
         report=lambda done, total: report("contexts", done, total),
     )
     first = contexts[names[0]]
     drawn = nodes or drawn_features(first, names[0], count, split, seed=seed)
-    beside = drawn_features(first, names[0], 2, split, seed=seed) if nodes else []
+    beside = drawn_features(first, names[0], 2, split, seed=seed) if nodes or count == 1 else []
     answerer = None if answers is None else _answerer(answers, loaded, named or "", placement)
     record = describe_features(
         loaded,
@@ -123,12 +127,21 @@ def describe(
         config=split,
         report=report,
     )
+    _notify_of_unread(record)
     record = {**record, "tokens": tokens, "contexts": len(contexts[names[0]]), MADE_FROM: source}
     if out is not None:
         write_json(record, out)
     if labels is not None:
         add_labels(labels, given=labels_in(record))
     return record
+
+
+def _notify_of_unread(record: Mapping[str, Any]) -> None:
+    """Say so where answers do not read as verdicts: what they judge has no score then."""
+    own = [record["summary"][kind]["own"] for kind in ("detection", "fuzzing")]
+    total, read = (sum(one[n] for one in own) for n in ("asked", "answered"))
+    if read < total:
+        notify(f"of {total:,} verdicts {total - read:,} could not be read and do not count")
 
 
 def _named(features: Sequence[str], suite: Suite) -> list[Node]:

@@ -37,7 +37,7 @@ from saes.scope.chosen_features import (
     firing,
     random_like,
 )
-from saes.scope.fine_tune import Curve, FineTuneConfig
+from saes.scope.fine_tune import Curve, FineTuneConfig, check_trainer
 from saes.scope.tuned_model import Judge, WriteConfig
 from saes.suite import MlpChoice, Suite, hash_of, load_suite
 
@@ -79,8 +79,8 @@ def reinforce(
     Raises `ValueError` for a feature that is not there, is never on or writes several sites, for
     fewer than two prompts, and where `out` holds something else, unless by `force`.
     """
-    made = _rollouts(rollouts or {})
     trained, training = trained or TrainedConfig(), training or FineTuneConfig()
+    made = _rollouts(rollouts or {}, training)
     suite = load_suite(dictionaries, mlp=mlp, memory=placement.memory)
     tokenizer = load_tokenizer(model)
     given = _Given(
@@ -140,14 +140,15 @@ class _Given:
         return self.prompts[1::2]
 
 
-def _rollouts(fields: Mapping[str, Any]) -> "RolloutConfig":
+def _rollouts(fields: Mapping[str, Any], training: FineTuneConfig) -> "RolloutConfig":
     # trl takes seconds to import, and is an extra: only who trains with it needs it.
     try:
-        from saes.scope.steered_grpo import RolloutConfig
+        from saes.scope.steered_grpo import GRPOConfig, RolloutConfig
     except ImportError:
         raise ValueError(
             "GRPO is trl's, which is not installed: pip install 'qwen-circuits[tune]'"
         ) from None
+    check_trainer(GRPOConfig, training)
     return RolloutConfig(**fields)
 
 
@@ -209,9 +210,9 @@ def _reinforced(given: _Given, folder: Path, report: Report) -> dict[str, Any]:
     push = _push(suite, node, fired[node.site], given.strength)
     aside = _as_far(suite, other, push)
     arms = {
-        VANILLA: _arm(given, None, report),
-        STEERED: _arm(given, push, report),
-        RANDOMLY: _arm(given, aside, report),
+        VANILLA: _arm(given, None),
+        STEERED: _arm(given, push),
+        RANDOMLY: _arm(given, aside),
     }
     judged = {BEFORE: before} | in_turn(given.start, arms, judge, STEERED, folder, report)
     notify_of_no_behaviour(judged)
@@ -231,7 +232,7 @@ def _reinforced(given: _Given, folder: Path, report: Report) -> dict[str, Any]:
     }
 
 
-def _arm(given: _Given, vector: Tensor | None, report: Report) -> Train:
+def _arm(given: _Given, vector: Tensor | None) -> Train:
     """GRPO with `vector` added in one rollout of each group, or with nothing added."""
     from saes.scope.steered_grpo import Steering
     from saes.scope.steered_grpo import reinforce as train_by_grpo
@@ -239,7 +240,7 @@ def _arm(given: _Given, vector: Tensor | None, report: Report) -> Train:
     site = given.suite[given.node.site].target
     steering = None if vector is None else Steering(site=site, vector=vector)
 
-    def train(model: nn.Module) -> Curve:
+    def train(model: nn.Module, report: Report) -> Curve:
         return train_by_grpo(
             model,
             given.tokenizer,

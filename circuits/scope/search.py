@@ -13,6 +13,7 @@ from circuits.discovery.config import DiscoverConfig
 from circuits.features.effect_search import by_effect, text_analysis
 from circuits.features.named import Named
 from circuits.features.search import by_contrast, by_label, by_token, in_text
+from circuits.features.search_ways import check_ways
 from circuits.features.strips import LONGEST, strips
 from circuits.graph import write_json
 from circuits.metrics.answers import with_own_answers
@@ -54,19 +55,15 @@ class _Asked:
     seed: int
 
     def __post_init__(self) -> None:
-        ways = {"--positive": self.positive} | {
-            f"--{name}": getattr(self, name) for name in ("prompts", "text", "token", "label")
-        }
-        given = [name for name, value in ways.items() if value]
-        if len(given) != 1:
-            raise ValueError(
-                "search by one of --positive with --negative, --prompts, --text, --token, --label: "
-                f"got {', '.join(given) or 'none'}"
-            )
-        if bool(self.positive) != bool(self.negative):
-            raise ValueError("a contrast takes --positive and --negative, texts of each")
-        if self.metric is not None and not (self.positive or self.prompts):
-            raise ValueError(f"a metric is of two sets of texts or of prompts, not of {given[0]}")
+        check_ways(
+            positive=self.positive,
+            negative=self.negative,
+            prompts=self.prompts,
+            text=self.text,
+            token=self.token,
+            label=self.label,
+            metric=self.metric,
+        )
 
     def source(self) -> dict[str, Any]:
         """All of it, by which two searches are the same."""

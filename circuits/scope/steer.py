@@ -11,7 +11,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.features.named import Named
-from circuits.features.steering import SteerConfig, steered
+from circuits.features.steering import SteerConfig, rows_of_prompts, steered
 from circuits.features.steering_choice import Examples, Select, choose
 from circuits.graph import write_json
 from circuits.render.steer_page import steer_page
@@ -20,6 +20,7 @@ from circuits.runs.overwrite import MADE_FROM, check_beside, check_record, diges
 from circuits.shift.probe import losses
 from circuits.suites import feature_names, load_model, sources
 from hooked_qwen.files import write_atomically
+from hooked_qwen.load import load_tokenizer
 from hooked_qwen.nodes import Node
 from hooked_qwen.placement import ANYWHERE, Placement
 from hooked_qwen.progress import Report, silent
@@ -79,7 +80,9 @@ def steer(
     examples, and where `out` holds something else, unless by `force`.
     """
     config = config or SteerConfig()
-    kind, _ = kind_of_scorer(score)
+    kind, argument = kind_of_scorer(score)
+    if kind in FREE:
+        FREE[kind](argument)  # a pattern that is none is told before any text is read
     nodes = [Node.parse(one) for one in feature]
     wrong = [str(n) for n in nodes if n.kind != "feature" or n.position is not None]
     if wrong:
@@ -88,6 +91,7 @@ def steer(
     if labelled is None and kind in FITTED:
         raise ValueError(f"--score {kind} is fitted on --positive and --negative texts: give both")
     own = [*prompt, *(first_texts(prompts, texts) if prompts else [])]
+    rows_of_prompts(load_tokenizer(model), own, config.form)
     if labelled is None and not text and examples is None:
         raise ValueError(
             "features' activations are measured on text: give --text, --examples, or --positive "

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from transformers import TrainingArguments
 
 from circuits.runs.estimate_tuning import tuning_estimate
 from circuits.runs.overwrite import digest
@@ -37,7 +38,13 @@ from saes.scope.chosen_features import (
     mean_pre_activations,
     random_like,
 )
-from saes.scope.fine_tune import Curve, FeaturePenalty, FineTuneConfig, fine_tune
+from saes.scope.fine_tune import (
+    Curve,
+    FeaturePenalty,
+    FineTuneConfig,
+    check_trainer,
+    fine_tune,
+)
 from saes.scope.tuned_model import Judge, WriteConfig
 from saes.suite import MlpChoice, Suite, hash_of, load_suite
 
@@ -81,6 +88,7 @@ def tune(
     else, unless by `force`.
     """
     trained, training = trained or TrainedConfig(), training or FineTuneConfig()
+    check_trainer(TrainingArguments, training)
     suite = load_suite(dictionaries, mlp=mlp, memory=placement.memory)
     tokenizer = load_tokenizer(model)
     given = _Given(
@@ -146,8 +154,8 @@ def _settings(given: _Given) -> dict[str, Any]:
 
 
 def _estimate(given: _Given) -> dict[str, Any]:
-    """What it would take: weights, memory and passes."""
-    return tuning_estimate(
+    """What it would take: weights, memory and passes; and the features."""
+    taken = tuning_estimate(
         given.start,
         given.training,
         arms=3,
@@ -155,6 +163,7 @@ def _estimate(given: _Given) -> dict[str, Any]:
         rows=given.training.batch,
         longest=max(map(len, given.texts.train)),
     )
+    return taken | {"features": [str(node) for node in given.nodes]}
 
 
 def _tuned(given: _Given, folder: Path, report: Report) -> dict[str, Any]:
@@ -176,7 +185,7 @@ def _tuned(given: _Given, folder: Path, report: Report) -> dict[str, Any]:
     del plain  # one model is in memory at a time
 
     def arm(which: ChosenFeatures, weight: float) -> Train:
-        return _arm(given, FeaturePenalty(which, alphas[which.nodes], weight), report)
+        return _arm(given, FeaturePenalty(which, alphas[which.nodes], weight))
 
     arms = {
         PLAIN: arm(chosen, 0.0),
@@ -197,10 +206,10 @@ def _tuned(given: _Given, folder: Path, report: Report) -> dict[str, Any]:
     }
 
 
-def _arm(given: _Given, penalty: FeaturePenalty, report: Report) -> Train:
+def _arm(given: _Given, penalty: FeaturePenalty) -> Train:
     pad = end_of_text(given.tokenizer)
 
-    def train(model: nn.Module) -> Curve:
+    def train(model: nn.Module, report: Report) -> Curve:
         return fine_tune(model, given.texts.train, penalty, given.training, pad=pad, report=report)
 
     return train

@@ -91,20 +91,21 @@ def read_contexts(
     texts: Iterable[str],
     *,
     config: ContextConfig,
+    source: str = "the text",
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Contexts]:
     """Contexts of `texts` and what is on in them, of each of the dictionaries in `names`.
 
     Only what is on with a positive value counts: a description is of what a feature fires on.
 
-    Raises `ValueError` for text that is shorter than one row.
+    Raises `ValueError` for text that is shorter than one row, which calls it `source`.
     """
     length = config.block_length
     rows = list(
         islice(token_blocks(texts, model.tokenizer, length=length), config.tokens // length)
     )
     if not rows:
-        raise ValueError(f"the text is shorter than one row of {length} tokens")
+        raise ValueError(f"{source} is shorter than one row of {length} tokens: give more text")
     blocks = torch.stack(rows)
     suite = suite.fitting(model)
     read = {site for name in names for site in suite.reads_of(name)}

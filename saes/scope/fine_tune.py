@@ -17,7 +17,8 @@ Units: lambda is nats per unit of pre-activation.
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from typing import Any, cast
 
 import torch
@@ -116,6 +117,18 @@ def fine_tune(
         trainer.train()
     model.eval()
     return trainer.curve
+
+
+def check_trainer(kind: type[TrainingArguments], config: FineTuneConfig) -> None:
+    """Raise `ValueError` for an argument that no trainer of `kind` takes, before any work."""
+    known = [one.name for one in fields(kind) if one.init]
+    for name in config.trainer:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f": did you mean {near[0]}?" if near else ""
+            raise ValueError(
+                f"transformers' {kind.__name__} does not take that: it has no {name!r}{hint}"
+            )
 
 
 def arguments(

@@ -10,8 +10,16 @@ import torch
 from safetensors.torch import load_file
 
 from circuits import scope
+from circuits.cli.tables import console
+from circuits.cli.tune_tables import tell
 from circuits.render.tune_figure import tune_figure
-from circuits.runs.trained import TrainedConfig, nodes_asked, notify_of_no_behaviour, rows_of
+from circuits.runs.trained import (
+    TrainedConfig,
+    _telling,
+    nodes_asked,
+    notify_of_no_behaviour,
+    rows_of,
+)
 from hooked_qwen.bundled import language
 from hooked_qwen.load import load_tokenizer
 from hooked_qwen.nodes import Node
@@ -88,6 +96,24 @@ def test_the_model_that_is_written_is_the_one_that_was_judged(tuned, texts):
     assert found.exit_code == 0, found.output
 
 
+def test_what_is_said_names_the_measure_and_shows_what_every_model_writes(tuned, monkeypatch):
+    monkeypatch.setattr(console, "quiet", False)
+    record = json.loads((tuned[1] / "tune.json").read_text())
+    with console.capture() as captured:
+        tell(record, tuned[1], dry_run=False)
+    said = " ".join(captured.get().split())
+    assert "repetition, chosen features − lambda 0: " in said
+    _, _, written = said.partition("written after ")
+    assert all(f"{name}: " in written for name in record["arms"])
+
+
+def test_progress_says_which_model_is_trained():
+    told = []
+    of_arm = _telling("chosen features", lambda *now: told.append(now))
+    of_arm("training", 12, 40, "loss 1")
+    assert told == [("training, chosen features", 12, 40, "loss 1")]
+
+
 def test_the_same_command_replaces_and_another_does_not(tuned, fails):
     command, out = tuned
     other = [*command]
@@ -106,6 +132,7 @@ def test_a_dry_run_trains_nothing(texts, tmp_path):
     said = " ".join(done.output.split())
     assert "112,640 of 1,867,456 weights trained, 3 times" in said
     assert "120 passes" in said
+    assert f"features {FEATURE}" in said
     assert not (tmp_path / "out").exists()
 
 
@@ -189,6 +216,8 @@ def test_what_cannot_be_done_is_said_in_one_line(texts, tmp_path, fails):
     assert "is to be trained on and held out" in fails(*named, "--held-out", train)
     assert "--alpha is 'much'" in fails(*named, "--alpha", "much")
     assert "--trainer is 'bf16'" in fails(*named, "--trainer", "bf16")
+    no_such = ("--trainer", "bf17=true")
+    assert "it has no 'bf17': did you mean bf16?" in fails(*named, *no_such, "--dry-run")
     assert "longest is 2: expected at least 8" in fails(*named, "--longest", 2)
     assert "the rank is 0" in fails(*named, "--lora", 0)
     (tmp_path / "out").mkdir()
@@ -202,6 +231,8 @@ def test_what_cannot_be_done_is_said_in_one_line(texts, tmp_path, fails):
     assert "no behaviour is called 'rude'" in fails(*named, "--behaviour", "rude")
     rl = ("reinforce", "bundled", "--held-out", train, "--out", tmp_path / "rl")
     assert "one prompt only" in fails(*rl, "--prompts", one, "--feature", FEATURE)
+    said = fails(*rl, "--prompts", prompts, "--feature", FEATURE, *no_such)
+    assert "GRPOConfig does not take that" in said
 
 
 def test_a_feature_that_is_never_on_has_no_unit(texts, tmp_path, fails, monkeypatch):

@@ -452,3 +452,25 @@ def test_a_killed_command_leaves_nothing_half_written(verb, started, folder, tmp
         done = call(*arguments)
         assert done.exit_code == 0, done.output
     assert not list(tmp_path.rglob(".partial-*"))
+
+
+def test_a_wrong_choice_is_said_in_words(monkeypatch, capsys):
+    given = ["circuits", "features", "search", "bundled", "--by", "meen"]
+    monkeypatch.setattr(sys, "argv", given)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert "Invalid value for '--by': 'meen' is not one of 'share', 'mean'" in said
+
+
+def test_a_search_for_nothing_is_refused_before_torch_is_imported():
+    program = (
+        "import sys; sys.argv = 'circuits features search bundled'.split()\n"
+        "from circuits.cli.app import main\n"
+        "try: main()\n"
+        "except SystemExit as ended: print(ended.code, 'torch' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "1 False\n"
+    assert "got none" in done.stderr

@@ -27,16 +27,17 @@ METHOD = {"name": "features by output score, chosen with care", "group": "simple
           "score": 0.12, "concept": 0.34, "fluency": 0.56, "difference": None,
           "chosen": [{"direction": "resid_post.12/40961", "strength": 0.5}]}  # fmt: skip
 JUDGED = [{"name": "untrained dictionaries of this shape", "f1": 0.98, "f1_interval": ENDS,
-           "auroc": 0.76, "auroc_interval": ENDS, "tpr": 0.54, "choice": "1 of resid_post.12"}]  # fmt: skip
+           "auroc": 0.76, "auroc_interval": ENDS, "tpr": 0.54, "choice": "of a site"}]  # fmt: skip
 OF_SET = {"samples": 321, "distinct": 1093, "share": 0.0123, "redundancy": 0.0366,
           "redundancy_at": 0.0477, "subset": {"samples": [1, 2], "random_size": 34}}  # fmt: skip
 MEAN = {"mean": 0.123, "interval": (-0.456, 0.789)}
 ARM = {"behaviour": MEAN, "cross_entropy": {"a held-out file of texts.jsonl": MEAN},
        "activation": {"chosen features": {"prompts": {"pre_activation": -3.21}}},
        "written": []}  # fmt: skip
+SCORES = {"accuracy": 0.987, "ahead_interval": ENDS}
 ROW = {"texts": 10.7, "covered": 0.8, "asked_covered": 0.7, "fired": 0.48, "shared": 0.05,
        "cosine": 0.55, "shown": 0.14,
-       "scores": {way: {"accuracy": 0.987, "ahead_interval": ENDS} for way in ("stream", "words")}}  # fmt: skip
+       "scores": dict.fromkeys(("stream", "words"), SCORES)}  # fmt: skip
 
 
 def steered(record):

@@ -216,9 +216,21 @@ def test_the_command_writes_what_it_shows(tmp_path, fails):
     assert record["sets"] == ["agreement_simple", "ioi", "mine"]
     assert record["common"] == {"texts": 2, "share": 0.6}
     assert all((out / name).stat().st_size > 1000 for name in FIGURES)
+    assert "\n\ntokens" in done.output
+    assert "larger --common-share" not in done.output
     assert "made from something else" in fails(*asked)
     assert "--texts is 0: expected 1 or more" in fails(*asked[:-1], 0)
     assert "is a file: give a folder" in fails(*asked[:6], texts)
+
+
+def test_where_common_texts_leave_hardly_any_feature_it_is_said(tmp_path):
+    texts = write(tmp_path / "mine.jsonl", [{"text": f"The {n}s sit."} for n in ("boy", "judge")])
+    out = tmp_path / "out"
+    done = call("cover", "bundled", texts, "--common", texts, "--out", out, "--texts", 2)
+    assert done.exit_code == 0, done.output
+    said = " ".join(done.output.split())
+    assert "only 0 of mine are left beside the common texts" in said
+    assert "larger --common-share (now 0)" in said
 
 
 def test_a_common_text_that_is_too_long_counts_as_its_lines(tmp_path):

@@ -20,6 +20,7 @@ from circuits.runs.label_run import export_labels
 from hooked_qwen.hooks import capture
 from hooked_qwen.load import load
 from hooked_qwen.nodes import Node
+from hooked_qwen.notices import Notice
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import mean_weights
 from hooked_qwen.texts import texts_of
@@ -311,11 +312,38 @@ def test_the_command_describes_and_keeps_labels(tmp_path, fails):
     record = json.loads(out.read_text())
     assert len(record["features"]) == 3
     said = " ".join(done.output.split())
-    assert "described by model of the written rule, judged by words of the description" in said
+    assert "described by the written rule, judged by words of the description" in said
     assert "own - another feature" in said
     assert "is there already, made from something else" in fails(*given, "--seed", 1, "--out", out)
     assert "give one of them" in fails(*given, "--answers", "model", "--endpoint", "x")
     assert "takes --endpoint URL and --name" in fails(*given, "--endpoint", "http://x")
+    assert "name features (--features), or draw some" in fails("describe", *given[1:4])
+    short = tmp_path / "short.txt"
+    short.write_text("The boys sit.")
+    said = fails("describe", "bundled", "--text", short, "--site", SITE)
+    assert f"{short} is shorter than one row of 256 tokens" in said
+
+
+def test_who_answers_nothing_that_can_be_read_is_told_of():
+    with pytest.warns(Notice, match="verdicts .* could not be read and do not count"):
+        record = scope.describe(
+            "bundled",
+            text=["bundled"],
+            site=SITE,
+            count=1,  # one alone is held against another feature, drawn or named
+            answers=lambda prompt: "no",
+            tokens=TOKENS,
+            split=SPLIT,
+        )
+    assert len(record["features"]) == 1
+
+
+def test_words_without_a_feature_and_an_export_without_a_name_say_what_is_missing(tmp_path, fails):
+    said = fails("labels", "bundled", "--set", f"{SITE}=plural", "--by", "Ann")
+    assert "write SITE/INDEX=TEXT" in said
+    done = call("labels", "bundled", "--to", "neuronpedia", "--out", tmp_path / "out")
+    assert done.exit_code == 1
+    assert done.output == ""
 
 
 def test_any_function_answers_and_labels_go_to_their_folder(tmp_path, monkeypatch):

@@ -92,6 +92,7 @@ def test_the_commands_write_what_they_show(made, tmp_path):
     done = call("classify", "bundled", *arguments, "--texts", 6)
     assert done.exit_code == 0, done.output
     assert "untrained dictionaries" in done.output
+    assert "of fewer than a hundred negative texts none passes" in " ".join(done.output.split())
     assert "so many texts of each kind; shares of all are 1 (1 %)" in done.output
     assert json.loads(out.read_text())["texts"]["train"] == 8
     again = call("classify", "bundled", *arguments)
@@ -102,6 +103,10 @@ def test_the_commands_write_what_they_show(made, tmp_path):
     lines = [json.loads(line) for line in found.read_text().splitlines()]
     assert len(lines) == 80
     assert f"{sum(one['positive'] for one in lines)} of 80 texts are positive" in done.output
+    asked = ("detect", out, "bundled", "--text", labelled, "--out", found)
+    assert "is there already: choose another place" in str(call(*asked).exception)
+    assert len(found.read_text().splitlines()) == 80
+    assert call(*asked, "--force").exit_code == 0
 
 
 def test_a_detector_of_several_dictionaries_is_run(tmp_path):
@@ -128,6 +133,15 @@ def test_what_cannot_be_made_or_run_is_said(made, tmp_path):
     folder, _ = made
     with pytest.raises(ValueError, match="no text is labelled 'x': the labels are plural, "):
         scope.classify("bundled", labelled=folder / "texts.jsonl", positive="x")
+    empty = write(tmp_path / "empty.jsonl", [])
+    with pytest.raises(ValueError, match="empty.jsonl holds no texts"):
+        scope.classify("bundled", labelled=empty, positive="x")
+    out = tmp_path / "found.jsonl"
+    empty = tmp_path / "empty.txt"
+    empty.touch()
+    with pytest.raises(ValueError, match="no text in .*empty.txt"):
+        next(scope.detect(folder / "plural.json", "bundled", text=[str(empty)], out=out))
+    assert not out.exists()
     no = tmp_path / "no.json"
     no.write_text('{"schema": "other"}')
     with pytest.raises(ValueError, match="is no detector: its schema is 'other'"):

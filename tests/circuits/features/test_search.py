@@ -8,6 +8,8 @@ from typer.testing import CliRunner
 
 from circuits import scope
 from circuits.cli.app import app
+from circuits.cli.search import SHOWN
+from circuits.cli.tables import console
 from circuits.features.card import logit_tokens
 from circuits.features.named import Named
 from circuits.features.search import by_contrast, by_label, by_token, in_text
@@ -134,6 +136,22 @@ def test_the_command_writes_what_it_shows(tmp_path):
     said = " ".join(done.output.split())
     assert "3 positive and 3 negative texts" in said
     assert all(one["feature"] in said for one in record["found"])
+    assert "difference in s.d." in said
+
+
+def test_effects_on_prompts_have_no_column_of_chance(monkeypatch):
+    monkeypatch.setattr(console, "quiet", False)
+    one = {"feature": "a/1", "label": "", "estimate": 1, "exact": 1, "interval": None,
+           "texts_on": 2}  # fmt: skip
+    record = {"metric": "m", "reference": "patch", "agreement": {"pearson": None}, "chance": None,
+              "random": {"mean_size_of_found": 1, "features": [], "mean_size": None}}  # fmt: skip
+    said = {}
+    for chance in (None, 0.5):
+        with console.capture() as captured:
+            SHOWN["effect"](record | {"found": [one | {"by_chance": chance}]})
+        said[chance] = captured.get()
+    assert "by chance" not in said[None]
+    assert "by chance" in said[0.5]
 
 
 def test_the_command_shows_a_text_and_a_token():

@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from circuits import scope
+from circuits.cli.synthesise import _asked
+from circuits.cli.tables import console
 from circuits.features.synthesis import synthesised
 from circuits.features.synthesis_record import (
     ALONE,
@@ -295,6 +297,8 @@ def test_the_model_itself_writes_through_the_command(files, tmp_path, fails):
     done = call(*asked, *few)
     assert done.exit_code == 0, done.output
     assert "random target" in done.output
+    (alone, *_) = [line for line in done.output.splitlines() if "training alone" in line][1:]
+    assert alone.split()[-1] == alone.split()[-3] == "–"
     record = json.loads((out / RECORD).read_text())
     assert record["writing"]["style"] == "continuation"
     assert len(record["asked"]) == 3
@@ -307,6 +311,16 @@ def test_the_model_itself_writes_through_the_command(files, tmp_path, fails):
     assert "made from something else" in fails(*asked)
     assert "needs --endpoint, its address, and --name" in fails(*asked, "--name", "x")
     assert "--tries is 0" in fails(*asked, "--tries", 0)
+
+
+def test_features_that_are_not_shown_are_counted(monkeypatch):
+    monkeypatch.setattr(console, "quiet", False)
+    one = {"feature": "a/1", "label": "", "target_texts": 1, "written": 1, "fired": 1,
+           "asked_as": "fact"}  # fmt: skip
+    with console.capture() as captured:
+        _asked({"asked": [one] * 20, "missing": 30, "target_features": 40})
+    said = " ".join(captured.get().split())
+    assert "20 were asked for, the other 10 are in the record" in said
 
 
 def test_any_function_writes_from_python(files):
