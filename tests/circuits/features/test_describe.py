@@ -139,7 +139,7 @@ def test_what_cannot_be_described_is_said(opened):
         described(opened, str, nodes=[Node(SITE, dead)])
     with pytest.raises(ValueError, match="the judge gave 0 verdicts on 5 passages"):
         described(opened, str, judge=lambda question: [])
-    with pytest.raises(ValueError, match="by name, or some of one dictionary"):
+    with pytest.raises(ValueError, match="or draw some of one dictionary"):
         scope.describe("bundled", text=["bundled"])
     with pytest.raises(ValueError, match=r"there is no dictionary resid_post.9: expected one of"):
         scope.describe("bundled", text=["bundled"], site="resid_post.9")
