@@ -1,20 +1,15 @@
-"""Fixtures of every test; and the names of `tests.toys`, imported once one of them is asked for."""
+"""Fixtures of every test.
+
+With several workers pytest reads this in the process that hands tests out too, and the workers wait
+for it: nothing here imports torch before a test does.
+"""
 
 import os
 from contextlib import suppress
-from typing import Any
 
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
-
-def __getattr__(name: str) -> Any:
-    if name.startswith(("_", "pytest")):
-        raise AttributeError(name)
-    from tests import toys
-
-    return getattr(toys, name)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from circuits.cli.app import app, main
 from circuits.runs import commands
-from tests.conftest import toy_tokenizer
+from tests.toys import toy_tokenizer
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -12,7 +12,7 @@ from hooked_qwen.load import hook
 from hooked_qwen.sites import Site
 from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.suite import Suite
-from tests.conftest import toy_hf, toy_prompts
+from tests.toys import toy_hf, toy_prompts
 
 FEATURES = 12
 CHANGED = 1

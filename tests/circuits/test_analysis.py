@@ -14,7 +14,7 @@ from circuits.metrics.metric import logit_difference
 from hooked_qwen.sites import Site
 from saes.evaluation.baselines import neurons
 from tests.circuits.dense import dense
-from tests.conftest import analysis_of, full_suite, toy, toy_prompts
+from tests.toys import analysis_of, full_suite, toy, toy_prompts
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from hooked_qwen.sites import Site
 from hooked_qwen.spread import spread
 from saes.edit_file import Condition, Edit, Operation
 from saes.suite import load_suite
-from tests.conftest import full_suite, leaves, padded_on_the_left, toy_hf, toy_prompts, toy_suite
+from tests.toys import full_suite, leaves, padded_on_the_left, toy_hf, toy_prompts, toy_suite
 
 READOUT = Readout(site=Site("resid_post", 1), direction=torch.linspace(-1, 1, 24))
 CONFIGS = {

@@ -26,7 +26,7 @@ from hooked_qwen.sites import Site
 from saes.dictionary import DictionarySpec
 from saes.formats import ours
 from saes.suite import Suite, load_suite
-from tests.conftest import (
+from tests.toys import (
     full_suite,
     random_dictionary,
     toy,

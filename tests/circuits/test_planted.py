@@ -34,7 +34,7 @@ from hooked_qwen.tokens import Batch
 from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.suite import Suite
 from tests.circuits.dense import dense
-from tests.conftest import analysis_of
+from tests.toys import analysis_of
 
 SUBJECT, OBJECT = "AB", "CD"
 CLASSES = SUBJECT + OBJECT

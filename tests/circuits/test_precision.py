@@ -20,7 +20,7 @@ from saes.evaluation.baselines import judge
 from saes.sae import sae
 from saes.training.config import TrainConfig
 from saes.training.run import train_suite
-from tests.conftest import (
+from tests.toys import (
     found_and_verified,
     toy,
     toy_hf,

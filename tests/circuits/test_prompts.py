@@ -14,7 +14,7 @@ from circuits.discovery.sparse_feature import discover
 from circuits.prompts import Prompt, encode_prompts, read_prompts, write_prompts
 from hooked_qwen.bundled import PATH
 from hooked_qwen.load import hook, load_tokenizer
-from tests.conftest import toy_hf, toy_suite, toy_tokenizer
+from tests.toys import toy_hf, toy_suite, toy_tokenizer
 
 
 @pytest.fixture(scope="module")

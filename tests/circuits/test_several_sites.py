@@ -26,7 +26,7 @@ from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site
 from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.suite import Suite
-from tests.conftest import toy_hf, toy_prompts
+from tests.toys import toy_hf, toy_prompts
 
 D, FEATURES = 16, 6
 CHANGED = 1

@@ -10,7 +10,7 @@ from hooked_qwen.forward import block_arguments, resume, run_recording
 from hooked_qwen.load import hook, load, load_config
 from hooked_qwen.placement import Placement
 from hooked_qwen.tokens import Batch
-from tests.conftest import FAMILIES, SIZES, toy
+from tests.toys import FAMILIES, SIZES, toy
 
 ROWS, POSITIONS = 3, 5
 

@@ -11,7 +11,7 @@ from hooked_qwen.load import hook
 from hooked_qwen.notices import Notice
 from hooked_qwen.sites import Site
 from hooked_qwen.tokens import Batch, encode, pad_left
-from tests.conftest import FAMILIES, SIZES, VOCABULARY, toy, toy_hf, toy_tokenizer
+from tests.toys import FAMILIES, SIZES, VOCABULARY, toy, toy_hf, toy_tokenizer
 
 LAYERS = SIZES["num_hidden_layers"]
 LAST = Site("resid_post", LAYERS - 1)

@@ -5,7 +5,7 @@ import torch
 
 from hooked_qwen.hooks import capture, intervene
 from hooked_qwen.sites import Site
-from tests.conftest import VOCABULARY, toy
+from tests.toys import VOCABULARY, toy
 
 MLP = Site("mlp_out", 1)
 POST = Site("resid_post", 1)

@@ -18,7 +18,7 @@ from saes.sae import sae
 from saes.suite import find, load_suite, notify_of_another_model
 from saes.training.config import TrainConfig
 from saes.training.run import RunOptions, train_suite
-from tests.conftest import FAMILIES, toy_hf, toy_tokenizer
+from tests.toys import FAMILIES, toy_hf, toy_tokenizer
 
 CONFIG = StreamConfig(block_length=8, blocks_per_pass=2, batch_size=16, buffer_size=32)
 LETTERS = ["abcdefgh" * 30] * 4

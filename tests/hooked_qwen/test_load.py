@@ -43,7 +43,7 @@ from hooked_qwen.load import (
 from hooked_qwen.notices import Notice
 from hooked_qwen.sites import KINDS, Site
 from hooked_qwen.tokens import encode
-from tests.conftest import FAMILIES, PIECES, SIZES, VOCABULARY, toy_hf, toy_tokenizer
+from tests.toys import FAMILIES, PIECES, SIZES, VOCABULARY, toy_hf, toy_tokenizer
 
 TOKENS = torch.randint(1, VOCABULARY, (2, 7), generator=torch.Generator().manual_seed(0))
 TEXT = "cab ab, Hello!\n"

@@ -13,7 +13,7 @@ from hooked_qwen.placement import (
     placement_of,
 )
 from hooked_qwen.precision import model_precision
-from tests.conftest import toy
+from tests.toys import toy
 
 
 def test_auto_is_the_first_accelerator_else_the_cpu(pretend):

@@ -5,8 +5,8 @@ import torch
 
 from hooked_qwen.plain_model import captured, load_plain, outline_plain, place_of, shifted
 from hooked_qwen.sites import KINDS, Site
-from tests.conftest import VOCABULARY, toy_hf
 from tests.hooked_qwen.plain import plain_forward
+from tests.toys import VOCABULARY, toy_hf
 
 SITES = [Site("embed"), *(Site(kind, layer) for kind in KINDS[1:] for layer in range(3))]
 TOKENS = torch.arange(14).reshape(2, 7) % VOCABULARY

@@ -13,8 +13,8 @@ from hooked_qwen.load import hook
 from hooked_qwen.relevance import relevance_rules
 from hooked_qwen.sites import Site
 from hooked_qwen.tokens import Batch, pad_left
-from tests.conftest import FAMILIES, SIZES, VOCABULARY, toy_hf
 from tests.hooked_qwen.test_load import toy_hybrid, toy_moe
+from tests.toys import FAMILIES, SIZES, VOCABULARY, toy_hf
 
 LAYERS = SIZES["num_hidden_layers"]
 EMBED = Site("embed")

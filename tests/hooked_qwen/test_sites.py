@@ -9,8 +9,8 @@ import torch
 from hooked_qwen.hook_points import hook_point
 from hooked_qwen.hooks import capture, intervene
 from hooked_qwen.sites import KINDS, READ_ONLY, Site, parse_layers
-from tests.conftest import FAMILIES, SIZES, VOCABULARY, toy, toy_hf
 from tests.hooked_qwen.plain import plain_forward
+from tests.toys import FAMILIES, SIZES, VOCABULARY, toy, toy_hf
 
 LAYERS = SIZES["num_hidden_layers"]
 SITES = [Site("embed")] + [Site(kind, i) for i in range(LAYERS) for kind in KINDS[1:]]

@@ -11,7 +11,7 @@ from hooked_qwen.placement import device_of, devices_of, find_devices, placement
 from hooked_qwen.sites import Site
 from hooked_qwen.spread import FOR_LAYERS, device_map, spread
 from hooked_qwen.tokens import Batch
-from tests.conftest import FAMILIES, VOCABULARY, toy, toy_hf
+from tests.toys import FAMILIES, VOCABULARY, toy, toy_hf
 
 ORDERS = ("pretend:0,cpu", "cpu,pretend:0")
 

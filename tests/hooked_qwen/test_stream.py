@@ -12,8 +12,8 @@ from hooked_qwen.load import hook
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import ActivationBatch, StreamConfig, activation_batches, buffers, shuffled
 from hooked_qwen.tokens import token_blocks
-from tests.conftest import toy_hf, toy_tokenizer
 from tests.hooked_qwen.plain import plain_forward
+from tests.toys import toy_hf, toy_tokenizer
 
 EMBED, MLP, POST = Site("embed"), Site("mlp_out", 0), Site("resid_post", 2)
 SITES = [EMBED, MLP, POST]

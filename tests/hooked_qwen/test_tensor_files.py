@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from hooked_qwen import bundled
 from hooked_qwen.load import load
 from hooked_qwen.tensor_files import aligned, read_tensors
-from tests.conftest import toy_hf, toy_tokenizer
 from tests.hooked_qwen.unaligned import OFFSETS, is_aligned, shift
+from tests.toys import toy_hf, toy_tokenizer
 
 TENSORS = {
     "odd": torch.arange(3.0),

@@ -8,7 +8,7 @@ import torch
 
 from hooked_qwen import threads
 from hooked_qwen.threads import SHARED_FROM
-from tests.conftest import SIZES, toy
+from tests.toys import SIZES, toy
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from hooked_qwen.tokens import (
     token_strings,
     whole_characters,
 )
-from tests.conftest import toy_tokenizer
+from tests.toys import toy_tokenizer
 
 TEXTS = ["cab cab", "", "a b, ab?\n", "Hello", "x" * 40, "bye!"]
 

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from tests.conftest import VOCABULARY, toy_hf
 from tests.pretend.build import CannotBuild, build
+from tests.toys import VOCABULARY, toy_hf
 
 DEVICE = "pretend"
 

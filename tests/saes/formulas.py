@@ -7,7 +7,7 @@ from hooked_qwen.sites import Site
 from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.evaluation.baselines import neurons
 from saes.suite import Suite
-from tests.conftest import random_dictionary, toy_suite
+from tests.toys import random_dictionary, toy_suite
 
 KINDS = ("topk", "signed topk", "relu", "jumprelu", "coordinates")
 OPTIONS = {
@@ -19,7 +19,7 @@ OPTIONS = {
 
 
 def suite_of(kind: str, *sites: str, dtype: torch.dtype = torch.float64) -> Suite:
-    """Random dictionaries of one kind; sites as in `tests.conftest.toy_suite`."""
+    """Random dictionaries of one kind; sites as in `tests.toys.toy_suite`."""
     if kind == "coordinates":
         return neurons(toy_suite(*sites, dtype=dtype))
     found = {}

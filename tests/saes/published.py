@@ -18,7 +18,7 @@ from torch import Tensor
 from hooked_qwen.sites import Site
 from saes.dictionary import DictionarySpec
 from saes.formats import ours
-from tests.conftest import random_dictionary
+from tests.toys import random_dictionary
 
 D, M, K = 24, 20, 5
 Oracle = Callable[[Tensor], tuple[Tensor, Tensor]]

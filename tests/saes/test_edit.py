@@ -9,7 +9,7 @@ from hooked_qwen.load import hook
 from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site
 from saes.edit import Condition, Edit, Operation, applied
-from tests.conftest import toy_hf, toy_suite
+from tests.toys import toy_hf, toy_suite
 
 TOKENS = torch.tensor([[5, 9, 11, 2, 30], [4, 8, 15, 16, 23]])
 STEPS = 12

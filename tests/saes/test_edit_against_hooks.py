@@ -11,7 +11,7 @@ from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site
 from saes.edit import Condition, Edit, Operation, applied
 from saes.operations import OPERATIONS
-from tests.conftest import toy, toy_hf, toy_suite
+from tests.toys import toy, toy_hf, toy_suite
 
 SITE, LAYER, TOKENS, STEPS = "resid_post.1", 1, torch.tensor([[5, 9, 11, 2, 30]]), 30
 FEATURE, OTHER, K = 5, 13, 5

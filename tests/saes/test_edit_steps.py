@@ -8,7 +8,7 @@ import torch
 from hooked_qwen.nodes import EVERY, Node
 from saes.edit import Edit, Operation, applied
 from saes.operations import OPERATIONS
-from tests.conftest import toy, toy_suite
+from tests.toys import toy, toy_suite
 
 SITE = "resid_post.1"
 TOKENS = torch.tensor([[5, 9, 11, 2, 30], [3, 8, 2, 40, 7]])

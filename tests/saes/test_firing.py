@@ -7,8 +7,8 @@ from hooked_qwen.nodes import Node
 from saes.edit import Condition, Edit, Operation, applied
 from saes.identity import suite_hash
 from saes.suite import Suite
-from tests.conftest import random_dictionary, toy, toy_suite, toy_tokenizer
 from tests.saes.test_edit_against_hooks import SITE, TOKENS, encoded
+from tests.toys import random_dictionary, toy, toy_suite, toy_tokenizer
 
 
 @pytest.fixture(scope="module")

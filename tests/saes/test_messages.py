@@ -10,8 +10,8 @@ from hooked_qwen.sites import Site
 from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.suite import load_suite
 from saes.training.loop import TrainConfig, fit
-from tests.conftest import random_dictionary, toy_suite
 from tests.saes.training.test_loop import IN, OUT, SAE, TRANSCODER, planted
+from tests.toys import random_dictionary, toy_suite
 
 SPEC = DictionarySpec(source=Site("mlp_out", 1), target=Site("mlp_out", 1), k=4)
 

@@ -9,9 +9,9 @@ from saes import suite as suites
 from saes.dictionary import DictionarySpec
 from saes.formats import ours
 from saes.suite import Suite, find, load_all, load_suite, pinned
-from tests.conftest import SIZES, random_dictionary, toy, toy_suite
 from tests.saes import published
 from tests.saes.published import CASES, ONE_OF_EACH
+from tests.toys import SIZES, random_dictionary, toy, toy_suite
 
 NAMES = [f"{kind}.{layer}" for kind in ("attn_out", "resid_post") for layer in (0, 1, 2, 5)]
 

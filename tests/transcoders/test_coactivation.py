@@ -5,7 +5,7 @@ import torch
 
 from hooked_qwen.nodes import Node
 from saes.suite import Suite
-from tests.conftest import VOCABULARY
+from tests.toys import VOCABULARY
 from tests.transcoders.toys import suite_of, toy_of
 from transcoders.coactivation import coactivation
 from transcoders.loadings import heads_of, loadings_of, readers_of

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from hooked_qwen.load import hook
-from tests import conftest
+from tests import toys
 from tests.transcoders.toys import FAMILIES, TOKENS, replaced, suite_of, toy_of
 from transcoders.frozen.attention import known_attention
 from transcoders.frozen.delta_net import Delta, freeze_delta_net
@@ -16,7 +16,7 @@ from transcoders.frozen.pattern import Kept, Softmax
 from transcoders.replacement import replace_mlps
 
 POS, HEADS, D_HEAD = 9, 3, 5
-HEADS_OF_TOY = conftest.SIZES["num_attention_heads"]
+HEADS_OF_TOY = toys.SIZES["num_attention_heads"]
 
 
 def draw(*shape):
@@ -115,9 +115,9 @@ def test_patterns_are_kept_while_there_is_room():
 
 @pytest.mark.parametrize("family", ["qwen2", "qwen3"])
 def test_a_sliding_window_is_frozen_with_the_rest(family):
-    config_class, model_class, extra = conftest.FAMILIES[family]
+    config_class, model_class, extra = toys.FAMILIES[family]
     windows = {"use_sliding_window": True, "sliding_window": 3, "max_window_layers": 1}
-    own = model_class(config_class(**conftest.SIZES, **extra, **windows)).double().eval()
+    own = model_class(config_class(**toys.SIZES, **extra, **windows)).double().eval()
     own.set_attn_implementation("eager")
     model = hook(own, name="windowed")
     found = replace_mlps(model, suite_of([0]), TOKENS, patterns_kept=0)

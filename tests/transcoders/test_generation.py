@@ -14,7 +14,7 @@ from transformers.models.qwen3.modeling_qwen3 import apply_rotary_pos_emb
 from hooked_qwen.load import hook
 from hooked_qwen.nodes import Node
 from saes.edit import applied
-from tests.conftest import toy_hf
+from tests.toys import toy_hf
 from tests.transcoders.test_interventions import (
     MODES,
     K,

@@ -11,7 +11,7 @@ from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site
 from saes.edit import Edit, Operation
 from saes.suite import Suite
-from tests.conftest import toy_hf
+from tests.toys import toy_hf
 from tests.transcoders import toys
 from tests.transcoders.toys import FAMILIES, TOKENS, toy_of
 from transcoders.interventions import DIRECT, THE_GRAPH, THE_MODEL, Mode, intervened, moved

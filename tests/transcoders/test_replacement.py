@@ -8,7 +8,7 @@ import torch
 from hooked_qwen.hooks import capture, intervene
 from hooked_qwen.relevance import relevance_rules
 from hooked_qwen.sites import Site
-from tests.conftest import full_suite, toy, toy_suite
+from tests.toys import full_suite, toy, toy_suite
 from tests.transcoders.toys import (
     FAMILIES,
     TOKENS,

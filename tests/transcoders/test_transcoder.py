@@ -9,7 +9,7 @@ from hooked_qwen.load import hook
 from hooked_qwen.sites import Site
 from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.evaluation.metrics import evaluate
-from tests.conftest import VOCABULARY, toy_hf
+from tests.toys import VOCABULARY, toy_hf
 from transcoders.transcoder import transcoder
 
 TOKENS = torch.randint(1, VOCABULARY, (4, 7), generator=torch.Generator().manual_seed(0))

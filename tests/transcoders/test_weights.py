@@ -5,7 +5,7 @@ import torch
 
 from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site
-from tests.conftest import toy, toy_suite
+from tests.toys import toy, toy_suite
 from tests.transcoders.toys import replaced, suite_of, toy_of
 from transcoders.sources import FEATURE, TOKEN
 from transcoders.weights import (

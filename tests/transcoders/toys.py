@@ -8,8 +8,8 @@ from transformer_lens.model_bridge import TransformerBridge
 from hooked_qwen.load import hook
 from hooked_qwen.sites import Site
 from saes.dictionary import DictionarySpec, SparseDictionary
-from tests.conftest import SIZES, VOCABULARY, random_dictionary, toy_hf
 from tests.hooked_qwen.test_load import toy_hybrid, toy_hybrid_moe, toy_moe
+from tests.toys import SIZES, VOCABULARY, random_dictionary, toy_hf
 from transcoders.replacement import ReplacementModel, replace_mlps
 from transcoders.transcoder import transcoder
 

@@ -21,7 +21,7 @@ from hooked_qwen.sites import Site
 from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.nodes import NodeSet
 from saes.suite import Suite
-from tests.conftest import SIZES, analysis_of, full_suite, toy, toy_hf, toy_prompts, toy_suite
+from tests.toys import SIZES, analysis_of, full_suite, toy, toy_hf, toy_prompts, toy_suite
 
 
 def on(analysis, site, positions, n=2):

@@ -10,7 +10,7 @@ from circuits.graph import Node
 from hooked_qwen.sites import Site
 from saes.nodes import NodeSet
 from tests.circuits.dense import dense, nodes_that_move
-from tests.conftest import analysis_of, full_suite, toy, toy_hf, toy_prompts
+from tests.toys import analysis_of, full_suite, toy, toy_hf, toy_prompts
 
 
 @pytest.fixture(scope="module")

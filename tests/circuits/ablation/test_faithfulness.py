@@ -28,7 +28,7 @@ from saes.evaluation.baselines import neurons, untrained
 from saes.nodes import NodeSet
 from tests.circuits.dense import dense, nodes_that_move, ranking_of
 from tests.circuits.linear import linear_analysis
-from tests.conftest import analysis_of, full_suite, toy, toy_hf, toy_prompts, toy_suite
+from tests.toys import analysis_of, full_suite, toy, toy_hf, toy_prompts, toy_suite
 
 NOTHING = NodeSet.of([])
 

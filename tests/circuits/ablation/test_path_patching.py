@@ -14,7 +14,7 @@ from hooked_qwen.sites import Site
 from saes.dictionary import SparseDictionary
 from saes.suite import Suite
 from tests.circuits.dense import dense, nearer, responding_as_clean
-from tests.conftest import (
+from tests.toys import (
     analysis_of,
     full_suite,
     padded_on_the_left,

@@ -11,8 +11,8 @@ from hooked_qwen.hooks import intervene
 from hooked_qwen.load import hook
 from hooked_qwen.sites import Site
 from saes.evaluation.baselines import neurons
-from tests.conftest import found_and_verified, full_suite, toy_hf, toy_prompts
 from tests.hooked_qwen.test_load import toy_hybrid, toy_moe
+from tests.toys import found_and_verified, full_suite, toy_hf, toy_prompts
 
 FAMILIES = {
     "qwen2": lambda: toy_hf("qwen2", torch.float32),

@@ -20,7 +20,7 @@ from hooked_qwen.tokens import Batch
 from saes.dictionary import DictionarySpec
 from saes.suite import Suite
 from tests.circuits.dense import dense
-from tests.conftest import (
+from tests.toys import (
     analysis_of,
     full_suite,
     padded_on_the_left,

@@ -20,7 +20,7 @@ from hooked_qwen.forward import unembed
 from hooked_qwen.sites import Site
 from hooked_qwen.tokens import Batch
 from tests.circuits.dense import dense, nearer, nodes_that_move
-from tests.conftest import analysis_of, full_suite, toy, toy_prompts, toy_suite
+from tests.toys import analysis_of, full_suite, toy, toy_prompts, toy_suite
 
 
 @pytest.fixture(scope="module")

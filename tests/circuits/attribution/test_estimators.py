@@ -20,7 +20,7 @@ from circuits.metrics.readout import Readout
 from circuits.verification.verify import VerifyConfig, verify
 from hooked_qwen.load import hook
 from hooked_qwen.sites import Site
-from tests.conftest import analysis_of, toy, toy_hf, toy_prompts, toy_suite
+from tests.toys import analysis_of, toy, toy_hf, toy_prompts, toy_suite
 
 CHANGED = 1
 "The position at which clean and patch prompts differ."

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from circuits.attribution.means import mean_over
-from tests.conftest import analysis_of, full_suite, toy, toy_prompts
+from tests.toys import analysis_of, full_suite, toy, toy_prompts
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from hooked_qwen.stream import is_outlier_in_prompt
 from hooked_qwen.tokens import Batch
 from saes.nodes import NodeSet
 from tests.circuits.dense import dense, ranking_of
-from tests.conftest import analysis_of, full_suite, padded_on_the_left, toy_hf, toy_prompts
+from tests.toys import analysis_of, full_suite, padded_on_the_left, toy_hf, toy_prompts
 
 STREAM = Site("resid_post", 1)
 LOUD = 0

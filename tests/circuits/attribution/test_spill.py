@@ -13,7 +13,7 @@ from circuits.discovery.sparse_feature import discover
 from circuits.graph import as_json
 from hooked_qwen.sites import Site
 from saes.suite import Suite
-from tests.conftest import full_suite, toy, toy_prompts
+from tests.toys import full_suite, toy, toy_prompts
 
 SITES = (Site("embed"), Site("mlp_out", 1))
 

@@ -23,8 +23,8 @@ from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site
 from hooked_qwen.tokens import Batch
 from tests.circuits.dense import dense
-from tests.conftest import analysis_of, toy_hf, toy_prompts
 from tests.saes.formulas import KINDS, encode, suite_of
+from tests.toys import analysis_of, toy_hf, toy_prompts
 
 PLACES = ("attn_out.0", "mlp_in.0-mlp_out.0", "resid_post.0", "mlp_out.1", "resid_post.2")
 LOUD, PAD = 0, 2

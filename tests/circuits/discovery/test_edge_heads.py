@@ -18,7 +18,7 @@ from tests.circuits.discovery.test_replacement import (
     speaking,
     unanswered,
 )
-from tests.conftest import toy_prompts
+from tests.toys import toy_prompts
 from tests.transcoders.toys import cross_layer_suite, suite_of, toy_of
 from transcoders.attention import edge_by_head
 

@@ -24,7 +24,7 @@ from hooked_qwen.hooks import capture, intervene
 from hooked_qwen.load import hook
 from hooked_qwen.sites import Site
 from saes.suite import Suite
-from tests.conftest import (
+from tests.toys import (
     padded_on_the_left,
     toy,
     toy_hf,

@@ -15,7 +15,7 @@ from circuits.graph import as_json
 from circuits.prompts import write_prompts
 from circuits.runs.commands import discover_run, make_prompts
 from circuits.runs.inputs import Inputs
-from tests.conftest import full_suite, toy, toy_prompts
+from tests.toys import full_suite, toy, toy_prompts
 
 CONFIG = DiscoverConfig(estimator="ig", nodes=15, steps=2, batch_size=2)
 

@@ -17,7 +17,7 @@ from circuits.verification.faithfulness_curves import Scale
 from circuits.verification.verify import VerifyConfig, verify
 from hooked_qwen.tokens import Batch
 from saes.nodes import NodeSet
-from tests.conftest import (
+from tests.toys import (
     analysis_of,
     found_and_verified,
     full_suite,

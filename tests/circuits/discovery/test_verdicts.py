@@ -13,7 +13,7 @@ from circuits.discovery.verdicts import of_task, of_verification
 from circuits.graph import Node
 from circuits.render.page import page
 from tests.circuits.synthetic import circuit, verification
-from tests.conftest import full_suite, toy, toy_prompts
+from tests.toys import full_suite, toy, toy_prompts
 
 OUTPUT, TOKEN = Node("logit", "logit"), Node("embed", "token", 0)
 

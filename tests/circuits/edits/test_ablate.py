@@ -15,7 +15,7 @@ from circuits.graph import Node
 from hooked_qwen.sites import Site
 from saes.nodes import NodeSet
 from tests.circuits.dense import ranking_of
-from tests.conftest import analysis_of, full_suite, toy, toy_prompts
+from tests.toys import analysis_of, full_suite, toy, toy_prompts
 
 LENGTH = 6
 

@@ -11,7 +11,7 @@ from circuits.edits import ablation as edits
 from circuits.graph import Node
 from hooked_qwen.load import hook
 from hooked_qwen.tokens import Batch, pad_left
-from tests.conftest import VOCABULARY, analysis_of, toy_hf, toy_prompts, toy_suite, toy_tokenizer
+from tests.toys import VOCABULARY, analysis_of, toy_hf, toy_prompts, toy_suite, toy_tokenizer
 
 STEPS = 30
 WIDTH = 6

@@ -15,7 +15,7 @@ from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.edit import Condition, Edit, Operation
 from saes.suite import Suite, load_suite
 from tests.circuits.conftest import call, fails  # noqa: F401
-from tests.conftest import toy_hf, toy_suite, toy_tokenizer
+from tests.toys import toy_hf, toy_suite, toy_tokenizer
 
 PROMPTS = ["abcdefg", "The quick fox"]
 

@@ -10,7 +10,7 @@ from circuits.edits.ablate import ablate
 from circuits.edits.control_nodes import DRAWS, NEAREST, control_nodes
 from circuits.graph import Node
 from tests.circuits.dense import dense, nodes_that_move, ranking_of
-from tests.conftest import analysis_of, full_suite, toy, toy_prompts
+from tests.toys import analysis_of, full_suite, toy, toy_prompts
 
 RANDOM = "random nodes at the same sites and positions"
 ALIKE = "features as active at the same sites and positions"

@@ -30,7 +30,7 @@ from saes.edit import Condition, Edit, Operation, applied
 from saes.suite import Suite
 from tests.circuits.dense import dense, nodes_that_move
 from tests.circuits.test_several_sites import cross_layer, crosscoder, dictionary
-from tests.conftest import (
+from tests.toys import (
     analysis_of,
     full_suite,
     padded_on_the_left,

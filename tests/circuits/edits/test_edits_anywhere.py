@@ -14,7 +14,7 @@ from hooked_qwen.load import hook
 from hooked_qwen.sites import Site
 from saes.edit import Condition, Edit, Operation
 from saes.nodes import NodeSet
-from tests.conftest import analysis_of, full_suite, toy, toy_hf, toy_prompts
+from tests.toys import analysis_of, full_suite, toy, toy_hf, toy_prompts
 
 SITE = "resid_post.1"
 

@@ -16,7 +16,7 @@ from circuits.verification.edited_circuit import verify_edited
 from circuits.verification.verify import VerifyConfig
 from tests.circuits.conftest import call, fails  # noqa: F401
 from tests.circuits.synthetic import circuit
-from tests.conftest import analysis_of, full_suite, toy, toy_prompts, toy_suite
+from tests.toys import analysis_of, full_suite, toy, toy_prompts, toy_suite
 
 
 def weights(graph):

@@ -9,7 +9,7 @@ from circuits.edits.rerun import rerun_prompts
 from circuits.graph import Node
 from saes.edit import Edit, Operation
 from tests.circuits.discovery.test_replacement import SITES, speaking
-from tests.conftest import toy_prompts, toy_suite
+from tests.toys import toy_prompts, toy_suite
 from transcoders.interventions import Mode
 
 

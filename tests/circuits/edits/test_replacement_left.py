@@ -19,7 +19,7 @@ from circuits.metrics.metric import on_clean
 from hooked_qwen.hooks import capture, intervene
 from hooked_qwen.sites import Site
 from saes.suite import Suite
-from tests.conftest import padded_on_the_left, toy, toy_prompts, toy_suite
+from tests.toys import padded_on_the_left, toy, toy_prompts, toy_suite
 from tests.transcoders.toys import cross_layer_suite, suite_of
 from transcoders.sources import written_rows
 

@@ -11,7 +11,7 @@ from circuits.prompts import Prompt, encode_prompts
 from hooked_qwen.load import hook
 from hooked_qwen.nodes import Node
 from saes.edit import Edit, Operation
-from tests.conftest import analysis_of, toy_hf, toy_suite, toy_tokenizer
+from tests.toys import analysis_of, toy_hf, toy_suite, toy_tokenizer
 from transcoders.interventions import THE_MODEL, Mode, intervened
 
 SITE, FEATURES = "resid_post.1", (5, 13)

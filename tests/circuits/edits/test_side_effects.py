@@ -20,7 +20,7 @@ from hooked_qwen.hooks import capture
 from hooked_qwen.nodes import EVERY, Node
 from hooked_qwen.sites import Site
 from saes.edit import Edit, Operation
-from tests.conftest import toy, toy_prompts, toy_suite
+from tests.toys import toy, toy_prompts, toy_suite
 
 SITES = ("mlp_out.0", "resid_post.1")
 EDIT = Edit(

@@ -12,7 +12,7 @@ from transformers import GenerationConfig
 from circuits.features.answers import endpoint, local
 from hooked_qwen.load import hook
 from tests.circuits.conftest import call
-from tests.conftest import toy_hf, toy_tokenizer
+from tests.toys import toy_hf, toy_tokenizer
 
 PROMPTS = ("the quick brown fox", "the quick brown dog runs", "ab", "the quick brown fox")
 

@@ -3,7 +3,7 @@
 import torch
 
 from circuits.features.card import block_texts, logit_tokens, prompt_texts
-from tests.conftest import full_suite, toy, toy_prompts
+from tests.toys import full_suite, toy, toy_prompts
 
 
 def test_promoted_and_suppressed_tokens_change_places_with_the_sign_of_the_row():

@@ -27,7 +27,7 @@ from hooked_qwen.stream import StreamConfig, activation_batches, shuffled
 from saes.examples.store import StoreConfig, build_store
 from saes.scope.contexts import ContextConfig, read_contexts
 from saes.scope.held_out import SplitConfig
-from tests.conftest import toy_hf, toy_suite, toy_tokenizer
+from tests.toys import toy_hf, toy_suite, toy_tokenizer
 
 SITES = ("resid_post.0", "mlp_in.1-mlp_out.1", "resid_post.1")
 TEXTS = ["abcdefgh nopq" * 20, "zyx wvut srq" * 30]

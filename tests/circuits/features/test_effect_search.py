@@ -16,7 +16,7 @@ from circuits.metrics.texts import encoded_texts, text_metric
 from hooked_qwen.load import hook
 from hooked_qwen.nodes import Node
 from tests.circuits.conftest import call
-from tests.conftest import toy_hf, toy_prompts, toy_suite, toy_tokenizer
+from tests.toys import toy_hf, toy_prompts, toy_suite, toy_tokenizer
 
 TEXTS = ("abba runs", "a dog sits.", "cab or jazz", "big fox!", "lazy quiz", "we vex him")
 POSITIVE = torch.tensor([True, True, True, False, False, False])

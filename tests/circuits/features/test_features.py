@@ -20,7 +20,7 @@ from hooked_qwen.sites import Site
 from hooked_qwen.tokens import token_strings
 from saes.dictionary import DictionarySpec
 from saes.examples.store import StoreConfig, build_store
-from tests.conftest import random_dictionary, toy_hf, toy_prompts, toy_suite, toy_tokenizer
+from tests.toys import random_dictionary, toy_hf, toy_prompts, toy_suite, toy_tokenizer
 
 CONFIG = StoreConfig(tokens=8 * 30, block_length=8, blocks_per_pass=7, top=5, sampled=2)
 TEXT = "the ab quick brown fox jumps over a lazy dog, cab. Abba!? " * 9

@@ -27,7 +27,7 @@ from saes.scope.steering import feature_direction, steering_edit
 from saes.scope.text_scores import Scorer, by_regex
 from saes.scope.usage import usage_in
 from saes.suite import OnDemand
-from tests.conftest import toy_hf, toy_suite, toy_tokenizer
+from tests.toys import toy_hf, toy_suite, toy_tokenizer
 
 PROMPTS = ["abc de", "Hello", "aaaa bbb ccc", "what? no!", "zyx"]
 TEXTS = ["abc de", "Hello", "aaaa bbb ccc", "x", "what? no!", "ab", "zzz", "yzx zyx"]

@@ -35,7 +35,7 @@ from hooked_qwen.tokens import end_of_text
 from saes.evaluation.probing import Labelled
 from saes.scope.activity import activity_of
 from tests.circuits.conftest import call
-from tests.conftest import toy, toy_suite, toy_tokenizer
+from tests.toys import toy, toy_suite, toy_tokenizer
 
 CONTINUED = WritingConfig(style="continuation", tokens=6, separator=" ")
 

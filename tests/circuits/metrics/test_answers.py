@@ -19,7 +19,7 @@ from circuits.prompts import Prompt, encode_prompts
 from hooked_qwen.forward import last_logits
 from hooked_qwen.load import hook
 from hooked_qwen.sites import Site
-from tests.conftest import toy, toy_hf, toy_prompts, toy_suite, toy_tokenizer
+from tests.toys import toy, toy_hf, toy_prompts, toy_suite, toy_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from circuits.metrics.metric import (
     readout,
 )
 from hooked_qwen.forward import unembed
-from tests.conftest import analysis_of, full_suite, toy, toy_prompts
+from tests.toys import analysis_of, full_suite, toy, toy_prompts
 
 ROWS = torch.tensor([2, 0, 2])
 ANSWERS, WRONGS = ((1,), (2, 3), (4, 5, 6)), ((7,), (8,), (9, 0))

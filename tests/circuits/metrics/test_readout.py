@@ -32,7 +32,7 @@ from saes.dictionary import DictionarySpec
 from saes.suite import Suite
 from tests.circuits.attribution.test_state import PAD, is_loud, loud_prompts, toy_loud
 from tests.circuits.dense import dense, ranking_of
-from tests.conftest import (
+from tests.toys import (
     analysis_of,
     found_and_verified,
     full_suite,

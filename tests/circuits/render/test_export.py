@@ -17,7 +17,7 @@ from circuits.render.exporters import Drawn
 from tests.circuits.discovery.test_replacement import graph_of as replacement_graph
 from tests.circuits.discovery.test_replacement import rows_of
 from tests.circuits.synthetic import circuit
-from tests.conftest import full_suite, toy, toy_prompts, toy_tokenizer
+from tests.toys import full_suite, toy, toy_prompts, toy_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from hooked_qwen.load import hook
 from hooked_qwen.sites import Site
 from saes.dictionary import DictionarySpec
 from saes.examples.store import StoreConfig, build_store
-from tests.conftest import random_dictionary, toy_hf, toy_tokenizer
+from tests.toys import random_dictionary, toy_hf, toy_tokenizer
 
 CHROMIUM = shutil.which("chromium")
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no `chromium` on the PATH")

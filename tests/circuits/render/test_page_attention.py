@@ -14,7 +14,7 @@ from circuits.render.page import page
 from hooked_qwen.percents import percent
 from tests.circuits.discovery.test_replacement import analysis, rows_of
 from tests.circuits.render.test_page_state import group, pin, select
-from tests.conftest import toy_prompts
+from tests.toys import toy_prompts
 
 CHROMIUM, NODE = shutil.which("chromium"), shutil.which("node")
 in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="no `chromium` on the PATH")

@@ -21,7 +21,7 @@ from hooked_qwen.notices import Notice
 from tests.circuits.discovery.test_replacement import graph_of as replacement_graph
 from tests.circuits.discovery.test_replacement import rows_of
 from tests.circuits.synthetic import cards, circuit
-from tests.conftest import toy_prompts
+from tests.toys import toy_prompts
 
 NODE = {
     "node_id": str,

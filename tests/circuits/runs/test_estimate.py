@@ -25,7 +25,7 @@ from saes.dictionary import DictionarySpec
 from saes.formats import ours
 from saes.formats.shapes import DictionaryShape
 from tests.circuits.conftest import call
-from tests.conftest import (
+from tests.toys import (
     FAMILIES,
     SIZES,
     full_suite,

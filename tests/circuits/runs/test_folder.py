@@ -14,7 +14,7 @@ from hooked_qwen.bundled import PATH, language
 from hooked_qwen.files import content_hash
 from hooked_qwen.tokens import token_strings
 from tests.circuits.conftest import call
-from tests.conftest import toy_prompts, toy_tokenizer
+from tests.toys import toy_prompts, toy_tokenizer
 
 PAIR = {"clean": "The judges by the bucket", "patch": "The judge by the bucket"}
 ANSWERS = {"answer": " are", "wrong": " is"}

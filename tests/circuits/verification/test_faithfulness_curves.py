@@ -18,7 +18,7 @@ from circuits.verification.faithfulness_curves import (
 )
 from saes.nodes import NodeSet
 from tests.circuits.linear import FEATURES, linear_analysis
-from tests.conftest import analysis_of, found_and_verified, full_suite, toy, toy_prompts
+from tests.toys import analysis_of, found_and_verified, full_suite, toy, toy_prompts
 
 
 @pytest.fixture(scope="module")

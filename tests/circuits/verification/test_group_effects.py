@@ -12,7 +12,7 @@ from circuits.render.document import groups_on_page
 from circuits.verification.group_effects import group_scores, joint_effects
 from circuits.verification.verify import VerifyConfig, verify
 from tests.circuits.dense import nodes_that_move
-from tests.conftest import analysis_of, full_suite, toy, toy_prompts
+from tests.toys import analysis_of, full_suite, toy, toy_prompts
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from circuits.edits.ablation import Ablation
 from circuits.graph import Node
 from circuits.render.heatmap import heat_map
 from circuits.verification.specificity import RANDOM, SpecificityConfig, Task, specificity
-from tests.conftest import analysis_of, toy, toy_prompts, toy_suite
+from tests.toys import analysis_of, toy, toy_prompts, toy_suite
 
 
 @pytest.fixture(scope="module")

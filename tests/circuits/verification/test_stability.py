@@ -17,7 +17,7 @@ from circuits.verification.stability import (
     stability,
     strongest,
 )
-from tests.conftest import analysis_of, toy, toy_prompts, toy_suite
+from tests.toys import analysis_of, toy, toy_prompts, toy_suite
 
 SITES = ("mlp_out.0", "resid_post.1")
 SETTINGS = {"nodes": 8, "steps": 1}

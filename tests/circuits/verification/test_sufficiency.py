@@ -21,7 +21,7 @@ from circuits.verification.sufficiency import (
 from hooked_qwen.progress import silent
 from saes.dictionary import SparseDictionary
 from saes.suite import Suite
-from tests.conftest import analysis_of, padded_on_the_left, toy, toy_prompts
+from tests.toys import analysis_of, padded_on_the_left, toy, toy_prompts
 from tests.transcoders.toys import cross_layer_suite, suite_of, toy_of
 
 EXACT = {"abs": 1e-6, "rel": 1e-6}

@@ -11,7 +11,7 @@ from circuits.graph import Node
 from circuits.verification.pooled import pool_agreement, pooled_nodes
 from circuits.verification.verify import VerifyConfig, verify
 from hooked_qwen.progress import silent
-from tests.conftest import analysis_of, found_and_verified, full_suite, toy, toy_prompts
+from tests.toys import analysis_of, found_and_verified, full_suite, toy, toy_prompts
 
 
 @pytest.fixture(scope="module")

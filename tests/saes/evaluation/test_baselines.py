@@ -9,7 +9,7 @@ from hooked_qwen.sites import Site
 from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.evaluation import baselines as controls
 from saes.evaluation.metrics import evaluate
-from tests.conftest import SIZES, VOCABULARY, full_suite, random_dictionary, toy, toy_suite
+from tests.toys import SIZES, VOCABULARY, full_suite, random_dictionary, toy, toy_suite
 
 D = SIZES["hidden_size"]
 MLP = Site("mlp_out", 1)

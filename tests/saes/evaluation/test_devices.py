@@ -12,7 +12,7 @@ from saes.evaluation.probing import Labelled, probe
 from saes.evaluation.try_conventions import try_conventions
 from saes.formats.guessed import guessed
 from saes.formats.place import local_place
-from tests.conftest import toy, toy_hf, toy_suite, toy_tokenizer
+from tests.toys import toy, toy_hf, toy_suite, toy_tokenizer
 
 SITES = ("attn_out.0", "resid_post.0", "mlp_in.1-mlp_out.1", "resid_post.1")
 TEXT = torch.randint(1, 60, (24, 16), generator=torch.Generator().manual_seed(0))

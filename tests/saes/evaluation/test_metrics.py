@@ -15,7 +15,7 @@ from hooked_qwen.sites import Site
 from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.evaluation import baselines as controls
 from saes.evaluation.metrics import evaluate, evaluate_jointly, held_out_blocks
-from tests.conftest import (
+from tests.toys import (
     SIZES,
     VOCABULARY,
     full_suite,

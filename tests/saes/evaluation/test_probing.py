@@ -14,7 +14,7 @@ from hooked_qwen.sites import Site
 from saes.dictionary import DictionarySpec
 from saes.evaluation import probing
 from saes.evaluation.probing import Labelled, logistic, probe, read_labelled
-from tests.conftest import SIZES, random_dictionary, toy_hf, toy_tokenizer
+from tests.toys import SIZES, random_dictionary, toy_hf, toy_tokenizer
 
 D = SIZES["hidden_size"]
 PRE, POST = Site("resid_pre", 0), Site("resid_post", 0)

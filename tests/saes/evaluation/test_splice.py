@@ -18,7 +18,7 @@ from saes.evaluation.splice import (
     spliced_sums,
     unpadded,
 )
-from tests.conftest import VOCABULARY, full_suite, random_dictionary, toy, toy_hf, toy_suite
+from tests.toys import VOCABULARY, full_suite, random_dictionary, toy, toy_hf, toy_suite
 
 POST, MLP, IN = Site("resid_post", 0), Site("mlp_out", 1), Site("mlp_in", 1)
 BLOCKS = torch.randint(1, VOCABULARY, (5, 9), generator=torch.Generator().manual_seed(4))

@@ -11,7 +11,7 @@ from hooked_qwen.tokens import Batch, pad_left
 from saes.dictionary import DictionarySpec
 from saes.examples.collect import EMPTY, SHOWN, STEPS, WINDOW, Tally, find_examples
 from saes.features import Features
-from tests.conftest import random_dictionary, toy_hf
+from tests.toys import random_dictionary, toy_hf
 
 SITE = Site("mlp_out", 1)
 ROWS, LENGTH, FEATURES = 23, 50, 6

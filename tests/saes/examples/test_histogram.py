@@ -8,7 +8,7 @@ from saes.examples.collect import find_examples
 from saes.examples.histogram import HIGHEST, LOWEST, N_STEPS, PER_DOUBLING, count, no_counts
 from saes.features import Features
 from saes.suite import OnDemand
-from tests.conftest import full_suite, toy, toy_prompts, toy_tokenizer
+from tests.toys import full_suite, toy, toy_prompts, toy_tokenizer
 
 
 def test_every_active_token_counts_once_at_its_activation():

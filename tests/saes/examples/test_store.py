@@ -22,7 +22,7 @@ from saes.examples.store import (
     fingerprint,
     open_store,
 )
-from tests.conftest import random_dictionary, toy_hf, toy_tokenizer
+from tests.toys import random_dictionary, toy_hf, toy_tokenizer
 
 CONFIG = StoreConfig(tokens=8 * 20, block_length=8, blocks_per_pass=3, top=4, sampled=2)
 LETTERS = "the ab quick brown fox jumps over a lazy dog, cab. Abba!? "

@@ -7,7 +7,7 @@ from huggingface_hub import ModelCard
 from hooked_qwen.sites import Site
 from saes.dictionary import DictionarySpec
 from saes.formats import ours
-from tests.conftest import random_dictionary
+from tests.toys import random_dictionary
 
 METRICS = {"l0": 5.0, "fvu": 0.123456, "dead": 0.5, "loss_recovered": 0.987654, "kl": 0.0312}
 

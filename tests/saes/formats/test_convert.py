@@ -11,8 +11,8 @@ from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.formats import ours
 from saes.formats.convert import convert
 from saes.suite import find, load_suite
-from tests.conftest import random_dictionary
 from tests.saes import published
+from tests.toys import random_dictionary
 
 SKIPPED = "mlp_in.{0}-mlp_out.{0}"
 

@@ -11,7 +11,7 @@ from hooked_qwen.sites import Site
 from saes.formats.convert import convert
 from saes.formats.shapes import shape_of
 from saes.suite import find, load_all, load_suite
-from tests.conftest import SIZES
+from tests.toys import SIZES
 from tests.transcoders.toys import TOKENS, toy_of
 from transcoders.replacement import replace_mlps
 from transcoders.sources import BIAS

@@ -18,7 +18,7 @@ from saes.dictionary import ARCHITECTURES, DictionarySpec
 from saes.evaluation import baselines as controls
 from saes.formats import ours
 from saes.suite import Suite, folder_of, load_suite
-from tests.conftest import random_dictionary
+from tests.toys import random_dictionary
 
 HERE, THERE = Site("mlp_out", 1), Site("mlp_in", 1)
 REPOSITORY = Path(__file__).parents[3]

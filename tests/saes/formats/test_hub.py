@@ -16,7 +16,7 @@ from saes.dictionary import DictionarySpec
 from saes.formats import ours
 from saes.formats.hub import is_hub_name, push_suite
 from saes.suite import find, load_suite, pinned
-from tests.conftest import random_dictionary
+from tests.toys import random_dictionary
 
 COMMIT = "c0ffee" * 6 + "c0ff"
 SITES = [Site("resid_post", layer) for layer in range(3)]

@@ -5,7 +5,7 @@ import pytest
 from hooked_qwen.hook_points import hook_point
 from hooked_qwen.sites import KINDS, Site
 from saes.formats.names import SPELLINGS, hugging_face, to_site, transformer_lens
-from tests.conftest import toy, toy_hf
+from tests.toys import toy, toy_hf
 
 SITES = [Site("embed"), *(Site(kind, layer) for kind in KINDS[1:] for layer in (0, 3, 17))]
 

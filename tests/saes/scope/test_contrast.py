@@ -15,7 +15,7 @@ from saes.evaluation.baselines import untrained
 from saes.evaluation.splice import unpadded
 from saes.scope.activity import Activity, activity_of, read_through
 from saes.scope.contrast import contrast, difference_interval
-from tests.conftest import toy, toy_suite, toy_tokenizer
+from tests.toys import toy, toy_suite, toy_tokenizer
 
 TEXTS = ["abc de", "Hello", "aaaa bbb ccc", "x", "what? no!", "ab"]
 

@@ -16,7 +16,7 @@ from saes.scope.chosen_features import (
 )
 from saes.scope.fine_tune import FeaturePenalty, FineTuneConfig, _collator, excess, fine_tune
 from saes.scope.trained_weights import counts, opened
-from tests.conftest import VOCABULARY, full_suite, toy_hf
+from tests.toys import VOCABULARY, full_suite, toy_hf
 
 ROWS = [[(7 * i + 3 * j) % (VOCABULARY - 1) + 1 for j in range(5 + i % 3)] for i in range(8)]
 NODES = (Node("mlp_out.2", 3), Node("resid_post.1", 4), Node("mlp_out.2", 0))

@@ -11,7 +11,7 @@ from hooked_qwen.tokens import token_blocks
 from saes.scope.contexts import ContextConfig, Contexts, read_contexts
 from saes.scope.held_out import LEAST, SplitConfig, split_contexts
 from saes.scope.judgements import mean_interval, score
-from tests.conftest import toy_hf, toy_suite, toy_tokenizer
+from tests.toys import toy_hf, toy_suite, toy_tokenizer
 
 TEXT = "the ab quick brown fox jumps over a lazy dog, cab. Abba!? " * 6
 CONFIG = ContextConfig(tokens=96, block_length=16, length=4)

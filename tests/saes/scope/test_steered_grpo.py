@@ -10,7 +10,7 @@ pytest.importorskip("trl")
 from hooked_qwen.sites import Site
 from saes.scope.fine_tune import FineTuneConfig
 from saes.scope.steered_grpo import RolloutConfig, Steering, on_rows, reinforce, steered_rows
-from tests.conftest import toy_hf, toy_tokenizer
+from tests.toys import toy_hf, toy_tokenizer
 
 PROMPTS = ["abc", "xyz q"]
 BARE = {"optim": "sgd", "lr_scheduler_type": "constant", "max_grad_norm": 0.0}

@@ -24,7 +24,7 @@ from saes.scope.steering import (
     with_vectors,
 )
 from saes.scope.usage import Usage, usage_in
-from tests.conftest import toy, toy_hf, toy_suite, toy_tokenizer
+from tests.toys import toy, toy_hf, toy_suite, toy_tokenizer
 
 NAME, LAYER, FEATURE, K = "resid_post.1", 1, 5, 5
 SITE = Site.parse(NAME)

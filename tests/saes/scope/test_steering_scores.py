@@ -23,7 +23,7 @@ from saes.scope.text_scores import (
     repetition,
 )
 from saes.scope.usage import Peak
-from tests.conftest import toy, toy_hf, toy_suite, toy_tokenizer
+from tests.toys import toy, toy_hf, toy_suite, toy_tokenizer
 
 
 def test_a_pattern_matches_or_not():

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from saes.scope.tuned_model import WriteConfig, behaviour_of, cross_entropies, difference, written
-from tests.conftest import VOCABULARY, toy_hf, toy_tokenizer
+from tests.toys import VOCABULARY, toy_hf, toy_tokenizer
 
 ROWS = [[(7 * i + 3 * j) % (VOCABULARY - 1) + 1 for j in range(5 + i % 3)] for i in range(8)]
 

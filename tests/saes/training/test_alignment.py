@@ -11,13 +11,13 @@ from saes.sae import sae
 from saes.suite import load_suite
 from saes.training.checkpoint import Checkpointer, read_snapshot
 from saes.training.loop import TrainConfig, fit
-from tests.conftest import random_dictionary
 from tests.hooked_qwen.test_shards import write
 from tests.hooked_qwen.test_stream import CONFIG, SITES, toy_with_tokenizer
 from tests.hooked_qwen.unaligned import OFFSETS, is_aligned, shift
 from tests.saes import published
 from tests.saes.published import CASES, D, draw
 from tests.saes.training.test_loop import OUT, SAE, TRANSCODER, planted
+from tests.toys import random_dictionary
 
 SPEC = DictionarySpec(source=Site("mlp_out", 1), target=Site("mlp_out", 1), k=4)
 

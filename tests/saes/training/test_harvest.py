@@ -25,7 +25,7 @@ from saes.training.config import TrainConfig
 from saes.training.harvest import SAFE, choose_harvest, rounding_errors
 from saes.training.held_out import held_out_text
 from saes.training.run import RunOptions, train_suite
-from tests.conftest import SIZES, toy, toy_hf, toy_tokenizer
+from tests.toys import SIZES, toy, toy_hf, toy_tokenizer
 
 SITE = Site("mlp_out", 1)
 SITES = [Site("resid_post", 0), SITE]

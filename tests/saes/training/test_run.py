@@ -24,7 +24,7 @@ from saes.training import held_out, run
 from saes.training.log import open_log
 from saes.training.loop import TrainConfig
 from saes.training.run import RunOptions, check_place, cut_off, train_suite
-from tests.conftest import toy_hf, toy_tokenizer
+from tests.toys import toy_hf, toy_tokenizer
 from transcoders.transcoder import transcoder
 
 SPECS = [transcoder(1, k=3), sae(Site("mlp_out", 1), k=3), sae(Site("attn_out", 0), k=2)]

@@ -14,7 +14,7 @@ from saes.suite import load_suite
 from saes.training import held_out, run
 from saes.training import train as training
 from saes.training.config import TrainConfig
-from tests.conftest import toy_hf, toy_tokenizer
+from tests.toys import toy_hf, toy_tokenizer
 
 SPEC = sae(Site("mlp_out", 1), k=3)
 STREAM = StreamConfig(block_length=8, blocks_per_pass=2, batch_size=16, buffer_size=32)
