@@ -1,6 +1,5 @@
 """What the commands print: small tables on the terminal."""
 
-import os
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from circuits.features.labels import Label
     from saes.edit_file import Edit
 
-console = FittingConsole(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 110)
+console = FittingConsole(width=None if sys.stdout.isatty() else 110)
 PRINTED_SIZES = (5, 10, 20, 50, 100, 200, 500)
 
 
