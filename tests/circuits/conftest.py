@@ -1,6 +1,5 @@
 """A real browser for the tests of pages; the commands as a user calls them."""
 
-import shutil
 import sys
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from typer.testing import CliRunner
 
 from circuits.cli.app import app, main
 from circuits.runs import commands
+from tests.circuits.browser import BROWSER
 from tests.toys import toy_tokenizer
 
 
@@ -59,7 +59,7 @@ def browser():
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     with api.sync_playwright() as driver:
         started = driver.chromium.launch(
-            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
+            executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu"]
         )
         yield started
         started.close()

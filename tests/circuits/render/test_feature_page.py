@@ -2,7 +2,6 @@
 
 import copy
 import re
-import shutil
 
 import pytest
 import torch
@@ -18,10 +17,9 @@ from hooked_qwen.load import hook
 from hooked_qwen.sites import Site
 from saes.dictionary import DictionarySpec
 from saes.examples.store import StoreConfig, build_store
+from tests.circuits.browser import needs_browser
 from tests.toys import random_dictionary, toy_hf, toy_tokenizer
 
-CHROMIUM = shutil.which("chromium")
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no `chromium` on the PATH")
 CONFIG = StoreConfig(tokens=8 * 40, block_length=8, top=5, sampled=2)
 TEXT = "the ab quick brown fox jumps over a lazy dog, cab. Abba!? " * 9
 HOSTILE = [

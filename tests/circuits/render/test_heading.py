@@ -5,7 +5,7 @@ import pytest
 from circuits.render.heading import heading, title_of
 from circuits.render.page import page
 from tests.circuits import synthetic
-from tests.circuits.render.test_page import needs_browser
+from tests.circuits.browser import needs_browser
 
 PAIR = {
     "clean": ["The", " keys", " near", " the", " door"],

@@ -1,7 +1,6 @@
 """The page in a real browser, offline: what it shows, what it survives, what it weighs."""
 
 import re
-import shutil
 
 import networkx as nx
 import numpy as np
@@ -15,9 +14,8 @@ from circuits.render.document import MAX_NODES
 from circuits.render.page import page, trimmed
 from circuits.render.words import readable
 from tests.circuits import synthetic
+from tests.circuits.browser import needs_browser
 
-CHROMIUM = shutil.which("chromium")
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no `chromium` on the PATH")
 MEGABYTE = 1_000_000
 
 HOSTILE = [

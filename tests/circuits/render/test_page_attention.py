@@ -12,12 +12,12 @@ from circuits.discovery.subgraph import subgraph_scores
 from circuits.render.assets import HERE as RENDER
 from circuits.render.page import page
 from hooked_qwen.percents import percent
+from tests.circuits.browser import needs_browser
 from tests.circuits.discovery.test_replacement import analysis, rows_of
 from tests.circuits.render.test_page_state import group, pin, select
 from tests.toys import toy_prompts
 
-CHROMIUM, NODE = shutil.which("chromium"), shutil.which("node")
-in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="no `chromium` on the PATH")
+NODE = shutil.which("node")
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def open_edge(tab, source, target):
     row.locator(".how").last.click()
 
 
-@in_a_browser
+@needs_browser
 def test_an_edge_opens_from_a_nodes_list_with_its_paths_and_factors(made, visit):
     graph, _, html = made
     tab = visit(html)
@@ -73,7 +73,7 @@ def test_an_edge_opens_from_a_nodes_list_with_its_paths_and_factors(made, visit)
     assert tab.evaluate("circuit.selected()") == str(target)
 
 
-@in_a_browser
+@needs_browser
 def test_a_heads_card_says_where_it_looks_and_why_and_leads_on(made, visit):
     graph, heads, html = made
     tab = visit(html)
@@ -92,7 +92,7 @@ def test_a_heads_card_says_where_it_looks_and_why_and_leads_on(made, visit):
     assert tab.evaluate("circuit.selected()") in {str(node) for node in graph}
 
 
-@in_a_browser
+@needs_browser
 def test_keys_open_the_strongest_input_and_escape_goes_back_step_by_step(made, visit):
     graph, _, html = made
     tab = visit(html)
@@ -107,7 +107,7 @@ def test_keys_open_the_strongest_input_and_escape_goes_back_step_by_step(made, v
     assert tab.evaluate("circuit.selected()") is None
 
 
-@in_a_browser
+@needs_browser
 def test_a_click_on_a_line_opens_its_edge(made, visit):
     graph, _, html = made
     tab = visit(html)
@@ -125,7 +125,7 @@ def test_a_click_on_a_line_opens_its_edge(made, visit):
     assert opened >= 3
 
 
-@in_a_browser
+@needs_browser
 def test_a_node_says_through_which_heads_it_reads(made, visit):
     graph, _, html = made
     tab = visit(html)
@@ -144,7 +144,7 @@ def test_a_node_says_through_which_heads_it_reads(made, visit):
     assert f"{name} {share}" in card(tab)
 
 
-@in_a_browser
+@needs_browser
 def test_a_group_has_the_heads_of_its_members_and_no_sum_of_pre_activations(made, visit):
     graph, _, html = made
     tab = visit(html)
@@ -171,7 +171,7 @@ def test_a_group_has_the_heads_of_its_members_and_no_sum_of_pre_activations(made
     assert f"direct {percent(direct / total)}".replace("%", " %") in card(tab)
 
 
-@in_a_browser
+@needs_browser
 def test_pinned_features_have_the_scores_that_python_gives(made, visit):
     graph, _, html = made
     tab = visit(html)
@@ -185,7 +185,7 @@ def test_pinned_features_have_the_scores_that_python_gives(made, visit):
             assert percent(score).replace("%", " %") in text
 
 
-@in_a_browser
+@needs_browser
 @pytest.mark.parametrize("dark", [False, True])
 def test_cards_of_edges_and_heads_pass_axe(made, visit, violations, dark):
     graph, _, html = made

@@ -13,9 +13,9 @@ from PIL import Image
 from circuits.graph import ordered
 from circuits.render.page import page
 from tests.circuits import synthetic
+from tests.circuits.browser import needs_browser
 
-CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no `chromium` on the PATH")
+pytestmark = needs_browser
 SVG = "{http://www.w3.org/2000/svg}"
 
 

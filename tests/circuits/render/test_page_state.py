@@ -1,7 +1,6 @@
 """What a person does with the page in a real browser: pin, group, name, undo, keep, take away."""
 
 import json
-import shutil
 
 import networkx as nx
 import pytest
@@ -15,9 +14,9 @@ from circuits.render.page import page
 from circuits.saved_state import as_json, read_state
 from hooked_qwen.percents import percent
 from tests.circuits import synthetic
+from tests.circuits.browser import needs_browser
 
-CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no `chromium` on the PATH")
+pytestmark = needs_browser
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,8 @@ from circuits.render.links import Links, address
 from circuits.render.page import page
 from circuits.render.stance_words import stance_words
 from tests.circuits import synthetic
-from tests.circuits.render.test_page import features, needs_browser
+from tests.circuits.browser import needs_browser
+from tests.circuits.render.test_page import features
 
 
 @pytest.fixture(scope="module")
