@@ -106,6 +106,8 @@ def test_quiet_says_nothing_and_the_next_command_speaks_again(made):
     assert quiet.exit_code == 0
     assert quiet.stdout == ""
     assert (made / "quiet" / "graph.json").exists()
+    # Also one that has no such option.
+    assert "agreement" in call("prompts", "list").stdout
     assert "graph" in call(*again, "--out", made / "loud").stdout
 
 
