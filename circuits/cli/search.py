@@ -1,6 +1,6 @@
 """`circuits features search`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -140,22 +140,23 @@ def search(
 
 
 def _contrast(record: Mapping[str, Any]) -> None:
-    table = feature_table(
-        "positive", "negative", "difference", "95 %", "difference in s.d.", "by chance"
-    )
+    # The interval stands behind what features are ranked by.
+    by_share = record["by"] == "share"
+    place = 3 if by_share else 4
+    names = ["positive", "negative", "difference", "difference in s.d.", "by chance"]
+    table = feature_table(*names[:place], "95 %", *names[place:])
     for one in record["found"]:
-        low, high = one["interval"]
-        table.add_row(
+        cells = [
             f"{one['on_positive']:.2f}",
             f"{one['on_negative']:.2f}",
             f"{one['difference']:+.2f}",
-            f"{low:+.2f} to {high:+.2f}",
             f"{one['effect']:+.2f}",
             f"{one['by_chance']:.3g}",
-            *feature_cells(one),
-        )
+        ]
+        ends = _ends(one["interval" if by_share else "effect_interval"], "+.2f")
+        table.add_row(*cells[:place], ends, *cells[place:], *feature_cells(one))
     console.print(table)
-    n, unit = record["texts"], "" if record["by"] == "share" else " standard deviations"
+    n, unit = record["texts"], "" if by_share else " standard deviations"
     say(
         f"{n['positive']} positive and {n['negative']} negative texts, {record['features_on']:,} "
         f"features on in some; shuffled labels reach {record['chance']:.2f}{unit} somewhere once "
@@ -188,9 +189,11 @@ def _effect(record: Mapping[str, Any]) -> None:
 
 
 def _measured(one: Mapping[str, Any]) -> tuple[str, str, str]:
-    ends = one["interval"]
-    told = "–" if ends is None else f"{ends[0]:+.3g} to {ends[1]:+.3g}"
-    return f"{one['estimate']:+.3g}", f"{one['exact']:+.3g}", told
+    return f"{one['estimate']:+.3g}", f"{one['exact']:+.3g}", _ends(one["interval"], "+.3g")
+
+
+def _ends(ends: Sequence[float] | None, written: str) -> str:
+    return "–" if ends is None else f"{ends[0]:{written}} to {ends[1]:{written}}"
 
 
 def _in_text(record: Mapping[str, Any]) -> None:

@@ -43,7 +43,7 @@ from hooked_qwen.progress import Report, silent
 from saes.evaluation.bootstrap import Interval, interval, resamples
 from saes.scope.activity import LONGEST, difference_weights
 from saes.scope.alike import alike
-from saes.scope.contrast import TextSums, shuffled
+from saes.scope.contrast import TextSums, drawn_means, shuffled
 from saes.suite import Suite
 
 
@@ -219,12 +219,8 @@ def _intervals(
     if positive is None:
         draws = exact @ resamples(exact.shape[1]).T
     else:
-        of_each = (
-            exact[:, kind] @ resamples(int(kind.sum()), seed=i).T
-            for i, kind in enumerate((positive, ~positive))
-        )
-        first, second = of_each
-        draws = first - second
+        first, second = drawn_means(exact, positive)
+        draws = (first - second)[:, 1:]
     return [interval(row) for row in draws]
 
 

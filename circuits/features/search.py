@@ -48,7 +48,7 @@ def by_contrast(
     return {
         "schema": SCHEMA,
         "how": "contrast",
-        "by": by,
+        "by": search.by,
         "texts": {"positive": len(positive), "negative": len(negative)},
         "texts_cut": int(activity.was_cut.sum()),
         "longest": longest,
@@ -66,7 +66,7 @@ def by_contrast(
 
 
 def _rounded(value: Any) -> Any:
-    return [rounded(v) for v in value] if isinstance(value, tuple) else rounded(value)
+    return [rounded(v) for v in value] if isinstance(value, tuple | list) else rounded(value)
 
 
 def in_text(

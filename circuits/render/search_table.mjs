@@ -12,18 +12,24 @@ const TIPS = {
   exact: "what setting it to its reference does to the metric, by running the model",
   estimate: "the same by gradient",
 };
+/* Names in a row of what has an interval, by what the features are ranked by. */
+const RANKED = {
+  share: ["difference", "interval"],
+  mean: ["effect", "effect_interval"],
+  effect: ["exact", "interval"],
+};
 /* How the features were found decides what is told of them. */
 const COLUMNS = {
   contrast: [
     ["on in positive", (f) => two(f.on_positive), TIPS.on],
     ["on in negative", (f) => two(f.on_negative), TIPS.on],
-    ["difference", (f) => signed(f.difference), "of the shares, with its 95 % interval", "strip"],
-    ["difference in s.d.", (f) => signed(f.effect), "of the mean activation over the tokens of a text, in standard deviations"],
+    ["difference", (f) => signed(f.difference), "of the shares", "share"],
+    ["difference in s.d.", (f) => signed(f.effect), "of the mean activation over the tokens of a text, in standard deviations", "mean"],
     ["by chance", (f) => small(f.by_chance), TIPS.chance],
   ],
   effect: [
     ["estimate", (f) => number(f.estimate, true), TIPS.estimate],
-    ["exact", (f) => number(f.exact, true), `${TIPS.exact}, with its 95 % interval`, "strip"],
+    ["exact", (f) => number(f.exact, true), `${TIPS.exact}, with its 95 % interval`, "effect"],
     ["by chance", (f) => (f.by_chance === null ? "–" : small(f.by_chance)), TIPS.chance],
     ["texts", (f) => `${f.texts_on}`, "in how many texts it moves"],
   ],
@@ -33,10 +39,11 @@ const COLUMNS = {
 };
 /* What a reader needs before the numbers, in one line. */
 const EXPLAINED = {
-  contrast: () =>
+  contrast: ({ by }) =>
     "On in positive, on in negative: the share of the texts of each kind, from 0 to 1, in which " +
-    "the feature is on at some token. Difference: of these shares, with its 95 % interval. " +
+    "the feature is on at some token. Difference: of these shares. " +
     "Difference in s.d.: of its mean activation over a text's tokens, in standard deviations. " +
+    `Ranked by ${by === "mean" ? "this" : "the difference of the shares"}, with its 95 % interval. ` +
     "By chance: how many features would differ as much if the labels were shuffled.",
   effect: ({ metric, reference, chance }) =>
     `Change of the metric ${metric ?? ""} when the feature is set to its ` +
@@ -69,28 +76,26 @@ function intervalStrip(value, ends, limit) {
   );
 }
 
-function cellOf(column, row, how, limit) {
-  const [, write, , kind] = column;
-  if (kind !== "strip") return el("td", { class: "number" }, write(row));
-  const value = how === "contrast" ? row.difference : row.exact;
-  const end = (v) => (how === "contrast" ? signed(v) : number(v, true));
-  const ends = row.interval && row.interval.map(end).join(" to ");
+function cellOf([, write, , ranked], row, by, limit) {
+  if (!ranked || ranked !== by) return el("td", { class: "number" }, write(row));
+  const [value, ends] = RANKED[by].map((name) => row[name]);
+  const end = (v) => (by === "effect" ? number(v, true) : signed(v));
   return el(
     "td",
     { class: "number drawn" },
     write(row),
-    intervalStrip(value, row.interval, limit),
-    el("span", { class: "soft ends" }, ends ?? "–"),
+    intervalStrip(value, ends, limit),
+    el("span", { class: "soft ends" }, ends ? ends.map(end).join(" to ") : "–"),
   );
 }
 
 /* `seen` says which features have a page: SITE/INDEX to address. */
 export function drawRanked({ record, chosen, choose, noted }) {
   const columns = COLUMNS[record.how];
-  const sizes = record.found.flatMap((row) => [
-    ...(row.interval ?? []),
-    (record.how === "contrast" ? row.difference : row.exact) ?? 0,
-  ]);
+  const by = record.how === "contrast" ? record.by : record.how;
+  const sizes = record.found.flatMap((row) =>
+    (RANKED[by] ?? []).flatMap((name) => row[name] ?? []),
+  );
   const limit = Math.max(...sizes.map(Math.abs), 1e-30);
   const rows = record.found.map((row) =>
     el(
@@ -111,13 +116,13 @@ export function drawRanked({ record, chosen, choose, noted }) {
           noted(row.feature) && el("span", { class: "noted" }, "noted"),
         ),
       ),
-      columns.map((column) => cellOf(column, row, record.how, limit)),
+      columns.map((column) => cellOf(column, row, by, limit)),
     ),
   );
   const head = [
     el("th", { scope: "col" }, "feature"),
-    columns.map(([name, , title, kind]) =>
-      el("th", { scope: "col", title, class: kind ? "right drawn" : "right" }, name),
+    columns.map(([name, , title, ranked]) =>
+      el("th", { scope: "col", title, class: ranked && ranked === by ? "right drawn" : "right" }, name),
     ),
   ];
   const explained = EXPLAINED[record.how](record);

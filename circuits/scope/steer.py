@@ -70,11 +70,11 @@ def steer(
     """A sweep of strengths over features that are named, or chosen between two sets of texts.
 
     `prompt` are texts to go on from, `prompts` sources of such, as `--text` takes them. A concept's
-    `score` is regex:PATTERN, script:NAME, probe or means, the last two fitted on `positive` and
-    `negative` texts, which are sources too. Activations are measured on `text`, else on these, or
-    taken from the store of `examples`. Of every source the first `texts` are read. `at` names the
-    dictionaries that features are chosen from. The record goes to the file `out`, a page and a
-    figure beside it.
+    `score` is regex:PATTERN, script:NAME, language:CODE, probe or means, the last two fitted on
+    `positive` and `negative` texts, which are sources too. Activations are measured on `text`,
+    else on these, or taken from the store of `examples`. Of every source the first `texts` are
+    read. `at` names the dictionaries that features are chosen from. The record goes to the file
+    `out`, a page and a figure beside it.
 
     Raises `ValueError` for half a set of examples, for a score that there is none of or that needs
     examples, and where `out` holds something else, unless by `force`.
@@ -82,7 +82,7 @@ def steer(
     config = config or SteerConfig()
     kind, argument = kind_of_scorer(score)
     if kind in FREE:
-        FREE[kind](argument)  # a pattern that is none is told before any text is read
+        FREE[kind](argument)  # what is none is told before any text is read
     nodes = [Node.parse(one) for one in feature]
     wrong = [str(n) for n in nodes if n.kind != "feature" or n.position is not None]
     if wrong:

@@ -5,7 +5,8 @@
 
 of every feature, ranked by size. Among thousands of features some differ by chance: labels are
 shuffled, and beside each feature stands how many features differ as much as it does under shuffled
-labels, on average. The interval of a difference of shares is Newcombe's (1998, method 10), 95 %.
+labels, on average. Intervals are of 95 %: of a difference of shares Newcombe's (1998, method 10),
+of one of means by drawing the texts of each set again.
 
 Source: Qwen-Scope, arXiv:2605.11887 (contrast of two sets). Differs: intervals and shuffled labels
 stand beside each number.
@@ -23,6 +24,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hooked_qwen.nodes import Node
+from saes.evaluation.bootstrap import Interval, interval, resamples
 from saes.scope.activity import Activity, difference_weights
 
 By = Literal["share", "mean"]
@@ -51,6 +53,8 @@ class Contrast:
     mean_negative: float
     effect: float
     "difference of the means in standard deviations"
+    effect_interval: Interval
+    "of this difference, 95 %"
     by_chance: float
     "features that differ as much under shuffled labels, on average"
 
@@ -180,31 +184,58 @@ def _described(
     order: Int[Tensor, " top"],
     by_chance: Sequence[float],
 ) -> list[Contrast]:
-    rows = []
     n = int(positive.sum()), int((~positive).sum())
     on = positive[activity.text]
-    for feature, own, chance in zip(features.tolist(), order.tolist(), by_chance, strict=True):
+    means = torch.zeros(len(order), len(activity)).double()
+    counts = []
+    for row, own in zip(means, order.tolist(), strict=True):
         of = column == own
-        mean, side = activity.mean[of].double(), on[of]
-        counts = int(side.sum()), int((~side).sum())
-        means = [float(mean[s].sum()) / m for s, m in zip((side, ~side), n, strict=True)]
-        every = torch.zeros(len(activity)).double().index_put_((activity.text[of],), mean)
-        spread = float(every.std(correction=0))
-        shares = counts[0] / n[0], counts[1] / n[1]
-        rows.append(
-            Contrast(
-                node=activity.node(feature),
-                on_positive=shares[0],
-                on_negative=shares[1],
-                difference=shares[0] - shares[1],
-                interval=difference_interval(counts, n),
-                mean_positive=means[0],
-                mean_negative=means[1],
-                effect=(means[0] - means[1]) / spread if spread else 0.0,
-                by_chance=chance,
-            )
+        row[activity.text[of]] = activity.mean[of].double()
+        counts.append((int(on[of].sum()), int((~on[of]).sum())))
+    effects = standardised_differences(means, positive)
+    return [
+        Contrast(
+            node=activity.node(feature),
+            on_positive=count[0] / n[0],
+            on_negative=count[1] / n[1],
+            difference=count[0] / n[0] - count[1] / n[1],
+            interval=difference_interval(count, n),
+            mean_positive=float(row[positive].mean()),
+            mean_negative=float(row[~positive].mean()),
+            effect=float(effect[0]),
+            effect_interval=interval(effect[1:]),
+            by_chance=chance,
         )
-    return rows
+        for feature, count, row, effect, chance in zip(
+            features.tolist(), counts, means, effects, by_chance, strict=True
+        )
+    ]
+
+
+def standardised_differences(
+    x: Float[Tensor, "rows texts"], positive: Bool[Tensor, " texts"]
+) -> Float[Tensor, "rows draws"]:
+    """(mean of positive - mean of negative) / standard deviation over all texts, 0 where that is 0.
+
+    First of the texts as they are, then of each set drawn again, the deviation anew each time.
+    """
+    share = float(positive.double().mean())
+    first, second = drawn_means(torch.stack([x, x.square()]), positive)
+    middle, square = share * first + (1 - share) * second
+    spread = (square - middle.square()).clamp_min(0).sqrt()
+    return torch.where(spread > 0, (first[0] - second[0]) / spread.clamp_min(1e-30), 0.0)
+
+
+def drawn_means(
+    x: Float[Tensor, "*rows texts"], positive: Bool[Tensor, " texts"]
+) -> list[Float[Tensor, "*rows draws"]]:
+    """Means over the positive and over the negative texts: as they are, then drawn again."""
+    found = []
+    for seed, kind in enumerate((positive, ~positive)):
+        n = int(kind.sum())
+        as_they_are = torch.full((1, n), 1 / n, dtype=torch.float64)
+        found.append(x[..., kind] @ torch.cat([as_they_are, resamples(n, seed=seed)]).T)
+    return found
 
 
 def wilson(count: int, n: int) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
     regex      1 where a pattern matches, else 0
     script     share of a text's letters that are of one writing system; NaN of a text without any
+    language   P(one of some languages) among the 140 of py3langid; NaN of a text without letters
     probe      P(positive) by logistic regression on the residual stream's mean over the text
     means      (x - m0) . (m1 - m0) / |m1 - m0|^2 of that mean x: 0 at the mean of the negative
                texts, 1 at that of the positive ones
@@ -20,6 +21,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from math import nan
 from typing import Any
 
@@ -141,6 +143,41 @@ def script_share(text: str, script: str) -> float:
     return found / len(letters) if letters else nan
 
 
+def by_language(codes: str) -> Scorer:
+    """The probability of languages, by their ISO 639 codes with commas between: `zh,yue,wuu`.
+
+    Of a text of a few words the first guess is often wrong and its probability low.
+
+    Raises `ValueError` listing those there are.
+
+    Source: Lui & Baldwin 2012, langid.py (naive Bayes over sequences of bytes), by py3langid.
+    """
+    asked, known = codes.split(","), languages().labels
+    if unknown := [code for code in asked if code not in known]:
+        raise ValueError(
+            f"no language has the code {unknown[0]!r}: expected some of {', '.join(sorted(known))}"
+        )
+
+    def of_text(text: str) -> float:
+        if not any(map(str.isalpha, text)):
+            return nan
+        return sum(p for code, p in languages().rank(text) if code in asked)
+
+    def of(texts: Sequence[str]) -> Tensor:
+        return torch.tensor(list(map(of_text, texts)), dtype=torch.float64)
+
+    said = f"probability that a text is in {' or '.join(asked)}"
+    return Scorer(name=f"language:{codes}", said=said, of=of)
+
+
+@cache
+def languages() -> Any:
+    """What tells languages apart; a second to load."""
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+
+
 def by_probe(read: Read) -> Scorer:
     """The probability that a linear probe gives to a text being one of the positive ones."""
     x = read.means.double()
@@ -171,7 +208,11 @@ def by_means(read: Read) -> Scorer:
     return Scorer(name="means", said=said, of=of)
 
 
-FREE: dict[str, Callable[[str], Scorer]] = {"regex": by_regex, "script": by_script}
+FREE: dict[str, Callable[[str], Scorer]] = {
+    "regex": by_regex,
+    "script": by_script,
+    "language": by_language,
+}
 "Scorers that take an argument and need no examples."
 FITTED: dict[str, Callable[[Read], Scorer]] = {"probe": by_probe, "means": by_means}
 "Scorers that are fitted on example texts."
@@ -184,7 +225,8 @@ def kind_of_scorer(name: str) -> tuple[str, str]:
         return kind, argument
     raise ValueError(
         f"there is no score {name!r}: expected regex:PATTERN, script:NAME "
-        f"(NAME is one of {', '.join(SCRIPTS)}), {' or '.join(FITTED)}"
+        f"(NAME is one of {', '.join(SCRIPTS)}), language:CODE (such as de), "
+        f"{' or '.join(FITTED)}"
     )
 
 

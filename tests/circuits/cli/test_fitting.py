@@ -15,7 +15,8 @@ CONTRAST = {
     "how": "contrast", "by": "share", "texts": {"positive": 16, "negative": 16},
     "features_on": 575, "chance": 0.5, "texts_cut": 0, "longest": 9,
     "found": [NAMED | {"on_positive": 0.12, "on_negative": 0.34, "difference": -0.56,
-                       "interval": ENDS, "effect": -1.78, "by_chance": 0.123}],
+                       "interval": ENDS, "effect": -1.78, "effect_interval": ENDS,
+                       "by_chance": 0.123}],
 }  # fmt: skip
 EFFECT = {
     "how": "effect", "metric": "m", "reference": "zero", "chance": 0.5, "agreement": {"pearson": 1},
@@ -46,6 +47,7 @@ def steered(record):
 
 TABLES = {
     "contrast": (search._contrast, CONTRAST),
+    "contrast by mean": (search._contrast, CONTRAST | {"by": "mean"}),
     "effect": (search._effect, EFFECT),
     "steer": (steered, {"methods": [METHOD | {n: {"value": 0.2, "interval": ENDS} for n in
                                               ("score", "concept", "fluency")}]}),

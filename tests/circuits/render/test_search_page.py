@@ -21,6 +21,7 @@ def row(feature, difference, label="a label"):
         "difference": difference,
         "interval": [difference - 0.2, difference + 0.2],
         "effect": 1.5,
+        "effect_interval": [0.9, 2.2],
         "by_chance": 0.01,
     }
 
@@ -29,6 +30,7 @@ def row(feature, difference, label="a label"):
 def record():
     return {
         "how": "contrast",
+        "by": "share",
         "texts": {"positive": 4, "negative": 4},
         "features_on": 1200,
         "chance": 0.5,
@@ -80,6 +82,14 @@ def test_the_list_has_its_numbers_and_what_chance_gives(visit, record, texts):
     assert "Shuffled labels reach 0.5" in said
     assert "4 positive and 4 negative texts; 1,200 features" in said
     assert HOSTILE in said
+
+
+def test_the_interval_is_of_what_features_are_ranked_by(visit, record, texts):
+    tab = opened(visit, {**record, "by": "mean"}, texts)
+    cells = tab.locator("#ranked tbody tr").first.locator("td").all_inner_texts()
+    assert "to" not in cells[2]
+    assert "+0.90 to +2.20" in cells[3]
+    assert tab.locator("#ranked th.drawn").inner_text() == "difference in s.d."
 
 
 def test_texts_are_coloured_by_the_feature_that_is_chosen(visit, record, texts):

@@ -12,9 +12,10 @@ from hooked_qwen.sites import Site
 from hooked_qwen.stream import is_outlier_in_prompt
 from hooked_qwen.tokens import encode_prompt
 from saes.evaluation.baselines import untrained
+from saes.evaluation.bootstrap import RESAMPLES
 from saes.evaluation.splice import unpadded
 from saes.scope.activity import Activity, activity_of, read_through
-from saes.scope.contrast import contrast, difference_interval
+from saes.scope.contrast import contrast, difference_interval, standardised_differences
 from tests.toys import toy, toy_suite, toy_tokenizer
 
 TEXTS = ["abc de", "Hello", "aaaa bbb ccc", "x", "what? no!", "ab"]
@@ -165,6 +166,38 @@ def test_the_interval_is_newcombes():
     low, high = difference_interval((0, 0), (10, 10))
     assert low == pytest.approx(-high)
     assert math.isclose(difference_interval((5, 0), (5, 5))[1], 1.0)
+
+
+def test_the_interval_of_a_difference_of_means_draws_the_texts_of_each_set_again(data):
+    dense, positive = data
+    found = contrast(planted(dense), positive, by="mean", top=100).found
+    x = dense.double()
+    generators = [torch.Generator().manual_seed(seed) for seed in (0, 1)]
+    sets = [kind.nonzero().flatten() for kind in (positive, ~positive)]
+    drawn = [
+        some[torch.randint(len(some), (RESAMPLES, len(some)), generator=generator)]
+        for some, generator in zip(sets, generators, strict=True)
+    ]
+    first, second = (x[rows] for rows in drawn)
+    spread = torch.cat([first, second], 1).std(1, correction=0)
+    draws = torch.nan_to_num((first.mean(1) - second.mean(1)) / spread)
+    for one in found:
+        expected = draws[:, one.node.feature].quantile(
+            torch.tensor([0.025, 0.975], dtype=torch.float64)
+        )
+        assert one.effect_interval == pytest.approx(expected.tolist(), abs=1e-6)
+        assert one.effect_interval[0] - 1e-6 <= one.effect <= one.effect_interval[1] + 1e-6
+
+
+def test_the_interval_of_a_difference_of_means_covers_it():
+    generator = torch.Generator().manual_seed(0)
+    positive = torch.arange(60) < 24
+    x = torch.randn(400, 60, generator=generator).double() + positive
+    # Over all texts the variance is 1 + share (1 - share) of the distance between the means.
+    true = 1 / (1 + 0.4 * 0.6) ** 0.5
+    draws = standardised_differences(x, positive)[:, 1:]
+    low, high = draws.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64), dim=1)
+    assert 0.90 <= float(((low <= true) & (true <= high)).double().mean()) <= 0.98
 
 
 def test_a_set_of_one_text_is_no_set(data):

@@ -14,6 +14,7 @@ from saes.scope.output_score import input_score, output_score, output_scores
 from saes.scope.steering_score import chosen, fluency, score, wanted
 from saes.scope.text_scores import (
     Read,
+    by_language,
     by_means,
     by_probe,
     by_regex,
@@ -57,6 +58,27 @@ def test_a_pattern_is_told_as_it_was_typed_on_one_line():
 )
 def test_letters_are_counted_by_script(script, text, share):
     assert by_script(script).of([text]).tolist() == pytest.approx([share], nan_ok=True)
+
+
+def test_languages_of_one_script_are_told_apart():
+    texts = [
+        "Then they went to the market and bought bread.",
+        "Dann gingen sie auf den Markt und kauften Brot.",
+        "Ensuite ils sont allés au marché et ont acheté du pain.",
+        "12 # ?",
+        "",
+    ]
+    every = torch.stack([by_language(code).of(texts) for code in ("en", "de", "fr")])
+    assert every[:, :3].argmax(0).tolist() == [0, 1, 2]
+    assert float(every[:, :3].amax(0).min()) > 0.9
+    assert float(every[:, :3].amin(0).max()) < 0.05
+    assert bool(every[:, 3:].isnan().all())
+    both = by_language("en,de").of(texts)
+    torch.testing.assert_close(both, every[0] + every[1], equal_nan=True)
+    with pytest.raises(
+        ValueError, match="no language has the code 'klingon': expected some of ace"
+    ):
+        by_language("en,klingon")
 
 
 def test_a_text_of_which_nothing_is_told_is_not_what_was_asked_for():
