@@ -315,10 +315,13 @@ def _quoted(texts: Sequence[str]) -> str:
 
 
 def _columns(rows: Sequence[list[int]], tokenizer: Any, width: int | None) -> tuple[str, ...]:
-    """The most common token of each column, marked with … where the prompts differ."""
+    """The first prompt's token in each column, marked with … where other prompts differ.
+
+    A page shows the first prompt above the columns. Where that is shorter, the next one counts.
+    """
     labels = []
     for column in zip_longest(*(reversed(row) for row in rows)):
-        [(token, count)] = Counter(t for t in column if t is not None).most_common(1)
-        text = token_strings(tokenizer, [token])[0]
-        labels.append(text if count == len(rows) else f"{text}…")
+        first = next(token for token in column if token is not None)
+        text = token_strings(tokenizer, [first])[0]
+        labels.append(text if set(column) == {first} else f"{text}…")
     return ("",) * ((width or 0) - len(labels)) + tuple(reversed(labels))

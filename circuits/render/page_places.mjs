@@ -1,6 +1,7 @@
 /* Where labels stand, so that none lies on another or on a node. Pure: text is measured outside. */
 
 export const FONT = 11.5; // px
+const GAP = 7; // px between two labels in a row, or they read as one
 const ROW = 20;
 
 /* A text and its width, its end replaced by … where it is wider than `room`. */
@@ -85,7 +86,7 @@ export function labelsPlaced(wishes, { taken, size, most }) {
     const place =
       first(nearPlaces(cuts, at, radius)) ?? (needed ? first(fartherPlaces(cuts, at)) : null);
     if (!place) continue;
-    taken.take(place);
+    taken.take({ ...place, left: place.left - GAP, right: place.right + GAP });
     found.push({ ...place, key });
   }
   return found;

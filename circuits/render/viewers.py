@@ -299,7 +299,7 @@ def _described(graph: nx.DiGraph, model: str) -> str:
     prompt = (
         "one prompt"
         if n == 1
-        else (f"{n} prompts: at each position their most common token, with … where they differ")
+        else (f"{n} prompts: at each position the token of the first, with … where others differ")
     )
     return _inert(
         f"{kind} of {model} for the {meta.get('metric', 'metric')} of {prompt}. "

@@ -85,6 +85,15 @@ def test_prompts_of_different_lengths_end_in_one_column(tmp_path, tokenizer):
     assert len(lined_up.columns) == lined_up.n_positions("end") == 5
 
 
+def test_columns_are_named_by_the_prompt_that_is_shown(tmp_path, tokenizer):
+    other = {**GOOD, "clean": GOOD["clean"].replace("keys", "boys")}
+    other["patch"] = GOOD["patch"].replace("key", "boy")
+    prompts = read_prompts(write(tmp_path, GOOD, other, other))
+    columns = encode_prompts(prompts, tokenizer, positions="keep").columns
+    assert columns is not None
+    assert columns[:3] == ("The", " keys…", " near")
+
+
 # Tokenizers that put a token before every text.
 
 
