@@ -9,11 +9,13 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from hooked_qwen import identity as identities
-from hooked_qwen.identity import identity
+from hooked_qwen.identity import identity, identity_of
 from hooked_qwen.load import hook, load
+from hooked_qwen.plain_model import load_plain
 from hooked_qwen.shards import Cache, write_cache
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import StreamConfig
+from saes.formats.ours import read_record
 from saes.sae import sae
 from saes.suite import find, load_suite, notify_of_another_model
 from saes.training.config import TrainConfig
@@ -149,6 +151,12 @@ def test_dictionaries_say_which_model_they_were_trained_on(namesakes, tmp_path, 
     load_suite(out).notify_of_another_model(namesakes[0])
     with pytest.warns(UserWarning, match=r"mlp_out\.1 of .* were trained on another model, A "):
         load_suite(out).notify_of_another_model(namesakes[1])
+
+
+def test_the_bundled_dictionaries_say_which_model_they_were_trained_on():
+    known = identity_of(load_plain("bundled"))
+    for entry in find("bundled").entries:
+        assert read_record(entry.place.fetch(entry.files[1]).parent)["model"]["hash"] == known
 
 
 def test_dictionaries_without_a_hash_give_no_alarm(namesakes, tmp_path, monkeypatch):
