@@ -48,8 +48,8 @@ def add_labels(
     are where a file does not; `sites` what a file's layers are called here, `NAME=SITE`. A model's
     word does not replace a person's.
 
-    Raises `ValueError` for a folder that is neither, for a file without explanations, and where
-    none of them is of a site that the folder has.
+    Raises `ValueError` for a folder that is neither or that is not here, for a file without
+    explanations, and where none of them is of a site that the folder has.
     """
     known = _dictionaries(folder)
     told = _pairs(said, "SITE/INDEX=TEXT")
@@ -71,6 +71,8 @@ def add_labels(
             f"no label is of a dictionary of {folder}, all are of {', '.join(sorted(of_other))}: "
             f"expected some of {', '.join(sorted(known))}; --site NAME=SITE tells which is which"
         )
+    if taken:
+        check_keeps_labels(folder)
     path = folder / LABELS
     before = read_labels(path)
     after = merged([before, taken])
@@ -87,6 +89,15 @@ def add_labels(
         of_other_sites=of_other,
         stale=suite if taken and suite.exists() else None,
     )
+
+
+def check_keeps_labels(folder: Path) -> None:
+    """Raise `ValueError` for dictionaries that are no folder, such as the bundled ones."""
+    if not folder.is_dir():
+        raise ValueError(
+            f"labels are kept in a folder of yours, and {folder} is none: name a run, or a folder "
+            "of dictionaries (the bundled ones are part of the package)"
+        )
 
 
 def export_labels(

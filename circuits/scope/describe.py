@@ -13,7 +13,7 @@ from circuits.features.asking import asked, by_words, explainer_prompt, phrase
 from circuits.features.describe import RULE_BY, Explain, describe_features, labels_in
 from circuits.features.neighbours import find_feature
 from circuits.graph import write_json
-from circuits.runs.label_run import add_labels
+from circuits.runs.label_run import add_labels, check_keeps_labels
 from circuits.runs.overwrite import MADE_FROM, check_record
 from circuits.suites import load_model, sources
 from hooked_qwen.load import load
@@ -71,7 +71,8 @@ def describe(
     Descriptions go to `labels.json` of the folder `labels` (a run, or dictionaries), where a
     person's word stays, and the record to the file `out`.
 
-    Raises `ValueError` where `out` holds something else, and for what there is not to describe.
+    Raises `ValueError` where `out` holds something else, where `labels` is no
+    folder, and for what there is not to describe.
     """
     split = split or SplitConfig(seed=seed)
     if bool(features) == bool(site):
@@ -94,6 +95,8 @@ def describe(
     )
     if out is not None:
         check_record(out, source, force=force)
+    if labels is not None:
+        check_keeps_labels(labels)
     suite = load_suite(dictionaries, mlp=mlp, memory=placement.memory)
     nodes = _named(features, suite) if features else []
     if site is not None and site not in suite:

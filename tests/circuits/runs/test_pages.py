@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -145,6 +146,15 @@ PROMPTS = [
     {"clean": "The keys near it", "patch": "The key near it", "answer": " are", "wrong": " is"},
     {"clean": "The key near it", "patch": "The keys near it", "answer": " is", "wrong": " are"},
 ]
+
+
+def test_labels_of_the_bundled_dictionaries_are_not_written_to_a_folder_of_that_name(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="kept in a folder of yours, and bundled is none"):
+        add_labels(Path("bundled"), said=["resid_post.3/86=dreams"])
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_run_of_an_earlier_version_says_its_prompt_where_the_file_is_the_same(run, tmp_path):
