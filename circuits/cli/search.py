@@ -151,7 +151,7 @@ def _contrast(record: Mapping[str, Any]) -> None:
             f"{one['on_negative']:.2f}",
             f"{one['difference']:+.2f}",
             f"{one['effect']:+.2f}",
-            f"{one['by_chance']:.3g}",
+            _by_chance(record, one),
         ]
         ends = _ends(one["interval" if by_share else "effect_interval"], "+.2f")
         table.add_row(*cells[:place], ends, *cells[place:], *feature_cells(one))
@@ -167,29 +167,40 @@ def _contrast(record: Mapping[str, Any]) -> None:
 
 
 def _effect(record: Mapping[str, Any]) -> None:
-    shuffled = any(one["by_chance"] is not None for one in record["found"])
+    of_kinds = record["chance"] is not None
+    kinds = ["positive", "negative"] if of_kinds else []
+    exact = "difference" if of_kinds else "exact"
     table = feature_table(
-        "estimate", "exact", "95 %", *(["by chance"] if shuffled else []), "texts"
+        "estimate", exact, "95 %", *kinds, *(["by chance"] if of_kinds else []), "texts"
     )
     for one in record["found"]:
-        chance = [f"{one['by_chance']:.3g}"] if shuffled else []
-        table.add_row(*_measured(one), *chance, str(one["texts_on"]), *feature_cells(one))
+        of_each = [f"{one[kind]:+.3g}" for kind in kinds]
+        chance = [_by_chance(record, one)] if of_kinds else []
+        table.add_row(*_measured(one), *of_each, *chance, str(one["texts_on"]), *feature_cells(one))
     console.print(table)
     random = record["random"]
     agreed = record["agreement"]["pearson"]
+    to = "the patch" if record["reference"] == "patch" else "zero"
+    told = f"effect on {record['metric']} of moving a feature to {to}"
+    if of_kinds:
+        told += ", in nats: mean in positive texts less mean in negative ones"
     say(
-        f"effect on {record['metric']} of moving a feature to "
-        f"{'the patch' if record['reference'] == 'patch' else 'zero'}; mean size, exact: "
-        f"{random['mean_size_of_found']:.3g}, of {len(random['features'])} random features on in "
-        f"as many texts {random['mean_size'] or 0:.3g}; estimate and exact correlate by "
+        f"{told}; mean size, exact: {random['mean_size_of_found']:.3g}, of "
+        f"{len(random['features'])} random features on in as many texts "
+        f"{random['mean_size'] or 0:.3g}; estimate and exact correlate by "
         f"{'–' if agreed is None else format(agreed, '.2f')}"
     )
-    if record["chance"] is not None:
+    if of_kinds:
         say(f"shuffled labels reach {record['chance']:.3g} somewhere once in twenty times")
 
 
 def _measured(one: Mapping[str, Any]) -> tuple[str, str, str]:
     return f"{one['estimate']:+.3g}", f"{one['exact']:+.3g}", _ends(one["interval"], "+.3g")
+
+
+def _by_chance(record: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    """How many features differ as much under shuffled labels, as far as the shuffles can tell."""
+    return f"{found['by_chance']:.3g}" if found["by_chance"] else f"<{1 / record['shuffles']:.3g}"
 
 
 def _ends(ends: Sequence[float] | None, written: str) -> str:

@@ -30,7 +30,7 @@ from hooked_qwen.progress import Report, silent
 from hooked_qwen.sites import Site
 from hooked_qwen.tokens import end_of_text, pad_left
 from saes.edit import applied_by_row
-from saes.edit_file import Edit
+from saes.edit_file import Edit, Where
 from saes.scope.text_scores import repetition
 from saes.suite import Suite
 
@@ -51,7 +51,9 @@ class Written:
     repetition: Float[Tensor, " prompts"]
     "share of n-grams of tokens that came before"
     kl: Float[Tensor, " prompts"]
-    "of the next token after the prompt, from the model as it is, in nats"
+    """From the model as it is, in nats, of the first token that can differ, after equal tokens: the
+    one after the prompt, or the second one written where edits act on what is written alone. NaN
+    where what stands before it differs or the text has ended."""
     fired: bool = True
     "whether the edit changed anything"
 
@@ -67,11 +69,13 @@ class Writer:
         config: GenerateConfig,
         *,
         rows: Sequence[Sequence[int]],
+        during: Where = "all",
     ) -> None:
-        """`rows` are the tokens of the `prompts`."""
+        """`rows` are the tokens of the `prompts`; `during` is where the edits act."""
         self.model, self.suite, self.config = model, suite, config
         self.prompts, self.rows = prompts, [tuple(row) for row in rows]
-        self._plain: Tensor | None = None
+        self._first = 1 if during == "generated" else 0
+        self._plain: tuple[Tensor | None, list[Row]] | None = None
         self._nats: dict[tuple[Row, Row], float] = {}
 
     @torch.no_grad()
@@ -98,19 +102,21 @@ class Writer:
     def _written(
         self, edits: Sequence[Edit | None], rows: Sequence[Sequence[int]]
     ) -> list[Written]:
+        if self._plain is None and (edits != [None] or rows is not self.rows):
+            self.plain()
         model, of_each = self.model, len(rows)
         batch = pad_left([*rows] * len(edits), end_of_text(model.tokenizer))
-        steps = _Steps(of_each, self.config)
+        steps = _Steps(of_each, self.config, self._first)
         greedy = replace(self.config, temperature=0.0)
         with applied_by_row(model, self.suite, edits, must_fire=False) as firing:
             batch = batch.to(device_of(model))
             tokens = generate(model, batch, greedy, processors=[steps]).cpu()
         fired = [one is None or one.fired for one in firing]
-        if self._plain is None:
-            self._plain = steps.first if edits == [None] else self._plain_logs()
-        kl = torch.cat([_kl(self._plain, part) for part in steps.first.split(of_each)]).cpu()
         ends = set(text_ends(model))
         own = [_until(row, ends) for row in tokens.tolist()]
+        if self._plain is None:
+            self._plain = steps.logs, own
+        kl = self._kl(steps.logs, own)
         self._judge({(row, text) for row, text in zip(self.rows * len(edits), own, strict=True)})
         return [
             self._of_edit(own[i * of_each : (i + 1) * of_each], kl[i * of_each :][:of_each], on)
@@ -127,9 +133,19 @@ class Writer:
             fired=on,
         )
 
-    def _plain_logs(self) -> Tensor:
-        batch = pad_left(self.rows, end_of_text(self.model.tokenizer))
-        return last_logits(self.model, batch).log_softmax(-1)
+    def _kl(
+        self, logs: Float[Tensor, "rows vocabulary"] | None, own: Sequence[Row]
+    ) -> Float[Tensor, " rows"]:
+        """Of what is said at the step that is compared, after what has been written before it."""
+        assert self._plain is not None, "written first"
+        n, (plain, before) = self._first, self._plain
+        if logs is None or plain is None:
+            return torch.full((len(own),), torch.nan)
+        parts = logs.split(len(before))
+        found = [F.kl_div(p, plain, log_target=True, reduction="none").sum(-1).cpu() for p in parts]
+        pairs = zip([*before] * len(parts), own, strict=True)
+        alike = [len(a[:n]) == n and a[:n] == b[:n] for a, b in pairs]
+        return torch.cat(found).where(torch.tensor(alike), torch.nan)
 
     def _judge(self, pairs: set[tuple[Row, Row]]) -> None:
         """Find the nats of what was not written before."""
@@ -150,12 +166,6 @@ def _until(row: Sequence[int], ends: set[int]) -> Row:
     return tuple(row[:stop])
 
 
-def _kl(
-    plain: Float[Tensor, "prompts vocabulary"], steered: Float[Tensor, "prompts vocabulary"]
-) -> Float[Tensor, " prompts"]:
-    return F.kl_div(steered, plain, log_target=True, reduction="none").sum(-1)
-
-
 def _nats(model: TransformerBridge, pairs: Sequence[tuple[Row, Row]]) -> list[float]:
     """The mean of -log p over the tokens of each text that follows a prompt."""
     batch = pad_left([[*a, *b] for a, b in pairs], end_of_text(model.tokenizer))
@@ -173,16 +183,17 @@ def _nats(model: TransformerBridge, pairs: Sequence[tuple[Row, Row]]) -> list[fl
 
 
 class _Steps(LogitsProcessor):
-    """Keeps what the first step says, and draws by noise that is the same for every edit."""
+    """Keeps what one step says, and draws by noise that is the same for every edit."""
 
-    def __init__(self, prompts: int, config: GenerateConfig) -> None:
+    def __init__(self, prompts: int, config: GenerateConfig, kept: int) -> None:
         self._prompts, self._config = prompts, config
-        self._step = 0
-        self.first: Tensor = torch.empty(0)
+        self._step, self._kept = 0, kept
+        self.logs: Tensor | None = None
+        "log-probabilities at the step that is kept; None where all texts end before it"
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
-        if not self._step:
-            self.first = scores.float().log_softmax(-1)
+        if self._step == self._kept:
+            self.logs = scores.float().log_softmax(-1)
         self._step += 1
         if not self._config.temperature:
             return scores

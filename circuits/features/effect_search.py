@@ -43,7 +43,7 @@ from hooked_qwen.progress import Report, silent
 from saes.evaluation.bootstrap import Interval, interval, resamples
 from saes.scope.activity import LONGEST, difference_weights
 from saes.scope.alike import alike
-from saes.scope.contrast import TextSums, drawn_means, shuffled
+from saes.scope.contrast import SHUFFLES, TextSums, drawn_means, shuffled
 from saes.suite import Suite
 
 
@@ -153,6 +153,7 @@ def by_effect(
         "metric_on_clean": _by_kind(effects.clean, positive) or {"all": _mean(effects.clean)},
         "features_on": effects.sums.features,
         "chance": None if null is None else rounded(null.largest),
+        "shuffles": None if null is None else SHUFFLES,
         # Of what is shown: n times the weights, as agreement takes the mean over texts.
         "agreement": agreement(estimates * (n * weight), exact * (n * weight)),
         "found": rows,

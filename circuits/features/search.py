@@ -21,7 +21,7 @@ from hooked_qwen.nodes import Node
 from hooked_qwen.progress import Report, silent
 from hooked_qwen.tokens import encode, token_strings
 from saes.scope.activity import LONGEST, activity_of
-from saes.scope.contrast import By, contrast
+from saes.scope.contrast import SHUFFLES, By, contrast
 from saes.suite import Suite
 
 SCHEMA = "feature-search/1"
@@ -54,6 +54,7 @@ def by_contrast(
         "longest": longest,
         "features_on": search.features_on,
         "chance": rounded(search.chance),
+        "shuffles": SHUFFLES,
         "found": [
             {
                 "feature": key_of(one.node),

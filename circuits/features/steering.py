@@ -83,7 +83,7 @@ def steered(
     batch = pad_left(rows, end_of_text(model.tokenizer))
     limits = norm_limits(model, suite, batch, batch_size=NORMS_AT_ONCE)
     arms = arms_of(suite, directions, choice.features, limits, config)
-    writer = Writer(model, suite, prompts, config.generation, rows=rows)
+    writer = Writer(model, suite, prompts, config.generation, rows=rows, during=config.during)
     written = [writer.plain()]
     if config.instruction:
         told = [instructed(config.instruction, text) for text in prompts]
@@ -130,8 +130,21 @@ def _arm(arm: Arm, labels: Mapping[Node, str]) -> dict[str, Any]:
         "label": labels.get(direction.node),
         "groups": list(arm.groups),
         "strength": arm.strength,
-        "alpha": rounded(arm.strength * direction.unit),
-        "norm": rounded(abs(arm.strength) * direction.norm),
+        **_length(arm),
+    }
+
+
+def _length(arm: Arm) -> dict[str, Any]:
+    """The activation that the strength stands for, and how long a vector it writes.
+
+    None of a scaling, which multiplies whatever is there.
+    """
+    (operation,) = arm.edit.operations
+    if operation.do == "scale":
+        return {"alpha": None, "norm": None}
+    return {
+        "alpha": rounded(arm.strength * arm.direction.unit),
+        "norm": rounded(abs(arm.strength) * arm.direction.norm),
     }
 
 

@@ -79,7 +79,7 @@ class Judged:
             "concept": _of_those_told(self.concept[i]),
             "perplexity": _perplexity(one.nats),
             "repetition": mean_of(one.repetition),
-            "kl": mean_of(one.kl),
+            "kl": _of_those_told(one.kl),
             "fluency": mean_of(self.fluency[i]),
             "score": mean_of(self.score[i]),
             "by_prompt": _each(self.concept[i]),
@@ -93,9 +93,9 @@ def _each(values: Float[Tensor, " prompts"]) -> list[float | None]:
     return [None if isnan(value) else rounded(value) for value in values.tolist()]
 
 
-def _of_those_told(concept: Float[Tensor, " prompts"]) -> dict[str, Any]:
-    """The mean over the texts of which a scorer says anything."""
-    told = concept[~concept.isnan()]
+def _of_those_told(values: Float[Tensor, " prompts"]) -> dict[str, Any]:
+    """The mean over the texts of which anything is told."""
+    told = values[~values.isnan()]
     return mean_of(told) if len(told) else {"value": None, "interval": None}
 
 

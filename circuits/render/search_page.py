@@ -12,7 +12,7 @@ SCRIPTS = (
     *("page_dom.mjs", "page_numbers.mjs"),
     *("search_table.mjs", "search_strip.mjs", "search_main.mjs"),
 )
-KEPT = ("how", "by", "chance", "random", "agreement", "metric", "reference")
+KEPT = ("how", "by", "chance", "shuffles", "random", "agreement", "metric", "reference")
 TITLES = {
     "contrast": "Features that tell two sets of texts apart",
     "effect": "Features by their effect on a metric",

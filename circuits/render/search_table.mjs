@@ -5,12 +5,16 @@ import { number } from "./page_numbers.mjs";
 
 const two = (value) => value.toFixed(2).replace("-", "−");
 const signed = (value) => `${value > 0 ? "+" : ""}${two(value)}`;
-const small = (value) => number(value);
+/* Of 200 shuffles none says less than one in 200, not 0. */
+const byChance = ({ by_chance: n }, { shuffles }) =>
+  n || !shuffles ? number(n) : `<${number(1 / shuffles)}`;
 const TIPS = {
   on: "share of the texts of this kind in which it is on at some token",
   chance: "how many features differ as much under shuffled labels, on average",
   exact: "what setting it to its reference does to the metric, by running the model",
-  estimate: "the same by gradient",
+  difference: "mean of the exact effects in positive texts less that in negative ones, in nats",
+  kind: "mean of the exact effects in texts of this kind, in nats",
+  estimate: "the same by gradient, which features are ranked by",
 };
 /* Names in a row of what has an interval, by what the features are ranked by. */
 const RANKED = {
@@ -25,12 +29,19 @@ const COLUMNS = {
     ["on in negative", (f) => two(f.on_negative), TIPS.on],
     ["difference", (f) => signed(f.difference), "of the shares", "share"],
     ["difference in s.d.", (f) => signed(f.effect), "of the mean activation over the tokens of a text, in standard deviations", "mean"],
-    ["by chance", (f) => small(f.by_chance), TIPS.chance],
+    ["by chance", byChance, TIPS.chance],
+  ],
+  effects: [
+    ["estimate", (f) => number(f.estimate, true), TIPS.estimate],
+    ["difference", (f) => number(f.exact, true), TIPS.difference, "effect"],
+    ["in positive", (f) => number(f.positive, true), TIPS.kind],
+    ["in negative", (f) => number(f.negative, true), TIPS.kind],
+    ["by chance", byChance, TIPS.chance],
+    ["texts", (f) => `${f.texts_on}`, "in how many texts it moves"],
   ],
   effect: [
     ["estimate", (f) => number(f.estimate, true), TIPS.estimate],
     ["exact", (f) => number(f.exact, true), `${TIPS.exact}, with its 95 % interval`, "effect"],
-    ["by chance", (f) => (f.by_chance === null ? "–" : small(f.by_chance)), TIPS.chance],
     ["texts", (f) => `${f.texts_on}`, "in how many texts it moves"],
   ],
   text: [["largest", (f) => number(f.activation), "activation in the text"]],
@@ -45,16 +56,20 @@ const EXPLAINED = {
     "Difference in s.d.: of its mean activation over a text's tokens, in standard deviations. " +
     `Ranked by ${by === "mean" ? "this" : "the difference of the shares"}, with its 95 % interval. ` +
     "By chance: how many features would differ as much if the labels were shuffled.",
-  effect: ({ metric, reference, chance }) =>
-    `Change of the metric ${metric ?? ""} when the feature is set to its ` +
-    `${reference ?? "reference"} value: estimate by gradient, exact by running the model, with ` +
-    "its 95 % interval. " +
-    (chance == null
-      ? ""
-      : "By chance: how many features would do as much if the labels were shuffled. ") +
+  effects: ({ metric }) =>
+    `What setting the feature to zero does to the metric ${metric ?? ""}, in nats: the mean in ` +
+    "positive texts, in negative ones, and the first less the second with its 95 % interval, all " +
+    "by running the model. Estimate: the difference by gradient, which features are ranked by. " +
+    "By chance: how many features would do as much if the labels were shuffled. " +
     "Texts: in how many the feature moves.",
+  effect: ({ metric, reference }) =>
+    `Change of the metric ${metric ?? ""} when the feature is set to its ` +
+    `${reference ?? "reference"} value: estimate by gradient, which features are ranked by, and ` +
+    "exact by running the model, with its 95 % interval. Texts: in how many the feature moves.",
   text: () => "Largest: the feature's largest activation in the text.",
-  token: () => "Logits: what one unit of the feature's activation adds to the token's logit.",
+  token: () =>
+    "Logits: what one unit of the feature's activation adds to the token's logit by the direct " +
+    "path, less what it adds to the vocabulary's on average.",
   label: () => null,
 };
 const WIDE = 76;
@@ -76,14 +91,14 @@ function intervalStrip(value, ends, limit) {
   );
 }
 
-function cellOf([, write, , ranked], row, by, limit) {
-  if (!ranked || ranked !== by) return el("td", { class: "number" }, write(row));
+function cellOf([, write, , ranked], row, record, by, limit) {
+  if (!ranked || ranked !== by) return el("td", { class: "number" }, write(row, record));
   const [value, ends] = RANKED[by].map((name) => row[name]);
   const end = (v) => (by === "effect" ? number(v, true) : signed(v));
   return el(
     "td",
     { class: "number drawn" },
-    write(row),
+    write(row, record),
     intervalStrip(value, ends, limit),
     el("span", { class: "soft ends" }, ends ? ends.map(end).join(" to ") : "–"),
   );
@@ -91,7 +106,8 @@ function cellOf([, write, , ranked], row, by, limit) {
 
 /* `seen` says which features have a page: SITE/INDEX to address. */
 export function drawRanked({ record, chosen, choose, noted }) {
-  const columns = COLUMNS[record.how];
+  const how = record.how === "effect" && record.chance != null ? "effects" : record.how;
+  const columns = COLUMNS[how];
   const by = record.how === "contrast" ? record.by : record.how;
   const sizes = record.found.flatMap((row) =>
     (RANKED[by] ?? []).flatMap((name) => row[name] ?? []),
@@ -116,7 +132,7 @@ export function drawRanked({ record, chosen, choose, noted }) {
           noted(row.feature) && el("span", { class: "noted" }, "noted"),
         ),
       ),
-      columns.map((column) => cellOf(column, row, by, limit)),
+      columns.map((column) => cellOf(column, row, record, by, limit)),
     ),
   );
   const head = [
@@ -125,7 +141,7 @@ export function drawRanked({ record, chosen, choose, noted }) {
       el("th", { scope: "col", title, class: ranked && ranked === by ? "right drawn" : "right" }, name),
     ),
   ];
-  const explained = EXPLAINED[record.how](record);
+  const explained = EXPLAINED[how](record);
   $("ranked").replaceChildren(
     ...(explained ? [el("p", { class: "note" }, explained)] : []),
     el(

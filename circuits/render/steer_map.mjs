@@ -11,7 +11,13 @@ export const MEASURES = {
   fluency: ["fluency", two, "perplexity beside the plain text's, times what is not repeated"],
   perplexity: ["perplexity", number, "under the model as it is"],
   repetition: ["repetition", two, "share of repeated runs of four tokens"],
-  kl: ["KL", number, "of the next token after the prompt, in nats"],
+  kl: [
+    "KL",
+    number,
+    record.during === "generated"
+      ? "of the second token written, the first that can differ, in nats"
+      : "of the next token after the prompt, in nats",
+  ],
 };
 const DEEPEST = 50; // % of the colour behind a number, which stays readable
 const SHARES = new Set(["score", "concept", "fluency", "repetition"]);

@@ -93,6 +93,7 @@ def steer_page(record: Mapping[str, Any]) -> str:
         "note": steering_note(record),
         "judged": JUDGED[record["chosen_on"]],
         "goal": record["goal"],
+        "during": record["during"],
         "scorer": record["scorer"],
     }
     return html(

@@ -7,7 +7,9 @@
 
 alpha is the strength times the feature's own largest activation (max), the largest that any feature
 of its dictionary has at the last token of a neutral prompt (token), or 1 (activation). Controls go
-as far: at one strength every direction of a row moves by a vector of the same length. Directions
+as far: at one strength every direction of a row writes a vector of the same length, so that what is
+added is as long; what is set, scaled or clamped moves from where it is, by less or not at all where
+it was off. Directions
 that no dictionary has (a difference of means, an encoder row) are features of one more dictionary,
 whose activation is the coordinate along the direction; so each of these is an `Edit`, done in
 generation as any other.

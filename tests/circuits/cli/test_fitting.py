@@ -13,15 +13,17 @@ SCORED = {"balanced_accuracy": 0.123}
 ENDS = [-0.987, 0.321]
 CONTRAST = {
     "how": "contrast", "by": "share", "texts": {"positive": 16, "negative": 16},
-    "features_on": 575, "chance": 0.5, "texts_cut": 0, "longest": 9,
+    "features_on": 575, "chance": 0.5, "shuffles": 200, "texts_cut": 0, "longest": 9,
     "found": [NAMED | {"on_positive": 0.12, "on_negative": 0.34, "difference": -0.56,
                        "interval": ENDS, "effect": -1.78, "effect_interval": ENDS,
                        "by_chance": 0.123}],
 }  # fmt: skip
 EFFECT = {
-    "how": "effect", "metric": "m", "reference": "zero", "chance": 0.5, "agreement": {"pearson": 1},
+    "how": "effect", "metric": "m", "reference": "zero", "chance": 0.5, "shuffles": 200,
+    "agreement": {"pearson": 1},
     "random": {"features": [1], "mean_size": 0.1, "mean_size_of_found": 0.2},
     "found": [NAMED | {"estimate": -0.00123, "exact": -0.00456, "interval": [-0.00789, 0.00321],
+                       "positive": -0.00234, "negative": 0.00222,
                        "by_chance": 12.3, "texts_on": 199}],
 }  # fmt: skip
 METHOD = {"name": "features by output score, chosen with care", "group": "simple",

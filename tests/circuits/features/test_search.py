@@ -139,19 +139,23 @@ def test_the_command_writes_what_it_shows(tmp_path):
     assert "s.d." in said
 
 
-def test_effects_on_prompts_have_no_column_of_chance(monkeypatch):
+def test_effects_on_two_sets_are_told_with_those_in_each_and_what_chance_gives(monkeypatch):
     monkeypatch.setattr(console, "quiet", False)
-    one = {"feature": "a/1", "label": "", "estimate": 1, "exact": 1, "interval": None,
-           "texts_on": 2}  # fmt: skip
-    record = {"metric": "m", "reference": "patch", "agreement": {"pearson": None}, "chance": None,
+    one = {"feature": "a/1", "label": "", "estimate": -0.3, "exact": -0.324, "interval": None,
+           "texts_on": 2, "positive": 0.0, "negative": 0.324}  # fmt: skip
+    record = {"metric": "m", "reference": "zero", "agreement": {"pearson": None}, "shuffles": 200,
               "random": {"mean_size_of_found": 1, "features": [], "mean_size": None}}  # fmt: skip
     said = {}
-    for chance in (None, 0.5):
+    for chance, found in ((None, None), (0.5, 0), (0.5, 0.25)):
         with console.capture() as captured:
-            SHOWN["effect"](record | {"found": [one | {"by_chance": chance}]})
-        said[chance] = captured.get()
+            shown = {"chance": chance, "found": [one | {"by_chance": found}]}
+            SHOWN["effect"](record | shown)
+        said[found] = " ".join(captured.get().split())
     assert "by chance" not in said[None]
-    assert "by chance" in said[0.5]
+    assert "positive" not in said[None]
+    assert "mean in positive texts less mean in negative ones" in said[0]
+    assert "-0.324 – +0 +0.324 <0.005" in said[0]
+    assert "+0.324 0.25" in said[0.25]
 
 
 def test_the_command_shows_a_text_and_a_token():

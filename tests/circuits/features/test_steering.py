@@ -80,10 +80,10 @@ def writer(model, suite, **options):
     return Writer(model, suite, PROMPTS, replace(WRITE, **options), rows=rows)
 
 
-def edits(model, suite, *strengths):
+def edits(model, suite, *strengths, **options):
     usage = usage_in(model, suite, TEXTS, names=SITES)
     own = feature_direction(suite, Node(SITES[1], 5), usage)
-    return [steering_edit(own, strength) for strength in strengths]
+    return [steering_edit(own, strength, **options) for strength in strengths]
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.5])
@@ -95,6 +95,24 @@ def test_strength_0_writes_what_the_model_writes(model, suite, temperature):
     assert nothing.kl.abs().max() < 1e-6
     assert some.texts != plain.texts
     assert (some.kl > 1e-3).all()
+
+
+def test_of_what_is_written_alone_the_kl_is_that_of_the_second_token(model, suite):
+    rows = [encode_prompt(model.tokenizer, text) for text in PROMPTS]
+    own = Writer(model, suite, PROMPTS, WRITE, rows=rows, during="generated")
+    plain = own.plain()
+    nothing, some = own.under(edits(model, suite, 0.0, 2.0, during="generated"))
+    first = [encode_prompt(model.tokenizer, text)[0] for text in plain.texts]
+    longer = [[*row, token] for row, token in zip(rows, first, strict=True)]
+    at_last = Writer(model, suite, PROMPTS, WRITE, rows=longer)
+    (expected,) = at_last.under(edits(model, suite, 2.0, during="last"))
+    torch.testing.assert_close(some.kl, expected.kl, rtol=1e-4, atol=1e-6)
+    assert (some.kl > 1e-3).all()
+    assert nothing.kl.abs().max() < 1e-6
+    # After an instruction other tokens may stand before the second.
+    told = own.plain([[*row, row[0]] for row in rows])
+    same = [a[0] == b[0] for a, b in zip(told.texts, plain.texts, strict=True)]
+    assert (~told.kl.isnan()).tolist() == same
 
 
 def test_edits_in_one_pass_write_what_each_writes_alone(model, suite):

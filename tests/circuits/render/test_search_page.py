@@ -268,3 +268,31 @@ def test_effects_stand_beside_those_of_random_features(visit):
     )
     assert "mean size of the exact effect 0.01, of those above 0.2" in said
     assert json.dumps(record)
+
+
+def test_of_two_sets_the_effects_in_each_stand_beside_their_difference(visit):
+    """A feature that raises the metric in negative texts alone has a negative difference."""
+    row = {"label": "x", "texts_on": 3, "estimate": -0.3, "interval": [-0.4, -0.2], "by_chance": 0}
+    found = {"feature": NAMES[0], "exact": -0.324, "positive": 0.0, "negative": 0.324, **row}
+    record = {
+        "how": "effect",
+        "metric": "token: sit",
+        "reference": "zero",
+        "texts": {"positive": 4, "negative": 4},
+        "features_on": 10,
+        "chance": 0.2,
+        "shuffles": 200,
+        "agreement": {"pearson": 0.9},
+        "found": [found],
+        "random": {"features": [found], "mean_size": 0.01, "mean_size_of_found": 0.3},
+    }
+    tab = visit(search_page(record))
+    heads = tab.locator("#ranked thead th").all_inner_texts()
+    cells = tab.locator("#ranked tbody td").all_inner_texts()
+    shown = dict(zip(heads[1:], cells, strict=True))
+    assert "−0.324" in shown["difference"]
+    assert (shown["in positive"], shown["in negative"]) == ("0", "+0.324")
+    assert shown["by chance"] == "<0.005"
+    said = tab.locator("#ranked").inner_text()
+    assert "the first less the second" in said
+    assert "in nats" in said
