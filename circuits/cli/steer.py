@@ -77,7 +77,8 @@ def steer(
         str,
         typer.Option(
             help="How much of the concept a text has: regex:PATTERN, script:NAME (cjk, latin, ..), "
-            "language:CODE (de, zh, ..), or probe or means, fitted on --positive and --negative."
+            "language:CODE (de, zh, ..), behaviour:cjk or repetition, or probe or means, fitted on "
+            "--positive and --negative."
         ),
     ],
     model: Model = "bundled",

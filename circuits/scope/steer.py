@@ -28,14 +28,8 @@ from hooked_qwen.sites import Site
 from hooked_qwen.texts import first_texts
 from saes.examples.store import open_store
 from saes.scope.output_score import NEUTRAL
-from saes.scope.text_scores import (
-    FITTED,
-    FREE,
-    Read,
-    Scorer,
-    kind_of_scorer,
-    mean_of_texts,
-)
+from saes.scope.scorers import FITTED, kind_of_scorer, unfitted
+from saes.scope.text_scores import Read, Scorer, mean_of_texts
 from saes.suite import MlpChoice, Suite, load_suite
 
 BESIDE = (".html", ".svg")
@@ -70,19 +64,19 @@ def steer(
     """A sweep of strengths over features that are named, or chosen between two sets of texts.
 
     `prompt` are texts to go on from, `prompts` sources of such, as `--text` takes them. A concept's
-    `score` is regex:PATTERN, script:NAME, language:CODE, probe or means, the last two fitted on
-    `positive` and `negative` texts, which are sources too. Activations are measured on `text`,
-    else on these, or taken from the store of `examples`. Of every source the first `texts` are
-    read. `at` names the dictionaries that features are chosen from. The record goes to the file
-    `out`, a page and a figure beside it.
+    `score` is one of `saes.scope.scorers`, of which probe and means are fitted on `positive` and
+    `negative` texts, which are sources too. Activations are measured on `text`, else on these, or
+    taken from the store of `examples`. Of every source the first `texts` are read. `at` names the
+    dictionaries that features are chosen from. The record goes to the file `out`, a page and a
+    figure beside it.
 
     Raises `ValueError` for half a set of examples, for a score that there is none of or that needs
     examples, and where `out` holds something else, unless by `force`.
     """
     config = config or SteerConfig()
-    kind, argument = kind_of_scorer(score)
-    if kind in FREE:
-        FREE[kind](argument)  # what is none is told before any text is read
+    kind, _ = kind_of_scorer(score)
+    tokenizer = load_tokenizer(model)
+    unfitted(score, tokenizer)  # what is none is told before any text is read
     nodes = [Node.parse(one) for one in feature]
     wrong = [str(n) for n in nodes if n.kind != "feature" or n.position is not None]
     if wrong:
@@ -91,7 +85,7 @@ def steer(
     if labelled is None and kind in FITTED:
         raise ValueError(f"--score {kind} is fitted on --positive and --negative texts: give both")
     own = [*prompt, *(first_texts(prompts, texts) if prompts else [])]
-    rows_of_prompts(load_tokenizer(model), own, config.form)
+    rows_of_prompts(tokenizer, own, config.form)
     if labelled is None and not text and examples is None:
         raise ValueError(
             "features' activations are measured on text: give --text, --examples, or --positive "
@@ -178,13 +172,13 @@ def scorer_of(
 
     Raises `ValueError` for one that there is not.
     """
-    kind, argument = kind_of_scorer(name)
-    if kind in FREE:
-        return FREE[kind](argument)
+    scorer = unfitted(name, model.tokenizer)
+    if scorer is not None:
+        return scorer
     assert examples is not None, "asked for before"
     errs = losses({s: x.double() for s, x in means.items()}, examples.positive, seed=seed)
     site = min(errs, key=lambda s: errs[s])
-    return FITTED[kind](
+    return FITTED[name](
         Read(
             means=means[site],
             positive=examples.positive,

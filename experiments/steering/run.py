@@ -25,6 +25,7 @@ from circuits.graph import write_json
 from circuits.render.steer_page import verdict
 from circuits.runs.overwrite import MADE_FROM
 from experiments.inputs import TwoLanguages, arguments, write_texts
+from experiments.sasft.run import PROMPTS as MIXED
 from hooked_qwen.placement import Placement
 from saes.scope.steering import Do, Unit
 from saes.scope.steering_score import Goal
@@ -139,6 +140,7 @@ class Case:
     do: Do = "add"
     sources: tuple[str, str] = ("", "")
     "of the positive and the negative texts, in `sets`"
+    temperature: float = 0.0
 
 
 TOKENS: Mapping[Form, int] = {"text": 16, "chat": 24}
@@ -173,6 +175,25 @@ CASES: Mapping[str, Case] = {
         goal="less",
         strengths={"text": tuple(-s for s in MORE), "chat": (-2.0, -8.0)},
         sources=("zh", "en"),
+    ),
+    "switching_off": Case(
+        prompts={"text": MIXED},
+        score="behaviour:cjk",
+        instructions={"text": OFF["text"]},
+        goal="less",
+        do="clamp",
+        strengths={"text": (0.0,)},
+        sources=("zh", "en"),
+        temperature=1.0,
+    ),
+    "switching_away": Case(
+        prompts={"text": MIXED},
+        score="behaviour:cjk",
+        instructions={"text": OFF["text"]},
+        goal="less",
+        strengths={"text": tuple(-s for s in MORE)},
+        sources=("zh", "en"),
+        temperature=1.0,
     ),
     "topic": Case(
         prompts={"text": NEUTRAL_TEXTS, "chat": NEUTRAL},
@@ -218,7 +239,8 @@ def main() -> None:
     parser.add_argument("--form", default="chat", choices=TOKENS)
     parser.add_argument("--case", action="append", choices=CASES)
     chosen = vars(parser.parse_args())
-    names = chosen.pop("case") or list(CASES)
+    of_form = [name for name, case in CASES.items() if chosen["form"] in case.prompts]
+    names = chosen.pop("case") or of_form
     given = Given(**chosen)
     given.work.mkdir(parents=True, exist_ok=True)
     given.results.mkdir(parents=True, exist_ok=True)
@@ -274,7 +296,7 @@ def steered(given: Given, name: str, sets: Mapping[str, Path]) -> dict[str, Any]
         goal=case.goal,
         form=given.form,
         instruction=case.instructions[given.form],
-        generation=GenerateConfig(tokens=TOKENS[given.form]),
+        generation=GenerateConfig(tokens=TOKENS[given.form], temperature=case.temperature),
     )
     with bars() as report:
         record = scope.steer(

@@ -12,8 +12,10 @@ can be passed.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from hooked_qwen.tokens import REPLACEMENT
-from saes.scope.text_scores import by_regex, repetition
+import torch
+
+from hooked_qwen.tokens import REPLACEMENT, encode
+from saes.scope.text_scores import Scorer, by_regex, repetition
 
 Behaviour = Callable[[Sequence[str]], float]
 CJK = (
@@ -55,6 +57,10 @@ def _has_cjk(piece: str) -> bool:
 
 
 BEHAVIOURS: Mapping[str, Behaviour] = {"cjk": cjk, "repetition": repetition}
+SAID = {
+    "cjk": "share of tokens with a Chinese, Japanese or Korean character",
+    "repetition": "share of runs of four tokens that came before",
+}
 
 
 def behaviour_called(name: str) -> Behaviour:
@@ -69,3 +75,15 @@ def behaviour_called(name: str) -> Behaviour:
             "regex:PATTERN"
         )
     return BEHAVIOURS[name]
+
+
+def by_behaviour(name: str, tokenizer: Any) -> Scorer:
+    """The behaviour of that name as a score of texts, which are split into tokens again."""
+    behaviour = behaviour_called(name)
+
+    def of(texts: Sequence[str]) -> torch.Tensor:
+        found = [behaviour(pieces_of(tokenizer, encode(tokenizer, text))) for text in texts]
+        return torch.tensor(found, dtype=torch.float64)
+
+    said = SAID.get(name, f"how much a text has of {name}, by its tokens")
+    return Scorer(name=f"behaviour:{name}", said=said, of=of)

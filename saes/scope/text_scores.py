@@ -208,28 +208,6 @@ def by_means(read: Read) -> Scorer:
     return Scorer(name="means", said=said, of=of)
 
 
-FREE: dict[str, Callable[[str], Scorer]] = {
-    "regex": by_regex,
-    "script": by_script,
-    "language": by_language,
-}
-"Scorers that take an argument and need no examples."
-FITTED: dict[str, Callable[[Read], Scorer]] = {"probe": by_probe, "means": by_means}
-"Scorers that are fitted on example texts."
-
-
-def kind_of_scorer(name: str) -> tuple[str, str]:
-    """The kind and the argument of a scorer; raises `ValueError` saying which there are."""
-    kind, _, argument = name.partition(":")
-    if (kind in FREE and argument) or (kind in FITTED and not argument):
-        return kind, argument
-    raise ValueError(
-        f"there is no score {name!r}: expected regex:PATTERN, script:NAME "
-        f"(NAME is one of {', '.join(SCRIPTS)}), language:CODE (such as de), "
-        f"{' or '.join(FITTED)}"
-    )
-
-
 def repetition(tokens: Sequence[Any], n: int = N) -> float:
     """The share of n-grams that came before; 0 of a text with fewer than two."""
     grams = [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]

@@ -11,6 +11,7 @@ from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site
 from hooked_qwen.tokens import encode_prompt
 from saes.scope.output_score import input_score, output_score, output_scores
+from saes.scope.scorers import kind_of_scorer, unfitted
 from saes.scope.steering_score import chosen, fluency, score, wanted
 from saes.scope.text_scores import (
     Read,
@@ -19,7 +20,6 @@ from saes.scope.text_scores import (
     by_probe,
     by_regex,
     by_script,
-    kind_of_scorer,
     mean_of_texts,
     repetition,
 )
@@ -94,6 +94,20 @@ def test_scores_are_named_as_they_are():
             kind_of_scorer(wrong)
     with pytest.raises(ValueError, match="no script is called 'runes': expected one of cjk"):
         by_script("runes")
+
+
+def test_a_behaviour_is_a_score_of_a_texts_tokens():
+    tokenizer = toy_tokenizer()
+    scorer = unfitted("behaviour:repetition", tokenizer)
+    assert scorer is not None
+    texts = ["abcdeabcde", "abcdeabcdeabcde", "abcde", ""]
+    expected = [repetition(encode_prompt(tokenizer, text)) for text in texts]
+    assert scorer.of(texts).tolist() == expected
+    assert expected[1] > expected[0] > 0
+    assert scorer.said == "share of runs of four tokens that came before"
+    with pytest.raises(ValueError, match="no behaviour is called 'politeness'"):
+        unfitted("behaviour:politeness", tokenizer)
+    assert unfitted("probe", tokenizer) is None
 
 
 @pytest.fixture(scope="module")
