@@ -48,9 +48,10 @@ def verdict(record: Mapping[str, Any]) -> str:
     found = record["selection"]
     if found and found["ratio"] and record["chosen_on"] == OTHERS:
         times = _figure(found["ratio"])
+        own, other = (found[way]["value"] for way in ("output", "activation"))
         said += (
             f". A feature chosen by output score does {times} times as well as one chosen by "
-            "activation"
+            f"activation ({own:.2f} against {other:.2f})"
         )
     return said
 
