@@ -175,7 +175,7 @@ def _overlaps(record: Mapping[str, Any], unit: str, title: str) -> None:
     if unit == "features":
         say(
             "share in % of what the row turns on that the column turns on too; (between halves of "
-            "the set itself); samples dealt anew are in the record and the figure\n"
+            "the set itself); samples permuted are in the record and the figure\n"
         )
     elif found["agreement"]:
         rho, p = (found["agreement"][name] for name in ("spearman", "p"))

@@ -17,7 +17,6 @@ from circuits.render.heatmap import (
     text_colour,
     write_text,
 )
-from circuits.render.spacing import spaced
 from circuits.render.words import SUPPORTS
 from hooked_qwen.percents import percent
 
@@ -28,11 +27,12 @@ TREE = 0.5  # in, of the joined sets
 LONGEST = 1.15  # in, of a name
 DEEPEST = 0.85
 "Share of the colour where all is shared."
-PANELS = ("features", "dealt anew", "tokens", "untrained")
+PANELS = ("features", "permuted", "tokens", "untrained")
 NOTE = (
     "share in % of what the set of the row turns on that the set of the column turns on too; "
-    "framed: between halves of the set itself; dealt anew: features, the samples of both sets "
-    "mixed; untrained: features of dictionaries with random weights"
+    "framed: between halves of the set itself; permuted: features, the samples of both sets "
+    "mixed; untrained: features of dictionaries with random weights; tree: sets of features, "
+    "joined at 100 less their mean overlap"
 )
 
 
@@ -109,7 +109,7 @@ class _Layout:
 
     @property
     def tall(self) -> float:
-        return self.side + LINE + self.cell * len(self.order) + 4 * GAP
+        return self.side + LINE + self.cell * len(self.order) + 5 * GAP
 
     @property
     def width(self) -> float:
@@ -158,15 +158,15 @@ def _panel(
 
 
 def _value(record: Mapping[str, Any], panel: str, own: int, other: int) -> float | None:
-    unit = record["units"]["features" if panel == "dealt anew" else panel]
+    unit = record["units"]["features" if panel == "permuted" else panel]
     if own == other:
         return unit["halves"][own]
-    matrix = unit["dealt_anew"]["mean"] if panel == "dealt anew" else unit["overlap"]
+    matrix = unit["dealt_anew"]["mean"] if panel == "permuted" else unit["overlap"]
     return matrix[own][other]
 
 
 def _tree(axes: Axes, tree: Mapping[str, Any], right: float, top: float, cell: float) -> None:
-    """Sets joined to the left of their names, further left the less they share."""
+    """Sets joined to the left of their names, further left the less they share, on a scale."""
     places = {s: (top + (i + 0.5) * cell, 0.0) for i, s in enumerate(tree["order"])}
     far = max((height for *_, height in tree["merges"]), default=0.0) or 1.0
     room, count = TREE - 2 * GAP, len(places)
@@ -177,9 +177,22 @@ def _tree(axes: Axes, tree: Mapping[str, Any], right: float, top: float, cell: f
             axes.plot([right - room * level / far, x], [start, start], color=ink.DARK, lw=0.7)
         axes.plot([x, x], [y, other], color=ink.DARK, lw=0.7)
         places[count + number] = ((y + other) / 2, height)
+    if count > 1:
+        _scale(axes, (right - room, right), far, top + cell * count + GAP / 2)
 
 
-HEIGHT, NAMES = 1.9, 1.2  # in, of a panel of curves, and of the names at its right
+def _scale(axes: Axes, ends: tuple[float, float], far: float, y: float) -> None:
+    """Distance under a tree, from what is furthest to none."""
+    axes.plot(ends, (y, y), color=ink.SOFT, lw=0.6)
+    for x, distance in zip(ends, (far, 0.0), strict=True):
+        axes.plot([x, x], [y, y + 0.03], color=ink.SOFT, lw=0.6)
+        text = f"{100 * distance:.0f}"
+        write_text(axes, x, y + 0.09, text, size=WORD - 1, color=ink.SOFT)
+    said = "distance, %"
+    write_text(axes, ends[0] - GAP, y + 0.19, said, ha="left", size=WORD - 1, color=ink.SOFT)
+
+
+HEIGHT, SAMPLE = 1.9, 0.2  # in, of a panel of curves, and of a line of the legend
 CURVES = {
     "features": "features on",
     "untrained": "features on, untrained",
@@ -202,10 +215,10 @@ def growth_figure(record: Mapping[str, Any], path: Path) -> None:
         panels = picture.subplots(2, 2).flat
         picture.subplots_adjust(
             left=0.5 / PAGE,
-            right=1 - (NAMES + MARGIN) / PAGE,
+            right=1 - 0.1 / PAGE,
             bottom=0.38 / HEIGHT / 2,
             top=1 - 0.1 / HEIGHT / 2,
-            wspace=(NAMES + 0.45) / 1.6,
+            wspace=0.2,
             hspace=0.48 / (HEIGHT - 0.48),
         )
         *drawn, last = panels
@@ -215,29 +228,43 @@ def growth_figure(record: Mapping[str, Any], path: Path) -> None:
         most = max(axes.get_ylim()[1] for axes in drawn[:2])
         for axes in drawn[:2]:
             axes.set_ylim(top=most)
-        for axes, unit in zip(drawn, CURVES, strict=True):
-            _name_ends(axes, record, unit)
-        _explain(last, record)
+        _legend(last, record)
         ink.save(picture, path)
 
 
-def _explain(axes: Axes, record: Mapping[str, Any]) -> None:
-    """What lines, bands and circles are, in the place of a panel."""
-    grey, said = ink.DARK, {"size": WORD, "va": "center_baseline"}
-    keep = percent(record["keep"])
-    entries = [
-        ["mean over random samples of the set"],
-        ["95% of random orders"],
-        ["the subset chosen one by one that has", f"{keep} of what the whole set has"],
-    ]
+def _legend(axes: Axes, record: Mapping[str, Any]) -> None:
+    """Names of the sets, of most features first, and what is drawn, in the place of a panel."""
+    box = axes.get_position()
+    wide, tall = box.width * PAGE, box.height * 2 * HEIGHT
     axes.axis("off")
-    axes.set(xlim=(0, 1), ylim=(HEIGHT - 0.48, 0))
-    axes.plot([0, 0.13], [0.1, 0.1], color=grey, lw=1.0)
-    axes.fill_between([0, 0.13], 0.24, 0.36, color=grey, alpha=0.2, lw=0)
-    axes.plot([0.065], [0.5], "o", ms=3.2, mfc="white", mec=grey, mew=0.8)
-    for k, lines in enumerate(entries):
-        for j, line in enumerate(lines):
-            axes.text(0.18, 0.1 + 0.2 * k + 0.12 * j, line, color=grey, **said)
+    axes.set(xlim=(0, wide), ylim=(tall, 0))
+    sets, half = record["units"]["features"]["sets"], wide / 2
+    order = sorted(record["sets"], key=lambda name: -sets[name]["growth"]["expected"][-1])
+    rows = -(-len(order) // 2)
+    line = min(LINE, (tall - 5.5 * LINE) / rows)
+    for place, name in enumerate(order):
+        colour, dashes, _ = STROKES[record["sets"].index(name) % len(STROKES)]
+        x, y = half * (place // rows), line * (place % rows + 0.5)
+        axes.plot([x, x + SAMPLE], [y, y], color=colour, linestyle=dashes, lw=1.0)
+        said = ink.fold(name, WORD, half - SAMPLE - 2 * GAP, 1)[0]
+        write_text(axes, x + SAMPLE + GAP, y, said, ha="left", color=colour)
+    _explain(axes, line * rows + 1.5 * LINE, percent(record["keep"]))
+
+
+def _explain(axes: Axes, top: float, keep: str) -> None:
+    """What lines, bands and circles are."""
+    grey = ink.DARK
+    entries = (
+        "mean over random samples of the set",
+        "95% of random orders",
+        f"subset chosen one by one, {keep} of the whole",
+    )
+    lines, bands, circles = (top + LINE * k * 1.25 for k in range(3))
+    axes.plot([0, SAMPLE], [lines, lines], color=grey, lw=1.0)
+    axes.fill_between([0, SAMPLE], bands - 0.05, bands + 0.05, color=grey, alpha=0.2, lw=0)
+    axes.plot([SAMPLE / 2], [circles], "o", ms=3.2, mfc="white", mec=grey, mew=0.8)
+    for y, said in zip((lines, bands, circles), entries, strict=True):
+        write_text(axes, SAMPLE + GAP, y, said, ha="left", color=grey)
 
 
 def _curves(axes: Axes, record: Mapping[str, Any], unit: str, up: str) -> None:
@@ -261,21 +288,3 @@ def _curves(axes: Axes, record: Mapping[str, Any], unit: str, up: str) -> None:
     axes.set_ylabel(up, size=WORD, labelpad=2)
     axes.tick_params(labelsize=WORD, width=0.5, length=2, pad=2, color=ink.SOFT)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def _name_ends(axes: Axes, record: Mapping[str, Any], unit: str) -> None:
-    """What the curves are, at their right ends, none over another."""
-    low, high = axes.get_ylim()
-    sets = record["units"][unit]["sets"]
-    order = sorted(
-        (sets[name]["growth"]["expected"][-1], name, STROKES[number % len(STROKES)][0])
-        for number, name in enumerate(record["sets"])
-    )
-    apart = min(0.11 / (HEIGHT - 0.48), 1 / max(1, len(order)))
-    wanted = [(value - low) / (high - low) for value, _, _ in order]
-    places = spaced(wanted, [apart] * (len(order) - 1), 0.0, 1.0)
-    for (_, name, colour), y in zip(order, places, strict=True):
-        axes.annotate(
-            ink.fold(name, WORD, NAMES, 1)[0], (1, y), xycoords="axes fraction", xytext=(4, 0),
-            textcoords="offset points", va="center_baseline", size=WORD, color=colour,
-        )  # fmt: skip

@@ -13,7 +13,6 @@ needs no model.
 
 import argparse
 import json
-import shutil
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -29,6 +28,7 @@ from circuits.features.coverage import UNITS, CoverConfig
 from circuits.graph import write_json
 from circuits.prompt_files import Prompt, write_prompts
 from circuits.prompts import EncodedPrompts, encode_prompts
+from circuits.render.coverage import growth_figure, overlap_figure
 from circuits.runs.overwrite import MADE_FROM
 from circuits.scope.cover import RECORD
 from circuits.suites import load_model
@@ -189,18 +189,23 @@ def without(model: TransformerBridge, block: int) -> Generator[None]:
 
 
 def keep(folder: Path, name: str) -> None:
-    """Copy to `results/` what the README tells, without the samples of each subset."""
+    """Write to `results/` what the README tells, with some sizes of the growth if it is drawn."""
     record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     for unit in UNITS:
         for one in record["units"][unit]["sets"].values():
+            if not record["common"]:
+                growth = one["growth"].items()
+                one["growth"] = {key: values[:3] + values[3::3] for key, values in growth}
+                continue
             if one["subset"]:
                 one["subset"]["samples"] = len(one["subset"]["samples"])
             del one["growth"]
     record["groups"] = {unit: told_apart(record, unit) for unit in UNITS}
     RESULTS.mkdir(exist_ok=True)
     write_json(record, RESULTS / f"{name}.json")
-    for figure in ("overlap",) if record["common"] else ("overlap", "growth"):
-        shutil.copyfile(folder / f"{figure}.svg", RESULTS / f"{name}-{figure}.svg")
+    overlap_figure(record, RESULTS / f"{name}-overlap.svg")
+    if not record["common"]:
+        growth_figure(record, RESULTS / f"{name}-growth.svg")
 
 
 def keep_results(folder: Path, name: str) -> None:

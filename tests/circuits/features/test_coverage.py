@@ -249,7 +249,10 @@ def test_the_figure_of_twelve_sets_is_a_small_file(tmp_path):
     record = json.loads((TASKS / "bundled.json").read_text())
     overlap_figure(record, tmp_path / "a.svg")
     assert (tmp_path / "a.svg").stat().st_size < 80_000
-    assert "left out" not in (tmp_path / "a.svg").read_text()
+    texts = re.findall(r"<text[^>]*>([^<]*)</text>", (tmp_path / "a.svg").read_text())
+    assert not any("left out" in text for text in texts)
+    far = max(height for *_, height in record["units"]["features"]["tree"]["merges"])
+    assert {"permuted", "distance, %", f"{100 * far:.0f}"} <= set(texts)
     overlap_figure({**record, "common": {"texts": 200, "share": 0.5}}, tmp_path / "b.svg")
     lines = re.findall(r"<text[^>]*>([^<]*)</text>", (tmp_path / "b.svg").read_text())
     said = "left out: what more than 50% of 200 common texts turn on"
@@ -290,7 +293,8 @@ def test_growth_has_all_three_units_on_their_scales_and_a_legend(record, tmp_pat
     texts = re.findall(r"<text[^>]*>([^<]*)</text>", (tmp_path / "a.svg").read_text())
     assert {"features on", "features on, untrained", "distinct tokens"} <= set(texts)
     assert "95% of random orders" in texts
-    assert f"{100 * record['keep']:g}% of what the whole set has" in texts
+    assert f"subset chosen one by one, {100 * record['keep']:g}% of the whole" in texts
+    assert all(texts.count(name) == 1 for name in record["sets"])
     kept = []
     monkeypatch.setattr(coverage.ink, "save", lambda picture, _: kept.append(picture))
     coverage.growth_figure(record, tmp_path / "a.svg")
