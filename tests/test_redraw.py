@@ -9,7 +9,13 @@ import pytest
 from experiments.redraw import FIGURES, figures_of, main
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
-RECORDS = ("coverage/results/qwen.json",)
+RECORDS = (
+    "coverage/results/qwen.json",
+    "sasft/results/tuned.json",
+    "steered_grpo/results/seed-0.json",
+    "steering/results/chat/topic.json",
+    "synthesis/results/instruction.json",
+)
 "One of each renderer; those without characters that a machine may lack a font for."
 
 

@@ -3,7 +3,7 @@
 import { $, el, svg } from "./page_dom.mjs";
 import { number, percent } from "./page_numbers.mjs";
 import { cells, column, ends, fixed, note, record, right, table, title, word } from "./rerun_parts.mjs";
-import { MEASURES, heatMap, two } from "./steer_map.mjs";
+import { MEASURES, colourKey, heatMap, two } from "./steer_map.mjs";
 import { continuations } from "./steer_written.mjs";
 
 const STRIP = { width: 120, height: 18, pad: 5 };
@@ -119,6 +119,7 @@ function draw() {
   $("map").replaceChildren(
     title("map", "Strengths and directions"),
     el("div", { class: "choice", role: "group", "aria-label": "Measure" }, buttons),
+    colourKey(shown.key),
     heatMap(shown.key, shown.cell, choose),
     note(`${MEASURES[shown.key][0]}: ${MEASURES[shown.key][2]}. ${record.note}. A cell, pressed, shows its texts below.`),
   );

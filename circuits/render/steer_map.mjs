@@ -26,14 +26,40 @@ const strengths = [
   ...new Set(record.rows.flatMap((row) => row.cells.map((cell) => cell.strength))),
 ].sort((a, b) => (a === null ? -1 : b === null ? 1 : a - b));
 
+const valuesOf = (key) =>
+  record.rows.flatMap((row) => row.cells.map((cell) => cell[key].value ?? 0));
+const mostOf = (key) => (SHARES.has(key) ? 1 : Math.max(...valuesOf(key), 1e-9));
+
 /* Colour by size: shares from 0 to 1, other measures up to the largest on the map. */
 function depthOf(key) {
-  const values = record.rows.flatMap((row) => row.cells.map((cell) => cell[key].value ?? 0));
-  const most = SHARES.has(key) ? 1 : Math.log1p(Math.max(...values, 1e-9));
-  return (value) => {
-    const size = SHARES.has(key) ? Math.abs(value) : Math.log1p(Math.max(0, value));
-    return Math.min(1, size / most);
+  const most = mostOf(key);
+  return (value) =>
+    SHARES.has(key)
+      ? Math.min(1, Math.abs(value))
+      : Math.log1p(Math.max(0, value)) / Math.log1p(most);
+}
+
+/* The colours and their ends; below 0 only where something is. */
+export function colourKey(key) {
+  const told = MEASURES[key][1];
+  const ramp = (tone, turned) => {
+    const box = el("span", { class: turned ? "ramp turned" : "ramp", "aria-hidden": "true" });
+    box.style.setProperty("--tone", `var(--${tone})`);
+    box.style.setProperty("--share", `${DEEPEST}%`);
+    return box;
   };
+  const below = valuesOf(key).some((value) => value < 0) && ["−1", ramp("opposes", true)];
+  const scale = SHARES.has(key) ? "" : " by its logarithm";
+  return el(
+    "p",
+    { class: "key" },
+    el("span", {}, `${MEASURES[key][0]}, colour${scale}:`),
+    below,
+    "0",
+    ramp("supports", false),
+    SHARES.has(key) ? "1" : told(mostOf(key)),
+    el("span", {}, "blank: not tried"),
+  );
 }
 
 function cellButton(row, cell, key, chosen, choose) {

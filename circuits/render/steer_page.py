@@ -78,8 +78,8 @@ def steer_page(record: Mapping[str, Any]) -> str:
         "Written": f"{written['tokens']} tokens, {drawn if written['temperature'] else 'greedily'}",
     }
     rows = [
-        {"name": name, "cells": [{"strength": s, **_cell(cell)} for s, cell in cells.items()]}
-        for name, cells in steering_rows(record)
+        {"name": row.name, "cells": [{"strength": s, **_cell(c)} for s, c in row.cells.items()]}
+        for row in steering_rows(record)
     ]
     shown = {
         "rows": rows,

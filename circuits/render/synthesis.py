@@ -12,8 +12,10 @@ from circuits.render.words import NEUTRAL, OPPOSES, SUPPORTS
 WIDTH, ROW, FOOT, HEAD = 6.75, 0.21, 0.58, 0.12  # in
 NOTE = 0.16  # in, of FOOT
 WORD = 6.5  # points
-SAID = "in brackets: texts added; dashed: training alone"
-SAID_OF_SCORES = "; bars: 95% intervals over test texts; thin marks: seeds"
+SAID = "in brackets: texts added; dashed: training alone; features on: means over seeds"
+SAID_OF_SCORES = "; accuracy: bars 95% over test texts, thin marks seeds"
+NARROWEST = (5.0, 20.0)
+"In percent, the axes of coverage and of accuracy: where all is the same, no more is shown."
 WAYS = {"stream": (SUPPORTS, "o", "mean residual"), "words": (OPPOSES, "s", "words")}
 
 
@@ -48,8 +50,8 @@ def synthesis_figure(record: Mapping[str, Any], path: Path) -> None:
         axes[0].set_yticks(range(len(rows)), names, size=WORD)
         if judged:
             _scores(axes[1], rows)
-        for one in axes:
-            _dress(one, len(rows))
+        for one, least in zip(axes, NARROWEST, strict=False):
+            _dress(one, len(rows), least)
         said = SAID + SAID_OF_SCORES * judged
         picture.text(0.08 / width, 0.05 / height, said, size=WORD, color=ink.SOFT, va="bottom")
         ink.save(picture, path)
@@ -85,11 +87,15 @@ def _scores(axes: Axes, rows: Mapping[str, Any]) -> None:
     )  # fmt: skip
 
 
-def _dress(axes: Axes, rows: int) -> None:
+def _dress(axes: Axes, rows: int, least: float) -> None:
     axes.set_ylim(rows - 0.5, -0.5)
     # Shares end at 100 %, with room for half a mark.
     low, high = axes.get_xlim()
-    axes.set_xlim(right=min(high, 100 + 0.02 * (100 - low)))
+    if high - low < least:
+        middle = min((low + high) / 2, 100 - least / 2)
+        low, high = middle - least / 2, middle + 0.55 * least
+    axes.set_xlim(low, min(high, 100 + 0.02 * (100 - low)))
+    axes.locator_params(axis="x", nbins=8)
     axes.tick_params(labelsize=WORD, width=0.5, length=2, pad=2, color=ink.SOFT)
     axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)

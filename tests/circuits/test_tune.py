@@ -256,7 +256,8 @@ def test_a_figure_has_a_row_for_each_model(tuned, tmp_path):
     _, out = tuned
     record = json.loads((out / "tune.json").read_text())
     drawn = (out / "tune.svg").read_text()
-    for name in (*record["arms"], "clean.jsonl"):
+    for name in (*record["arms"], "clean", f"lambda {record['lambda']:.3g}", "○ random"):
         assert name in drawn
+    assert "clean.jsonl" not in drawn
     with pytest.raises(ValueError, match="a figure is written as"):
         tune_figure(record, tmp_path / "tune.gif")
