@@ -2,6 +2,7 @@
 
 import gc
 import random
+import sys
 from collections.abc import Iterator
 from dataclasses import FrozenInstanceError, dataclass
 from importlib import import_module
@@ -248,3 +249,9 @@ def is_own(found: object, module: str) -> bool:
 def test_it_is_the_cheaper_wrapper_that_checks_them():
     """jaxtyping's own keeps its name in the code of what it returns."""
     assert "jaxtyping" not in Site.parse.__func__.__code__.co_filename
+
+
+def test_what_checked_modules_import_is_read_from_its_own_compiled_files():
+    compiled = {name: str(vars(m).get("__cached__")) for name, m in sys.modules.items()}
+    assert "hooked_qwen.sites" in compiled
+    assert [name for name, path in compiled.items() if ".opt-jaxtyping" in path] == []

@@ -13,11 +13,13 @@ import typing
 from collections.abc import Callable, Sequence
 from dataclasses import is_dataclass
 from functools import lru_cache, partial, update_wrapper, wraps
+from importlib.machinery import SourceFileLoader
 from types import CellType, CodeType, FunctionType, SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import jaxtyping
-from jaxtyping import _storage
+from jaxtyping import _import_hook, _storage
 
 Checker = Callable[[Callable], Callable]
 in_full = jaxtyping.jaxtyped
@@ -33,6 +35,19 @@ def install() -> None:
     # One annotation for the same text, which is known again; jaxtyping makes another each time.
     kind = type(jaxtyping.Float)
     kind.__getitem__ = lru_cache(maxsize=None)(kind.__getitem__)
+    _import_hook._JaxtypingLoader.get_code = code_of
+    _import_hook._JaxtypingLoader.exec_module = SourceFileLoader.exec_module
+
+
+def code_of(loader: Any, name: str) -> CodeType | None:
+    """A checked module's code, whose compiled file has a name of its own.
+
+    jaxtyping's loader gives out that name for as long as the module runs, so that torch and all
+    else that it is the first to import is compiled again: half the time until the first test.
+    """
+    own = partial(_import_hook._optimized_cache_from_source, loader._typechecker.get_hash())
+    with patch("importlib._bootstrap_external.cache_from_source", own):
+        return SourceFileLoader.get_code(loader, name)
 
 
 def jaxtyped(*, typechecker: Checker) -> Callable[[Any], Any]:
