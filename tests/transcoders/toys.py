@@ -1,6 +1,7 @@
 """Toy models of every family whose layers can be frozen, and transcoders for them."""
 
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from transformer_lens.model_bridge import TransformerBridge
@@ -24,8 +25,9 @@ FAMILIES = tuple(MAKERS)
 TOKENS = torch.randint(1, VOCABULARY, (7,), generator=torch.Generator().manual_seed(3))
 
 
+@cache
 def toy_of(family: str) -> TransformerBridge:
-    """In float64, and with gains and biases that are not all one or zero."""
+    """In float64, and with gains and biases that are not all one or zero; one for all tests."""
     own = MAKERS[family]().double()
     if "moe" in family:
         # The fused experts know no float64.

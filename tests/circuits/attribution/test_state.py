@@ -5,6 +5,7 @@ and the dictionaries' matrices alone.
 """
 
 from dataclasses import dataclass, replace
+from functools import cache
 
 import pytest
 import torch
@@ -30,6 +31,7 @@ PLACES = ("attn_out.0", "mlp_in.0-mlp_out.0", "resid_post.0", "mlp_out.1", "resi
 LOUD, PAD = 0, 2
 
 
+@cache
 def toy_loud(dtype):
     """A toy that answers one token with a thousand times the usual norm."""
     hf = toy_hf(dtype=dtype)
