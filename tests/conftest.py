@@ -11,6 +11,36 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+LONGEST = (
+    "tests/circuits/test_devices.py",
+    "tests/circuits/cli/test_app.py",
+    "tests/test_readme.py",
+    "tests/circuits/discovery/test_replacement.py",
+    "tests/saes/training/test_run.py",
+    "tests/circuits/runs/test_folder.py",
+    "tests/circuits/edits/test_bake.py",
+    "tests/saes/training/test_recovery.py",
+    "tests/transcoders/test_generation.py",
+    "tests/saes/training/test_device.py",
+    "tests/circuits/edits/test_edited_by_operations.py",
+    "tests/circuits/discovery/test_sparse_feature.py",
+    "tests/test_notebooks.py",
+)
+"Files that take ten seconds and more, the longest first."
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files are begun first: no worker is left with one of them when others are done.
+
+    xdist gives files out in this order with `--no-loadscope-reorder`; else by numbers of tests.
+    """
+    items.sort(key=place)
+
+
+def place(item: pytest.Item) -> int:
+    file = item.nodeid.partition("::")[0]
+    return LONGEST.index(file) if file in LONGEST else len(LONGEST)
+
 
 @pytest.fixture(scope="session")
 def pretend():
