@@ -1,6 +1,7 @@
 """A real browser for the tests of pages; the commands as a user calls them."""
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,19 +10,28 @@ from typer.testing import CliRunner
 
 from circuits.cli.app import app, main
 from circuits.runs import commands
+from saes.evaluation.metrics import held_out_blocks
+from saes.training import run
 from tests.circuits.browser import BROWSER
 from tests.toys import toy_tokenizer
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _short_text():
-    """Features' examples come from little text: looking at it is most of a small discovery.
+    """Features' examples come from little text, and dictionaries are judged on little.
+
+    Looking at it is most of a small discovery, and half of a small training.
 
     The README's commands are run with as much as a user has.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(commands, "EXAMPLE_TOKENS", 2048)
+        patch.setattr(run, "held_out_blocks", partial(_few, held_out_blocks))
         yield
+
+
+def _few(blocks, texts, model, *, tokens):
+    return blocks(texts, model, tokens=min(tokens, 512))
 
 
 def call(*arguments):

@@ -281,9 +281,10 @@ def test_a_killed_training_goes_on_to_the_same_weights(started, tmp_path):
     os.kill(process, signal.SIGKILL)
     assert started.ended() == -signal.SIGKILL
     assert not (cut / "suite.json").exists()
+    said = tmp_path / "said.txt"
     for more in ((cut, "--resume"), (whole,)):
-        done = call(*arguments, *more)
-        assert done.exit_code == 0, done.output
+        started.start(*arguments, *more, into=said)
+        assert started.ended() == 0, said.read_text()
     for name in ("mlp_out.0", "mlp_out.1"):
         tensors = (folder / name / "dictionary.safetensors" for folder in (cut, whole))
         one, other = (path.read_bytes() for path in tensors)
