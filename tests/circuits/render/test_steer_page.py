@@ -99,7 +99,12 @@ def record():
         ],
         "chosen_on": "other prompts",
         "baseline": "difference of means",
-        "selection": {"ratio": None, "difference": number(-0.25, [-0.5, 0.0])},
+        "selection": {
+            "output": number(0.02),
+            "activation": number(0.27),
+            "ratio": None,
+            "difference": number(-0.25, [-0.5, 0.0]),
+        },
         "notes": [HOSTILE],
     }
 
@@ -128,6 +133,7 @@ def test_each_method_stands_beside_the_best_simple_one(visit, record):
 def test_few_prompts_choose_and_judge_and_the_page_says_so(visit, record):
     record["selection"]["ratio"] = number(0.6, [0.05, 198.0])
     assert "0.60 [0.05, 198.00] times" in verdict(record)
+    assert "(0.02 against 0.27)" in verdict(record)
     assert "on the other half" in visit(steer_page(record)).locator("#best .note").inner_text()
     few = {**record, "chosen_on": "the same prompts"}
     assert "times" not in verdict(few)
