@@ -108,7 +108,7 @@ export function heatMap(key, chosen, choose) {
     el(
       "table",
       { class: "map" },
-      el("thead", {}, el("tr", {}, el("td"), head)),
+      el("thead", {}, el("tr", {}, el("td", { class: "axis" }, "strength"), head)),
       el("tbody", {}, rows),
     ),
   );

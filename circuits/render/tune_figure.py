@@ -113,7 +113,7 @@ def _training(record: Mapping[str, Any]) -> str:
     if "lambda" in record:
         said = f"penalty weighed by lambda {record['lambda']:.3g}"
     else:
-        said = f"steered: {record['feature']} at {record['strength']:g} of its own maximum"
+        said = f"steered: {record['feature']} at {record['strength']:g} times its maximum"
     return f"{said}; {record['steps']} steps, seed {record['seed']}"
 
 

@@ -225,6 +225,7 @@ def test_columns_of_a_strength_stand_under_each_other(record, tmp_path, monkeypa
 def test_colours_have_a_key_with_its_ends(visit, record):
     tab = visit(steer_page(record))
     assert tab.locator(".key").inner_text().split("\n")[:3] == ["both, colour:", "0", "1"]
+    assert tab.locator(".map thead").inner_text().split()[:2] == ["strength", "none"]
     tab.get_by_role("button", name="perplexity", exact=True).click()
     key = tab.locator(".key").inner_text()
     assert "perplexity, colour by its logarithm" in key
