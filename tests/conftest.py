@@ -12,18 +12,24 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 LONGEST = (
-    "tests/circuits/test_devices.py",
-    "tests/circuits/cli/test_app.py",
     "tests/test_readme.py",
+    "tests/circuits/cli/test_app.py",
+    "tests/circuits/test_devices.py",
     "tests/circuits/discovery/test_replacement.py",
-    "tests/saes/training/test_run.py",
-    "tests/circuits/runs/test_folder.py",
-    "tests/circuits/edits/test_bake.py",
     "tests/saes/training/test_recovery.py",
+    "tests/circuits/edits/test_bake.py",
+    "tests/saes/training/test_run.py",
+    "tests/circuits/discovery/test_sparse_feature.py",
+    "tests/circuits/runs/test_folder.py",
+    "tests/circuits/runs/test_replacement_run.py",
+    "tests/circuits/edits/test_replacement_left.py",
     "tests/transcoders/test_generation.py",
+    "tests/circuits/runs/test_estimate.py",
     "tests/saes/training/test_device.py",
     "tests/circuits/edits/test_edited_by_operations.py",
-    "tests/circuits/discovery/test_sparse_feature.py",
+    "tests/circuits/discovery/test_edge_heads.py",
+    "tests/circuits/edits/test_edited.py",
+    "tests/circuits/features/test_coverage.py",
     "tests/test_notebooks.py",
 )
 "Files that take ten seconds and more, the longest first."
