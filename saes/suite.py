@@ -358,7 +358,8 @@ def notify_of_another_model(model: nn.Module, found: Found, entries: Iterable[En
         # The second file is the record; the weights are not fetched for this.
         about = ours.read_record(entry.place.fetch(entry.files[1]).parent)["model"]
         if about.get("hash") not in (None, own):
-            others[f"{about.get('name')} ({about['hash']})"].append(entry.name)
+            # Of files that were read by a map the hash may be all that is known.
+            others[f"{about.get('name', 'unnamed')} ({about['hash']})"].append(entry.name)
     called = "the model" if bridge is None else bridge.cfg.model_name
     for other, names in others.items():
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""

@@ -1,15 +1,21 @@
 """What a conversion by a map found, as tables."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
 
 from circuits.cli.tables import console, say
+from saes.evaluation.conventions import CLOSE
 
 ROWS = 12
 "Conventions that are shown."
+HELD_BACK = (
+    "note: rows are in the order of their FVU, but a scale that is measured here or by token "
+    f"counts {CLOSE - 1:.0%} worse than one that the files or the map name"
+)
 
 
 def conversion_tables(record: Mapping[str, Any]) -> None:
@@ -46,6 +52,9 @@ def _tried(trial: Mapping[str, Any]) -> None:
         told += " (the map as given)" if one["given"] else ""
         table.add_row(f"{one['fvu']:.3f} {_ends(one['fvu_interval'])}", more, told)
     console.print(table)
+    fvus = [one["fvu"] for one in (best, *shown[: ROWS - 1])]
+    if any(later < earlier - 1e-6 for earlier, later in pairwise(fvus)):
+        say(HELD_BACK)
     say(_verdict(trial) + "\n")
 
 

@@ -7,7 +7,9 @@
 | delphi | `MODULE_latentN.txt` with the text in it, or an object of `MODULE_latentN: text` |
 | this project | `labels.json`, or the state that the page saves (`circuits-state/1`) |
 
-JSON, JSON Lines or a list, plain or packed (.gz, .zst); a folder stands for all such files in it.
+JSON, JSON Lines or a list, plain or packed (.gz, .zst); a folder stands for all such files in it,
+or, of a whole export (delphi's results, Neuronpedia's models), for those in its folders
+`explanations`.
 Where a record names a layer as others do (`6-gemmascope-res-16k`, `language_model.layers.6.mlp`),
 its site is found by the words in it, unless the caller says which one it is. Of an explanation that
 runs on for several lines, as models' do, the first is the label.
@@ -42,6 +44,8 @@ KINDS = {
 UNPARSED = "Explanation could not be parsed."
 "What delphi writes where a model did not answer in the form that was asked for."
 STATE = "circuits-state/1"
+EXPLANATIONS = ("explanations", "*/explanations", "*/*/explanations")
+"Where an export has them, below its folder: delphi's, Neuronpedia's of a model and of several."
 SUFFIXES = (".json", ".jsonl", ".txt")
 
 Found = tuple[str, Label]
@@ -57,11 +61,8 @@ def read_explanations(path: Path, sites: Sites | None = None) -> dict[str, Label
     """
     if not path.exists():
         raise ValueError(f"there is no file or folder of explanations at {path}")
-    files = [path]
-    if path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.is_file() and suffix_of(p) in SUFFIXES)
     labels: dict[str, Label] = {}
-    for file in files:
+    for file in _files(path):
         try:
             for feature, label in _of_file(file, sites or {}):
                 labels.setdefault(feature, label)
@@ -73,6 +74,15 @@ def read_explanations(path: Path, sites: Sites | None = None) -> dict[str, Label
             "(Neuronpedia), MODULE_latentN with a text (delphi), or SITE/INDEX with a text"
         )
     return labels
+
+
+def _files(path: Path) -> list[Path]:
+    """The file itself, or those of a folder that may hold explanations."""
+    if not path.is_dir():
+        return [path]
+    below = [folder for form in EXPLANATIONS for folder in path.glob(form) if folder.is_dir()]
+    there = [p for folder in below or [path] for p in folder.iterdir()]
+    return sorted(p for p in there if p.is_file() and suffix_of(p) in SUFFIXES)
 
 
 def _of_file(path: Path, sites: Sites) -> Iterator[Found]:

@@ -66,13 +66,8 @@ def add_labels(
         found = {k: replace(x, by=by) if x.by == PERSON else x for k, x in found.items()}
     of_other = _counted(key for key in found if _site(key) not in known)
     taken = {key: label for key, label in found.items() if _site(key) in known}
-    if found and not taken:
-        raise ValueError(
-            f"no label is of a dictionary of {folder}, all are of {', '.join(sorted(of_other))}: "
-            f"expected some of {', '.join(sorted(known))}; --site NAME=SITE tells which is which"
-        )
-    if taken:
-        check_keeps_labels(folder)
+    if found:
+        check_keeps_labels(folder, map(_site, found))
     path = folder / LABELS
     before = read_labels(path)
     after = merged([before, taken])
@@ -91,12 +86,23 @@ def add_labels(
     )
 
 
-def check_keeps_labels(folder: Path) -> None:
-    """Raise `ValueError` for dictionaries that are no folder, such as the bundled ones."""
+def check_keeps_labels(folder: Path, sites: Iterable[str]) -> None:
+    """Raise `ValueError` where `add_labels` could not add labels of features of these sites.
+
+    That is for what is neither a run nor dictionaries, such as the name of the bundled ones, which
+    are no folder; for dictionaries of other sites; and for a `labels.json` that cannot be read.
+    """
     if not folder.is_dir():
         raise ValueError(
             f"labels are kept in a folder of yours, and {folder} is none: name a run, or a folder "
             "of dictionaries (the bundled ones are part of the package)"
+        )
+    read_labels(folder / LABELS)
+    known, sites = _dictionaries(folder), set(sites)
+    if not sites & known:
+        raise ValueError(
+            f"no label is of a dictionary of {folder}, all are of {', '.join(sorted(sites))}: "
+            f"expected some of {', '.join(sorted(known))}; --site NAME=SITE tells which is which"
         )
 
 

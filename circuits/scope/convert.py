@@ -76,7 +76,8 @@ def convert(
     what = guessed(place) if map is None else read_map(map)
     entries = what.find(place)
     if model is None:
-        read = ((entry, what, what.load(entry), ours.Card()) for entry in entries)
+        card = ours.Card(model={"hash": what.model} if what.model else {})
+        read = ((entry, what, what.load(entry), card) for entry in entries)
         return _written(read, out)
     loaded = load_model(model, report, placement)
     blocks = held_out_blocks(texts_of(text)(), loaded, tokens=tokens)

@@ -71,8 +71,8 @@ def describe(
     Descriptions go to `labels.json` of the folder `labels` (a run, or dictionaries), where a
     person's word stays, and the record to the file `out`.
 
-    Raises `ValueError` where `out` holds something else, where `labels` is no
-    folder, and for what there is not to describe.
+    Raises `ValueError` where `out` holds something else, where `labels` cannot keep them, and for
+    what there is not to describe: all of it before anybody is asked.
     """
     split = split or SplitConfig(seed=seed)
     if bool(features) == bool(site):
@@ -95,15 +95,15 @@ def describe(
     )
     if out is not None:
         check_record(out, source, force=force)
-    if labels is not None:
-        check_keeps_labels(labels)
     suite = load_suite(dictionaries, mlp=mlp, memory=placement.memory)
     nodes = _named(features, suite) if features else []
     if site is not None and site not in suite:
         raise ValueError(f"there is no dictionary {site}: expected one of {', '.join(suite)}")
+    names = list(dict.fromkeys([node.site for node in nodes] or [str(site)]))
+    if labels is not None:
+        check_keeps_labels(labels, names)
     loaded = load_model(model, report, placement)
     suite.notify_of_another_model(loaded)
-    names = list(dict.fromkeys([node.site for node in nodes] or [str(site)]))
     contexts = read_contexts(
         loaded,
         suite,

@@ -3,8 +3,9 @@
 import gzip
 import json
 import re
-import sys
 from itertools import islice
+from pathlib import Path
+from shutil import copytree
 
 import pytest
 import torch
@@ -25,9 +26,10 @@ from hooked_qwen.sites import Site
 from hooked_qwen.stream import mean_weights
 from hooked_qwen.texts import texts_of
 from hooked_qwen.tokens import token_blocks
+from saes.formats.ours import save_suite_index
 from saes.scope.contexts import ContextConfig, read_contexts
 from saes.scope.held_out import SplitConfig, split_contexts
-from saes.suite import load_suite
+from saes.suite import load_suite, place_of
 from tests.circuits.conftest import call
 
 SITE = "resid_post.3"
@@ -202,7 +204,9 @@ def test_delphi_reads_what_is_exported_and_it_is_read_again(tmp_path):
     # delphi reads a file with json.loads, and finds its latent by what stands behind "latent".
     text = (tmp_path / "out" / "explanations" / names[2]).read_text(encoding="utf-8")
     assert json.loads(text) == LABELS["resid_post.3/7"].text
-    again = read_explanations(tmp_path / "out" / "explanations")
+    (tmp_path / "out" / "notes.json").write_text('{"by": "hand"}')
+    again = read_explanations(tmp_path / "out")
+    assert again == read_explanations(tmp_path / "out" / "explanations")
     assert {k: v.text for k, v in again.items()} == {k: v.text for k, v in LABELS.items()}
     assert {v.by for v in again.values()} == {"model of delphi"}
 
@@ -227,6 +231,7 @@ def test_delphis_scores_are_of_every_passage(opened, tmp_path):
     export_labels(
         labels_in(record), "delphi", tmp_path / "out", described=tmp_path / "described.json"
     )
+    assert read_explanations(tmp_path / "out").keys() == labels_in(record).keys()
     for kind, folder in (("detection", "detection"), ("fuzzing", "fuzz")):
         files = sorted((tmp_path / "out" / "scores" / folder).iterdir())
         assert len(files) == 4
@@ -269,6 +274,10 @@ def test_neuronpedia_reads_what_is_exported_and_it_is_read_again(tmp_path):
     again = {}
     for path in paths:
         again |= read_explanations(tmp_path / "out" / path)
+    # The export, one of its models, one of this model's sources.
+    for folder in ("", "qwen"):
+        assert read_explanations(tmp_path / "out" / folder) == again
+    assert read_explanations(tmp_path / "out/qwen/3-res").keys() == {"resid_post.3/7"}
     assert {k: v.text for k, v in again.items()} == {k: v.text for k, v in LABELS.items()}
     assert again["resid_post.3/7"].by == "model qwen"
     assert again["mlp_out.2/812"].by == "a person"
@@ -346,12 +355,14 @@ def test_words_without_a_feature_and_an_export_without_a_name_say_what_is_missin
     assert done.output == ""
 
 
-def test_any_function_answers_and_labels_go_to_their_folder(tmp_path, monkeypatch):
-    kept = {}
-    # The module: `scope.describe` is the function.
-    module = sys.modules["circuits.scope.describe"]
-    monkeypatch.setattr(module, "add_labels", lambda folder, given: kept.update(given))
+def own_dictionaries(folder, site=SITE):
+    """One of the bundled dictionaries as somebody's own."""
+    copytree(Path(place_of("bundled").label) / site, folder / site)
+    save_suite_index(folder, [site])
+    return folder
 
+
+def test_any_function_answers_and_labels_go_to_their_folder(tmp_path):
     def ask(prompt):
         return str([1] * n_asked(prompt)) if "numbers in square" in prompt else "some words"
 
@@ -362,8 +373,32 @@ def test_any_function_answers_and_labels_go_to_their_folder(tmp_path, monkeypatc
         answers=ask,
         tokens=TOKENS,
         split=SPLIT,
-        labels=tmp_path,
+        labels=own_dictionaries(tmp_path),
     )
     assert record["by"] == "model ask"
-    assert kept[f"{SITE}/167"].text == "some words"
+    assert read_labels(tmp_path / "labels.json")[f"{SITE}/167"].text == "some words"
     assert record["features"][0]["descriptions"]["another feature"] == "some words"
+
+
+@pytest.mark.parametrize("case", ["bundled", "empty", "other", "unreadable"])
+def test_where_labels_cannot_be_kept_nobody_is_asked(tmp_path, case):
+    (tmp_path / "empty").mkdir()
+    own_dictionaries(tmp_path / "other", "resid_post.2")
+    own_dictionaries(tmp_path / "unreadable")
+    (tmp_path / "unreadable" / "labels.json").write_text("[")
+    said = {
+        "bundled": "labels are kept in a folder of yours",
+        "empty": "holds no dictionaries",
+        "other": "no label is of a dictionary of .*other, all are of resid_post.3: expected some",
+        "unreadable": r"cannot read labels from .*labels\.json",
+    }
+    asked_for = []
+    with pytest.raises(ValueError, match=said[case]):
+        scope.describe(
+            "bundled",
+            text=["bundled"],
+            features=[f"{SITE}/167"],
+            answers=asked_for.append,
+            labels=tmp_path / case,
+        )
+    assert not asked_for
