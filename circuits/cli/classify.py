@@ -166,7 +166,10 @@ def _classified(record: Mapping[str, Any]) -> None:
         say(f"so many texts of each kind; shares of all are {counts}\n")
     sizes = list(record["by_features"])
     console.print(_by_number(record, "by_features", "AUROC, features at most", sizes))
-    say("what reads no features is the same for any number; F1 and intervals are in the record\n")
+    say(
+        "what reads no features is the same for any number; F1, TPR and intervals are in the "
+        "record\n"
+    )
     of_each = feature_table("usual activation")
     for one in record["features"]:
         of_each.add_row(f"{one['usual']:.3g}", *feature_cells(one))
@@ -190,9 +193,7 @@ def _judged(record: Mapping[str, Any]) -> Table:
             table.add_row(
                 method["name"] if name == "own" else "",
                 *([name] if record["tests"] else []),
-                f"{one['f1']:.2f} {_ends(one['f1_interval'])}",
-                f"{one['auroc']:.2f} {_ends(one['auroc_interval'])}",
-                f"{one['tpr']:.2f}",
+                *(f"{one[m]:.2f} {_ends(one[f'{m}_interval'])}" for m in ("f1", "auroc", "tpr")),
                 one["choice"] if name == "own" else "",
             )
     return table

@@ -5,7 +5,8 @@ that is held best and by each of several, says something of all texts, and is ju
 it did not learn from.
 
     {"methods": [{"name": "features", "f1": .98, "auroc": .99, ...}, ...],
-     "by_texts": {"1": [{"name": "features", ...}, ...], "5": ...},  learned from fewer of each kind
+     "by_texts": {"1": [{"name": "features", ...}, ...], "5": ...},  learned from few of each kind,
+                                                                    the mean over `draws` of them
      "by_features": {"1": [{"name": "features", ...}, {"name": "untrained ...}], "2": ...}}
 """
 
@@ -17,7 +18,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from circuits.graph import rounded
+from circuits.graph import rounded, rounded_all
 from hooked_qwen.progress import Report, silent
 from hooked_qwen.sites import Site
 from saes.evaluation.baselines import untrained
@@ -33,10 +34,13 @@ from saes.scope.classify import (
     judged_on,
     only,
 )
+from saes.scope.separation import Figures
 from saes.suite import Suite
 
 FEW = (1, 2, 5, 10, 20, 50, 100)
 "Texts of each kind that are learned from, where there are more."
+DRAWS = 5
+"How often so few are drawn."
 PERCENT = (1, 5, 10, 50, 100)
 "Shares of the texts that are learned from."
 METHODS = (
@@ -82,7 +86,8 @@ class Tables:
     """The methods, and the same learned from fewer texts and held to a number of features."""
 
     methods: Sequence[Method]
-    by_texts: Mapping[int, Sequence[Method]]
+    by_texts: Mapping[int, Sequence[Sequence[Method]]]
+    "of each method one for each draw of the texts"
     by_features: Mapping[int, Sequence[Method]]
     "of trained and untrained dictionaries only"
 
@@ -91,13 +96,16 @@ class Tables:
     ) -> dict[str, Any]:
         """The figures of all of them on some texts, as a record."""
 
-        def records(methods: Iterable[Method]) -> list[dict[str, Any]]:
-            return [_record(judged_on(method, positive, judged)) for method in methods]
+        def records(methods: Iterable[Sequence[Method]]) -> list[dict[str, Any]]:
+            return [_record(draws, judged_on(draws, positive, judged)) for draws in methods]
+
+        def learned_once(methods: Iterable[Method]) -> list[dict[str, Any]]:
+            return records([method] for method in methods)
 
         return {
-            "methods": records(self.methods),
+            "methods": learned_once(self.methods),
             "by_texts": {str(n): records(some) for n, some in self.by_texts.items()},
-            "by_features": {str(k): records(some) for k, some in self.by_features.items()},
+            "by_features": {str(k): learned_once(some) for k, some in self.by_features.items()},
         }
 
 
@@ -108,8 +116,12 @@ def tables(
     *,
     across: Choice = "one",
     seed: int = 0,
+    draws: int = DRAWS,
 ) -> Tables:
-    """Every method, fitted on the first part and set by the second."""
+    """Every method, fitted on the first part and set by the second.
+
+    Where fewer texts are learned from, which ones is drawn `draws` times.
+    """
 
     def by_both(some: Parts, sizes: Sequence[int] = SIZES) -> list[Method]:
         either = zip(METHODS, (read.activity, read.control), strict=False)
@@ -122,11 +134,15 @@ def tables(
         others = [*by_stream(read.means, positive, some), by_words(read.texts, positive, some)]
         return [*by_both(some), *others]
 
+    def of_few(n: int) -> list[tuple[Method, ...]]:
+        some = (only(parts, positive, n, seed=seed + draw) for draw in range(draws))
+        return list(zip(*map(every_method, some), strict=True))
+
     most = learned(positive, parts)
     counts = sorted({n for n in (*FEW, *shares(most).values()) if n < most})
     return Tables(
         methods=every_method(parts),
-        by_texts={n: every_method(only(parts, positive, n, seed=seed)) for n in counts},
+        by_texts={n: of_few(n) for n in counts},
         by_features={k: by_both(parts, (k,)) for k in SIZES},
     )
 
@@ -142,14 +158,11 @@ def shares(most: int) -> dict[str, int]:
     return {str(percent): max(1, round(percent / 100 * most)) for percent in PERCENT}
 
 
-def _record(method: Method) -> dict[str, Any]:
-    figures = {
-        name: [rounded(end) for end in value] if isinstance(value, list) else value
-        for name, value in asdict(method.figures).items()
-    }
+def _record(draws: Sequence[Method], figures: Figures) -> dict[str, Any]:
+    """What is the same of all draws as it is, and of several a list of what each of them chose."""
+    choices = [{"choice": m.choice, "threshold": rounded(m.threshold)} for m in draws]
     return {
-        "name": method.name,
-        "choice": method.choice,
-        "threshold": rounded(method.threshold),
-        **{n: rounded(v) if isinstance(v, float) else v for n, v in figures.items()},
+        "name": draws[0].name,
+        **(choices[0] if len(draws) == 1 else {"draws": choices}),
+        **rounded_all(asdict(figures)),
     }

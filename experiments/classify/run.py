@@ -26,7 +26,8 @@ from experiments.inputs import TwoLanguages, arguments
 from hooked_qwen.placement import Placement
 from hooked_qwen.sites import Site
 from saes.scope.activity import Activity
-from saes.scope.classify import Choice, Method, Parts, by_features, judged_on
+from saes.scope.classify import Choice, Parts, by_features, judged_on
+from saes.scope.separation import Figures
 from saes.suite import load_suite
 
 RESULTS = Path(__file__).parent / "results"
@@ -40,6 +41,7 @@ HELD_OUT = 0.3
 "Of the pairs to learn from."
 READING = "reading.pt"
 MEASURES = ("f1", "auroc", "tpr")
+FIGURE = ("auroc", "tpr")
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def main() -> None:
         for learned_in in LANGUAGES:
             record = judged(read, pairs, name, learned_in, given.splits)
             write_json(record, RESULTS / f"{name}_{learned_in}.json")
-            methods_figure(record, RESULTS / f"{name}_{learned_in}.svg", measures=("auroc",))
+            methods_figure(record, RESULTS / f"{name}_{learned_in}.svg", measures=FIGURE)
             print(f"{name}, learned in {learned_in}\n{table(record)}\n", flush=True)
 
 
@@ -128,12 +130,14 @@ def judged(
     found, ways = [], []
     for seed in range(splits):
         parts, judged_in = split(pairs, task, learned_in, seed)
-        by_all = tables(read, wanted, parts, seed=seed)
+        # Splits draw anew which few texts are learned from.
+        by_all = tables(read, wanted, parts, seed=seed, draws=1)
         found.append([by_all.judged_on(wanted, judged_in[at]) for at in (learned_in, other)])
         ways.append(
             {
                 way: [
-                    _figures(judged_on(method, wanted, judged_in[at])) for at in (learned_in, other)
+                    _figures(judged_on([method], wanted, judged_in[at]))
+                    for at in (learned_in, other)
                 ]
                 for way in WAYS
                 for method in [by_features(read.activity, wanted, parts, across=way)[0]]
@@ -185,13 +189,12 @@ def split(
     return Parts(*sides[learned_in]), {name: side[2] for name, side in sides.items()}
 
 
-def _figures(method: Method) -> dict[str, Any]:
-    figures = method.figures
+def _figures(figures: Figures) -> dict[str, Any]:
     return {"f1": figures.f1, "auroc": figures.auroc, "tpr": figures.tpr}
 
 
 def _over_splits(records: Sequence[Any]) -> Any:
-    """The mean of every number, and of F1 and AUROC from the least to the most of the splits."""
+    """The mean of every number, and of each measure the least and the most of the splits."""
     if isinstance(records[0], list):
         return [_over_splits(some) for some in zip(*records, strict=True)]
     found: dict[str, Any] = {}
@@ -199,7 +202,7 @@ def _over_splits(records: Sequence[Any]) -> Any:
         some = [record[key] for record in records]
         if key in MEASURES:
             found[key] = rounded(sum(some) / len(some))
-            found[f"{key}_interval"] = [rounded(min(some)), rounded(max(some))]
+            found[f"{key}_range"] = [rounded(min(some)), rounded(max(some))]
         elif key in ("methods", "by_texts", "by_features") or key.isdigit():
             found[key] = _over_splits(some)
         elif key == "name":
@@ -233,7 +236,7 @@ def table(record: Mapping[str, Any]) -> str:
 
 
 def _cell(one: Mapping[str, Any], key: str) -> str:
-    low, high = one[f"{key}_interval"]
+    low, high = one[f"{key}_range"]
     return f"{one[key]:.2f} ({low:.2f} to {high:.2f})"
 
 

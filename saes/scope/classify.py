@@ -11,16 +11,19 @@ first, how many features and every threshold from the second, figures are of the
 
 The layer of the two in the middle is the one whose scores rank the second part best.
 
-    F1, accuracy        at the threshold
-    AUROC               P(a positive text's score is above a negative one's), ties half
-    TPR at 1 % FPR      the share of positive texts above a threshold that 1 % of negative ones pass
+How well is in `saes.scope.separation`.
+
+Source: Qwen-Scope, arXiv:2605.11887 (toxicity in many languages: features of one layer by P(on |
+positive) - P(on | negative), OR of the first K; how few texts, and other languages, suffice).
+Differs: the threshold, and how many features, come from texts that chose nothing else; the methods
+above stand beside, and intervals; AUROC and TPR, where Qwen-Scope has F1.
 
 Axes: `texts`; `d` the width of the stream.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
+from itertools import chain
 from typing import Literal
 
 import torch
@@ -30,17 +33,15 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from hooked_qwen.sites import Site
-from saes.evaluation.bootstrap import Interval, interval, resamples
 from saes.evaluation.probing import logistic, standardised
 from saes.scope.activity import Activity
-from saes.scope.detector import Across, Detector, best_threshold, chosen_detector
+from saes.scope.detector import Across, Detector, best_threshold, chosen_detectors
+from saes.scope.separation import Figures, Scores, auroc, figures_of
 
 SIZES = (1, 2, 5, 10, 20, 50)
 "Numbers of features that are tried."
-FALSE_POSITIVES = 0.01
 WORD = r"[^\W\u3000-\u9fff]+|[\u3000-\u9fff]"
 "Any run of letters or digits, and any character of scripts without spaces."
-Scores = Float[Tensor, " texts"]
 Choice = Literal["one", "several", "chosen"]
 "Features of one dictionary, of several, or what the held-out part chooses of the two."
 
@@ -56,25 +57,10 @@ class Parts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figures:
-    """How well the test part is told apart."""
-
-    f1: float
-    auroc: float
-    tpr: float
-    "at 1 % FPR"
-    accuracy: float
-    f1_interval: Interval
-    auroc_interval: Interval
-    "95 %, over texts"
-
-
-@dataclass(frozen=True, kw_only=True)
 class Method:
     """One way to tell the texts apart."""
 
     name: str
-    figures: Figures
     threshold: float
     choice: str
     "what the held-out part chose, in words"
@@ -135,9 +121,9 @@ def by_features(
     ways: tuple[Across, ...] = ("one", "several") if across == "chosen" else (across,)
     train = parts.train.nonzero().flatten()
     own = activity.of_texts(train)
+    by_way = [chosen_detectors(own, positive[train], sizes, across=way) for way in ways]
     best: tuple[float, Detector, Scores] | None = None
-    for k, way in product(sizes, ways):
-        found = chosen_detector(own, positive[train], k, across=way)
+    for found in chain.from_iterable(zip(*by_way, strict=True)):
         if found is None:
             continue
         scores = found.scores(activity)
@@ -146,10 +132,10 @@ def by_features(
             best = value, found, scores
     if best is None:
         nothing = torch.zeros(len(positive), dtype=torch.float64)
-        return _judged(name, nothing, positive, parts, "no feature is on more often"), None
+        return _thresholded(name, nothing, positive, parts, "no feature is on more often"), None
     _, found, scores = best
     of = ", ".join(dict.fromkeys(node.site for node in found.nodes))
-    method = _judged(name, scores, positive, parts, f"{len(found.nodes)} of {of}")
+    method = _thresholded(name, scores, positive, parts, f"{len(found.nodes)} of {of}")
     return method, replace(found, threshold=method.threshold)
 
 
@@ -173,7 +159,7 @@ def by_stream(
             if best is None or value > best[0] + 1e-9:
                 best = value, site, scores
         assert best is not None, "there is a layer"
-        found.append(_judged(name, best[2], positive, parts, str(best[1])))
+        found.append(_thresholded(name, best[2], positive, parts, str(best[1])))
     return found
 
 
@@ -189,67 +175,19 @@ def by_words(texts: Sequence[str], positive: Bool[Tensor, " texts"], parts: Part
     regression = LogisticRegression(max_iter=1000).fit(seen, positive[train].numpy())
     scores = torch.from_numpy(regression.decision_function(words.transform(texts)))
     choice = f"{len(words.vocabulary_):,} words"
-    return _judged("words", scores.double(), positive, parts, choice)
+    return _thresholded("words", scores.double(), positive, parts, choice)
 
 
-def _judged(
+def _thresholded(
     name: str, scores: Scores, positive: Bool[Tensor, " texts"], parts: Parts, choice: str
 ) -> Method:
     threshold = best_threshold(scores[parts.held_out], positive[parts.held_out])
-    figures = figures_of(scores[parts.test], positive[parts.test], threshold)
-    return Method(name=name, figures=figures, threshold=threshold, choice=choice, scores=scores)
+    return Method(name=name, threshold=threshold, choice=choice, scores=scores)
 
 
 def judged_on(
-    method: Method, positive: Bool[Tensor, " texts"], judged: Bool[Tensor, " texts"]
-) -> Method:
-    """The same scores and threshold, and how well they tell other texts apart."""
-    figures = figures_of(method.scores[judged], positive[judged], method.threshold)
-    return replace(method, figures=figures)
-
-
-def figures_of(
-    scores: Scores, positive: Bool[Tensor, " texts"], threshold: float, *, seed: int = 0
+    draws: Sequence[Method], positive: Bool[Tensor, " texts"], judged: Bool[Tensor, " texts"]
 ) -> Figures:
-    """How well scores tell texts apart; intervals draw positive and negative texts apart."""
-    says, above = (scores > threshold).double(), _above(scores, positive)
-    n = int(positive.sum()), int((~positive).sum())
-    of_positive, of_negative = (resamples(count, seed=seed + i) for i, count in enumerate(n))
-    hits, wrong = says[positive], says[~positive]
-    draws = min(len(of_positive), len(of_negative))
-    of_positive, of_negative = of_positive[:draws], of_negative[:draws]
-    f1s = _f1(n[0] * (of_positive @ hits), n[1] * (of_negative @ wrong), n[0])
-    aurocs = torch.einsum("dp,pn,dn->d", of_positive, above, of_negative)
-    return Figures(
-        f1=float(_f1(hits.sum(), wrong.sum(), n[0])),
-        auroc=float(above.mean()),
-        tpr=true_positives(scores, positive),
-        accuracy=float((says == positive.double()).double().mean()),
-        f1_interval=interval(f1s),
-        auroc_interval=interval(aurocs),
-    )
-
-
-def _f1(hits: Tensor, wrong: Tensor, positive: int) -> Tensor:
-    return 2 * hits / (hits + wrong + positive)
-
-
-def auroc(scores: Scores, positive: Bool[Tensor, " texts"]) -> float:
-    """P(a positive text's score is above a negative one's), ties half."""
-    return float(_above(scores, positive).mean())
-
-
-def _above(scores: Scores, positive: Bool[Tensor, " texts"]) -> Float[Tensor, "positive negative"]:
-    difference = scores[positive].double()[:, None] - scores[~positive].double()
-    return (difference.sign() + 1) / 2
-
-
-def true_positives(scores: Scores, positive: Bool[Tensor, " texts"]) -> float:
-    """The share of positive texts above the lowest threshold that 1 % of negative texts pass.
-
-    With fewer than a hundred negative texts none of them may pass.
-    """
-    negative = scores[~positive].sort(descending=True).values
-    allowed = int(FALSE_POSITIVES * len(negative))
-    threshold = negative[min(allowed, len(negative) - 1)]
-    return float((scores[positive] > threshold).double().mean())
+    """How well a method tells some texts apart, learned once or from several draws of texts."""
+    scores = [method.scores[judged] for method in draws]
+    return figures_of(scores, positive[judged], [method.threshold for method in draws])

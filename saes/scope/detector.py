@@ -12,6 +12,7 @@ K). Differs: strength counts, and the threshold comes from texts that chose noth
 Axes: as in `saes.scope.activity`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -41,46 +42,67 @@ class Detector:
 
     def by_feature(self, activity: Activity) -> Float[Tensor, "texts nodes"]:
         """What each feature gives each text."""
+        column = torch.full((activity.n_features,), -1)
+        column[[activity.number(node) for node in self.nodes]] = torch.arange(len(self.nodes))
+        of = column[activity.feature]
+        own = of >= 0
         found = torch.zeros(len(activity), len(self.nodes), dtype=torch.float64)
-        for column, (node, usual) in enumerate(zip(self.nodes, self.usual, strict=True)):
-            of = activity.feature == activity.number(node)
-            found[activity.text[of], column] = activity.largest[of].double() / usual
+        found[activity.text[own], of[own]] = activity.largest[own].double()
+        found /= torch.tensor(self.usual, dtype=torch.float64)
         return found.clamp_min(0)
 
 
-def chosen_detector(
-    activity: Activity, positive: Bool[Tensor, " texts"], k: int, *, across: Across = "one"
-) -> Detector | None:
-    """The `k` features of most difference, of the dictionary where these differ most on average.
+def chosen_detectors(
+    activity: Activity,
+    positive: Bool[Tensor, " texts"],
+    sizes: Sequence[int],
+    *,
+    across: Across = "one",
+) -> list[Detector | None]:
+    """For each k the k features of most difference, of the dictionary where these differ most.
 
-    Across `several` they are the `k` of most difference of all dictionaries together.
+    Across `several` they are the k of most difference of all dictionaries together.
 
     P(on | positive) - P(on | negative), and of equals, which few texts have many of, the difference
-    of the mean activations in standard deviations. The threshold is 0. None where no feature is on
-    in more positive texts than negative ones.
+    of the mean activations in standard deviations. Thresholds are 0. None where no feature is on in
+    more positive texts than negative ones.
     """
     differences, effects = share_differences(activity, positive), _effects(activity, positive)
-    best: tuple[tuple[float, float], Int[Tensor, " k"]] | None = None
     spans = list(zip(activity.starts.values(), activity.widths, strict=True))
+    ranked: list[tuple[Tensor, Tensor, Tensor]] = []
     for start, width in spans if across == "one" else [(0, activity.n_features)]:
         of, effect = differences[start : start + width], effects[start : start + width]
         order = effect.argsort(descending=True, stable=True)
-        order = order[of[order].round(decimals=9).argsort(descending=True, stable=True)][:k]
+        order = order[of[order].round(decimals=9).argsort(descending=True, stable=True)]
+        order = order[: max(sizes)]
         order = order[of[order] > 0]
+        ranked.append((order + start, of[order], effect[order]))
+    usual = _usual(activity, positive)
+    found = []
+    for k in sizes:
         # Where fewer than k are more often on with the positive texts, the others count as 0.
-        rank = round(float(of[order].sum()) / k, 9), float(effect[order].sum()) / k
-        if len(order) and (best is None or rank > best[0]):
-            best = rank, order + start
-    if best is None:
-        return None
-    usual = []
-    for feature in best[1].tolist():
-        of = (activity.feature == feature) & positive[activity.text]
-        usual.append(float(activity.largest[of].double().mean()))
-    kept = [(f, u) for f, u in zip(best[1].tolist(), usual, strict=True) if u > 0]
+        best = max(
+            (one for one in ranked if len(one[0])),
+            key=lambda one: (round(float(one[1][:k].sum()) / k, 9), float(one[2][:k].sum()) / k),
+            default=None,
+        )
+        found.append(None if best is None else _detector(activity, best[0][:k], usual))
+    return found
+
+
+def _usual(activity: Activity, positive: Bool[Tensor, " texts"]) -> Float[Tensor, " features"]:
+    """The mean of each feature's largest activations over the positive texts that have it on."""
+    of = positive[activity.text].double()
+    return _total(activity, activity.largest * of) / _total(activity, of).clamp_min(1)
+
+
+def _detector(
+    activity: Activity, features: Int[Tensor, " k"], usual: Float[Tensor, " features"]
+) -> Detector:
+    kept = features[usual[features] > 0].tolist()
     return Detector(
-        nodes=tuple(activity.node(feature) for feature, _ in kept),
-        usual=tuple(u for _, u in kept),
+        nodes=tuple(activity.node(feature) for feature in kept),
+        usual=tuple(usual[kept].tolist()),
         threshold=0.0,
     )
 

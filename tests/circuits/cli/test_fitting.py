@@ -30,7 +30,8 @@ METHOD = {"name": "features by output score, chosen with care", "group": "simple
           "score": 0.12, "concept": 0.34, "fluency": 0.56, "difference": None,
           "chosen": [{"direction": "resid_post.12/40961", "strength": 0.5}]}  # fmt: skip
 JUDGED = [{"name": "untrained dictionaries of this shape", "f1": 0.98, "f1_interval": ENDS,
-           "auroc": 0.76, "auroc_interval": ENDS, "tpr": 0.54, "choice": "of a site"}]  # fmt: skip
+           "auroc": 0.76, "auroc_interval": ENDS, "tpr": 0.54, "tpr_interval": ENDS,
+           "choice": "of a site"}]  # fmt: skip
 OF_SET = {"samples": 321, "distinct": 1093, "share": 0.0123, "redundancy": 0.0366,
           "redundancy_at": 0.0477, "subset": {"samples": [1, 2], "random_size": 34}}  # fmt: skip
 MEAN = {"mean": 0.123, "interval": (-0.456, 0.789)}

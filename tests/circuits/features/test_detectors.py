@@ -61,6 +61,14 @@ def test_every_baseline_stands_beside_the_features(made):
     at_most = [methods[0]["auroc"] for methods in record["by_features"].values()]
     assert record["methods"][0]["auroc"] in at_most
     assert all(len(methods) == 5 for methods in record["by_texts"].values())
+    for one in record["methods"]:
+        for measure in ("f1", "auroc", "tpr"):
+            low, high = one[f"{measure}_interval"]
+            assert low <= one[measure] <= high
+    for methods in record["by_texts"].values():
+        assert [len(one["draws"]) for one in methods] == [5] * 5
+    words = record["by_texts"]["1"][4]
+    assert len({(draw["choice"], draw["threshold"]) for draw in words["draws"]}) > 1
     assert json.loads((folder / "plural.json").read_text())["features"] == record["features"]
 
 
@@ -237,5 +245,12 @@ def test_figures_stand_beside_the_file(made):
     folder, record = made
     assert (folder / "plural.pdf").read_bytes().startswith(b"%PDF")
     drawn = (folder / "plural.svg").read_text()
-    for word in ("F1", "AUROC", "features, at most", *(m["name"] for m in record["methods"])):
+    for word in (
+        "F1",
+        "AUROC",
+        "TPR at 1% FPR",
+        "bands: 95% intervals",
+        "features, at most",
+        *(m["name"] for m in record["methods"]),
+    ):
         assert word in drawn

@@ -6,19 +6,18 @@ from sklearn.metrics import f1_score, roc_auc_score
 
 from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site
+from saes.evaluation.bootstrap import resamples
 from saes.scope.activity import Activity
 from saes.scope.classify import (
-    auroc,
     by_features,
     by_stream,
     by_words,
-    figures_of,
     judged_on,
     only,
     parts_of,
-    true_positives,
 )
-from saes.scope.detector import Detector, best_threshold, chosen_detector, share_differences
+from saes.scope.detector import Detector, best_threshold, chosen_detectors, share_differences
+from saes.scope.separation import auroc, figures_of, true_positives
 
 
 def drawn(*shape, seed=0):
@@ -40,6 +39,11 @@ def activity_of(dense, widths):
     )
 
 
+def auroc_of(method, positive, parts):
+    """On the part that is judged on."""
+    return judged_on([method], positive, parts.test).auroc
+
+
 @pytest.fixture
 def data():
     """In the second dictionary features 3 and 5 share the positive texts out between them."""
@@ -54,7 +58,9 @@ def data():
 
 def test_the_features_of_most_difference_are_chosen(data):
     activity, positive = data
-    found = chosen_detector(activity, positive, 2)
+    one, found, same = chosen_detectors(activity, positive, (1, 2, 2))
+    assert same == found
+    assert one.nodes == found.nodes[:1]
     assert {node.feature for node in found.nodes} == {3, 5}
     assert {node.site for node in found.nodes} == {"resid_post.1"}
     by_node = dict(zip(found.nodes, found.usual, strict=True))
@@ -70,11 +76,11 @@ def test_features_of_several_dictionaries_are_taken_together():
     dense = torch.zeros(40, 20)
     dense[0::4, 3], dense[2::4, 15] = 3.0, 7.0
     activity, parts = activity_of(dense, (10, 10)), parts_of(positive)
-    found = chosen_detector(activity, positive, 2, across="several")
+    (found,) = chosen_detectors(activity, positive, (2,), across="several")
     assert {(n.site, n.feature) for n in found.nodes} == {("resid_post.0", 3), ("resid_post.1", 5)}
     method, _ = by_features(activity, positive, parts, sizes=(2,), across="several")
     one, _ = by_features(activity, positive, parts, sizes=(2,))
-    assert method.figures.auroc == 1.0 > one.figures.auroc
+    assert auroc_of(method, positive, parts) == 1.0 > auroc_of(one, positive, parts)
     assert method.choice.startswith("2 of resid_post.")
     assert method.choice.count("resid_post") == 2
 
@@ -91,7 +97,7 @@ def test_a_score_is_the_largest_of_the_features_in_usual_activations():
 
 def test_where_nothing_is_on_more_often_there_is_no_detector():
     activity = activity_of(torch.tensor([[0.0, 0.0], [1.0, 0.0]]), (2,))
-    assert chosen_detector(activity, torch.tensor([True, False]), 1) is None
+    assert chosen_detectors(activity, torch.tensor([True, False]), (1,)) == [None]
 
 
 def test_the_threshold_has_the_largest_f1():
@@ -104,11 +110,53 @@ def test_the_threshold_has_the_largest_f1():
 
 def test_figures_are_those_of_scikit_learn():
     scores, positive = (drawn(50) * 10).round(), drawn(50, seed=1) < 0.4
-    found = figures_of(scores.double(), positive, 4.5)
+    found = figures_of([scores.double()], positive, [4.5])
     assert found.auroc == pytest.approx(roc_auc_score(positive, scores))
     assert found.f1 == pytest.approx(f1_score(positive, scores > 4.5))
     assert found.auroc_interval[0] < found.auroc < found.auroc_interval[1]
     assert found.f1_interval[0] < found.f1 < found.f1_interval[1]
+
+
+def test_intervals_are_of_resampled_texts_and_draws_counted_one_by_one():
+    """Each resample written out: its texts repeated, judged by the draw that it took."""
+    positive = torch.arange(250) < 30
+    several = [drawn(250, seed=s).double() + 0.3 * positive for s in range(3)]
+    thresholds = [0.6, 0.7, 0.8]
+    for scores, limits in ((several[:1], thresholds[:1]), (several, thresholds)):
+        found = figures_of(scores, positive, limits)
+        shares = resamples(30), resamples(220, seed=1)
+        which = torch.randint(len(scores), (2000,), generator=torch.Generator().manual_seed(2))
+        rows = []
+        for i, of_positive, of_negative in zip(which.tolist(), *shares, strict=True):
+            counts = torch.cat([30 * of_positive, 220 * of_negative]).round().long()
+            some = scores[i].repeat_interleave(counts)
+            of = positive.repeat_interleave(counts)
+            hits, wrong = (some[kind] > limits[i] for kind in (of, ~of))
+            f1 = 2 * hits.sum() / (hits.sum() + wrong.sum() + 30)
+            rows.append((float(f1), auroc(some, of), true_positives(some, of)))
+        for interval, values in zip(
+            (found.f1_interval, found.auroc_interval, found.tpr_interval),
+            torch.tensor(rows, dtype=torch.float64).T,
+            strict=True,
+        ):
+            ends = values.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64))
+            assert interval == pytest.approx(ends.tolist(), abs=1e-6)
+        alone = [figures_of([s], positive, [t]) for s, t in zip(scores, limits, strict=True)]
+        for name in ("f1", "auroc", "tpr", "accuracy"):
+            mean = sum(getattr(one, name) for one in alone) / len(alone)
+            assert getattr(found, name) == pytest.approx(mean, abs=1e-12)
+
+
+def test_an_interval_reaches_over_draws_that_differ():
+    positive = torch.arange(60) < 30
+    good, bad = (drawn(60) + sign * 0.5 * positive.double() for sign in (1, -1))
+    both = figures_of([good, bad], positive, [0.7, 0.7])
+    for one in (figures_of([scores], positive, [0.7]) for scores in (good, bad)):
+        inner, outer = one.auroc_interval, both.auroc_interval
+        assert outer[1] - outer[0] > 2 * (inner[1] - inner[0])
+        assert outer[0] < inner[1]
+        assert inner[0] < outer[1]
+        assert figures_of([good if one.auroc > 0.5 else bad] * 4, positive, [0.7] * 4) == one
 
 
 def test_one_negative_text_in_a_hundred_may_pass():
@@ -141,30 +189,31 @@ def test_figures_are_of_texts_that_chose_nothing(data):
     activity, positive = data
     parts = parts_of(positive)
     method, detector = by_features(activity, positive, parts, sizes=(1, 2))
-    assert (method.figures.auroc, method.choice) == (1.0, "2 of resid_post.1")
+    assert (auroc_of(method, positive, parts), method.choice) == (1.0, "2 of resid_post.1")
     assert detector.threshold == method.threshold
     # With its labels turned round on the test part alone it is wrong everywhere there.
     turned = torch.where(parts.test, ~positive, positive)
     wrong, same = by_features(activity, turned, parts, sizes=(1, 2))
     assert same == detector
-    assert wrong.figures.auroc == 0.0
+    assert auroc_of(wrong, turned, parts) == 0.0
 
 
 def test_the_stream_is_read_at_the_layer_that_tells_most():
     positive = torch.arange(60) % 2 == 0
     noise = {Site("resid_post", layer): torch.randn(60, 8).double() for layer in (0, 2)}
     told = torch.randn(60, 8).double() + 4 * positive[:, None]
-    found = by_stream({**noise, Site("resid_post", 1): told}, positive, parts_of(positive))
+    parts = parts_of(positive)
+    found = by_stream({**noise, Site("resid_post", 1): told}, positive, parts)
     assert [method.name for method in found] == ["linear probe", "difference of means"]
     for method in found:
-        assert (method.choice, method.figures.auroc) == ("resid_post.1", 1.0)
+        assert (method.choice, auroc_of(method, positive, parts)) == ("resid_post.1", 1.0)
 
 
 def test_words_of_any_script_count():
     positive = torch.arange(40) % 2 == 0
     texts = [f"{'好' if i % 2 == 0 else '坏'}的书 {i}" for i in range(40)]
-    method = by_words(texts, positive, parts_of(positive))
-    assert method.figures.auroc == 1.0
+    parts = parts_of(positive)
+    assert auroc_of(by_words(texts, positive, parts), positive, parts) == 1.0
 
 
 def test_the_held_out_part_chooses_between_one_and_several_dictionaries():
@@ -191,7 +240,5 @@ def test_the_same_scores_are_judged_on_other_texts(data):
     activity, positive = data
     parts = parts_of(positive)
     method, _ = by_features(activity, positive, parts)
-    assert judged_on(method, positive, parts.test) == method
-    again = judged_on(method, positive, parts.train)
-    own = figures_of(method.scores[parts.train], positive[parts.train], method.threshold)
-    assert (again.figures, again.threshold) == (own, method.threshold)
+    own = figures_of([method.scores[parts.train]], positive[parts.train], [method.threshold])
+    assert judged_on([method], positive, parts.train) == own
