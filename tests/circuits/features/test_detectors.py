@@ -67,7 +67,7 @@ def test_every_baseline_stands_beside_the_features(made):
             assert low <= one[measure] <= high
     for methods in record["by_texts"].values():
         assert [len(one["draws"]) for one in methods] == [5] * 5
-    words = record["by_texts"]["1"][4]
+    words = record["by_texts"]["5"][4]
     assert len({(draw["choice"], draw["threshold"]) for draw in words["draws"]}) > 1
     assert json.loads((folder / "plural.json").read_text())["features"] == record["features"]
 
