@@ -4,6 +4,8 @@
     FILE:FIELD                  the field or column that holds the text, where it is not `text`
     hf:ORG/NAME[/CONFIG][@REVISION][:FIELD]    a data set on the Hugging Face hub, streamed
 
+Standard input, `-` or `-:FIELD`, is lines of JSON, for what goes through its texts once.
+
 Files may end in .gz or .zst besides. Texts come in the order of the files' names.
 """
 
@@ -11,11 +13,12 @@ import io
 import json
 import os
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hooked_qwen.bundled import language
 from hooked_qwen.compression import COMPRESSED, content_of, opened, suffix_of
@@ -26,6 +29,7 @@ WHOLE = (".txt", ".md", ".py")
 TABLES = (".jsonl", ".parquet")
 FIELD = "text"
 HUB = "hf:"
+STDIN = "-"
 HUB_NAME = re.compile(
     r"(?P<name>[\w.-]+(?:/[\w.-]+)?)(?:/(?P<config>[\w.-]+))?(?:@(?P<revision>[\w./-]+))?"
 )
@@ -47,6 +51,19 @@ def texts_of(sources: Sequence[str | Path], *, seed: int = 0) -> Texts:
     if next(read_texts(sources), None) is None:
         raise ValueError(f"no text in {', '.join(map(str, sources))}")
     return lambda: read_texts(sources)
+
+
+def read_once(sources: Sequence[str | Path]) -> Iterator[str]:
+    """The texts of `texts_of`, or with `-` alone those on standard input, each as it comes.
+
+    Raises `ValueError` as `read_texts` does.
+    """
+    name, _, field = str(sources[0]).partition(":") if len(sources) == 1 else ("", "", "")
+    if name != STDIN:
+        yield from texts_of(sources)()
+        return
+    for number, line in _numbered(cast(io.BufferedIOBase, sys.stdin.buffer)):
+        yield _field_of(line, field or FIELD, f"standard input, line {number}")
 
 
 def first_texts(sources: Sequence[str | Path], count: int) -> list[str]:
@@ -77,7 +94,8 @@ def _path_and_field(source: str | Path) -> tuple[Path, str]:
     before, colon, field = str(source).rpartition(":")
     if colon and before and field and Path(before).expanduser().exists():
         return Path(before).expanduser(), field
-    raise ValueError(f"there is no text at {source}")
+    once = ": standard input can be read only once, and alone; save it to a file"
+    raise ValueError(f"there is no text at {source}{once if str(source) == STDIN else ''}")
 
 
 def _files_under(folder: Path) -> list[Path]:
@@ -152,11 +170,13 @@ def json_lines(file: Path) -> Iterator[tuple[int, bytes | str]]:
     """
     try:
         with opened(file) as stream:
-            for number, line in enumerate(_lines(stream), 1):
-                if line.strip():
-                    yield number, line
+            yield from _numbered(stream)
     except (OSError, EOFError) as error:
         raise ValueError(f"cannot read {file}: {error}") from None
+
+
+def _numbered(stream: io.BufferedIOBase) -> Iterator[tuple[int, bytes | str]]:
+    return ((n, line) for n, line in enumerate(_lines(stream), 1) if line.strip())
 
 
 def _lines(stream: io.BufferedIOBase) -> Iterator[bytes | str]:

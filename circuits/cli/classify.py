@@ -25,7 +25,6 @@ from circuits.cli.options import (
     at_least,
     placed,
 )
-from circuits.cli.options import Text as TextOption
 from circuits.cli.progress_bars import bars
 from circuits.cli.tables import console, say
 from circuits.render.words import readable
@@ -101,7 +100,10 @@ def classify(
 def detect(
     detector: Annotated[Path, typer.Argument(help="What `circuits classify` wrote.")],
     dictionaries: Dictionaries,
-    text: TextOption,
+    text: Annotated[
+        list[str],
+        typer.Option(help="As for the other commands, or - for lines of JSON on standard input."),
+    ],
     model: Model = "bundled",
     out: Annotated[Path | None, typer.Option(help="A file for a line of JSON a text.")] = None,
     device: Device = None,
@@ -113,7 +115,8 @@ def detect(
 ) -> None:
     """Run a detector over texts, as many as there are.
 
-    Example: `circuits detect plural.json bundled --text texts.jsonl --out found.jsonl`
+    Example: `circuits detect plural.json bundled --text texts.jsonl --out found.jsonl`, or from a
+    stream `cat texts.jsonl | circuits detect plural.json bundled --text -`
     """
     from circuits import scope
 

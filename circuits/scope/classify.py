@@ -19,7 +19,7 @@ from hooked_qwen.identity import identity
 from hooked_qwen.notices import notify
 from hooked_qwen.placement import ANYWHERE, Placement
 from hooked_qwen.progress import Report, silent
-from hooked_qwen.texts import texts_of
+from hooked_qwen.texts import read_once
 from saes.evaluation.probing import read_labelled
 from saes.scope.classify import Choice, Parts, only, parts_of
 from saes.suite import MlpChoice, hash_of, load_suite
@@ -112,18 +112,24 @@ def detect(
     dictionaries: str,
     model: str = "bundled",
     *,
-    text: Sequence[str],
+    text: Sequence[str] = (),
+    stream: Iterable[str] | None = None,
     out: Path | None = None,
     force: bool = False,
     placement: Placement = ANYWHERE,
 ) -> Iterator[dict[str, Any]]:
     """What a detector says of each text of a stream, one record each; also a line each in `out`.
 
-    `text` are sources as `--text` takes them.
+    Texts are those of the sources `text`, as `--text` takes them (`["-"]` is standard input), or
+    come from `stream`, however long it is.
 
     Raises `ValueError` for a file that is no detector, for other dictionaries than its own, where
-    there are no texts, and where `out` is there, unless by `force`.
+    there are no texts, or not one of the two, and where `out` is there, unless by `force`.
     """
+    if bool(text) == (stream is not None):
+        raise ValueError(
+            "a detector reads either sources, `text`, or a `stream` of texts: give one"
+        )
     if out is not None:
         check_absent(out, force=force)
     found = read_detector(detector)
@@ -138,18 +144,20 @@ def detect(
     loaded = load_model(model, placement=placement)
     if found.model != identity(loaded):
         notify(f"{detector} was made with another model than {model}: its scores may mean less")
-    records = _some(detected(loaded, suite, texts_of(text)(), found), text)
+    where = ", ".join(map(str, text)) or "the stream"
+    texts = read_once(text) if stream is None else stream
+    records = _some(detected(loaded, suite, texts, found), where)
     yield from records if out is None else _written(records, out)
 
 
-def _some(records: Iterable[dict[str, Any]], text: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _some(records: Iterable[dict[str, Any]], where: str) -> Iterator[dict[str, Any]]:
     """The same records; raises `ValueError` where there are none."""
     number = 0
     for record in records:
         number += 1
         yield record
     if not number:
-        raise ValueError(f"no text in {', '.join(map(str, text))}")
+        raise ValueError(f"no text in {where}")
 
 
 def _written(records: Iterable[dict[str, Any]], out: Path) -> Iterator[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Texts are read whole and right, or it is said in one line which is not, and where."""
 
 import gzip
+import io
 import json
 import sys
 
@@ -9,7 +10,7 @@ import pytest
 from pyarrow import parquet
 
 from hooked_qwen.notices import Notice
-from hooked_qwen.texts import read_texts, texts_of
+from hooked_qwen.texts import read_once, read_texts, texts_of
 
 
 @pytest.mark.parametrize("suffix", [".txt", ".md", ".py"])
@@ -81,6 +82,48 @@ def test_a_folder_without_text_is_an_error(tmp_path):
 def test_a_path_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(ValueError, match=r"there is no text at .*nowhere"):
         list(read_texts([tmp_path / "nowhere"]))
+
+
+class Typed(io.RawIOBase):
+    """Lines that come one at a time, as from a pipe."""
+
+    def __init__(self, lines):
+        self.lines, self.read = iter(lines), 0
+
+    def readable(self):
+        return True
+
+    def readinto(self, room):
+        line = next(self.lines, b"")
+        self.read += len(line) > 0
+        room[: len(line)] = line
+        return len(line)
+
+
+def test_standard_input_is_read_line_by_line_as_it_comes(monkeypatch):
+    def given(*lines):
+        typed = Typed(lines)
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(typed)))
+        return typed
+
+    rows = [b'{"text": "one", "body": "\xe4\xb8\x80"}\n', b"\n", b'{"text": "two", "body": "b"}']
+    typed = given(*rows)
+    texts = read_once(["-"])
+    assert next(texts) == "one"
+    assert typed.read == 1
+    assert list(texts) == ["two"]
+    given(*rows)
+    assert list(read_once(["-:body"])) == ["一", "b"]
+    given(b"no JSON\n")
+    with pytest.raises(ValueError, match="standard input, line 1: expected a JSON object"):
+        list(read_once(["-"]))
+    with pytest.raises(ValueError, match="no text at -: standard input can be read only once"):
+        texts_of(["-"])
+
+
+def test_what_is_no_standard_input_is_read_once_as_ever(tmp_path):
+    (tmp_path / "a.txt").write_text("one")
+    assert list(read_once([tmp_path / "a.txt", tmp_path])) == ["one", "one"]
 
 
 ROWS = [{"text": "one", "body": "eins"}, {"text": "日 ñ", "body": "zwei"}]

@@ -1,5 +1,6 @@
 """Detectors as the commands make, judge and run them."""
 
+import itertools
 import json
 import random
 
@@ -115,6 +116,37 @@ def test_the_commands_write_what_they_show(made, tmp_path):
     assert "is there already: choose another place" in str(call(*asked).exception)
     assert len(found.read_text().splitlines()) == 80
     assert call(*asked, "--force").exit_code == 0
+
+
+def test_texts_come_from_a_file_from_standard_input_or_from_any_iterable(made):
+    folder, _ = made
+    detector, file = folder / "plural.json", folder / "texts.jsonl"
+    from_file = list(scope.detect(detector, "bundled", text=[str(file)]))
+    given = [row["text"] for row in texts(80, 0)]
+    taken = []
+
+    def endless():
+        for text in itertools.cycle(given):
+            taken.append(text)
+            yield text
+
+    # A stream without an end gives results as it is read, some texts at a time.
+    stream = scope.detect(detector, "bundled", stream=endless())
+    first = list(itertools.islice(stream, 10))
+    assert len(taken) == 64
+    assert first == from_file[:10]
+    done = CliRunner().invoke(
+        app, ["detect", str(detector), "bundled", "--text", "-"], input=file.read_text()
+    )
+    assert done.exit_code == 0, done.output
+    says = sum(one["positive"] for one in from_file)
+    assert f"{says} of 80 texts are positive" in done.output
+    assert [line for line in done.output.splitlines() if given[0] in line]
+    for both in ({"text": [str(file)], "stream": given}, {}):
+        with pytest.raises(ValueError, match="either sources, `text`, or a `stream` of texts"):
+            next(scope.detect(detector, "bundled", **both))
+    with pytest.raises(ValueError, match="no text in the stream"):
+        next(scope.detect(detector, "bundled", stream=[]))
 
 
 def test_a_detector_of_several_dictionaries_is_run(tmp_path):
