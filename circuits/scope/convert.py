@@ -1,6 +1,6 @@
 """Dictionaries of any layout of files made ours by a map: read, checked on text, written."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,27 @@ from hooked_qwen.identity import identity
 from hooked_qwen.notices import notify
 from hooked_qwen.placement import ANYWHERE, Placement
 from hooked_qwen.progress import Report, silent
+from hooked_qwen.sites import Site
 from hooked_qwen.texts import texts_of
 from saes.dictionary import SparseDictionary, fitted
 from saes.evaluation.baselines import untrained
 from saes.evaluation.bootstrap import ratio_interval
 from saes.evaluation.convention_files import Here, mean_norm
-from saes.evaluation.conventions import Convention, Trial, Tried, as_map
+from saes.evaluation.conventions import (
+    FITS,
+    Convention,
+    Trial,
+    Tried,
+    as_map,
+    ends_after,
+    moves_of,
+)
 from saes.evaluation.metrics import held_out_blocks
 from saes.evaluation.try_conventions import activations, try_conventions
 from saes.formats import ours
+from saes.formats.checkpoint import place_of_file
 from saes.formats.guessed import guessed
+from saes.formats.map_hashes import sha256_of
 from saes.formats.mapped import (
     BY_TOKEN,
     MEASURED,
@@ -34,7 +45,6 @@ from saes.formats.mapped import (
     DictionaryMap,
     joined,
     map_text,
-    place_of_file,
     read_map,
 )
 from saes.formats.place import Entry, Place
@@ -123,7 +133,10 @@ def _judged(
     about = {"name": model.cfg.model_name, "hash": what.model, "d_model": model.cfg.d_model}
     for done, entry in enumerate(entries):
         report("judging", done, len(entries))
-        seen = activations(model, blocks, {entry.source, entry.target})
+        near = [ends_after(entry, move, len(model.blocks)) for move in moves_of(entry)[1:3]]
+        near = [ends for ends in near if ends is not None]
+        sites = {entry.source, entry.target, *(site for ends in near for site in ends)}
+        seen = activations(model, blocks, sites)
         here = Here.of(seen[entry.source], seen[entry.target])
         s, t = here.x.shape[-1], here.y.shape[-1]
         own = _measured(what, entry, here)
@@ -133,14 +146,35 @@ def _judged(
                 f"{entry.name} reads {dictionary.W_enc.shape[1]} numbers, {entry.source} of "
                 f"{model.cfg.model_name} has {s}: it is another model's"
             )
-        figures = _figures(fitted(dictionary, model), here)
-        if figures["fvu"] > 1:
-            notify(
-                f"{entry.name} leaves more than all unexplained (FVU {figures['fvu']:.3g}): a "
-                "convention of the map is wrong; --try looks for it"
-            )
+        ready = fitted(dictionary, model)
+        figures = _figures(ready, here)
+        _notify_of_misfit(
+            entry, figures, {ends: _fvu(ready, Here.of(*(seen[s] for s in ends))) for ends in near}
+        )
         yield entry, own, dictionary, ours.Card(model=about, metrics=figures)
     report("judging", len(entries), len(entries))
+
+
+def _notify_of_misfit(
+    entry: Entry, figures: Mapping[str, Any], near: Mapping[tuple[Site, Site], float]
+) -> None:
+    """Say so where a dictionary is no better than chance, or better a layer before or after.
+
+    How much it leaves does not tell by itself: of a good dictionary read a layer off it can be
+    less than of another one where it belongs.
+    """
+    fvu, best = figures["fvu"], min(near, key=lambda ends: near[ends], default=None)
+    what = f"{entry.name} leaves {fvu:.3g} of {entry.source} unexplained (FVU)"
+    if best is not None and near[best] < FITS * min(fvu, 1.0, figures["untrained_fvu"]):
+        notify(
+            f"{what}, but {near[best]:.3g} of {best[0]}: the site of the map is a layer off; --try "
+            "looks for it"
+        )
+    elif fvu >= FITS * min(1.0, figures["untrained_fvu"]):
+        notify(
+            f"{what}, an untrained dictionary {figures['untrained_fvu']:.3g}: a convention of the "
+            "map is wrong; --try looks for it"
+        )
 
 
 def _measured(what: DictionaryMap, entry: Entry, here: Here) -> DictionaryMap:
@@ -153,18 +187,22 @@ def _measured(what: DictionaryMap, entry: Entry, here: Here) -> DictionaryMap:
 
 
 @torch.no_grad()
+def _fvu(dictionary: SparseDictionary, here: Here) -> float:
+    return float(_squared(dictionary, here.x, here.y).sum() / here.spread.sum())
+
+
+@torch.no_grad()
 def _figures(dictionary: SparseDictionary, here: Here) -> dict[str, Any]:
     """FVU with its interval and L0, and the FVU of an untrained dictionary of its shape."""
     control = untrained(Suite({dictionary.name: dictionary}, {}))[dictionary.name]
     errors = here.by_block(_squared(dictionary, here.x, here.y)).cpu()
     spread, on = here.spread.cpu(), dictionary.encode(here.x).value != 0
-    random = here.by_block(_squared(control, here.y, here.y)).sum() / here.spread.sum()
     return {
         "tokens": len(here.x),
         "fvu": float(errors.sum() / spread.sum()),
         "l0": float(on.sum() / len(here.x)),
         "intervals": {"fvu": ratio_interval(errors, spread)},
-        "untrained_fvu": float(random),
+        "untrained_fvu": _fvu(control, here),
     }
 
 
@@ -178,10 +216,13 @@ def _written(converted: Converted, out: Path) -> dict[str, Any]:
     """The suite with its map, whole or not at all, and what is known of each dictionary."""
     found: dict[str, Any] = {}
     maps: dict[str, DictionaryMap] = {}
+    entries: list[Entry] = []
+    used: list[DictionaryMap] = []
 
     def build(partial: Path) -> None:
         for entry, own, dictionary, card in converted:
             maps[entry.name] = own
+            entries.append(entry)
             name = dictionary.spec.name
             if name in found:
                 raise ValueError(f"two files are {name}, such as {entry.name}: map them apart")
@@ -194,10 +235,17 @@ def _written(converted: Converted, out: Path) -> dict[str, Any]:
                 **card.metrics,
             }
         ours.save_suite_index(partial, list(found))
-        (partial / MAP).write_text(map_text(joined(maps)), encoding="utf-8")
+        used.append(_kept(joined(maps), entries))
+        (partial / MAP).write_text(map_text(used[0]), encoding="utf-8")
 
     build_folder_atomically(out, build)
-    return {"dictionaries": found, "map": map_text(joined(maps))}
+    return {"dictionaries": found, "map": map_text(used[0])}
+
+
+def _kept(what: DictionaryMap, entries: Sequence[Entry]) -> DictionaryMap:
+    """The map with the hashes of the files that it was used for."""
+    terms = (what.k, what.threshold, what.scale, what.target_scale)
+    return replace(what, sha256=sha256_of(entries, terms))
 
 
 def _check_fit(trial: Trial) -> None:

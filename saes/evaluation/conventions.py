@@ -33,6 +33,8 @@ class Move:
 
     def of(self, site: Site) -> Site | None:
         """The site that is meant where the map means `site`."""
+        if self.kind == "embed":
+            return None if self.layers else site
         layer = site.layer + self.layers
         if self.kind == "resid_post" and layer == -1:
             return Site("resid_pre", 0)

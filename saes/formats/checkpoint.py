@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saes.formats.place import Entry
+from saes.formats.place import Entry, Place
 from saes.formats.reading import read_any, read_config
 
 VALUE = re.compile(r"(1/|sqrt\(d\)/|)([^()\s]+)")
@@ -82,20 +82,37 @@ class Checkpoint:
         return float(value)
 
     def _configured(self, file: str, field: str, term: str) -> Any:
-        """A field of a configuration beside the file, or at the root of the place."""
-        place, folder = self.entry.place, posixpath.dirname(self.entry.files[0])
-        found = [name for name in (posixpath.join(folder, file), file) if name in place.names]
-        if not found or not file.endswith(CONFIGS):
+        """A field of a configuration."""
+        found = configuration(self.entry, file)
+        if found is None:
             raise ValueError(
                 f"there is no {file} beside {self.path} for {term}: expected a .json or .yaml file"
             )
-        path = place.fetch(found[0])
+        path = self.entry.place.fetch(found)
         value: Any = read_config(path).record
         for part in field.split("."):
             if not isinstance(value, Mapping) or part not in value:
                 raise ValueError(f"{path} has no field {field!r} for {term}")
             value = value[part]
         return value
+
+
+def configuration(entry: Entry, file: str) -> str | None:
+    """The configuration that a map calls `file`, beside the weights or at the root of the place."""
+    beside = posixpath.join(posixpath.dirname(entry.files[0]), file)
+    found = [name for name in (beside, file) if name in entry.place.names]
+    return found[0] if found and file.endswith(CONFIGS) else None
+
+
+def place_of_file(path: Path) -> Place:
+    """A place that holds one file, and the configurations beside it."""
+    names = [path.name, *(p.name for p in path.parent.iterdir() if p.suffix in CONFIGS)]
+    return Place(
+        label=str(path.resolve()),
+        name=path.stem,
+        names=tuple(sorted(set(names))),
+        fetch=path.parent.joinpath,
+    )
 
 
 def checkpoint(entry: Entry, more: Mapping[str, str] | None = None) -> Checkpoint:

@@ -16,6 +16,7 @@
     centre: b_dec                       subtracted of the scaled input
     numbers: {layer_7.pt: {a: 0.37}}    what the file lacks: as if they were in it
     model: 0123456789abcdef             hash of the model, as `dictionary.json` has it
+    sha256: {layer_7.pt: 64 digits}     of the files; those of other content are refused
 
 `k`, `threshold` and the scales are numbers, or names in the file, or FILE.json:FIELD beside it; of
 a name also `1/NAME`, `sqrt(d)/NAME` (NAME is a mean norm) and `exp(NAME)`. A tensor in a group is
@@ -37,7 +38,8 @@ from torch import Tensor
 
 from saes.architectures.table import ARCHITECTURES
 from saes.dictionary import SparseDictionary
-from saes.formats.checkpoint import CONFIGS, Checkpoint, checkpoint
+from saes.formats.checkpoint import Checkpoint, checkpoint
+from saes.formats.map_hashes import check_sha256
 from saes.formats.patterns import ends_of, pattern, site_at
 from saes.formats.place import Entry, Place, entry_of
 from saes.formats.reading import WEIGHTS, read_yaml
@@ -60,7 +62,7 @@ MEASURED = {
 REST = {"threshold": "m", "b_enc": "m", "b_gate": "m", "b_mag": "m", "r_mag": "m"}
 REST |= {"log_threshold": "m", "b_dec": "t", "mean": "s", "centre": "s"}
 "Axes of what has one orientation."
-GROUPED = {"sites": 1, "tensors": 1, "orientation": 1, "numbers": 2}
+GROUPED = {"sites": 1, "tensors": 1, "orientation": 1, "numbers": 2, "sha256": 1}
 "Terms that are names with values, by how often."
 ORIENTATIONS = {"W_enc": ("md", "dm"), "W_dec": ("md", "dm"), "W_skip": ("ts", "st")}
 
@@ -85,6 +87,7 @@ class DictionaryMap:
     centre: str = NONE
     numbers: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     model: str = ""
+    sha256: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, options in {"activation": ACTIVATIONS, "ranked_by": RANKED_BY}.items():
@@ -107,7 +110,15 @@ class DictionaryMap:
             raise ValueError("a map says which site is read: `site`, or `sites` file by file")
 
     def find(self, place: Place) -> list[Entry]:
-        """The dictionaries in `place`, none read yet; raises `ValueError` where no file is one."""
+        """The dictionaries in `place`, none read yet.
+
+        Raises `ValueError` where no file is one, and where one is not what the map has hashes of.
+        """
+        found = self._found(place)
+        check_sha256(self.sha256, place, [entry.files[0] for entry in found])
+        return found
+
+    def _found(self, place: Place) -> list[Entry]:
         if self.sites:
             if missing := [file for file in self.sites if file not in place.names]:
                 raise ValueError(f"{place.label} lacks {', '.join(missing[:3])}: {_there(place)}")
@@ -268,17 +279,6 @@ def map_text(what: DictionaryMap) -> str:
     """A map as its file has it, without the terms that say nothing."""
     plain = {k: v for k, v in asdict(what).items() if v and v != NONE}
     return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
-
-
-def place_of_file(path: Path) -> Place:
-    """A place that holds one file, and the configurations beside it."""
-    names = [path.name, *(p.name for p in path.parent.iterdir() if p.suffix in CONFIGS)]
-    return Place(
-        label=str(path.resolve()),
-        name=path.stem,
-        names=tuple(sorted(set(names))),
-        fetch=path.parent.joinpath,
-    )
 
 
 def _given(path: Path, name: str, value: Any, depth: int) -> Any:

@@ -38,6 +38,10 @@ class Place:
         found = ["" if folder == "." else folder for folder in folders]
         return [folder for folder in found if all(inside(folder, f) in known for f in files)]
 
+    def sha256(self, name: str) -> str:
+        """The SHA-256 of a file in hexadecimal digits, fetched where it is not here."""
+        return _digest_of(self.fetch(name)).hex()
+
     def name_of(self, folder: str) -> str:
         """A folder's own name; the place's where the folder is the place itself."""
         return _own_name(folder) if folder else self.name
@@ -65,8 +69,7 @@ class Entry(Ends):
         folder, digest = PurePosixPath(self.files[0]).parent, sha256()
         for file, path in sorted(zip(self.files, self.fetch(), strict=True)):
             name = posixpath.relpath(file, str(folder))
-            about = path.stat()
-            digest.update(name.encode() + _digest(path, about.st_size, about.st_mtime_ns))
+            digest.update(name.encode() + _digest_of(path))
         return digest.hexdigest()[:16]
 
 
@@ -74,6 +77,11 @@ def entry_of(place: Place, ends: tuple[Site, Site], *files: str, name: str = "")
     """A dictionary from one site to another, called after its weights where it has no name."""
     source, target = ends
     return Entry(source=source, target=target, name=name or files[0], place=place, files=files)
+
+
+def _digest_of(path: Path) -> bytes:
+    about = path.stat()
+    return _digest(path, about.st_size, about.st_mtime_ns)
 
 
 @cache

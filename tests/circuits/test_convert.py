@@ -1,6 +1,8 @@
 """`circuits convert --map`: home-made files become a suite that says how good it is."""
 
 import json
+import warnings
+from shutil import copytree
 
 import pytest
 import torch
@@ -102,7 +104,7 @@ def test_a_scale_that_was_measured_is_a_number_in_the_map(tmp_path, mean):
 def test_one_file_is_enough_and_an_fvu_over_one_is_told(home, tmp_path):
     wrong = MAP | {"files": "layer_3.pt", "site": "resid_post.4", "activation": "relu", "k": None}
     (tmp_path / "map.yaml").write_text(yaml.safe_dump(wrong))
-    with pytest.warns(Notice, match=r"FVU .* a convention of the map is wrong; --try looks for it"):
+    with pytest.warns(Notice, match=r"FVU.* a convention of the map is wrong; --try looks for it"):
         record = scope.convert(
             home / "layer_3.pt",
             tmp_path / "out",
@@ -112,6 +114,36 @@ def test_one_file_is_enough_and_an_fvu_over_one_is_told(home, tmp_path):
             tokens=256,
         )
     assert record["dictionaries"]["resid_post.4"]["fvu"] > 1
+
+
+def test_a_layer_off_is_told_where_the_fvu_alone_would_not_tell(home, tmp_path):
+    judged = {"text": ["bundled"], "model": "bundled", "tokens": 512}
+    for site, off in (("resid_post.{layer-1}", False), ("resid_post.{layer}", True)):
+        file, out = tmp_path / f"{off}.yaml", tmp_path / str(off)
+        told = MAP | {"site": site, "centre": "b_dec"}
+        file.write_text(yaml.safe_dump(told))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            record = scope.convert(home, out, map=file, **judged)
+        notes = [str(one.message) for one in caught if issubclass(one.category, Notice)]
+        assert all(one["fvu"] < one["untrained_fvu"] for one in record["dictionaries"].values())
+        assert len(notes) == 2 * off
+        for layer, note in zip((1, 2), notes, strict=False):
+            assert note.startswith(f"layer_{layer + 1}.pt leaves")
+            assert f"of resid_post.{layer}: the site of the map is a layer off; --try" in note
+
+
+def test_the_map_that_is_kept_is_of_these_files_alone(home, tmp_path, fails):
+    copytree(home, tmp_path / "copy")
+    scope.convert(home, tmp_path / "out", map=home / "map.yaml")
+    kept = tmp_path / "out" / "map.yaml"
+    scope.convert(tmp_path / "copy", tmp_path / "again", map=kept)
+    assert (tmp_path / "again" / "map.yaml").read_text() == kept.read_text()
+    torch.save(torch.load(home / "layer_3.pt"), tmp_path / "copy" / "layer_2.pt")
+    said = fails("convert", tmp_path / "copy", tmp_path / "third", "--map", kept)
+    assert "layer_2.pt of" in said
+    assert "is not the file of the map: its SHA-256 is" in said
+    assert not (tmp_path / "third").exists()
 
 
 def test_what_does_not_fit_leaves_nothing(tmp_path, fails):

@@ -7,7 +7,7 @@ from hooked_qwen.hooks import capture
 from hooked_qwen.load import load
 from hooked_qwen.sites import Site
 from saes.evaluation.convention_files import Here
-from saes.evaluation.conventions import as_map
+from saes.evaluation.conventions import Move, as_map
 from saes.evaluation.metrics import evaluate, held_out_blocks
 from saes.evaluation.readings import Reader, Scaling, Way, scaling_by_token
 from saes.evaluation.try_conventions import activations, try_conventions
@@ -228,3 +228,8 @@ def test_activations_are_the_models(model, blocks):
     with capture(model, [SITE]) as seen:
         model(blocks)
     assert torch.equal(activations(model, blocks, {SITE})[SITE][:4], seen[SITE][:4])
+
+
+def test_the_embedding_has_no_layer_before_or_after():
+    moves = [Move("embed", layers) for layers in (0, 1, -1)]
+    assert [move.of(Site("embed")) for move in moves] == [Site("embed"), None, None]

@@ -3,16 +3,20 @@
 import json
 import re
 from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.torch import save_file
 
 from hooked_qwen.sites import Site
-from saes.formats.checkpoint import checkpoint
+from saes.formats.checkpoint import checkpoint, place_of_file
 from saes.formats.guessed import guessed
-from saes.formats.mapped import DictionaryMap, map_text, place_of_file, read_map
+from saes.formats.map_hashes import sha256_of
+from saes.formats.mapped import DictionaryMap, map_text, read_map
 from saes.formats.names import to_site
 from saes.formats.place import local_place
 from tests.saes.published import draw, gate, largest
@@ -199,17 +203,20 @@ def made(tmp_path, case):
     return what, entry, formula
 
 
+def in_float64(what, entry):
+    """A dictionary before its weights are rounded to float32."""
+    file = checkpoint(entry)
+    tensors = what.tensors_of(file)
+    one = what.load(entry).double()
+    for name, value in what.terms(file, tensors).folded(tensors).items():
+        setattr(one, name, value.double())
+    return one
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_what_is_read_by_a_map_is_what_its_author_computes(tmp_path, case):
     what, entry, formula = made(tmp_path, case)
-    file = checkpoint(entry)
-    tensors = what.tensors_of(file)
-    terms = what.terms(file, tensors)
-    one = what.load(entry)
-    # In float64, before weights are rounded to float32.
-    one = one.double()
-    for name, value in terms.folded(tensors).items():
-        setattr(one, name, value.double())
+    one = in_float64(what, entry)
     x = activations()
     f, y = formula(x)
     assert (f != 0).any()
@@ -297,9 +304,33 @@ def test_numbers_that_a_file_lacks_come_from_the_map(tmp_path):
         wrong.load(wrong.find(local_place(tmp_path))[0])
 
 
+def test_a_file_of_another_content_than_the_map_has_the_hash_of_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"k": 5}')
+    torch.save(weights(), tmp_path / "layer_1.pt")
+    torch.save(weights(), tmp_path / "layer_2.pt")
+    what = DictionaryMap(**SITE, tensors=PLAIN, k="config.json:k")
+    entries = what.find(place := local_place(tmp_path))
+    hashes = {
+        name: sha256((tmp_path / name).read_bytes()).hexdigest()
+        for name in ("layer_1.pt", "layer_2.pt", "config.json")
+    }
+    assert sha256_of(entries, ["config.json:k", "none", "2.5"]) == hashes
+    known = replace(what, sha256=hashes)
+    assert known.find(place) == entries
+    # One of the files alone is still that file.
+    assert len(replace(known, files="layer_2.pt", site="embed").find(place)) == 1
+    (tmp_path / "config.json").write_text('{"k": 6}')
+    with pytest.raises(ValueError, match=r"config\.json of .* is not the file of the map: its SHA"):
+        known.find(place)
+    fewer = {name: value for name, value in hashes.items() if name == "layer_1.pt"}
+    with pytest.raises(ValueError, match=r"the map has no sha256 of layer_2\.pt of"):
+        replace(what, sha256=fewer).find(place)
+
+
 def test_a_map_is_the_same_when_it_is_read_again(tmp_path):
     _, told, _ = separate_centre_and_mean()
     what = DictionaryMap(**SITE, **told, orientation={"W_enc": "md"}, model="0123456789abcdef")
+    what = replace(what, sha256={"layer_1.pt": "0" * 64})
     (tmp_path / "map.yaml").write_text(map_text(what))
     assert read_map(tmp_path / "map.yaml") == what
 
@@ -412,3 +443,91 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
 def test_hidden_states_are_those_of_hugging_face():
     assert to_site("hidden_states[0]") == Site("embed")
     assert to_site("hidden_states[7]") == Site("resid_post", 6)
+
+
+# The rows of docs/dictionaries.md: where it was published, and what reads it, word for word.
+PUBLISHED = {
+    "caiovicentino1/Qwen3.5-4B-SAE-L18-topk": "{tensors: {W_enc: W_enc, b_enc: b_enc, "
+    "W_dec: W_dec, b_dec: b_dec}, k: k, centre: b_dec, site: resid_post.18}",
+    "zactheaipm/qwen35-a3b-saes": "{tensors: {W_enc: encoder.weight, b_enc: encoder.bias, "
+    "W_dec: decoder.weight, b_dec: pre_bias}, k: config.json:k, centre: b_dec, "
+    "sites: {sae_delta_early/weights.safetensors: resid_post.6, "
+    "sae_attn_early/weights.safetensors: resid_post.7}}",
+    "kroonen-ai/sae-qwen3.5-9b": "{tensors: {W_enc: model_state_dict.encoder.weight, "
+    "b_enc: model_state_dict.encoder.bias, W_dec: model_state_dict.decoder.weight, "
+    "b_dec: model_state_dict.bias}, activation: relu, centre: b_dec, site: mlp_out.16}",
+    "swei2001/RouteSAEs, TopK": "{tensors: {W_enc: encoder.weight, b_enc: latent_bias, "
+    "W_dec: decoder.weight, b_dec: pre_bias}, activation: signed-topk, k: 5, centre: b_dec, "
+    "site: resid_post.6}",
+    "swei2001/RouteSAEs, gated": "{tensors: {W_enc: encoder.weight, W_dec: decoder.weight, "
+    "b_dec: pre_bias, b_gate: gate_bias, b_mag: mag_bias, r_mag: r_mag}, activation: gated, "
+    "centre: b_dec, site: resid_post.6}",
+    "swei2001/RouteSAEs, JumpReLU": "{tensors: {W_enc: encoder.weight, b_enc: latent_bias, "
+    "W_dec: decoder.weight, b_dec: pre_bias}, activation: jumprelu, threshold: threshold, "
+    "centre: b_dec, site: resid_post.6}",
+}
+# What has a column for each feature, by the name of W_enc.
+TURNED = {"W_enc": ("W_enc",), "encoder.weight": ("decoder.weight",)}
+
+
+def published_files(folder, text):
+    """Random files of a row's layout, and its author's formula."""
+    told = yaml.safe_load(text)
+    names = told["tensors"]
+    shapes = {"W_enc": (M, D), "W_dec": (M, D), "b_dec": (D,)}
+    w = {k: draw(*shapes.get(k, (M,)), seed=i).double() for i, k in enumerate(names)}
+    if "threshold" in told:
+        w["threshold"] = draw(M, seed=9).double().abs()
+    turned = TURNED[names["W_enc"].removeprefix("model_state_dict.")]
+    saved = {}
+    for ours, value in w.items():
+        own = names.get(ours, ours).removeprefix("model_state_dict.")
+        saved[own] = value.T.contiguous() if own in turned else value
+    (folder / "config.json").write_text(json.dumps({"hidden_dim": D, "dict_size": M, "k": K}))
+    for file in told.get("sites", {"sae_final.pt": ""}):
+        (folder / file).parent.mkdir(exist_ok=True)
+        if file.endswith("safetensors"):
+            save_file(saved, folder / file)
+        elif "model_state_dict" in names["W_enc"]:
+            torch.save({"model_state_dict": saved, "step": 3}, folder / file)
+        else:
+            torch.save({**saved, "k": K}, folder / file)
+
+    def formula(x):
+        u = (x - w["b_dec"]) @ w["W_enc"].T
+        kinds = {
+            "relu": lambda: (u + w["b_enc"]).relu(),
+            "topk": lambda: largest(u + w["b_enc"]).relu(),
+            "signed-topk": lambda: largest(u + w["b_enc"]),
+            "jumprelu": lambda: gate(u + w["b_enc"], w["threshold"]),
+            "gated": lambda: (u + w["b_gate"] > 0) * (w["r_mag"].exp() * u + w["b_mag"]).relu(),
+        }
+        f = kinds[told.get("activation", "topk")]()
+        return f, f @ w["W_dec"] + w["b_dec"]
+
+    return formula
+
+
+@pytest.mark.parametrize("row", PUBLISHED)
+def test_the_terms_of_the_documentation_read_what_was_published(tmp_path, row):
+    docs = Path(__file__).parents[3] / "docs" / "dictionaries.md"
+    published, text = row.split(", ")[0], PUBLISHED[row]
+    rows = [line for line in docs.read_text().splitlines() if f"`{text}`" in line]
+    assert any(published in line for line in rows)
+    formula = published_files(tmp_path, text)
+    (tmp_path / "map.yaml").write_text(text)
+    what = read_map(tmp_path / "map.yaml")
+    x = activations()
+    f, y = formula(x)
+    assert (f != 0).any()
+    for entry in what.find(local_place(tmp_path)):
+        assert str(entry.source) == (what.site or what.sites[entry.name])
+        one = in_float64(what, entry)
+        torch.testing.assert_close(one.encode(x).dense(), f, atol=1e-10, rtol=1e-10)
+        torch.testing.assert_close(one(x), y, atol=1e-10, rtol=1e-10)
+
+
+def test_no_row_of_the_documentation_is_without_its_test():
+    docs = (Path(__file__).parents[3] / "docs" / "dictionaries.md").read_text()
+    table = docs.partition("What the terms were checked against")[2].partition("\n## ")[0]
+    assert set(re.findall(r"`(\{[^`]*\})`", table)) == set(PUBLISHED.values())
