@@ -3,13 +3,14 @@
 Axes: `pos` positions, or one for all of them; `slots` as in `saes.features`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from einops import einsum
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
@@ -47,23 +48,31 @@ def mean_over(
 ) -> Means:
     """Mean features and errors over the prompts of `batch`, padding left out."""
     device, parts = device_of(model), torch.arange(len(batch)).split(batch_size)
-    pieces = (batch.rows(rows).to(device) for rows in parts)
-    runs = ((part, decompose(suite, run_plain(model, suite, part)).clean) for part in pieces)
+
+    def run(rows: Int[Tensor, " batch"]) -> tuple[Batch, Recorded]:
+        part = batch.rows(rows).to(device)
+        return part, decompose(suite, run_plain(model, suite, part)).clean
+
+    runs = [partial(run, rows) for rows in parts]
     return mean_of(suite, runs, by_position=by_position, dtype=our_precision(model))
 
 
 def mean_of(
     suite: Suite,
-    runs: Iterable[tuple[Batch, Recorded]],
+    runs: Sequence[Callable[[], tuple[Batch, Recorded]]],
     *,
     by_position: bool,
     dtype: torch.dtype,
 ) -> Means:
-    """Mean features and errors over runs of prompts, padding left out."""
+    """Mean features and errors over runs of prompts, padding left out.
+
+    Each run is made when the one before it has been let go.
+    """
     sums = {name: FeatureSums() for name in suite}
     counts: dict[str, Tensor] = {}
     errors: dict[Site, Tensor] = {}
-    for batch, found in runs:
+
+    def add(batch: Batch, found: Recorded) -> None:
         mask, outlier = batch.mask, found.run.outlier
         columns = torch.arange(mask.shape[1], device=mask.device)
         position = (columns if by_position else columns * 0).expand_as(mask)
@@ -80,6 +89,9 @@ def mean_of(
             over = "kind batch pos, batch pos d -> kind pos d"
             total = einsum(kinds[str(site)].double(), error.double(), over)
             _add(errors, site, total if by_position else total.sum(1, keepdim=True))
+
+    for run in runs:
+        add(*run())
     return _means(sums, errors, counts, dtype)
 
 

@@ -30,6 +30,7 @@ from torch import Tensor
 
 from circuits.analysis import Analysis
 from circuits.attribution.means import mean_of
+from circuits.attribution.recorded import Recorded
 from circuits.attribution.state import (
     KEPT,
     BatchState,
@@ -37,6 +38,7 @@ from circuits.attribution.state import (
     FeatureState,
     States,
     batch_state,
+    each,
 )
 from circuits.discovery.replaced_prompts import by_transcoders
 from circuits.discovery.replacement import discover_replacement
@@ -75,11 +77,16 @@ def edited_states(analysis: Analysis, edit: Ablation | Edit) -> States:
         if isinstance(edit, Ablation)
         else partial(operated_run, analysis, edit)
     )
+
+    def clean(rows: Int[Tensor, " batch"]) -> tuple[Batch, Recorded]:
+        found = run(rows)
+        return found.batch, found.nodes.clean
+
     reference = None
     if config.reference == "mean":
         reference = mean_of(
             suite,
-            ((found.batch, found.nodes.clean) for found in map(run, parts)),
+            [partial(clean, rows) for rows in parts],
             by_position=config.positions != "sum",
             dtype=our_precision(analysis.model),
         )
@@ -176,17 +183,17 @@ def _metric(analysis: Analysis, states: States) -> Metric:
     """The metric of the edited model: what it compares with or reads is of runs under the edit."""
     model, prompts, metric = analysis.model, analysis.prompts, analysis.metric
     if analysis.config.metric == "kl":
-        return divergence(torch.cat([state.logits for state in states]))
+        return divergence(torch.cat(each(states, lambda state: state.logits)))
     if not isinstance(metric, SiteMetric):
         return metric
 
     def read(side: Batch) -> Float[Tensor, " prompts"]:
-        found = []
-        for state in states:
+        def under(state: BatchState) -> Float[Tensor, " batch"]:
             with state.under(state.every_row), reading(model, metric) as value:
                 run_through(model, side.rows(state.rows.cpu()), metric.site.layer)
-            found.append(value(None, state.rows))
-        return torch.cat(found)
+            return value(None, state.rows)
+
+        return torch.cat(each(states, under))
 
     with torch.no_grad():
         patch = None if prompts.patch is None else read(prompts.patch)

@@ -30,7 +30,7 @@ from circuits.analysis import Analysis
 from circuits.attribution.effects import node_effects
 from circuits.attribution.estimators import ESTIMATORS
 from circuits.attribution.node_effects import NodeEffects
-from circuits.attribution.state import batches
+from circuits.attribution.state import BatchState, batches, each
 from circuits.discovery.config import DiscoverConfig
 from circuits.features.named import Named, key_of
 from circuits.features.search import SCHEMA
@@ -39,7 +39,7 @@ from circuits.metrics.metric import on_clean
 from circuits.metrics.texts import encoded_texts, text_metric
 from circuits.verification.estimator_agreement import agreement
 from hooked_qwen.nodes import Node
-from hooked_qwen.progress import Report, silent
+from hooked_qwen.progress import Report, counting, silent
 from saes.evaluation.bootstrap import Interval, interval, resamples
 from saes.scope.activity import LONGEST, difference_weights
 from saes.scope.alike import alike
@@ -169,34 +169,37 @@ def by_effect(
 def _exact(
     analysis: Analysis, nodes: Sequence[Node], report: Report
 ) -> Float[Tensor, "nodes texts"]:
-    parts, done = [], 0
-    for state in analysis.states:
-        parts.append(exact_effects(analysis, state, nodes))
-        done += len(state.rows)
-        report("exact effects", done, len(analysis.prompts))
-    return torch.cat(parts, 1)
+    done = counting(report, "exact effects", len(analysis.prompts))
+
+    def measured(state: BatchState) -> Float[Tensor, "nodes batch"]:
+        found = exact_effects(analysis, state, nodes)
+        done(len(state.rows))
+        return found
+
+    return torch.cat(each(analysis.states, measured), 1)
 
 
 def _estimated(analysis: Analysis, report: Report) -> _Effects:
     """By the analysis' estimator; each batch is one text."""
     estimator = ESTIMATORS[analysis.config.estimator]
-    keys, values, texts, clean = [], [], [], []
-    names: tuple[str, ...] = ()
-    for number, state in enumerate(analysis.states):
+    done = counting(report, "effects", len(analysis.prompts))
+
+    def estimated(state: BatchState) -> tuple[NodeEffects, Tensor]:
         found = node_effects(analysis, state, estimator.gradients(analysis, state))
-        found, names = found.where(found.feature >= 0), found.names
+        found = found.where(found.feature >= 0)
         if estimator.exact:
             found = found.with_effects(exact_effects(analysis, state, found.nodes()).sum(1))
-        keys.append(found.key)
-        values.append(found.effect)
-        texts.append(torch.full_like(found.key, number))
-        clean.append(on_clean(analysis.metric, state.logits, state.rows).detach().double().cpu())
-        report("effects", number + 1, len(analysis.prompts))
-    if not sum(map(len, keys)):
+        done(len(state.rows))
+        return found, on_clean(analysis.metric, state.logits, state.rows).detach().double().cpu()
+
+    parts, clean = zip(*each(analysis.states, estimated), strict=True)
+    every = NodeEffects.one_after_another(parts)
+    if not len(every):
         raise ValueError("no feature moves on any of the texts: there is no effect to rank")
-    key, column = torch.cat(keys).unique(return_inverse=True)
-    sums = TextSums(torch.cat(texts), column, torch.cat(values), len(key), len(analysis.prompts))
-    return _Effects(names, key, sums, torch.cat(clean))
+    text = torch.arange(len(parts)).repeat_interleave(torch.tensor([*map(len, parts)]))
+    key, column = every.key.unique(return_inverse=True)
+    sums = TextSums(text, column, every.effect, len(key), len(analysis.prompts))
+    return _Effects(every.names, key, sums, torch.cat(clean))
 
 
 def _random(effects: _Effects, columns: Sequence[int], seed: int) -> list[int]:

@@ -31,7 +31,7 @@ from torch import Tensor
 from circuits.analysis import Analysis
 from circuits.attribution.effects import node_effects
 from circuits.attribution.node_effects import NodeEffects
-from circuits.attribution.state import BatchState
+from circuits.attribution.state import BatchState, each
 from circuits.discovery.influence import influence_of
 from circuits.discovery.node_moves import NodeMoves, moves_to
 from circuits.discovery.ranking import Ranking
@@ -100,7 +100,7 @@ def of_transcoders(analysis: Analysis, ranking: Ranking) -> tuple[Analysis, Rank
     written = {str(site) for site in analysis.suite.writes}
     known = [name in written or name in analysis.suite for name in ranking.names]
     ranking = ranking.where(torch.tensor(known)[ranking.name])
-    moving = NodeEffects.sum([_moving(analysis, state) for state in analysis.states])
+    moving = NodeEffects.sum(each(analysis.states, lambda state: _moving(analysis, state)))
     listed = NodeEffects.listed(ranking.names, list(moving.inner()))
     others = listed.where(~torch.isin(listed.key, ranking.key))
     return analysis, NodeEffects.one_after_another([ranking, others])

@@ -37,6 +37,7 @@ from torch import Tensor
 from circuits.ablation.faithfulness import Errors, Measured, mean_measured, metrics_with
 from circuits.analysis import Analysis
 from circuits.attribution.node_effects import NodeEffects
+from circuits.attribution.state import each
 from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.ranking import rank_nodes
 from circuits.discovery.replaced_prompts import ReplacedPrompts
@@ -227,16 +228,12 @@ def _values(
 
 def _ends(analysis: Analysis, config: SufficiencyConfig) -> dict[str, Any]:
     """The model as it is, with its MLPs replaced, and with no feature kept."""
-    model = torch.cat(
-        [
-            on_clean(analysis.metric, state.logits, state.rows).double().cpu()
-            for state in analysis.states
-        ]
-    )
+    metric = analysis.metric
+    full = each(analysis.states, lambda s: on_clean(metric, s.logits, s.rows).double().cpu())
     every = torch.zeros(1, dtype=torch.long)
     errors = NodeSet({}, dict.fromkeys(analysis.suite.writes, every))
     both = _values(analysis, [errors.complement(), NodeSet.of([])], config)
-    named = zip(("model", "replaced", "nothing"), [model[None], both[:1], both[1:]], strict=True)
+    named = zip(("model", "replaced", "nothing"), [torch.cat(full)[None], both[:1], both[1:]], strict=True)
     return {name: _one(_scores(values)) for name, values in named}
 
 

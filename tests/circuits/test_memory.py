@@ -9,13 +9,17 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from circuits import suites
 from circuits.analysis import Analysis
-from circuits.attribution.state import BatchState, batch_state
+from circuits.attribution.recorded import decompose
+from circuits.attribution.state import batch_state
 from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.sparse_feature import discover
 from circuits.edits.ablate import ablate
+from circuits.edits.ablated_run import ablated_run
 from circuits.edits.ablation import Ablation, apply
-from circuits.edits.edited import graph_left
+from circuits.edits.edited import edited_analysis, edited_states, graph_left
 from circuits.features.card import make_cards, prompt_texts
+from circuits.features.effect_search import by_effect, text_analysis
+from circuits.features.named import Named
 from circuits.suites import evaluate_suite, feature, suite_overview
 from circuits.verification.verify import VerifyConfig, verify
 from hooked_qwen.forward import last_logits
@@ -80,18 +84,24 @@ def test_every_verb_holds_one_dictionary_at_a_time(analysis, to):
     assert max(together) == 1
 
 
-@pytest.mark.parametrize("to", ["mean", "patch", "zero"])
-def test_a_batch_of_states_is_let_go_before_the_next_is_made(analysis, to, monkeypatch):
-    made: list[weakref.ref[BatchState]] = []
-    make, held = batch_state, []
+def watched_making(monkeypatch, where, make, part=lambda found: found):
+    """Of how many of those that `make` made a part is held as each next one is made."""
+    made: list[weakref.ref[object]] = []
+    held: list[int] = []
 
-    def watching(*given):
+    def watching(*given, **named):
         held.append(sum(known() is not None for known in made))
-        found = make(*given)
-        made.append(weakref.ref(found))
+        found = make(*given, **named)
+        made.append(weakref.ref(part(found)))
         return found
 
-    monkeypatch.setattr("circuits.attribution.state.batch_state", watching)
+    monkeypatch.setattr(f"{where}.{make.__name__}", watching)
+    return held
+
+
+@pytest.mark.parametrize("to", ["mean", "patch", "zero"])
+def test_a_batch_of_states_is_let_go_before_the_next_is_made(analysis, to, monkeypatch):
+    held = watched_making(monkeypatch, "circuits.attribution.state", batch_state)
     found = discover(analysis)
     assert len(held) >= 4, "made for the effects, and again for the edges"
     assert not any(held)
@@ -102,6 +112,38 @@ def test_a_batch_of_states_is_let_go_before_the_next_is_made(analysis, to, monke
     strongest = tuple(node for node, _ in found.ranking[:5] if node.kind == "feature")
     ablate(replace(analysis), Ablation(ablated=strongest, to=to), found.ranking)
     assert max(held) == 1
+
+
+@pytest.mark.parametrize("metric", ["kl", "feature:resid_post.2/4"])
+def test_a_batch_under_an_edit_is_let_go_before_the_next_is_made(analysis, metric, monkeypatch):
+    config = replace(analysis.config, metric=metric, estimator="ig-inputs")
+    given = analysis.model, analysis.suite, toy_prompts(n=6, length=6), config
+    where = "circuits.edits.edited"
+    states = watched_making(monkeypatch, where, ablated_run, lambda run: run.under)
+    edited_analysis(Analysis.of(*given), Ablation(ablated=(Node("mlp_out.1", 7),)))
+    assert len(states) >= 3
+    assert not any(states)
+
+
+def test_a_run_is_let_go_before_the_next_is_made_for_a_mean(analysis, monkeypatch):
+    config = replace(analysis.config, reference="mean", estimator="patching")
+    asked = Analysis.of(analysis.model, analysis.suite, toy_prompts(n=6, length=6), config)
+    runs = watched_making(monkeypatch, "circuits.attribution.means", decompose)
+    assert asked.means.f
+    under = watched_making(monkeypatch, "circuits.edits.edited", ablated_run)
+    edited_states(asked, Ablation(ablated=(Node("mlp_out.1", 7),)))
+    assert min(len(runs), len(under)) >= 3
+    assert not any(runs + under)
+
+
+def test_a_text_is_let_go_before_the_next_is_read(analysis, monkeypatch):
+    model = hook(toy_hf("qwen3", torch.float32), tokenizer=toy_tokenizer(), name="toy")
+    texts = ["abba runs", "a dog sits.", "cab or jazz", "big fox!"]
+    asked = text_analysis(model, analysis.suite, texts, "next-token")
+    held = watched_making(monkeypatch, "circuits.attribution.state", batch_state)
+    by_effect(asked, Named(model, asked.suite, {}), metric="next-token", top=3)
+    assert len(held) >= 8, "made for the estimates, and again for the exact effects"
+    assert not any(held)
 
 
 def text():
