@@ -123,13 +123,8 @@ class ModelCost:
 
 def measured_rate(cost: ModelCost, device: str, rows: int, positions: int) -> Rate:
     """Time one layer of a model on `device`, with as many tokens as are run together."""
-    config = deepcopy(cost.config)
-    config.num_hidden_layers, config.vocab_size, config.pad_token_id = 1, 32, None
-    if getattr(config, "layer_types", None):
-        config.layer_types = config.layer_types[:1]
     where = find_device(device)
-    model = random_model(config, dtype=cost.dtype, device=where, name=cost.name)
-    fit_threads(model)
+    model = one_layer(cost, where)
     x = torch.randn(rows, positions, cost.d_model, device=where).requires_grad_()
     arguments = block_arguments(model, rows, positions)
 
@@ -147,6 +142,17 @@ def measured_rate(cost: ModelCost, device: str, rows: int, positions: int) -> Ra
         backward=counted.backward / max(both - once, 0.1 * both),
         hashed=held_bytes(model) / hashing,
     )
+
+
+def one_layer(cost: ModelCost, device: torch.device) -> TransformerBridge:
+    """The model's first layer with random weights, and a vocabulary of a few tokens."""
+    config = deepcopy(cost.config)
+    config.num_hidden_layers, config.vocab_size, config.pad_token_id = 1, 32, None
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:1]
+    model = random_model(config, dtype=cost.dtype, device=device, name=cost.name)
+    fit_threads(model)
+    return model
 
 
 def held_bytes(model: nn.Module) -> int:

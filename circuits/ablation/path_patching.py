@@ -64,7 +64,7 @@ def exact_edges(
     """
     setting = _Setting(analysis, state, gradients)
     weights = torch.zeros(len(edges), len(state.rows), dtype=torch.float64)
-    groups = _by_source(analysis.suite, analysis.metric, edges)
+    groups = by_source(analysis.suite, analysis.metric, edges)
     if report is not None:
         report(len(edges) - sum(map(len, groups.values())))
     for members in groups.values():
@@ -78,7 +78,7 @@ def exact_edges(
     return weights
 
 
-def _by_source(
+def by_source(
     suite: Suite, metric: Metric, edges: Sequence[Edge]
 ) -> dict[tuple[str, str], list[int]]:
     """Indices of the edges that can exist, by their source's name and kind."""
@@ -173,12 +173,9 @@ def _run(
     model, metric = setting.analysis.model, setting.analysis.metric
     to_output = any(node.kind == "logit" for node in targets)
     read = {metric.site} if isinstance(metric, SiteMetric) else set()
-    last = len(model.blocks) - 1
-    if not to_output:
-        last = max(s.layer for node in targets for s in _read_by(suite, node))
     site = min(values)
-    whole = site == EMBED or site.kind == "resid_post"
-    first = site.layer + 1 if whole else site.layer
+    first, last = layers_between(suite, site, targets, len(model.blocks))
+    whole = _is_stream(site)
     resid = values[site] if whole else state.values[Site("resid_pre", first)][index]
     written = suite.writes
     passed = [s for s in sorted({*written, *suite.reads, *read}) if first <= s.layer <= last]
@@ -188,6 +185,20 @@ def _run(
         arguments = state.arguments.rows(index)
         final = resume(model, resid, first, arguments, stop=last + 1)
     return _Run(index, arriving, leaving, final[:, -1:] if to_output else None)
+
+
+def layers_between(
+    suite: Suite, site: Site, targets: Sequence[Node], n_layers: int
+) -> tuple[int, int]:
+    """The first and the last layer of a run from `site` to the last of `targets`."""
+    first = site.layer + 1 if _is_stream(site) else site.layer
+    if any(node.kind == "logit" for node in targets):
+        return first, n_layers - 1
+    return first, max(s.layer for node in targets for s in _read_by(suite, node))
+
+
+def _is_stream(site: Site) -> bool:
+    return site == EMBED or site.kind == "resid_post"
 
 
 def _read_by(suite: Suite, node: Node) -> tuple[Site, ...]:

@@ -93,10 +93,11 @@ def estimate(
         text=EXAMPLE_TOKENS if has_text else 0,
         placement=placed(device, dtype, memory),
     )
-    _print(found)
+    print_estimate(found)
 
 
-def _print(found: "Estimate") -> None:
+def print_estimate(found: "Estimate") -> None:
+    """What a command takes, as tables and one line."""
     memory, task = found.memory, found.task
     there = "" if found.device.type == "cpu" else f"{_size(memory.total)} on {found.device}, "
     _tables(

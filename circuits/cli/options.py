@@ -37,6 +37,7 @@ Seed = Annotated[int, typer.Option(help="Seed of every random draw.")]
 SeedOfRun = Annotated[
     int | None, typer.Option("--seed", help="Seed of the random controls; by default the run's.")
 ]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Tell memory and time, and do nothing.")]
 Device = Annotated[
     str | None,
     typer.Option(

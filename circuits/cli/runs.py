@@ -8,8 +8,10 @@ from typing import Annotated
 
 import typer
 
+from circuits.cli.estimate import print_estimate
 from circuits.cli.options import (
     Device,
+    DryRun,
     Force,
     Memory,
     ModelDtype,
@@ -75,6 +77,7 @@ def verify(
         Level,
         typer.Option(help="quick: nodes, edges and the circuit at three sizes, few controls."),
     ] = Level.full,
+    dry_run: DryRun = False,
     device: Device = None,
     dtype: ModelDtype = None,
     memory: Memory = None,
@@ -90,6 +93,8 @@ def verify(
     Example: `circuits verify run`
 
     Example: `circuits verify run --graph edited.json`
+
+    Example: `circuits verify run --dry-run`
     """
     from circuits.runs import commands
     from circuits.runs.folder import read_run
@@ -101,6 +106,15 @@ def verify(
         level=level.value,
         seed=read_run(run).seed if seed is None else seed,
     )
+    if dry_run:
+        from circuits.runs.estimate_checks import estimate_verification
+
+        if graph is not None:
+            raise ValueError("--dry-run tells what checking the run's own graph takes: no --graph")
+        print_estimate(
+            estimate_verification(run, config=config, held_out=held_out, placement=placement)
+        )
+        return
     if graph is not None:
         from circuits.runs.edits import verify_edited_graph
 
@@ -144,6 +158,7 @@ def ablate(
     to: Annotated[To, typer.Option(help="What they are set to.")] = To.zero,
     prompts: Annotated[Path | None, typer.Option(help="Other prompts to rerun.")] = None,
     name: Annotated[str | None, typer.Option(help="Folder under RUN/ablations.")] = None,
+    dry_run: DryRun = False,
     device: Device = None,
     dtype: ModelDtype = None,
     memory: Memory = None,
@@ -161,6 +176,14 @@ def ablate(
     placement = placed(device, dtype, memory)
     if sum([features is not None, top is not None, outside]) != 1:
         raise ValueError("say what to ablate with one of --features, --top or --outside")
+    if dry_run:
+        from circuits.runs.estimate_checks import estimate_ablation
+
+        nodes = {"features": features, "top": top, "outside": outside}
+        print_estimate(
+            estimate_ablation(run, **nodes, to=to.value, prompts=prompts, placement=placement)
+        )
+        return
     label = _ablation_name(features, top, to, prompts, seed) if name is None else name
     with bars() as report:
         result = commands.ablate_run(

@@ -15,7 +15,7 @@ import psutil
 import torch
 
 from circuits.discovery.config import DiscoverConfig
-from circuits.prompts import EncodedPrompts, Prompt, encode_prompts
+from circuits.prompts import EncodedPrompts, Prompt, WhenUnfit, encode_prompts
 from circuits.runs.needs import (
     READS_OF_A_BATCH,
     USUAL_K,
@@ -94,6 +94,83 @@ def estimate_discovery(
     Raises `ValueError` as `discover` would for inputs that it cannot read, and for dictionaries
     of a model of another width.
     """
+    known = look(
+        prompts,
+        model=model,
+        dictionaries=dictionaries,
+        config=config,
+        mlp=mlp,
+        text=text,
+        placement=placement,
+    )
+    cost, shapes, task, device = known.model, known.shapes, known.task, known.device
+    rate = measured_rate(cost, str(device), task.points * task.batch, task.run)
+    again = READS_OF_A_BATCH * task.batches
+    times = (
+        *known.opening(rate.hashed),
+        *dictionary_times(shapes, again, placement.memory, known.disk),
+        *_computing(cost, shapes, task, placement.memory, rate, device),
+    )
+    return known.estimate(_memory(cost, shapes, task, placement.memory), times)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """What is known of a command's inputs without loading them."""
+
+    began: float
+    "seconds since the process was started"
+    device: torch.device
+    model: ModelCost
+    shapes: Sequence[DictionaryShape]
+    task: Task
+    files: Sequence[Path]
+    "of the model"
+    disk: Disk
+    tokenizing: float
+    "seconds in which the tokenizer was read"
+    process: int
+    "bytes of the process by then"
+
+    def opening(self, hashed: float) -> tuple[Item, ...]:
+        """Seconds until the model is there, where so many bytes of it a second are hashed."""
+        weights = self.model.weights
+        return (
+            Item("Python and its libraries", self.began),
+            Item("tokenizer", 2 * self.tokenizing),
+            Item("the model's weights", (self._stored + weights) / self.disk.read),
+            Item("their hash", weights / hashed),
+        )
+
+    @property
+    def _stored(self) -> int:
+        return sum(path.stat().st_size for path in self.files) or self.model.weights
+
+    def estimate(self, memory: Memory, times: Sequence[Item], *said: str) -> Estimate:
+        """All together, with what else was `said` of what could not be known."""
+        return Estimate(
+            device=self.device,
+            task=self.task,
+            memory=memory,
+            process=self.process,
+            loading=self.model.weights + self._stored,
+            times=tuple(times),
+            assumed=(*_assumed(self.model.name, self.files, self.shapes), *said),
+        )
+
+
+def look(
+    prompts: Sequence[Prompt],
+    *,
+    model: str,
+    dictionaries: str,
+    config: DiscoverConfig,
+    mlp: MlpChoice = "sae",
+    text: int = 0,
+    unfit: WhenUnfit = "refuse",
+    placement: Placement,
+) -> Known:
+    """Read the model's configuration, its tokenizer, and the headers of the dictionaries."""
     began = time.time() - psutil.Process().create_time()
     device = find_device(placement.device or AUTO)
     cost = ModelCost(load_config(model), placement, name=model)
@@ -103,29 +180,18 @@ def estimate_discovery(
     start = time.perf_counter()
     tokenizer = load_tokenizer(model)
     tokenizing = time.perf_counter() - start
-    encoded = encode_prompts(prompts, tokenizer, positions="sum", bos=config.bos)
-    task = task_of(encoded, config, text)
+    encoded = encode_prompts(prompts, tokenizer, positions="sum", bos=config.bos, unfit=unfit)
     files = weight_files(model)
-    stored = sum(path.stat().st_size for path in files) or cost.weights
-    process = psutil.Process().memory_info().rss
-    disk = disk_of([*files, *_weights_of(dictionaries)])
-    rate = measured_rate(cost, str(device), task.points * task.batch, task.run)
-    times = (
-        Item("Python and its libraries", began),
-        Item("tokenizer", 2 * tokenizing),
-        Item("the model's weights", (stored + cost.weights) / disk.read),
-        Item("their hash", cost.weights / rate.hashed),
-        *_dictionary_times(shapes, task, placement.memory, disk),
-        *_computing(cost, shapes, task, placement.memory, rate, device),
-    )
-    return Estimate(
+    return Known(
+        began=began,
         device=device,
-        task=task,
-        memory=_memory(cost, shapes, task, placement.memory),
-        process=process,
-        loading=cost.weights + stored,
-        times=times,
-        assumed=tuple(_assumed(model, files, shapes)),
+        model=cost,
+        shapes=shapes,
+        task=task_of(encoded, config, text),
+        files=files,
+        disk=disk_of([*files, *_weights_of(dictionaries)]),
+        tokenizing=tokenizing,
+        process=psutil.Process().memory_info().rss,
     )
 
 
@@ -179,14 +245,14 @@ def disk_of(files: Sequence[Path]) -> Disk:
     return Disk(len(read) / (middle - start), len(read) / (end - middle))
 
 
-def _dictionary_times(
-    shapes: Sequence[DictionaryShape], task: Task, memory: float | None, disk: Disk
+def dictionary_times(
+    shapes: Sequence[DictionaryShape], again: int, memory: float | None, disk: Disk
 ) -> list[Item]:
+    """Seconds in which dictionaries are read, `again` so often where `memory` does not hold all."""
     stored, every = (sum(n) for n in zip(*((s.stored, s.bytes) for s in shapes), strict=True))
     once = (stored + every) / disk.read
     times = [Item("dictionaries", once + stored / disk.hashed, "read once, and hashed")]
     if memory is not None and every > memory * 1e9:
-        again = READS_OF_A_BATCH * task.batches
         times.append(Item("dictionaries", again * once, f"read {again} times more for --memory"))
     return times
 
@@ -207,7 +273,7 @@ def _computing(
     )
     tokens = min(task.batch * task.tokens, 1024)
     features = min(max(s.features for s in shapes), MEASURED_FEATURES)
-    encoding = _encoding_rate(model, features, tokens, device)
+    encoding = encoding_rate(model, features, tokens, device)
     rates = (
         (todo.forward, rate.forward),
         (todo.both, rate.both),
@@ -223,18 +289,25 @@ def _computing(
     ]
 
 
-def _encoding_rate(model: ModelCost, features: int, tokens: int, device: torch.device) -> float:
+def encoding_rate(model: ModelCost, features: int, tokens: int, device: torch.device) -> float:
     """Operations a second of a dictionary's encoder, the choice of its features included."""
+    dictionary = random_dictionary(model, features, device)
+    x = torch.randn(tokens, model.d_model, generator=torch.Generator().manual_seed(1)).to(device)
+    once = seconds(lambda: dictionary.encode(x).value)
+    return 2 * tokens * features * model.d_model / once
+
+
+def random_dictionary(
+    model: ModelCost, features: int, device: torch.device, k: int = USUAL_K
+) -> SparseDictionary:
+    """Random features of the stream after the first layer, `k` on at a token."""
     generator = torch.Generator().manual_seed(0)
     rows = torch.randn(features, model.d_model, generator=generator)
     site = Site("resid_post", 0)
-    spec = DictionarySpec(source=site, target=site, k=min(USUAL_K, features))
+    spec = DictionarySpec(source=site, target=site, k=min(k, features))
     bias = torch.zeros(features), torch.zeros(model.d_model)
     weights = {"W_enc": rows, "W_dec": rows, "b_enc": bias[0], "b_dec": bias[1]}
-    dictionary = SparseDictionary(spec, weights).to(device)
-    x = torch.randn(tokens, model.d_model, generator=generator).to(device)
-    once = seconds(lambda: dictionary.encode(x).value)
-    return 2 * tokens * features * model.d_model / once
+    return SparseDictionary(spec, weights).to(device)
 
 
 def _assumed(model: str, files: Sequence[Path], shapes: Sequence[DictionaryShape]) -> list[str]:

@@ -275,7 +275,7 @@ class Run:
             if found != manifest[name]:
                 raise self._changed(name.removesuffix("_hash"))
         loaded = open_inputs(
-            self.inputs, self.config, placement=self._place(placement), beside=beside
+            self.inputs, self.config, placement=self.placed(placement), beside=beside
         )
         if not self._is_model(loaded.analysis.model, manifest["model_hash"]):
             raise self._changed("model")
@@ -284,7 +284,8 @@ class Run:
             raise self._changed("model", "tokenizer of the model")
         return loaded
 
-    def _place(self, asked: Placement) -> Placement:
+    def placed(self, asked: Placement) -> Placement:
+        """Where and in which precision the run is opened; says where that is not the run's own."""
         own = self.placement
         if asked.dtype not in (None, own.dtype):
             notify(

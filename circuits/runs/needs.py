@@ -208,7 +208,7 @@ def operations_of(
             *(i for i in passed if i.name.startswith("exact")),
         ),
         both=tuple(i for i in passed if not i.name.startswith("exact")),
-        edges=_edges(model, shapes, task),
+        edges=edge_operations(model, shapes, task),
         encoded=(
             Item("features of the prompts", rows * encoded),
             Item("features of examples", looked * encoded),
@@ -263,12 +263,13 @@ def after(layers: Sequence[LayerCost], site: Site, positions: int) -> list[float
     whole[-1] -= layers[-1].mlp * (1 - 1 / positions)
     found = whole[site.layer + 1 :]
     if site.kind == "attn_out":
-        last = site.layer == len(layers) - 1
-        found.append(layers[site.layer].mlp / (positions if last else 1))
+        found.append(float(layers[site.layer].mlp))
     return found
 
 
-def _edges(model: ModelCost, shapes: Sequence[DictionaryShape], task: Task) -> tuple[Item, ...]:
+def edge_operations(
+    model: ModelCost, shapes: Sequence[DictionaryShape], task: Task
+) -> tuple[Item, ...]:
     """Every feature and every error is pulled back through what lies between it and the leaves."""
     layers, sites = model.layers(task.batch, task.run), set(written(shapes))
     share = _pool(task) / (len(shapes) + len(sites))

@@ -57,6 +57,9 @@ QUICK_SIZES = (10, 100)
 MOST_NEEDED = 30
 "Nodes of the graph that are taken away one at a time."
 QUICK_ROWS = ("circuit", "circuit without errors", "random nodes, same sites", "random nodes")
+RANKED_ROWS = ("circuit", "circuit, no attn or mlp errors", "circuit without errors")
+RANDOM_ROWS = ("random nodes, same sites", "random nodes", "random features")
+HELD_OUT_ROWS = ("circuit", "circuit without errors", "random nodes")
 Level = Literal["full", "quick"]
 "Every size and control, or `QUICK_SIZES` and all nodes of `QUICK_ROWS`, with no other basis."
 
@@ -112,10 +115,9 @@ def curves(
 ) -> dict[str, Any]:
     """The record of all rows."""
     nodes = ranking.inner()
-    sizes = _sizes(nodes, level)
+    sizes = sizes_of(nodes, level)
     plans = _plans(nodes, sizes, draws=draws, seed=seed)
-    if level == "quick":
-        plans = {name: plans[name][:1] for name in QUICK_ROWS}
+    plans = {name: plans[name][:n] for name, n in draws_of(level, draws).items()}
     rows = _planned(scale, plans, report)
     for name, control in _controls(scale, level).items():
         rows |= _control(scale, name, control, sizes, report)
@@ -131,9 +133,17 @@ def curves(
     }
 
 
-def _sizes(nodes: NodeEffects, level: Level) -> list[int]:
+def sizes_of(nodes: NodeEffects, level: Level) -> list[int]:
+    """How many of the `nodes` each circuit of a row has."""
     asked = QUICK_SIZES if level == "quick" else SIZES
     return [size for size in asked if size < len(nodes)] + [len(nodes)]
+
+
+def draws_of(level: Level, draws: int) -> dict[str, int]:
+    """The rows of a level, and how often the circuits of each are drawn."""
+    if level == "quick":
+        return dict.fromkeys(QUICK_ROWS, 1)
+    return dict.fromkeys(RANKED_ROWS, 1) | dict.fromkeys(RANDOM_ROWS, draws)
 
 
 def _planned(
@@ -178,10 +188,10 @@ def held_out_curves(
 ) -> dict[str, Any]:
     """The same circuits on other prompts, beside random nodes."""
     nodes = ranking.inner()
-    sizes = _sizes(nodes, level)
+    sizes = sizes_of(nodes, level)
     plans = _plans(nodes, sizes, draws=1, seed=seed)
-    names = ("circuit", "circuit without errors", "random nodes")
-    rows = _planned(scale, {name: plans[name] for name in names}, report, "held-out prompts")
+    plans = {name: plans[name] for name in HELD_OUT_ROWS}
+    rows = _planned(scale, plans, report, "held-out prompts")
     return {
         "n_prompts": len(scale.analysis.prompts),
         "full": rounded(float(scale.ends.full.mean())),

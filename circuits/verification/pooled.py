@@ -31,7 +31,7 @@ def pooled_nodes(
 ) -> list[Node]:
     """`size` nodes by each way of choosing, fewer where they coincide; no tokens."""
     chosen: dict[Node, None] = {}
-    for estimator in _judges(analysis.config):
+    for estimator in judges(analysis.config):
         found, _ = rank_nodes(
             analysis.asked(replace(analysis.config, estimator=estimator)),
             report=lambda what, done, total, note="", e=estimator: report(
@@ -46,7 +46,7 @@ def pooled_nodes(
     return list(chosen | dict.fromkeys(changed[drawn].nodes()))
 
 
-def _judges(config: DiscoverConfig) -> list[str]:
+def judges(config: DiscoverConfig) -> list[str]:
     """Estimators of both kinds that are cheap and that this metric and reference allow."""
     along = "ig-inputs" if config.reference == "patch" else "ig"
     return [along] if config.metric == "kl" else ["patching", along]

@@ -233,7 +233,9 @@ def _ends(analysis: Analysis, config: SufficiencyConfig) -> dict[str, Any]:
     every = torch.zeros(1, dtype=torch.long)
     errors = NodeSet({}, dict.fromkeys(analysis.suite.writes, every))
     both = _values(analysis, [errors.complement(), NodeSet.of([])], config)
-    named = zip(("model", "replaced", "nothing"), [torch.cat(full)[None], both[:1], both[1:]], strict=True)
+    named = zip(
+        ("model", "replaced", "nothing"), [torch.cat(full)[None], both[:1], both[1:]], strict=True
+    )
     return {name: _one(_scores(values)) for name, values in named}
 
 

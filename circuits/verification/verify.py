@@ -15,6 +15,7 @@ from circuits.ablation.path_patching import exact_edges
 from circuits.analysis import Analysis
 from circuits.attribution.effects import effects_by_prompt
 from circuits.attribution.estimators import ESTIMATORS
+from circuits.attribution.recorded import Reference
 from circuits.attribution.state import BatchState, each
 from circuits.discovery.ranking import Ranking
 from circuits.graph import Node, ordered
@@ -171,13 +172,18 @@ def _together(
 
 def ablated_to(analysis: Analysis, config: VerifyConfig) -> To:
     """What nodes are ablated to; `ValueError` for a patch that they were not moved to."""
-    to, reference = config.to or default_to(analysis.prompts), analysis.config.reference
+    to = config.to or default_to(analysis.prompts)
+    check_ablated_to(to, analysis.config.reference)
+    return to
+
+
+def check_ablated_to(to: To, reference: Reference) -> None:
+    """Raise `ValueError` for a patch that nodes were not moved to."""
     if to == "patch" and reference != "patch":
         raise ValueError(
             f"nodes were moved to {reference} in this run, not to a patch: verify with "
             "--to mean or zero, or discover again with --reference patch"
         )
-    return to
 
 
 def other_prompts(analysis: Analysis, prompts: EncodedPrompts, to: To) -> Scale:
