@@ -181,10 +181,13 @@ def ablate_passes(run: Checked, edit: Ablation) -> list[Passes]:
     first, features = min(site.layer for site in sites), counter.features_at(sites)
     # Twice before, once for what is spared and for what is as active; and for each set of nodes.
     loops = 2 + 1 + alike + runs
+    # Each of the metrics, and what is left, asks for the means anew.
+    means = [_means(counter, edit.to, counter.features)] * metrics
     once = counter.circuits("prompts under the ablation, and controls", 1, first, features)
     return together(
         [
             *_prepared(run, counter, edit.to, loops),
+            *means,
             *[once] * runs,
             *_left(run, features, encodes=edit.to == "patch"),
         ]

@@ -1,10 +1,10 @@
 """`verify --dry-run` and `ablate --dry-run`: what is counted, held against what is run."""
 
+import json
 from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
-import torch
 
 from circuits.ablation.faithfulness import default_to
 from circuits.analysis import Analysis
@@ -18,6 +18,7 @@ from circuits.runs.needs_checks import Checked, ablate_passes, verify_passes
 from circuits.runs.needs_passes import PassCounter
 from circuits.verification import verify as verification
 from circuits.verification.verify import VerifyConfig, verify
+from tests.circuits.conftest import call
 from tests.circuits.runs.test_estimate import cost, model, shapes_of, suite
 from tests.toys import toy_prompts
 
@@ -75,7 +76,7 @@ def test_of_a_pair_every_pass_of_a_quick_verification_is_counted(model, suite, c
     assert counted(verify_passes(run, asked, to)) == (ran.mlps, ran.tokens)
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("estimator", ["ig", "ig-inputs"])
 def test_all_passes_but_those_of_single_nodes_are_counted(
     model, suite, cost, estimator, monkeypatch
 ):
@@ -104,3 +105,105 @@ def test_all_passes_but_those_of_single_nodes_are_counted(
     assert expected == (ran.mlps - single.mlps, ran.tokens - single.tokens)
     of_nodes = counted([one for one in passes if one.name in ("exact effects", "exact edges")])
     assert single.tokens <= of_nodes[1] < 2 * single.tokens
+
+
+@pytest.mark.parametrize("metric", ["logit-difference", "log-probability"])
+@pytest.mark.parametrize("to", ["mean", "patch"])
+@pytest.mark.parametrize("estimator", ["ig", "patching"])
+def test_the_passes_of_an_ablation_are_counted(model, suite, cost, estimator, to, metric):
+    config = DiscoverConfig(estimator=estimator, nodes=20, steps=3, batch_size=4, metric=metric)
+    analysis, found, run = case(model, suite, cost, 7, config)
+    edit = Ablation(ablated=tuple(n for n in found.graph if n.kind == "feature")[:3], to=to)
+    with Run().watching(model) as ran:
+        result = ablate(analysis, edit, found.ranking)
+        graph_left(analysis, edit, found.graph)
+    assert len(result["controls"]) == 2, "both kinds are there"
+    assert counted(ablate_passes(run, edit)) == (ran.mlps, ran.tokens)
+
+
+def test_to_ablate_all_outside_the_graph_has_one_kind_of_control(model, suite, cost):
+    config = DiscoverConfig(estimator="patching", nodes=20, reference="mean")
+    analysis, found, run = case(model, suite, cost, 3, config)
+    edit = Ablation(kept=tuple(n for n in found.graph if n.kind != "logit"), to="zero")
+    with Run().watching(model) as ran:
+        ablate(analysis, edit, found.ranking)
+        graph_left(analysis, edit, found.graph)
+    assert counted(ablate_passes(run, edit)) == (ran.mlps, ran.tokens)
+
+
+def test_batches_that_are_not_kept_are_run_for_every_loop_over_the_prompts(model, suite, cost):
+    config = DiscoverConfig(estimator="patching", nodes=10, batch_size=2)
+    _, _, run = case(model, suite, cost, 6, config)
+    asked = VerifyConfig(level="quick")
+
+    def states(memory):
+        passes = verify_passes(replace(run, memory=memory), asked, "zero")
+        return next(one for one in passes if one.name == "states of the prompts")
+
+    # Clean and patch of three batches; two ends, one loop for effects and edges, four rows, what
+    # each adds, and two for groups.
+    assert states(1.0).count == 2 * 3
+    assert states(1e-9).count == 2 * 3 * (2 + 1 + 4 + 1 + 2)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A run of the bundled model."""
+    into = tmp_path_factory.mktemp("runs")
+    rows = [
+        {"clean": f"The {noun}s by the bucket", "patch": f"The {noun} by the bucket"}
+        for noun in ("judge", "boy")
+    ]
+    lines = [json.dumps(row | {"answer": " are", "wrong": " is"}) for row in rows]
+    (into / "prompts.jsonl").write_text("\n".join(lines))
+    done = call(
+        *("discover", into / "prompts.jsonl", "--nodes", 10),
+        *("--estimator", "patching", "--out", into / "run"),
+    )
+    assert done.exit_code == 0, done.output
+    return into / "run"
+
+
+def files_in(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("verify",), ("exact effects", "controls: faithfulness", "circuits of coordinates")),
+        (("verify", "--level", "quick"), ("exact edges", "circuits side by side")),
+        (("ablate", "--top", 2), ("prompts under the ablation, and controls", "left: edges")),
+    ],
+)
+def test_the_commands_tell_memory_and_time_and_change_nothing(folder, monkeypatch, options, told):
+    monkeypatch.setattr("circuits.runs.inputs.load_model", None)
+    before = files_in(folder)
+    verb, *rest = options
+    done = call(verb, folder, *rest, "--dry-run")
+    assert done.exit_code == 0, done.output
+    said = " ".join(done.output.split())
+    for words in (*told, "passes of the model", "2 prompts of 5 tokens:", "at most on cpu"):
+        assert words in said
+    assert files_in(folder) == before
+
+
+def test_held_out_prompts_are_counted_too(folder):
+    done = call("verify", folder, "--held-out", folder.parent / "prompts.jsonl", "--dry-run")
+    assert "held-out prompts" in done.output
+
+
+def test_what_is_refused_is_refused_before_it_is_begun(folder, fails):
+    dry = "--dry-run"
+    assert "no --graph" in fails("verify", folder, "--graph", folder / "graph.json", dry)
+    assert "expected --top 1 to" in fails("ablate", folder, "--top", 1000, dry)
+    assert "prompts have positions 0 to 4" in fails(
+        "ablate", folder, "--features", "mlp_out.3/8@9", dry
+    )
+
+
+def test_checks_of_a_replacement_graph_are_not_told(folder, fails, tmp_path):
+    out, prompts = tmp_path / "run", folder.parent / "prompts.jsonl"
+    done = call("discover", prompts, "--method", "replacement", "--nodes", 5, "--out", out)
+    assert done.exit_code == 0, done.output
+    assert "whose verify is not estimated" in fails("verify", out, "--dry-run")
