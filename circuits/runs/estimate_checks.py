@@ -174,9 +174,7 @@ class SettingRate:
 def _item(
     passes: Passes, rate: Rate, setting: SettingRate, encoding: float, model: ModelCost
 ) -> Item:
-    both = passes.backward > 0
-    operations = passes.forward + passes.backward
-    amount = operations / (rate.both if both else rate.forward)
+    amount = passes.forward / rate.forward + passes.both / rate.both
     amount += passes.edited * setting.feature + passes.coordinates * setting.coordinate
     amount += 2 * model.d_model * passes.encoded / encoding
     return Item(passes.name, amount, f"{counted(passes.count, 'pass', 'passes')} of the model")

@@ -16,7 +16,7 @@ import torch
 from circuits.runs.estimate import disk_of
 from circuits.runs.needs import Item
 from hooked_qwen.cost import ModelCost, measured_rate, seconds
-from hooked_qwen.load import load_config, weight_files
+from hooked_qwen.load import load_config, load_tokenizer, weight_files
 from hooked_qwen.placement import AUTO, Placement, find_device, name_of
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import ActivationBatch, StreamConfig
@@ -25,7 +25,7 @@ from saes.evaluation.metrics import BLOCKS_PER_PASS
 from saes.training.config import TrainConfig
 from saes.training.harvest import Harvest, not_faster
 from saes.training.loop import BATCHES_FOR_MEAN
-from saes.training.memory import FLOAT32, buffer_bytes, training_bytes
+from saes.training.memory import FLOAT32, activation_bytes, weight_bytes
 from saes.training.trainer import DictionaryTrainer
 
 JUDGED_ON, BLOCK = 2048, 128
@@ -86,22 +86,28 @@ def estimate_training(
     rounded = not cached and _is_rounded(cost, harvest, device)
     steps = max(1, config.tokens // stream.batch_size)
     read = 0 if cached else ceil(steps / stream.batches_per_buffer) * _buffer(stream)
-    process = psutil.Process().memory_info().rss if device.type == "cpu" else 0
+    start = time.perf_counter()
+    load_tokenizer(model)
+    tokenizing = time.perf_counter() - start
     stored = sum(path.stat().st_size for path in files) or cost.weights
     opening = (stored + cost.weights) / disk_of(files).read if files else 0.0
+    times = (
+        Item("Python and its libraries", began),
+        Item("tokenizer", tokenizing),
+        Item("the model's weights", opening),
+        *_reading(cost, specs, stream, read, rounded, device),
+        _training(cost, specs, config, stream, steps, device),
+        _judging(cost, specs, device),
+    )
+    # Only now: what was timed has loaded the libraries, and their kernels, that a training loads.
+    process = psutil.Process().memory_info().rss if device.type == "cpu" else 0
     return TrainingEstimate(
         device=device,
         dictionaries=len(specs),
         tokens=read,
         memory=_memory(cost, specs, config, stream, rounded, process),
-        times=(
-            Item("Python and its libraries", began),
-            Item("the model's weights", opening),
-            *_reading(cost, specs, stream, read, rounded, device),
-            _training(cost, specs, config, stream, steps, device),
-            _judging(cost, specs, device),
-        ),
-        assumed=tuple(_assumed(model, bool(files), rounded, harvest, cached)),
+        times=times,
+        assumed=tuple(_assumed(model, bool(files), rounded, harvest, cached, device)),
     )
 
 
@@ -127,20 +133,20 @@ def _memory(
     process: int,
 ) -> tuple[Item, ...]:
     sites = sorted({site for spec in specs for site in (spec.source, spec.target)})
-    buffer = buffer_bytes(sites, cost.d_model, stream)
-    held = training_bytes(specs, cost.d_model, config, stream) - buffer
+    one_pass = cost.layers(stream.blocks_per_pass, stream.block_length)[0].saved
+    held = weight_bytes(specs, cost.d_model, config, stream)
+    activations = activation_bytes(sites, cost.d_model, stream, running=one_pass)
     weights = 2 * FLOAT32 * config.width * cost.d_model * len(specs)
     logits = LOGITS * FLOAT32 * BLOCKS_PER_PASS * BLOCK * cost.vocabulary
-    one_pass = cost.layers(stream.blocks_per_pass, stream.block_length)[0].saved
     return (
-        Item("this process as it is", process),
+        Item("this process, once it has timed what follows", process),
         Item("model", cost.weights),
         Item("its copy in bfloat16", cost.weights // 2 if rounded else 0),
         Item(
             "while training",
-            held + buffer + one_pass,
-            f"{_gb(held)} dictionaries with gradients and moments, {_gb(buffer)} activations to "
-            f"shuffle, {_gb(one_pass)} a pass of the model",
+            held + activations,
+            f"{_gb(held)} dictionaries with gradients and moments, {_gb(activations)} activations: "
+            "those to shuffle, batches, and a pass of the model",
         ),
         Item("while judging", weights + logits, f"{_gb(logits)} logits"),
     )
@@ -218,7 +224,9 @@ def _judging(cost: ModelCost, specs: Sequence[DictionarySpec], device: torch.dev
     return Item("judging", passes * (plain + SPLICED * sum(behind)) / rate.forward, note)
 
 
-def _assumed(model: str, here: bool, rounded: bool, harvest: Harvest, cached: bool) -> list[str]:
+def _assumed(
+    model: str, here: bool, rounded: bool, harvest: Harvest, cached: bool, device: torch.device
+) -> list[str]:
     said = []
     if not here:
         said.append(
@@ -231,4 +239,6 @@ def _assumed(model: str, here: bool, rounded: bool, harvest: Harvest, cached: bo
         )
     if cached:
         said.append("reading the cache is not counted")
+    if device.type == "cpu":
+        said.append("memory that the allocator keeps of what was let go comes on top")
     return said

@@ -40,9 +40,11 @@ class Passes:
     tokens: int = 0
     "that go through these"
     forward: float | int = 0
-    "floating-point operations"
+    "floating-point operations, where nothing is differentiated"
+    both: float | int = 0
+    "of passes forward and backward"
     backward: float | int = 0
-    "the same"
+    "what the way back would take, where it is not gone"
     edited: int = 0
     "features of the dictionaries whose nodes are set, once for each token of each pass"
     coordinates: int = 0
@@ -154,7 +156,7 @@ class PassCounter:
                 for site in [*moving, *sites]:
                     one = self.behind(some * rows, site, task.run, whole=under is not None)
                     found += one + edited
-        return found
+        return replace(found, forward=0, both=found.forward + found.backward, backward=0)
 
     def circuits(self, name: str, n: int, first: int, features: int | None = None) -> Passes:
         """`n` sets of nodes, as many in a pass as `metrics_with` runs side by side."""

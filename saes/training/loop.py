@@ -139,7 +139,7 @@ def fit(
     if after:
         for n, trainer in enumerate(trainers):
             trainer.restore(after.of(n))
-    stream, batch = chain(first, stream), first[0]
+    batch, stream = first[0], chain(_in_turn(first), stream)
     for step in range(begin, steps):
         with _out_of_memory_named(step):
             with clock.waiting():
@@ -176,6 +176,12 @@ def _check_trainable(spec: DictionarySpec, config: TrainConfig) -> None:
         raise ValueError(f"{spec.name}: k is {spec.k}, expected 1 to {config.width}, the width")
     if config.prefixes and how.nested is None:
         raise ValueError(f"{spec.name}: {spec.architecture} has no prefixes; matryoshka has")
+
+
+def _in_turn(batches: list[ActivationBatch]) -> Iterator[ActivationBatch]:
+    """One after another; the list lets go of each as it is given, for all are a buffer large."""
+    while batches:
+        yield batches.pop(0)
 
 
 def _next(stream: Iterator[ActivationBatch], step: int, steps: int, size: int) -> ActivationBatch:

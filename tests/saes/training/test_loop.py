@@ -1,5 +1,6 @@
 """Every shortcut of training equals the plain way of doing it."""
 
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -325,3 +326,23 @@ def test_averaged_weights_lie_between_those_of_the_steps():
     start = unit_rows(CONFIG.width, D, CONFIG.seed)
     assert (averaged.W_dec - start).norm() < 0.9 * (last.W_dec - start).norm()
     torch.testing.assert_close(averaged.W_dec.norm(dim=-1), torch.ones(CONFIG.width))
+
+
+def test_batches_are_let_go_once_they_have_been_trained_on():
+    """The first, which set the normalisation, lie there together: as large as a buffer."""
+    made, there = [], []
+
+    def given():
+        for batch in planted(BATCHES_FOR_MEAN + 4):
+            fresh = replace(batch)
+            made.append(weakref.ref(fresh))
+            yield fresh
+            del fresh
+
+    def count(_: Progress):
+        there.append(sum(known() is not None for known in made))
+
+    config = replace(CONFIG, tokens=32 * (BATCHES_FOR_MEAN + 3))
+    fit(given(), [SAE], config=config, report=count)
+    assert there[0] == BATCHES_FOR_MEAN
+    assert there[BATCHES_FOR_MEAN - 1 :] == [1] * (len(there) - BATCHES_FOR_MEAN + 1)
