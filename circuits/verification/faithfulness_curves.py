@@ -57,8 +57,12 @@ QUICK_SIZES = (10, 100)
 MOST_NEEDED = 30
 "Nodes of the graph that are taken away one at a time."
 QUICK_ROWS = ("circuit", "circuit without errors", "random nodes, same sites", "random nodes")
-RANKED_ROWS = ("circuit", "circuit, no attn or mlp errors", "circuit without errors")
-RANDOM_ROWS = ("random nodes, same sites", "random nodes", "random features")
+RANKED_ROWS: tuple[str, ...] = (
+    "circuit",
+    "circuit, no attn or mlp errors",
+    "circuit without errors",
+)
+RANDOM_ROWS: tuple[str, ...] = ("random nodes, same sites", "random nodes", "random features")
 HELD_OUT_ROWS = ("circuit", "circuit without errors", "random nodes")
 Level = Literal["full", "quick"]
 "Every size and control, or `QUICK_SIZES` and all nodes of `QUICK_ROWS`, with no other basis."
