@@ -166,7 +166,11 @@ def _classified(record: Mapping[str, Any]) -> None:
     if few := list(record["by_texts"]):
         console.print(_by_number(record, "by_texts", "AUROC, learned from", [*few, str(most)]))
         counts = ", ".join(f"{n} ({percent} %)" for percent, n in record["by_share"].items())
-        say(f"so many texts of each kind; shares of all are {counts}\n")
+        draws = len(record["by_texts"][few[0]][0]["draws"])
+        say(
+            f"so many texts of each kind, means over {draws} draws of fewer than all; "
+            f"shares of all are {counts}\n"
+        )
     sizes = list(record["by_features"])
     console.print(_by_number(record, "by_features", "AUROC, features at most", sizes))
     say(
