@@ -8,14 +8,9 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
 
 from circuits.cli.tables import console, say
-from saes.evaluation.conventions import CLOSE
 
 ROWS = 12
 "Conventions that are shown."
-HELD_BACK = (
-    "note: rows are in the order of their FVU, but a scale that is measured here or by token "
-    f"counts {CLOSE - 1:.0%} worse than one that the files or the map name"
-)
 
 
 def conversion_tables(record: Mapping[str, Any]) -> None:
@@ -54,7 +49,12 @@ def _tried(trial: Mapping[str, Any]) -> None:
     console.print(table)
     fvus = [one["fvu"] for one in (best, *shown[: ROWS - 1])]
     if any(later < earlier - 1e-6 for earlier, later in pairwise(fvus)):
-        say(HELD_BACK)
+        from saes.evaluation.conventions import CLOSE  # with torch, which not all commands need
+
+        say(
+            "note: rows are in the order of their FVU, but a scale that is measured here or by "
+            f"token counts {CLOSE - 1:.0%} worse than one that the files or the map name"
+        )
     say(_verdict(trial) + "\n")
 
 
