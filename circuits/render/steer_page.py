@@ -47,12 +47,13 @@ def verdict(record: Mapping[str, Any]) -> str:
         said += f"; {own['name']}, {_told(own)}"
     found = record["selection"]
     if found and found["ratio"] and record["chosen_on"] == OTHERS:
-        times = _figure(found["ratio"])
         own, other = (found[way]["value"] for way in ("output", "activation"))
-        said += (
-            f". A feature chosen by output score does {times} times as well as one chosen by "
-            f"activation ({own:.2f} against {other:.2f})"
-        )
+        # A ratio of two scores that are nearly nothing says nothing.
+        if max(own, other) >= LEAST:
+            said += (
+                f". A feature chosen by output score does {_figure(found['ratio'])} times as well "
+                f"as one chosen by activation ({own:.2f} against {other:.2f})"
+            )
     return said
 
 

@@ -134,6 +134,10 @@ def test_few_prompts_choose_and_judge_and_the_page_says_so(visit, record):
     record["selection"]["ratio"] = number(0.6, [0.05, 198.0])
     assert "0.60 [0.05, 198.00] times" in verdict(record)
     assert "(0.02 against 0.27)" in verdict(record)
+    record["selection"]["activation"] = number(0.003)
+    record["selection"]["output"] = number(0.001)
+    assert "times" not in verdict(record)
+    record["selection"]["output"] = number(0.27)
     assert "on the other half" in visit(steer_page(record)).locator("#best .note").inner_text()
     few = {**record, "chosen_on": "the same prompts"}
     assert "times" not in verdict(few)
