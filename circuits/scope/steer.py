@@ -28,7 +28,7 @@ from hooked_qwen.sites import Site
 from hooked_qwen.texts import first_texts
 from saes.examples.store import open_store
 from saes.scope.output_score import NEUTRAL
-from saes.scope.scorers import FITTED, kind_of_scorer, unfitted
+from saes.scope.scorers import FITTED, unfitted
 from saes.scope.text_scores import Read, Scorer, mean_of_texts
 from saes.suite import MlpChoice, Suite, load_suite
 
@@ -74,7 +74,6 @@ def steer(
     examples, and where `out` holds something else, unless by `force`.
     """
     config = config or SteerConfig()
-    kind, _ = kind_of_scorer(score)
     tokenizer = load_tokenizer(model)
     unfitted(score, tokenizer)  # what is none is told before any text is read
     nodes = [Node.parse(one) for one in feature]
@@ -82,8 +81,8 @@ def steer(
     if wrong:
         raise ValueError(f"cannot steer along {wrong[0]}: name features, such as resid_post.3/86")
     labelled = _examples(positive, negative, texts)
-    if labelled is None and kind in FITTED:
-        raise ValueError(f"--score {kind} is fitted on --positive and --negative texts: give both")
+    if labelled is None and score in FITTED:
+        raise ValueError(f"--score {score} is fitted on --positive and --negative texts: give both")
     own = [*prompt, *(first_texts(prompts, texts) if prompts else [])]
     rows_of_prompts(tokenizer, own, config.form)
     if labelled is None and not text and examples is None:
