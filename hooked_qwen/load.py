@@ -174,6 +174,7 @@ def hook(model: PreTrainedModel, *, tokenizer: Any = None, name: str) -> Transfo
     model.eval().requires_grad_(False)
     for tensor in chain(model.parameters(), model.buffers()):
         tensor.data = aligned(tensor.data)
+    # TransformerLens puts the modules that it adds into the model's mode.
     bridge = build_bridge_from_module(
         model,
         type(model).__name__,
@@ -187,7 +188,7 @@ def hook(model: PreTrainedModel, *, tokenizer: Any = None, name: str) -> Transfo
         adds = detect_tokenizer_bos_eos(tokenizer)
         bridge.cfg.tokenizer_prepends_bos, bridge.cfg.tokenizer_appends_eos = adds
         bridge.cfg.default_prepend_bos = bridge.cfg.tokenizer_prepends_bos
-    return bridge.eval()
+    return bridge
 
 
 def local_folder(source: str | Path) -> Path | None:

@@ -78,12 +78,15 @@ def other(request: pytest.FixtureRequest):
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Register the test device before any test runs, where one needs it.
+    """Make toys quickly, and register the test device before any test runs, where one needs it.
 
     Autograd makes a queue for each device that there is at the process's first backward pass.
     """
     import torch
 
+    from tests import hook_scan
+
+    hook_scan.install()
     # Two test workers share two cores.
     torch.set_num_threads(1)
     wanted = {"pretend", "other"}

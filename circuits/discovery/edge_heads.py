@@ -18,16 +18,18 @@ target in one prompt.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import networkx as nx
 import torch
-from jaxtyping import Bool, Int
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from circuits.discovery.linear_edges import members
 from circuits.discovery.replaced_prompts import Opened, ReplacedPrompts
-from circuits.graph import Node, rounded
+from circuits.graph import Node, rounded, rounded_each
 from hooked_qwen.progress import Report
 from transcoders.loadings import Loadings, Readers, heads_of, loadings_of, readers_of
 from transcoders.replacement import ReplacementModel
@@ -38,7 +40,7 @@ SHARE, MOST = 0.95, 8
 "Of the sizes of an edge's heads, what those that are listed hold; and how many are at most."
 NUMBERS_AT_ONCE = 2**23
 "Numbers of edges and heads that are added up together, 8 bytes each."
-Edge = tuple[Node, Node]
+DIRECT = "direct"
 
 
 class _Sums:
@@ -64,22 +66,15 @@ class _Sums:
 
 @dataclass(frozen=True)
 class _Paths:
-    """One edge's paths, means over prompts."""
+    """The paths of some edges, means over prompts."""
 
-    direct: float
-    by_head: dict[str, float]
-    "those that are not 0, the largest by size first"
-    rest: float
-    of_prompt: Mapping[str, float]
-    "the prompt's factor of a path by its name, where it has one"
-    pattern: Mapping[str, float]
-    "by head, a mean over the pairs that there are"
-
-    @property
-    def sizes(self) -> dict[str, float]:
-        """Of every path: `direct`, heads by their names, `rest`."""
-        heads = {name: abs(weight) for name, weight in self.by_head.items()}
-        return {"direct": abs(self.direct), **heads, "rest": abs(self.rest)}
+    direct: Float[Tensor, " edges"]
+    heads: Float[Tensor, "edges heads"]
+    rest: Float[Tensor, " edges"]
+    of_prompt: Float[Tensor, "edges paths"]
+    "the prompt's factor of the direct path and of each head; 0 where a path has none"
+    pattern: Float[Tensor, "edges heads"]
+    "a mean over the pairs that there are"
 
 
 def add_heads(
@@ -95,10 +90,9 @@ def add_heads(
     """
     rank = {node: number for number, node in enumerate(ends)}
     edges = sorted(graph.edges, key=lambda pair: (rank[pair[1]], rank[pair[0]]))
-    through: dict[str, float] = {}
     cfg = prompts.analysis.model.cfg
     at_once = max(1, NUMBERS_AT_ONCE // (3 * cfg.n_heads * cfg.n_layers))
-    without: list[int] = []
+    through, names, without = [], [], []
     for first in range(0, len(edges), at_once):
         some, sums = edges[first : first + at_once], None
         ranks = torch.tensor([(rank[s], rank[t]) for s, t in some], device=known.device)
@@ -109,10 +103,12 @@ def add_heads(
             without = _without_heads(opened.model)
             report("heads", opened.number + 1, len(prompts))
         assert sums is not None, "there is a prompt"
-        for edge, paths in zip(some, _means(graph, some, sums, len(prompts)), strict=True):
-            graph.edges[edge].update(_fields(paths))
-            _share_out(through, paths, graph.edges[edge]["influence"])
-    graph.graph["heads"] = _of_graph(through) | {"layers_without_heads": without}
+        data = [graph.edges[edge] for edge in some]
+        paths, names = _means(sums, len(prompts), data), [_name(head) for head in sums.heads]
+        for edge, fields in zip(data, _fields(paths, names), strict=True):
+            edge.update(fields)
+        through.append(_through(paths, data))
+    graph.graph["heads"] = _of_graph(through, names) | {"layers_without_heads": without}
 
 
 def _pairs(
@@ -174,53 +170,81 @@ def _has_rest(
     return (apart > 1) | ((apart == 1) & torch.isin(readers.layer[target], without))
 
 
-def _means(graph: nx.DiGraph, some: Sequence[Edge], sums: _Sums, n: int) -> Iterator[_Paths]:
-    total, names = sums.total, [_name(head) for head in sums.heads]
-    columns = (total.direct, total.heads, total.direct_of_prompt, total.heads_of_prompt)
-    direct, heads, of_direct, of_heads = ((column / n).tolist() for column in columns)
-    pattern = (total.pattern / sums.pairs.clamp(min=1)[:, None]).tolist()
-    for i, edge in enumerate(some):
-        found = {name: w for name, w in zip(names, heads[i], strict=True) if w}
-        order = sorted(found, key=lambda name: -abs(found[name]))
-        rest = graph.edges[edge]["weight"] - direct[i] - sum(found.values())
-        yield _Paths(
-            direct=direct[i],
-            by_head={name: found[name] for name in order},
-            rest=rest if sums.has_rest[i] else 0.0,
-            of_prompt={"direct": of_direct[i]} | dict(zip(names, of_heads[i], strict=True)),
-            pattern=dict(zip(names, pattern[i], strict=True)),
-        )
+def _means(sums: _Sums, n: int, edges: Sequence[Mapping[str, Any]]) -> _Paths:
+    """Of `n` prompts; `rest` is what the paths leave of the edges' weights."""
+    total = sums.total
+    direct, heads = total.direct / n, total.heads / n
+    weight = direct.new_tensor([edge["weight"] for edge in edges])
+    return _Paths(
+        direct=direct,
+        heads=heads,
+        rest=(weight - direct - heads.sum(1)).masked_fill(~sums.has_rest, 0),
+        of_prompt=torch.cat([total.direct_of_prompt[:, None], total.heads_of_prompt], 1) / n,
+        pattern=total.pattern / sums.pairs.clamp(min=1)[:, None],
+    )
 
 
-def _fields(paths: _Paths) -> dict[str, Any]:
-    """What an edge of the graph says of its paths."""
-    listed = _largest(paths.by_head)
-    others = [weight for name, weight in paths.by_head.items() if name not in listed]
-    factors = {}
-    for name, weight in {"direct": paths.direct, **listed}.items():
-        if of_prompt := paths.of_prompt[name]:
-            factors[name] = {"prompt": rounded(of_prompt), "weights": rounded(weight / of_prompt)}
-            if name in paths.pattern:
-                factors[name]["pattern"] = rounded(paths.pattern[name])
-    return {
-        "direct": rounded(paths.direct),
-        "heads": {name: rounded(weight) for name, weight in listed.items()},
-        **({"other_heads": rounded(sum(others))} if others else {}),
-        "rest": rounded(paths.rest),
-        "factors": factors,
-    }
+def _fields(paths: _Paths, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """What each edge of the graph says of its paths."""
+    head, listed = _largest(paths.heads)
+    others = paths.heads.scatter(1, head, paths.heads.gather(1, head).masked_fill(listed, 0))
+    alone = torch.stack([paths.direct, others.sum(1), paths.rest], 1)
+    has_others = (others != 0).any(1).tolist()
+    counts, of_paths = listed.sum(1).tolist(), _listed_paths(paths, head, listed, names)
+    for edge, (direct, other, rest) in enumerate(_rounded_rows(alone)):
+        heads, factors = {}, {}
+        for name, weight, *factor in islice(of_paths, 1 + counts[edge]):
+            if name != DIRECT:
+                heads[name] = weight
+            if factor[0]:
+                factors[name] = dict(zip(("prompt", "weights", "pattern"), factor, strict=False))
+        yield {
+            "direct": direct,
+            "heads": heads,
+            **({"other_heads": other} if has_others[edge] else {}),
+            "rest": rest,
+            "factors": factors,
+        }
 
 
-def _largest(by_head: Mapping[str, float]) -> dict[str, float]:
-    """As few as hold `SHARE` of the sizes of all, `MOST` at most; `by_head` has them in order."""
-    total, held = sum(map(abs, by_head.values())), 0.0
-    found: dict[str, float] = {}
-    for name, weight in by_head.items():
-        if len(found) == MOST or held >= SHARE * total:
-            break
-        found[name] = weight
-        held += abs(weight)
-    return found
+def _largest(
+    heads: Float[Tensor, "edges heads"],
+) -> tuple[Int[Tensor, "edges most"], Bool[Tensor, "edges most"]]:
+    """The largest heads of each edge, the largest first, and which of them are listed.
+
+    As few as hold `SHARE` of the sizes of all, `MOST` at most.
+    """
+    size, order = heads.abs().sort(dim=1, descending=True, stable=True)
+    held = size.cumsum(1)
+    listed = (held - size < SHARE * held[:, -1:]) & (size > 0)
+    return order[:, :MOST], listed[:, :MOST]
+
+
+def _listed_paths(
+    paths: _Paths,
+    head: Int[Tensor, "edges most"],
+    listed: Bool[Tensor, "edges most"],
+    names: Sequence[str],
+) -> Iterator[tuple[Any, ...]]:
+    """Edge by edge the direct path and the listed heads: name, weight, factors.
+
+    The factors are the prompt's, that of the weights and, of a head, its pattern.
+    """
+    weight = torch.cat([paths.direct[:, None], paths.heads.gather(1, head)], 1)
+    of_prompt = paths.of_prompt.gather(1, F.pad(head + 1, (1, 0)))
+    of_weights = (weight / of_prompt).masked_fill(of_prompt == 0, 0)
+    pattern = F.pad(paths.pattern.gather(1, head), (1, 0))
+    there = F.pad(listed, (1, 0), value=True)
+    numbers = torch.stack([weight, of_prompt, of_weights, pattern], -1)[there]
+    number = F.pad(head, (1, 0), value=-1)[there]
+    for at, row in zip(number.tolist(), _rounded_rows(numbers), strict=True):
+        yield (DIRECT, *row[:3]) if at < 0 else (names[at], *row)
+
+
+def _rounded_rows(numbers: Float[Tensor, "rows columns"]) -> Iterator[tuple[float, ...]]:
+    """Rows of numbers as a graph has them."""
+    found = iter(rounded_each(numbers.flatten().tolist()))
+    return zip(*[found] * numbers.shape[1], strict=True)
 
 
 def path_sizes(data: Mapping[str, Any]) -> dict[str, float]:
@@ -229,22 +253,28 @@ def path_sizes(data: Mapping[str, Any]) -> dict[str, float]:
     return {name: abs(weight) for name, weight in {**named, **data["heads"]}.items()}
 
 
-def _share_out(through: dict[str, float], paths: _Paths, influence: float) -> None:
-    """Add an edge's influence to what runs through each of its paths."""
-    sizes = paths.sizes
-    if total := sum(sizes.values()):
-        for name, size in sizes.items():
-            through[name] = through.get(name, 0.0) + influence * size / total
+def _through(paths: _Paths, edges: Sequence[Mapping[str, Any]]) -> Float[Tensor, "2 paths"]:
+    """The edges' influence through each of their paths, and how many edges have such a path."""
+    sizes = torch.cat([paths.direct[:, None], paths.heads, paths.rest[:, None]], 1).abs()
+    influence = sizes.new_tensor([edge["influence"] for edge in edges])
+    total = sizes.sum(1)
+    share = influence / torch.where(total > 0, total, 1)
+    return torch.stack([share @ sizes, (sizes > 0).sum(0).double()])
 
 
-def _of_graph(through: Mapping[str, float]) -> dict[str, Any]:
-    """Shares of the influence that runs along all edges."""
-    total = sum(through.values()) or 1.0
-    heads = {name: value for name, value in through.items() if name not in ("direct", "rest")}
+def _of_graph(through: Sequence[Tensor], names: Sequence[str]) -> dict[str, Any]:
+    """Shares of the influence that runs along all edges; `through` has those of some each."""
+    value, edges = torch.stack([*through]).sum(0).tolist() if through else [[0.0] * 2] * 2
+    total = sum(value) or 1.0
+    heads = {
+        name: influence
+        for name, influence, there in zip(names, value[1:-1], edges[1:-1], strict=True)
+        if there
+    }
     ranked = sorted(heads, key=lambda name: (-heads[name], name))
     return {
-        "direct": rounded(through.get("direct", 0.0) / total),
-        "rest": rounded(through.get("rest", 0.0) / total),
+        "direct": rounded(value[0] / total),
+        "rest": rounded(value[-1] / total),
         "influence": {name: rounded(heads[name] / total) for name in ranked},
     }
 

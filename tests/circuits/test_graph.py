@@ -5,7 +5,7 @@ import json
 import networkx as nx
 import pytest
 
-from circuits.graph import Node, as_json, load, save
+from circuits.graph import Node, as_json, load, rounded_each, save
 
 
 @pytest.mark.parametrize(
@@ -69,6 +69,8 @@ def test_what_is_not_finite_is_never_written(tmp_path):
     with pytest.raises(ValueError, match="finite"):
         save(graph, tmp_path / "graph.json")
     assert not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match="finite numbers only, got inf"):
+        rounded_each([0.5, float("inf")])
 
 
 @pytest.mark.parametrize(

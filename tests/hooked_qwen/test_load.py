@@ -92,7 +92,7 @@ def test_a_saved_model_gives_hugging_faces_logits_bit_for_bit(family, dtype, tmp
     model = load(tmp_path, dtype=dtype)
     assert torch.equal(model(TOKENS), reference(TOKENS).logits)
     assert model.cfg.dtype == dtype
-    assert not model.training
+    assert not any(module.training for module in model.modules())
     assert not any(parameter.requires_grad for parameter in model.parameters())
 
 

@@ -10,28 +10,30 @@ from saes.training.loop import TrainConfig, fit
 from saes.training.trainer import DictionaryTrainer
 from tests.saes.training.test_loop import IN, OUT, PLANTED, D, planted, unit_rows
 
-STEPS, BATCH = 400, 256
+STEPS, BATCH = 250, 256
 ON_A_TOKEN = 3
 "Planted features on a token, on average."
 RECIPES = {
     "topk": {"k": 4},
     "batch-topk": {"k": ON_A_TOKEN},
-    "matryoshka": {"k": ON_A_TOKEN, "prefixes": (24,)},
+    "matryoshka": {"k": ON_A_TOKEN, "prefixes": (24,), "steps": 400, "learning_rate": 1.5e-2},
     # Its thresholds move slowly.
-    "jumprelu": {"k": ON_A_TOKEN, "steps": 500},
-    "gated": {"k": 4},
+    "jumprelu": {"k": ON_A_TOKEN, "steps": 350},
+    "gated": {"k": 4, "steps": 300},
     "relu": {"k": None},
 }
 
 
 @cache
-def train(architecture, *sources, k=None, prefixes=(), skip=False, width=48, steps=STEPS):
+def train(architecture, *sources, k=None, steps=STEPS, learning_rate=2e-2, prefixes=()):
     """A dictionary for each source, all from one stream."""
     specs = [
-        DictionarySpec(source=source, target=OUT, architecture=architecture, k=k, skip=skip)
+        DictionarySpec(source=source, target=OUT, architecture=architecture, k=k)
         for source in sources
     ]
-    config = TrainConfig(width=width, tokens=BATCH * steps, learning_rate=1.5e-2, prefixes=prefixes)
+    config = TrainConfig(
+        width=48, tokens=BATCH * steps, learning_rate=learning_rate, prefixes=prefixes
+    )
     return [trained.dictionary for trained in fit(planted(steps, BATCH), specs, config=config)]
 
 
@@ -85,7 +87,7 @@ def test_the_prefixes_of_a_matryoshka_reconstruct_alone():
 
 
 def test_a_nested_topk_keeps_its_k():
-    (nested,) = train("topk", OUT, k=3, prefixes=(24,), steps=300)
+    (nested,) = train("topk", OUT, k=3, prefixes=(24,), steps=100)
     x, _ = unseen()
     assert nested.spec.architecture == "topk"
     assert (nested.encode(x).dense() > 0).sum(-1).max() <= 3
@@ -105,9 +107,9 @@ def test_a_skip_connection_takes_what_is_linear(architecture, most):
     k = 1 if architecture == "topk" else None
     spec = DictionarySpec(source=IN, target=OUT, architecture=architecture, k=k, skip=True)
     config = TrainConfig(
-        width=24, tokens=BATCH * 600, learning_rate=2e-2, aux_coefficient=0.0, sparsity=10.0
+        width=24, tokens=BATCH * 200, learning_rate=2e-2, aux_coefficient=0.0, sparsity=10.0
     )
-    (trained,) = fit(linear(600), [spec], config=config)
+    (trained,) = fit(linear(200), [spec], config=config)
     (batch,) = linear(1)
     x, y = batch.pair(IN, OUT)
     assert fvu(y, trained.dictionary(x)) < 0.005
@@ -120,7 +122,7 @@ def test_features_that_no_token_chooses_come_back():
     def dead_at_end(coefficient):
         spec = DictionarySpec(source=OUT, target=OUT, k=2)
         config = TrainConfig(width=48, tokens=1, dead_after=BATCH * 10, aux_coefficient=coefficient)
-        batches = list(planted(400, BATCH))
+        batches = list(planted(200, BATCH))
         trainer = DictionaryTrainer.begin(spec, batches[:8], config, seed=0)
         trainer.weights.W_enc[24:] *= 0.01
         for step, batch in enumerate(batches):
