@@ -35,6 +35,7 @@ from saes.sae import sae
 from saes.training.config import TrainConfig
 from saes.training.encode import Precision
 from saes.training.initial import Normalisation
+from saes.training.recorded import recorder
 from saes.training.step import Weights
 from saes.training.trainer import DictionaryTrainer
 
@@ -177,7 +178,7 @@ def _problem(d: int, features: int, tokens: int) -> dict[str, Tensor]:
 
 
 def _check(losses: Mapping[str, float], device: str) -> None:
-    precisions = dict(OURS)
+    precisions: dict[str, str] = dict(OURS)
     if device != "cpu":
         precisions["sparsify"] = TF32
     for name, loss in losses.items():
@@ -214,7 +215,15 @@ def _ours(problem: Mapping[str, Tensor], k: int, precision: Precision) -> Step:
     features, d = problem["W_enc"].shape
     site, plain = Site("mlp_out", 0), Normalisation(problem["x"].new_zeros(d), 1.0)
     config = TrainConfig(width=features, precision=precision, dead_after=10**9)
-    trainer = DictionaryTrainer(sae(site, k=k), config, plain, plain, _weights(problem), seed=0)
+    trainer = DictionaryTrainer(
+        sae(site, k=k),
+        config,
+        plain,
+        plain,
+        _weights(problem),
+        seed=0,
+        record=recorder(problem["x"].device),
+    )
     numbers, batches = count(), cycle(problem["x"])
 
     def step() -> float:

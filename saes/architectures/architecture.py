@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from saes.training.config import TrainConfig
-from saes.training.step import Memory, Numbers, StepResult, Weights
+from saes.training.step import Dead, Memory, Numbers, StepResult, Weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +37,8 @@ class StepOptions:
     config: TrainConfig
     numbers: Numbers
     "as the architecture began them, or its last step left them"
-    dead: Callable[[], Int[Tensor, " dead"]]
-    "lists the features that have not fired for long; asking makes the host wait for the device"
+    dead: Dead
+    "none where the architecture revives none"
     memory: Memory
 
 
@@ -87,5 +87,7 @@ class Architecture:
     threshold: Literal["none", "learnt", "calibrated"] = "none"
     "of the finished dictionary: folded from what was learnt, or set by what follows in the text"
     needs_k: bool = False
+    revives: bool = False
+    "AuxK gives features that no token chooses a gradient"
     nested: Callable[[int], tuple[int, ...]] | None = None
     "widths below the whole that must reconstruct alone where none are given; None: it has no such"

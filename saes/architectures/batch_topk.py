@@ -41,4 +41,6 @@ def step(
     return step_by(choice, weights, x, y, options)
 
 
-ARCHITECTURE = Architecture(step=step, begin=begin, threshold="calibrated", needs_k=True)
+ARCHITECTURE = Architecture(
+    step=step, begin=begin, threshold="calibrated", needs_k=True, revives=True
+)

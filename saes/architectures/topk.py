@@ -42,10 +42,10 @@ def step_by(
         x,
         y,
         choice=choice,
-        dead=options.dead(),
+        dead=options.dead,
         aux_coefficient=options.config.aux_coefficient,
         memory=options.memory,
     )
 
 
-ARCHITECTURE = Architecture(step=step, needs_k=True, nested=lambda width: ())
+ARCHITECTURE = Architecture(step=step, needs_k=True, revives=True, nested=lambda width: ())

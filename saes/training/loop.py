@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import chain, islice
 from typing import Any
 
@@ -21,6 +21,7 @@ from saes.architectures.table import architecture
 from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.training.calibration import calibrate
 from saes.training.config import TrainConfig
+from saes.training.recorded import Record, recorder
 from saes.training.step import Memory
 from saes.training.trainer import DictionaryTrainer
 
@@ -109,13 +110,15 @@ def fit(
     report_calibration: Callable[[int, int], None] = lambda done, total: None,
     keep: Callable[[Callable[[], Snapshot]], None] | None = None,
     after: Snapshot | None = None,
+    record: Callable[[torch.device], Record | None] = recorder,
 ) -> list[Trained]:
     """Train one dictionary for each of `specs` on the same stream of activations.
 
     The first batches set the normalisation and are trained on like the others; those that follow
     the last step set thresholds (`saes.training.calibration`). `keep` is called
     between steps with a function that takes a snapshot; training that starts `after` one, with
-    `batches` from its step on, ends with the same weights, bit for bit.
+    `batches` from its step on, ends with the same weights, bit for bit. `record` gives what
+    records steps on a device (`saes.training.recorded`).
 
     Raises `ValueError` when the stream ends before `config.tokens`, `RuntimeError` when memory
     runs out, and `FloatingPointError` naming step and dictionary when a loss was not finite,
@@ -130,9 +133,16 @@ def fit(
         raise ValueError("no activations to train on: the text is shorter than one batch")
     size = len(next(iter(first[0].values.values())))
     steps = max(1, config.tokens // size)
-    memory = Memory()
+    memory, recorded = Memory(), cache(record)
     trainers = [
-        DictionaryTrainer.begin(spec, first, config, config.seed + n, memory)
+        DictionaryTrainer.begin(
+            spec,
+            first,
+            config,
+            config.seed + n,
+            memory,
+            recorded(first[0].values[spec.source].device),
+        )
         for n, spec in enumerate(specs)
     ]
     begin = after.step if after else 0

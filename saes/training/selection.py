@@ -127,14 +127,13 @@ def _largest_at_once(flat: Float[Tensor, " all"], wanted: int) -> Int[Tensor, " 
     return flat.topk(wanted, sorted=False).indices.sort().values
 
 
-def prefix_of(
-    features: Int[Tensor, " pairs"], prefixes: Sequence[int]
-) -> Int[Tensor, " pairs"] | int:
+def prefix_of(features: Int[Tensor, " pairs"], prefixes: Sequence[int]) -> Int[Tensor, " pairs"]:
     """For each pair, the first of the nested `prefixes` that holds its feature."""
-    if len(prefixes) == 1:
-        return 0
-    ends = torch.tensor(prefixes, device=features.device)
-    return torch.bucketize(features, ends, right=True)
+    first = torch.zeros_like(features)
+    # A tensor of the prefixes would have to be copied to the device each time.
+    for end in prefixes[:-1]:
+        first += features >= end
+    return first
 
 
 def starts_of(rising: Int[Tensor, " pairs"], rows: int) -> Int[Tensor, " ends"]:

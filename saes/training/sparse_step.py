@@ -22,13 +22,13 @@ pairs of one token within one of the nested prefixes (`saes.training.sparse_prod
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from saes.nonlinearities import topk
 from saes.training.encode import Choice, encode
 from saes.training.sparse_products import Bags, ByFeature, any_by_feature, sums_by_feature
-from saes.training.step import Memory, StepResult, Weights, precise, sum_of_squares
+from saes.training.step import Dead, Memory, StepResult, Weights, precise, sum_of_squares
 
 
 @torch.no_grad()
@@ -38,11 +38,11 @@ def sparse_step(
     y: Float[Tensor, "tokens d_target"],
     *,
     choice: Choice,
-    dead: Int[Tensor, " dead"],
+    dead: Dead,
     aux_coefficient: float,
     memory: Memory | None = None,
 ) -> StepResult:
-    """Loss and exact gradients of one batch; `dead` lists the features that AuxK revives.
+    """Loss and exact gradients of one batch.
 
     The gradients lie in `memory` and last until the next step that has the same.
     """
@@ -127,21 +127,24 @@ def _add_aux(
     weights: Weights,
     x: Float[Tensor, "tokens d_source"],
     error: Float[Tensor, "tokens d_target"],
-    dead: Int[Tensor, " dead"],
+    dead: Dead,
     coefficient: Float[Tensor, ""],
 ) -> Float[Tensor, ""]:
     """Add the gradients of AuxK; products over the dead features only are small enough dense."""
-    k_aux = min(max(1, error.shape[-1] // 2), len(dead))
-    f = topk(torch.addmm(weights.b_enc[dead], x, weights.W_enc[dead].T), k_aux)
-    W_dead = weights.W_dec[dead]
+    k_aux, rows = min(max(1, error.shape[-1] // 2), len(dead)), dead.features
+    pre = torch.addmm(weights.b_enc[rows], x, weights.W_enc[rows].T)
+    if dead.counted is not None:
+        # Off in the features that only fill the list up, so that no gradient reaches them.
+        pre = pre.where(dead.counted, -torch.inf)
+    f, W_dead = topk(pre, k_aux), weights.W_dec[rows]
     miss = f @ W_dead - error
     d_output = miss * (2 * coefficient)
     d_pre = (d_output @ W_dead.T) * (f > 0)
     d_dead = f.T @ d_output
-    gradients.W_dec.index_add_(0, dead, d_dead)
-    gradients.W_enc.index_add_(0, dead, d_pre.T @ x)
-    gradients.b_enc.index_add_(0, dead, d_pre.sum(0))
-    along.index_add_(0, dead, (d_dead * W_dead).sum(-1))
+    gradients.W_dec.index_add_(0, rows, d_dead)
+    gradients.W_enc.index_add_(0, rows, d_pre.T @ x)
+    gradients.b_enc.index_add_(0, rows, d_pre.sum(0))
+    along.index_add_(0, rows, (d_dead * W_dead).sum(-1))
     return coefficient * sum_of_squares(miss)
 
 

@@ -57,6 +57,18 @@ class StepResult:
     "what the architecture's next step goes by"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Dead:
+    """The features that have not fired for long, which AuxK revives."""
+
+    features: Int[Tensor, " listed"]
+    counted: Bool[Tensor, " listed"] | None = None
+    "which of those listed are dead, where the list is as long as it must be; None: all"
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+
 class Memory:
     """Large tensors that the steps of one or several dictionaries write into in turn.
 
@@ -78,6 +90,10 @@ class Memory:
         ):
             kept = self._kept[use] = like.new_empty(size)
         return kept[:size].view(rows, columns)
+
+    def held(self) -> tuple[Tensor, ...]:
+        """All of it, for those who write into it later: `take` lets go of what is too small."""
+        return tuple(self._kept.values())
 
 
 def sum_of_squares(x: Float[Tensor, "*rows columns"]) -> Float[Tensor, ""]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from hooked_qwen.stream import ActivationBatch
@@ -17,7 +17,17 @@ from saes.architectures.table import architecture
 from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.training.config import TrainConfig, record_of
 from saes.training.initial import Normalisation, initial_weights, nested_widths
-from saes.training.step import Memory, Numbers, StepResult, Weights, number_like, sum_of_squares
+from saes.training.recorded import Given, Record, Recordings, list_length
+from saes.training.step import (
+    Dead,
+    Memory,
+    Numbers,
+    StepResult,
+    Weights,
+    number_like,
+    precise,
+    sum_of_squares,
+)
 
 FVU_MEMORY = 0.95
 "Decay of the running mean of the FVU that is shown."
@@ -39,10 +49,11 @@ class DictionaryTrainer:
         seed: int,
         numbers: Numbers | None = None,
         memory: Memory | None = None,
+        record: Record | None = None,
     ) -> None:
         """`weights` with the architecture's own, and the `numbers` that it goes by.
 
-        Dictionaries that train in turn may share `memory`.
+        Dictionaries that train in turn may share `memory`; `record` records steps, where given.
         """
         self.architecture = architecture(spec.architecture)
         self.memory = memory or Memory()
@@ -54,12 +65,15 @@ class DictionaryTrainer:
         self.averages = {n: w.clone() for n, w in weights.named().items()} if config.average else {}
         device = weights.W_dec.device
         self.tokens_since_fired = torch.zeros(config.width, dtype=torch.long, device=device)
-        self.shown = {name: number_like(0.0, weights.W_dec) for name in SHOWN}
+        self._shown = torch.stack([number_like(0.0, weights.W_dec)] * len(SHOWN))
         self.not_finite = torch.full((3,), -1, dtype=torch.long, device=device)
         "The first step with a loss, source or target that is not finite; -1: none"
         self.updates, self.outliers, self.tokens = 0, 0, 0
         self.threshold = 0.0
         self.prefixes = nested_widths(spec, config)
+        self._recordings = (
+            None if record is None else Recordings(record, self.memory, weights.W_dec)
+        )
 
     @classmethod
     def begin(
@@ -69,6 +83,7 @@ class DictionaryTrainer:
         config: TrainConfig,
         seed: int,
         memory: Memory | None = None,
+        record: Record | None = None,
     ) -> "DictionaryTrainer":
         """A dictionary before its first step; `first` sets the normalisation."""
         pairs = [batch.pair(spec.source, spec.target) for batch in first]
@@ -89,7 +104,13 @@ class DictionaryTrainer:
             seed=seed,
             numbers=begun.numbers,
             memory=memory,
+            record=record,
         )
+
+    @property
+    def shown(self) -> Numbers:
+        """What the log shows of the last step."""
+        return dict(zip(SHOWN, self._shown.clone(), strict=True))
 
     def is_dead(self) -> Bool[Tensor, " features"]:
         return self.tokens_since_fired > self.config.dead_after
@@ -101,52 +122,85 @@ class DictionaryTrainer:
         self.outliers += len(batch.values[self.spec.source]) - len(raw_x)
         if not len(raw_x):
             return
-        same = self.spec.source == self.spec.target
-        x = self.source.apply(raw_x)
-        y = x if same else self.target.apply(raw_y)
+        updates = self.updates + 1
+        given = Given(
+            x=raw_x,
+            y=raw_y,
+            rate=rate,
+            step=step,
+            fvu_share=share_of_last(FVU_MEMORY, updates),
+            average_share=share_of_last(self.config.average, updates),
+        )
+        if self._recordings is None:
+            self._step(given, None)
+        else:
+            most = len(batch.values[self.spec.source])
+            self._recordings.run(self._step, given, most, self._listed())
+        self.updates = updates
+        self.tokens += len(raw_y)
+
+    def _step(self, given: Given, listed: int | None) -> None:
+        """All that a device does in a step, in the tensors that are there.
+
+        Of a recording only this is repeated, so nothing here counts on the host. `listed` is the
+        length of the list of dead features; None: as many as there are.
+        """
+        x = self.source.apply(given.x)
+        y = x if given.y is given.x else self.target.apply(given.y)
         options = StepOptions(
             k=self.spec.k,
             prefixes=self.prefixes,
             config=self.config,
             numbers=self.numbers,
-            dead=self._dead,
+            dead=self._dead(listed),
             memory=self.memory,
         )
         result = self.architecture.step(self.weights, x, y, options)
         fvu = result.squared_error / sum_of_squares(y)
-        self._note(result, fvu, len(y))
-        self._note_finite(fvu, raw_x, raw_x if same else raw_y, step)
-        self._update(result, rate)
+        self._note(result, fvu, given)
+        self._note_finite(fvu, given)
+        self._update(result, given)
 
-    def _dead(self) -> Int[Tensor, " dead"]:
+    def _may_revive(self) -> bool:
+        """Whether AuxK is on, and any feature can be dead by now."""
+        wanted = self.architecture.revives and self.config.aux_coefficient
+        return bool(wanted) and self.tokens > self.config.dead_after
+
+    def _listed(self) -> int:
+        """How long the list of dead features is in a recording; the host waits for the device."""
+        if not self._may_revive():
+            return 0
+        return list_length(int(self.is_dead().sum()), self.config.width)
+
+    def _dead(self, listed: int | None) -> Dead:
         """The dead features, for AuxK: none where it is off or it is too early for any."""
-        if not self.config.aux_coefficient or self.tokens <= self.config.dead_after:
-            return self.tokens_since_fired.new_empty(0)
-        return self.is_dead().nonzero().flatten()
+        if not self._may_revive() or listed == 0:
+            return Dead(features=self.tokens_since_fired.new_empty(0))
+        dead = self.is_dead()
+        if listed is None:
+            return Dead(features=dead.nonzero().flatten())
+        # The dead first: how many they are only the device knows.
+        features = dead.byte().sort(descending=True, stable=True).indices[:listed]
+        return Dead(features=features, counted=dead[features])
 
-    def _note(self, result: StepResult, fvu: Float[Tensor, ""], tokens: int) -> None:
-        self.updates += 1
-        self.tokens += tokens
-        self.numbers = result.numbers
-        self.tokens_since_fired += tokens
+    def _note(self, result: StepResult, fvu: Float[Tensor, ""], given: Given) -> None:
+        for name, value in result.numbers.items():
+            self.numbers[name].copy_(value)
+        self.tokens_since_fired += len(given.y)
         self.tokens_since_fired.masked_fill_(result.fired, 0)
-        mean = self.shown["fvu"]
-        mean = mean + share_of_last(FVU_MEMORY, self.updates) * (fvu - mean)
-        dead = self.is_dead().float().mean()
-        self.shown = {"loss": result.loss, "fvu": mean, "l0": result.l0, "dead": dead}
+        mean = self._shown[SHOWN.index("fvu")]
+        mean = mean + given.fvu_share * (fvu - mean)
+        dead = precise(self.is_dead().float().mean())
+        self._shown.copy_(torch.stack([result.loss, mean, result.l0, dead]))
 
-    def _note_finite(
-        self,
-        fvu: Float[Tensor, ""],
-        x: Float[Tensor, "tokens s"],
-        y: Float[Tensor, "tokens t"],
-        step: int,
-    ) -> None:
+    def _note_finite(self, fvu: Float[Tensor, ""], given: Given) -> None:
         # A sum is finite where all it adds up is, and takes a tenth of the time of asking for each.
-        bad = ~torch.isfinite(torch.stack([fvu, x.sum().to(fvu.dtype), y.sum().to(fvu.dtype)]))
-        self.not_finite.masked_fill_(bad & (self.not_finite < 0), step)
+        source, target = (z.sum().to(fvu.dtype) for z in (given.x, given.y))
+        bad = ~torch.isfinite(torch.stack([fvu, source, target]))
+        first = bad & (self.not_finite < 0)
+        self.not_finite.copy_(torch.where(first, given.step, self.not_finite))
 
-    def _update(self, result: StepResult, rate: float) -> None:
+    def _update(self, result: StepResult, given: Given) -> None:
         gradients, W_dec = result.gradients, self.weights.W_dec
         # The part of the gradient along a unit row only changes its length.
         gradients.W_dec.addcmul_(result.along.unsqueeze(-1), W_dec, value=-1)
@@ -155,13 +209,13 @@ class DictionaryTrainer:
         for name, parameter in self.parameters.items():
             parameter.grad = found[name]
         for group in self.optimiser.param_groups:
-            group["lr"] = rate * group["relative"]
+            group["lr"] = given.rate * group["relative"]
+            group["capturable"] = isinstance(given.rate, Tensor)
         self.optimiser.step()
         self.optimiser.zero_grad()
         W_dec.div_(W_dec.norm(dim=-1, keepdim=True))
-        share = share_of_last(self.config.average, self.updates)
         for name, average in self.averages.items():
-            average.lerp_(self.parameters[name].detach(), share)
+            average.lerp_(self.parameters[name].detach(), given.average_share)
 
     def check_finite(self) -> None:
         """Raise `FloatingPointError` naming the step at which a loss was not finite."""
@@ -216,9 +270,13 @@ class DictionaryTrainer:
         # Adam counts the same updates.
         self.updates = int(state[f"step {next(iter(self.parameters))}"])
         self.outliers = int(state["outliers"])
-        for numbers in (self.shown, self.numbers):
-            # Checkpoints of earlier versions hold all numbers that these do but the dead share.
-            numbers |= {n: state[n].to(value) for n, value in numbers.items() if n in state}
+        # Checkpoints of earlier versions hold all numbers that these do but the dead share.
+        shown = self.shown
+        shown |= {n: state[n].to(value) for n, value in shown.items() if n in state}
+        self._shown.copy_(torch.stack(list(shown.values())))
+        self.numbers |= {n: state[n].to(value) for n, value in self.numbers.items() if n in state}
+        if self._recordings is not None:
+            self._recordings.forget()
 
     def record(self) -> dict[str, Any]:
         """How it was trained, for the card."""

@@ -8,10 +8,10 @@ import torch
 from saes.nonlinearities import topk
 from saes.training.encode import Choice
 from saes.training.sparse_step import sparse_step
-from saes.training.step import Memory, Weights
+from saes.training.step import Dead, Memory, Weights
 
 FEATURES, TOKENS = 12, 9
-NONE = torch.zeros(0, dtype=torch.long)
+NONE = Dead(features=torch.zeros(0, dtype=torch.long))
 PLAIN = Choice(k=3, of_batch=False, prefixes=(FEATURES,))
 
 
@@ -62,7 +62,8 @@ def test_gradients_equal_autograd_of_the_dense_formula(of_batch, prefixes, skip,
     weights, x, y = problem(0, *widths, skip=skip)
     dead = torch.tensor(dead, dtype=torch.long)
     choice = Choice(k=3, of_batch=of_batch, prefixes=prefixes)
-    result = sparse_step(weights, x, y, choice=choice, dead=dead, aux_coefficient=0.5)
+    listed = Dead(features=dead)
+    result = sparse_step(weights, x, y, choice=choice, dead=listed, aux_coefficient=0.5)
     leaves = {n: w.clone().requires_grad_() for n, w in weights.named().items()}
     loss = dense_loss(Weights(**leaves), x, y, choice, dead, 0.5)
     loss.backward()
@@ -118,7 +119,24 @@ def test_auxk_gives_dead_features_an_encoder_gradient():
         result = sparse_step(weights, x, y, choice=choice, dead=dead, aux_coefficient=1.0)
         return result.gradients.W_enc[2]
 
-    assert (gradient(torch.tensor([2])) - gradient(NONE)).abs().max() > 1e-6
+    assert (gradient(Dead(features=torch.tensor([2]))) - gradient(NONE)).abs().max() > 1e-6
+
+
+@pytest.mark.parametrize("dead", [[5], [1, 4, 7], list(range(FEATURES))], ids=len)
+def test_features_that_fill_up_the_list_of_dead_ones_change_nothing(dead):
+    weights, x, y = problem(2)
+    others = [feature for feature in range(FEATURES) if feature not in dead]
+    counted = torch.tensor([True] * len(dead) + [False] * len(others))
+    results = [
+        sparse_step(weights, x, y, choice=PLAIN, dead=listed, aux_coefficient=0.5)
+        for listed in (
+            Dead(features=torch.tensor(dead)),
+            Dead(features=torch.tensor(dead + others), counted=counted),
+        )
+    ]
+    one, other = (r.gradients.named() | {"along": r.along, "loss": r.loss} for r in results)
+    for name, value in one.items():
+        torch.testing.assert_close(value, other[name], atol=1e-12, rtol=1e-10, msg=name)
 
 
 @pytest.mark.parametrize("size", [1, 4 * FEATURES, TOKENS * FEATURES, 10**4])

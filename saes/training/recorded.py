@@ -1,0 +1,155 @@
+"""A training step recorded once and then run again as a whole.
+
+A GPU does the work of a step of usual size in a millisecond, but the host needs several to ask for
+its hundred kernels one by one. A recording is asked for at once.
+
+What a recording reads lies where it lay when it was recorded. So a batch is copied to one place,
+numbers that change from step to step are tensors there, and there is a recording for each number
+of tokens and length of the list of dead features, made when the two have been met before.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from saes.training.step import Memory, number_like
+
+Record = Callable[[Callable[[], None]], Callable[[], None]]
+"Gives what does the same on a device as some work, from the tensors as they then are."
+MOST = 64
+"Recordings of one dictionary; then the one that was not used for longest goes."
+SHORTEST = 32
+"Features of the shortest list of dead ones; longer ones are powers of two."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """What changes from step to step; of a recording the numbers are tensors, too."""
+
+    x: Float[Tensor, "tokens d_source"]
+    y: Float[Tensor, "tokens d_target"]
+    "as the model gives them; the same tensor where source and target are one site"
+    rate: float | Float[Tensor, ""]
+    step: int | Tensor
+    fvu_share: float | Float[Tensor, ""]
+    "what this step's FVU counts in the running mean"
+    average_share: float | Float[Tensor, ""]
+    "what this step's weights count in their running mean"
+
+
+class Recordings:
+    """The recordings of one dictionary's steps."""
+
+    def __init__(self, record: Record, memory: Memory, like: Tensor) -> None:
+        """`like` is a weight; `memory` is what the steps write into."""
+        self._record, self._memory = record, memory
+        self._made: OrderedDict[tuple[int, int], _Recording | None] = OrderedDict()
+        self._rate = torch.zeros((), dtype=torch.float32, device=like.device)
+        self._step = torch.zeros((), dtype=torch.long, device=like.device)
+        self._fvu_share, self._average_share = number_like(0.0, like), like.new_zeros(())
+
+    def run(self, work: Callable[[Given, int], None], given: Given, most: int, dead: int) -> None:
+        """Do the `work` of a step with a list of `dead` features, recorded where it can be.
+
+        At most `most` tokens come in a batch.
+        """
+        key = (len(given.x), dead)
+        known = key in self._made
+        if not known:
+            # Makes all that lasts: the optimiser's state, memory.
+            work(given, dead)
+            self._made[key] = None
+            return
+        placed = self._placed(given, most)
+        found = self._made[key]
+        if found is None:
+            replay = self._record(lambda: work(placed, dead))
+            found = self._made[key] = _Recording(replay, placed, self._memory.held())
+        self._made.move_to_end(key)
+        if len(self._made) > MOST:
+            self._made.popitem(last=False)
+        found.replay()
+
+    def forget(self) -> None:
+        """For tensors that are other ones from now on."""
+        self._made.clear()
+
+    def _placed(self, given: Given, most: int) -> Given:
+        """The same where recordings read it."""
+        x = self._copied("source", given.x, most)
+        y = x if given.y is given.x else self._copied("target", given.y, most)
+        return Given(
+            x=x,
+            y=y,
+            rate=self._rate.fill_(given.rate),
+            step=self._step.fill_(given.step),
+            fvu_share=self._fvu_share.fill_(given.fvu_share),
+            average_share=self._average_share.fill_(given.average_share),
+        )
+
+    def _copied(
+        self, use: str, rows: Float[Tensor, "tokens d"], most: int
+    ) -> Float[Tensor, "tokens d"]:
+        # Under a name of its own, memory of a size is never let go of for a larger one.
+        place = self._memory.take(f"{use} of {most} x {rows.shape[1]}", most, rows.shape[1], rows)
+        return place[: len(rows)].copy_(rows)
+
+
+@dataclass(frozen=True)
+class _Recording:
+    replay: Callable[[], None]
+    given: Given
+    memory: tuple[Tensor, ...]
+    "what it writes into, kept even where others have gone over to larger memory"
+
+
+def list_length(dead: int, width: int) -> int:
+    """How long a list of `dead` of `width` features is, for few lengths in all."""
+    if not dead:
+        return 0
+    return min(width, max(SHORTEST, 1 << (dead - 1).bit_length()))
+
+
+def recorder(device: torch.device) -> Record | None:
+    """How steps are recorded on `device`; None: they are not, as nothing would be gained.
+
+    Recordings of one recorder share the memory that steps need on their way: they run in turn.
+    """
+    if device.type != "cuda":
+        return None
+    with torch.cuda.device(device):
+        stream, pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()
+    # A pool that no recording is left of cannot be taken up again.
+    first = _recorded(lambda: torch.zeros((), device=device), stream, pool)
+
+    def record(work: Callable[[], None]) -> Callable[[], None]:
+        graph = _recorded(work, stream, pool)
+        return lambda: graph.replay() if first else None
+
+    return record
+
+
+def _recorded(
+    work: Callable[[], object], stream: torch.cuda.Stream, pool: Any
+) -> torch.cuda.CUDAGraph:
+    graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream(stream.device)
+    stream.wait_stream(current)
+    with torch.cuda.stream(stream):
+        # Other threads may go on asking for memory meanwhile.
+        graph.capture_begin(pool=pool, capture_error_mode="thread_local")
+        try:
+            work()
+        except Exception:
+            # It fails too then, and is not what went wrong.
+            with suppress(RuntimeError):
+                graph.capture_end()
+            raise
+        graph.capture_end()
+    current.wait_stream(stream)
+    return graph

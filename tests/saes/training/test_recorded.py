@@ -1,0 +1,132 @@
+"""Recorded steps: the same numbers as steps done one operator after another."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from hooked_qwen.stream import ActivationBatch
+from saes.architectures.table import ARCHITECTURES
+from saes.training.loop import fit
+from saes.training.recorded import MOST, Given, Recordings, list_length, recorder
+from saes.training.step import Memory
+from tests.saes.training.test_device import CONFIG, SIZE, on, spec
+from tests.saes.training.test_loop import IN, OUT, assert_same, planted
+from tests.tape import Tapes
+
+CLOSE = {"atol": 1e-6, "rtol": 1e-5}
+
+
+def with_outliers(n):
+    """Batches of which a number of tokens is left out that changes from one to the next."""
+    for number, batch in enumerate(planted(n, SIZE)):
+        outlier = torch.zeros(SIZE, dtype=torch.bool)
+        outlier[: number % 3] = True
+        yield ActivationBatch(batch.values, {IN: outlier, OUT: outlier.roll(1)})
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_recorded_steps_train_the_same_dictionary(pretend, name):
+    """Of every length of the batch and of the list of dead features, from a snapshot too."""
+    config, tapes, kept, reports = replace(CONFIG, width=160), Tapes(), [], []
+    batches = list(with_outliers(80))
+
+    def keep(snapshot):
+        kept.append(snapshot() if len(kept) < 30 else None)
+
+    def there(batches, **options):
+        (trained,) = fit(on("pretend", batches), [spec(name)], config=config, **options)
+        trained.dictionary.to("cpu")
+        return trained
+
+    plain = there(batches, record=lambda device: None, report=lambda now: reports.append(now.dead))
+    recorded = there(batches, record=tapes, keep=keep)
+    made = len(tapes.made)
+    assert made >= 3, "one for each number of tokens, at least"
+    assert sum(tape.replays for tape in tapes.made) > 40
+    assert_same(recorded, plain, **CLOSE)
+    assert recorded.record["dead_at_end"] == plain.record["dead_at_end"]
+    resumed = there(batches[kept[29].step :], record=tapes, after=kept[29])
+    assert len(tapes.made) > made, "what was recorded before a snapshot is not replayed after it"
+    assert_same(resumed, plain, **CLOSE)
+    if name in ("topk", "batch-topk", "matryoshka"):
+        assert max(reports) > 0, "some features are dead on the way"
+
+
+def test_a_list_has_one_of_few_lengths():
+    lengths = [list_length(dead, 1000) for dead in range(1001)]
+    assert lengths[0] == 0
+    assert all(dead <= length <= 1000 for dead, length in enumerate(lengths))
+    assert set(lengths) == {0, 32, 64, 128, 256, 512, 1000}
+
+
+def test_only_a_gpus_steps_are_recorded():
+    assert recorder(torch.device("cpu")) is None
+
+
+class Steps:
+    """Work that notes how it was done."""
+
+    def __init__(self):
+        self.plain, self.recorded, self.replayed = 0, [], []
+
+    def work(self, given, dead):
+        self.plain += 1
+
+    def record(self, work):
+        self.recorded.append(number := len(self.recorded))
+        return lambda: self.replayed.append(number)
+
+
+def given(tokens):
+    x = torch.ones(tokens, 3)
+    return Given(x=x, y=x, rate=0.1, step=0, fvu_share=0.5, average_share=0.5)
+
+
+def test_a_step_is_recorded_when_its_shape_has_been_met_before():
+    steps = Steps()
+    recordings = Recordings(steps.record, Memory(), torch.zeros(2))
+    for tokens, dead in ((4, 0), (4, 0), (4, 0), (3, 0), (4, 32), (4, 32), (3, 0), (4, 0)):
+        recordings.run(steps.work, given(tokens), 4, dead)
+    assert steps.plain == 3
+    assert steps.replayed == [0, 0, 1, 2, 0]
+    recordings.forget()
+    recordings.run(steps.work, given(4), 4, 0)
+    assert (steps.plain, len(steps.recorded)) == (4, 3)
+
+
+def test_the_recording_used_longest_ago_goes():
+    steps = Steps()
+    recordings = Recordings(steps.record, Memory(), torch.zeros(2))
+    most = MOST + 1
+    for tokens in range(1, most + 1):
+        for _ in range(2):
+            recordings.run(steps.work, given(tokens), most, 0)
+    assert steps.plain == len(steps.recorded) == most
+    recordings.run(steps.work, given(most), most, 0)
+    assert steps.plain == most
+    recordings.run(steps.work, given(1), most, 0)
+    assert steps.plain == most + 1
+
+
+def test_a_recording_reads_each_batch_where_it_lay_at_first():
+    seen = []
+
+    def record(work):
+        work()
+        return lambda: None
+
+    def work(now, dead):
+        seen.append(now)
+
+    recordings = Recordings(record, Memory(), torch.zeros(2))
+    for value in (1.0, 2.0, 3.0):
+        x = torch.full((4, 3), value)
+        y = torch.full((4, 5), -value)
+        now = Given(x=x, y=y, rate=value, step=int(value), fvu_share=value, average_share=value)
+        recordings.run(work, now, 6, 0)
+    placed = seen[-1]
+    assert (placed.x == 3).all()
+    assert (placed.y == -3).all()
+    for number in (placed.rate, placed.step, placed.fvu_share, placed.average_share):
+        assert number == 3
