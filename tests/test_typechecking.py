@@ -132,7 +132,16 @@ ANNOTATIONS = [
     *(Float[Tensor, axes] for axes in ("", "a a", "a 3", "_ b", "a=2 3 b", "#a b", "a b-1", "b-1")),
     *(
         Float[Tensor, axes]
-        for axes in ("...", "*rows", "*rows b", "a *rows", "a ... b", "*#rows b")
+        for axes in (
+            "...",
+            "*rows",
+            "*rows b",
+            "a *rows",
+            "a ... b",
+            "*#rows b",
+            "#a a",
+            "*#rows #b",
+        )
     ),
     Float[Any, "a b"],
 ]

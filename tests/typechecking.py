@@ -10,7 +10,7 @@ another: a quarter of a test's time.
 
 import inspect
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import is_dataclass
 from functools import lru_cache, partial, update_wrapper, wraps
 from importlib.machinery import SourceFileLoader
@@ -26,6 +26,8 @@ in_full = jaxtyping.jaxtyped
 look_in_full = type(jaxtyping.AbstractArray).__instancecheck__
 MADE: dict[CodeType, tuple[Any, Any, Any]] = {}
 FORMS: dict[type, "Form"] = {}
+SCOPES = _storage._shape_storage
+"Of this thread: `memo_stack` holds the sizes of names in each call."
 
 
 def install() -> None:
@@ -171,66 +173,82 @@ def in_scope(function: Callable) -> Callable:
 
     @wraps(function)
     def scoped(*args, **kwargs):
-        _storage.push_shape_memo({})
+        # `push_shape_memo` and its pop, without two calls more.
+        try:
+            stack = SCOPES.memo_stack
+        except AttributeError:
+            stack = SCOPES.memo_stack = []
+        stack.append(({}, {}, {}, {}))
         try:
             return function(*args, **kwargs)
         finally:
-            _storage.pop_shape_memo()
+            stack.pop()
 
     return scoped
 
 
 class Form:
-    """What an annotation asks of a tensor: a name for each axis, or its size, or None for any."""
+    """What an annotation asks of a tensor."""
 
     def __init__(self, annotation: Any):
-        axes = list(annotation.dims)
-        several = None
-        self.start = annotation.index_variadic
-        "Where any number of axes may stand."
-        if self.start is not None:
-            several = axes.pop(self.start)
-        self.several = getattr(several, "name", None)
-        self.axes = tuple(getattr(a, "name", getattr(a, "size", None)) for a in axes)
-        self.may_be_one = tuple(getattr(a, "broadcastable", False) for a in axes)
-        # A sum of axes, or any number of them that may also be 1, is left to jaxtyping.
-        odd = any(getattr(a, what, False) for a in annotation.dims for what in ("elem", "treepath"))
-        simple = not (odd or getattr(several, "broadcastable", False))
-        self.array_type = annotation.array_type
+        axes, self.array_type = annotation.dims, annotation.array_type
+        # A sum of axes, and a name that stands for 1 and another size, are left to jaxtyping.
+        odd = any(getattr(axis, what, False) for axis in axes for what in ("elem", "treepath"))
+        names = [axis.name for axis in axes if hasattr(axis, "name")]
+        if len(names) > len({*names}):
+            odd |= any(getattr(axis, "broadcastable", False) for axis in axes)
         # Asked by name: torch is not imported for it.
-        self.is_plain = simple and getattr(self.array_type, "__module__", "") == "torch"
+        self.is_plain = not odd and getattr(self.array_type, "__module__", "") == "torch"
         self.dtypes = Dtypes(annotation.dtypes)
+        if self.is_plain:
+            made: dict[str, Any] = {}
+            exec("\n    ".join(lines_of_matches(axes, annotation.index_variadic)), made)
+            self.matches = made["matches"]
 
-    def matches(self, sizes: Sequence[int], single: dict, several: dict) -> bool:
-        """Whether these sizes are those of the names; names without a size are given it."""
-        start = self.start
-        if start is not None:
-            end = start + len(sizes) - len(self.axes)
-            if end < start:
-                return False
-            name, middle = self.several, sizes[start:end]
-            if name is not None and several.get(name, (False, middle)) != (False, middle):
-                return False
-            sizes = sizes[:start] + sizes[end:]
-        if len(sizes) != len(self.axes):
-            return False
-        found = {}
-        for axis, may_be_one, size in zip(self.axes, self.may_be_one, sizes, strict=True):
-            if may_be_one and size == 1:
-                continue
-            if axis in single:
-                if single[axis] != size:
-                    return False
-            elif axis.__class__ is int:
-                if axis != size:
-                    return False
-            elif found.setdefault(axis, size) != size and axis is not None:
-                return False
-        found.pop(None, None)
-        single |= found
-        if start is not None and name is not None:
-            several[name] = (False, middle)
-        return True
+
+def lines_of_matches(axes: Sequence[Any], several: int | None) -> Iterator[str]:
+    """A function in Python: whether sizes are those of the names; names without a size get it.
+
+    Written out for each annotation, as beartype does: a loop over the axes takes three times as
+    long. `several` is where any number of axes may stand.
+    """
+    yield "def matches(sizes, single, many):"
+    n, keep = len(axes), []
+    if several is None:
+        yield f"if len(sizes) != {n}: return False"
+    else:
+        yield f"end = len(sizes) - {n - 1 - several}"
+        yield f"if end < {several}: return False"
+    seen = {}
+    for i, axis in enumerate(axes):
+        name, size = getattr(axis, "name", None), f"size_{i}"
+        may_be_one = getattr(axis, "broadcastable", False)
+        if i == several:
+            if name is not None:
+                yield f"{size} = sizes[{i}:end]"
+                yield f"known = many.get({name!r})"
+                # Shapes that differ may still be broadcast to each other: jaxtyping sees to it.
+                yield f"if known is not None and known[1] != {size}: return False"
+                unless_known = "if known is None: " if may_be_one else ""
+                keep.append(f"{unless_known}many[{name!r}] = ({may_be_one}, {size})")
+            continue
+        fixed = getattr(axis, "size", None)
+        if name is None and fixed is None:
+            continue
+        yield f"{size} = sizes[{i if several is None or i < several else i - n}]"
+        unless_one = f"{size} != 1 and " if may_be_one else ""
+        if fixed is not None:
+            yield f"if {unless_one}{size} != {fixed}: return False"
+        elif name in seen:
+            yield f"if {size} != {seen[name]}: return False"
+        else:
+            seen[name] = size
+            yield f"if {unless_one}single.get({name!r}, {size}) != {size}: return False"
+            keep.append(
+                f"{'if ' + size + ' != 1: ' if may_be_one else ''}single[{name!r}] = {size}"
+            )
+    yield from keep
+    yield "return True"
 
 
 class Dtypes(dict[Any, bool]):
@@ -248,12 +266,15 @@ class Dtypes(dict[Any, bool]):
 def fits(annotation: Any, value: Any) -> bool:
     """`isinstance(value, annotation)`, and the sizes of the axes that it names are kept.
 
-    What does not fit, or takes more to see, is looked at by jaxtyping.
+    A tensor that does not fit, or takes more to see, is looked at by jaxtyping.
     """
     form = FORMS.get(annotation) or FORMS.setdefault(annotation, Form(annotation))
-    if form.is_plain and isinstance(value, form.array_type) and form.dtypes[value.dtype]:
-        stack = getattr(_storage._shape_storage, "memo_stack", None)
-        single, several = stack[-1][:2] if stack else ({}, {})
-        if form.matches(value.shape, single, several):
-            return True
+    if form.is_plain:
+        if not isinstance(value, form.array_type):
+            return False
+        if form.dtypes[value.dtype]:
+            stack = getattr(SCOPES, "memo_stack", None)
+            sizes = stack[-1] if stack else ({}, {})
+            if form.matches(value.shape, sizes[0], sizes[1]):
+                return True
     return look_in_full(annotation, value)
