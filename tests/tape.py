@@ -65,10 +65,7 @@ def _is_mask(args: Any) -> bool:
 
 
 class Tapes:
-    """Stands in for what records steps on a device, and keeps what was recorded."""
-
-    def __init__(self) -> None:
-        self.made: list[Tape] = []
+    """Stands in for what records steps on a device."""
 
     def __call__(self, device: torch.device) -> Callable[..., Callable[[], None]]:
         return self.record
@@ -77,5 +74,4 @@ class Tapes:
         tape = Tape()
         with tape:
             work()
-        self.made.append(tape)
         return tape.replay
