@@ -99,8 +99,16 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             import tests.pretend  # noqa: F401
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _shared_models_stay_as_they_are():
+    yield
+    from tests.shared_models import drop_changed
+
+    assert not drop_changed(), "a test has changed a model that it shares with others"
+
+
 @pytest.fixture(scope="session")
 def toy_model():
-    from tests.toys import toy
+    from tests.toys import shared_toy
 
-    return toy()
+    return shared_toy()

@@ -4,6 +4,7 @@ import string
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -28,6 +29,7 @@ from hooked_qwen.sites import Site
 from hooked_qwen.tokens import Batch
 from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.suite import Suite
+from tests.shared_models import shared
 
 # A token for each of these characters, and one merge: "ab" is a single token.
 PIECES = ("<|endoftext|>", "Ġ", "Ċ", *string.ascii_letters, "ab", ".", ",", "?", "!")
@@ -60,6 +62,20 @@ def toy_hf(family: str = "qwen3", dtype: torch.dtype = torch.float64):
 
 def toy(family: str = "qwen3", dtype: torch.dtype = torch.float64):
     return hook(toy_hf(family, dtype), name=f"toy-{family}")
+
+
+def shared_toy(family: str = "qwen3", dtype: torch.dtype = torch.float64):
+    """`toy`, for a test that leaves it as it is."""
+    return shared(("toy", family, dtype), partial(toy, family, dtype))
+
+
+def speaking_toy(family: str = "qwen3", dtype: torch.dtype = torch.float64):
+    """A toy with a tokenizer, for a test that leaves it as it is."""
+
+    def make() -> TransformerBridge:
+        return hook(toy_hf(family, dtype), tokenizer=toy_tokenizer(), name="toy")
+
+    return shared(("speaking", family, dtype), make)
 
 
 def toy_tokenizer() -> Qwen2Tokenizer:

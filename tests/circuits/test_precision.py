@@ -22,11 +22,11 @@ from saes.training.config import TrainConfig
 from saes.training.run import train_suite
 from tests.toys import (
     found_and_verified,
-    toy,
+    shared_toy,
+    speaking_toy,
     toy_hf,
     toy_prompts,
     toy_suite,
-    toy_tokenizer,
 )
 
 MODELS = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
@@ -40,7 +40,7 @@ MLP = Site("mlp_out", 1)
 
 @pytest.mark.parametrize(("model_dtype", "dtype"), PAIRS)
 def test_a_circuit_is_found_verified_and_ablated(model_dtype, dtype):
-    model, suite = toy(dtype=model_dtype), toy_suite(*SITES[:2], dtype=dtype)
+    model, suite = shared_toy(dtype=model_dtype), toy_suite(*SITES[:2], dtype=dtype)
     prompts, config = toy_prompts(2, 3), DiscoverConfig(nodes=3, positions="sum", steps=1)
     found, record = found_and_verified(model, suite, prompts, config)
     assert record["nodes"]["n"] > 0
@@ -56,13 +56,13 @@ def test_a_circuit_is_found_verified_and_ablated(model_dtype, dtype):
 @pytest.mark.parametrize("estimator", ["patching", "ig-inputs", "relp", "exact"])
 def test_every_estimator_takes_a_model_in_half_precision(estimator):
     config = DiscoverConfig(nodes=4, estimator=estimator, positions="sum", steps=2)
-    model, suite = toy(dtype=torch.bfloat16), toy_suite(*SITES, dtype=torch.float32)
+    model, suite = shared_toy(dtype=torch.bfloat16), toy_suite(*SITES, dtype=torch.float32)
     found = discover(Analysis.of(model, suite, toy_prompts(2, 4), config))
     assert any(effect for _, effect in found.ranking)
 
 
 def test_effects_in_half_precision_are_those_of_the_same_weights_but_for_rounding():
-    half = toy(dtype=torch.bfloat16)
+    half = shared_toy(dtype=torch.bfloat16)
     full = hook(toy_hf(dtype=torch.bfloat16).float(), name="toy")
     suite, prompts = toy_suite(*SITES, dtype=torch.float32), toy_prompts(2, 4)
     config = DiscoverConfig(nodes=3, positions="sum", steps=2)
@@ -75,7 +75,7 @@ def test_effects_in_half_precision_are_those_of_the_same_weights_but_for_roundin
 
 @pytest.mark.parametrize("dtype", MODELS)
 def test_captures_and_logits_are_wide_and_edits_fit_the_model(dtype):
-    model, batch = toy(dtype=dtype), toy_prompts(2, 4).clean
+    model, batch = shared_toy(dtype=dtype), toy_prompts(2, 4).clean
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     plain = last_logits(model, batch)
     assert plain.dtype == wide
@@ -101,7 +101,7 @@ def test_dictionaries_are_trained_on_and_judged_with_a_model_of_any_precision(
     dtype, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("saes.training.held_out.HELD_OUT_CHARACTERS", 300)
-    model = hook(toy_hf(dtype=dtype), tokenizer=toy_tokenizer(), name="toy")
+    model = speaking_toy(dtype=dtype)
     specs = [sae(MLP, k=3), sae(Site("attn_out", 0), k=2, architecture="jumprelu")]
     stream = StreamConfig(block_length=8, blocks_per_pass=2, batch_size=16, buffer_size=32)
     quality = train_suite(
@@ -117,7 +117,7 @@ def test_dictionaries_are_trained_on_and_judged_with_a_model_of_any_precision(
 
 
 def test_controls_are_fitted_on_a_model_of_another_precision():
-    model = hook(toy_hf(dtype=torch.float64), tokenizer=toy_tokenizer(), name="toy")
+    model = speaking_toy(dtype=torch.float64)
     dictionary = toy_suite("mlp_out.1", dtype=torch.float32)[MLP]
     tokens = torch.randint(1, 60, (12, 16), generator=torch.Generator().manual_seed(0))
     (judged,) = judge(model, [dictionary], tokens[:4], fitted_on=tokens[4:])

@@ -10,7 +10,7 @@ from hooked_qwen.forward import block_arguments, resume, run_recording
 from hooked_qwen.load import hook, load, load_config
 from hooked_qwen.placement import Placement
 from hooked_qwen.tokens import Batch
-from tests.toys import FAMILIES, SIZES, toy
+from tests.toys import FAMILIES, SIZES, shared_toy
 
 ROWS, POSITIONS = 3, 5
 
@@ -28,12 +28,12 @@ def test_the_bundled_models_weights_to_the_byte(dtype):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_models_weights_to_the_byte(family):
-    assert toy_cost(family).weights == held_bytes(toy(family, torch.float32))
+    assert toy_cost(family).weights == held_bytes(shared_toy(family, torch.float32))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_layers_operations_and_what_it_keeps_are_those_of_a_real_pass(family):
-    model = toy(family, torch.float32)
+    model = shared_toy(family, torch.float32)
     tokens = torch.ones(ROWS, POSITIONS, dtype=torch.long)
     _, arguments = run_recording(model, Batch(tokens=tokens, mask=tokens.bool()))
     x = torch.randn(ROWS, POSITIONS, SIZES["hidden_size"]).requires_grad_()
@@ -57,7 +57,7 @@ def test_a_layers_operations_and_what_it_keeps_are_those_of_a_real_pass(family):
 
 
 def test_blocks_are_called_as_for_prompts_without_padding():
-    model = toy()
+    model = shared_toy()
     x = torch.randn(ROWS, POSITIONS, SIZES["hidden_size"], dtype=torch.float64)
     tokens = torch.ones(ROWS, POSITIONS, dtype=torch.long)
     _, recorded = run_recording(model, Batch(tokens=tokens, mask=tokens.bool()))

@@ -11,7 +11,7 @@ from hooked_qwen.load import hook
 from hooked_qwen.notices import Notice
 from hooked_qwen.sites import Site
 from hooked_qwen.tokens import Batch, encode, pad_left
-from tests.toys import FAMILIES, SIZES, VOCABULARY, toy, toy_hf, toy_tokenizer
+from tests.toys import FAMILIES, SIZES, VOCABULARY, shared_toy, toy_hf, toy_tokenizer
 
 LAYERS = SIZES["num_hidden_layers"]
 LAST = Site("resid_post", LAYERS - 1)
@@ -24,7 +24,7 @@ def family(request):
 
 @pytest.fixture(scope="module")
 def model(family):
-    return toy(family, torch.float32)
+    return shared_toy(family, torch.float32)
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +67,7 @@ def test_padding_on_the_left_changes_nothing(model):
 
 
 def test_padding_needs_float32(family):
-    model = toy(family, torch.float64)
+    model = shared_toy(family, torch.float64)
     with pytest.raises(ValueError, match="padded prompts need a model in float32 or less"):
         last_logits(model, pad_left(rows(3, 2), pad=0))
     assert last_logits(model, pad_left(rows(3, 3), pad=0)).isfinite().all()
@@ -138,7 +138,7 @@ def test_running_through_a_layer_reaches_its_sites_and_no_later_ones(model, site
 
 def test_a_single_prompt_keeps_its_mask():
     """With one prompt every argument has a first axis of 1, which `rows` must still repeat."""
-    model = toy("qwen3", torch.float32)
+    model = shared_toy("qwen3", torch.float32)
     batch = Batch(tokens=torch.tensor([[4, 9, 2]]), mask=torch.ones(1, 3, dtype=torch.bool))
     start = Site("resid_pre", 0)
     with capture(model, [start, LAST]) as seen:
@@ -160,7 +160,7 @@ def test_a_token_that_the_model_does_not_embed_is_named():
 
 
 def test_a_text_beyond_the_models_positions_is_said():
-    model, known = toy(dtype=torch.float32), SIZES["max_position_embeddings"]
+    model, known = shared_toy(dtype=torch.float32), SIZES["max_position_embeddings"]
     with pytest.warns(Notice, match=f"a text of {known + 1} tokens goes beyond the {known} posit"):
         last_logits(model, pad_left(rows(known + 1, 2), pad=0))
     with warnings.catch_warnings():

@@ -5,7 +5,7 @@ import torch
 
 from hooked_qwen.hooks import capture, intervene
 from hooked_qwen.sites import Site
-from tests.toys import VOCABULARY, toy
+from tests.toys import VOCABULARY, shared_toy
 
 MLP = Site("mlp_out", 1)
 POST = Site("resid_post", 1)
@@ -14,7 +14,7 @@ TOKENS = torch.randint(1, VOCABULARY, (2, 5), generator=torch.Generator().manual
 
 @pytest.fixture(scope="module")
 def model():
-    return toy()
+    return shared_toy()
 
 
 def hooks_in(model):

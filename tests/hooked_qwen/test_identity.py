@@ -20,7 +20,7 @@ from saes.sae import sae
 from saes.suite import find, load_suite, notify_of_another_model
 from saes.training.config import TrainConfig
 from saes.training.run import RunOptions, train_suite
-from tests.toys import FAMILIES, toy_hf, toy_tokenizer
+from tests.toys import FAMILIES, toy, toy_hf, toy_tokenizer
 
 CONFIG = StreamConfig(block_length=8, blocks_per_pass=2, batch_size=16, buffer_size=32)
 LETTERS = ["abcdefgh" * 30] * 4
@@ -66,7 +66,7 @@ def test_a_weight_or_an_entry_that_changes_the_logits_is_another_model(tmp_path)
 
 
 def test_asked_again_it_is_not_computed_again_until_a_weight_is_written(monkeypatch):
-    model = hook(toy_hf(dtype=torch.float32), name="toy")
+    model = toy(dtype=torch.float32)
     first = identity(model)
     with monkeypatch.context() as patched:
         patched.setattr(identities, "identity_of", None)

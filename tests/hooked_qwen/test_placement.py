@@ -13,7 +13,7 @@ from hooked_qwen.placement import (
     placement_of,
 )
 from hooked_qwen.precision import model_precision
-from tests.toys import toy
+from tests.toys import shared_toy, toy
 
 
 def test_auto_is_the_first_accelerator_else_the_cpu(pretend):
@@ -56,6 +56,6 @@ def test_a_model_is_loaded_where_and_as_it_was_asked_for(pretend):
 
 def test_a_model_on_another_device_gives_the_cpus_logits(pretend):
     tokens = torch.tensor([[5, 3, 8, 1]])
-    here, there = toy(dtype=torch.float32), toy(dtype=torch.float32).to("pretend")
+    here, there = shared_toy(dtype=torch.float32), toy(dtype=torch.float32).to("pretend")
     assert device_of(there) == torch.device("pretend:0")
     assert torch.equal(here(tokens), there(tokens.to("pretend")).cpu())

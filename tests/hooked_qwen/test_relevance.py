@@ -14,7 +14,7 @@ from hooked_qwen.relevance import relevance_rules
 from hooked_qwen.sites import Site
 from hooked_qwen.tokens import Batch, pad_left
 from tests.hooked_qwen.test_load import toy_hybrid, toy_moe
-from tests.toys import FAMILIES, SIZES, VOCABULARY, toy_hf
+from tests.toys import FAMILIES, SIZES, VOCABULARY, toy, toy_hf
 
 LAYERS = SIZES["num_hidden_layers"]
 EMBED = Site("embed")
@@ -307,7 +307,7 @@ def test_an_activation_without_a_rule_is_named():
 
 @pytest.mark.parametrize("mode", ["use_split_qkv_input", "use_attn_in", "compatibility mode"])
 def test_modes_that_compute_around_the_modules_are_refused(mode):
-    model = hook(toy_hf(), name="toy")
+    model = toy()
     if mode == "compatibility mode":
         model.enable_compatibility_mode(no_processing=True)
     else:

@@ -10,7 +10,7 @@ from hooked_qwen.hook_points import hook_point
 from hooked_qwen.hooks import capture, intervene
 from hooked_qwen.sites import KINDS, READ_ONLY, Site, parse_layers
 from tests.hooked_qwen.plain import plain_forward
-from tests.toys import FAMILIES, SIZES, VOCABULARY, toy, toy_hf
+from tests.toys import FAMILIES, SIZES, VOCABULARY, shared_toy, toy_hf
 
 LAYERS = SIZES["num_hidden_layers"]
 SITES = [Site("embed")] + [Site(kind, i) for i in range(LAYERS) for kind in KINDS[1:]]
@@ -20,7 +20,7 @@ EDITABLE = [site for site in SITES if site.kind not in READ_ONLY]
 @pytest.fixture(scope="module", params=FAMILIES)
 def pair(request):
     """The hooked toy and Hugging Face's own copy of it, which nothing has touched."""
-    return toy(request.param), toy_hf(request.param)
+    return shared_toy(request.param), toy_hf(request.param)
 
 
 @pytest.fixture

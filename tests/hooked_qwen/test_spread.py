@@ -11,7 +11,7 @@ from hooked_qwen.placement import device_of, devices_of, find_devices, placement
 from hooked_qwen.sites import Site
 from hooked_qwen.spread import FOR_LAYERS, device_map, spread
 from hooked_qwen.tokens import Batch
-from tests.toys import FAMILIES, VOCABULARY, toy, toy_hf
+from tests.toys import FAMILIES, VOCABULARY, shared_toy, toy_hf
 
 ORDERS = ("pretend:0,cpu", "cpu,pretend:0")
 
@@ -29,7 +29,7 @@ def over_two(request, pretend):
 
 @pytest.fixture(scope="module")
 def whole():
-    return toy(dtype=torch.float32)
+    return shared_toy(dtype=torch.float32)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_parts_are_on_both_devices_and_what_is_not_a_layer_is_at_home(over_two):
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("devices", ORDERS)
 def test_logits_are_those_of_one_device(pretend, batch, devices, family):
-    model, one = spread_toy(devices, family), toy(family, torch.float32)
+    model, one = spread_toy(devices, family), shared_toy(family, torch.float32)
     found = last_logits(model, batch)
     assert found.device == device_of(model)
     assert torch.equal(found.cpu(), last_logits(one, batch))

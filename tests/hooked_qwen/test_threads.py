@@ -8,7 +8,7 @@ import torch
 
 from hooked_qwen import threads
 from hooked_qwen.threads import SHARED_FROM
-from tests.toys import SIZES, toy
+from tests.toys import SIZES, shared_toy
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def fresh(monkeypatch):
 
 def test_small_matrices_are_not_shared_and_large_ones_are(fresh):
     _, fit_threads = fresh
-    model = toy()
+    model = shared_toy()
     assert fit_threads(model) == torch.get_num_threads() == 1
     assert fit_threads(model, width=SHARED_FROM // SIZES["hidden_size"] + 1) == 4
     assert fit_threads(model, width=64) == 1
@@ -33,8 +33,8 @@ def test_small_matrices_are_not_shared_and_large_ones_are(fresh):
 def test_what_the_user_says_holds_for_every_model(fresh):
     set_threads, fit_threads = fresh
     set_threads(3)
-    assert fit_threads(toy()) == 3
-    assert fit_threads(toy(), width=SHARED_FROM) == 3
+    assert fit_threads(shared_toy()) == 3
+    assert fit_threads(shared_toy(), width=SHARED_FROM) == 3
     with pytest.raises(ValueError, match="0 threads were asked for: expected 1 or more"):
         set_threads(0)
 
@@ -42,4 +42,4 @@ def test_what_the_user_says_holds_for_every_model(fresh):
 def test_the_environment_holds_too(fresh, monkeypatch):
     _, fit_threads = fresh
     monkeypatch.setitem(os.environ, "OMP_NUM_THREADS", "4")
-    assert fit_threads(toy()) == 4
+    assert fit_threads(shared_toy()) == 4

@@ -6,12 +6,11 @@ import pytest
 import torch
 
 from hooked_qwen.hooks import capture
-from hooked_qwen.load import hook
 from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site
 from saes.edit import Condition, Edit, Operation, applied
 from saes.operations import OPERATIONS
-from tests.toys import toy, toy_hf, toy_suite
+from tests.toys import shared_toy, toy_hf, toy_suite
 
 SITE, LAYER, TOKENS, STEPS = "resid_post.1", 1, torch.tensor([[5, 9, 11, 2, 30]]), 30
 FEATURE, OTHER, K = 5, 13, 5
@@ -30,7 +29,7 @@ BECOMES = {
 
 @pytest.fixture(scope="module")
 def case():
-    model = hook(toy_hf(dtype=torch.float32), name="toy")
+    model = shared_toy(dtype=torch.float32)
     return model, toy_suite(SITE, dtype=torch.float32), toy_hf(dtype=torch.float32)
 
 
@@ -195,7 +194,7 @@ def test_what_is_excepted_at_a_position_is_changed_at_the_others():
         )
     )
     # All but a bias is taken from the stream: in float32 what is left would be rounding.
-    model, suite, plain = toy(), toy_suite(SITE), toy_hf()
+    model, suite, plain = shared_toy(), toy_suite(SITE), toy_hf()
     with applied(model, suite, edit), torch.no_grad():
         logits = model.original_model(TOKENS).logits
     handle = plain.model.layers[LAYER].register_forward_hook(lambda m, a, x: change(suite[SITE], x))

@@ -8,7 +8,7 @@ import torch
 from hooked_qwen.nodes import EVERY, Node
 from saes.edit import Edit, Operation, applied
 from saes.operations import OPERATIONS
-from tests.toys import toy, toy_suite
+from tests.toys import shared_toy, toy_suite
 
 SITE = "resid_post.1"
 TOKENS = torch.tensor([[5, 9, 11, 2, 30], [3, 8, 2, 40, 7]])
@@ -70,7 +70,7 @@ def one_by_one(d, x, operations):
 )
 @pytest.mark.parametrize("seed", range(4))
 def test_operations_together_are_what_they_are_one_by_one(kinds, seed):
-    model, suite = toy(), toy_suite(SITE)
+    model, suite = shared_toy(), toy_suite(SITE)
     operations = drawn(random.Random(seed), kinds=kinds)
     means = {op.node: mean_of(op.node) for op in operations}
     with torch.no_grad():
@@ -87,7 +87,7 @@ def test_operations_together_are_what_they_are_one_by_one(kinds, seed):
 
 
 def test_in_many_passes_an_edit_that_changes_nothing_raises_and_says_what_came_nearest():
-    model, suite = toy(), toy_suite(SITE)
+    model, suite = shared_toy(), toy_suite(SITE)
     with torch.no_grad():
         seen = {}
         handle = model.blocks[1].register_forward_hook(lambda m, a, out: seen.update(x=out))
@@ -107,7 +107,7 @@ def test_in_many_passes_an_edit_that_changes_nothing_raises_and_says_what_came_n
 
 
 def test_a_redirected_edit_moves_a_site_by_what_it_is_told():
-    model, suite = toy(), toy_suite(SITE)
+    model, suite = shared_toy(), toy_suite(SITE)
     d = suite[SITE]
     edit = Edit(operations=(Operation(node=Node(SITE, 5), do="set", value=4.0),))
     with torch.no_grad():
@@ -123,7 +123,7 @@ def test_a_redirected_edit_moves_a_site_by_what_it_is_told():
 
 def test_what_is_skipped_where_no_named_feature_has_a_slot_changes_nothing():
     # One text has few slots, which are looked through; all of them together have too many.
-    model, suite = toy(), toy_suite(SITE)
+    model, suite = shared_toy(), toy_suite(SITE)
     texts = torch.randint(50, (40, 5), generator=torch.Generator().manual_seed(0))
     edit = Edit(operations=tuple(Operation(node=Node(SITE, i), do="zero") for i in (3, 4)))
     skipped = 0

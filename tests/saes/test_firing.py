@@ -8,13 +8,12 @@ from saes.edit import Condition, Edit, Operation, applied
 from saes.identity import suite_hash
 from saes.suite import Suite
 from tests.saes.test_edit_against_hooks import SITE, TOKENS, encoded
-from tests.toys import random_dictionary, toy, toy_suite, toy_tokenizer
+from tests.toys import random_dictionary, speaking_toy, toy_suite
 
 
 @pytest.fixture(scope="module")
 def case():
-    model = toy(dtype=torch.float32)
-    model.tokenizer = toy_tokenizer()
+    model = speaking_toy(dtype=torch.float32)
     suite = toy_suite(SITE, dtype=torch.float32)
     seen = {}
     layer = model.original_model.model.layers[1]

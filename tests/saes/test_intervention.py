@@ -17,7 +17,7 @@ from saes.intervention import Baseline, Spared, setting
 from saes.nodes import NodeSet
 from saes.suite import Suite
 from tests.saes.formulas import KINDS, encode, suite_of
-from tests.toys import full_suite, random_dictionary, toy, toy_prompts
+from tests.toys import full_suite, random_dictionary, shared_toy, toy_prompts
 
 ROWS, LENGTH, D = 4, 6, 24
 PLACES = ("attn_out.0", "mlp_in.0-mlp_out.0", "resid_post.0", "mlp_out.1", "attn_out.2")
@@ -25,7 +25,7 @@ PLACES = ("attn_out.0", "mlp_in.0-mlp_out.0", "resid_post.0", "mlp_out.1", "attn
 
 @pytest.fixture(scope="module")
 def model():
-    return toy()
+    return shared_toy()
 
 
 @pytest.fixture(scope="module")

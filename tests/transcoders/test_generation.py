@@ -11,10 +11,9 @@ import torch
 from torch.nn.functional import softmax
 from transformers.models.qwen3.modeling_qwen3 import apply_rotary_pos_emb
 
-from hooked_qwen.load import hook
 from hooked_qwen.nodes import Node
 from saes.edit import applied
-from tests.toys import toy_hf
+from tests.toys import shared_toy, toy_hf
 from tests.transcoders.test_interventions import (
     MODES,
     K,
@@ -30,17 +29,17 @@ from transcoders.generation import generating
 from transcoders.interventions import THE_MODEL, Mode
 from transcoders.replacement import replace_mlps
 
-NEW, P = 5, len(TOKENS)
+NEW, P = 3, len(TOKENS)
 MODELS = 1e-5
 "Of the model, whose norms run in float32."
 
 
-def written(model, rows=2):
+def written(model, new=NEW):
     """Greedy tokens, and the logits each was chosen by, of the last row."""
     found = model.original_model.generate(
-        TOKENS.expand(rows, -1),
-        attention_mask=torch.ones(rows, P, dtype=torch.long),
-        max_new_tokens=NEW,
+        TOKENS.expand(2, -1),
+        attention_mask=torch.ones(2, P, dtype=torch.long),
+        max_new_tokens=new,
         do_sample=False,
         eos_token_id=None,
         pad_token_id=0,
@@ -170,7 +169,7 @@ class Plain:
 def test_tokens_and_logits_are_those_of_plain_hooks(family, mode):
     """Of features edited at a token of the prompt, at all tokens, and at those generated."""
     suite = suite_of([0, 2], skips=[2])
-    model = hook(toy_hf(family), name="toy")
+    model = shared_toy(family)
     nodes = [node for _, node in active(replace_mlps(model, suite, TOKENS), 6)]
     every = Node(nodes[1].site, nodes[1].feature)
     edit = edit_of((nodes[0], "scale", -3.0), (every, "add", 2.0), (nodes[-1], "set", 4.0))
@@ -227,7 +226,7 @@ def test_the_first_token_is_that_of_the_intervention_on_the_prompt(family):
     for mode in MODES:
         expected = logits_of(model, suite, [edit], mode)
         with torch.no_grad(), generating(model, suite, edit, mode):
-            _, logits = written(model)
+            _, logits = written(model, new=1)
         assert largest(logits[:, 0] - expected) < MODELS * largest(expected)
     assert sum(len(m._forward_hooks) for m in model.modules()) == hooks
 

@@ -6,12 +6,11 @@ from itertools import product
 import pytest
 import torch
 
-from hooked_qwen.load import hook
 from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site
 from saes.edit import Edit, Operation
 from saes.suite import Suite
-from tests.toys import toy_hf
+from tests.toys import shared_toy, toy_hf
 from tests.transcoders import toys
 from tests.transcoders.toys import FAMILIES, TOKENS, toy_of
 from transcoders.interventions import DIRECT, THE_GRAPH, THE_MODEL, Mode, intervened, moved
@@ -189,7 +188,7 @@ def edited_by_hand(operations):
 def test_every_mode_is_what_plain_hooks_do(family, mode):
     """Of a single feature, of several that are one group, and of an error."""
     suite = suite_of([0, 2], skips=[2])
-    model = hook(toy_hf(family), name="toy")
+    model = shared_toy(family)
     nodes = [node for _, node in active(replace_mlps(model, suite, TOKENS), 6)]
     edits = [
         [(nodes[0], "zero", None)],

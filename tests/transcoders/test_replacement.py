@@ -8,7 +8,7 @@ import torch
 from hooked_qwen.hooks import capture, intervene
 from hooked_qwen.relevance import relevance_rules
 from hooked_qwen.sites import Site
-from tests.toys import full_suite, toy, toy_suite
+from tests.toys import full_suite, shared_toy, toy, toy_suite
 from tests.transcoders.toys import (
     FAMILIES,
     TOKENS,
@@ -269,7 +269,7 @@ def test_a_layer_without_a_transcoder_is_all_error():
 
 
 def test_of_a_suite_the_transcoders_are_taken():
-    model = replace_mlps(toy(), full_suite(), TOKENS)
+    model = replace_mlps(shared_toy(), full_suite(), TOKENS)
     assert [d.name for d in model.dictionaries] == ["mlp_out.1"]
     assert int((model.sources.kind == TOKEN).sum()) == len(TOKENS)
 
@@ -278,7 +278,7 @@ def test_without_transcoders_it_says_so():
     with pytest.raises(
         ValueError, match="the dictionaries that are there are mlp_out.1: train"
     ) as error:
-        replace_mlps(toy(), toy_suite("mlp_out.1"), TOKENS)
+        replace_mlps(shared_toy(), toy_suite("mlp_out.1"), TOKENS)
     assert "\n" not in str(error.value)
 
 

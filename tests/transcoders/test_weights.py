@@ -5,7 +5,7 @@ import torch
 
 from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site
-from tests.toys import toy, toy_suite
+from tests.toys import shared_toy, toy_suite
 from tests.transcoders.toys import replaced, suite_of, toy_of
 from transcoders.sources import FEATURE, TOKEN
 from transcoders.weights import (
@@ -84,7 +84,7 @@ def test_an_edge_from_a_token_is_its_embeddings_weights(model):
 @pytest.fixture(scope="module")
 def dense():
     """A model, a suite, and every direct weight between its features, by the formula."""
-    hooked, suite, found = toy(), toy_suite(*SITES), {}
+    hooked, suite, found = shared_toy(), toy_suite(*SITES), {}
     for target in suite:
         read = suite.reads_of(target)[0]
         for source in suite:

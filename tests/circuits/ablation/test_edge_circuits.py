@@ -21,7 +21,15 @@ from hooked_qwen.sites import Site
 from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.nodes import NodeSet
 from saes.suite import Suite
-from tests.toys import SIZES, analysis_of, full_suite, toy, toy_hf, toy_prompts, toy_suite
+from tests.toys import (
+    SIZES,
+    analysis_of,
+    full_suite,
+    shared_toy,
+    toy_hf,
+    toy_prompts,
+    toy_suite,
+)
 
 
 def on(analysis, site, positions, n=2):
@@ -45,7 +53,7 @@ def circuit_of(analysis, sites, positions, edges=None):
 
 @pytest.fixture(scope="module")
 def model():
-    return toy()
+    return shared_toy()
 
 
 CASES = [

@@ -10,12 +10,12 @@ from circuits.graph import Node
 from hooked_qwen.sites import Site
 from saes.nodes import NodeSet
 from tests.circuits.dense import dense, nodes_that_move
-from tests.toys import analysis_of, full_suite, toy, toy_hf, toy_prompts
+from tests.toys import analysis_of, full_suite, shared_toy, toy_hf, toy_prompts
 
 
 @pytest.fixture(scope="module")
 def analysis():
-    return analysis_of(toy(), full_suite(), toy_prompts(n=5), batch_size=3)
+    return analysis_of(shared_toy(), full_suite(), toy_prompts(n=5), batch_size=3)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def plain_change(node, dictionary, clean, patch):
 @torch.no_grad()
 def test_exact_effects_equal_plain_hugging_face_hooks():
     """The oracle recomputed with nothing of ours but the dictionaries' weights."""
-    analysis = analysis_of(toy(), full_suite(), toy_prompts())
+    analysis = analysis_of(shared_toy(), full_suite(), toy_prompts())
     (state,) = analysis.states
     suite, prompts, hf = analysis.suite, analysis.prompts, toy_hf()
     modules = {

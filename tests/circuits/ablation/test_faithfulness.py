@@ -28,14 +28,14 @@ from saes.evaluation.baselines import neurons, untrained
 from saes.nodes import NodeSet
 from tests.circuits.dense import dense, nodes_that_move, ranking_of
 from tests.circuits.linear import linear_analysis
-from tests.toys import analysis_of, full_suite, toy, toy_hf, toy_prompts, toy_suite
+from tests.toys import analysis_of, full_suite, shared_toy, toy_hf, toy_prompts, toy_suite
 
 NOTHING = NodeSet.of([])
 
 
 @pytest.fixture(scope="module")
 def analysis():
-    return analysis_of(toy(), full_suite(), toy_prompts(n=5), batch_size=3)
+    return analysis_of(shared_toy(), full_suite(), toy_prompts(n=5), batch_size=3)
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from tests.toys import (
     analysis_of,
     full_suite,
     padded_on_the_left,
-    toy,
+    shared_toy,
     toy_hf,
     toy_prompts,
     toy_suite,
@@ -28,7 +28,7 @@ LOGIT = Node("logit", "logit")
 
 
 def prepare(suite, n=3, reference="patch"):
-    analysis = analysis_of(toy(), suite, toy_prompts(n=n), reference=reference)
+    analysis = analysis_of(shared_toy(), suite, toy_prompts(n=n), reference=reference)
     (state,) = analysis.states
     return analysis, state, gradients_at_clean(analysis, state)
 
@@ -283,7 +283,7 @@ def test_batches_of_prompts_stand_side_by_side(case):
 
 def test_padding_changes_no_edge():
     suite, prompts = full_suite(torch.float32), toy_prompts(n=2)
-    model = toy(dtype=torch.float32)
+    model = shared_toy(dtype=torch.float32)
     results = []
     for version in (prompts, padded_on_the_left(prompts)):
         analysis = analysis_of(model, suite, version)

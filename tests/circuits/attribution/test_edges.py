@@ -25,14 +25,14 @@ from tests.toys import (
     full_suite,
     padded_on_the_left,
     random_dictionary,
-    toy,
+    shared_toy,
     toy_prompts,
     toy_suite,
 )
 
 
 def prepare(suite, n=1, **settings):
-    analysis = analysis_of(toy(), suite, toy_prompts(n=n), **settings)
+    analysis = analysis_of(shared_toy(), suite, toy_prompts(n=n), **settings)
     (state,) = analysis.states
     return analysis, state, gradients_at_clean(analysis, state)
 
@@ -83,7 +83,7 @@ def test_along_the_way_the_edges_into_a_node_add_up_to_its_effect():
         },
         {},
     )
-    analysis = analysis_of(toy(), suite, toy_prompts(n=1, length=4))
+    analysis = analysis_of(shared_toy(), suite, toy_prompts(n=1, length=4))
     (state,) = analysis.states
     gradients = gradients_at_clean(analysis, state)
     nodes = every_node(suite, length=4)
@@ -204,7 +204,7 @@ def test_what_happens_before_the_first_move_changes_no_weight(monkeypatch):
     tokens = late.clean.tokens.clone()
     tokens[:, 4] = late.patch.tokens[:, 1]
     prompts = dataclasses.replace(late, patch=Batch(tokens=tokens, mask=late.clean.mask))
-    analysis = analysis_of(toy(), suite, prompts)
+    analysis = analysis_of(shared_toy(), suite, prompts)
     (state,) = analysis.states
     gradients = gradients_at_clean(analysis, state)
     assert first_move(analysis.model, state) == 4
@@ -216,7 +216,7 @@ def test_what_happens_before_the_first_move_changes_no_weight(monkeypatch):
 
 def test_padding_on_the_left_changes_no_weight():
     suite, prompts = full_suite(torch.float32), toy_prompts(n=2)
-    model = toy(dtype=torch.float32)
+    model = shared_toy(dtype=torch.float32)
     nodes = [n for n in with_both(suite) if n.position is None]
     found = []
     for version in (prompts, padded_on_the_left(prompts)):

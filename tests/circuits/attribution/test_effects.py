@@ -20,12 +20,12 @@ from hooked_qwen.forward import unembed
 from hooked_qwen.sites import Site
 from hooked_qwen.tokens import Batch
 from tests.circuits.dense import dense, nearer, nodes_that_move
-from tests.toys import analysis_of, full_suite, toy, toy_prompts, toy_suite
+from tests.toys import analysis_of, full_suite, shared_toy, toy_prompts, toy_suite
 
 
 @pytest.fixture(scope="module")
 def analysis():
-    return analysis_of(toy(), full_suite(), toy_prompts())
+    return analysis_of(shared_toy(), full_suite(), toy_prompts())
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ def test_patching_is_exact_where_the_rest_is_linear(analysis, state):
 @pytest.mark.parametrize("estimator", ["patching", "ig", "exact"])
 def test_padding_and_batching_change_nothing(estimator):
     """A prompt alone, and beside a longer one that pads it, has the same effects."""
-    model, suite = toy(dtype=torch.float32), full_suite(torch.float32)
+    model, suite = shared_toy(dtype=torch.float32), full_suite(torch.float32)
     prompts = toy_prompts(n=2)
     pad = 3
 
@@ -167,7 +167,7 @@ def test_token_nodes_are_the_positions_that_differ(analysis, state):
 def test_effect_is_positive_when_the_move_raises_the_metric():
     """The sign convention, on a feature whose decoder writes toward the right answer."""
     suite = toy_suite("resid_post.2")
-    analysis = analysis_of(toy(), suite, toy_prompts(n=1))
+    analysis = analysis_of(shared_toy(), suite, toy_prompts(n=1))
     (state,) = analysis.states
     gradients = gradients_at_clean(analysis, state)
     effects = dict(iter(node_effects(analysis, state, gradients)))

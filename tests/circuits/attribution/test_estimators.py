@@ -20,7 +20,7 @@ from circuits.metrics.readout import Readout
 from circuits.verification.verify import VerifyConfig, verify
 from hooked_qwen.load import hook
 from hooked_qwen.sites import Site
-from tests.toys import analysis_of, toy, toy_hf, toy_prompts, toy_suite
+from tests.toys import analysis_of, shared_toy, toy_hf, toy_prompts, toy_suite
 
 CHANGED = 1
 "The position at which clean and patch prompts differ."
@@ -85,7 +85,7 @@ def test_a_new_estimator_is_one_row(monkeypatch):
 
     asked: list[int] = []
     monkeypatch.setitem(ESTIMATORS, "doubled", Estimator(estimate=doubled, at_clean=True))
-    case = toy(), toy_suite("attn_out.1", "mlp_out.1", "resid_post.1"), toy_prompts(n=3)
+    case = shared_toy(), toy_suite("attn_out.1", "mlp_out.1", "resid_post.1"), toy_prompts(n=3)
     analyses = [
         Analysis.of(*case, DiscoverConfig(estimator=name, nodes=12, batch_size=2))
         for name in ("patching", "doubled")
@@ -130,7 +130,7 @@ def test_a_row_s_rules_hold_for_its_gradients_and_for_its_edges(monkeypatch):
 
     monkeypatch.setitem(ESTIMATORS, "ruled", Estimator(estimate=watched, rules=rules))
     monkeypatch.setattr("circuits.discovery.sparse_feature.edge_weights", weights)
-    model = toy()
+    model = shared_toy()
     suite = toy_suite("mlp_out.0", "resid_post.1")
     discover(analysis_of(model, suite, toy_prompts(n=2), estimator="ruled", nodes=5))
     assert seen == [("nodes", [model]), ("edges", [model])]

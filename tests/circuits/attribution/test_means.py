@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from circuits.attribution.means import mean_over
-from tests.toys import analysis_of, full_suite, toy, toy_prompts
+from tests.toys import analysis_of, full_suite, shared_toy, toy_prompts
 
 
 @pytest.fixture(scope="module")
 def analysis():
-    return analysis_of(toy(), full_suite(), toy_prompts(n=5), batch_size=3)
+    return analysis_of(shared_toy(), full_suite(), toy_prompts(n=5), batch_size=3)
 
 
 @pytest.fixture(scope="module")

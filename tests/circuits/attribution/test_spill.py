@@ -13,7 +13,7 @@ from circuits.discovery.sparse_feature import discover
 from circuits.graph import as_json
 from hooked_qwen.sites import Site
 from saes.suite import Suite
-from tests.toys import full_suite, toy, toy_prompts
+from tests.toys import full_suite, shared_toy, toy_prompts
 
 SITES = (Site("embed"), Site("mlp_out", 1))
 
@@ -22,7 +22,7 @@ SITES = (Site("embed"), Site("mlp_out", 1))
 def three():
     """Three batches of two prompts, and the bytes of each."""
     found = batches(
-        toy(dtype=torch.float32), full_suite(dtype=torch.float32), toy_prompts(n=6),
+        shared_toy(dtype=torch.float32), full_suite(dtype=torch.float32), toy_prompts(n=6),
         reference="patch", batch_size=2,
     )  # fmt: skip
     return [found[i] for i in range(3)], found[0].size()
@@ -68,7 +68,7 @@ def test_gradients_that_do_not_fit_are_files_and_come_back_to_the_bit(tmp_path, 
 
 
 def test_a_discovery_without_room_is_the_same(monkeypatch):
-    model, suite, prompts = toy(dtype=torch.float32), full_suite(), toy_prompts(n=6)
+    model, suite, prompts = shared_toy(dtype=torch.float32), full_suite(), toy_prompts(n=6)
     config = DiscoverConfig(batch_size=2, nodes=20, estimator="ig-inputs")
     plenty = discover(Analysis.of(model, suite, prompts, config))
     monkeypatch.setattr(Suite, "room_for_states", lambda self, otherwise: 0.0)

@@ -28,7 +28,7 @@ ROUNDED = 2e-6
 
 @pytest.fixture(scope="module")
 def prompts() -> EncodedPrompts:
-    return toy_prompts(n=3)
+    return toy_prompts(n=3, length=4)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.replaced_prompts import ReplacedPrompts
 from circuits.discovery.replacement import discover_replacement
 from tests.circuits.conftest import call
-from tests.toys import analysis_of, toy, toy_prompts, toy_suite
+from tests.toys import analysis_of, shared_toy, toy_prompts, toy_suite
 from transcoders.paths import find_paths, node_of
 
 SITES = ("mlp_in.0-mlp_out.0", "mlp_in.1-mlp_out.1", "mlp_in.2-mlp_out.2")
@@ -15,7 +15,7 @@ SITES = ("mlp_in.0-mlp_out.0", "mlp_in.1-mlp_out.1", "mlp_in.2-mlp_out.2")
 
 def analysis(n=1, **settings):
     settings = {"method": "replacement", "reference": "zero", **settings}
-    return analysis_of(toy(), toy_suite(*SITES), toy_prompts(n, 4), **settings)
+    return analysis_of(shared_toy(), toy_suite(*SITES), toy_prompts(n, 4), **settings)
 
 
 def plain(graph):

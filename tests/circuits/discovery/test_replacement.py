@@ -21,21 +21,20 @@ from circuits.metrics.answers import with_own_answers
 from circuits.metrics.readout import Readout
 from circuits.prompts import EncodedPrompts
 from hooked_qwen.hooks import capture, intervene
-from hooked_qwen.load import hook
 from hooked_qwen.sites import Site
 from saes.suite import Suite
 from tests.toys import (
     padded_on_the_left,
-    toy,
-    toy_hf,
+    shared_toy,
+    speaking_toy,
     toy_prompts,
     toy_suite,
-    toy_tokenizer,
 )
 from tests.transcoders.toys import cross_layer_suite
 from transcoders.replacement import ReplacementModel
 
 EXACT, MODELS = 1e-10, 1e-5
+LENGTH = 4
 SITES = ("mlp_in.0-mlp_out.0", "mlp_in.1-mlp_out.1", "mlp_in.2-mlp_out.2")
 
 
@@ -53,7 +52,7 @@ def rows_of(prompts: EncodedPrompts, rows: list[int]) -> EncodedPrompts:
 
 def analysis(prompts, suite=None, model=None, **config):
     config = {"method": "replacement", "nodes": None, "reference": "zero", **config}
-    model, suite = model or toy(), suite or toy_suite(*SITES)
+    model, suite = model or shared_toy(), suite or toy_suite(*SITES)
     return Analysis.of(model, suite, prompts, DiscoverConfig(**config))
 
 
@@ -63,7 +62,7 @@ def graph_of(prompts, suite=None, model=None, **config):
 
 def speaking(family="qwen3"):
     """A toy model with a tokenizer."""
-    return hook(toy_hf(family), tokenizer=toy_tokenizer(), name=f"toy-{family}")
+    return speaking_toy(family)
 
 
 def unanswered(prompts, model):
@@ -75,7 +74,7 @@ def unanswered(prompts, model):
 
 @pytest.fixture(scope="module")
 def prompts():
-    return toy_prompts(n=3)
+    return toy_prompts(n=3, length=LENGTH)
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +184,7 @@ def frozen(model, tokens):
 @pytest.mark.parametrize("family", ["qwen2", "qwen3"])
 def test_doubling_a_feature_in_the_frozen_model_moves_what_reads_it_by_its_edges(one, family):
     """An intervention on the model itself, in float32."""
-    model, suite = toy(family, torch.float32), toy_suite(*SITES, dtype=torch.float32)
+    model, suite = shared_toy(family, torch.float32), toy_suite(*SITES, dtype=torch.float32)
     graph = graph_of(one, suite, model)
     tokens, reads = one.clean.tokens, [Site("mlp_in", layer) for layer in range(3)]
     features = [n for n in graph if n.kind == "feature"]
@@ -294,11 +293,11 @@ def test_a_logit_difference_and_a_log_probability_are_read_at_their_value(one):
         assert data["pre_activation"] == pytest.approx(graph.graph["clean_metric"], rel=MODELS)
 
 
-@pytest.mark.parametrize(("site", "at"), [("mlp_out.1", 3), ("mlp_out.2", None)])
+@pytest.mark.parametrize(("site", "at"), [("mlp_out.1", 2), ("mlp_out.2", None)])
 def test_a_feature_can_be_what_a_graph_leads_to(one, site, at):
     suite = toy_suite(*SITES)
     whole = graph_of(one, suite)
-    last = 5 if at is None else at
+    last = LENGTH - 1 if at is None else at
     target = next(n for n in whole if n.site == site and n.position == last and n.kind == "feature")
     text = f"feature:{site}/{target.feature}" + ("" if at is None else f"@{at}")
     graph = graph_of(one, suite, metric=text)
@@ -319,7 +318,7 @@ def test_a_probe_can_be_what_a_graph_leads_to(one, site, position):
     graph = graph_of(one, metric=probe)
     check_sums(graph)
     (output,) = [n for n in graph if n.kind == "logit"]
-    model = toy()
+    model = shared_toy()
     with capture(model, {Site.parse(site)}) as seen:
         model(one.clean.tokens)
     x = seen[Site.parse(site)][0]
@@ -362,7 +361,7 @@ def test_summed_positions_are_one_node_with_the_edges_of_all(one):
 
 
 def test_padding_on_the_left_changes_nothing(prompts):
-    model, suite = toy(dtype=torch.float32), toy_suite(*SITES, dtype=torch.float32)
+    model, suite = shared_toy(dtype=torch.float32), toy_suite(*SITES, dtype=torch.float32)
     plain = graph_of(prompts, suite, model, positions="end")
     padded = graph_of(padded_on_the_left(prompts), suite, model, positions="end")
     moved = {n._replace(position=n.position + 3) if n.position is not None else n for n in plain}
@@ -462,7 +461,7 @@ def test_ranking_has_every_feature_and_error_by_effect(one):
     assert effects == sorted(effects, reverse=True)
     inner = {n for n in found.graph if n.kind in ("feature", "error")}
     assert set(found.ranking.nodes()) == inner
-    assert found.norm_outliers["tokens"] == 6
+    assert found.norm_outliers["tokens"] == LENGTH
 
 
 def test_saes_of_a_suite_are_left_aside(one):

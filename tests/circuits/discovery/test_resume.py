@@ -15,7 +15,7 @@ from circuits.graph import as_json
 from circuits.prompts import write_prompts
 from circuits.runs.commands import discover_run, make_prompts
 from circuits.runs.inputs import Inputs
-from tests.toys import full_suite, toy, toy_prompts
+from tests.toys import full_suite, shared_toy, toy_prompts
 
 CONFIG = DiscoverConfig(estimator="ig", nodes=15, steps=2, batch_size=2)
 
@@ -36,7 +36,7 @@ def cut_at(what, done):
 
 @pytest.fixture(scope="module")
 def case():
-    return toy(dtype=torch.float32), full_suite(dtype=torch.float32), toy_prompts(n=5)
+    return shared_toy(dtype=torch.float32), full_suite(dtype=torch.float32), toy_prompts(n=5)
 
 
 @pytest.mark.parametrize(

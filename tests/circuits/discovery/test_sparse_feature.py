@@ -22,7 +22,7 @@ from tests.toys import (
     found_and_verified,
     full_suite,
     padded_on_the_left,
-    toy,
+    shared_toy,
     toy_prompts,
     toy_suite,
 )
@@ -30,7 +30,7 @@ from tests.toys import (
 
 @pytest.fixture(scope="module")
 def case():
-    return toy(), full_suite(), toy_prompts(n=5)
+    return shared_toy(), full_suite(), toy_prompts(n=5)
 
 
 def shuffled(prompts: EncodedPrompts, order: list[int]) -> EncodedPrompts:
@@ -142,12 +142,12 @@ def test_an_exact_graph_agrees_with_its_own_verification(case):
 def test_a_graph_asked_to_be_faithful_is_so_as_it_stands(case, share):
     model, suite, prompts = case
     analysis = analysis_of(
-        model, suite, prompts, estimator="patching", nodes=40, faithfulness=share
+        model, suite, prompts, estimator="patching", nodes=24, faithfulness=share
     )
     found = discover(analysis)
     kept = [n for n in found.graph if n.kind in ("feature", "error")]
     assert Scale.of(analysis, "mean").faithfulness([NodeSet.of(kept)]).values >= share
-    assert len(kept) < 40
+    assert len(kept) < 24
     inner = nx.ancestors(found.graph, next(n for n in found.graph if n.kind == "logit"))
     assert set(kept) <= inner
 
@@ -221,7 +221,7 @@ def side_by_side(long: EncodedPrompts, short: EncodedPrompts) -> EncodedPrompts:
 
 def test_prompts_lined_up_at_their_ends_have_the_nodes_of_both():
     """Positions of the shorter prompts move right by what they are shorter; means are of all."""
-    model, suite = toy(dtype=torch.float32), full_suite(torch.float32)
+    model, suite = shared_toy(dtype=torch.float32), full_suite(torch.float32)
     long, short = toy_prompts(n=3, length=6), toy_prompts(n=2, length=4, seed=1)
     config = DiscoverConfig(estimator="ig", positions="end", nodes=20, steps=3)
     found, record = found_and_verified(model, suite, side_by_side(long, short), config)
@@ -250,7 +250,7 @@ def test_summed_positions_give_nodes_without_positions(case):
 
 
 def test_summed_effects_are_the_sum_over_kept_positions():
-    model, suite, prompts = toy(), toy_suite("mlp_out.1", "resid_post.1"), toy_prompts(n=3)
+    model, suite, prompts = shared_toy(), toy_suite("mlp_out.1", "resid_post.1"), toy_prompts(n=3)
     kept, summed = (
         discover(
             analysis_of(

@@ -13,7 +13,7 @@ from circuits.discovery.verdicts import of_task, of_verification
 from circuits.graph import Node
 from circuits.render.page import page
 from tests.circuits.synthetic import circuit, verification
-from tests.toys import full_suite, toy, toy_prompts
+from tests.toys import full_suite, shared_toy, toy_prompts
 
 OUTPUT, TOKEN = Node("logit", "logit"), Node("embed", "token", 0)
 
@@ -24,7 +24,7 @@ def feature(i):
 
 @pytest.fixture(scope="module")
 def case():
-    return toy(), full_suite(), toy_prompts(n=3)
+    return shared_toy(), full_suite(), toy_prompts(n=3)
 
 
 @pytest.fixture

@@ -15,14 +15,14 @@ from circuits.graph import Node
 from hooked_qwen.sites import Site
 from saes.nodes import NodeSet
 from tests.circuits.dense import ranking_of
-from tests.toys import analysis_of, full_suite, toy, toy_prompts
+from tests.toys import analysis_of, full_suite, shared_toy, toy_prompts
 
 LENGTH = 6
 
 
 @pytest.fixture(scope="module")
 def analysis():
-    return analysis_of(toy(), full_suite(), toy_prompts(n=5), batch_size=3)
+    return analysis_of(shared_toy(), full_suite(), toy_prompts(n=5), batch_size=3)
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,15 @@ from circuits.analysis import Analysis
 from circuits.discovery.config import DiscoverConfig
 from circuits.edits import ablation as edits
 from circuits.graph import Node
-from hooked_qwen.load import hook
 from hooked_qwen.tokens import Batch, pad_left
-from tests.toys import VOCABULARY, analysis_of, toy_hf, toy_prompts, toy_suite, toy_tokenizer
+from tests.toys import (
+    VOCABULARY,
+    analysis_of,
+    speaking_toy,
+    toy_hf,
+    toy_prompts,
+    toy_suite,
+)
 
 STEPS = 30
 WIDTH = 6
@@ -34,7 +40,7 @@ def case():
         patch=Batch(tokens=prompts.patch.tokens, mask=mask),
     )
     suite = toy_suite("mlp_out.0", "resid_post.1", dtype=torch.float32)
-    return hook(toy_hf(dtype=torch.float32), name="toy"), suite, prompts
+    return speaking_toy(dtype=torch.float32), suite, prompts
 
 
 def of_one_length(prompts):
@@ -156,7 +162,6 @@ def test_generation_under_an_edit_equals_plain_hugging_face_hooks(case, position
                 for row, e in zip(found, expected, strict=True)
             ]
             assert rows == expected
-        model.tokenizer = toy_tokenizer()
         for cached in (True, False):
             (row,) = model.generate(
                 torch.tensor([TEXTS[1]]),

@@ -8,16 +8,24 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from circuits.edits.bake import BakeConfig, bake, load_baked
-from hooked_qwen.load import hook
 from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site
 from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.edit import Condition, Edit, Operation
 from saes.suite import Suite, load_suite
 from tests.circuits.conftest import call, fails  # noqa: F401
-from tests.toys import toy_hf, toy_suite, toy_tokenizer
+from tests.toys import speaking_toy, toy_hf, toy_suite
 
 PROMPTS = ["abcdefg", "The quick fox"]
+NEW = 10
+"Tokens that are generated."
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_are_generated():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("circuits.edits.bake.GENERATED", NEW)
+        yield
 
 
 @dataclass(frozen=True)
@@ -27,7 +35,7 @@ class Pair:
 
 
 def opened(family="qwen3", *sites, suite=None):
-    model = hook(toy_hf(family, torch.float32), tokenizer=toy_tokenizer(), name=f"toy-{family}")
+    model = speaking_toy(family, torch.float32)
     return Pair(model, suite or toy_suite(*sites, dtype=torch.float32))
 
 
@@ -55,7 +63,7 @@ def compared(folder, family, site, change):
     with torch.no_grad():
         found, expected = baked(tokens).logits, plain(tokens).logits
         texts = [
-            m.generate(tokens, attention_mask=torch.ones_like(tokens), max_new_tokens=30,
+            m.generate(tokens, attention_mask=torch.ones_like(tokens), max_new_tokens=NEW,
                        do_sample=False, pad_token_id=0)
             for m in (baked, plain)
         ]  # fmt: skip
@@ -175,7 +183,7 @@ def test_what_weights_cannot_do_a_loader_does(tmp_path, case):
     assert record["how"] == "loader"
     assert record["largest_difference"] < 1e-5
     assert record["largest_change"] > 1e-3
-    assert record["generated"] == {"tokens": 30, "prompts": len(PROMPTS), "same": len(PROMPTS)}
+    assert record["generated"] == {"tokens": NEW, "prompts": len(PROMPTS), "same": len(PROMPTS)}
     text = (tmp_path / "baked" / "load_edited.py").read_text()
     imported = {line.split()[1].split(".")[0] for line in text.splitlines()
                 if line.startswith(("import ", "from "))}  # fmt: skip

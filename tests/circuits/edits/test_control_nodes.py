@@ -10,7 +10,7 @@ from circuits.edits.ablate import ablate
 from circuits.edits.control_nodes import DRAWS, NEAREST, control_nodes
 from circuits.graph import Node
 from tests.circuits.dense import dense, nodes_that_move, ranking_of
-from tests.toys import analysis_of, full_suite, toy, toy_prompts
+from tests.toys import analysis_of, full_suite, shared_toy, toy_prompts
 
 RANDOM = "random nodes at the same sites and positions"
 ALIKE = "features as active at the same sites and positions"
@@ -18,7 +18,7 @@ ALIKE = "features as active at the same sites and positions"
 
 @pytest.fixture(scope="module")
 def analysis():
-    return analysis_of(toy(), full_suite(), toy_prompts(n=5), batch_size=3)
+    return analysis_of(shared_toy(), full_suite(), toy_prompts(n=5), batch_size=3)
 
 
 @pytest.fixture(scope="module")

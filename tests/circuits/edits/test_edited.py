@@ -20,7 +20,7 @@ from hooked_qwen.forward import last_logits
 from hooked_qwen.hooks import intervene
 from hooked_qwen.sites import Site
 from tests.circuits.dense import dense, nearer, ranking_of, responding_as_clean
-from tests.toys import analysis_of, full_suite, toy, toy_hf, toy_prompts
+from tests.toys import analysis_of, full_suite, shared_toy, toy_hf, toy_prompts
 
 STREAM = Site("resid_post", 1)
 CUT = (Node("resid_post.1", 4), Node("mlp_out.1", 7), Node("resid_post.0", 2, 1))
@@ -28,7 +28,7 @@ CUT = (Node("resid_post.1", 4), Node("mlp_out.1", 7), Node("resid_post.0", 2, 1)
 
 @pytest.fixture(scope="module")
 def analysis():
-    return analysis_of(toy(), full_suite(), toy_prompts(n=4))
+    return analysis_of(shared_toy(), full_suite(), toy_prompts(n=4))
 
 
 def active(analysis, n=3):

@@ -34,7 +34,7 @@ from tests.toys import (
     analysis_of,
     full_suite,
     padded_on_the_left,
-    toy,
+    shared_toy,
     toy_hf,
     toy_prompts,
 )
@@ -50,7 +50,9 @@ def edit_of(*operations):
 
 @pytest.fixture(scope="module")
 def analysis():
-    found = analysis_of(toy(), full_suite(), toy_prompts(n=4), estimator="patching", nodes=30)
+    found = analysis_of(
+        shared_toy(), full_suite(), toy_prompts(n=4), estimator="patching", nodes=30
+    )
     assert not any(x.any() for state in found.states for x in state.outlier.values())
     return found
 
@@ -122,7 +124,7 @@ def test_everything_but_a_circuit_at_zero_leaves_the_graph_of_the_equal_ablation
 )
 def test_an_edit_that_moves_nothing_leaves_the_graph_of_before(do, value, reference):
     analysis = analysis_of(
-        toy(),
+        shared_toy(),
         full_suite(),
         toy_prompts(n=4),
         estimator="patching",
@@ -263,7 +265,11 @@ def test_effects_are_those_of_moving_a_node_where_it_stands(width):
 
     The condition is on what has run before the node that is moved.
     """
-    model, suite, prompts = toy(dtype=torch.float32), full_suite(torch.float32), toy_prompts(n=3)
+    model, suite, prompts = (
+        shared_toy(dtype=torch.float32),
+        full_suite(torch.float32),
+        toy_prompts(n=3),
+    )
     if width:
         prompts = padded_on_the_left(prompts, width)
     analysis = analysis_of(model, suite, prompts, estimator="patching")

@@ -14,13 +14,13 @@ from hooked_qwen.load import hook
 from hooked_qwen.sites import Site
 from saes.edit import Condition, Edit, Operation
 from saes.nodes import NodeSet
-from tests.toys import analysis_of, full_suite, toy, toy_hf, toy_prompts
+from tests.toys import analysis_of, full_suite, shared_toy, toy_hf, toy_prompts
 
 SITE = "resid_post.1"
 
 
 def test_all_nodes_at_the_patch_is_ablation_to_the_patch():
-    analysis = analysis_of(toy(), full_suite(), toy_prompts(3), batch_size=3)
+    analysis = analysis_of(shared_toy(), full_suite(), toy_prompts(3), batch_size=3)
     suite, kept = analysis.suite, Node(SITE, 3)
     operations = [
         Operation(node=Node(name, "*"), do="patch", besides=(kept,) if name == SITE else ())
@@ -37,7 +37,7 @@ def test_all_nodes_at_the_patch_is_ablation_to_the_patch():
 
 
 def test_one_feature_goes_to_its_own_value_on_each_patch():
-    analysis = analysis_of(toy(), full_suite(), toy_prompts(3), batch_size=3)
+    analysis = analysis_of(shared_toy(), full_suite(), toy_prompts(3), batch_size=3)
     edit = Edit(operations=(Operation(node=Node(SITE, 3), do="patch"),))
     rows = torch.tensor([2, 0])
     with capture(analysis.model, [Site.parse(SITE)]) as seen, torch.no_grad():
@@ -80,7 +80,7 @@ def test_edits_and_restricted_circuits_are_the_same_on_another_device(other):
 
 def test_prompts_without_a_patch_are_refused():
     prompts = replace(toy_prompts(2), patch=None)
-    analysis = analysis_of(toy(), full_suite(), prompts, reference="zero")
+    analysis = analysis_of(shared_toy(), full_suite(), prompts, reference="zero")
     edit = Edit(operations=(Operation(node=Node(SITE, 3), do="patch"),))
     with pytest.raises(ValueError, match="have no patch for a node to go to"):
         patch_values(analysis, edit)

@@ -16,7 +16,7 @@ from circuits.verification.edited_circuit import verify_edited
 from circuits.verification.verify import VerifyConfig
 from tests.circuits.conftest import call, fails  # noqa: F401
 from tests.circuits.synthetic import circuit
-from tests.toys import analysis_of, full_suite, toy, toy_prompts, toy_suite
+from tests.toys import analysis_of, full_suite, shared_toy, toy_prompts, toy_suite
 
 
 def weights(graph):
@@ -122,7 +122,7 @@ def test_what_is_not_there_is_refused(tmp_path):
 def test_the_record_tells_nodes_from_nodes_with_their_edges(monkeypatch):
     monkeypatch.setattr("circuits.verification.edited_circuit.STRONGEST", 2)
     suite = toy_suite("mlp_out.0", "resid_post.1", "mlp_out.2")
-    analysis = analysis_of(toy(), suite, toy_prompts(2), nodes=10, estimator="patching")
+    analysis = analysis_of(shared_toy(), suite, toy_prompts(2), nodes=10, estimator="patching")
     graph = discover(analysis).graph
     config = VerifyConfig(to="patch", draws=1)
     record = verify_edited(analysis, graph, config=config, held_out=toy_prompts(3, seed=5))
@@ -148,7 +148,9 @@ def target_of(graph, name):
 
 
 def test_an_edge_that_nothing_carries_is_told():
-    analysis = analysis_of(toy(), full_suite(), toy_prompts(2), nodes=8, estimator="patching")
+    analysis = analysis_of(
+        shared_toy(), full_suite(), toy_prompts(2), nodes=8, estimator="patching"
+    )
     graph = discover(analysis).graph
     late, early = Node("resid_post.2", 0, 1), Node("mlp_out.0", 0, 1)
     graph.add_edge(late, early, weight=1.0)

@@ -23,7 +23,7 @@ from saes.edit_words import in_words, rows
 from saes.nodes import NodeSet
 from tests.circuits.conftest import call, fails  # noqa: F401
 from tests.circuits.synthetic import circuit as made_up
-from tests.toys import analysis_of, full_suite, toy, toy_prompts, toy_suite
+from tests.toys import analysis_of, full_suite, shared_toy, toy_prompts, toy_suite
 
 SITE = "resid_post.1"
 PROMPTS = [
@@ -36,7 +36,7 @@ PROMPTS = [
 def analysis():
     prompts = toy_prompts(3)
     return analysis_of(
-        toy(), full_suite(), prompts, positions="keep", batch_size=2, estimator="patching"
+        shared_toy(), full_suite(), prompts, positions="keep", batch_size=2, estimator="patching"
     )
 
 

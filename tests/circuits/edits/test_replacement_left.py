@@ -19,7 +19,7 @@ from circuits.metrics.metric import on_clean
 from hooked_qwen.hooks import capture, intervene
 from hooked_qwen.sites import Site
 from saes.suite import Suite
-from tests.toys import padded_on_the_left, toy, toy_prompts, toy_suite
+from tests.toys import padded_on_the_left, shared_toy, toy_prompts, toy_suite
 from tests.transcoders.toys import cross_layer_suite, suite_of
 from transcoders.sources import written_rows
 
@@ -30,8 +30,8 @@ SITES = ("mlp_in.0-mlp_out.0", "mlp_in.1-mlp_out.1", "mlp_in.2-mlp_out.2")
 
 def analysis_of(suite=None, prompts=None, **config):
     config = {"method": "replacement", "nodes": None, "reference": "zero", **config}
-    prompts = toy_prompts(n=3) if prompts is None else prompts
-    return Analysis.of(toy(), suite or toy_suite(*SITES), prompts, DiscoverConfig(**config))
+    prompts = toy_prompts(n=2, length=4) if prompts is None else prompts
+    return Analysis.of(shared_toy(), suite or toy_suite(*SITES), prompts, DiscoverConfig(**config))
 
 
 @pytest.fixture(scope="module")
@@ -162,12 +162,12 @@ def test_only_errors_that_arrive_are_errors(analysis, before):
 
 @pytest.mark.parametrize("positions", ["end", "sum"])
 def test_prompts_of_several_lengths_and_cross_layer_transcoders(positions):
-    prompts = padded_on_the_left(toy_prompts(n=3), 2)
+    prompts = padded_on_the_left(toy_prompts(n=2, length=4), 2)
     for batch in (prompts.clean, prompts.patch):
         batch.mask[1, 2] = False
     suite = Suite({name: d.float() for name, d in cross_layer_suite().items()}, {})
     how = DiscoverConfig(method="replacement", nodes=None, reference="zero", positions=positions)
-    analysis = Analysis.of(toy(dtype=torch.float32), suite, prompts, how)
+    analysis = Analysis.of(shared_toy(dtype=torch.float32), suite, prompts, how)
     before = discover_replacement(analysis).graph
     edit = Ablation(ablated=strongest(before), to="mean")
     left = graph_left(analysis, edit, before)

@@ -8,10 +8,9 @@ import torch
 from circuits.edits.continuations import GenerateConfig, rerun_generation
 from circuits.edits.rerun import rerun_prompts, rerun_text
 from circuits.prompts import Prompt, encode_prompts
-from hooked_qwen.load import hook
 from hooked_qwen.nodes import Node
 from saes.edit import Edit, Operation
-from tests.toys import analysis_of, toy_hf, toy_suite, toy_tokenizer
+from tests.toys import analysis_of, speaking_toy, toy_hf, toy_suite
 from transcoders.interventions import THE_MODEL, Mode, intervened
 
 SITE, FEATURES = "resid_post.1", (5, 13)
@@ -25,9 +24,7 @@ EDIT = Edit(
 
 @pytest.fixture(scope="module")
 def model():
-    found = hook(toy_hf(dtype=torch.float32), name="toy")
-    found.tokenizer = toy_tokenizer()
-    return found
+    return speaking_toy(dtype=torch.float32)
 
 
 @pytest.fixture(scope="module")

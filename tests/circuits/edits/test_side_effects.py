@@ -20,7 +20,7 @@ from hooked_qwen.hooks import capture
 from hooked_qwen.nodes import EVERY, Node
 from hooked_qwen.sites import Site
 from saes.edit import Edit, Operation
-from tests.toys import toy, toy_prompts, toy_suite
+from tests.toys import shared_toy, toy_prompts, toy_suite
 
 SITES = ("mlp_out.0", "resid_post.1")
 EDIT = Edit(
@@ -35,7 +35,7 @@ BLOCKS = torch.randint(1, 50, (4, 12), generator=torch.Generator().manual_seed(2
 
 @pytest.fixture(scope="module")
 def opened():
-    model, suite = toy(), toy_suite(*SITES)
+    model, suite = shared_toy(), toy_suite(*SITES)
     edited = Edited(model=model, suite=suite, edit=EDIT)
     return edited, activity_over(model, suite, SITES, BLOCKS)
 

@@ -10,16 +10,15 @@ import torch
 from transformers import GenerationConfig
 
 from circuits.features.answers import endpoint, local
-from hooked_qwen.load import hook
 from tests.circuits.conftest import call
-from tests.toys import toy_hf, toy_tokenizer
+from tests.toys import speaking_toy
 
 PROMPTS = ("the quick brown fox", "the quick brown dog runs", "ab", "the quick brown fox")
 
 
 @pytest.fixture(params=["qwen2", "qwen3"])
 def model(request):
-    return hook(toy_hf(request.param, torch.float32), tokenizer=toy_tokenizer(), name="toy")
+    return speaking_toy(request.param, torch.float32)
 
 
 def generated(model, prompt, tokens=12):

@@ -3,11 +3,11 @@
 import torch
 
 from circuits.features.card import block_texts, logit_tokens, prompt_texts
-from tests.toys import full_suite, toy, toy_prompts
+from tests.toys import full_suite, shared_toy, toy_prompts
 
 
 def test_promoted_and_suppressed_tokens_change_places_with_the_sign_of_the_row():
-    model, suite = toy(), full_suite()
+    model, suite = shared_toy(), full_suite()
     dictionary = suite["mlp_out.1"]
     one = logit_tokens(model, dictionary, [3, 5])
     with torch.no_grad():

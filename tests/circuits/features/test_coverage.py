@@ -18,7 +18,7 @@ from hooked_qwen.load import load_tokenizer
 from saes.scope.activity import activity_of
 from saes.scope.item_results import correlation
 from tests.circuits.conftest import call
-from tests.toys import toy, toy_suite, toy_tokenizer
+from tests.toys import speaking_toy, toy, toy_suite, toy_tokenizer
 
 TASKS = Path(__file__).parents[3] / "experiments" / "coverage" / "results"
 SETS = {"one": ["abc de", "abc fgh", "abc de"], "two": ["what? no!", "Hello", "abc de.", "x y"]}
@@ -31,9 +31,7 @@ def write(path, rows):
 
 @pytest.fixture(scope="module")
 def model():
-    model = toy(dtype=torch.float32)
-    model.tokenizer = toy_tokenizer()
-    return model
+    return speaking_toy(dtype=torch.float32)
 
 
 @pytest.fixture(scope="module")

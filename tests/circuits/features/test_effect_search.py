@@ -13,10 +13,9 @@ from circuits.features.effect_search import by_effect, text_analysis
 from circuits.features.named import Named
 from circuits.metrics.metric import on_clean
 from circuits.metrics.texts import encoded_texts, text_metric
-from hooked_qwen.load import hook
 from hooked_qwen.nodes import Node
 from tests.circuits.conftest import call
-from tests.toys import toy_hf, toy_prompts, toy_suite, toy_tokenizer
+from tests.toys import speaking_toy, toy_prompts, toy_suite
 
 TEXTS = ("abba runs", "a dog sits.", "cab or jazz", "big fox!", "lazy quiz", "we vex him")
 POSITIVE = torch.tensor([True, True, True, False, False, False])
@@ -25,7 +24,7 @@ SITES = ("mlp_out.0", "resid_post.1", "resid_post.2")
 
 def toy_case(family="qwen3"):
     """Texts of several lengths are padded, which takes float32."""
-    model = hook(toy_hf(family, torch.float32), tokenizer=toy_tokenizer(), name="toy")
+    model = speaking_toy(family, torch.float32)
     return model, toy_suite(*SITES, dtype=torch.float32)
 
 
@@ -133,7 +132,7 @@ def test_texts_read_at_their_own_length_have_the_effects_of_padded_ones(case):
 
 
 def test_texts_of_no_kind_are_prompts_with_one_mean():
-    model = hook(toy_hf(), tokenizer=toy_tokenizer(), name="toy")
+    model = speaking_toy()
     suite = toy_suite(*SITES)
     config = DiscoverConfig(reference="patch", positions="sum", batch_size=1, estimator="patching")
     analysis = Analysis.of(model, suite, toy_prompts(4), config)

@@ -20,7 +20,14 @@ from hooked_qwen.sites import Site
 from hooked_qwen.tokens import token_strings
 from saes.dictionary import DictionarySpec
 from saes.examples.store import StoreConfig, build_store
-from tests.toys import random_dictionary, toy_hf, toy_prompts, toy_suite, toy_tokenizer
+from tests.toys import (
+    random_dictionary,
+    speaking_toy,
+    toy_hf,
+    toy_prompts,
+    toy_suite,
+    toy_tokenizer,
+)
 
 CONFIG = StoreConfig(tokens=8 * 30, block_length=8, blocks_per_pass=7, top=5, sampled=2)
 TEXT = "the ab quick brown fox jumps over a lazy dog, cab. Abba!? " * 9
@@ -144,7 +151,7 @@ def test_an_index_past_the_last_feature(suite):
 
 
 def test_cards_of_a_run_come_from_its_prompts():
-    model = hook(toy_hf(), tokenizer=toy_tokenizer(), name="toy")
+    model = speaking_toy()
     suite, prompts = toy_suite("mlp_out.1", "attn_out.0"), toy_prompts(6)
     nodes = [Node("mlp_out.1", 4, 2), Node("mlp_out.1", 1), Node("mlp_out.1", 4, 3)]
     nodes += [Node("attn_out.0", 2), Node("attn_out.0", "error"), Node("logit", " a")]

@@ -35,7 +35,7 @@ from hooked_qwen.tokens import end_of_text
 from saes.evaluation.probing import Labelled
 from saes.scope.activity import activity_of
 from tests.circuits.conftest import call
-from tests.toys import toy, toy_suite, toy_tokenizer
+from tests.toys import speaking_toy, toy, toy_suite, toy_tokenizer
 
 CONTINUED = WritingConfig(style="continuation", tokens=6, separator=" ")
 
@@ -47,9 +47,7 @@ def write(path, rows):
 
 @pytest.fixture(scope="module")
 def model():
-    model = toy(dtype=torch.float32)
-    model.tokenizer = toy_tokenizer()
-    return model
+    return speaking_toy(dtype=torch.float32)
 
 
 @pytest.fixture(scope="module")

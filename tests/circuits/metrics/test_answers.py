@@ -19,12 +19,12 @@ from circuits.prompts import Prompt, encode_prompts
 from hooked_qwen.forward import last_logits
 from hooked_qwen.load import hook
 from hooked_qwen.sites import Site
-from tests.toys import toy, toy_hf, toy_prompts, toy_suite, toy_tokenizer
+from tests.toys import shared_toy, speaking_toy, toy_hf, toy_prompts, toy_suite, toy_tokenizer
 
 
 @pytest.fixture(scope="module")
 def model():
-    return hook(toy_hf(dtype=torch.float32), tokenizer=toy_tokenizer(), name="toy")
+    return speaking_toy(dtype=torch.float32)
 
 
 def pair(answer, wrong=("y",), clean="caxc", patch="cbxc"):
@@ -93,7 +93,7 @@ def test_the_metric_of_several_tokens_is_that_of_plain_transformers():
     plain = hf(torch.tensor([tokens("xycd")["input_ids"]])).logits[0, -1].detach()
     e, f, g = (tokens(x)["input_ids"][0] for x in "efg")
     expected = plain[e] - (plain[f] + plain[g]) / 2
-    model = toy()
+    model = shared_toy()
     metric = metric_of("logit-difference", model, prompts)
     found = metric(clean_logits(model, prompts), torch.tensor([0]))
     assert float(found) == pytest.approx(float(expected), abs=1e-9)

@@ -15,7 +15,7 @@ from circuits.metrics.metric import (
     readout,
 )
 from hooked_qwen.forward import unembed
-from tests.toys import analysis_of, full_suite, toy, toy_prompts
+from tests.toys import analysis_of, full_suite, shared_toy, toy, toy_prompts
 
 ROWS = torch.tensor([2, 0, 2])
 ANSWERS, WRONGS = ((1,), (2, 3), (4, 5, 6)), ((7,), (8,), (9, 0))
@@ -48,7 +48,7 @@ def test_answers_count_by_their_weights(logits):
 @pytest.mark.parametrize("wrongs", [WRONGS, ((), (8,), ())], ids=["opposed", "unopposed"])
 @pytest.mark.parametrize("watched", [False, True], ids=["alone", "watched"])
 def test_from_the_stream_only_named_tokens_are_unembedded(wrongs, watched):
-    model = toy(dtype=torch.float64)
+    model = toy()
     model.unembed.original_component.bias.normal_()
     last = torch.randn(3, 1, model.cfg.d_model, dtype=torch.float64)
     metric = logit_difference(ANSWERS, wrongs)
@@ -94,7 +94,7 @@ def test_a_readout_is_linear(logits):
 
 @pytest.fixture(scope="module")
 def case():
-    return toy(dtype=torch.float32), full_suite(dtype=torch.float32), toy_prompts(n=4)
+    return shared_toy(dtype=torch.float32), full_suite(dtype=torch.float32), toy_prompts(n=4)
 
 
 @pytest.mark.parametrize("name", ["logit-difference", "log-probability", "kl"])

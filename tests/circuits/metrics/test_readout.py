@@ -37,7 +37,7 @@ from tests.toys import (
     found_and_verified,
     full_suite,
     random_dictionary,
-    toy,
+    shared_toy,
     toy_hf,
     toy_prompts,
 )
@@ -51,7 +51,7 @@ FEATURE_SITE = "mlp_out.1"
 
 @pytest.fixture(scope="module")
 def case():
-    return toy(), full_suite(), toy_prompts(n=3)
+    return shared_toy(), full_suite(), toy_prompts(n=3)
 
 
 @pytest.fixture(scope="module")

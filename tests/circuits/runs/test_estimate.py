@@ -30,7 +30,7 @@ from tests.toys import (
     SIZES,
     full_suite,
     random_dictionary,
-    toy,
+    shared_toy,
     toy_prompts,
     toy_suite,
 )
@@ -43,7 +43,7 @@ PAIR = {"clean": "The judges by the bucket", "patch": "The judge by the bucket"}
 
 @pytest.fixture(scope="module")
 def model():
-    return toy("qwen3", torch.float32)
+    return shared_toy("qwen3", torch.float32)
 
 
 @pytest.fixture(scope="module")

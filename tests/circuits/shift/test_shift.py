@@ -152,8 +152,8 @@ def test_a_layer_without_a_dictionary_before_it_is_refused(case):
 def folder(tmp_path_factory):
     out = tmp_path_factory.mktemp("shift") / "out"
     done = call(
-        "shift", "biographies", "--out", out, "--texts", 24, "--seeds", 2, "--estimator",
-        "patching", "--nodes", 30, "--layer", 2, "--circuit-texts", 16,
+        "shift", "biographies", "--out", out, "--texts", 16, "--seeds", 2, "--estimator",
+        "patching", "--nodes", 30, "--layer", 2, "--circuit-texts", 8,
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     return out
@@ -197,7 +197,7 @@ def test_the_cut_is_an_edit_and_the_circuit_a_run(folder):
     assert all(op.norm_below for op in edit.operations)
     run = read_run(folder / "circuit")
     assert run.graph.graph["metric"].startswith("readout:resid_post.2@mean:")
-    assert run.open().analysis.metric.clean.shape == (16,)
+    assert run.open().analysis.metric.clean.shape == (8,)
     page = (folder / "shift.html").read_text()
     assert all(f'"{f["node"]}":{{"promoted"' in page for f in record["features"][0])
 
@@ -206,8 +206,8 @@ def test_what_a_person_judged_is_taken_and_nothing_is_replaced_unasked(folder, t
     record = json.loads((folder / "shift.json").read_text())
     first = record["features"][0][0]["node"]
     command = [
-        "shift", "biographies", "--texts", 24, "--seeds", 1, "--estimator", "patching",
-        "--nodes", 30, "--layer", 2, "--circuit-texts", 16,
+        "shift", "biographies", "--texts", 16, "--seeds", 1, "--estimator", "patching",
+        "--nodes", 30, "--layer", 2, "--circuit-texts", 8,
     ]  # fmt: skip
     assert "made from something else" in fails(*command, "--out", folder)
     out = tmp_path / "own"

@@ -18,12 +18,12 @@ from circuits.verification.faithfulness_curves import (
 )
 from saes.nodes import NodeSet
 from tests.circuits.linear import FEATURES, linear_analysis
-from tests.toys import analysis_of, found_and_verified, full_suite, toy, toy_prompts
+from tests.toys import analysis_of, found_and_verified, full_suite, shared_toy, toy_prompts
 
 
 @pytest.fixture(scope="module")
 def case():
-    return toy(), full_suite(), toy_prompts(n=5)
+    return shared_toy(), full_suite(), toy_prompts(n=5)
 
 
 @pytest.mark.parametrize("positions", ["keep", "sum"])

@@ -12,12 +12,12 @@ from circuits.render.document import groups_on_page
 from circuits.verification.group_effects import group_scores, joint_effects
 from circuits.verification.verify import VerifyConfig, verify
 from tests.circuits.dense import nodes_that_move
-from tests.toys import analysis_of, full_suite, toy, toy_prompts
+from tests.toys import analysis_of, full_suite, shared_toy, toy_prompts
 
 
 @pytest.fixture(scope="module")
 def case():
-    return toy(), full_suite(), toy_prompts(n=5)
+    return shared_toy(), full_suite(), toy_prompts(n=5)
 
 
 @pytest.mark.parametrize("positions", ["keep", "sum"])

@@ -8,12 +8,12 @@ from circuits.edits.ablation import Ablation
 from circuits.graph import Node
 from circuits.render.heatmap import heat_map
 from circuits.verification.specificity import RANDOM, SpecificityConfig, Task, specificity
-from tests.toys import analysis_of, toy, toy_prompts, toy_suite
+from tests.toys import analysis_of, shared_toy, toy_prompts, toy_suite
 
 
 @pytest.fixture(scope="module")
 def tasks():
-    model, suite = toy(), toy_suite("mlp_out.0", "resid_post.1")
+    model, suite = shared_toy(), toy_suite("mlp_out.0", "resid_post.1")
     found = {}
     for name, length, seed in (("one", 4, 1), ("two", 5, 2)):
         analysis = analysis_of(model, suite, toy_prompts(3, length, seed=seed), nodes=6, steps=1)

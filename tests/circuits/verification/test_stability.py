@@ -17,7 +17,7 @@ from circuits.verification.stability import (
     stability,
     strongest,
 )
-from tests.toys import analysis_of, toy, toy_prompts, toy_suite
+from tests.toys import analysis_of, shared_toy, toy_prompts, toy_suite
 
 SITES = ("mlp_out.0", "resid_post.1")
 SETTINGS = {"nodes": 8, "steps": 1}
@@ -25,7 +25,7 @@ SETTINGS = {"nodes": 8, "steps": 1}
 
 @pytest.fixture(scope="module")
 def case():
-    analysis = analysis_of(toy(), toy_suite(*SITES), toy_prompts(5, 4), **SETTINGS)
+    analysis = analysis_of(shared_toy(), toy_suite(*SITES), toy_prompts(5, 4), **SETTINGS)
     return analysis, discover(analysis)
 
 
@@ -52,7 +52,7 @@ def test_a_draw_weighs_prompts_as_discovering_on_it_does(case):
 def test_prompts_that_are_all_alike_give_the_same_circuit_on_every_draw():
     prompts = toy_prompts(3, 4)
     same = drawn(prompts, torch.zeros(3, dtype=torch.long))
-    analysis = analysis_of(toy(), toy_suite(*SITES), same, **SETTINGS)
+    analysis = analysis_of(shared_toy(), toy_suite(*SITES), same, **SETTINGS)
     found = discover(analysis)
     config = StabilityConfig(resamples=5, reruns=1, estimators=("ig",))
     record = stability(analysis, found.graph, found.ranking, config)
@@ -85,7 +85,7 @@ def test_the_record_is_what_the_draws_say(case):
 
 def test_estimators_that_the_run_does_not_allow_are_skipped_and_said():
     prompts = replace(toy_prompts(3, 4), patch=None)
-    analysis = analysis_of(toy(), toy_suite(*SITES), prompts, reference="zero", **SETTINGS)
+    analysis = analysis_of(shared_toy(), toy_suite(*SITES), prompts, reference="zero", **SETTINGS)
     found = discover(analysis)
     config = StabilityConfig(resamples=3, reruns=0)
     record = stability(analysis, found.graph, found.ranking, config)
@@ -112,7 +112,7 @@ REPLACEMENT = {"method": "replacement", "nodes": 8}
 
 def test_so_it_is_of_replacement_graphs():
     """Effects of a draw are those that discovering on it finds; layer 1 has an error alone."""
-    analysis = analysis_of(toy(), toy_suite(*TRANSCODERS), toy_prompts(4, 4), **REPLACEMENT)
+    analysis = analysis_of(shared_toy(), toy_suite(*TRANSCODERS), toy_prompts(4, 4), **REPLACEMENT)
     each, rows = effects_of_each(analysis), torch.tensor([0, 3, 3, 1])
     share = torch.bincount(rows, minlength=4).double() / 4
     mean = dict(zip(each.nodes.nodes(), (share @ each.by_prompt).tolist(), strict=True))
@@ -124,7 +124,7 @@ def test_so_it_is_of_replacement_graphs():
 
 def test_replacement_graphs_of_prompts_that_are_all_alike_are_the_same():
     same = drawn(toy_prompts(3, 4), torch.zeros(3, dtype=torch.long))
-    analysis = analysis_of(toy(), toy_suite(*TRANSCODERS), same, **REPLACEMENT)
+    analysis = analysis_of(shared_toy(), toy_suite(*TRANSCODERS), same, **REPLACEMENT)
     found = discover_by_method(analysis)
     config = StabilityConfig(resamples=5, reruns=1, estimators=("patching",))
     record = stability(analysis, found.graph, found.ranking, config)

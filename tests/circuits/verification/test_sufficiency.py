@@ -21,7 +21,7 @@ from circuits.verification.sufficiency import (
 from hooked_qwen.progress import silent
 from saes.dictionary import SparseDictionary
 from saes.suite import Suite
-from tests.toys import analysis_of, padded_on_the_left, toy, toy_prompts
+from tests.toys import analysis_of, padded_on_the_left, shared_toy, toy_prompts
 from tests.transcoders.toys import cross_layer_suite, suite_of, toy_of
 
 EXACT = {"abs": 1e-6, "rel": 1e-6}
@@ -29,7 +29,7 @@ EXACT = {"abs": 1e-6, "rel": 1e-6}
 
 @pytest.fixture(scope="module")
 def case():
-    return toy(), Suite(suite_of([0, 1, 2], skips=[1]), {}), toy_prompts(n=4)
+    return shared_toy(), Suite(suite_of([0, 1, 2], skips=[1]), {}), toy_prompts(n=4)
 
 
 def opened(case, **settings):
@@ -142,7 +142,7 @@ def test_what_is_complete_is_the_model(case):
 
 def test_every_row_has_its_interval_and_padding_changes_nothing(case):
     prompts = case[2]
-    small = toy(dtype=torch.float32), case[1], prompts
+    small = shared_toy(dtype=torch.float32), case[1], prompts
     record = sufficiency(opened(small, positions="end"))
     assert list(record["rows"]) == [FEATURES, BY_GRAPH, RANDOM, NEURONS, UNTRAINED]
     for row in record["rows"].values():

@@ -11,12 +11,12 @@ from circuits.graph import Node
 from circuits.verification.pooled import pool_agreement, pooled_nodes
 from circuits.verification.verify import VerifyConfig, verify
 from hooked_qwen.progress import silent
-from tests.toys import analysis_of, found_and_verified, full_suite, toy, toy_prompts
+from tests.toys import analysis_of, found_and_verified, full_suite, shared_toy, toy_prompts
 
 
 @pytest.fixture(scope="module")
 def case():
-    return toy(), full_suite(), toy_prompts(n=5)
+    return shared_toy(), full_suite(), toy_prompts(n=5)
 
 
 def test_agreement_is_of_features_and_errors_and_tokens_stand_apart(case):

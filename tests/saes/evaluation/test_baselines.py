@@ -9,7 +9,7 @@ from hooked_qwen.sites import Site
 from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.evaluation import baselines as controls
 from saes.evaluation.metrics import evaluate
-from tests.toys import SIZES, VOCABULARY, full_suite, random_dictionary, toy, toy_suite
+from tests.toys import SIZES, VOCABULARY, full_suite, random_dictionary, shared_toy, toy_suite
 
 D = SIZES["hidden_size"]
 MLP = Site("mlp_out", 1)
@@ -21,7 +21,7 @@ JUDGED = torch.randint(1, VOCABULARY, (6, 9), generator=GENERATOR)
 
 @pytest.fixture(scope="module")
 def model():
-    return toy("qwen3")
+    return shared_toy("qwen3")
 
 
 @torch.no_grad()

@@ -20,7 +20,8 @@ from tests.toys import (
     VOCABULARY,
     full_suite,
     random_dictionary,
-    toy,
+    shared_toy,
+    speaking_toy,
     toy_hf,
     toy_suite,
     toy_tokenizer,
@@ -35,7 +36,7 @@ SUITES = ("mlp_out.1", "resid_post.0", "attn_out.2", "mlp_in.1-mlp_out.1")
 
 @pytest.fixture(scope="module")
 def model():
-    return toy("qwen3")
+    return shared_toy("qwen3")
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +219,7 @@ def test_the_model_is_as_before_and_progress_is_told(model):
 
 
 def test_held_out_blocks_are_the_first_tokens_of_the_text():
-    model = hook(toy_hf("qwen2", torch.float32), tokenizer=toy_tokenizer(), name="toy")
+    model = speaking_toy("qwen2", torch.float32)
     text = string.ascii_letters[2:]
     blocks = held_out_blocks(iter([text]), model, tokens=25, length=10)
     assert blocks.flatten().tolist() == toy_tokenizer()(text)["input_ids"][:20]

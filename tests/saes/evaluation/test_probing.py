@@ -14,7 +14,7 @@ from hooked_qwen.sites import Site
 from saes.dictionary import DictionarySpec
 from saes.evaluation import probing
 from saes.evaluation.probing import Labelled, logistic, probe, read_labelled
-from tests.toys import SIZES, random_dictionary, toy_hf, toy_tokenizer
+from tests.toys import SIZES, random_dictionary, speaking_toy, toy_hf, toy_tokenizer
 
 D = SIZES["hidden_size"]
 PRE, POST = Site("resid_pre", 0), Site("resid_post", 0)
@@ -24,7 +24,7 @@ LETTERS, MARK = "cdefghijklmn", "Q"
 
 @pytest.fixture(scope="module")
 def model():
-    return hook(toy_hf("qwen3"), tokenizer=toy_tokenizer(), name="toy")
+    return speaking_toy("qwen3")
 
 
 @pytest.fixture(scope="module")

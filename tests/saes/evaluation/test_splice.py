@@ -18,7 +18,7 @@ from saes.evaluation.splice import (
     spliced_sums,
     unpadded,
 )
-from tests.toys import VOCABULARY, full_suite, random_dictionary, toy, toy_hf, toy_suite
+from tests.toys import VOCABULARY, full_suite, random_dictionary, shared_toy, toy_hf, toy_suite
 
 POST, MLP, IN = Site("resid_post", 0), Site("mlp_out", 1), Site("mlp_in", 1)
 BLOCKS = torch.randint(1, VOCABULARY, (5, 9), generator=torch.Generator().manual_seed(4))
@@ -29,7 +29,7 @@ CLOSE = {"atol": 1e-6, "rtol": 1e-6}
 
 @pytest.fixture(scope="module")
 def model():
-    return toy()
+    return shared_toy()
 
 
 @pytest.fixture(scope="module")

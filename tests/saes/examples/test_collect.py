@@ -5,13 +5,12 @@ import torch
 
 from hooked_qwen.forward import run_through
 from hooked_qwen.hooks import capture
-from hooked_qwen.load import hook
 from hooked_qwen.sites import Site
 from hooked_qwen.tokens import Batch, pad_left
 from saes.dictionary import DictionarySpec
 from saes.examples.collect import EMPTY, SHOWN, STEPS, WINDOW, Tally, find_examples
 from saes.features import Features
-from tests.toys import random_dictionary, toy_hf
+from tests.toys import random_dictionary, shared_toy
 
 SITE = Site("mlp_out", 1)
 ROWS, LENGTH, FEATURES = 23, 50, 6
@@ -192,7 +191,7 @@ def test_the_model_is_read_at_the_dictionarys_source(toy_model, architecture, si
 
 
 def test_prompts_of_different_lengths():
-    model = hook(toy_hf("qwen3", torch.float32), name="toy")
+    model = shared_toy("qwen3", torch.float32)
     spec = DictionarySpec(source=SITE, target=SITE, architecture="relu")
     reads = random_dictionary(spec, width=4, dtype=torch.float32)
     rows = [[3, 4, 5, 6, 7, 8], [9, 10, 11]]

@@ -8,11 +8,11 @@ from saes.examples.collect import find_examples
 from saes.examples.histogram import HIGHEST, LOWEST, N_STEPS, PER_DOUBLING, count, no_counts
 from saes.features import Features
 from saes.suite import OnDemand
-from tests.toys import full_suite, toy, toy_prompts, toy_tokenizer
+from tests.toys import full_suite, shared_toy, speaking_toy, toy_prompts
 
 
 def test_every_active_token_counts_once_at_its_activation():
-    model, suite = toy(), full_suite()
+    model, suite = shared_toy(), full_suite()
     texts = prompt_texts(toy_prompts(n=6))
     features = list(range(suite["mlp_out.1"].n_features))
     opened = OnDemand(suite, ["mlp_out.1"])
@@ -44,8 +44,7 @@ def test_counts_add_up_over_passes_and_what_lies_beyond_the_scale_is_at_its_ends
 
 
 def test_a_card_has_the_histogram_of_its_feature():
-    model, suite = toy(), full_suite()
-    model.tokenizer = toy_tokenizer()
+    model, suite = speaking_toy(), full_suite()
     cards = make_cards(model, suite, [Node("mlp_out.1", 3)], prompt_texts(toy_prompts(n=4)))
     card = cards["mlp_out.1/3"]
     histogram = card["histogram"]

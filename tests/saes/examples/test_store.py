@@ -22,7 +22,7 @@ from saes.examples.store import (
     fingerprint,
     open_store,
 )
-from tests.toys import random_dictionary, toy_hf, toy_tokenizer
+from tests.toys import random_dictionary, speaking_toy, toy_hf, toy_tokenizer
 
 CONFIG = StoreConfig(tokens=8 * 20, block_length=8, blocks_per_pass=3, top=4, sampled=2)
 LETTERS = "the ab quick brown fox jumps over a lazy dog, cab. Abba!? "
@@ -40,7 +40,7 @@ def dictionary(source, target, seed):
 
 @pytest.fixture(scope="module")
 def model():
-    return hook(toy_hf("qwen3", torch.float32), tokenizer=toy_tokenizer(), name="toy")
+    return speaking_toy("qwen3", torch.float32)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 from hooked_qwen.hook_points import hook_point
 from hooked_qwen.sites import KINDS, Site
 from saes.formats.names import SPELLINGS, hugging_face, to_site, transformer_lens
-from tests.toys import toy, toy_hf
+from tests.toys import shared_toy, toy_hf
 
 SITES = [Site("embed"), *(Site(kind, layer) for kind in KINDS[1:] for layer in (0, 3, 17))]
 
@@ -25,7 +25,7 @@ def test_no_spelling_is_of_two_sites():
 
 @pytest.mark.parametrize("site", [s for s in SITES if s.layer < 3], ids=str)
 def test_transformer_lens_s_name_is_the_hook_that_we_use(site):
-    model = toy()
+    model = shared_toy()
     named = model
     for part in transformer_lens(site).split("."):
         named = named[int(part)] if part.isdecimal() else getattr(named, part)

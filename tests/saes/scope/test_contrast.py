@@ -16,16 +16,14 @@ from saes.evaluation.bootstrap import RESAMPLES
 from saes.evaluation.splice import unpadded
 from saes.scope.activity import Activity, activity_of, read_through
 from saes.scope.contrast import contrast, difference_interval, standardised_differences
-from tests.toys import toy, toy_suite, toy_tokenizer
+from tests.toys import speaking_toy, toy, toy_suite, toy_tokenizer
 
 TEXTS = ["abc de", "Hello", "aaaa bbb ccc", "x", "what? no!", "ab"]
 
 
 @pytest.fixture(scope="module")
 def model():
-    model = toy(dtype=torch.float32)
-    model.tokenizer = toy_tokenizer()
-    return model
+    return speaking_toy(dtype=torch.float32)
 
 
 @pytest.fixture(scope="module")

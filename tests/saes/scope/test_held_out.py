@@ -4,14 +4,13 @@ import pytest
 import torch
 
 from hooked_qwen.hooks import capture
-from hooked_qwen.load import hook
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import mean_weights
 from hooked_qwen.tokens import token_blocks
 from saes.scope.contexts import ContextConfig, Contexts, read_contexts
 from saes.scope.held_out import LEAST, SplitConfig, split_contexts
 from saes.scope.judgements import mean_interval, score
-from tests.toys import toy_hf, toy_suite, toy_tokenizer
+from tests.toys import speaking_toy, toy_suite
 
 TEXT = "the ab quick brown fox jumps over a lazy dog, cab. Abba!? " * 6
 CONFIG = ContextConfig(tokens=96, block_length=16, length=4)
@@ -19,7 +18,7 @@ CONFIG = ContextConfig(tokens=96, block_length=16, length=4)
 
 @pytest.mark.parametrize("family", ["qwen2", "qwen3"])
 def test_contexts_hold_what_the_dictionary_makes_of_each_row(family):
-    model = hook(toy_hf(family), tokenizer=toy_tokenizer(), name="toy")
+    model = speaking_toy(family)
     suite = toy_suite("resid_post.1", "mlp_out.2")
     found = read_contexts(model, suite, ["resid_post.1", "mlp_out.2"], [TEXT], config=CONFIG)
     rows = list(token_blocks([TEXT], model.tokenizer, length=16))[:6]
@@ -56,7 +55,7 @@ def test_how_text_is_cut_is_checked(fields, match):
 
 
 def test_too_little_text_is_said():
-    model = hook(toy_hf(), tokenizer=toy_tokenizer(), name="toy")
+    model = speaking_toy()
     with pytest.raises(ValueError, match="shorter than one row of 16"):
         read_contexts(model, toy_suite("mlp_out.0"), ["mlp_out.0"], ["ab"], config=CONFIG)
 

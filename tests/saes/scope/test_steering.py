@@ -5,7 +5,6 @@ import torch
 
 from hooked_qwen.forward import run_through
 from hooked_qwen.hooks import capture
-from hooked_qwen.load import hook
 from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import is_outlier_in_prompt
@@ -24,7 +23,7 @@ from saes.scope.steering import (
     with_vectors,
 )
 from saes.scope.usage import Usage, usage_in
-from tests.toys import toy, toy_hf, toy_suite, toy_tokenizer
+from tests.toys import shared_toy, speaking_toy, toy_hf, toy_suite
 
 NAME, LAYER, FEATURE, K = "resid_post.1", 1, 5, 5
 SITE = Site.parse(NAME)
@@ -79,7 +78,7 @@ def run(model, **options):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("family", ["qwen2", "qwen3"])
 def test_strength_0_changes_no_bit(family, dtype):
-    model = hook(toy_hf(family, dtype), name="toy")
+    model = shared_toy(family, dtype)
     suite, *_ = moved(toy_suite(NAME, dtype=torch.float32))
     plain = run(model.original_model)
     for direction in directions(suite):
@@ -97,7 +96,7 @@ def test_strength_0_changes_no_bit(family, dtype):
 @pytest.mark.parametrize("which", [0, 1, 2])
 def test_it_is_what_a_hook_on_the_layer_does(do, which):
     """Of a feature's decoder row, an encoder's row, a difference of means."""
-    model, plain = hook(toy_hf(dtype=torch.float32), name="toy"), toy_hf(dtype=torch.float32)
+    model, plain = shared_toy(dtype=torch.float32), toy_hf(dtype=torch.float32)
     own = toy_suite(NAME, dtype=torch.float32)
     suite, _, x, positive = moved(own)
     direction, d = directions(suite)[which], own[NAME]
@@ -133,7 +132,7 @@ def test_it_is_what_a_hook_on_the_layer_does(do, which):
 
 
 def test_it_can_be_in_the_prompt_or_in_what_is_written():
-    model = hook(toy_hf(dtype=torch.float32), name="toy")
+    model = shared_toy(dtype=torch.float32)
     suite, *_ = moved(toy_suite(NAME, dtype=torch.float32))
     direction = directions(suite)[0]
     plain = run(model.original_model)[0]
@@ -209,8 +208,7 @@ def test_there_is_no_encoder_direction_where_a_dictionary_reads_elsewhere():
 
 
 def test_use_is_counted_over_tokens():
-    model = toy(dtype=torch.float32)
-    model.tokenizer = toy_tokenizer()
+    model = speaking_toy(dtype=torch.float32)
     suite = toy_suite("resid_post.0", "mlp_in.1-mlp_out.1", dtype=torch.float32)
     names, follow = tuple(suite), [Node("resid_post.0", 3), Node("mlp_out.1", 8)]
     usage = usage_in(model, suite, TEXTS, names=names, follow=follow)

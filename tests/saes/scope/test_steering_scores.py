@@ -24,7 +24,7 @@ from saes.scope.text_scores import (
     repetition,
 )
 from saes.scope.usage import Peak
-from tests.toys import toy, toy_hf, toy_suite, toy_tokenizer
+from tests.toys import speaking_toy, toy_hf, toy_suite, toy_tokenizer
 
 
 def test_a_pattern_matches_or_not():
@@ -112,9 +112,7 @@ def test_a_behaviour_is_a_score_of_a_texts_tokens():
 
 @pytest.fixture(scope="module")
 def model():
-    made = toy(dtype=torch.float32)
-    made.tokenizer = toy_tokenizer()
-    return made
+    return speaking_toy(dtype=torch.float32)
 
 
 def test_what_is_fitted_says_which_kind_a_text_is(model):

@@ -25,7 +25,7 @@ from saes.training.config import TrainConfig
 from saes.training.harvest import SAFE, choose_harvest, rounding_errors
 from saes.training.held_out import held_out_text
 from saes.training.run import RunOptions, train_suite
-from tests.toys import SIZES, toy, toy_hf, toy_tokenizer
+from tests.toys import SIZES, shared_toy, toy_hf, toy_tokenizer
 
 SITE = Site("mlp_out", 1)
 SITES = [Site("resid_post", 0), SITE]
@@ -88,7 +88,7 @@ def test_inside_a_model_computes_as_if_loaded_in_that_precision_and_after_as_bef
 
 
 def test_errors_are_shares_of_the_variance():
-    model = toy(dtype=torch.float32)
+    model = shared_toy(dtype=torch.float32)
     errors = rounding_errors(model, SITES, BLOCKS)
     with capture(model, SITES) as whole:
         last_logits(model, BATCH)
@@ -102,11 +102,11 @@ def test_errors_are_shares_of_the_variance():
 
 
 def test_a_small_model_and_one_in_another_precision_stay_as_they_are():
-    assert asdict(choose_harvest(toy(dtype=torch.float32), SITES, BLOCKS, "auto")) == {
+    assert asdict(choose_harvest(shared_toy(dtype=torch.float32), SITES, BLOCKS, "auto")) == {
         "dtype": "float32", "why": "the model is small", "errors": {},
     }  # fmt: skip
     for dtype in ("bfloat16", "float16", "float64"):
-        model = toy(dtype=getattr(torch, dtype))
+        model = shared_toy(dtype=getattr(torch, dtype))
         assert choose_harvest(model, SITES, BLOCKS, "auto").dtype == dtype
 
 

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from hooked_qwen.identity import identity
-from hooked_qwen.load import hook
 from hooked_qwen.shards import write_cache
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import StreamConfig
@@ -24,7 +23,7 @@ from saes.training import held_out, run
 from saes.training.log import open_log
 from saes.training.loop import TrainConfig
 from saes.training.run import RunOptions, check_place, cut_off, train_suite
-from tests.toys import toy_hf, toy_tokenizer
+from tests.toys import speaking_toy, toy_tokenizer
 from transcoders.transcoder import transcoder
 
 SPECS = [transcoder(1, k=3), sae(Site("mlp_out", 1), k=3), sae(Site("attn_out", 0), k=2)]
@@ -47,7 +46,7 @@ def model():
 
 
 def toy_with_tokenizer():
-    return hook(toy_hf("qwen3", torch.float32), tokenizer=toy_tokenizer(), name="toy")
+    return speaking_toy("qwen3", torch.float32)
 
 
 def texts():

@@ -4,7 +4,6 @@ from functools import partial
 
 import pytest
 
-from hooked_qwen.load import hook
 from hooked_qwen.shards import Cache
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import StreamConfig
@@ -14,7 +13,7 @@ from saes.suite import load_suite
 from saes.training import held_out, run
 from saes.training import train as training
 from saes.training.config import TrainConfig
-from tests.toys import toy_hf, toy_tokenizer
+from tests.toys import speaking_toy
 
 SPEC = sae(Site("mlp_out", 1), k=3)
 STREAM = StreamConfig(block_length=8, blocks_per_pass=2, batch_size=16, buffer_size=32)
@@ -26,7 +25,7 @@ def model(monkeypatch):
     monkeypatch.setattr(held_out, "HELD_OUT_CHARACTERS", 120)
     for module in (run, training):
         monkeypatch.setattr(module, "held_out_blocks", partial(held_out_blocks, length=8))
-    return hook(toy_hf("qwen3"), tokenizer=toy_tokenizer(), name="toy")
+    return speaking_toy("qwen3")
 
 
 def texts():

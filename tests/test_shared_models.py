@@ -1,0 +1,55 @@
+"""A test that changes a shared model is found out, and the next one is given another."""
+
+import pytest
+
+from tests import shared_models
+from tests.shared_models import drop_changed, shared
+from tests.toys import toy, toy_prompts, toy_tokenizer
+
+
+@pytest.fixture
+def model(monkeypatch):
+    monkeypatch.setattr(shared_models, "MADE", {})
+    return shared("toy", toy)
+
+
+def test_what_only_runs_is_given_out_again(model):
+    model(toy_prompts().clean.tokens)
+    assert drop_changed() == []
+    assert shared("toy", toy) is model
+
+
+def add(model):
+    model.blocks[0].mlp.hook_out.add_hook(lambda x, hook: x)
+
+
+def set_weight(model):
+    next(model.original_model.parameters()).data[0, 0] += 1
+
+
+def open_weight(model):
+    next(model.original_model.parameters()).requires_grad_(True)
+
+
+def set_class(model):
+    norm = model.original_model.model.norm
+    norm.__class__ = type("OddNorm", (type(norm),), {})
+
+
+def set_tokenizer(model):
+    model.tokenizer = toy_tokenizer()
+
+
+def set_mode(model):
+    model.set_use_split_qkv_input(True)
+
+
+CHANGES = [add, set_weight, open_weight, set_class, set_tokenizer, set_mode]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_was_changed_is_made_again(model, change):
+    change(model)
+    assert drop_changed() == ["toy"]
+    assert shared("toy", toy) is not model
+    assert drop_changed() == []
