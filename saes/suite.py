@@ -21,7 +21,7 @@ from saes.dictionary import SparseDictionary, fitted, side_by_side
 from saes.features import Features
 from saes.formats import ours
 from saes.formats.hub import hub_place, is_hub_name
-from saes.formats.place import Entry, Place, local_place
+from saes.formats.place import Entry, Place, hashes, local_place
 from saes.formats.shapes import shape_of
 from saes.formats.table import Found, recognise
 
@@ -186,13 +186,12 @@ class Suite(Dictionaries):
 
     def describe(self) -> dict[str, dict[str, str]]:
         """For each dictionary, where it reads and the hash of its files."""
+        entries = self._entries
         return {
-            name: {
-                "source": str(entry.source),
-                "folder": entry.name,
-                "hash": entry.hash(),
-            }
-            for name, entry in self._entries.items()
+            name: {"source": str(entry.source), "folder": entry.name, "hash": of_files}
+            for (name, entry), of_files in zip(
+                entries.items(), hashes(list(entries.values())), strict=True
+            )
         }
 
     def metrics(self) -> dict[str, dict[str, Any]]:
@@ -340,7 +339,10 @@ def pinned(source: str | Path) -> str:
 
 def hash_of(source: str | Path) -> str:
     """A hash of every dictionary at `source`, by name and content; of nothing else there."""
-    parts = sorted(f"{entry.name} {entry.hash()}" for entry in find(source).entries)
+    entries = find(source).entries
+    parts = sorted(
+        f"{entry.name} {of_files}" for entry, of_files in zip(entries, hashes(entries), strict=True)
+    )
     return sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 

@@ -53,10 +53,11 @@ def pretend():
     """The module of a test device that complains where CUDA would: see its docstring."""
     import torch
 
-    from tests.pretend.build import CannotBuild
-
     if torch.cuda.is_available():
         pytest.skip("torch cannot have the pretend device beside CUDA in one process")
+    # Importing anything of it registers it, and no backward pass on CUDA works from then on.
+    from tests.pretend.build import CannotBuild
+
     try:
         import tests.pretend
     except CannotBuild as reason:

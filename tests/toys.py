@@ -124,12 +124,12 @@ def full_suite(dtype: torch.dtype = torch.float64) -> Suite:
     return toy_suite(*names, dtype=dtype)
 
 
-def toy_prompts(n: int = 4, length: int = 6, *, seed: int = 0) -> EncodedPrompts:
+def toy_prompts(n: int = 4, length: int = 6, *, seed: int = 0, at: int = 1) -> EncodedPrompts:
     """Random token pairs that differ at one position, as `encode_prompts` would give them."""
     generator = torch.Generator().manual_seed(seed)
     clean = torch.randint(1, VOCABULARY, (n, length), generator=generator)
     patch = clean.clone()
-    patch[:, 1] = (clean[:, 1] + 7) % (VOCABULARY - 1) + 1
+    patch[:, at] = (clean[:, at] + 7) % (VOCABULARY - 1) + 1
     mask = torch.ones_like(clean, dtype=torch.bool)
     ids = torch.randint(1, VOCABULARY // 2, (n, 2), generator=generator)
     return EncodedPrompts(

@@ -6,7 +6,8 @@ read one way, and of a suite on the hub only the files that are used are downloa
 
 import os
 import posixpath
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from hashlib import file_digest, sha256
@@ -77,6 +78,12 @@ def entry_of(place: Place, ends: tuple[Site, Site], *files: str, name: str = "")
     """A dictionary from one site to another, called after its weights where it has no name."""
     source, target = ends
     return Entry(source=source, target=target, name=name or files[0], place=place, files=files)
+
+
+def hashes(entries: Sequence[Entry]) -> list[str]:
+    """The hash of each, by all processors: reading and hashing let other threads run."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(Entry.hash, entries))
 
 
 def _digest_of(path: Path) -> bytes:

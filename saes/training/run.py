@@ -73,8 +73,8 @@ def train_suite(
     `texts` opens the corpus from its start. Its first 40,000 characters are held out; the rest
     is read as often as `config.tokens` needs. Activations come from the model as it reads, or
     from `cache`, which also has text to judge on where `texts` is None. A run that was cut off
-    goes on from its last checkpoint with `options.resume`, to the same weights, bit for bit.
-    Dictionaries that are in `out` already stay until the new ones take their place.
+    goes on from its last checkpoint with `options.resume`, to the same weights, on a CPU bit for
+    bit. Dictionaries that are in `out` already stay until the new ones take their place.
 
     The model computes in the precision `harvest` while it is learned from, and in its own when
     dictionaries are judged.

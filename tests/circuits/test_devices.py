@@ -84,7 +84,9 @@ def transcoders_on(device, **config):
     names = [f"mlp_in.{layer}-mlp_out.{layer}" for layer in range(3)]
     suite = toy_suite(*names, dtype=torch.float32)
     asked = DiscoverConfig(method="replacement", **{"nodes": 30} | config)
-    return Analysis.of(toy_on(device), suite, toy_prompts(n=2, length=4), asked)
+    # Before the first difference effects are zero but for rounding, which then orders the nodes.
+    prompts = toy_prompts(n=2, length=4, at=0)
+    return Analysis.of(toy_on(device), suite, prompts, asked)
 
 
 @pytest.mark.parametrize("positions", ["keep", "sum"])

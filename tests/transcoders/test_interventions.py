@@ -19,8 +19,8 @@ from transcoders.sources import FEATURE
 
 EXACT, MODELS = 1e-10, 1e-5
 "Of our own float64, and of the model, whose norms run in float32."
-ROWS_DIFFER = "qwen3.5-moe"
-"Its float32 parts round otherwise in a batch of another size."
+ROWS_DIFFER = ("qwen3.5", "qwen3.5-moe")
+"Their float32 parts round otherwise in a batch of another size, the first's on some processors."
 MODES = [
     Mode(attention=a, mlps=m)
     for a, m in product(
@@ -212,7 +212,7 @@ def test_what_changes_nothing_leaves_the_logits_as_they_are(family):
     ((_, node),) = active(replace_mlps(model, suite, TOKENS), 1)
     with torch.no_grad():
         expected = model(TOKENS[None])[0, -1]
-    limit = MODELS if family == ROWS_DIFFER else EXACT
+    limit = MODELS if family in ROWS_DIFFER else EXACT
     for mode in MODES:
         found = logits_of(model, suite, [edit_of((node, "scale", 1.0))], mode)
         assert largest(found - expected) < limit * largest(expected)
@@ -234,7 +234,7 @@ def test_the_linear_mode_is_what_the_graph_predicts(family, suite):
     change = (logits[1:] - logits[0]) @ (torch.eye(len(W_U))[3] - torch.eye(len(W_U))[9]).double()
     for found, (s, _) in zip(change, some, strict=True):
         expected = 2 * replaced.sources.activation[s] * totals.slope[s]
-        limit = MODELS if family == ROWS_DIFFER else EXACT
+        limit = MODELS if family in ROWS_DIFFER else EXACT
         assert abs(float(found - expected)) < limit * max(1.0, abs(float(expected)))
 
 

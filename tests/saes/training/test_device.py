@@ -52,7 +52,6 @@ def test_a_device_trains_the_same_dictionary_and_goes_on_from_a_snapshot(other, 
         (trained,) = fit(on(other.name, batches), [spec(name)], **plain, **options)
         return trained
 
-    # First: torch 2.11 seems to fail once on CUDA where a process has differentiated on the CPU.
     whole = there(planted(80, SIZE), keep=keep)
     resumed = there(list(planted(80, SIZE))[kept[-1].step :], after=kept[-1])
     (expected,) = fit(planted(80, SIZE), [spec(name)], config=config)
