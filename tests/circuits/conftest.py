@@ -10,30 +10,19 @@ from typer.testing import CliRunner
 
 from circuits import suites
 from circuits.cli.app import app, main
-from circuits.runs import commands
-from hooked_qwen import cost
 from hooked_qwen.load import BUNDLED, load
 from hooked_qwen.placement import AUTO
-from saes.evaluation.metrics import held_out_blocks
-from saes.training import run
 from tests.circuits.browser import BROWSER
+from tests.circuits.few_texts import shorten
 from tests.shared_models import shared
 from tests.toys import toy_tokenizer
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _short_text():
-    """Features' examples come from little text, and dictionaries are judged on little.
-
-    Looking at it is most of a small discovery, and half of a small training. What an estimate
-    times is timed for a moment.
-
-    The README's commands are run with as much as a user has.
-    """
+    """The README's commands alone are run with as much text as a user has."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(commands, "EXAMPLE_TOKENS", 2048)
-        patch.setattr(run, "held_out_blocks", partial(_few, held_out_blocks))
-        patch.setattr(cost, "LONG_ENOUGH", 0.01)
+        shorten(patch)
         yield
 
 
@@ -50,10 +39,6 @@ def load_once(source, *, device, dtype):
     if source != BUNDLED or str(device) not in (AUTO, "cpu"):
         return made()
     return shared((source, dtype), made)
-
-
-def _few(blocks, texts, model, *, tokens):
-    return blocks(texts, model, tokens=min(tokens, 512))
 
 
 def call(*arguments):

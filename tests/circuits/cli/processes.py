@@ -9,9 +9,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 FORKING = """
-import json, os, sys
+import gc, json, os, sys
+# What is imported stays.
+gc.disable()
+import pytest, torch
 from circuits.cli.app import main
+from tests.circuits.few_texts import shorten
 import circuits.runs.commands, circuits.suites, saes.training.train
+gc.freeze()
+gc.enable()
+
+# As commands are called in the tests' own process.
+torch.set_num_threads(1)
+shorten(pytest.MonkeyPatch())
 
 for line in sys.stdin:
     child = os.fork()
@@ -21,9 +31,18 @@ for line in sys.stdin:
         os.dup2(said, 1)
         os.dup2(said, 2)
         sys.argv = ["circuits", *arguments]
-        main()
+        try:
+            main()
+        except SystemExit as ended:
+            # All the modules are not taken apart one by one.
+            if isinstance(ended.code, int):
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(ended.code)
+            raise
     print(child, flush=True)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+os._exit(0)
 """
 
 
