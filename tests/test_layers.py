@@ -14,7 +14,9 @@ PACKAGES = ("hooked_qwen", "saes", "transcoders", "circuits")
 
 # Runs in a fresh interpreter: imports every module of a package under an audit hook.
 IMPORT_ALL = """
-import json, os, sys
+import atexit, gc, json, os, sys
+# What is imported stays, and is not taken apart in the end; what is to be done then is done.
+gc.disable()
 from importlib import import_module
 from pkgutil import walk_packages
 
@@ -53,7 +55,9 @@ print("REPORT" + json.dumps({
     "events": events,
     "cuda": torch.cuda.is_initialized(),
     "handlers": [str(handler) for handler in logging.getLogger().handlers],
-}))
+}), flush=True)
+atexit._run_exitfuncs()
+os._exit(0)
 """
 
 

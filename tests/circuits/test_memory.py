@@ -69,21 +69,6 @@ def analysis(tmp_path):
     return Analysis.of(model, suite, toy_prompts(n=4, length=6), config)
 
 
-@pytest.mark.parametrize("to", ["mean", "patch", "zero"])
-def test_every_verb_holds_one_dictionary_at_a_time(analysis, to):
-    found = discover(analysis)
-    config = VerifyConfig(level="quick", to=to, draws=1)
-    verify(analysis, found.graph, found.ranking, config=config)
-    strongest = tuple(node for node, _ in found.ranking[:5] if node.kind == "feature")
-    ablation = Ablation(ablated=strongest, to=to)
-    ablate(analysis, ablation, found.ranking)
-    graph_left(analysis, ablation, found.graph)
-    with apply(analysis, Ablation(ablated=(strongest[0]._replace(position=None),), to=to)):
-        last_logits(analysis.model, analysis.prompts.clean)
-    assert together, "dictionaries were read"
-    assert max(together) == 1
-
-
 def watched_making(monkeypatch, where, make, part=lambda found: found):
     """Of how many of those that `make` made a part is held as each next one is made."""
     made: list[weakref.ref[object]] = []
@@ -100,18 +85,26 @@ def watched_making(monkeypatch, where, make, part=lambda found: found):
 
 
 @pytest.mark.parametrize("to", ["mean", "patch", "zero"])
-def test_a_batch_of_states_is_let_go_before_the_next_is_made(analysis, to, monkeypatch):
+def test_every_verb_holds_one_dictionary_and_one_batch_of_states_at_a_time(
+    analysis, to, monkeypatch
+):
     held = watched_making(monkeypatch, "circuits.attribution.state", batch_state)
     found = discover(analysis)
     assert len(held) >= 4, "made for the effects, and again for the edges"
     assert not any(held)
     held.clear()
     # A new analysis for each verb, as for each command; the first still holds its last batch.
-    config = VerifyConfig(level="quick", to=to)
+    config = VerifyConfig(level="quick", to=to, draws=1)
     verify(replace(analysis), found.graph, found.ranking, config=config)
     strongest = tuple(node for node, _ in found.ranking[:5] if node.kind == "feature")
-    ablate(replace(analysis), Ablation(ablated=strongest, to=to), found.ranking)
+    ablation = Ablation(ablated=strongest, to=to)
+    ablate(replace(analysis), ablation, found.ranking)
     assert max(held) == 1
+    graph_left(analysis, ablation, found.graph)
+    with apply(analysis, Ablation(ablated=(strongest[0]._replace(position=None),), to=to)):
+        last_logits(analysis.model, analysis.prompts.clean)
+    assert together, "dictionaries were read"
+    assert max(together) == 1
 
 
 @pytest.mark.parametrize("metric", ["kl", "feature:resid_post.2/4"])
