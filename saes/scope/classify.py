@@ -30,6 +30,7 @@ import torch
 from jaxtyping import Bool, Float
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from hooked_qwen.sites import Site
@@ -172,7 +173,9 @@ def by_words(texts: Sequence[str], positive: Bool[Tensor, " texts"], parts: Part
     train = parts.train.nonzero().flatten().tolist()
     words = TfidfVectorizer(token_pattern=WORD)
     seen = words.fit_transform([texts[i] for i in train])
-    regression = LogisticRegression(max_iter=1000).fit(seen, positive[train].numpy())
+    # So few numbers on several threads are mostly waiting.
+    with threadpool_limits(1):
+        regression = LogisticRegression(max_iter=1000).fit(seen, positive[train].numpy())
     scores = torch.from_numpy(regression.decision_function(words.transform(texts)))
     choice = f"{len(words.vocabulary_):,} words"
     return _thresholded("words", scores.double(), positive, parts, choice)
