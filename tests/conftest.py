@@ -6,6 +6,7 @@ for it: nothing here imports torch before a test does.
 
 import os
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -48,6 +49,18 @@ def place(item: pytest.Item) -> int:
     return LONGEST.index(file) if file in LONGEST else len(LONGEST)
 
 
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Beside CUDA the pretend device's package is not imported.
+
+    That registers it, and no backward pass on CUDA works in a process where it is.
+    """
+    if collection_path.name != "pretend":
+        return None
+    import torch
+
+    return torch.cuda.is_available() or None
+
+
 @pytest.fixture(scope="session")
 def pretend():
     """The module of a test device that complains where CUDA would: see its docstring."""
@@ -55,7 +68,6 @@ def pretend():
 
     if torch.cuda.is_available():
         pytest.skip("torch cannot have the pretend device beside CUDA in one process")
-    # Importing anything of it registers it, and no backward pass on CUDA works from then on.
     from tests.pretend.build import CannotBuild
 
     try:

@@ -54,7 +54,8 @@ def form_of(model: TransformerBridge) -> Any:
     modules = [*model.modules()]
     settings = {k: v for k, v in vars(model.cfg).items() if isinstance(v, bool | int | str)}
     hooks = sum(len(m._forward_hooks) for m in modules if isinstance(m, HookPoint))
-    return [(type(m), m.training) for m in modules], settings, id(model.tokenizer), hooks
+    speaks = id(model.tokenizer), getattr(model.tokenizer, "chat_template", None)
+    return [(type(m), m.training) for m in modules], settings, speaks, hooks
 
 
 def tensors_of(model: TransformerBridge) -> Iterator[Tensor]:

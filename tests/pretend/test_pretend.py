@@ -1,6 +1,7 @@
 """The pretend device must give the CPU's numbers, complain as CUDA does, and count every wait."""
 
 import io
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,12 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from tests.toys import VOCABULARY, toy_hf
-
-if torch.cuda.is_available():
-    # Importing it registers it, and no backward pass on CUDA works from then on.
-    pytest.skip("no pretend device beside CUDA", allow_module_level=True)
 from tests.pretend.build import CannotBuild, build
+from tests.toys import VOCABULARY, toy_hf
 
 DEVICE = "pretend"
 
@@ -230,3 +227,13 @@ def test_the_device_is_found_by_those_who_ask_for_any_only_when_it_is_shown(pret
     assert str(torch.accelerator.current_accelerator(check_available=True)) != DEVICE
     with pretend.first_accelerator():
         assert str(torch.accelerator.current_accelerator(check_available=True)) == DEVICE
+
+
+def test_beside_cuda_it_is_not_even_imported(monkeypatch, pytestconfig):
+    here = Path(__file__).parent
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    ignored = pytestconfig.hook.pytest_ignore_collect
+    assert ignored(collection_path=here, config=pytestconfig)
+    assert not ignored(collection_path=here.parent / "saes", config=pytestconfig)
+    monkeypatch.undo()
+    assert not ignored(collection_path=here, config=pytestconfig)

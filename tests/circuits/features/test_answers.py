@@ -46,8 +46,9 @@ def test_an_answer_ends_where_it_is_told_to(model):
     assert mark not in said[:-2].lstrip()
 
 
-def test_a_chat_template_is_what_the_prompt_goes_through(model):
-    model.tokenizer.chat_template = "{% for m in messages %}ab{{ m['content'] }}?{% endfor %}"
+def test_a_chat_template_is_what_the_prompt_goes_through(model, monkeypatch):
+    template = "{% for m in messages %}ab{{ m['content'] }}?{% endfor %}"
+    monkeypatch.setattr(model.tokenizer, "chat_template", template)
     assert local(model, tokens=12)("cab") == generated(model, "abcab?")
 
 
