@@ -1,7 +1,7 @@
 """Whole TopK training steps of four libraries on the same weights and data.
 
     python -m benchmarks.training_step [--shapes quick|all] [--rounds N] [--threads N]
-                                       [--environments DIR] [--device DEVICE]
+                                       [--environments DIR] [--device DEVICE] [--alone]
 
 Each library trains in a process of its own (`training_step_peer.py`), in an environment that is
 made with pip unless DIR holds it already. Their first losses are compared, then the processes take
@@ -35,7 +35,7 @@ from saes.sae import sae
 from saes.training.config import TrainConfig
 from saes.training.encode import Precision
 from saes.training.initial import Normalisation
-from saes.training.recorded import recorder
+from saes.training.recorded import Record, recorder
 from saes.training.step import Weights
 from saes.training.trainer import DictionaryTrainer
 
@@ -67,6 +67,8 @@ BATCHES, WARM_UP = 4, 2
 OURS: dict[str, Precision] = {"ours": "float32", "ours, bfloat16 encoder": "bfloat16"}
 GEMMS = {"product": torch.float32, "product in bfloat16": torch.bfloat16}
 AUTOGRAD = "autograd of the dense formula"
+ONE_BY_ONE = ", kernel by kernel"
+"On a GPU, where a step is otherwise asked for at once."
 TF32 = "tf32"
 "What sparsify's trainer asks for: a card then multiplies float32 with ten binary digits."
 TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-3, TF32: 1e-3}
@@ -81,15 +83,19 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--environments", type=Path, help="kept there; default: made and removed")
     parser.add_argument("--device", default="cpu", help="any that torch knows, such as cuda")
+    parser.add_argument(
+        "--alone", action="store_true", help="ours without the libraries; nothing is written"
+    )
     chosen = parser.parse_args()
     with TemporaryDirectory() as temporary:
         folder = chosen.environments or Path(temporary)
-        pythons = {name: _environment(folder / name, name) for name in PEERS}
+        peers = () if chosen.alone else PEERS
+        pythons = {name: _environment(folder / name, name) for name in peers}
         shapes = QUICK if chosen.shapes == "quick" else SHAPES
         rows = []
         for shape in shapes:
             rows.append(_measure(shape, pythons, chosen))
-            if chosen.shapes != "quick":
+            if chosen.shapes != "quick" and not chosen.alone:
                 _write(rows, chosen)
     print(table(rows))
 
@@ -182,7 +188,8 @@ def _check(losses: Mapping[str, float], device: str) -> None:
     if device != "cpu":
         precisions["sparsify"] = TF32
     for name, loss in losses.items():
-        if abs(loss / losses["ours"] - 1) > TOLERANCE[precisions.get(name, "float32")]:
+        precision = precisions.get(name.removesuffix(ONE_BY_ONE), "float32")
+        if abs(loss / losses["ours"] - 1) > TOLERANCE[precision]:
             raise SystemExit(f"first losses differ, so steps cannot be compared: {losses}")
 
 
@@ -194,7 +201,11 @@ def work() -> None:
 
 def our_steps(problem: Mapping[str, Tensor], k: int) -> dict[str, Step]:
     """Our step at both precisions, the plain formula, and the bare encoder product."""
-    steps = {name: _ours(problem, k, precision) for name, precision in OURS.items()}
+    record = recorder(problem["x"].device)
+    steps = {name: _ours(problem, k, precision, record) for name, precision in OURS.items()}
+    if record is not None:
+        for name, precision in OURS.items():
+            steps[name + ONE_BY_ONE] = _ours(problem, k, precision, None)
     steps[AUTOGRAD] = _autograd(problem, k)
     return steps | {name: _product(problem, dtype) for name, dtype in GEMMS.items()}
 
@@ -210,7 +221,9 @@ def _weights(problem: Mapping[str, Tensor]) -> Weights:
     )
 
 
-def _ours(problem: Mapping[str, Tensor], k: int, precision: Precision) -> Step:
+def _ours(
+    problem: Mapping[str, Tensor], k: int, precision: Precision, record: Record | None
+) -> Step:
     """`DictionaryTrainer.train_step`, what `saes.training.loop.fit` does to a batch."""
     features, d = problem["W_enc"].shape
     site, plain = Site("mlp_out", 0), Normalisation(problem["x"].new_zeros(d), 1.0)
@@ -222,7 +235,7 @@ def _ours(problem: Mapping[str, Tensor], k: int, precision: Precision) -> Step:
         plain,
         _weights(problem),
         seed=0,
-        record=recorder(problem["x"].device),
+        record=record,
     )
     numbers, batches = count(), cycle(problem["x"])
 
