@@ -51,11 +51,13 @@ def is_changed(made: Shared) -> bool:
 
 def form_of(model: TransformerBridge) -> Any:
     """Its modules' classes and modes, its settings, its tokenizer, and how many hooks it has."""
-    modules = [*model.modules()]
+    modules, tokenizer = [*model.modules()], model.tokenizer
+    told = (id(tokenizer), repr(tokenizer), getattr(tokenizer, "chat_template", None))
     settings = {k: v for k, v in vars(model.cfg).items() if isinstance(v, bool | int | str)}
+    own = model.original_model
+    settings |= own.config.to_dict() | own.generation_config.to_dict()
     hooks = sum(len(m._forward_hooks) for m in modules if isinstance(m, HookPoint))
-    speaks = id(model.tokenizer), getattr(model.tokenizer, "chat_template", None)
-    return [(type(m), m.training) for m in modules], settings, speaks, hooks
+    return [(type(m), m.training) for m in modules], settings, told, hooks
 
 
 def tensors_of(model: TransformerBridge) -> Iterator[Tensor]:

@@ -2,21 +2,26 @@
 
 import pytest
 
+from hooked_qwen.load import hook
 from tests import shared_models
 from tests.shared_models import drop_changed, shared
-from tests.toys import toy, toy_prompts, toy_tokenizer
+from tests.toys import toy_hf, toy_prompts, toy_tokenizer
+
+
+def make():
+    return hook(toy_hf(), tokenizer=toy_tokenizer(), name="toy")
 
 
 @pytest.fixture
 def model(monkeypatch):
     monkeypatch.setattr(shared_models, "MADE", {})
-    return shared("toy", toy)
+    return shared("toy", make)
 
 
 def test_what_only_runs_is_given_out_again(model):
     model(toy_prompts().clean.tokens)
     assert drop_changed() == []
-    assert shared("toy", toy) is model
+    assert shared("toy", make) is model
 
 
 def add(model):
@@ -40,16 +45,24 @@ def set_tokenizer(model):
     model.tokenizer = toy_tokenizer()
 
 
+def set_template(model):
+    model.tokenizer.chat_template = "{{ messages }}"
+
+
+def set_end(model):
+    model.tokenizer.eos_token = "ab"
+
+
 def set_mode(model):
     model.set_use_split_qkv_input(True)
 
 
-CHANGES = [add, set_weight, open_weight, set_class, set_tokenizer, set_mode]
+CHANGES = [add, set_weight, open_weight, set_class, set_tokenizer, set_template, set_end, set_mode]
 
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_was_changed_is_made_again(model, change):
     change(model)
     assert drop_changed() == ["toy"]
-    assert shared("toy", toy) is not model
+    assert shared("toy", make) is not model
     assert drop_changed() == []

@@ -5,6 +5,7 @@ can draw is written as its code point, such as `\\u590d`: never as an empty box.
 """
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache, lru_cache
@@ -193,9 +194,11 @@ def _head(text: str, size: float, room: float, *, last: bool) -> str:
     if measure(text, size) <= room:
         return text
     ending = "…" if last else ""
-    end = len(text) - 1
-    while end > 1 and measure(text[:end].rstrip() + ending, size) > room:
-        end -= 1
+
+    def is_too_wide(end: int) -> bool:
+        return measure(text[:end].rstrip() + ending, size) > room
+
+    end = 1 + bisect_left(range(2, len(text)), True, key=is_too_wide)
     if last:
         return text[:end].rstrip() + ending
     space = text.rfind(" ", 0, end + 1)

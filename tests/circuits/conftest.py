@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from circuits import suites
 from circuits.cli.app import app, main
-from hooked_qwen.load import BUNDLED, load
+from hooked_qwen import bundled
+from hooked_qwen.load import load, local_folder
 from hooked_qwen.placement import AUTO
 from tests.circuits.browser import BROWSER
 from tests.circuits.few_texts import shorten
@@ -36,9 +37,9 @@ def _bundled_model_is_loaded_once():
 
 def load_once(source, *, device, dtype):
     made = partial(load, source, device=device, dtype=dtype)
-    if source != BUNDLED or str(device) not in (AUTO, "cpu"):
+    if local_folder(source) != bundled.PATH or str(device) not in (AUTO, "cpu"):
         return made()
-    return shared((source, dtype), made)
+    return shared(("bundled", dtype), made)
 
 
 def call(*arguments):
