@@ -243,7 +243,7 @@ def _ours(
         x = next(batches)
         batch = ActivationBatch({site: x}, {site: torch.zeros(len(x), dtype=torch.bool)})
         trainer.train_step(batch, RATE, next(numbers))
-        return float(trainer.shown["loss"]) * d
+        return float(trainer.watched.shown["loss"]) * d
 
     return step
 

@@ -252,7 +252,7 @@ def _progress(
         rate,
         tokens_per_second=(step - begin) * size / seconds,
         model_share=clock.waited / seconds,
-        shown={trainer.spec.name: trainer.shown for trainer in trainers},
+        shown={trainer.spec.name: trainer.watched.shown for trainer in trainers},
     )
 
 

@@ -1,14 +1,10 @@
-"""One dictionary while it trains: weights, optimiser, and when each feature last fired.
-
-On a device nothing here waits for it but the list of dead features, which AuxK needs: what the log
-shows stays there until it is read, and so does the step at which a loss was not finite.
-"""
+"""One dictionary while it trains: weights, optimiser, and one step after the other."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from hooked_qwen.stream import ActivationBatch
@@ -17,22 +13,9 @@ from saes.architectures.table import architecture
 from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.training.config import TrainConfig, record_of
 from saes.training.initial import Normalisation, initial_weights, nested_widths
-from saes.training.recorded import Given, Record, Recordings, list_length
-from saes.training.step import (
-    Dead,
-    Memory,
-    Numbers,
-    StepResult,
-    Weights,
-    number_like,
-    precise,
-    sum_of_squares,
-)
-
-FVU_MEMORY = 0.95
-"Decay of the running mean of the FVU that is shown."
-SHOWN = ("loss", "fvu", "l0", "dead")
-"What the log shows of a dictionary."
+from saes.training.recorded import Given, Record, Recordings
+from saes.training.step import Dead, Memory, Numbers, StepResult, Weights, sum_of_squares
+from saes.training.watched import FVU_MEMORY, Watched
 
 
 class DictionaryTrainer:
@@ -63,12 +46,8 @@ class DictionaryTrainer:
         self.parameters = {n: torch.nn.Parameter(w) for n, w in weights.named().items()}
         self.optimiser = _adam(self.parameters, self.architecture.rates)
         self.averages = {n: w.clone() for n, w in weights.named().items()} if config.average else {}
-        device = weights.W_dec.device
-        self.tokens_since_fired = torch.zeros(config.width, dtype=torch.long, device=device)
-        self._shown = torch.stack([number_like(0.0, weights.W_dec)] * len(SHOWN))
-        self.not_finite = torch.full((3,), -1, dtype=torch.long, device=device)
-        "The first step with a loss, source or target that is not finite; -1: none"
-        self.updates, self.outliers, self.tokens = 0, 0, 0
+        self.watched = Watched(config.width, config.dead_after, weights.W_dec)
+        self.updates, self.outliers = 0, 0
         self.threshold = 0.0
         self.prefixes = nested_widths(spec, config)
         self._recordings = (
@@ -107,14 +86,6 @@ class DictionaryTrainer:
             record=record,
         )
 
-    @property
-    def shown(self) -> Numbers:
-        """What the log shows of the last step."""
-        return dict(zip(SHOWN, self._shown.clone(), strict=True))
-
-    def is_dead(self) -> Bool[Tensor, " features"]:
-        return self.tokens_since_fired > self.config.dead_after
-
     @torch.no_grad()
     def train_step(self, batch: ActivationBatch, rate: float, step: int) -> None:
         """Take one step at learning rate `rate`; `check_finite` tells whether it went well."""
@@ -135,9 +106,10 @@ class DictionaryTrainer:
             self._step(given, None)
         else:
             most = len(batch.values[self.spec.source])
-            self._recordings.run(self._step, given, most, self._listed())
+            listed = self.watched.list_length() if self._may_revive() else 0
+            self._recordings.run(self._step, given, most, listed)
         self.updates = updates
-        self.tokens += len(raw_y)
+        self.watched.tokens += len(raw_y)
 
     def _step(self, given: Given, listed: int | None) -> None:
         """All that a device does in a step, in the tensors that are there.
@@ -157,48 +129,21 @@ class DictionaryTrainer:
         )
         result = self.architecture.step(self.weights, x, y, options)
         fvu = result.squared_error / sum_of_squares(y)
-        self._note(result, fvu, given)
-        self._note_finite(fvu, given)
+        for name, value in result.numbers.items():
+            self.numbers[name].copy_(value)
+        self.watched.note(result, fvu, given)
         self._update(result, given)
 
     def _may_revive(self) -> bool:
         """Whether AuxK is on, and any feature can be dead by now."""
         wanted = self.architecture.revives and self.config.aux_coefficient
-        return bool(wanted) and self.tokens > self.config.dead_after
-
-    def _listed(self) -> int:
-        """How long the list of dead features is in a recording; the host waits for the device."""
-        if not self._may_revive():
-            return 0
-        return list_length(int(self.is_dead().sum()), self.config.width)
+        return bool(wanted) and self.watched.any_can_be_dead()
 
     def _dead(self, listed: int | None) -> Dead:
         """The dead features, for AuxK: none where it is off or it is too early for any."""
         if not self._may_revive() or listed == 0:
-            return Dead(features=self.tokens_since_fired.new_empty(0))
-        dead = self.is_dead()
-        if listed is None:
-            return Dead(features=dead.nonzero().flatten())
-        # The dead first: how many they are only the device knows.
-        features = dead.byte().sort(descending=True, stable=True).indices[:listed]
-        return Dead(features=features, counted=dead[features])
-
-    def _note(self, result: StepResult, fvu: Float[Tensor, ""], given: Given) -> None:
-        for name, value in result.numbers.items():
-            self.numbers[name].copy_(value)
-        self.tokens_since_fired += len(given.y)
-        self.tokens_since_fired.masked_fill_(result.fired, 0)
-        mean = self._shown[SHOWN.index("fvu")]
-        mean = mean + given.fvu_share * (fvu - mean)
-        dead = precise(self.is_dead().float().mean())
-        self._shown.copy_(torch.stack([result.loss, mean, result.l0, dead]))
-
-    def _note_finite(self, fvu: Float[Tensor, ""], given: Given) -> None:
-        # A sum is finite where all it adds up is, and takes a tenth of the time of asking for each.
-        source, target = (z.sum().to(fvu.dtype) for z in (given.x, given.y))
-        bad = ~torch.isfinite(torch.stack([fvu, source, target]))
-        first = bad & (self.not_finite < 0)
-        self.not_finite.copy_(torch.where(first, given.step, self.not_finite))
+            return self.watched.nothing_dead()
+        return self.watched.dead(listed)
 
     def _update(self, result: StepResult, given: Given) -> None:
         gradients, W_dec = result.gradients, self.weights.W_dec
@@ -219,20 +164,7 @@ class DictionaryTrainer:
 
     def check_finite(self) -> None:
         """Raise `FloatingPointError` naming the step at which a loss was not finite."""
-        loss, source, target = self.not_finite.tolist()
-        if loss < 0:
-            return
-        for site, first in ((self.spec.source, source), (self.spec.target, target)):
-            if first == loss:
-                raise FloatingPointError(
-                    f"the model's activations at {site} hold numbers that are not finite, at "
-                    f"step {loss}: its weights are damaged, or its precision is too short; "
-                    "the last checkpoint is kept"
-                )
-        raise FloatingPointError(
-            f"the loss of {self.spec.name} is not finite at step {loss}: "
-            "lower the learning rate; the last checkpoint is kept"
-        )
+        self.watched.check_finite(self.spec)
 
     def state(self) -> dict[str, Tensor]:
         """Everything that the next step depends on."""
@@ -241,11 +173,10 @@ class DictionaryTrainer:
         for name, parameter in self.parameters.items():
             for key, value in self.optimiser.state[parameter].items():
                 tensors[f"{key} {name}"] = value
-        tensors |= {"silent": self.tokens_since_fired}
         for side, norm in (("source", self.source), ("target", self.target)):
             scale = torch.tensor(norm.scale, dtype=torch.float64)
             tensors |= {f"mean {side}": norm.mean, f"scale {side}": scale}
-        tensors |= {"outliers": torch.tensor(self.outliers)} | self.shown | self.numbers
+        tensors |= {"outliers": torch.tensor(self.outliers)} | self.watched.state() | self.numbers
         return {name: value.detach().cpu().clone() for name, value in tensors.items()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
@@ -260,9 +191,8 @@ class DictionaryTrainer:
             }
         for name, average in self.averages.items():
             average.copy_(state[f"average {name}"])
-        self.tokens_since_fired.copy_(state["silent"])
-        self.tokens = int(state["silent"].max())
-        device = self.tokens_since_fired.device
+        self.watched.restore(state)
+        device = self.weights.W_dec.device
         self.source, self.target = (
             Normalisation(state[f"mean {side}"].to(device).clone(), float(state[f"scale {side}"]))
             for side in ("source", "target")
@@ -270,10 +200,6 @@ class DictionaryTrainer:
         # Adam counts the same updates.
         self.updates = int(state[f"step {next(iter(self.parameters))}"])
         self.outliers = int(state["outliers"])
-        # Checkpoints of earlier versions hold all numbers that these do but the dead share.
-        shown = self.shown
-        shown |= {n: state[n].to(value) for n, value in shown.items() if n in state}
-        self._shown.copy_(torch.stack(list(shown.values())))
         self.numbers |= {n: state[n].to(value) for n, value in self.numbers.items() if n in state}
         if self._recordings is not None:
             self._recordings.forget()
@@ -285,7 +211,7 @@ class DictionaryTrainer:
             "seed": self.seed,
             "prefixes": list(self.prefixes[:-1]),
             "norm_outliers_left_out": self.outliers,
-            "dead_at_end": int(self.is_dead().sum()),
+            "dead_at_end": int(self.watched.is_dead().sum()),
             "loss": "mean squared error of the normalised target",
             "sparsity": None if coefficient is None else float(coefficient),
         }

@@ -127,7 +127,7 @@ def test_features_that_no_token_chooses_come_back():
         trainer.weights.W_enc[24:] *= 0.01
         for step, batch in enumerate(batches):
             trainer.train_step(batch, 5e-3, step)
-        return int(trainer.is_dead().sum())
+        return int(trainer.watched.is_dead().sum())
 
     assert dead_at_end(0.0) == 24
     assert dead_at_end(1 / 32) <= 4
