@@ -11,7 +11,7 @@ MLP's neurons, what its last matrix reads. `embed` comes first. Every tensor is
 
 import sys
 from dataclasses import dataclass
-from functools import total_ordering
+from functools import cached_property, total_ordering
 
 KINDS = (
     "embed",
@@ -48,7 +48,7 @@ class Site:
     def __lt__(self, other: "Site") -> bool:
         return self.depth < other.depth
 
-    @property
+    @cached_property
     def depth(self) -> tuple[int, int]:
         """Where the site comes in the forward pass: layer, then place within the layer."""
         return self.layer, KINDS.index(self.kind)

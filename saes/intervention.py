@@ -12,6 +12,7 @@ rows as there are prompts; `pos` positions, or entries of a table of them.
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -144,7 +145,7 @@ def touched(suite: Suite, chosen: NodeSet) -> list[Site]:
     for name in suite:
         if chosen.has_features(name):
             found.update(suite.writes_of(name))
-    return sorted(found)
+    return sorted(found, key=attrgetter("depth"))
 
 
 def reads_first(suite: Suite, name: str) -> bool:

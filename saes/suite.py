@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from hashlib import sha256
 from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -173,12 +174,14 @@ class Suite(Dictionaries):
     @property
     def reads(self) -> list[Site]:
         """Every site that some dictionary reads, in order."""
-        return sorted({site for name in self for site in self.reads_of(name)})
+        sites = {site for name in self for site in self.reads_of(name)}
+        return sorted(sites, key=attrgetter("depth"))
 
     @property
     def writes(self) -> list[Site]:
         """Every site that some dictionary writes, in order."""
-        return sorted({site for name in self for site in self.writes_of(name)})
+        sites = {site for name in self for site in self.writes_of(name)}
+        return sorted(sites, key=attrgetter("depth"))
 
     def writing(self, site: Site) -> list[str]:
         """The dictionaries that write `site`."""
