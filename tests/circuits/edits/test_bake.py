@@ -8,13 +8,14 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from circuits.edits.bake import BakeConfig, bake, load_baked
+from hooked_qwen.load import hook
 from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site
 from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.edit import Condition, Edit, Operation
 from saes.suite import Suite, load_suite
 from tests.circuits.conftest import call, fails  # noqa: F401
-from tests.toys import speaking_toy, toy_hf, toy_suite
+from tests.toys import toy_hf, toy_suite, toy_tokenizer
 
 PROMPTS = ["abcdefg", "The quick fox"]
 NEW = 10
@@ -35,7 +36,8 @@ class Pair:
 
 
 def opened(family="qwen3", *sites, suite=None):
-    model = speaking_toy(family, torch.float32)
+    # Its own: what is saved notes its dtype in the configuration.
+    model = hook(toy_hf(family, torch.float32), tokenizer=toy_tokenizer(), name="toy")
     return Pair(model, suite or toy_suite(*sites, dtype=torch.float32))
 
 
