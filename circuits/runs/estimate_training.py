@@ -26,6 +26,7 @@ from saes.training.config import TrainConfig
 from saes.training.harvest import Harvest, not_faster
 from saes.training.loop import BATCHES_FOR_MEAN
 from saes.training.memory import FLOAT32, activation_bytes, weight_bytes
+from saes.training.recorded import recorder
 from saes.training.trainer import DictionaryTrainer
 
 JUDGED_ON, BLOCK = 2048, 128
@@ -191,11 +192,11 @@ def _training(
     sites = {spec.source, spec.target}
     batch = _random_batch(sites, cost.d_model, stream.batch_size, device)
     few = [_random_batch(sites, cost.d_model, stream.batch_size, device)] * BATCHES_FOR_MEAN
-    trainer = DictionaryTrainer.begin(spec, few, config, config.seed)
+    trainer = DictionaryTrainer.begin(spec, few, config, config.seed, record=recorder(device))
 
     def step() -> torch.Tensor:
         trainer.train_step(batch, config.peak_rate, 0)
-        return trainer.shown["loss"]
+        return trainer.watched.shown["loss"]
 
     taken = len(specs) * steps * seconds(step)
     return Item("training", taken, f"{steps:,} steps of each dictionary")
