@@ -162,7 +162,7 @@ def _choose(
     size = max(1, ENCODED_AT_ONCE // len(W_enc))
     # BatchTopK compares all tokens.
     size = len(x) if choice.of_batch else min(size, len(x))
-    pre = memory.take(f"pre-activations in {x.dtype}", size, len(W_enc), x)
+    pre = memory.take("pre-activations", size, len(W_enc), x)
     parts = [
         choice.select(torch.addmm(b_enc, part, W_enc.T, out=pre[: len(part)]))
         for part in x.split(size)

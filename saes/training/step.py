@@ -76,19 +76,16 @@ class Memory:
     """
 
     def __init__(self) -> None:
-        self._kept: dict[str, Tensor] = {}
+        self._kept: dict[tuple[str, torch.dtype, torch.device], Tensor] = {}
 
     def take(
         self, use: str, rows: int, columns: int, like: Tensor
     ) -> Float[Tensor, "rows columns"]:
-        """Memory for `use`, with anything in it, until `use` is taken again."""
-        size, kept = rows * columns, self._kept.get(use)
-        if (
-            kept is None
-            or (kept.dtype, kept.device) != (like.dtype, like.device)
-            or len(kept) < size
-        ):
-            kept = self._kept[use] = like.new_empty(size)
+        """Memory for `use`, with anything in it, until `use` is taken again for such tensors."""
+        size, key = rows * columns, (use, like.dtype, like.device)
+        kept = self._kept.get(key)
+        if kept is None or len(kept) < size:
+            kept = self._kept[key] = like.new_empty(size)
         return kept[:size].view(rows, columns)
 
     def held(self) -> tuple[Tensor, ...]:

@@ -220,7 +220,7 @@ class DictionaryTrainer:
         """Of the weights that are saved, in training's units; they last until the next call."""
         x, _ = batch.pair(self.spec.source, self.spec.target)
         learnt = self._learnt()
-        out = self.memory.take(f"pre-activations in {x.dtype}", len(x), len(learnt.W_enc), x)
+        out = self.memory.take("pre-activations", len(x), len(learnt.W_enc), x)
         return torch.addmm(learnt.b_enc, self.source.apply(x), learnt.W_enc.T, out=out)
 
     def _learnt(self) -> Weights:

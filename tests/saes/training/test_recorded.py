@@ -105,8 +105,8 @@ class Steps:
         return lambda: self.replayed.append(number)
 
 
-def given(tokens):
-    x = torch.ones(tokens, 3)
+def given(tokens, dtype=torch.float32, value=1.0):
+    x = torch.full((tokens, 3), value, dtype=dtype)
     return Given(x=x, y=x, rate=0.1, step=0, fvu_share=0.5, average_share=0.5)
 
 
@@ -157,3 +157,23 @@ def test_a_recording_reads_each_batch_where_it_lay_at_first():
     assert (placed.y == -3).all()
     for number in (placed.rate, placed.step, placed.fvu_share, placed.average_share):
         assert number == 3
+
+
+def test_recordings_that_share_memory_each_read_their_own_batches():
+    """The same shape in two precisions, as on two devices."""
+    memory, seen = Memory(), []
+
+    def record(work):
+        work()
+        return lambda: None
+
+    kinds = (torch.float32, torch.float64)
+    of_kinds = [Recordings(record, memory, torch.zeros(2, dtype=kind)) for kind in kinds]
+    for value in (1.0, 2.0, 3.0):
+        for recordings, kind in zip(of_kinds, kinds, strict=True):
+            now = given(4, kind, value)
+            recordings.run(lambda now, dead: seen.append(now), now, 4, 0)
+    # Recorded in the second round, so each reads there what came in the third.
+    for placed, kind in zip(seen[2:4], kinds, strict=True):
+        assert placed.x.dtype == kind
+        assert (placed.x == 3).all()
