@@ -27,7 +27,7 @@ from hooked_qwen.progress import Report, silent
 from hooked_qwen.sites import Site
 from saes.suite import Suite
 
-Means = Float[Tensor, "texts d"]
+TextMeans = Float[Tensor, "texts d"]
 SETS = ("ambiguous", "balanced", "balanced_train", "spurious_only")
 HEAD, AGAIN = "", ", head trained again"
 
@@ -60,7 +60,7 @@ class Case:
     site: Site
     losses: Mapping[Site, float]
     "log loss on held-out ambiguous texts of a probe at each site"
-    means: Mapping[str, Means]
+    means: Mapping[str, TextMeans]
     "of the plain model at the site, by set"
     counted: Mapping[str, Float[Tensor, "texts pos"]]
     "what each token counts for in them"
@@ -152,7 +152,7 @@ class Case:
         )
         return rank_nodes(replace(analysis.asked(config), metric=metric))[0]
 
-    def read(self, name: str, edit: AbstractContextManager[Any] | None = None) -> Means:
+    def read(self, name: str, edit: AbstractContextManager[Any] | None = None) -> TextMeans:
         """The means of a set at the site, with an edit in force."""
         counted = {self.site: self.counted[name]}
         found = pooled(self.model, self.texts[name], [self.site], edit=edit, counted=counted)
@@ -164,12 +164,14 @@ class Case:
         """Features set to zero at every token; errors and norm outliers stay as they are."""
         return apply(analysis or self.analysis, Ablation(ablated=tuple(nodes), to="zero"))
 
-    def says(self, x: Means, probe: Probe | None = None) -> Said:
+    def says(self, x: TextMeans, probe: Probe | None = None) -> Said:
         """What a probe, that of the label unless another is given, says of the test's means."""
         test = self.texts["balanced"]
         return Said((probe or self.probe).says(x), test.label, test.spurious)
 
-    def with_both_heads(self, test: Means, ambiguous: Callable[[], Means]) -> Iterator[Said]:
+    def with_both_heads(
+        self, test: TextMeans, ambiguous: Callable[[], TextMeans]
+    ) -> Iterator[Said]:
         """By the head as it was trained, and by one trained again on what is read now."""
         yield self.says(test)
         yield self.says(test, fitted_probe(ambiguous(), self.texts["ambiguous"].label))

@@ -18,7 +18,7 @@ from torch import Tensor
 from circuits.attribution.node_effects import NodeEffects
 from circuits.edits.ablation import Ablation
 from circuits.edits.control_nodes import control_nodes
-from circuits.shift.case import AGAIN, HEAD, Case, Means
+from circuits.shift.case import AGAIN, HEAD, Case, TextMeans
 from circuits.shift.judging import Judged, by_rule, circuit_features, cut_nodes
 from circuits.shift.labelled import LabelledText, without_words
 from circuits.shift.pooled import encoded, pooled, pooled_features
@@ -98,7 +98,7 @@ def words_deleted(judged: Judgement) -> Runs:
     if not words:
         return {}
 
-    def read(texts: Sequence[LabelledText]) -> Means:
+    def read(texts: Sequence[LabelledText]) -> TextMeans:
         left = [replace(t, text=without_words(t.text, words) or t.text) for t in texts]
         return pooled(case.model, encoded(case.model, left), [case.site]).means[case.site]
 
@@ -123,7 +123,7 @@ def mean_difference(judged: Judgement) -> Runs:
     direction = x[spurious].mean(0) - x[~spurious].mean(0)
     direction, centre = direction / direction.norm(), x.mean(0)
 
-    def without(x: Means) -> Means:
+    def without(x: TextMeans) -> TextMeans:
         return x - ((x - centre) @ direction).outer(direction)
 
     return _reading(judged, "mean difference removed", without)

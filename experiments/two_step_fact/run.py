@@ -139,7 +139,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Means:
+class RegionMeans:
     """Of the nodes of one dictionary."""
 
     of_region: Float[Tensor, "regions nodes"]
@@ -150,13 +150,13 @@ class Means:
     "on for at least half of the region's towns, and these at least half of all it is on for"
 
 
-def means_of(said: Sequence[Asked], dictionary: SparseDictionary) -> Means:
+def means_of(said: Sequence[Asked], dictionary: SparseDictionary) -> RegionMeans:
     """Over the towns of some sentences."""
     found = torch.stack([asked.nodes(dictionary) for asked in said])
     by_town = found.unflatten(1, (len(REGIONS), -1))
     on = by_town.ne(0).float().mean(0)
     of_all = on.sum(1) / on.sum((0, 1)).clamp(min=1e-9)
-    return Means(
+    return RegionMeans(
         by_town.mean((0, 2)),
         by_town.mean((0, 1, 2)),
         on.amax(1) > 0,
@@ -187,7 +187,7 @@ class Nodes:
     """The nodes of a suite that are exchanged: some of each region."""
 
     suite: Suite
-    means: Mapping[str, Means]
+    means: Mapping[str, RegionMeans]
     of: Mapping[str, Bool[Tensor, "regions nodes"]]
 
 
@@ -196,7 +196,7 @@ class Ranked:
     """A suite's nodes with what each adds to its region's capital, by the graph."""
 
     suite: Suite
-    means: Mapping[str, Means]
+    means: Mapping[str, RegionMeans]
     adds: Float[Tensor, "regions nodes"]
     "of all dictionaries, one after another"
 

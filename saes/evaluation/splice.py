@@ -25,7 +25,7 @@ from saes.suite import InTurn, OnDemand
 Mask = Bool[Tensor, "batch pos"]
 Pair = tuple[Site, Site]
 "Source and target of a dictionary."
-Means = Mapping[Pair, Float[Tensor, "2 d_target"]]
+TargetMeans = Mapping[Pair, Float[Tensor, "2 d_target"]]
 "The target's mean: without norm outliers, and with them."
 Sums = dict[str, Num[Tensor, " _"]]
 "Sums over the tokens of each block, by name."
@@ -87,7 +87,7 @@ def site_means(
     model: TransformerBridge,
     dictionaries: InTurn,
     passes: Iterable[Int[Tensor, "_ pos"]],
-) -> Means:
+) -> TargetMeans:
     """Means of the targets over the whole text, in a round of their own."""
     pairs = pairs_of(dictionaries)
     sites = sites_of(pairs)
@@ -124,7 +124,7 @@ def clean_run(
     return CleanRun(tokens.to(log_probs.device), values, log_probs, arguments, outliers, where)
 
 
-def reference_sums(model: TransformerBridge, clean: CleanRun, means: Means) -> Sums:
+def reference_sums(model: TransformerBridge, clean: CleanRun, means: TargetMeans) -> Sums:
     """What to hold a splice against: the clean run, and all targets at zero or at their mean."""
     mean = {target: value[0] for (_, target), value in means.items()}
     zero = {target: torch.zeros_like(value) for target, value in mean.items()}
