@@ -20,7 +20,7 @@ DRAWS = 3
 NEAREST = 5
 "Features of the closest activation that one is drawn from."
 Draws = list[tuple[Node, ...]]
-Place = tuple[str, int | None]
+SitePosition = tuple[str, int | None]
 "A dictionary and a position; None: every one."
 
 
@@ -106,17 +106,17 @@ def _by_site(nodes: Sequence[Node]) -> Mapping[tuple[str, str], list[Node]]:
 
 def _by_site_and_position(
     nodes: Iterable[Node],
-) -> Mapping[Place, list[Node]]:
+) -> Mapping[SitePosition, list[Node]]:
     """Nodes grouped by site and position."""
-    groups: dict[Place, list[Node]] = {}
+    groups: dict[SitePosition, list[Node]] = {}
     for node in nodes:
         groups.setdefault((node.site, node.position), []).append(node)
     return groups
 
 
 def _activations(
-    states: Sequence[BatchState], places: Sequence[Place]
-) -> dict[Place, dict[int, float]]:
+    states: Sequence[BatchState], places: Sequence[SitePosition]
+) -> dict[SitePosition, dict[int, float]]:
     """Mean over prompts and tokens of each feature that is on at a place, on the clean prompts.
 
     Each state is asked for once: those that are not kept are runs of the model.

@@ -75,7 +75,7 @@ class Column:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class NodePlace:
     """Where one node stands, and in which band and column (indices into the layout's)."""
 
     x: float  # centre, px
@@ -88,7 +88,7 @@ class Place:
 class Layout:
     """Places of all nodes; bands from top to bottom, columns from left to right."""
 
-    places: Mapping[Node, Place]
+    places: Mapping[Node, NodePlace]
     bands: tuple[Band, ...]
     columns: tuple[Column, ...]
     width: float  # px
@@ -243,11 +243,11 @@ def _place(
     slot: Slot,
     bands: tuple[Band, ...],
     columns: tuple[Column, ...],
-) -> Place:
+) -> NodePlace:
     """The slot of the `index`-th of `count` nodes of a cell, rows centred in the cell."""
     row, step = divmod(index, across)
     rows = math.ceil(count / across)
     in_row = min(across, count - row * across)
     x = columns[cell[1]].x + (step - (in_row - 1) / 2) * slot.width
     y = bands[cell[0]].y + (row - (rows - 1) / 2) * slot.height
-    return Place(x=x, y=y, band=cell[0], column=cell[1])
+    return NodePlace(x=x, y=y, band=cell[0], column=cell[1])

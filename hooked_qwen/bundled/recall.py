@@ -10,7 +10,7 @@ from hooked_qwen.bundled.holdout import held
 from hooked_qwen.bundled.lexicon import Words, words
 from hooked_qwen.families import Pair, Template, fact, swap
 
-Place = Region | Town
+Location = Region | Town
 CENTURIES = (1700, 1800)
 MARGIN = range(6, 20, 2)
 """How far `answer` lies after the start and `wrong` before it: even, so parity says the split."""
@@ -86,10 +86,10 @@ def capital_of(w: Words) -> tuple[Template, ...]:
 def _fact_template(
     case: str,
     sentence: str,
-    pairs: Sequence[tuple[Place, Place]],
+    pairs: Sequence[tuple[Location, Location]],
     held_out: Callable[[Any], bool],
 ) -> Template:
-    def build(places: tuple[Place, Place]) -> Pair:
+    def build(places: tuple[Location, Location]) -> Pair:
         return fact(sentence, [(place.name, place.capital) for place in places])
 
     return Template(case=case, pools=(pairs,), build=build, held_out=held_out)
