@@ -27,7 +27,7 @@ from saes.features import Features
 from saes.nodes import NodeSet
 from saes.suite import Suite
 
-Entry = Int[Tensor, "rows pos"]
+TableIndex = Int[Tensor, "rows pos"]
 "For each token of a pass, which entry of a table of positions it goes by."
 
 
@@ -46,7 +46,7 @@ class Spared:
         return self if self.known is None else replace(self, known=self.known[index])
 
     def tokens(
-        self, values: Mapping[Site, Activation], entry: Entry | None
+        self, values: Mapping[Site, Activation], entry: TableIndex | None
     ) -> Bool[Tensor, "rows pos"]:
         """Those among the tokens whose tensors are `values`."""
         here = self.at if entry is None or len(self.at) == 1 else self.at[entry]
@@ -87,7 +87,7 @@ def setting(
     chosen: Sequence[NodeSet],
     baseline: Baseline,
     *,
-    entry: Callable[[], Entry] | None = None,
+    entry: Callable[[], TableIndex] | None = None,
     plain: Mapping[str, Features] | None = None,
     known: Mapping[Site, Activation] | None = None,
     must_run: bool = True,
@@ -176,7 +176,7 @@ class _Pass:
     suite: Suite
     chosen: Sequence[NodeSet]
     baseline: Baseline
-    entry: Callable[[], Entry] | None
+    entry: Callable[[], TableIndex] | None
     plain: Mapping[str, Features]
     seen: dict[Site, Activation]
 
@@ -219,8 +219,8 @@ class _Pass:
         name: str,
         site: Site,
         error: Bool[Tensor, "rows pos"],
-        position: Entry,
-        entry: Entry | None,
+        position: TableIndex,
+        entry: TableIndex | None,
     ) -> Activation:
         """What the features that are set add to the site, less what they wrote."""
         f, x = self.plain.get(name), None
@@ -238,7 +238,7 @@ class _Pass:
         return at_site + self._set_to(name, site, position, entry)
 
     def _set_to(
-        self, name: str, site: Site, position: Entry, entry: Entry | None
+        self, name: str, site: Site, position: TableIndex, entry: TableIndex | None
     ) -> Float[Tensor, "#rows #pos d_model"]:
         """What the chosen features write at what they are set to.
 
@@ -266,7 +266,7 @@ class _Pass:
         return rows.gather(1, entry.unsqueeze(-1).expand(-1, -1, rows.shape[-1]))
 
     def _chosen(
-        self, ask: Callable[..., Tensor], position: Entry, index: Tensor | None = None
+        self, ask: Callable[..., Tensor], position: TableIndex, index: Tensor | None = None
     ) -> Bool[Tensor, "rows pos *slots"]:
         """What each set says of its own block of rows."""
         size = len(position) // len(self.chosen)
@@ -277,7 +277,7 @@ class _Pass:
         )
 
     def _entries(
-        self, error: Float[Tensor, "#rows #table d_model"], entry: Entry | None
+        self, error: Float[Tensor, "#rows #table d_model"], entry: TableIndex | None
     ) -> Float[Tensor, "#rows #pos d_model"]:
         """The baseline of each token, where a table of positions says which it is."""
         return error if entry is None or error.shape[1] == 1 else error[0][entry]

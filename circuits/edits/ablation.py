@@ -18,7 +18,7 @@ from circuits.graph import Node
 from hooked_qwen.positions import follow_positions
 from saes.edit import check_node
 from saes.features import cat
-from saes.intervention import Entry, setting
+from saes.intervention import TableIndex, setting
 from saes.nodes import NodeSet
 from saes.suite import Suite
 
@@ -118,7 +118,7 @@ def apply(analysis: Analysis, edit: Ablation) -> Generator[None, None, None]:
     reached: set[int] = set()
     with follow_positions(model) as text:
 
-        def entry() -> Entry:
+        def entry() -> TableIndex:
             at = text.tokens
             if config.positions == "end":
                 at = at + (n_positions - text.prompt_lengths).unsqueeze(-1)

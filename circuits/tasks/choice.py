@@ -8,7 +8,7 @@ from hooked_qwen.tokens import encode
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
-Entry = TypeVar("Entry", str, tuple[str, str])
+WordOrPair = TypeVar("WordOrPair", str, tuple[str, str])
 
 
 class Choice:
@@ -21,13 +21,15 @@ class Choice:
         self.shortages: list[str] = []
         self._tokens: Callable[[str], list[int]] = cache(partial(encode, tokenizer))
 
-    def half(self, entries: Sequence[Entry]) -> tuple[Entry, ...]:
+    def half(self, entries: Sequence[WordOrPair]) -> tuple[WordOrPair, ...]:
         """Even entries for `train`, odd ones for `test`, whether or not they are single tokens."""
         chosen = tuple(entries[SPLITS.index(self.split) :: len(SPLITS)])
         self.content.update(word for entry in chosen for word in _words(entry))
         return chosen
 
-    def pick(self, kind: str, entries: Sequence[Entry], *, before: str = " ") -> tuple[Entry, ...]:
+    def pick(
+        self, kind: str, entries: Sequence[WordOrPair], *, before: str = " "
+    ) -> tuple[WordOrPair, ...]:
         """The entries of this half whose words are one token each when written after `before`."""
         half = self.half(entries)
         kept = tuple(e for e in half if all(self.is_token(before + word) for word in _words(e)))
