@@ -29,7 +29,7 @@ from hooked_qwen.nodes import Node
 from hooked_qwen.progress import Report, silent
 from saes.formats.reading import field, read_json
 from saes.scope.activity import LONGEST, activity_of
-from saes.scope.classify import Choice, Parts, by_features
+from saes.scope.classify import AcrossChoice, Parts, by_features
 from saes.scope.detector import Detector
 from saes.suite import MlpChoice, Suite
 
@@ -48,7 +48,7 @@ def classified(
     named: Named,
     *,
     tests: Mapping[str, Bool[Tensor, " texts"]] | None = None,
-    across: Choice = "one",
+    across: AcrossChoice = "one",
     seed: int = 0,
     report: Report = silent,
 ) -> dict[str, Any]:

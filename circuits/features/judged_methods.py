@@ -25,7 +25,7 @@ from saes.evaluation.baselines import untrained
 from saes.scope.activity import Activity, read_through
 from saes.scope.classify import (
     SIZES,
-    Choice,
+    AcrossChoice,
     Method,
     Parts,
     by_features,
@@ -114,7 +114,7 @@ def tables(
     positive: Bool[Tensor, " texts"],
     parts: Parts,
     *,
-    across: Choice = "one",
+    across: AcrossChoice = "one",
     seed: int = 0,
     draws: int = DRAWS,
 ) -> Tables:

@@ -26,7 +26,7 @@ from circuits.attribution.recorded import norm_limits
 from circuits.edits.steered import Writer, Written, instructed, settings
 from circuits.features.named import Named, key_of
 from circuits.features.steering_arms import Arm, Form, SteerConfig, arms_of, directions_of
-from circuits.features.steering_choice import Choice, Chosen, Examples, only
+from circuits.features.steering_choice import Chosen, Examples, SteeringFeatures, only
 from circuits.features.steering_methods import Judged, methods_of, selection_of
 from circuits.graph import rounded
 from hooked_qwen.nodes import Node
@@ -61,7 +61,7 @@ def rows_of_prompts(tokenizer: Any, prompts: Sequence[str], form: Form) -> list[
 def steered(
     model: TransformerBridge,
     suite: Suite,
-    choice: Choice,
+    choice: SteeringFeatures,
     prompts: Sequence[str],
     scorer: Scorer,
     named: Named,
@@ -148,7 +148,7 @@ def _length(arm: Arm) -> dict[str, Any]:
     }
 
 
-def _feature(one: Chosen, choice: Choice, labels: Mapping[Node, str]) -> dict[str, Any]:
+def _feature(one: Chosen, choice: SteeringFeatures, labels: Mapping[Node, str]) -> dict[str, Any]:
     between = one.contrast
     return {
         "feature": key_of(one.node),
@@ -180,7 +180,7 @@ def _few(prompts: int) -> list[str]:
 def _notes(
     arms: Sequence[Arm],
     written: Sequence[Written],
-    choice: Choice,
+    choice: SteeringFeatures,
     config: SteerConfig,
     has_examples: bool,
 ) -> list[str]:

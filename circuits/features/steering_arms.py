@@ -12,7 +12,7 @@ from typing import Literal
 from torch import Tensor
 
 from circuits.edits.continuations import GenerateConfig
-from circuits.features.steering_choice import Choice, Chosen
+from circuits.features.steering_choice import Chosen, SteeringFeatures
 from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site
 from saes.edit_file import Edit, Where
@@ -87,7 +87,7 @@ class Arm:
 
 
 def directions_of(
-    suite: Suite, choice: Choice, positive: Tensor | None, config: SteerConfig
+    suite: Suite, choice: SteeringFeatures, positive: Tensor | None, config: SteerConfig
 ) -> tuple[list[Direction], Suite]:
     """Every direction with its controls, and the suite that has them all."""
     found: list[Direction] = []

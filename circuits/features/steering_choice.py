@@ -65,7 +65,7 @@ class Chosen:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Choice:
+class SteeringFeatures:
     """The features to steer along, and what was read on the way."""
 
     features: tuple[Chosen, ...]
@@ -91,7 +91,7 @@ def choose(
     neutral: str,
     seed: int = 0,
     report: Report = silent,
-) -> Choice:
+) -> SteeringFeatures:
     """The features `named`, or the `top` ones by each way of choosing.
 
     Activations are measured on texts, or taken from examples that were collected before.
@@ -131,7 +131,7 @@ def choose(
     at_neutral = largest_at_end(model, suite, names, neutral)
     scored = _scored(model, suite, pool, found, usage, neutral, at_neutral)
     features = scored if named else _selected(scored, select, top, usage)
-    return Choice(
+    return SteeringFeatures(
         features=tuple(features),
         candidates=len(pool),
         usage=usage,

@@ -21,7 +21,7 @@ from hooked_qwen.placement import ANYWHERE, Placement
 from hooked_qwen.progress import Report, silent
 from hooked_qwen.texts import read_once
 from saes.evaluation.probing import read_labelled
-from saes.scope.classify import Choice, Parts, only, parts_of
+from saes.scope.classify import AcrossChoice, Parts, only, parts_of
 from saes.suite import MlpChoice, hash_of, load_suite
 
 FIGURES = (".svg", ".pdf")
@@ -37,7 +37,7 @@ def classify(
     test: Path | Mapping[str, Path] | None = None,
     texts: int | None = None,
     mlp: MlpChoice = "sae",
-    across: Choice = "one",
+    across: AcrossChoice = "one",
     seed: int = 0,
     out: Path | None = None,
     force: bool = False,

@@ -26,7 +26,7 @@ from experiments.inputs import TwoLanguages, arguments
 from hooked_qwen.placement import Placement
 from hooked_qwen.sites import Site
 from saes.scope.activity import Activity
-from saes.scope.classify import Choice, Parts, by_features, judged_on
+from saes.scope.classify import AcrossChoice, Parts, by_features, judged_on
 from saes.scope.separation import Figures
 from saes.suite import load_suite
 
@@ -59,7 +59,7 @@ TASKS: Mapping[str, Task] = {
     "data": Task("ch10", ("ch09",), "data management against system tips"),
 }
 CHAPTERS = ("ch01", "ch05", "ch09", "ch10")
-WAYS: tuple[Choice, ...] = ("one", "several", "chosen")
+WAYS: tuple[AcrossChoice, ...] = ("one", "several", "chosen")
 
 
 @dataclass(frozen=True)

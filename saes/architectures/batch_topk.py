@@ -11,7 +11,7 @@ from torch import Tensor
 
 from saes.architectures.architecture import Architecture, Begun, Start, StepOptions
 from saes.architectures.topk import step_by
-from saes.training.encode import Choice
+from saes.training.encode import TopKSelection
 from saes.training.step import StepResult, Weights, number_like
 
 LOWERED = 0.9
@@ -31,7 +31,7 @@ def step(
 ) -> StepResult:
     """The sparse step, the batch keeping its k * tokens largest."""
     assert options.k is not None
-    choice = Choice(
+    choice = TopKSelection(
         k=options.k,
         of_batch=True,
         prefixes=options.prefixes,

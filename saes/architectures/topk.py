@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from saes.architectures.architecture import Architecture, StepOptions
-from saes.training.encode import Choice
+from saes.training.encode import TopKSelection
 from saes.training.sparse_step import sparse_step
 from saes.training.step import StepResult, Weights
 
@@ -20,7 +20,7 @@ def step(
 ) -> StepResult:
     """The sparse step, each token keeping its k largest."""
     assert options.k is not None
-    choice = Choice(
+    choice = TopKSelection(
         k=options.k,
         of_batch=False,
         prefixes=options.prefixes,
@@ -30,7 +30,7 @@ def step(
 
 
 def step_by(
-    choice: Choice,
+    choice: TopKSelection,
     weights: Weights,
     x: Float[Tensor, "tokens d_source"],
     y: Float[Tensor, "tokens d_target"],

@@ -43,7 +43,7 @@ SIZES = (1, 2, 5, 10, 20, 50)
 "Numbers of features that are tried."
 WORD = r"[^\W\u3000-\u9fff]+|[\u3000-\u9fff]"
 "Any run of letters or digits, and any character of scripts without spaces."
-Choice = Literal["one", "several", "chosen"]
+AcrossChoice = Literal["one", "several", "chosen"]
 "Features of one dictionary, of several, or what the held-out part chooses of the two."
 
 
@@ -112,7 +112,7 @@ def by_features(
     *,
     name: str = "features",
     sizes: Sequence[int] = SIZES,
-    across: Choice = "one",
+    across: AcrossChoice = "one",
 ) -> tuple[Method, Detector | None]:
     """The detector whose number of features ranks the held-out part best; the fewest of equals.
 

@@ -34,7 +34,7 @@ UNIT = 2**-9
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class TopKSelection:
     """How many features are kept, and for which nested prefixes the loss is counted."""
 
     k: int
@@ -57,7 +57,7 @@ class Choice:
 
 
 def encode(
-    weights: Weights, x: Float[Tensor, "tokens d_source"], choice: Choice, memory: Memory
+    weights: Weights, x: Float[Tensor, "tokens d_source"], choice: TopKSelection, memory: Memory
 ) -> Pairs:
     """The chosen features, their values in full precision."""
     if choice.precision == "bfloat16":
@@ -69,7 +69,7 @@ def encode(
 
 
 def screened_topk(
-    weights: Weights, x: Float[Tensor, "tokens d_source"], choice: Choice, memory: Memory
+    weights: Weights, x: Float[Tensor, "tokens d_source"], choice: TopKSelection, memory: Memory
 ) -> Pairs:
     """The k largest of each token, exactly, by way of a product in bfloat16.
 
@@ -128,7 +128,7 @@ def _rough(
     W_enc: Float[Tensor, "features d_source"],
     b_enc: Float[Tensor, " features"],
     x: Float[Tensor, "tokens d_source"],
-    choice: Choice,
+    choice: TopKSelection,
     memory: Memory,
 ) -> Pairs:
     """The chosen features, their values rounded."""
@@ -155,7 +155,7 @@ def _choose(
     W_enc: Float[Tensor, "features d_source"],
     b_enc: Float[Tensor, " features"],
     x: Float[Tensor, "tokens d_source"],
-    choice: Choice,
+    choice: TopKSelection,
     memory: Memory,
 ) -> Pairs:
     """The chosen features by one product, or by several where it would take too much memory."""

@@ -26,7 +26,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from saes.nonlinearities import topk
-from saes.training.encode import Choice, encode
+from saes.training.encode import TopKSelection, encode
 from saes.training.sparse_products import Bags, ByFeature, any_by_feature, sums_by_feature
 from saes.training.step import Dead, Memory, StepResult, Weights, precise, sum_of_squares
 
@@ -37,7 +37,7 @@ def sparse_step(
     x: Float[Tensor, "tokens d_source"],
     y: Float[Tensor, "tokens d_target"],
     *,
-    choice: Choice,
+    choice: TopKSelection,
     dead: Dead,
     aux_coefficient: float,
     memory: Memory | None = None,

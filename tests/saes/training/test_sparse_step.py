@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from saes.nonlinearities import topk
-from saes.training.encode import Choice
+from saes.training.encode import TopKSelection
 from saes.training.sparse_step import sparse_step
 from saes.training.step import Dead, Memory, Weights
 
 FEATURES, TOKENS = 12, 9
 NONE = Dead(features=torch.zeros(0, dtype=torch.long))
-PLAIN = Choice(k=3, of_batch=False, prefixes=(FEATURES,))
+PLAIN = TopKSelection(k=3, of_batch=False, prefixes=(FEATURES,))
 
 
 def problem(seed=0, d_source=6, d_target=5, *, skip=False):
@@ -61,7 +61,7 @@ def dense_loss(weights, x, y, choice, dead, coefficient):
 def test_gradients_equal_autograd_of_the_dense_formula(of_batch, prefixes, skip, widths, dead):
     weights, x, y = problem(0, *widths, skip=skip)
     dead = torch.tensor(dead, dtype=torch.long)
-    choice = Choice(k=3, of_batch=of_batch, prefixes=prefixes)
+    choice = TopKSelection(k=3, of_batch=of_batch, prefixes=prefixes)
     listed = Dead(features=dead)
     result = sparse_step(weights, x, y, choice=choice, dead=listed, aux_coefficient=0.5)
     leaves = {n: w.clone().requires_grad_() for n, w in weights.named().items()}
