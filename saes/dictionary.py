@@ -149,10 +149,6 @@ class SparseDictionary(nn.Module):
         """What it writes, as what goes to each of its sites."""
         return by_site(self.writes, y)
 
-    def by_read_site(self, x: Float[Tensor, "*batch d_source"]) -> dict[Site, Tensor]:
-        """Something said of what it reads, for each of the sites that it reads."""
-        return by_site(self.reads, x)
-
     def pre_activations(
         self, x: Float[Tensor, "*batch d_source"], features: slice = EVERY
     ) -> Float[Tensor, "*batch features"]:
