@@ -25,7 +25,7 @@ from hooked_qwen.precision import model_precision
 from hooked_qwen.progress import Report, silent
 from hooked_qwen.texts import Texts
 from hooked_qwen.threads import fit_threads
-from saes.evaluation.baselines import Judged, judge
+from saes.evaluation.baselines import QualityWithBaselines, evaluate_with_baselines
 from saes.evaluation.metrics import evaluate_jointly, held_out_blocks
 from saes.evaluation.probing import probe, read_labelled
 from saes.examples.store import Store, StoreConfig, build_store
@@ -101,10 +101,10 @@ def evaluate_suite(
     fitted = max(tokens, 10 * loaded.cfg.d_model)
     blocks = held_out_blocks(texts(), loaded, tokens=tokens)
     more = held_out_blocks(texts(), loaded, tokens=tokens + fitted)
-    judged: list[Judged] = []
+    judged: list[QualityWithBaselines] = []
     for some in _that_fit(every, loaded, placement.memory):
         done = len(judged)
-        judged += judge(
+        judged += evaluate_with_baselines(
             loaded,
             list(some),
             blocks,

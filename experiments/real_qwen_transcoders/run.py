@@ -20,7 +20,7 @@ from hooked_qwen.sites import Site
 from hooked_qwen.stream import StreamConfig
 from hooked_qwen.texts import Texts, texts_of
 from saes.dictionary import DictionarySpec
-from saes.evaluation.baselines import judge
+from saes.evaluation.baselines import evaluate_with_baselines
 from saes.evaluation.metrics import held_out_blocks
 from saes.sae import sae
 from saes.suite import find
@@ -95,7 +95,7 @@ def judge_all(model: TransformerBridge, texts: Texts, work: Path) -> dict[str, A
         found = find(work / name)
         opened = [found.load(entry) for entry in found.entries]
         with bars() as report:
-            judged = judge(
+            judged = evaluate_with_baselines(
                 model,
                 opened,
                 blocks[:n],

@@ -31,7 +31,7 @@ from hooked_qwen.sites import Site
 from hooked_qwen.stream import StreamConfig
 from hooked_qwen.texts import texts_of
 from saes.dictionary import DictionarySpec
-from saes.evaluation.baselines import judge, neurons_inside_mlps, untrained
+from saes.evaluation.baselines import evaluate_with_baselines, neurons_inside_mlps, untrained
 from saes.evaluation.metrics import Quality, held_out_blocks
 from saes.sae import sae
 from saes.suite import Suite, load_suite
@@ -106,7 +106,9 @@ def qualities(model: TransformerBridge, suites: Mapping[str, Suite]) -> dict[str
     blocks = held_out_blocks(texts_of([BUNDLED])(), model, tokens=JUDGED_ON + CONTROLS_ON)
     n, found = JUDGED_ON // blocks.shape[1], {}
     for name, suite in suites.items():
-        judged = judge(model, list(suite.values()), blocks[:n], fitted_on=blocks[n:])
+        judged = evaluate_with_baselines(
+            model, list(suite.values()), blocks[:n], fitted_on=blocks[n:]
+        )
         found[name] = [
             _figures(one.quality) | {k: _figures(v) for k, v in one.controls.items()}
             for one in judged

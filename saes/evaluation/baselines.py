@@ -24,14 +24,14 @@ SMALLEST_SHARE = 1e-10
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judged:
+class QualityWithBaselines:
     """The quality of a dictionary and of its controls, `untrained` and `PCA` or `linear`."""
 
     quality: Quality
     controls: dict[str, Quality]
 
 
-def judge(
+def evaluate_with_baselines(
     model: TransformerBridge,
     dictionaries: Sequence[SparseDictionary],
     blocks: Int[Tensor, "blocks pos"],
@@ -39,7 +39,7 @@ def judge(
     fitted_on: Int[Tensor, "other pos"],
     seed: int = 0,
     report: Callable[[int, int], None] = lambda done, total: None,
-) -> list[Judged]:
+) -> list[QualityWithBaselines]:
     """The quality of each dictionary on `blocks`, beside two controls that are as sparse.
 
     One is an untrained dictionary of the target (see `untrained`), one the best linear map of as
@@ -62,7 +62,7 @@ def judge(
     quality = evaluate(model, [*dictionaries, *randoms, *linears], blocks, report=report)
     n = len(dictionaries)
     return [
-        Judged(
+        QualityWithBaselines(
             quality=own,
             controls={UNTRAINED: random, PCA if d.source == d.target else LINEAR: linear},
         )

@@ -16,7 +16,7 @@ from hooked_qwen.hooks import capture, intervene
 from hooked_qwen.load import hook
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import StreamConfig
-from saes.evaluation.baselines import judge
+from saes.evaluation.baselines import evaluate_with_baselines
 from saes.sae import sae
 from saes.training.config import TrainConfig
 from saes.training.run import train_suite
@@ -120,5 +120,5 @@ def test_controls_are_fitted_on_a_model_of_another_precision():
     model = speaking_toy(dtype=torch.float64)
     dictionary = toy_suite("mlp_out.1", dtype=torch.float32)[MLP]
     tokens = torch.randint(1, 60, (12, 16), generator=torch.Generator().manual_seed(0))
-    (judged,) = judge(model, [dictionary], tokens[:4], fitted_on=tokens[4:])
+    (judged,) = evaluate_with_baselines(model, [dictionary], tokens[:4], fitted_on=tokens[4:])
     assert set(judged.controls) == {"untrained", "PCA"}

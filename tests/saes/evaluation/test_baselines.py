@@ -137,7 +137,7 @@ def test_a_linear_control_needs_more_tokens_than_the_source_is_wide(model):
 
 def test_dictionaries_are_judged_beside_controls_as_sparse(model):
     dictionaries, reports = [one(name) for name in NAMES], []
-    judged = controls.judge(
+    judged = controls.evaluate_with_baselines(
         model, dictionaries, JUDGED, fitted_on=FITTED, report=lambda *now: reports.append(now)
     )
     assert [j.quality for j in judged] == evaluate(model, dictionaries, JUDGED)
@@ -159,7 +159,7 @@ def test_the_untrained_control_is_as_sparse_where_no_k_is_recorded(model):
     dictionary = random_dictionary(spec)
     x, _ = plain_values(model, FITTED, dictionary)
     l0 = float((dictionary.encode(x).dense() != 0).double().sum(-1).mean())
-    (judged,) = controls.judge(model, [dictionary], JUDGED, fitted_on=FITTED)
+    (judged,) = controls.evaluate_with_baselines(model, [dictionary], JUDGED, fitted_on=FITTED)
     assert judged.controls["untrained"].l0 <= round(l0)
     (control,) = controls.untrained(toy_suite("mlp_out.1")).values()
     assert control.spec.k == 5
@@ -167,7 +167,9 @@ def test_the_untrained_control_is_as_sparse_where_no_k_is_recorded(model):
 
 def test_controls_are_not_fitted_on_the_text_they_are_judged_on(model):
     with pytest.raises(ValueError, match="fitted on other text than is judged on"):
-        controls.judge(model, [one("mlp_out.1")], JUDGED, fitted_on=torch.cat([FITTED, JUDGED[:1]]))
+        controls.evaluate_with_baselines(
+            model, [one("mlp_out.1")], JUDGED, fitted_on=torch.cat([FITTED, JUDGED[:1]])
+        )
 
 
 def test_untrained_dictionaries_have_the_shape_of_the_trained(model):

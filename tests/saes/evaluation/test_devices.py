@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hooked_qwen.load import hook
-from saes.evaluation.baselines import judge
+from saes.evaluation.baselines import evaluate_with_baselines
 from saes.evaluation.metrics import evaluate_jointly
 from saes.evaluation.probing import Labelled, probe
 from saes.evaluation.try_conventions import try_conventions
@@ -22,7 +22,10 @@ JUDGED, FITTED = TEXT[:8], TEXT[8:]
 def judged(device, sites=SITES, blocks=JUDGED):
     model = toy(dtype=torch.float32).to(device)
     dictionaries = list(toy_suite(*sites, dtype=torch.float32).values())
-    found = [asdict(one) for one in judge(model, dictionaries, blocks, fitted_on=FITTED)]
+    found = [
+        asdict(one)
+        for one in evaluate_with_baselines(model, dictionaries, blocks, fitted_on=FITTED)
+    ]
     return found, asdict(evaluate_jointly(model, dictionaries, blocks))
 
 
