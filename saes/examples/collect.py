@@ -144,7 +144,9 @@ def find_examples(
     rows: list[Tensor] = []
     for batch in texts:
         if tallies:
-            look(model, tallies, batch, torch.zeros(batch.tokens.shape), first=len(rows))
+            collect_examples(
+                model, tallies, batch, torch.zeros(batch.tokens.shape), first=len(rows)
+            )
         rows += [tokens[mask] for tokens, mask in zip(batch.tokens, batch.mask, strict=True)]
     return [tally.examples(rows) for tally in tallies]
 
@@ -181,13 +183,13 @@ class Tally:
         self,
         features: Features,
         batch: Batch,
-        lots: Float[Tensor, "batch pos"],
+        sampling_keys: Float[Tensor, "batch pos"],
         first: int,
     ) -> None:
         """Take in the features of one pass; its rows are number `first` and on.
 
-        `lots` are random numbers from 0 to 1: the active positions with the largest are sampled.
-        What is gathered stays on the device.
+        `sampling_keys` are random numbers from 0 to 1: the active positions with the largest are
+        sampled. What is gathered stays on the device.
         """
         f = features.dense() * batch.mask.unsqueeze(-1)
         active = f > 0
@@ -198,8 +200,8 @@ class Tally:
         rank = torch.where(peak > 0, peak.double(), EMPTY)
         self.top = _best(self.top, _passages(f, at, rank, batch, first))
         if self.sampled["rank"].shape[1]:
-            lot, at = torch.where(active, lots.unsqueeze(-1), EMPTY).max(1)
-            self.sampled = _best(self.sampled, _passages(f, at, lot.double(), batch, first))
+            key, at = torch.where(active, sampling_keys.unsqueeze(-1), EMPTY).max(1)
+            self.sampled = _best(self.sampled, _passages(f, at, key.double(), batch, first))
 
     def examples(self, rows: Rows) -> Examples:
         """The result, its passages pointing into `rows`."""
@@ -227,11 +229,11 @@ class Tally:
 
 
 @torch.no_grad()
-def look(
+def collect_examples(
     model: TransformerBridge,
     tallies: Sequence[Tally],
     batch: Batch,
-    lots: Float[Tensor, "batch pos"],
+    sampling_keys: Float[Tensor, "batch pos"],
     *,
     first: int,
 ) -> None:
@@ -240,9 +242,9 @@ def look(
     with capture(model, sources) as seen:
         run_through(model, batch, max(site.layer for site in sources))
     device = device_of(model)
-    batch, lots = batch.to(device), lots.to(device)
+    batch, sampling_keys = batch.to(device), sampling_keys.to(device)
     for tally in tallies:
-        tally.add(tally.encoded(seen), batch, lots, first)
+        tally.add(tally.encoded(seen), batch, sampling_keys, first)
 
 
 def _empty(shape: tuple[int, ...], device: torch.device) -> Slots:

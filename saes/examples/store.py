@@ -36,7 +36,7 @@ from hooked_qwen.tensor_files import read_tensors
 from hooked_qwen.tokens import Batch, token_blocks
 from hooked_qwen.transfer import to_host
 from saes.dictionary import SparseDictionary
-from saes.examples.collect import Examples, Passages, Tally, look
+from saes.examples.collect import Examples, Passages, Tally, collect_examples
 from saes.examples.histogram import Counts, no_counts
 from saes.suite import InTurn, each, fitting
 
@@ -173,13 +173,15 @@ def _read_on(
     checkpoint_blocks: int,
     report: Callable[[int, int], None],
 ) -> None:
-    lots = _lots(tokens, manifest["config"]["seed"])
+    sampling_keys = _sampling_keys(tokens, manifest["config"]["seed"])
     saved = done
     size = manifest["config"]["blocks_per_pass"]
     for start in range(done, len(tokens), size):
         part = tokens[start : start + size]
         batch = Batch(tokens=part, mask=torch.ones_like(part, dtype=torch.bool))
-        look(model, list(tallies.values()), batch, lots[start : start + size], first=start)
+        collect_examples(
+            model, list(tallies.values()), batch, sampling_keys[start : start + size], first=start
+        )
         now = start + len(part)
         if now - saved >= checkpoint_blocks and now < len(tokens):
             _checkpoint(out, tallies, manifest, now)
@@ -187,7 +189,7 @@ def _read_on(
         report(now, len(tokens))
 
 
-def _lots(tokens: Tensor, seed: int) -> Float[Tensor, "blocks pos"]:
+def _sampling_keys(tokens: Tensor, seed: int) -> Float[Tensor, "blocks pos"]:
     """A random number for every position of the text, the same wherever the work begins."""
     return torch.rand(tokens.shape, generator=torch.Generator().manual_seed(seed))
 

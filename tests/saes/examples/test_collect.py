@@ -47,15 +47,15 @@ def f():
 
 
 @pytest.fixture
-def lots():
+def sampling_keys():
     return torch.rand(ROWS, LENGTH, generator=torch.Generator().manual_seed(3))
 
 
-def tallied(f, text, lots, *, step=ROWS, top=4, sampled=3):
+def tallied(f, text, sampling_keys, *, step=ROWS, top=4, sampled=3):
     tally = Tally(dictionary, top=top, sampled=sampled)
     for start in range(0, len(f), step):
         part = slice(start, start + step)
-        tally.add(Features.of_coordinates(f[part]), whole(text[part]), lots[part], start)
+        tally.add(Features.of_coordinates(f[part]), whole(text[part]), sampling_keys[part], start)
     return tally.examples(text)
 
 
@@ -82,8 +82,8 @@ def places(passages, feature):
 
 
 @pytest.mark.parametrize("step", [1, 4, ROWS])
-def test_top_examples_are_those_of_a_plain_search(f, text, lots, step):
-    found = tallied(f, text, lots, step=step)
+def test_top_examples_are_those_of_a_plain_search(f, text, sampling_keys, step):
+    found = tallied(f, text, sampling_keys, step=step)
     for i in range(FEATURES):
         expected = plain_search(f[..., i], text, f[..., i], 4)
         assert places(found.top, i) == expected
@@ -93,10 +93,10 @@ def test_top_examples_are_those_of_a_plain_search(f, text, lots, step):
 
 
 @pytest.mark.parametrize("step", [1, 4, ROWS])
-def test_sampled_examples_are_active_positions_by_lot(f, text, lots, step):
-    found = tallied(f, text, lots, step=step)
+def test_sampled_examples_are_active_positions_with_the_largest_keys(f, text, sampling_keys, step):
+    found = tallied(f, text, sampling_keys, step=step)
     for i in range(FEATURES):
-        rank = torch.where(f[..., i] > 0, lots, -1)
+        rank = torch.where(f[..., i] > 0, sampling_keys, -1)
         assert places(found.sampled, i) == plain_search(f[..., i], text, rank, 3)
 
 
@@ -107,13 +107,13 @@ def test_every_active_position_has_the_same_chance():
     f[0, 1], f[0, 3] = 0.1, 9.0
     generator = torch.Generator().manual_seed(0)
     draws = [torch.rand(1, 4, generator=generator) for _ in range(400)]
-    drawn = [places(tallied(f, text, lots, sampled=1).sampled, 0)[0][1] for lots in draws]
+    drawn = [places(tallied(f, text, keys, sampled=1).sampled, 0)[0][1] for keys in draws]
     assert set(drawn) == {1, 3}
     assert 160 < drawn.count(1) < 240
 
 
-def test_density_and_largest_activation(f, text, lots):
-    found = tallied(f, text, lots)
+def test_density_and_largest_activation(f, text, sampling_keys):
+    found = tallied(f, text, sampling_keys)
     for i in range(FEATURES):
         values = f[..., i]
         assert found.density(i) == pytest.approx(float((values > 0).double().mean()))
@@ -123,8 +123,8 @@ def test_density_and_largest_activation(f, text, lots):
     assert found.of(3, found.top) == found.of(3, found.sampled) == []
 
 
-def test_an_example_is_what_the_text_says_to_the_precision_kept(f, text, lots):
-    found = tallied(f, text, lots)
+def test_an_example_is_what_the_text_says_to_the_precision_kept(f, text, sampling_keys):
+    found = tallied(f, text, sampling_keys)
     for passages in (found.top, found.sampled):
         for i in range(FEATURES):
             for (r, p), example in zip(places(passages, i), found.of(i, passages), strict=True):
@@ -137,16 +137,16 @@ def test_an_example_is_what_the_text_says_to_the_precision_kept(f, text, lots):
                 assert example.values[example.peak] == float(exact[example.peak])
 
 
-def test_padding_changes_nothing(f, text, lots):
+def test_padding_changes_nothing(f, text, sampling_keys):
     rows = [text[0].tolist(), text[1, 20:].tolist(), text[2, 37:].tolist()]
     batch = pad_left(rows, 99)
     padded = f[:3].clone()
     tally = Tally(dictionary, top=3, sampled=0)
-    tally.add(Features.of_coordinates(padded), batch, lots[:3], 0)
+    tally.add(Features.of_coordinates(padded), batch, sampling_keys[:3], 0)
     apart = Tally(dictionary, top=3, sampled=0)
     for i, start in enumerate((0, 20, 37)):
         one, row = Features.of_coordinates(f[i : i + 1, start:]), whole(text[i : i + 1, start:])
-        apart.add(one, row, lots[i : i + 1, start:], i)
+        apart.add(one, row, sampling_keys[i : i + 1, start:], i)
     one, other = (t.examples([torch.tensor(row) for row in rows]) for t in (tally, apart))
     assert one.tokens == other.tokens == LENGTH + 30 + 13
     assert torch.equal(one.fired, other.fired)
@@ -155,14 +155,14 @@ def test_padding_changes_nothing(f, text, lots):
         assert one.of(i, one.top) == other.of(i, other.top)
 
 
-def test_a_state_is_gone_on_from(f, text, lots):
+def test_a_state_is_gone_on_from(f, text, sampling_keys):
     first = Tally(dictionary, top=4, sampled=3)
-    first.add(Features.of_coordinates(f[:9]), whole(text[:9]), lots[:9], 0)
+    first.add(Features.of_coordinates(f[:9]), whole(text[:9]), sampling_keys[:9], 0)
     second = Tally(dictionary, top=4, sampled=3)
     second.restore(first.state())
-    second.add(Features.of_coordinates(f[9:]), whole(text[9:]), lots[9:], 9)
-    expected = tallied(f, text, lots).top
-    assert torch.equal(second.examples(text).counts, tallied(f, text, lots).counts)
+    second.add(Features.of_coordinates(f[9:]), whole(text[9:]), sampling_keys[9:], 9)
+    expected = tallied(f, text, sampling_keys).top
+    assert torch.equal(second.examples(text).counts, tallied(f, text, sampling_keys).counts)
     assert all(
         torch.equal(v, vars(expected)[k]) for k, v in vars(second.examples(text).top).items()
     )
@@ -211,6 +211,6 @@ def test_nothing_wanted_is_nothing_found(toy_model):
     )
 
 
-def test_a_passage_has_room_for_both_sides(f, text, lots):
-    assert tallied(f, text, lots).top.window.shape == (FEATURES, 4, SHOWN)
+def test_a_passage_has_room_for_both_sides(f, text, sampling_keys):
+    assert tallied(f, text, sampling_keys).top.window.shape == (FEATURES, 4, SHOWN)
     assert SHOWN == 2 * WINDOW + 1

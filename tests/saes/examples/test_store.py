@@ -138,9 +138,11 @@ def test_an_interrupted_store_is_the_same_to_the_byte(model, suite, tmp_path, li
 
 def test_what_was_done_is_not_done_again(model, suite, tmp_path, monkeypatch):
     starts = []
-    look = stores.look
+    collect = stores.collect_examples
     monkeypatch.setattr(
-        stores, "look", lambda *a, first: (starts.append(first), look(*a, first=first))
+        stores,
+        "collect_examples",
+        lambda *a, first: (starts.append(first), collect(*a, first=first)),
     )
     out = tmp_path / "store"
     with pytest.raises(Stop):
