@@ -94,7 +94,7 @@ def estimate_discovery(
     Raises `ValueError` as `discover` would for inputs that it cannot read, and for dictionaries
     of a model of another width.
     """
-    known = look(
+    known = read_inputs(
         prompts,
         model=model,
         dictionaries=dictionaries,
@@ -159,7 +159,7 @@ class Known:
         )
 
 
-def look(
+def read_inputs(
     prompts: Sequence[Prompt],
     *,
     model: str,

@@ -25,8 +25,8 @@ from circuits.runs.estimate import (
     Known,
     dictionary_times,
     encoding_rate,
-    look,
     random_dictionary,
+    read_inputs,
 )
 from circuits.runs.folder import Run, read_run
 from circuits.runs.needs import Item, Memory, edge_operations, on
@@ -65,10 +65,10 @@ def estimate_verification(
     a replacement graph, whose checks are not counted.
     """
     run = _readable(folder, "verify")
-    known, placement = _look(run, None, placement)
+    known, placement = _read_inputs(run, None, placement)
     checked = _checked(run, known, placement)
     if held_out is not None:
-        others, _ = _look(run, held_out, placement)
+        others, _ = _read_inputs(run, held_out, placement)
         checked = replace(checked, held_out=replace(checked.counter, task=others.task))
     to = config.to or ("mean" if known.task.patched or known.task.prompts > 1 else "zero")
     check_ablated_to(to, run.config.reference)
@@ -92,7 +92,7 @@ def estimate_ablation(
     `estimate_verification` does.
     """
     run = _readable(folder, "ablate")
-    known, placement = _look(run, prompts, placement)
+    known, placement = _read_inputs(run, prompts, placement)
     checked = _checked(run, known, placement)
     named = () if features is None else parse_features(features, checked.counter.suite)
     edit = ablation_of(run.graph, named, top, outside=outside, to=to)
@@ -113,10 +113,10 @@ def _readable(folder: Path, verb: str) -> Run:
     return run
 
 
-def _look(run: Run, prompts: Path | None, asked: Placement) -> tuple[Known, Placement]:
+def _read_inputs(run: Run, prompts: Path | None, asked: Placement) -> tuple[Known, Placement]:
     """A run's inputs, and where and in which precision it would be checked."""
     placement = run.placed(asked)
-    known = look(
+    known = read_inputs(
         read_prompts(prompts or Path(run.inputs.prompts)),
         model=run.inputs.model,
         dictionaries=run.inputs.dictionaries,
