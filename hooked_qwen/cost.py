@@ -85,7 +85,7 @@ class ModelCost:
     def vocabulary(self) -> int:
         return self.config.vocab_size
 
-    def past(self, rows: int, positions: int) -> int:
+    def kv_cache(self, rows: int, positions: int) -> int:
         """Bytes of the keys and values of all layers."""
         config = self.config
         head = getattr(config, "head_dim", None) or self.d_model // config.num_attention_heads

@@ -96,7 +96,7 @@ def _notify_of_length(model: TransformerBridge, longest: int) -> None:
 
 
 @dataclass(frozen=True)
-class Past:
+class KVCache:
     """Keys and values of earlier positions, by layer; attention takes it for a cache."""
 
     by_layer: dict[int, tuple[Tensor, Tensor]]
@@ -106,14 +106,14 @@ class Past:
         before = self.by_layer[layer]
         return torch.cat([before[0], keys], 2), torch.cat([before[1], values], 2)
 
-    def part(self, index: Int[Tensor, " batch"], stop: int) -> "Past":
+    def part(self, index: Int[Tensor, " batch"], stop: int) -> "KVCache":
         """Those of the prompts at `index`, at the positions before `stop`."""
         found = {}
         for layer, (keys, values) in self.by_layer.items():
             # Layers may lie on several devices.
             rows = index.to(keys.device)
             found[layer] = keys[rows, :, :stop], values[rows, :, :stop]
-        return Past(found)
+        return KVCache(found)
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class BlockArguments:
 
     size: int
     by_layer: tuple[dict[str, Any], ...]
-    past: Past | None = None
+    cache: KVCache | None = None
     "keys and values of the whole run, where they were kept"
 
     def rows(self, index: Int[Tensor, " batch"], *, first: int = 0) -> "BlockArguments":
@@ -149,9 +149,9 @@ class BlockArguments:
         }
         chosen = tuple({k: pick[id(v)] for k, v in a.items()} for a in self.by_layer)
         if first:
-            assert self.past is not None, "positions can be left out where the past was kept"
-            past = self.past.part(index, first)
-            chosen = tuple(arguments | {"past_key_values": past} for arguments in chosen)
+            assert self.cache is not None, "positions can be left out where the cache was kept"
+            cache = self.cache.part(index, first)
+            chosen = tuple(arguments | {"past_key_values": cache} for arguments in chosen)
         return BlockArguments(len(index), chosen)
 
 
@@ -174,21 +174,21 @@ def _later(value: Any, first: int) -> Any:
 
 
 def run_recording(
-    model: TransformerBridge, batch: Batch, *, keep_past: bool = False
+    model: TransformerBridge, batch: Batch, *, keep_cache: bool = False
 ) -> tuple[LastLogits, BlockArguments]:
     """`last_logits`, and the arguments every block was called with, for `resume`.
 
-    With `keep_past` also the keys and values of attention, so that a run can leave early
+    With `keep_cache` also the keys and values of attention, so that a run can leave early
     positions out; models with layers that keep a state instead (Qwen3.5) have none.
     """
     seen: dict[int, dict[str, Any]] = {}
     recorder = _Recorder({})
-    keep_past = keep_past and not any("linear_attn" in block.submodules for block in model.blocks)
+    keep_cache = keep_cache and not any("linear_attn" in block.submodules for block in model.blocks)
 
     def record(layer: int) -> Callable[..., tuple[Any, dict[str, Any]]]:
         def note(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
             seen[layer] = dict(kwargs)
-            return args, kwargs | {"past_key_values": recorder} if keep_past else kwargs
+            return args, kwargs | {"past_key_values": recorder} if keep_cache else kwargs
 
         return note
 
@@ -202,8 +202,8 @@ def run_recording(
         for handle in handles:
             handle.remove()
     arguments = tuple(seen[layer] for layer in range(len(model.blocks)))
-    past = Past(recorder.by_layer) if keep_past else None
-    return logits, BlockArguments(len(batch), arguments, past)
+    cache = KVCache(recorder.by_layer) if keep_cache else None
+    return logits, BlockArguments(len(batch), arguments, cache)
 
 
 def block_arguments(model: TransformerBridge, rows: int, positions: int) -> BlockArguments:
@@ -257,20 +257,20 @@ def finish(
     layer: int,
     arguments: BlockArguments,
     *,
-    watched: bool = False,
+    hooked: bool = False,
 ) -> Float[Tensor, "batch 1 d_model"]:
     """The stream after the last block at the last token, when `resid` enters block `layer`.
 
-    The last block's MLP runs at the last position only, unless something watches the model.
+    The last block's MLP runs at the last position only, unless the model has hooks.
     """
     last = len(model.blocks) - 1
-    if watched or layer > last:
+    if hooked or layer > last:
         return resume(model, resid, layer, arguments)[:, -1:]
     resid = resume(model, resid, layer, arguments, stop=last)
     return _last_block(model, resid, arguments.by_layer[last])[:, -1:]
 
 
-def is_watched(model: nn.Module) -> bool:
+def has_hooks(model: nn.Module) -> bool:
     """Whether any tensor is read or edited now: then none may be left out or cut short."""
     return any(module._forward_hooks for module in model.modules())
 
@@ -299,7 +299,7 @@ def unembed(
 ) -> Float[Tensor, "batch pos tokens"]:
     """Logits where the stream after the last block is `resid`: all, or those of `tokens`."""
     final = model.ln_final(resid.to(model_precision(model)))
-    if tokens is None or is_watched(model.unembed):
+    if tokens is None or has_hooks(model.unembed):
         logits = widened(model.unembed(final))
         return logits if tokens is None else logits[..., tokens]
     # TransformerLens gives a head without a bias one of zeros.

@@ -11,7 +11,7 @@ from circuits.analysis import Analysis
 from circuits.attribution.recorded import EMBED
 from circuits.attribution.state import BatchState
 from circuits.metrics.metric import reading
-from hooked_qwen.forward import is_watched, resume
+from hooked_qwen.forward import has_hooks, resume
 from hooked_qwen.hooks import Activation, Change, capture_arriving, intervene
 from hooked_qwen.sites import Site
 
@@ -73,9 +73,9 @@ def first_move(model: TransformerBridge, state: BatchState) -> int:
     """The first position at which any node of any prompt moves: no edge begins before it.
 
     The last position where nothing moves; 0 where the keys and values of the clean run were not
-    kept, or something watches the model.
+    kept, or the model has hooks.
     """
-    if state.arguments.past is None or is_watched(model):
+    if state.arguments.cache is None or has_hooks(model):
         return 0
     moved = state.embed_change.any(-1)
     for nodes in state.features.values():

@@ -12,7 +12,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from circuits.analysis import Analysis
 from circuits.attribution.state import BatchState
 from circuits.metrics.metric import SiteMetric, metric_at, reaches, reading
-from hooked_qwen.forward import BlockArguments, finish, is_watched, mlp_half, resume
+from hooked_qwen.forward import BlockArguments, finish, has_hooks, mlp_half, resume
 from hooked_qwen.hooks import Change, intervene
 from hooked_qwen.sites import Site
 
@@ -102,16 +102,16 @@ def _run_from(
     index: Tensor,
     start: int | None,
 ) -> Float[Tensor, "rows 1 d_model"]:
-    first, watched = 0, is_watched(model)
-    if state.arguments.past is not None and not watched:
+    first, hooked = 0, has_hooks(model)
+    if state.arguments.cache is not None and not hooked:
         first = _first_that_differs(state, site, value, index) if start is None else start
     arguments = state.arguments.rows(index, first=first)
     value = value[:, first:]
-    if watched or site.kind not in ("mlp_out", "attn_out"):
+    if hooked or site.kind not in ("mlp_out", "attn_out"):
         resid, layer = _through_block(model, state, site, value, index, first, arguments)
     else:
         resid, layer = _stream_after(model, state, site, value, index, first)
-    return finish(model, resid, layer, arguments, watched=watched)
+    return finish(model, resid, layer, arguments, hooked=hooked)
 
 
 def _first_that_differs(state: BatchState, site: Site, value: Tensor, index: Tensor) -> int:

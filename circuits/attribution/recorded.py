@@ -79,7 +79,7 @@ def site_values(
     posts = {Site("resid_post", site.layer) for site in written}
     wanted = {EMBED, last, *starts, *posts, *written, *suite.reads}
     with torch.no_grad(), capture(model, wanted) as values:
-        logits, arguments = run_recording(model, batch, keep_past=True)
+        logits, arguments = run_recording(model, batch, keep_cache=True)
     return values, logits, arguments
 
 

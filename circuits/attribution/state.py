@@ -124,12 +124,12 @@ class BatchState:
         kept = ((s.f, s.reference, s.response) for s in self.features.values())
         features = (x for nodes in kept for x in nodes if x is not None)
         errors = (x for nodes in self.errors.values() for x in (nodes.error, nodes.reference))
-        past = self.arguments.past
+        cache = self.arguments.cache
         tensors = [
             *self.values.values(),
             *(part for f in features for part in (f.index, f.value)),
             *errors,
-            *(x for pair in (past.by_layer.values() if past else ()) for x in pair),
+            *(x for pair in (cache.by_layer.values() if cache else ()) for x in pair),
             self.logits,
         ]
         apart = {x.untyped_storage().data_ptr(): x for x in tensors}

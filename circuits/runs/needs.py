@@ -150,7 +150,8 @@ def state_bytes(model: ModelCost, shapes: Sequence[DictionaryShape], task: Task)
     rows = task.batch * task.tokens
     slots = sum(4 * on(shape) for shape in shapes)
     kept = FLOAT32 * tensors * _stream(model, task) + rows * slots * (INDEX + FLOAT32)
-    return kept + model.past(task.batch, task.tokens) + 2 * FLOAT32 * task.batch * model.vocabulary
+    logits = 2 * FLOAT32 * task.batch * model.vocabulary
+    return kept + model.kv_cache(task.batch, task.tokens) + logits
 
 
 def on(shape: DictionaryShape) -> int:

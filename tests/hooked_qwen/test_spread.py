@@ -85,7 +85,7 @@ def test_a_run_is_resumed_from_any_layer_and_position(over_two, whole, batch):
         wanted = [Site("resid_pre", layer) for layer in range(3)]
         here = batch.to(device_of(model))
         with torch.no_grad(), capture(model, wanted) as seen:
-            _, arguments = run_recording(model, here, keep_past=True)
+            _, arguments = run_recording(model, here, keep_cache=True)
             rows = arguments.rows(torch.tensor([2, 1], device=device_of(model)), first=3)
             later = [seen[s][[2, 1], 3:] for s in wanted]
             resumed = [resume(model, x, i, rows) for i, x in enumerate(later)]
