@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 
 
@@ -24,12 +23,17 @@ class Shared:
 
 
 MADE: dict[Hashable, Shared] = {}
+PLAIN = bool | int | float | str
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def shared(key: Hashable, make: Callable[[], TransformerBridge]) -> TransformerBridge:
     """The model of that key: made where there is none yet, or where a test has changed it."""
     if key not in MADE:
         model = make()
+        # At its first run TransformerLens hooks its norms.
+        with torch.no_grad():
+            model(torch.ones(1, 1, dtype=torch.long))
         values = [tensor.clone() for tensor in tensors_of(model)]
         MADE[key] = Shared(model, values, form_of(model))
     return MADE[key].model
@@ -50,14 +54,18 @@ def is_changed(made: Shared) -> bool:
 
 
 def form_of(model: TransformerBridge) -> Any:
-    """Its modules' classes and modes, its settings, its tokenizer, and how many hooks it has."""
+    """Its modules' classes, modes, hooks and own functions; its settings; its tokenizer."""
     modules, tokenizer = [*model.modules()], model.tokenizer
     told = (id(tokenizer), repr(tokenizer), getattr(tokenizer, "chat_template", None))
-    settings = {k: v for k, v in vars(model.cfg).items() if isinstance(v, bool | int | str)}
+    settings = {k: v for k, v in vars(model.cfg).items() if isinstance(v, PLAIN)}
     own = model.original_model
     settings |= own.config.to_dict() | own.generation_config.to_dict()
-    hooks = sum(len(m._forward_hooks) for m in modules if isinstance(m, HookPoint))
-    return [(type(m), m.training) for m in modules], settings, told, hooks
+    settings["attention"] = own.config._attn_implementation
+    of_modules = [
+        (type(m), m.training, "forward" in vars(m), *(len(vars(m)[kind]) for kind in HOOKS))
+        for m in modules
+    ]
+    return of_modules, settings, told
 
 
 def tensors_of(model: TransformerBridge) -> Iterator[Tensor]:

@@ -28,6 +28,27 @@ def add(model):
     model.blocks[0].mlp.hook_out.add_hook(lambda x, hook: x)
 
 
+def add_to_layer(model):
+    model.original_model.model.layers[0].register_forward_hook(lambda *given: None)
+
+
+def add_before(model):
+    model.blocks[1].register_forward_pre_hook(lambda *given: None)
+
+
+def add_backward(model):
+    model.blocks[0].mlp.hook_out.register_full_backward_hook(lambda *given: None)
+
+
+def set_forward(model):
+    norm = model.original_model.model.norm
+    norm.forward = norm.forward
+
+
+def set_attention(model):
+    model.original_model.set_attn_implementation("sdpa")
+
+
 def set_weight(model):
     next(model.original_model.parameters()).data[0, 0] += 1
 
@@ -57,7 +78,21 @@ def set_mode(model):
     model.set_use_split_qkv_input(True)
 
 
-CHANGES = [add, set_weight, open_weight, set_class, set_tokenizer, set_template, set_end, set_mode]
+CHANGES = [
+    add,
+    add_to_layer,
+    add_before,
+    add_backward,
+    set_forward,
+    set_attention,
+    set_weight,
+    open_weight,
+    set_class,
+    set_tokenizer,
+    set_template,
+    set_end,
+    set_mode,
+]
 
 
 @pytest.mark.parametrize("change", CHANGES)

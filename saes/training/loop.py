@@ -117,8 +117,8 @@ def fit(
     The first batches set the normalisation and are trained on like the others; those that follow
     the last step set thresholds (`saes.training.calibration`). `keep` is called
     between steps with a function that takes a snapshot; training that starts `after` one, with
-    `batches` from its step on, ends with the same weights, bit for bit. `record` gives what
-    records steps on a device (`saes.training.recorded`).
+    `batches` from its step on, ends with the same weights, on a CPU bit for bit. `record` gives
+    what records steps on a device (`saes.training.recorded`).
 
     Raises `ValueError` when the stream ends before `config.tokens`, `RuntimeError` when memory
     runs out, and `FloatingPointError` naming step and dictionary when a loss was not finite,
