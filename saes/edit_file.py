@@ -64,7 +64,7 @@ class Operation:
     do: str
     "a row of `saes.operations.OPERATIONS`"
     value: Value | None = None
-    "v, or (low, high); None for zero, mean and patch"
+    "v, or (low, high); None for an operation without one"
     positions: Where | tuple[int, ...] = "all"
     "`last` is the last token of the prompt and each token generated after it: each was the last "
     "when it was run, with a cache or without"

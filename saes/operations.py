@@ -12,10 +12,11 @@ An error is a vector: it becomes zero, its mean or the patch's, or is scaled.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from torch import Tensor
+# The command line lists the operations without loading torch.
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Takes = Literal["none", "a value", "(low, high)"]
 Needs = Literal["mean", "patch"]
@@ -29,8 +30,13 @@ class Kind:
     "what is done, such as 'set to 0'; `{value}` is the operation's value"
     short: str = ""
     "the same in the badge of a figure, such as '×0'"
-    become: Callable[[Tensor, Any, Tensor | None], Tensor]
+    become: Callable[["Tensor", Any, "Tensor | None"], "Tensor"]
     "of what the node is, the operation's value, and what it `needs`: what the node becomes"
+    formula: str | None = None
+    "`become` as the loader of a baked model has it: of `f`, what the node is, and `op`, the "
+    "operation as edit.json has it; None where no loader can do it"
+    affine: Callable[[Any], tuple[float, float]] | None = None
+    "of the value, or of the mean that it `needs`: m and c, where f becomes m f + c"
     takes: Takes = "none"
     "which value it has in a file"
     needs: Needs | None = None
@@ -56,7 +62,7 @@ class Kind:
             raise ValueError(f"{name} is from {value[0]} up to {value[1]}")
 
 
-def _known(own: Tensor, value: Any, to: Tensor | None) -> Tensor:
+def _known(own: "Tensor", value: Any, to: "Tensor | None") -> "Tensor":
     assert to is not None, "looked up by what the operation needs"
     return to.to(own).expand_as(own)
 
@@ -65,7 +71,9 @@ OPERATIONS: dict[str, Kind] = {
     "zero": Kind(
         said="set to 0",
         short="×0",
-        become=lambda own, value, to: torch.zeros_like(own),
+        become=lambda own, value, to: own.new_zeros(own.shape),
+        formula="f * 0",
+        affine=lambda value: (0.0, 0.0),
         of_errors=True,
         pins=True,
         linear=True,
@@ -74,6 +82,8 @@ OPERATIONS: dict[str, Kind] = {
         said="set to the mean",
         short="= mean",
         become=_known,
+        formula='f * 0 + mean(op["node"]).to(f)',
+        affine=lambda mean: (0.0, float(mean)),
         needs="mean",
         of_errors=True,
         pins=True,
@@ -89,7 +99,9 @@ OPERATIONS: dict[str, Kind] = {
     "set": Kind(
         said="set to {value:g}",
         short="= {value:g}",
-        become=lambda own, value, to: torch.full_like(own, value),
+        become=lambda own, value, to: own.new_full(own.shape, value),
+        formula='f * 0 + op["value"]',
+        affine=lambda value: (0.0, float(value)),
         takes="a value",
         pins=True,
     ),
@@ -97,6 +109,8 @@ OPERATIONS: dict[str, Kind] = {
         said="multiplied by {value:g}",
         short="×{value:g}",
         become=lambda own, value, to: own * value,
+        formula='f * op["value"]',
+        affine=lambda value: (value, 0.0),
         takes="a value",
         of_errors=True,
         linear=True,
@@ -106,6 +120,8 @@ OPERATIONS: dict[str, Kind] = {
         said="moved by {value:+g}",
         short="{value:+g}",
         become=lambda own, value, to: own + value,
+        formula='f + op["value"]',
+        affine=lambda value: (1.0, value),
         takes="a value",
         inverse=lambda value: -value,
         of_off=True,
@@ -114,9 +130,14 @@ OPERATIONS: dict[str, Kind] = {
         said="held from {value[0]:g} to {value[1]:g}",
         short="{value[0]:g} to {value[1]:g}",
         become=lambda own, value, to: own.clamp(*value),
+        formula='f.clamp(*op["value"])',
         takes="(low, high)",
     ),
 }
+
+
+VALUED = tuple(name for name, kind in OPERATIONS.items() if kind.takes != "none")
+"Those with a value, which features are steered by."
 
 
 def kind_of(name: Any) -> Kind:

@@ -7,30 +7,38 @@ An estimator gives the gradient of the metric to each site's tensor; effects of 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from transformer_lens.model_bridge import TransformerBridge
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
 
-from circuits.analysis import Analysis
-from circuits.attribution.effects import (
-    Gradients,
-    gradients_along_inputs,
-    gradients_along_path,
-    gradients_at_clean,
-)
-from circuits.attribution.state import BatchState
-from hooked_qwen.relevance import relevance_rules
+    from circuits.analysis import Analysis
+    from circuits.attribution.effects import Gradients
+    from circuits.attribution.state import BatchState
+
+Rules = Callable[["TransformerBridge"], AbstractContextManager[None]]
 
 
-def _plain(model: TransformerBridge) -> AbstractContextManager[None]:
+def _plain(model: "TransformerBridge") -> AbstractContextManager[None]:
     return nullcontext()
+
+
+def _read(name: str) -> Callable[..., Any]:
+    """The function MODULE:NAME, read when it is called.
+
+    The command line lists the estimators without loading torch.
+    """
+    module, function = name.split(":")
+    return lambda *args: getattr(import_module(module), function)(*args)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimator:
     """How effects are estimated."""
 
-    estimate: Callable[[Analysis, BatchState], Gradients]
-    rules: Callable[[TransformerBridge], AbstractContextManager[None]] = _plain
+    estimate: Callable[["Analysis", "BatchState"], "Gradients"]
+    rules: Rules = _plain
     "by which gradients are taken, of nodes and of edges: the model's own, or others"
     exact: bool = False
     "whether nodes are ranked by running the model once for each; edges go by `estimate`"
@@ -39,18 +47,21 @@ class Estimator:
     needs_patch: bool = False
     "whether the embeddings move to those of a patch"
 
-    def gradients(self, analysis: Analysis, state: BatchState) -> Gradients:
+    def gradients(self, analysis: "Analysis", state: "BatchState") -> "Gradients":
         """The metric's gradient to every site's tensor."""
         with self.rules(analysis.model):
             return self.estimate(analysis, state)
 
 
-_PATH = Estimator(estimate=gradients_along_path)
+_PATH = Estimator(estimate=_read("circuits.attribution.effects:gradients_along_path"))
+_CLEAN = Estimator(estimate=_read("circuits.attribution.effects:gradients_at_clean"), at_clean=True)
 ESTIMATORS = {
     "ig": _PATH,
-    "ig-inputs": Estimator(estimate=gradients_along_inputs, needs_patch=True),
-    "patching": Estimator(estimate=gradients_at_clean, at_clean=True),
-    "relp": Estimator(estimate=gradients_at_clean, rules=relevance_rules, at_clean=True),
+    "ig-inputs": Estimator(
+        estimate=_read("circuits.attribution.effects:gradients_along_inputs"), needs_patch=True
+    ),
+    "patching": _CLEAN,
+    "relp": replace(_CLEAN, rules=_read("hooked_qwen.relevance:relevance_rules")),
     "exact": replace(_PATH, exact=True),
 }
 

@@ -9,11 +9,11 @@ import typer
 from circuits.cli.check_tables import specificity_table, stability_table, sufficiency_table
 from circuits.cli.discovery import MetricOf, Positions, SkipUnfit
 from circuits.cli.options import (
+    IG,
     Bos,
     BosUsed,
     Device,
     DictionariesToUse,
-    Estimator,
     EstimatorUsed,
     Force,
     Layers,
@@ -132,7 +132,7 @@ def sufficiency(
         ),
     ] = Errors.out,
     to: MovedTo = None,
-    estimator: EstimatorUsed = Estimator.ig,
+    estimator: EstimatorUsed = IG,
     positions: Annotated[
         Positions,
         typer.Option(help="sum: a feature is kept at every token; keep, end: at one of them."),

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from circuits.cli.options import (
+    IG,
     Bos,
     BosUsed,
     Device,
     DictionariesToUse,
     EdgeSteps,
-    Estimator,
     EstimatorUsed,
     Force,
     Memory,
@@ -84,7 +84,7 @@ def discover(
             help="What kind of graph: effects by gradients, or exact edges of transcoders."
         ),
     ] = Method.sparse_feature,
-    estimator: EstimatorUsed = Estimator.ig,
+    estimator: EstimatorUsed = IG,
     metric: MetricOf = "logit-difference",
     nodes: Annotated[
         str, typer.Option(help="Features and errors to keep; of a replacement graph also 'all'.")

@@ -23,10 +23,15 @@ from circuits.cli.options import (
 from circuits.cli.progress_bars import bars
 from circuits.cli.tables import baked_summary, edit_table
 from circuits.cli.tables import say as say_line
+from saes.operations import OPERATIONS, VALUED
 
 if TYPE_CHECKING:
     from saes.edit_file import Condition, Value, Where
 
+_VALUES = ", ".join(
+    f"{name} {'LOW,HIGH' if OPERATIONS[name].takes == '(low, high)' else 'NUMBER'}"
+    for name in VALUED
+)
 EditFile = Annotated[Path, typer.Argument(help="An edit file.")]
 
 
@@ -58,9 +63,11 @@ def make_edit(
         tuple[Path, Path] | None, typer.Option(help="Two edits, one after the other.")
     ] = None,
     invert: Annotated[Path | None, typer.Option(help="What undoes an edit.")] = None,
-    do: Annotated[str, typer.Option(help="zero, mean, patch, set, scale, add or clamp.")] = "zero",
+    do: Annotated[
+        str, typer.Option(help=f"What is done to each feature: {', '.join(OPERATIONS)}.")
+    ] = "zero",
     value: Annotated[
-        str | None, typer.Option(help="For set, scale and add a number; for clamp LOW,HIGH.")
+        str | None, typer.Option(help=f"The operation's value: {_VALUES}.", show_default=False)
     ] = None,
     positions: Annotated[
         str | None,
@@ -211,7 +218,7 @@ def _value(text: str | None) -> "Value | None":
     except ValueError:
         numbers = []
     if len(numbers) not in (1, 2):
-        raise ValueError(f"--value is {text!r}: expected a number, or LOW,HIGH for clamp")
+        raise ValueError(f"--value is {text!r}: expected a number, or LOW,HIGH")
     return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
 
 

@@ -9,12 +9,12 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from circuits.cli.options import (
+    IG,
     Bos,
     BosUsed,
     Device,
     DictionariesToUse,
     EdgeSteps,
-    Estimator,
     EstimatorUsed,
     Memory,
     Method,
@@ -45,7 +45,7 @@ def estimate(
     method: Annotated[
         Method, typer.Option(help="What kind of graph, as for discover.")
     ] = Method.sparse_feature,
-    estimator: EstimatorUsed = Estimator.ig,
+    estimator: EstimatorUsed = IG,
     nodes: NodesKept = 100,
     targets: Targets = 7500,
     reference: MovedTo = None,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from circuits.attribution.estimators import ESTIMATORS
 from circuits.cli.tables import console
 
 if TYPE_CHECKING:
@@ -124,11 +125,12 @@ class Method(StrEnum):
 
 
 class Estimator(StrEnum):
-    ig = "ig"
-    ig_inputs = "ig-inputs"
-    patching = "patching"
-    relp = "relp"
-    exact = "exact"
+    # A member for each row of the table; typer offers the members of an enumeration only.
+    locals().update({name.replace("-", "_"): name for name in ESTIMATORS})
+
+
+IG = Estimator("ig")
+PATCHING = Estimator("patching")
 
 
 class Bos(StrEnum):

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from circuits.cli.feature_tables import feature_cells, feature_table
 from circuits.cli.options import (
+    PATCHING,
     Device,
     Dictionaries,
     Estimator,
@@ -67,7 +68,7 @@ def search(
     ] = Ranked.share,
     estimator: Annotated[
         Estimator, typer.Option(help="How effects are estimated; the top are measured.")
-    ] = Estimator.patching,
+    ] = PATCHING,
     top: Annotated[int, typer.Option(help="Features to show.")] = 20,
     texts: Annotated[int, typer.Option(help="Texts of each set that are read at most.")] = 200,
     mlp: Annotated[

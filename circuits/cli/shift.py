@@ -9,6 +9,7 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
 
+from circuits.attribution.estimators import ESTIMATORS
 from circuits.cli.options import (
     Device,
     DictionariesToUse,
@@ -36,10 +37,11 @@ if TYPE_CHECKING:
 
 
 class ZeroEstimator(StrEnum):
-    ig = "ig"
-    patching = "patching"
-    relp = "relp"
-    exact = "exact"
+    # A member for each row of the table that needs no patch prompt.
+    locals().update({name: name for name, e in ESTIMATORS.items() if not e.needs_patch})
+
+
+ZERO_IG = ZeroEstimator("ig")
 
 
 def shift(
@@ -80,7 +82,7 @@ def shift(
     ] = None,
     estimator: Annotated[
         ZeroEstimator, typer.Option(help="How effects on the probe are found.")
-    ] = ZeroEstimator.ig,
+    ] = ZERO_IG,
     nodes: Annotated[int, typer.Option(help="Features that are judged.")] = 100,
     circuit_texts: Annotated[int, typer.Option(help="Texts that effects are means over.")] = 64,
     judgements: Annotated[

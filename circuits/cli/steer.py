@@ -28,13 +28,15 @@ from circuits.cli.progress_bars import bars
 from circuits.cli.rerun_tables import with_interval
 from circuits.cli.tables import console, say
 from circuits.render.steer_page import verdict
+from saes.operations import VALUED
 
 
 class Does(StrEnum):
-    add = "add"
-    set = "set"
-    scale = "scale"
-    clamp = "clamp"
+    # A member for each row of the table; typer offers the members of an enumeration only.
+    locals().update({name: name for name in VALUED})
+
+
+ADD = Does("add")
 
 
 class During(StrEnum):
@@ -95,11 +97,8 @@ def steer(
         typer.Option(help="In --unit; repeat it for several. By default 0.5, 1, 2, 4."),
     ] = None,
     do: Annotated[
-        Does,
-        typer.Option(
-            help="add it to the activation, set this to it, scale this by it, clamp this to it."
-        ),
-    ] = Does.add,
+        Does, typer.Option(help="What a strength does to the feature's activation.")
+    ] = ADD,
     during: Annotated[
         During, typer.Option(help="At which tokens; last: the prompt's last one and all written.")
     ] = During.all,

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+from circuits.attribution.estimators import ESTIMATORS, estimator
 from circuits.attribution.recorded import Reference
 from circuits.metrics.readout import MetricChoice, check_metric, metric_name
 from circuits.prompts import Positions
@@ -109,9 +110,6 @@ class DiscoverConfig:
                 )
 
     def _check_estimator(self) -> None:
-        # The table needs analyses, and they need this module.
-        from circuits.attribution.estimators import ESTIMATORS, estimator
-
         asked = estimator(self.estimator)
         if asked.needs_patch and self.reference != "patch":
             raise ValueError(

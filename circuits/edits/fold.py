@@ -37,9 +37,9 @@ from hooked_qwen.nodes import EVERY, Node
 from hooked_qwen.sites import Site
 from saes.dictionary import SparseDictionary
 from saes.edit_file import Edit, Operation
+from saes.operations import kind_of
 from saes.suite import Suite
 
-AFFINE = ("zero", "mean", "set", "scale", "add")
 HEAD = "lm_head.weight"
 Weights = dict[str, Tensor]
 
@@ -129,7 +129,7 @@ def _foldable(suite: Suite, op: Operation) -> Site:
     if len(writes) != 1:
         raise CannotFold(f"{node.site} writes several sites")
     site = writes[0]
-    if op.do not in AFFINE:
+    if kind_of(op.do).affine is None:
         raise CannotFold(f"{op.do} is no affine map of the feature")
     if reads != writes and op.do != "add":
         raise CannotFold(f"{node} is read elsewhere than it is written: only add can be folded")
@@ -143,17 +143,10 @@ def _affine(operations: Iterable[Operation], edit: Edit) -> dict[int, tuple[floa
     found: dict[int, tuple[float, float]] = {}
     for op in operations:
         m, c = found.get(int(op.node.feature), (1.0, 0.0))
-        value: Any = edit.mean_of(op.node) if op.do == "mean" else op.value
-        match op.do:
-            case "zero":
-                m, c = 0.0, 0.0
-            case "set" | "mean":
-                m, c = 0.0, float(value)
-            case "scale":
-                m, c = m * value, c * value
-            case _:
-                c = c + value
-        found[int(op.node.feature)] = m, c
+        affine = kind_of(op.do).affine
+        assert affine is not None, "looked up before"
+        times, plus = affine(edit.mean_of(op.node) if op.needs == "mean" else op.value)
+        found[int(op.node.feature)] = times * m, times * c + plus
     return found
 
 

@@ -9,6 +9,7 @@ from hooked_qwen.sites import Site
 from saes.dictionary import SparseDictionary
 from saes.edit_file import Edit
 from saes.edit_words import in_words
+from saes.operations import kind_of
 from saes.suite import Suite
 
 LOADER = "load_edited.py"
@@ -16,14 +17,6 @@ MODULES = {
     "attn_out": "layers[{layer}].self_attn",
     "mlp_out": "layers[{layer}].mlp",
     "resid_post": "layers[{layer}]",
-}
-BECOMES = {
-    "zero": "f * 0",
-    "mean": 'f * 0 + mean(op["node"]).to(f)',
-    "set": 'f * 0 + op["value"]',
-    "scale": 'f * op["value"]',
-    "add": 'f + op["value"]',
-    "clamp": 'f.clamp(*op["value"])',
 }
 HEAD = '''"""A model with an edit: load() gives what from_pretrained would, edited in every run.
 
@@ -120,6 +113,8 @@ def loader_text(suite: Suite, edit: Edit) -> str:
     for op in edit.operations:
         if op.needs == "patch":
             raise CannotWrite(f"{op.node} goes to the patch's value, which no other text has")
+        if kind_of(op.do).formula is None:
+            raise CannotWrite(f"{op.do} of {op.node} has no formula in its row of operations")
         for site, _ in op.norm_below:
             own = Site.parse(op.node.site)
             if site != own and (site, own.kind) != (Site("mlp_in", own.layer), "mlp_out"):
@@ -136,7 +131,7 @@ def loader_text(suite: Suite, edit: Edit) -> str:
     words = "\n".join(f"    {line}" for line in in_words(edit)[:-1])
     parts = [HEAD.format(words=words, note=CACHE if placed else "")]
     parts += [ON] * conditions + [NOW] * placed
-    lines = "\n".join(f'    "{do}": lambda f, op: {BECOMES[do]},' for do in used)
+    lines = "\n".join(f'    "{do}": lambda f, op: {kind_of(do).formula},' for do in used)
     parts += [f"BECOMES = {{\n{lines}\n}}\n"]
     parts += [MEAN] * means + [FOLLOW + WHERE] * placed + [NORMS] * norms
     parts += [_load(suite, names, placed), _edit_function(suite, edit, names, placed)]

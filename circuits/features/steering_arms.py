@@ -21,7 +21,6 @@ from saes.scope.steering import (
     FEATURE,
     MEANS,
     Direction,
-    Do,
     Method,
     Unit,
     Vector,
@@ -44,7 +43,8 @@ class SteerConfig:
     """What is swept, and how continuations are written."""
 
     strengths: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
-    do: Do = "add"
+    do: str = "add"
+    "an operation with a value, of `saes.operations`"
     during: Where = "all"
     unit: Unit = "max"
     "of the strengths, as in `saes.scope.steering`"

@@ -38,12 +38,11 @@ from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site
 from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.edit_file import Edit, Operation, Value, Where
+from saes.operations import VALUED, kind_of
 from saes.scope.alike import alike, log_density
 from saes.scope.usage import Usage
 from saes.suite import Suite
 
-Do = Literal["add", "set", "scale", "clamp"]
-DOS: tuple[Do, ...] = ("add", "set", "scale", "clamp")
 Unit = Literal["max", "token", "activation"]
 Method = Literal["feature", "random feature", "encoder direction", "difference of means"]
 FEATURE: Method = "feature"
@@ -198,24 +197,22 @@ def steering_edit(
     direction: Direction,
     strength: float,
     *,
-    do: Do = "add",
+    do: str = "add",
     during: Where = "all",
     norm_below: Mapping[Site, float] | None = None,
 ) -> Edit:
     """Steering along a direction as an edit; norm outliers stay as they are where limits say so."""
     alpha = strength * direction.unit
-    values: dict[Do, Value] = {
-        "add": alpha,
-        "set": alpha,
-        "scale": strength,
-        "clamp": (-abs(alpha), abs(alpha)),
-    }
-    if do not in values:
-        raise ValueError(f"cannot steer by {do!r}: expected one of {', '.join(DOS)}")
+    if do not in VALUED:
+        raise ValueError(f"cannot steer by {do!r}: expected one of {', '.join(VALUED)}")
+    kind = kind_of(do)
+    value: Value = strength if kind.linear else alpha  # a factor has no unit
+    if kind.takes == "(low, high)":
+        value = -abs(alpha), abs(alpha)
     operation = Operation(
         node=direction.node,
         do=do,
-        value=values[do],
+        value=value,
         positions=during,
         norm_below=tuple(sorted((norm_below or {}).items())),
     )

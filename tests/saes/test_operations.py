@@ -39,6 +39,20 @@ def test_a_row_is_all_that_a_new_operation_needs(negate, case, tmp_path):  # noq
         Operation(node=Node(SITE, a), do="negate", value=2.0)
 
 
+@pytest.mark.parametrize("do", [name for name, kind in OPERATIONS.items() if not kind.needs])
+def test_an_operation_written_out_is_what_it_does(do):
+    """In the loader of a baked model, and as m f + c where it has those."""
+    kind, f = OPERATIONS[do], torch.tensor([-3.0, -0.5, 0.0, 0.5, 3.0])
+    value = {"none": None, "a value": -1.5, "(low, high)": (-1.0, 2.0)}[kind.takes]
+    expected = kind.become(f, value, None)
+    assert kind.formula is not None
+    assert torch.equal(eval(kind.formula, {"f": f, "op": {"value": value}}), expected)
+    assert (kind.affine is None) == (do == "clamp")
+    if kind.affine is not None:
+        m, c = kind.affine(value)
+        assert torch.equal(m * f + c, expected)
+
+
 def test_an_unknown_operation_lists_those_there_are():
     with pytest.raises(ValueError, match="cannot 'negate' a node: expected one of zero, mean"):
         Operation(node=Node(SITE, 1), do="negate")

@@ -11,7 +11,6 @@ from circuits.analysis import Analysis
 from circuits.attribution.edges import edge_weights
 from circuits.attribution.effects import effects_by_prompt, gradients_at_clean, node_effects
 from circuits.attribution.estimators import ESTIMATORS, Estimator
-from circuits.cli import options
 from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.ranking import rank_nodes
 from circuits.discovery.sparse_feature import discover
@@ -135,7 +134,3 @@ def test_a_row_s_rules_hold_for_its_gradients_and_for_its_edges(monkeypatch):
     discover(analysis_of(model, suite, toy_prompts(n=2), estimator="ruled", nodes=5))
     assert seen == [("nodes", [model]), ("edges", [model])]
     assert not inside
-
-
-def test_the_command_line_offers_every_estimator():
-    assert {e.value for e in options.Estimator} == set(ESTIMATORS)

@@ -475,3 +475,29 @@ def test_a_search_for_nothing_is_refused_before_torch_is_imported():
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout == "1 False\n"
     assert "got none" in done.stderr
+
+
+def test_a_row_of_a_table_is_all_that_the_command_line_needs():
+    program = (
+        "import sys\n"
+        "from saes.operations import OPERATIONS, Kind\n"
+        "OPERATIONS['negate'] = Kind(become=lambda own, value, to: -own)\n"
+        "from circuits.attribution.estimators import ESTIMATORS, Estimator\n"
+        "ESTIMATORS['new'] = Estimator(estimate=lambda analysis, state: {})\n"
+        "from circuits.cli.edits import make_edit\n"
+        "from circuits.cli.options import Estimator as Offered\n"
+        "from circuits.cli.shift import ZeroEstimator\n"
+        "from circuits.cli.steer import Does\n"
+        "said = make_edit.__annotations__['do'].__metadata__[0].help\n"
+        "for line in (said, *Does), Offered, ZeroEstimator, ['torch' in sys.modules]:\n"
+        "    print(*line, sep='|')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    (said, *does), offered, without_patch, (loaded,) = (
+        line.split("|") for line in done.stdout.splitlines()
+    )
+    assert said.endswith("clamp, negate.")
+    assert does == ["set", "scale", "add", "clamp"]
+    assert offered == ["ig", "ig-inputs", "patching", "relp", "exact", "new"]
+    assert without_patch == ["ig", "patching", "relp", "exact", "new"]
+    assert loaded == "False"

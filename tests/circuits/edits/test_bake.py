@@ -1,7 +1,7 @@
 """Baked models, loaded by plain transformers, against hooks written out here."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -13,6 +13,7 @@ from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site
 from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.edit import Condition, Edit, Operation
+from saes.operations import OPERATIONS, Kind
 from saes.suite import Suite, load_suite
 from tests.circuits.conftest import call, fails  # noqa: F401
 from tests.toys import toy_hf, toy_suite, toy_tokenizer
@@ -194,6 +195,40 @@ def test_what_weights_cannot_do_a_loader_does(tmp_path, case):
         op.when.node.site for op in operations if op.when
     }
     assert set(load_suite(tmp_path / "baked" / "dictionaries", mlp="sae")) == names
+
+
+def test_a_row_is_all_that_baking_a_new_operation_needs(tmp_path, monkeypatch):
+    pair = opened("qwen3", "resid_post.1")
+    edit = Edit(operations=(operation("negate", monkeypatch, formula="-f"),))
+    record = bake(pair, edit, tmp_path / "baked", PROMPTS)
+    assert record["how"] == "loader"
+    assert record["why_no_weights"].endswith("negate is no affine map of the feature")
+    assert '"negate": lambda f, op: -f,' in (tmp_path / "baked" / "load_edited.py").read_text()
+    d = pair.suite["resid_post.1"]
+
+    def negated(x):
+        f = torch.zeros(*x.shape[:-1], d.n_features)
+        value, index = (x @ d.W_enc.T + d.b_enc).topk(d.spec.k)
+        f = f.scatter(-1, index, value.relu())[..., 5]
+        return x - 2 * f[..., None] * d.W_dec[5]
+
+    compared(tmp_path / "baked", "qwen3", "resid_post.1", negated)
+    without = Edit(operations=(operation("negate", monkeypatch, formula=None),))
+    with pytest.raises(ValueError, match="negate of resid_post.1/5 has no formula in its row"):
+        bake(pair, without, tmp_path / "other", PROMPTS)
+    turned = Edit(operations=(operation("turn", monkeypatch, affine=lambda value: (-1.0, 0.0)),))
+    suite, u = direction("attn_out.1")
+    on = replace(turned.operations[0], node=Node("attn_out.1", 0))
+    record = bake(opened("qwen3", suite=suite), Edit(operations=(on,)), tmp_path / "w", PROMPTS)
+    assert record["how"] == "weights"
+    compared(tmp_path / "w", "qwen3", "attn_out.1", lambda x: x - 2 * (x @ u)[..., None] * u)
+
+
+def operation(name, monkeypatch, **fields):
+    """Of feature 5, whose sign is turned by a row that is added."""
+    kind = Kind(said="negated", become=lambda own, value, to: -own, **fields)
+    monkeypatch.setitem(OPERATIONS, name, kind)
+    return Operation(node=Node("resid_post.1", 5), do=name)
 
 
 def test_a_simple_loader_is_short(tmp_path):

@@ -11,8 +11,8 @@ from hooked_qwen.stream import is_outlier_in_prompt
 from hooked_qwen.tokens import encode_prompt
 from saes.edit import applied
 from saes.evaluation.splice import unpadded
+from saes.operations import VALUED
 from saes.scope.steering import (
-    DOS,
     Direction,
     encoder_vector,
     feature_direction,
@@ -92,7 +92,7 @@ def test_strength_0_changes_no_bit(family, dtype):
             assert not torch.equal(run(model.original_model)[0], plain[0])
 
 
-@pytest.mark.parametrize("do", DOS)
+@pytest.mark.parametrize("do", VALUED)
 @pytest.mark.parametrize("which", [0, 1, 2])
 def test_it_is_what_a_hook_on_the_layer_does(do, which):
     """Of a feature's decoder row, an encoder's row, a difference of means."""
