@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     Dictionaries = Mapping[str, SparseDictionary]
     InTurn = Sequence[SparseDictionary]
 else:
-    # A checker of types at run time looks into what says what it holds, and so would read it.
+    # beartype checks the values of a Mapping, which would load every dictionary.
     Dictionaries, InTurn = Mapping, Sequence
 
 

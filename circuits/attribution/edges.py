@@ -6,14 +6,14 @@ The Jacobian is taken with every other site of the graph held at its value. With
 `attn_out`, `mlp_out` and `resid_post` of each layer that is the rule of the source paper: from
 attention to the stream the MLP is stopped, from the stream to the MLP attention is stopped, from
 stream to stream both are. With fewer sites the same rule leaves the paths through unwatched
-modules in. A feature answers its pre-activation by the slope from its clean to its reference
-value (see `circuits.attribution.recorded.slopes`).
+modules in. Into a feature the edge uses the secant slope of the activation function, from the
+clean to the reference pre-activation (see `circuits.attribution.recorded.slopes`).
 
 One forward pass is cut at every site of the graph: what arrives is recorded, what leaves is a new
 leaf (see `circuits.attribution.cut_graph`). Each edge is then a vector-Jacobian product between an
-arrival and the leaves before it. Prompts do not meet in it, and on a prompt many of the nodes do
-not answer, so a product takes on each prompt another of the nodes that do: as many products as a
-prompt has such nodes at most, not as many as there are nodes.
+arrival and the leaves before it. No gradient goes from one prompt to another, and on a prompt many
+of the nodes do not respond, so a product takes on each prompt a different one of those that do: as
+many products as a prompt has such nodes at most, not as many as there are nodes.
 
 Units are those of the metric; positive means that moving u to its reference value raises it. At
 the clean run the weights into a node need not add up to its effect: the local Jacobian meets the
@@ -21,13 +21,13 @@ whole move, and attention patterns and gates change on the way. Along the way th
 features whose slope is held to its range.
 
 Source: Marks et al. 2024, arXiv:2403.19647.
-Differs: weights are averaged over prompts before any threshold is applied; features answer by
-their slope between clean and reference, not by their gradient at clean; the Jacobian can be taken
-along the way.
+Differs: weights are averaged over prompts before any threshold is applied; an edge into a
+feature uses the secant slope of the activation function from clean to reference, not its gradient
+at clean; the Jacobian can be taken along the way.
 
 Axes: `targets` the downstream nodes pulled back together, `sources` the upstream nodes of one site,
-`places` a target on a prompt (see `circuits.attribution.vjp_batches`), `slots` the products made at
-once, `run` the positions that are run, `width` those of one node.
+`pairs` a target and a prompt (see `circuits.attribution.vjp_batches`), `vjps` the products computed
+at once, `run` the positions that are run, `width` those of one node.
 """
 
 from collections import defaultdict
@@ -42,7 +42,7 @@ from circuits.analysis import Analysis
 from circuits.attribution.cut_graph import CutModel, cut, first_move
 from circuits.attribution.recorded import EMBED
 from circuits.attribution.state import BatchState
-from circuits.attribution.vjp_batches import Places, Targets, order_of, places, together
+from circuits.attribution.vjp_batches import Targets, VJPBatch, order_of, together, vjp_batches
 from circuits.metrics.metric import Metric, SiteMetric, reaching
 from hooked_qwen.hooks import Activation
 from hooked_qwen.nodes import Node
@@ -217,11 +217,11 @@ def _tables(
         s: like.new_zeros(sum(sizes), len(setting.writing[s]), dtype=torch.double) for s in sources
     }
     starts = [sum(sizes[:i]) for i in range(len(sizes))]
-    for some in places(setting.state, group, setting.pieces.first):
+    for some in vjp_batches(setting.state, group, setting.pieces.first):
         for source, gradient in _pull_back(setting, group, some, sources).items():
             found = _products(setting, source, gradient).double()
             for start, members in zip(starts, some, strict=True):
-                values = found[members.slot, members.prompt]
+                values = found[members.vjp, members.prompt]
                 tables[source].index_add_(0, start + members.node, values)
     for source, table in tables.items():
         for targets, reached, part in zip(group, reach, table.split(sizes), strict=True):
@@ -244,18 +244,18 @@ def _to_output(setting: _Setting) -> dict[Site, Float[Tensor, "1 sources"]]:
 def _pull_back(
     setting: _Setting,
     group: Sequence[Targets],
-    some: Sequence[Places],
+    some: Sequence[VJPBatch],
     sources: Sequence[Site],
-) -> dict[Site, Float[Tensor, "slots batch run d_model"]]:
-    """For the node in each place, the gradient of `grad_d m * d` to the leaves at `sources`."""
-    pieces, slots = setting.pieces, some[0].n_slots
+) -> dict[Site, Float[Tensor, "vjps batch run d_model"]]:
+    """For the node of each pair, the gradient of `grad_d m * d` to the leaves at `sources`."""
+    pieces, n_vjps = setting.pieces, some[0].n_vjps
     cotangents: dict[Tensor, Tensor] = {}
     for targets, here in zip(group, some, strict=True):
         at, prompt = targets.at[here.node], here.prompt.unsqueeze(-1)
         for read, rows in _cotangents(setting, targets, here.node, prompt):
             if read not in cotangents:
-                cotangents[read] = read.new_zeros(slots, *read.shape)
-            where = here.slot.unsqueeze(-1), prompt, at - pieces.first
+                cotangents[read] = read.new_zeros(n_vjps, *read.shape)
+            where = here.vjp.unsqueeze(-1), prompt, at - pieces.first
             cotangents[read].index_put_(where, rows, accumulate=True)
     return _pull(pieces, sources, list(cotangents), list(cotangents.values()))
 
@@ -263,9 +263,9 @@ def _pull_back(
 def _cotangents(
     setting: _Setting,
     targets: Targets,
-    nodes: Int[Tensor, " places"],
-    prompt: Int[Tensor, "places 1"],
-) -> Iterator[tuple[Tensor, Float[Tensor, "places width d_site"]]]:
+    nodes: Int[Tensor, " pairs"],
+    prompt: Int[Tensor, "pairs 1"],
+) -> Iterator[tuple[Tensor, Float[Tensor, "pairs width d_site"]]]:
     """Gradients of `grad_d m * d` to the tensors that are read.
 
     A feature reads its sites through its encoder row. The error is the site's tensor less what the
@@ -293,8 +293,8 @@ def _cotangents(
 
 
 def _as_read(
-    setting: _Setting, name: str, rows: Float[Tensor, "places width d_source"]
-) -> Iterator[tuple[Tensor, Float[Tensor, "places width d_site"]]]:
+    setting: _Setting, name: str, rows: Float[Tensor, "pairs width d_source"]
+) -> Iterator[tuple[Tensor, Float[Tensor, "pairs width d_site"]]]:
     """Rows of what a dictionary reads, for the tensor at each of its sites."""
     for site, part in by_site(setting.suite.reads_of(name), rows).items():
         yield setting.pieces.read(site, setting.suite.writes_of(name)), part
@@ -305,7 +305,7 @@ def _pull(
     sources: Sequence[Site],
     outputs: Sequence[Tensor],
     cotangents: Sequence[Tensor],
-) -> dict[Site, Float[Tensor, "slots batch run d_model"]]:
+) -> dict[Site, Float[Tensor, "vjps batch run d_model"]]:
     """Gradients to the leaves at `sources`, at the positions that were run."""
     pulled = torch.autograd.grad(
         outputs,
@@ -319,8 +319,8 @@ def _pull(
 
 
 def _products(
-    setting: _Setting, site: Site, gradient: Float[Tensor, "slots batch run d_model"]
-) -> Float[Tensor, "slots batch sources"]:
+    setting: _Setting, site: Site, gradient: Float[Tensor, "vjps batch run d_model"]
+) -> Float[Tensor, "vjps batch sources"]:
     """The pulled-back gradients times each upstream node's move, over the node's positions.
 
     `gradient` is at the last positions, those that were run; at others nothing moves. Features at

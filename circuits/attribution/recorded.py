@@ -90,7 +90,7 @@ class Decomposed:
     clean: Recorded
     patch: Recorded | None
     slopes: Mapping[str, Features]
-    "how far each feature answers a change of its pre-activation, by dictionary"
+    "change of each feature per change of its pre-activation, by dictionary"
 
 
 @torch.no_grad()
@@ -173,7 +173,7 @@ def slopes(
 
     The gradient at the clean run is 1 for a feature that is on and 0 for one that is off, whatever
     happens on the way: features that switch on or off, which are most of those that matter in a
-    pair of prompts, would answer too much or not at all, and the error would take the rest.
+    pair of prompts, would respond too much or not at all, and the error would take the rest.
     """
     f, reference = move.before, move.after
     change = reference.minus(f).coalesced()

@@ -61,9 +61,9 @@ class FeatureState:
     moves: Bool[Tensor, "batch pos"]
     "tokens at which features move to the reference"
     slope: Features
-    "how far each feature answers a change of its pre-activation"
+    "change of each feature per change of its pre-activation"
     response: Features | None = None
-    "under an edit: how far what stands answers a change of what is encoded, less 1"
+    "under an edit: change of what stands per change of what is encoded, less 1"
 
     @property
     def change(self) -> Features:
@@ -78,7 +78,7 @@ class ErrorState:
     error: Float[Tensor, "batch pos d_model"]
     reference: Float[Tensor, "batch pos d_model"]
     response: Float[Tensor, "batch pos"] | None = None
-    "under an edit: how far what stands answers a change of the error that arrives"
+    "under an edit: change of what stands per change of the error that arrives"
 
     @property
     def change(self) -> Float[Tensor, "batch pos d_model"]:

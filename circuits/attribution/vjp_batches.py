@@ -1,7 +1,7 @@
 """Downstream nodes as indices, and which of them share a vector-Jacobian product.
 
-Prompts do not meet in a backward pass, so one pass serves another node on each prompt. A *place*
-is a node on a prompt that it answers on, a *slot* a pass that takes one place of each prompt.
+No gradient goes from one prompt to another, so one product takes a different node on each prompt.
+A *pair* is a node and a prompt on which it responds; a product takes one pair of each prompt.
 """
 
 from collections import defaultdict
@@ -19,7 +19,7 @@ from hooked_qwen.sites import Site
 from saes.suite import Suite
 
 TENSOR_ROWS_AT_ONCE = 16_384
-"Rows (slot, prompt, position) in one batched vector-Jacobian product."
+"Rows (product, prompt, position) in one batched vector-Jacobian product."
 
 
 @dataclass(frozen=True)
@@ -31,22 +31,22 @@ class Targets:
     features: Int[Tensor, " targets"] | None
     "None for errors"
     slope: Float[Tensor, "targets batch width"] | None
-    "how far each feature answers what it reads, at each of its positions; None for errors"
+    "slope of each feature from what it reads to what it is, by position; None for errors"
     at: Int[Tensor, "targets width"]
     "positions in the prompt: one with positions kept, else all that are run"
-    answers: Bool[Tensor, "targets batch"]
+    responds: Bool[Tensor, "targets batch"]
     "on which prompts a node changes at all with what it reads, at the positions that are run"
 
 
 @dataclass(frozen=True)
-class Places:
-    """A node of some targets, the prompt that it answers on, and its slot there."""
+class VJPBatch:
+    """Pairs of a target and a prompt on which it responds, and the product that takes each."""
 
-    node: Int[Tensor, " places"]
-    prompt: Int[Tensor, " places"]
-    slot: Int[Tensor, " places"]
-    n_slots: int
-    "of the whole pass"
+    node: Int[Tensor, " pairs"]
+    prompt: Int[Tensor, " pairs"]
+    vjp: Int[Tensor, " pairs"]
+    n_vjps: int
+    "products that are computed at once, for all targets pulled back together"
 
 
 def together(
@@ -54,9 +54,10 @@ def together(
 ) -> list[list[Targets]]:
     """Nodes that are pulled back together: those behind the same modules of their layer.
 
-    Any nodes could be: a slot holds one node a prompt. But one pass for several sites crosses the
-    layers below them once, as long as none of its nodes is carried through a module for another's
-    sake. An error reads its target too, so that of a transcoder is behind the MLP, a feature not.
+    Any nodes could be: a product takes one node a prompt. But one pass for several sites crosses
+    the layers below them once, as long as none of its nodes is carried through a module for
+    another's sake. An error reads its target too, so that of a transcoder is behind the MLP, a
+    feature not.
     """
     alike: dict[tuple[str, bool, bool], list[Node]] = defaultdict(list)
     for node in nodes:
@@ -96,23 +97,25 @@ def _targets(state: BatchState, name: str, nodes: Sequence[Node], first: int) ->
     return Targets(name, nodes, features, slope, at, slope.any(-1) & is_run)
 
 
-def places(state: BatchState, group: Sequence[Targets], first: int) -> Iterator[list[Places]]:
-    """Every place of the group, the n-th of a prompt's in slot n, some slots at a time.
+def vjp_batches(
+    state: BatchState, group: Sequence[Targets], first: int
+) -> Iterator[list[VJPBatch]]:
+    """Every pair of the group, the n-th of a prompt in product n, some products at a time.
 
     Those of each of the group's members apart.
     """
     # Laid out on the host: each look at a number on the device makes it wait.
-    answers = torch.cat([targets.answers for targets in group]).cpu()
-    slots = answers.long().cumsum(0) - 1
+    responds = torch.cat([targets.responds for targets in group]).cpu()
+    vjps = responds.long().cumsum(0) - 1
     size = max(1, TENSOR_ROWS_AT_ONCE // state.clean.tokens[:, first:].numel())
-    for start in range(0, int(slots.max()) + 1, size):
-        here = answers & (slots >= start) & (slots < start + size)
-        n_slots, before, found = int((slots * here).max()) - start + 1, 0, []
+    for start in range(0, int(vjps.max()) + 1, size):
+        here = responds & (vjps >= start) & (vjps < start + size)
+        n_vjps, before, found = int((vjps * here).max()) - start + 1, 0, []
         for targets in group:
             end = before + len(targets.nodes)
             node, prompt = here[before:end].nonzero(as_tuple=True)
-            slot = slots[before:end][node, prompt] - start
-            on_device = torch.stack([node, prompt, slot]).to(state.rows.device)
-            found.append(Places(*on_device, n_slots=n_slots))
+            vjp = vjps[before:end][node, prompt] - start
+            on_device = torch.stack([node, prompt, vjp]).to(state.rows.device)
+            found.append(VJPBatch(*on_device, n_vjps=n_vjps))
             before = end
         yield found
