@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--environments", type=Path, help="kept there; default: made and removed")
     parser.add_argument("--device", default="cpu", help="any that torch knows, such as cuda")
     parser.add_argument(
-        "--alone", action="store_true", help="ours without the libraries; nothing is written"
+        "--alone", action="store_true", help="ours without the libraries, in a file of its own"
     )
     chosen = parser.parse_args()
     with TemporaryDirectory() as temporary:
@@ -95,7 +95,7 @@ def main() -> None:
         rows = []
         for shape in shapes:
             rows.append(_measure(shape, pythons, chosen))
-            if chosen.shapes != "quick" and not chosen.alone:
+            if chosen.shapes != "quick":
                 _write(rows, chosen)
     print(table(rows))
 
@@ -109,6 +109,7 @@ def _write(rows: list[dict[str, Any]], chosen: argparse.Namespace) -> None:
         "rows": rows,
     }
     name = "training_step" if chosen.device == "cpu" else "training_step_gpu"
+    name = f"{name}_alone" if chosen.alone else name
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
 

@@ -1,7 +1,7 @@
 """A training step recorded once and then run again as a whole.
 
-A GPU does the work of a step of usual size in a millisecond, but the host needs several to ask for
-its hundred kernels one by one. A recording is asked for at once.
+A step of usual size is a millisecond of work for a GPU, but the host needs several milliseconds
+to launch its 150 kernels one by one. A recording (a CUDA graph) is launched at once.
 
 What a recording reads lies where it lay when it was recorded. So a batch is copied to one place,
 numbers that change from step to step are tensors there, and there is a recording for each number
@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -125,14 +126,18 @@ def recorder(device: torch.device) -> Record | None:
         return None
     with torch.cuda.device(device):
         stream, pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()
-    # A pool that no recording is left of cannot be taken up again.
-    first = _recorded(lambda: torch.zeros((), device=device), stream, pool)
+    return _Recorder(stream, pool, _recorded(partial(torch.zeros, 1, device=device), stream, pool))
 
-    def record(work: Callable[[], None]) -> Callable[[], None]:
-        graph = _recorded(work, stream, pool)
-        return lambda: graph.replay() if first else None
 
-    return record
+@dataclass(frozen=True)
+class _Recorder:
+    stream: torch.cuda.Stream
+    pool: Any
+    kept: torch.cuda.CUDAGraph
+    "torch gives up a pool of memory once no graph of it is left, so one graph always is"
+
+    def __call__(self, work: Callable[[], None]) -> Callable[[], None]:
+        return _recorded(work, self.stream, self.pool).replay
 
 
 def _recorded(

@@ -48,9 +48,9 @@ class Watched:
         return list_length(int(self.is_dead().sum()), len(self.tokens_since_fired))
 
     def dead(self, listed: int | None) -> Dead:
-        """A list of so many features with the dead ones first; None: of the dead ones alone.
+        """A list of `listed` features, the dead ones first; None: the dead ones alone.
 
-        How many these are the host must wait for.
+        For the latter the host waits for the device, to know how many there are.
         """
         dead = self.is_dead()
         if listed is None:
