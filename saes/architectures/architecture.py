@@ -49,7 +49,7 @@ class Begun:
     parameters: Mapping[str, Tensor] = field(default_factory=dict)
     "saved in checkpoints, trained by Adam"
     numbers: Numbers = field(default_factory=dict)
-    "saved in checkpoints, replaced by each step"
+    "saved in checkpoints; a step gives new values of these, and of no others"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ class Architecture:
         [Weights, Float[Tensor, "tokens d_source"], Float[Tensor, "tokens d_target"], StepOptions],
         StepResult,
     ]
-    "loss and gradients of one batch of normalised activations"
+    "loss and gradients of one batch of normalised activations; it must not wait for its device"
     begin: Callable[[Start], Begun] = nothing_else
     fold: Callable[[Weights], Folded] = fold_encoder
     rates: Mapping[str, float] = field(default_factory=dict)

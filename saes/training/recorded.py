@@ -24,7 +24,7 @@ from saes.training.step import Memory, number_like
 Record = Callable[[Callable[[], None]], Callable[[], None]]
 "Gives what does the same on a device as some work, from the tensors as they then are."
 MOST = 64
-"Recordings of one dictionary; then the one that was not used for longest goes."
+"Recordings of one dictionary; then the one that has not been used for longest goes."
 SHORTEST = 32
 "Features of the shortest list of dead ones; longer ones are powers of two."
 
@@ -50,7 +50,8 @@ class Recordings:
     def __init__(self, record: Record, memory: Memory, like: Tensor) -> None:
         """`like` is a weight; `memory` is what the steps write into."""
         self._record, self._memory = record, memory
-        self._made: OrderedDict[tuple[int, int], _Recording | None] = OrderedDict()
+        self._met: set[tuple[int, int]] = set()
+        self._made: OrderedDict[tuple[int, int], _Recording] = OrderedDict()
         self._rate = torch.zeros((), dtype=torch.float32, device=like.device)
         self._step = torch.zeros((), dtype=torch.long, device=like.device)
         self._fvu_share, self._average_share = number_like(0.0, like), like.new_zeros(())
@@ -61,25 +62,31 @@ class Recordings:
         At most `most` tokens come in a batch.
         """
         key = (len(given.x), dead)
-        known = key in self._made
-        if not known:
+        if key not in self._met:
             # Makes all that lasts: the optimiser's state, memory.
             work(given, dead)
-            self._made[key] = None
+            self._met.add(key)
             return
         placed = self._placed(given, most)
-        found = self._made[key]
-        if found is None:
-            replay = self._record(lambda: work(placed, dead))
-            found = self._made[key] = _Recording(replay, placed, self._memory.held())
+        if key not in self._made:
+            if len(self._made) == MOST:
+                self._made.popitem(last=False)
+            self._made[key] = self._recording(lambda: work(placed, dead), placed)
         self._made.move_to_end(key)
-        if len(self._made) > MOST:
-            self._made.popitem(last=False)
-        found.replay()
+        self._made[key].replay()
+
+    def _recording(self, work: Callable[[], None], placed: Given) -> "_Recording":
+        try:
+            replay = self._record(work)
+        except Exception as error:
+            error.add_note("A step was being recorded: it must not wait for its device.")
+            raise
+        return _Recording(replay, placed, self._memory.held())
 
     def forget(self) -> None:
         """For tensors that are other ones from now on."""
         self._made.clear()
+        self._met.clear()
 
     def _placed(self, given: Given, most: int) -> Given:
         """The same where recordings read it."""
@@ -150,7 +157,7 @@ def _recorded(
         graph.capture_begin(pool=pool, capture_error_mode="thread_local")
         try:
             work()
-        except Exception:
+        except BaseException:
             # It fails too then, and is not what went wrong.
             with suppress(RuntimeError):
                 graph.capture_end()

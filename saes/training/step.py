@@ -13,6 +13,8 @@ from torch import Tensor
 
 Numbers = dict[str, Tensor]
 "Single numbers by name, each a tensor without axes on the device of the weights."
+ROOM = 8
+"Memory that grows grows by one part in this more."
 CORE = ("W_enc", "b_enc", "W_dec", "b_dec", "W_skip")
 
 
@@ -84,8 +86,11 @@ class Memory:
         """Memory for `use`, with anything in it, until `use` is taken again for such tensors."""
         size, key = rows * columns, (use, like.dtype, like.device)
         kept = self._kept.get(key)
-        if kept is None or len(kept) < size:
+        if kept is None:
             kept = self._kept[key] = like.new_empty(size)
+        elif len(kept) < size:
+            # With room: batches differ by a few tokens, and recordings keep what was too small.
+            kept = self._kept[key] = like.new_empty(size + size // ROOM)
         return kept[:size].view(rows, columns)
 
     def held(self) -> tuple[Tensor, ...]:

@@ -130,10 +130,41 @@ def test_the_recording_used_longest_ago_goes():
         for _ in range(2):
             recordings.run(steps.work, given(tokens), most, 0)
     assert steps.plain == len(steps.recorded) == most
-    recordings.run(steps.work, given(most), most, 0)
+    for tokens, recorded in ((most, most), (1, most + 1)):
+        recordings.run(steps.work, given(tokens), most, 0)
+        assert len(steps.recorded) == recorded
     assert steps.plain == most
-    recordings.run(steps.work, given(1), most, 0)
-    assert steps.plain == most + 1
+
+
+def test_of_many_shapes_that_come_in_turn_no_more_are_kept():
+    steps = Steps()
+    recordings = Recordings(steps.record, Memory(), torch.zeros(2))
+    most = 2 * MOST
+    for _ in range(3):
+        for tokens in range(1, most + 1):
+            recordings.run(steps.work, given(tokens), most, 0)
+    assert len(recordings._made) == MOST
+    assert steps.plain == most
+    assert len(steps.recorded) == 2 * most
+
+
+def test_a_step_that_cannot_be_recorded_says_what_it_must_not_do():
+    def fail(work):
+        raise RuntimeError("operation not permitted")
+
+    recordings = Recordings(fail, Memory(), torch.zeros(2))
+    recordings.run(lambda now, dead: None, given(4), 4, 0)
+    with pytest.raises(RuntimeError, match="not permitted") as failed:
+        recordings.run(lambda now, dead: None, given(4), 4, 0)
+    assert failed.value.__notes__ == ["A step was being recorded: it must not wait for its device."]
+
+
+def test_memory_that_grows_has_room_for_batches_a_little_larger():
+    memory, like = Memory(), torch.zeros(1)
+    sizes = [
+        memory.take("rows", rows, 10, like).untyped_storage().nbytes() for rows in (80, 88, 96)
+    ]
+    assert sizes == [3200, 3960, 3960]
 
 
 def test_a_recording_reads_each_batch_where_it_lay_at_first():
