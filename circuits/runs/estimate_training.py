@@ -25,7 +25,12 @@ from saes.evaluation.metrics import BLOCKS_PER_PASS
 from saes.training.config import TrainConfig
 from saes.training.harvest import Harvest, not_faster
 from saes.training.loop import BATCHES_FOR_MEAN
-from saes.training.memory import FLOAT32, activation_bytes, weight_bytes
+from saes.training.memory import (
+    FLOAT32,
+    activation_bytes,
+    require_training_memory,
+    weight_bytes,
+)
 from saes.training.recorded import recorder
 from saes.training.trainer import DictionaryTrainer
 
@@ -78,11 +83,13 @@ def estimate_training(
 
     `cached` activations are read from disk; the model then only judges.
 
-    Raises `ValueError` as `train` would for a model that it cannot find.
+    Raises `ValueError` as `train` would, for a model that it cannot find and where it takes more
+    than the memory of `placement`.
     """
     began = time.time() - psutil.Process().create_time()
     device = find_device(placement.device or AUTO)
     cost = ModelCost(load_config(model), placement, name=model)
+    require_training_memory(specs, cost.d_model, config, stream, placement.memory)
     files = weight_files(model)
     rounded = not cached and _is_rounded(cost, harvest, device)
     steps = max(1, config.tokens // stream.batch_size)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from hooked_qwen.notices import counted
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import StreamConfig
 from saes.dictionary import DictionarySpec
@@ -51,6 +52,22 @@ def weight_bytes(
     weights = 2 * copies * FLOAT32 * config.width * d_model * len(specs)
     one_batch = 2 * FLOAT32 * config.width * stream.batch_size
     return weights + one_batch
+
+
+def require_training_memory(
+    specs: Sequence[DictionarySpec],
+    d_model: int,
+    config: TrainConfig,
+    stream: StreamConfig,
+    memory: float | None,
+) -> None:
+    """Raise `ValueError` where a training takes more than `memory` GB beside the model."""
+    require_memory(
+        f"training {counted(len(specs), 'dictionary', 'dictionaries')}",
+        training_bytes(specs, d_model, config, stream),
+        memory,
+        "train fewer layers at once, or narrower dictionaries",
+    )
 
 
 def require_memory(what: str, needed: int, memory: float | None, instead: str) -> None:

@@ -22,7 +22,7 @@ from saes.training.config import TrainConfig
 from saes.training.harvest import Harvest
 from saes.training.held_out import HELD_OUT_CHARACTERS, held_out_text, training_text
 from saes.training.loop import Progress
-from saes.training.memory import buffer_bytes, require_memory, training_bytes
+from saes.training.memory import buffer_bytes, require_memory, require_training_memory
 from saes.training.run import RunOptions, train_suite
 
 NOTE_EVERY = 1.0
@@ -48,12 +48,7 @@ def train(
 
     Raises `ValueError` where that takes more than `memory` GB beside the model.
     """
-    require_memory(
-        f"training {counted(len(specs), 'dictionary', 'dictionaries')}",
-        training_bytes(specs, model.cfg.d_model, config, stream),
-        memory,
-        "train fewer layers at once, or narrower dictionaries",
-    )
+    require_training_memory(specs, model.cfg.d_model, config, stream, memory)
     fit_threads(model, width=config.width)
     report("first activations", 0, 1)
     return train_suite(

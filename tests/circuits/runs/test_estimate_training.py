@@ -41,6 +41,18 @@ def test_the_model_reads_whole_buffers_once_for_all_that_is_trained_on():
     assert any("cache" in line for line in cached.assumed)
 
 
+def test_more_than_the_memory_given_is_refused_as_a_training_does():
+    specs = dictionary_specs(["saes"], (0,), ["resid_post"], k=3)
+    with pytest.raises(ValueError, match=r"training 1 dictionary takes about .* GB beside the"):
+        estimate.estimate_training(
+            specs,
+            model="bundled",
+            config=CONFIG,
+            stream=STREAM,
+            placement=Placement(memory=0.001),
+        )
+
+
 def test_memory_is_what_a_training_refuses_by_and_the_weights():
     specs, found = told()
     memory = amounts(found.memory)
