@@ -28,7 +28,7 @@ from circuits.cli.weights import show_connections
 
 def blind(
     dictionaries: Dictionaries,
-    which: Annotated[str, typer.Argument(help="SITE/INDEX, such as mlp_out.3/812.")],
+    which: Annotated[str, typer.Argument(help="A feature, SITE/INDEX, such as mlp_out.3/812.")],
     out: Annotated[Path, typer.Option(help="The JSON file of the case.")],
     hypothesis: Annotated[
         Path | None,
@@ -44,7 +44,7 @@ def blind(
     text: Annotated[
         list[str] | None, typer.Option(help="Text that the hypothesis is tested on, as for train.")
     ] = None,
-    tokens: Annotated[int, typer.Option(help="Tokens of that text.")] = 16_384,
+    tokens: Annotated[int, typer.Option(help="Tokens of --text.")] = 16_384,
     top: Annotated[int, typer.Option(help="Connections of each kind that are shown.")] = 10,
     mlp: Annotated[
         Mlp, typer.Option(help="Which dictionary to use where an MLP has both.")

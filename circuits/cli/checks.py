@@ -81,7 +81,7 @@ def stability(
     reruns: Annotated[int, typer.Option(help="Draws on which the whole graph is found anew.")] = 3,
     estimators: Annotated[
         str | None,
-        typer.Option(help="Others to hold the nodes against, with commas; by default the cheap."),
+        typer.Option(help="Estimators to compare with, with commas; by default the cheap."),
     ] = None,
     seed: SeedOfRun = None,
     device: Device = None,
@@ -135,7 +135,7 @@ def sufficiency(
     estimator: EstimatorUsed = IG,
     positions: Annotated[
         Positions,
-        typer.Option(help="sum: a feature is kept at every token; keep, end: at one of them."),
+        typer.Option(help="Where a feature is kept: at every token (sum), or at one (keep, end)."),
     ] = Positions.sum,
     sizes: Annotated[
         str | None, typer.Option(help="Numbers of features, such as 1,5,20; all come last.")

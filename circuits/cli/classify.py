@@ -98,11 +98,13 @@ def classify(
 
 
 def detect(
-    detector: Annotated[Path, typer.Argument(help="What `circuits classify` wrote.")],
+    detector: Annotated[Path, typer.Argument(help="The detector that `circuits classify` wrote.")],
     dictionaries: Dictionaries,
     text: Annotated[
         list[str],
-        typer.Option(help="As for the other commands, or - for lines of JSON on standard input."),
+        typer.Option(
+            help="Texts, as for the other commands, or - for lines of JSON on standard input."
+        ),
     ],
     model: Model = "bundled",
     out: Annotated[Path | None, typer.Option(help="A file for a line of JSON a text.")] = None,

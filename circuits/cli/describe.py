@@ -35,12 +35,12 @@ def describe(
     dictionaries: Dictionaries,
     text: TextOption,
     features: Annotated[
-        str | None, typer.Option(help="Which, such as 'resid_post.3/86,resid_post.3/5'.")
+        str | None, typer.Option(help="Features, such as 'resid_post.3/86,resid_post.3/5'.")
     ] = None,
     site: Annotated[
-        str | None, typer.Option(help="Or some of this dictionary, drawn by the seed.")
+        str | None, typer.Option(help="A dictionary, of which features are drawn by the seed.")
     ] = None,
-    count: Annotated[int, typer.Option(help="How many of them.")] = 20,
+    count: Annotated[int, typer.Option(help="How many features are drawn.")] = 20,
     model: Model = "bundled",
     answers: Annotated[
         str | None,
@@ -52,8 +52,8 @@ def describe(
     endpoint: Annotated[
         str | None,
         typer.Option(
-            help="Or an OpenAI-compatible server, such as http://localhost:8000/v1; its key in "
-            "the environment variable OPENAI_API_KEY."
+            help="An OpenAI-compatible server that explains and judges, such as "
+            "http://localhost:8000/v1; its key in the environment variable OPENAI_API_KEY."
         ),
     ] = None,
     name: Annotated[str | None, typer.Option(help="The model's name at the endpoint.")] = None,

@@ -64,24 +64,30 @@ def discover(
     prompts: Annotated[
         Path | None,
         typer.Argument(
-            help="Prompt file: JSON Lines or CSV. Its fields: docs/circuits.md, Prompts.",
+            help="Prompt file, JSON Lines or CSV, with the fields of docs/circuits.md, Prompts.",
             show_default=False,
         ),
     ] = None,
-    clean: Annotated[str | None, typer.Option(help="In place of a file: one prompt,")] = None,
-    patch: Annotated[str | None, typer.Option(help="its counterpart of the same length,")] = None,
+    clean: Annotated[str | None, typer.Option(help="One prompt, in place of a file.")] = None,
+    patch: Annotated[
+        str | None, typer.Option(help="The counterpart of --clean, of the same length.")
+    ] = None,
     answer: Annotated[
-        list[str] | None, typer.Option(help="right answers (else the model's own), and")
+        list[str] | None,
+        typer.Option(help="A right answer to --clean, repeatable; by default the model's own."),
     ] = None,
     wrong: Annotated[
-        list[str] | None, typer.Option(help="wrong ones (else the whole vocabulary).")
+        list[str] | None,
+        typer.Option(
+            help="A wrong answer to --clean, repeatable; by default the whole vocabulary."
+        ),
     ] = None,
     model: Model = "bundled",
     dictionaries: DictionariesToUse = "bundled",
     method: Annotated[
         Method,
         typer.Option(
-            help="What kind of graph: effects by gradients, or exact edges of transcoders."
+            help="The kind of graph: effects by gradients, or exact edges of transcoders."
         ),
     ] = Method.sparse_feature,
     estimator: EstimatorUsed = IG,
@@ -90,23 +96,25 @@ def discover(
         str, typer.Option(help="Features and errors to keep; of a replacement graph also 'all'.")
     ] = "100",
     threshold: Annotated[
-        float | None, typer.Option(help="Of these keep those with an effect as large as this,")
+        float | None, typer.Option(help="Keep only nodes with an effect as large as this.")
     ] = None,
     influence: Annotated[
-        float | None, typer.Option(help="or the fewest with this share of the influence,")
+        float | None,
+        typer.Option(help="Keep only the fewest nodes with this share of the influence."),
     ] = None,
     faithfulness: Annotated[
-        float | None, typer.Option(help="or what stays as faithful as this, by elimination.")
+        float | None,
+        typer.Option(help="Eliminate nodes as long as the circuit stays as faithful as this."),
     ] = None,
     paths: Annotated[
         int | None,
-        typer.Option(help="Of a replacement graph keep what lies on so many strongest paths."),
+        typer.Option(help="Keep what lies on so many strongest paths of a replacement graph."),
     ] = None,
     positions: Annotated[
         Positions | None,
         typer.Option(
-            help="Token positions: keep apart (prompts of one length), end: so, last tokens lined "
-            "up (of several lengths), or sum. By default what the lengths ask for."
+            help="Token positions: kept apart (keep, for prompts of one length), with last tokens "
+            "lined up (end, for several), or summed (sum); by default what the lengths ask for."
         ),
     ] = None,
     skip_unfit: SkipUnfit = False,

@@ -46,7 +46,7 @@ def make_edit(
         Path | None, typer.Argument(help="The run whose graph and dictionaries it is of.")
     ] = None,
     features: Annotated[
-        str | None, typer.Option(help="Such as 'mlp_out.3/812,resid_post.5/17@4'.")
+        str | None, typer.Option(help="Features, such as 'mlp_out.3/812,resid_post.5/17@4'.")
     ] = None,
     top: Annotated[int | None, typer.Option(help="The graph's n strongest features.")] = None,
     outside: Annotated[
@@ -54,15 +54,15 @@ def make_edit(
     ] = False,
     nodes: Annotated[
         Path | None,
-        typer.Option(help="A file of nodes: docs/edits.md, Files of nodes."),
+        typer.Option(help="A file of nodes, as in docs/edits.md, Files of nodes."),
     ] = None,
     group: Annotated[
-        list[str] | None, typer.Option(help="A group of that file; repeat it for several.")
+        list[str] | None, typer.Option(help="A group of the file --nodes, repeatable.")
     ] = None,
     compose: Annotated[
-        tuple[Path, Path] | None, typer.Option(help="Two edits, one after the other.")
+        tuple[Path, Path] | None, typer.Option(help="Two edits to do one after the other.")
     ] = None,
-    invert: Annotated[Path | None, typer.Option(help="What undoes an edit.")] = None,
+    invert: Annotated[Path | None, typer.Option(help="An edit to write the inverse of.")] = None,
     do: Annotated[
         str, typer.Option(help=f"What is done to each feature: {', '.join(OPERATIONS)}.")
     ] = "zero",
@@ -72,18 +72,20 @@ def make_edit(
     positions: Annotated[
         str | None,
         typer.Option(
-            help="all, prompt, generated, last, or numbers of tokens such as 0,3; by default "
-            "each node's own."
+            help="Tokens: all, prompt, generated, last, or numbers such as 0,3; by default each "
+            "node's own."
         ),
     ] = None,
     when: Annotated[
-        str | None, typer.Option(help="Only where a feature is on, such as 'resid_post.2/7>0.5'.")
+        str | None,
+        typer.Option(help="Edit only where a feature is on, such as 'resid_post.2/7>0.5'."),
     ] = None,
     errors: Annotated[
         Errors, typer.Option(help="Error terms of the same sites: keep them, or drop them too.")
     ] = Errors.keep,
     dictionaries: Annotated[
-        str, typer.Option(help="Where no run is named: folder, hub name, or 'bundled'.")
+        str,
+        typer.Option(help="Dictionaries where no run is named: folder, hub name, or 'bundled'."),
     ] = "bundled",
     mlp: MlpUsed = Mlp.sae,
     device: Device = None,
@@ -175,7 +177,10 @@ def bake_edit(
     dictionaries: DictionariesToUse = "bundled",
     mlp: MlpUsed = Mlp.sae,
     how: Annotated[
-        How, typer.Option(help="Weights where these can do it, else a loader; or one of the two.")
+        How,
+        typer.Option(
+            help="What is baked: weights where these can do it, else a loader; or one of the two."
+        ),
     ] = How.auto,
     device: Device = None,
     dtype: ModelDtype = None,

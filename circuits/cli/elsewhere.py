@@ -39,7 +39,7 @@ def report(
     runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
     nodes: Annotated[int, typer.Option(help="Nodes in each figure.")] = 25,
-    title: Annotated[str, typer.Option(help="Of the page; by default the runs' names.")] = "",
+    title: Annotated[str, typer.Option(help="Title of the page; by default the runs' names.")] = "",
     force: Force = False,
 ) -> None:
     """Put all that is known of some runs onto one page, for an appendix or a colleague.

@@ -43,7 +43,7 @@ def estimate(
     model: Model = "bundled",
     dictionaries: DictionariesToUse = "bundled",
     method: Annotated[
-        Method, typer.Option(help="What kind of graph, as for discover.")
+        Method, typer.Option(help="The kind of graph, as for discover.")
     ] = Method.sparse_feature,
     estimator: EstimatorUsed = IG,
     nodes: NodesKept = 100,

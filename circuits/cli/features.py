@@ -51,7 +51,7 @@ def _lead_back(run: Path | None) -> None:
 
 def feature(
     dictionaries: Dictionaries,
-    which: Annotated[str, typer.Argument(help="SITE/INDEX, such as mlp_out.3/812.")],
+    which: Annotated[str, typer.Argument(help="A feature, SITE/INDEX, such as mlp_out.3/812.")],
     text: Text,
     model: Model = "bundled",
     tokens: ExampleTokens = 262_144,

@@ -25,7 +25,7 @@ def labels(
         ),
     ] = None,
     name: Annotated[
-        list[str] | None, typer.Option("--set", help="SITE/INDEX=TEXT; may be given again.")
+        list[str] | None, typer.Option("--set", help="A label, SITE/INDEX=TEXT, repeatable.")
     ] = None,
     by: Annotated[
         str | None,
@@ -33,7 +33,7 @@ def labels(
     ] = None,
     site: Annotated[
         list[str] | None,
-        typer.Option(help="NAME=SITE: which site a file's layer is, such as 6-res-x=resid_post.6."),
+        typer.Option(help="Site of a file's layer, NAME=SITE, such as 6-res-x=resid_post.6."),
     ] = None,
     to: Annotated[
         Target | None, typer.Option(help="Write all labels as delphi or Neuronpedia reads them.")

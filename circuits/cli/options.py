@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from hooked_qwen.placement import Placement
 
 Model = Annotated[
-    str, typer.Option(help="Hub name, local folder, .gguf file, or 'bundled'.", show_default=True)
+    str,
+    typer.Option(
+        help="Model: hub name, local folder, .gguf file, or 'bundled'.", show_default=True
+    ),
 ]
 Text = Annotated[
     list[str],
@@ -23,17 +26,19 @@ Text = Annotated[
         "hf:ORG/NAME, or 'bundled' for our English; repeat it for several."
     ),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace what is there, made from else.")]
+Force = Annotated[
+    bool, typer.Option("--force", help="Replace what is there, even if made from something else.")
+]
 TextBesideCache = Annotated[
     list[str] | None,
-    typer.Option("--text", help="As for the other commands; with --cache only to judge on it."),
+    typer.Option("--text", help="Text, as for the other commands; with --cache only to judge on."),
 ]
 
 
 Dictionaries = Annotated[
-    str, typer.Argument(help="Folder, hub name, or 'bundled'.", show_default=False)
+    str, typer.Argument(help="Dictionaries: folder, hub name, or 'bundled'.", show_default=False)
 ]
-Layers = Annotated[str, typer.Option(help="'all' or such as '0-3,7'.")]
+Layers = Annotated[str, typer.Option(help="Layers: 'all' or such as '0-3,7'.")]
 Seed = Annotated[int, typer.Option(help="Seed of every random draw.")]
 SeedOfRun = Annotated[
     int | None, typer.Option("--seed", help="Seed of the random controls; by default the run's.")
@@ -67,8 +72,8 @@ ModelDtype = Annotated[
     Dtype | None,
     typer.Option(
         "--dtype",
-        help="Precision of the model, features and effects are float32 always; by default "
-        "float32, and for a run its own.",
+        help="Precision of the model, by default float32, and for a run its own; features and "
+        "effects are float32 always.",
         show_default=False,
     ),
 ]
@@ -145,7 +150,9 @@ class Reference(StrEnum):
     mean = "mean"
 
 
-DictionariesToUse = Annotated[str, typer.Option(help="Folder, hub name, or 'bundled'.")]
+DictionariesToUse = Annotated[
+    str, typer.Option(help="Dictionaries: folder, hub name, or 'bundled'.")
+]
 EstimatorUsed = Annotated[Estimator, typer.Option(help="How node effects are found.")]
 NodesKept = Annotated[int, typer.Option(help="Features and errors to keep.")]
 Targets = Annotated[

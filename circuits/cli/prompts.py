@@ -26,13 +26,15 @@ class Split(StrEnum):
 
 def make_prompts(
     task: Annotated[
-        str, typer.Argument(help="Such as agreement_nounpp; `circuits prompts list` has all.")
+        str,
+        typer.Argument(help="A task, such as agreement_nounpp; `circuits prompts list` has all."),
     ],
     out: Annotated[Path, typer.Option(help="JSON Lines file to write.")],
     n: Annotated[int, typer.Option(help="Number of pairs.")] = 40,
-    split: Annotated[Split, typer.Option(help="Train and test share no content word.")] = (
-        Split.train
-    ),
+    split: Annotated[
+        Split,
+        typer.Option(help="Words of one half: train and test share no content word."),
+    ] = Split.train,
     model: Model = "bundled",
     seed: Seed = 0,
     force: Force = False,

@@ -67,12 +67,12 @@ def apply_edit(
     dictionaries: DictionariesToUse = "bundled",
     mlp: MlpUsed = Mlp.sae,
     metric: Annotated[
-        str, typer.Option(help="Of the prompts, as for `circuits discover`.")
+        str, typer.Option(help="Metric of the prompts, as for `circuits discover`.")
     ] = "logit-difference",
     tokens: Annotated[int, typer.Option(help="Tokens of the text, at most.")] = 8192,
     new_tokens: Annotated[int, typer.Option(help="Tokens to write after a prompt.")] = 40,
     temperature: Annotated[
-        float, typer.Option(help="Of the writing; 0: the likeliest token each time.")
+        float, typer.Option(help="Temperature of the writing; 0: the likeliest token each time.")
     ] = 0.0,
     mark: Annotated[
         float, typer.Option(help="Mark tokens whose odds change by this factor or more.")

@@ -71,11 +71,13 @@ def verify(
     ] = None,
     graph: Annotated[
         Path | None,
-        typer.Option(help="In place of the run's graph, one that was edited: its edges too."),
+        typer.Option(help="An edited graph, in place of the run's: its edges too."),
     ] = None,
     level: Annotated[
         Level,
-        typer.Option(help="quick: nodes, edges and the circuit at three sizes, few controls."),
+        typer.Option(
+            help="How much is checked; quick: nodes, edges and three sizes, few controls."
+        ),
     ] = Level.full,
     dry_run: DryRun = False,
     device: Device = None,
@@ -149,13 +151,13 @@ def verify(
 def ablate(
     run: RunFolder,
     features: Annotated[
-        str | None, typer.Option(help="Such as 'mlp_out.3/812,resid_post.5/17@4'.")
+        str | None, typer.Option(help="Features, such as 'mlp_out.3/812,resid_post.5/17@4'.")
     ] = None,
     top: Annotated[int | None, typer.Option(help="The graph's n strongest features.")] = None,
     outside: Annotated[
         bool, typer.Option("--outside", help="Everything outside the graph.")
     ] = False,
-    to: Annotated[To, typer.Option(help="What they are set to.")] = To.zero,
+    to: Annotated[To, typer.Option(help="What ablated nodes are set to.")] = To.zero,
     prompts: Annotated[Path | None, typer.Option(help="Other prompts to rerun.")] = None,
     name: Annotated[str | None, typer.Option(help="Folder under RUN/ablations.")] = None,
     dry_run: DryRun = False,
@@ -224,7 +226,7 @@ def compare(
     run_a: Annotated[
         Path, typer.Argument(help="A run, an ablation's or a rerun's folder, or a graph.")
     ],
-    run_b: Annotated[Path, typer.Argument(help="Another.")],
+    run_b: Annotated[Path, typer.Argument(help="The run, folder or graph to compare with it.")],
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("compare.html"),
     rows: Annotated[int, typer.Option(help="Rows to print.")] = 20,
     force: Force = False,
@@ -250,7 +252,7 @@ def render(
         Path, typer.Argument(help="Run folder, or an ablation in it: RUN/ablations/NAME.")
     ],
     to: Annotated[
-        str, typer.Option(help=f"Of {', '.join(EXPORTERS)}, separated by commas.")
+        str, typer.Option(help=f"Formats, of {', '.join(EXPORTERS)}, separated by commas.")
     ] = "html",
     nodes: Annotated[
         int, typer.Option(help="Nodes in the figure, at most: each with its path to the output.")
@@ -258,7 +260,7 @@ def render(
     width: Annotated[
         str | None,
         typer.Option(
-            help="3.3in or 6.75in, one or two columns of a paper. Default: what holds it."
+            help="Width: 3.3in or 6.75in, one or two columns of a paper; by default what holds it."
         ),
     ] = None,
     groups: Annotated[
@@ -270,24 +272,26 @@ def render(
     ] = None,
     against: Annotated[
         Path | None,
-        typer.Option(help="Another run, ablation or graph.json: both in one comparison.*."),
+        typer.Option(help="A run, ablation or graph.json to draw beside it, in one comparison.*."),
     ] = None,
     style: Annotated[
-        FigureStyle, typer.Option(help="slides: 18 points, 13.33 x 7.5 in, three sites.")
+        FigureStyle,
+        typer.Option(help="What it is for; slides: 18 points, 13.33 x 7.5 in, three sites."),
     ] = FigureStyle.paper,
     labels: Annotated[
-        BoxLabels, typer.Option(help="In boxes: names of features, ids (layer/index), or both.")
+        BoxLabels,
+        typer.Option(help="What boxes say: names of features, ids (layer/index), or both."),
     ] = BoxLabels.both,
     letters: Annotated[
-        Letters, typer.Option(help="In SVG: text with its font in the file, or outlines.")
+        Letters, typer.Option(help="Text in SVG: kept, with its font in the file, or outlines.")
     ] = Letters.text,
     captions: Annotated[
-        bool, typer.Option("--captions", help="Also graph.caption.tex, a caption in LaTeX.")
+        bool, typer.Option("--captions", help="Write graph.caption.tex too, a caption in LaTeX.")
     ] = False,
     features_url: Annotated[
         str | None,
         typer.Option(
-            help="For neuronpedia: the address (https) where its features/ will be hosted, without "
+            help="For neuronpedia, the address (https) where its features/ will be hosted, without "
             "which Neuronpedia shows labels alone."
         ),
     ] = None,

@@ -53,8 +53,8 @@ def search(
     metric: Annotated[
         str | None,
         typer.Option(
-            help="Rank by the effect on it. Of two sets: next-token, or 'token: are' for the "
-            "log-probability of a token; of prompts: as discover takes it.",
+            help="Rank by the effect on it: of two sets next-token, or 'token: are' for the "
+            "log-probability of a token; of prompts a metric as discover takes it.",
         ),
     ] = None,
     text: Annotated[str | None, typer.Option(help="A text: what is on at each token.")] = None,

@@ -90,26 +90,29 @@ def steer(
     prompts: Sources = None,
     feature: Annotated[
         list[str] | None,
-        typer.Option(help="SITE/INDEX; repeat it for several. Without it features are chosen."),
+        typer.Option(help="A feature, SITE/INDEX, repeatable; without any, features are chosen."),
     ] = None,
     strength: Annotated[
         list[float] | None,
-        typer.Option(help="In --unit; repeat it for several. By default 0.5, 1, 2, 4."),
+        typer.Option(help="A strength in --unit, repeatable; by default 0.5, 1, 2 and 4."),
     ] = None,
     do: Annotated[
         Does, typer.Option(help="What a strength does to the feature's activation.")
     ] = ADD,
     during: Annotated[
-        During, typer.Option(help="At which tokens; last: the prompt's last one and all written.")
+        During,
+        typer.Option(help="The tokens to steer at; last: the prompt's last one and all written."),
     ] = During.all,
     unit: Annotated[
         UnitOf,
         typer.Option(
-            help="Of strengths: a feature's own largest activation, the largest of any feature at "
-            "the last token of a neutral prompt, or activations."
+            help="Unit of strengths: a feature's own largest activation, the largest of any "
+            "feature at the last token of a neutral prompt, or activations."
         ),
     ] = UnitOf.max,
-    goal: Annotated[Goals, typer.Option(help="More of the concept, or less.")] = Goals.more,
+    goal: Annotated[
+        Goals, typer.Option(help="The aim: more of the concept, or less.")
+    ] = Goals.more,
     positive: Sources = None,
     negative: Sources = None,
     text: Annotated[
@@ -129,7 +132,9 @@ def steer(
     ] = Forms.text,
     instruction: Annotated[
         str | None,
-        typer.Option(help="Told to the model instead, before the prompt or around {prompt}."),
+        typer.Option(
+            help="An instruction told to the model instead, before the prompt or around {prompt}."
+        ),
     ] = None,
     select: Annotated[
         Selected, typer.Option(help="Choose features by output score, by activation, by both.")
@@ -143,7 +148,9 @@ def steer(
     ] = None,
     texts: Annotated[int, typer.Option(help="Texts of each source that are read at most.")] = 100,
     new_tokens: Annotated[int, typer.Option(help="Tokens written after each prompt.")] = 40,
-    temperature: Annotated[float, typer.Option(help="0: the likeliest token each time.")] = 0.0,
+    temperature: Annotated[
+        float, typer.Option(help="Temperature of sampling; 0: the likeliest token each time.")
+    ] = 0.0,
     mlp: Annotated[
         Mlp, typer.Option(help="Which dictionary to use where an MLP has both.")
     ] = Mlp.sae,

@@ -40,11 +40,14 @@ class Ask(StrEnum):
 def synthesise(
     dictionaries: Dictionaries,
     training: Annotated[Path, typer.Option(help="JSON Lines with text and label: what there is.")],
-    target: Annotated[Path, typer.Option(help="The same: what is to be covered.")],
+    target: Annotated[
+        Path, typer.Option(help="JSON Lines with text and label: what is to be covered.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder to write.")],
     model: Model = "bundled",
     test: Annotated[
-        Path | None, typer.Option(help="The same: what classifiers of the labels are judged on.")
+        Path | None,
+        typer.Option(help="JSON Lines with text and label: what classifiers are judged on."),
     ] = None,
     features: Annotated[int, typer.Option(help="Missing features to ask for at most.")] = 20,
     least: Annotated[int, typer.Option(help="Target texts a missing feature is on in.")] = 2,
@@ -54,14 +57,14 @@ def synthesise(
     ask: Annotated[
         Ask | None,
         typer.Option(
-            help="By an instruction, or by examples to be continued; by default an instruction "
-            "where the tokenizer has a chat template."
+            help="How texts are asked for: by an instruction, or by examples to be continued; by "
+            "default an instruction where the tokenizer has a chat template."
         ),
     ] = None,
     tokens: Annotated[int, typer.Option(help="Tokens of a text that is written, at most.")] = 80,
-    temperature: Annotated[float, typer.Option(help="Of the model that writes.")] = 1.0,
+    temperature: Annotated[float, typer.Option(help="Temperature of the model that writes.")] = 1.0,
     separator: Annotated[
-        str, typer.Option(help="Between examples to be continued.", show_default=False)
+        str, typer.Option(help="What stands between examples to be continued.", show_default=False)
     ] = "\n\n",
     endpoint: Annotated[
         str | None,

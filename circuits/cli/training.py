@@ -59,13 +59,15 @@ class Harvest(StrEnum):
 
 
 def train(
-    families: Annotated[list[Family], typer.Argument(help="saes, transcoders, or both.")],
+    families: Annotated[
+        list[Family], typer.Argument(help="What to train: saes, transcoders, or both.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder for the dictionaries.")],
     text: TextBesideCache = None,
     model: Model = "bundled",
     layers: Layers = "all",
     sites: Annotated[
-        str, typer.Option(help="For SAEs: of resid_post, attn_out, mlp_out.")
+        str, typer.Option(help="Sites of SAEs, among resid_post, attn_out, mlp_out.")
     ] = "resid_post,attn_out,mlp_out",
     arch: Annotated[Arch, typer.Option(help="How features are kept few.")] = TOPK,
     skip: Annotated[
@@ -80,13 +82,13 @@ def train(
     ] = 1.0,
     tokens: Annotated[int, typer.Option(help="Activations each dictionary sees.")] = 500_000,
     learning_rate: Annotated[
-        float | None, typer.Option(help="By default 2e-4 x sqrt(16384 / width).")
+        float | None, typer.Option(help="Learning rate, by default 2e-4 x sqrt(16384 / width).")
     ] = None,
     reuse: Annotated[
         int, typer.Option(help="Times each activation is seen; the model reads tokens / reuse.")
     ] = 1,
     precision: Annotated[
-        Precision, typer.Option(help="Of the product that chooses features.")
+        Precision, typer.Option(help="Precision of the product that chooses features.")
     ] = Precision.float32,
     harvest: Annotated[
         Harvest,
@@ -105,9 +107,9 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the checkpoint in --out.")
     ] = False,
-    checkpoint_every: Annotated[float, typer.Option(help="Seconds.")] = 60.0,
+    checkpoint_every: Annotated[float, typer.Option(help="Seconds between checkpoints.")] = 60.0,
     log: Annotated[
-        list[str] | None, typer.Option(help="Besides training.jsonl: tensorboard, wandb.")
+        list[str] | None, typer.Option(help="Log to tensorboard or wandb, besides training.jsonl.")
     ] = None,
     dry_run: Annotated[
         bool,
@@ -216,7 +218,7 @@ def cache(
     model: Model = "bundled",
     layers: Layers = "all",
     sites: Annotated[
-        str, typer.Option(help="Of resid_post, attn_out, mlp_in, mlp_out.")
+        str, typer.Option(help="Sites, among resid_post, attn_out, mlp_in, mlp_out.")
     ] = "resid_post,attn_out,mlp_in,mlp_out",
     tokens: Annotated[int, typer.Option(help="Activations of each site.")] = 500_000,
     half: Annotated[bool, typer.Option("--half", help="Store bfloat16, half the size.")] = False,

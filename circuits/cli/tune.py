@@ -74,16 +74,17 @@ def tune(
     ] = None,
     found: Annotated[
         Path | None,
-        typer.Option(
-            help="And the first features of what `circuits features search` wrote with --out."
-        ),
+        typer.Option(help="A file of `circuits features search --out`: its first features too."),
     ] = None,
     top: Annotated[int, typer.Option(help="Features of --found, the first ones.")] = 10,
     behaviour: Against = "cjk",
     held_out: HeldOut = None,
     weight: Annotated[float, typer.Option("--lambda", help="Weight of the penalty.")] = 0.01,
     alpha: Annotated[
-        str, typer.Option(help="From where on features cost: mean, theirs in --text, or a number.")
+        str,
+        typer.Option(
+            help="Activation from which features cost: mean, theirs in --text, or a number."
+        ),
     ] = "mean",
     steps: Steps = 100,
     batch: Annotated[int, typer.Option(help="Texts in a pass.")] = 8,
@@ -160,7 +161,8 @@ def reinforce(
     model: Model = "bundled",
     behaviour: Against = "repetition",
     strength: Annotated[
-        float, typer.Option(help="Of steering, in units of the feature's largest activation.")
+        float,
+        typer.Option(help="Strength of steering, in units of the feature's largest activation."),
     ] = 1.0,
     steps: Steps = 50,
     group: Annotated[int, typer.Option(help="Rollouts of a prompt.")] = 8,

@@ -29,7 +29,7 @@ Entries = Sequence[Mapping[str, Any]]
 
 def weights(
     dictionaries: Dictionaries,
-    which: Annotated[str, typer.Argument(help="SITE/INDEX, such as mlp_out.3/812.")],
+    which: Annotated[str, typer.Argument(help="A feature, SITE/INDEX, such as mlp_out.3/812.")],
     model: Model = "bundled",
     top: Annotated[int, typer.Option(help="Connections of each kind, the largest by size.")] = 10,
     mlp: Annotated[
@@ -42,7 +42,7 @@ def weights(
             "text (as for train): what is never on together is left out."
         ),
     ] = None,
-    tokens: Annotated[int, typer.Option(help="Tokens of that text.")] = 16_384,
+    tokens: Annotated[int, typer.Option(help="Tokens of --text.")] = 16_384,
     out: Annotated[Path | None, typer.Option(help="A JSON file for what is shown.")] = None,
     device: Device = None,
     dtype: ModelDtype = None,

@@ -1,5 +1,6 @@
 """A verb is a function and a row: it is listed, runs, and fails in one line."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -56,13 +57,13 @@ def test_every_verb_is_listed_in_order_with_an_example(command):
             assert f"Example: circuits {' '.join(path)}" in " ".join(said.split())
 
 
-def options_of(command, path=()):
-    """The options of every verb, by its name."""
+def options_of(command, path=(), said=lambda option: option.opts):
+    """The options of every verb, by its name, or what else `said` says of its parameters."""
     if hasattr(command, "commands"):
         for name, part in command.commands.items():
-            yield from options_of(part, (*path, name))
+            yield from options_of(part, (*path, name), said)
     else:
-        yield " ".join(path), {name for option in command.params for name in option.opts}
+        yield " ".join(path), {name for option in command.params for name in said(option)}
 
 
 OPTIONS = dict(options_of(get_command(command_line_of(VERBS))))
@@ -87,3 +88,20 @@ def test_whatever_is_given_a_model_says_where_it_runs():
         "prompts make",
         "prompts list",
     }
+
+
+HELP = options_of(
+    get_command(command_line_of(VERBS)),
+    said=lambda option: [f"{option.name}: {option.help}"] if option.name != "help" else [],
+)
+
+
+@pytest.mark.parametrize(("verb", "texts"), HELP)
+def test_the_help_of_an_option_is_one_sentence_that_can_be_read_alone(verb, texts):
+    for text in texts:
+        name, _, said = text.partition(": ")
+        assert re.fullmatch(r"[A-Z'].*[^,.]\.", said), f"{verb}, {text}"
+        assert not re.search(r"\. [A-Z]", said), f"{verb}, {text}: two sentences"
+        assert len(said.split()) > 1, f"{verb}, {name} is one word"
+        leaning = ("Of ", "Or ", "And ", "Such as", "The same:", "As for", "Another", "By default")
+        assert not said.startswith(leaning), f"{verb}, {text}"
