@@ -90,15 +90,17 @@ def test_whatever_is_given_a_model_says_where_it_runs():
     }
 
 
-HELP = options_of(
-    get_command(command_line_of(VERBS)),
-    said=lambda option: [f"{option.name}: {option.help}"] if option.name != "help" else [],
+HELP = dict(
+    options_of(
+        get_command(command_line_of(VERBS)),
+        said=lambda option: [f"{option.name}: {option.help}"] if option.name != "help" else [],
+    )
 )
 
 
-@pytest.mark.parametrize(("verb", "texts"), HELP)
-def test_the_help_of_an_option_is_one_sentence_that_can_be_read_alone(verb, texts):
-    for text in texts:
+@pytest.mark.parametrize("verb", HELP)
+def test_the_help_of_an_option_is_one_sentence_that_can_be_read_alone(verb):
+    for text in HELP[verb]:
         name, _, said = text.partition(": ")
         assert re.fullmatch(r"[A-Z'].*[^,.]\.", said), f"{verb}, {text}"
         assert not re.search(r"\. [A-Z]", said), f"{verb}, {text}: two sentences"
