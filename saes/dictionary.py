@@ -236,14 +236,14 @@ class SparseDictionary(nn.Module):
         """No feature on any token of `shape`."""
         return Features.none(shape, self.n_features, self.b_dec)
 
-    def answers(
+    def responses(
         self, x: Float[Tensor, "*batch d_source"], index: Int[Tensor, "*batch slots"]
     ) -> Float[Tensor, "*batch slots"]:
         """The pre-activations of some features of each token, less their bias."""
         return row_products(x, self.W_enc, index)
 
     def read_by(self, weights: Features) -> Float[Tensor, "*batch d_source"]:
-        """The sum over features of their weight times what they read: the adjoint of `answers`."""
+        """The sum over features of weight times what they read: the adjoint of `responses`."""
         return weighted_rows(weights, self.W_enc)
 
     def write(self, f: Features) -> Float[Tensor, "*batch d_target"]:
@@ -285,7 +285,7 @@ def by_site(sites: Sequence[Site], x: Float[Tensor, "*batch width"]) -> dict[Sit
 
 
 class _Answer(torch.autograd.Function):
-    """Features that are on answer what they read one to one; the others do not."""
+    """Features that are on respond one to one to what they read; the others do not."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, index: Tensor, value: Tensor, W_enc: Tensor) -> Tensor:

@@ -284,7 +284,7 @@ class _Pass:
 
 
 class _Written(torch.autograd.Function):
-    """What features `f` of `x`, times `factor`, write; those that are on answer one to one.
+    """What features `f` of `x`, times `factor`, write; those that are on respond one to one.
 
     The dictionary is asked for again on the way back: a pass through many layers does not hold
     those of all of them.
@@ -294,14 +294,16 @@ class _Written(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, f: Features, factor: Tensor, suite: Suite, name: str
     ) -> Tensor:
-        answers = factor if f.whole else factor * (f.value != 0)
-        ctx.save_for_backward(f.index, answers)
+        responses = factor if f.whole else factor * (f.value != 0)
+        ctx.save_for_backward(f.index, responses)
         ctx.suite, ctx.name, ctx.width, ctx.whole = suite, name, f.width, f.whole
         return suite[name].write(f.times(factor))
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None, None, None, None]:
-        index, answers = ctx.saved_tensors
+        index, responses = ctx.saved_tensors
         dictionary = ctx.suite[ctx.name]
-        weights = Features(index, dictionary.along(grads[0], index) * answers, ctx.width, ctx.whole)
+        weights = Features(
+            index, dictionary.along(grads[0], index) * responses, ctx.width, ctx.whole
+        )
         return dictionary.read_by(weights), None, None, None, None

@@ -12,7 +12,7 @@ what is held is held at the first row's values, in the same pass. Two things are
                             transcoders miss (the errors) stays as it is
                 linear      the prompt's active features answer one to one, no other comes on;
                             errors stay
-                frozen      no feature and no error answers; a skip connection still carries
+                frozen      no feature and no error responds; a skip connection still carries
 
 Frozen attention with linear MLPs is the model of the graph, so that what an edit does there is what
 the graph predicts. Frozen attention with frozen MLPs leaves the direct edges alone. Free attention
@@ -178,8 +178,8 @@ class _Mlps:
         plain = dictionary.encode(x[:1]).expand(*x.shape[:2])
         if self.how == "frozen":
             return plain
-        answers = dictionary.answers(x - x[:1], plain.index)
-        return replace(plain, value=plain.value + answers * (plain.value != 0))
+        responses = dictionary.responses(x - x[:1], plain.index)
+        return replace(plain, value=plain.value + responses * (plain.value != 0))
 
     def change(self, layer: int) -> Change:
         """What an MLP writes: the prompt's own output, and what the features change of it."""

@@ -262,7 +262,7 @@ class ReplacementModel:
     def totals(self, targets: Targets) -> Totals:
         """How what some targets read together hangs on each source, by all paths: one pass back.
 
-        Features answer as they do while they stay on: one to one.
+        Features respond as they do while they stay on: one to one.
         """
         slope = torch.zeros_like(self.sources.activation)
         g, gradients = torch.zeros_like(self.recorded.embed).unsqueeze(1), {}

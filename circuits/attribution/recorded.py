@@ -105,7 +105,7 @@ def decompose(
     encoded: list[dict[str, Features]] = [{} for _ in runs]
     standing: list[dict[str, Features]] = [{} for _ in runs]
     errors = [{site: each.values[site] for site in suite.writes} for each in runs]
-    answers: dict[str, Features] = {}
+    by_name: dict[str, Features] = {}
     same = _alike(runs)
     for name in suite:
         found, move = _encoded(suite, name, runs, same)
@@ -114,15 +114,15 @@ def decompose(
             standing[i][name] = each.standing(name, found[i])
             written = suite[name].by_site(suite[name].decode(standing[i][name]))
             errors[i] |= {site: errors[i][site] - y for site, y in written.items()}
-        answers[name] = standing[0][name].on()
+        by_name[name] = standing[0][name].on()
         if move is not None and reference == "patch":
             moved = runs[1].read[name] - run.read[name]
-            answers[name] = slopes(suite[name], move, moved)
+            by_name[name] = slopes(suite[name], move, moved)
     clean, *others = (
         Recorded(each, f, stands, left)
         for each, f, stands, left in zip(runs, encoded, standing, errors, strict=True)
     )
-    return Decomposed(clean, others[0] if others else None, answers)
+    return Decomposed(clean, others[0] if others else None, by_name)
 
 
 def _encoded(
@@ -179,9 +179,9 @@ def slopes(
     change = reference.minus(f).coalesced()
     # Sorted by the same indices, so that both have a feature in the same slot.
     active = reference.times(torch.zeros_like(reference.value)).plus(f.on()).coalesced().value
-    answer = dictionary.answers(moved, change.index)
-    ratio = change.value / torch.where(answer == 0, 1.0, answer)
-    small = answer.abs() <= SMALLEST_MOVE * move.largest.unsqueeze(-1)
+    response = dictionary.responses(moved, change.index)
+    ratio = change.value / torch.where(response == 0, 1.0, response)
+    small = response.abs() <= SMALLEST_MOVE * move.largest.unsqueeze(-1)
     slope = torch.where(small, active, ratio.clamp(0.0, LARGEST_SLOPE))
     return Features(change.index, slope, change.width, change.whole)
 

@@ -29,7 +29,7 @@ class EditedRun:
     under: Callable[[Int[Tensor, " rows"]], AbstractContextManager[None]]
     "puts the edit into the model, where row i of a pass is prompt `index[i]`"
     responses: Mapping[str, Features] = field(default_factory=dict)
-    "by dictionary, how far what stands answers a change of what is encoded, less 1"
+    "by dictionary, change of what stands per change of what is encoded, less 1"
     error_responses: Mapping[Site, Float[Tensor, "batch pos"]] = field(default_factory=dict)
     "the same of errors, not less 1"
 

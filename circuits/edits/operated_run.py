@@ -1,7 +1,7 @@
-"""Prompts under the operations of an edit: where they leave each node, and how it answers.
+"""Prompts under the operations of an edit: where they leave each node, and how it responds.
 
 A node stands at what the operations leave of it. One that they pin (to zero, a mean, a value, the
-patch's) stands still. The others keep their effects, and answer what they read as far as the
+patch's) stands still. The others keep their effects, and respond to what they read as far as the
 operations let them,
 
     f_i' = o(f_i)        response = (o(f_i on patch) - o(f_i)) / (f_i on patch - f_i)
@@ -153,17 +153,17 @@ def _edited(
 
 
 def _responses(done: EditedPass, nodes: Decomposed) -> Iterator[tuple[str, Features]]:
-    """Of the features of each dictionary that is edited, how far they answer, less 1."""
+    """Of the features of each dictionary that is edited, how far they respond, less 1."""
     for name in edited_names(done.edit):
         plan, clean = done.plan(name), nodes.clean.encoded[name]
         assert plan is not None, "the edit names its features"
         to = clean if nodes.patch is None else nodes.patch.encoded[name]
         index, before, moved, first = _both(plan, clean, to)
-        answers = torch.where(first, _secant(done, plan, index, before, moved) - 1, 0.0)
+        responses = torch.where(first, _secant(done, plan, index, before, moved) - 1, 0.0)
         if looks_at_all(plan, clean):
-            yield name, Features.of_coordinates(answers)
+            yield name, Features.of_coordinates(responses)
         else:
-            yield name, Features(index.expand(answers.shape), answers, clean.width)
+            yield name, Features(index.expand(responses.shape), responses, clean.width)
 
 
 def _both(

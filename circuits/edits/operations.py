@@ -67,16 +67,16 @@ def pinned(
 def on_error(
     done: EditedPass, site: Site
 ) -> tuple[Float[Tensor, "batch pos"], Bool[Tensor, "batch pos"]]:
-    """How far the error of a site answers the one that arrives, and where it is pinned."""
-    answers = torch.ones_like(done.tokens, dtype=done.arriving[site].dtype)
+    """How far the error of a site responds to the one that arrives, and where it is pinned."""
+    responses = torch.ones_like(done.tokens, dtype=done.arriving[site].dtype)
     held = torch.zeros_like(done.tokens, dtype=torch.bool)
     for op in of_error(done.edit, site):
         at = done.error_where(op)
         if kind_of(op.do).pins:
-            answers, held = answers.masked_fill(at, 0.0), held | at
+            responses, held = responses.masked_fill(at, 0.0), held | at
         else:
-            answers = torch.where(at, kind_of(op.do).become(answers, op.value, None), answers)
-    return answers, held
+            responses = torch.where(at, kind_of(op.do).become(responses, op.value, None), responses)
+    return responses, held
 
 
 def looks_at_all(plan: Plan, f: Features) -> bool:

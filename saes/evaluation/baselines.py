@@ -99,7 +99,7 @@ class Coordinates(SparseDictionary):
     def nothing(self, shape: tuple[int, ...]) -> Features:
         return Features.of_coordinates(self.b_dec.new_zeros(*shape, self.n_features))
 
-    def answers(
+    def responses(
         self, x: Float[Tensor, "*batch d_source"], index: Int[Tensor, "*batch slots"]
     ) -> Float[Tensor, "*batch slots"]:
         return _picked(x, index)

@@ -283,7 +283,7 @@ def test_what_features_read_and_write_are_products_with_the_matrices(generator, 
     dictionary, x = read_by_a(generator, kind)
     W_enc, W_dec = dictionary.W_enc, dictionary.W_dec
     f = dictionary.encode(x)
-    same(dictionary.answers(x, f.index), (x @ W_enc.T).gather(-1, f.index))
+    same(dictionary.responses(x, f.index), (x @ W_enc.T).gather(-1, f.index))
     same(dictionary.along(x, f.index), (x @ W_dec.T).gather(-1, f.index))
     same(dictionary.read_by(f), f.dense() @ W_enc)
     same(dictionary.write(f), f.dense() @ W_dec)
@@ -291,7 +291,7 @@ def test_what_features_read_and_write_are_products_with_the_matrices(generator, 
     same(dictionary.nothing((5, 3)).dense(), torch.zeros_like(f.dense()))
     # Some features of some tokens, not those that are on.
     index = torch.randint(dictionary.n_features, (5, 3, 2), generator=generator)
-    same(dictionary.answers(x, index), (x @ W_enc.T).gather(-1, index))
+    same(dictionary.responses(x, index), (x @ W_enc.T).gather(-1, index))
     same(dictionary.along(x, index), (x @ W_dec.T).gather(-1, index))
 
 
