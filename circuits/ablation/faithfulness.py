@@ -51,8 +51,8 @@ class Measured:
         """The numbers as a file holds them."""
         return [rounded(value) for value in self.values.tolist()]
 
-    def ends(self) -> list[list[float | None]]:
-        """Low and high ends of the 95 % intervals; nothing where there are no draws."""
+    def confidence_interval(self) -> list[list[float | None]]:
+        """Lower and upper bounds of the 95 % intervals; None where there are no draws."""
         found = [interval(draws) for draws in self.draws]
         return [[None if f is None else rounded(f[end]) for f in found] for end in (0, 1)]
 
@@ -66,9 +66,9 @@ class Curve:
     "of no circuit where it was not measured"
 
     def record(self) -> dict[str, list[float | None]]:
-        """Both, each with the ends of its 95 % intervals."""
-        low, high = self.faithfulness.ends()
-        completeness_low, completeness_high = self.completeness.ends()
+        """Both, each with its 95 % intervals."""
+        low, high = self.faithfulness.confidence_interval()
+        completeness_low, completeness_high = self.completeness.confidence_interval()
         return {
             "faithfulness": self.faithfulness.record(),
             "low": low,
@@ -232,14 +232,14 @@ def _plain(
 
 
 @dataclass(frozen=True)
-class Ends:
+class FullAndEmpty:
     """The metric of each prompt with nothing and with everything ablated."""
 
     full: Float[Tensor, " prompts"]
     empty: Float[Tensor, " prompts"]
 
     def faithfulness(self, values: Float[Tensor, "circuits prompts"]) -> Measured:
-        """Of circuits whose metric on each prompt is `values`; both ends are drawn with them."""
+        """Of circuits whose metric on each prompt is `values`; `full` and `empty` are drawn too."""
         shares = resamples(len(self.full))
         return Measured(
             _ratio(values.mean(-1), self.full.mean(), self.empty.mean()),
@@ -251,8 +251,11 @@ def _ratio(value: Tensor, full: Tensor, empty: Tensor) -> Tensor:
     return (value - empty) / (full - empty)
 
 
-def ends(analysis: Analysis, to: To) -> Ends:
-    """Both ends of the scale; raises `ValueError` when they coincide."""
+def full_and_empty(analysis: Analysis, to: To) -> FullAndEmpty:
+    """The metric with nothing and with everything ablated.
+
+    Raises `ValueError` when their means are equal.
+    """
     metric = analysis.metric
     full = each(analysis.states, lambda state: on_clean(metric, state.logits, state.rows).double())
     full = torch.cat(full).cpu()
@@ -262,13 +265,13 @@ def ends(analysis: Analysis, to: To) -> Ends:
             "ablating every node changes nothing, so faithfulness has no scale: "
             "do the dictionaries belong to this model?"
         )
-    return Ends(full, empty)
+    return FullAndEmpty(full, empty)
 
 
 def curve(
     analysis: Analysis,
     circuits: Sequence[NodeSet],
-    scale: Ends,
+    scale: FullAndEmpty,
     *,
     to: To,
     complete: bool = True,

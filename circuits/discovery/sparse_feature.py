@@ -6,7 +6,7 @@ from typing import Any
 
 import networkx as nx
 
-from circuits.ablation.faithfulness import default_to, ends, metrics_with
+from circuits.ablation.faithfulness import default_to, full_and_empty, metrics_with
 from circuits.analysis import Analysis
 from circuits.attribution.edges import LOGIT, EdgeWeights, edge_weights
 from circuits.attribution.estimators import ESTIMATORS
@@ -115,7 +115,7 @@ def _weights(
 def _faithfulness(analysis: Analysis, report: Report) -> Removal:
     """Measures circuits as `verify` does by default."""
     to = default_to(analysis.prompts)
-    scale = ends(analysis, to)
+    scale = full_and_empty(analysis, to)
     done = 0
 
     def measure(circuits: Sequence[Sequence[Node]]) -> list[float]:

@@ -74,8 +74,8 @@ def verify_edited(
         "edges": len(circuit.edges),
         "possible_edges": len(every),
         "edges_that_carry_nothing": [[str(u), str(d)] for u, d in idle],
-        "full": rounded(float(scale.ends.full.mean())),
-        "empty": rounded(float(scale.ends.empty.mean())),
+        "full": rounded(float(scale.full_and_empty.full.mean())),
+        "empty": rounded(float(scale.full_and_empty.empty.mean())),
         "rows": rows,
         "each_edge": each,
     }
@@ -124,7 +124,7 @@ def _measured(
     for one in (circuit, *drawn, *cut):
         values.append(restricted_metric(scale.analysis, one, scale.to))
         tick(1)
-    found = scale.ends.faithfulness(torch.stack(values))
+    found = scale.full_and_empty.faithfulness(torch.stack(values))
     rows = {
         "nodes": _row(found, [0]),
         "nodes and edges": _row(found, [1]),

@@ -27,11 +27,11 @@ from torch import Tensor
 
 from circuits.ablation.faithfulness import (
     Curve,
-    Ends,
+    FullAndEmpty,
     Measured,
     To,
     curve,
-    ends,
+    full_and_empty,
     mean_curve,
     metrics_with,
 )
@@ -75,12 +75,12 @@ class Scale:
     analysis: Analysis
     to: To
     "what nodes are ablated to"
-    ends: Ends
+    full_and_empty: FullAndEmpty
 
     @classmethod
     def of(cls, analysis: Analysis, to: To) -> "Scale":
-        """Run the prompts and measure both ends."""
-        return cls(analysis, to, ends(analysis, to))
+        """Measure the metric with everything kept and with everything ablated."""
+        return cls(analysis, to, full_and_empty(analysis, to))
 
     def curve(
         self,
@@ -94,7 +94,12 @@ class Scale:
         `report` is as that of `metrics_with`.
         """
         return curve(
-            self.analysis, circuits, self.ends, to=self.to, complete=complete, report=report
+            self.analysis,
+            circuits,
+            self.full_and_empty,
+            to=self.to,
+            complete=complete,
+            report=report,
         )
 
     def faithfulness(
@@ -105,7 +110,7 @@ class Scale:
     ) -> Measured:
         """Faithfulness of each of `circuits`; `report` is as that of `metrics_with`."""
         values = metrics_with(self.analysis, circuits, self.to, report=report)
-        return self.ends.faithfulness(values)
+        return self.full_and_empty.faithfulness(values)
 
 
 def curves(
@@ -127,8 +132,8 @@ def curves(
         rows |= _control(scale, name, control, sizes, report)
     return {
         "baseline": scale.to,
-        "full": rounded(float(scale.ends.full.mean())),
-        "empty": rounded(float(scale.ends.empty.mean())),
+        "full": rounded(float(scale.full_and_empty.full.mean())),
+        "empty": rounded(float(scale.full_and_empty.empty.mean())),
         "nodes_that_move": len(nodes),
         "sizes": sizes,
         "margin": _margin(rows, sizes),
@@ -198,8 +203,8 @@ def held_out_curves(
     rows = _planned(scale, plans, report, "held-out prompts")
     return {
         "n_prompts": len(scale.analysis.prompts),
-        "full": rounded(float(scale.ends.full.mean())),
-        "empty": rounded(float(scale.ends.empty.mean())),
+        "full": rounded(float(scale.full_and_empty.full.mean())),
+        "empty": rounded(float(scale.full_and_empty.empty.mean())),
         "sizes": sizes,
         "rows": {name: row.record() for name, row in rows.items()},
     }

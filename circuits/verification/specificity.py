@@ -23,7 +23,13 @@ import networkx as nx
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.ablation.faithfulness import Ends, To, default_to, ends, metrics_with
+from circuits.ablation.faithfulness import (
+    FullAndEmpty,
+    To,
+    default_to,
+    full_and_empty,
+    metrics_with,
+)
 from circuits.analysis import Analysis
 from circuits.attribution.recorded import Reference
 from circuits.discovery.ranking import Ranking
@@ -164,7 +170,7 @@ class _Column:
 
     metric: str
     to: To
-    scale: Ends
+    scale: FullAndEmpty
     values: Float[Tensor, "circuits prompts"]
     lost: Float[Tensor, " circuits"]
     draws: Float[Tensor, "circuits draws"]
@@ -185,7 +191,7 @@ def _lost(analysis: Analysis, circuits: Sequence[Sequence[Node]], to: To | None)
     # Whatever nodes were moved to when the graph was found, here they go to what is asked for.
     moved: Reference = "zero" if analysis.prompts.patch is None else "patch"
     analysis = replace(analysis, config=replace(analysis.config, reference=moved))
-    scale = ends(analysis, to)
+    scale = full_and_empty(analysis, to)
     kept = [Ablation(ablated=tuple(nodes), to=to).kept_set() for nodes in circuits]
     values = metrics_with(analysis, kept, to)
     found = scale.faithfulness(values)

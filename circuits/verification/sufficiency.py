@@ -249,5 +249,5 @@ def _one(score: Measured) -> dict[str, Any]:
 
 
 def _record(score: Measured) -> dict[str, Any]:
-    low, high = score.ends()
+    low, high = score.confidence_interval()
     return {"score": score.record(), "low": low, "high": high}

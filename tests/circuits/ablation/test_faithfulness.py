@@ -8,11 +8,11 @@ import torch
 
 from circuits.ablation.faithfulness import (
     Curve,
-    Ends,
+    FullAndEmpty,
     Measured,
     curve,
     default_to,
-    ends,
+    full_and_empty,
     mean_curve,
     metric_with,
     metrics_with,
@@ -50,10 +50,10 @@ def test_keeping_every_node_changes_nothing(analysis):
 
 
 def test_the_scale_runs_from_nothing_kept_to_everything(analysis):
-    scale = ends(analysis, "mean")
+    scale = full_and_empty(analysis, "mean")
     found = scale.faithfulness(torch.stack([scale.full, scale.empty]))
     assert found.record() == pytest.approx([1, 0])
-    low, high = found.ends()
+    low, high = found.confidence_interval()
     assert low == pytest.approx([1, 0])
     assert high == pytest.approx([1, 0])
 
@@ -121,9 +121,9 @@ def test_what_is_kept_outside_an_edit_has_the_faithfulness_that_verify_says(anal
 def test_controls_share_both_ends_of_the_scale(analysis):
     """With everything ablated to its mean a site is its mean, however it was decomposed."""
     suite = analysis.suite
-    expected = ends(analysis, "mean").empty
+    expected = full_and_empty(analysis, "mean").empty
     for control in (neurons(suite), untrained(suite)):
-        empty = ends(analysis.by(control), "mean").empty
+        empty = full_and_empty(analysis.by(control), "mean").empty
         torch.testing.assert_close(empty, expected, atol=1e-5, rtol=0)
 
 
@@ -132,7 +132,7 @@ def test_dictionaries_of_another_model_have_no_scale(case):
     frozen = dataclasses.replace(prompts, patch=prompts.clean)
     other = analysis_of(model, toy_suite("resid_post.0"), frozen)
     with pytest.raises(ValueError, match="changes nothing"):
-        ends(other, "patch")
+        full_and_empty(other, "patch")
 
 
 def test_hooks_are_gone_after_an_ablation(analysis):
@@ -170,7 +170,7 @@ def test_a_coordinate_kept_is_kept_whole(case):
     found = metric_with(analysis, kept, "patch")
     torch.testing.assert_close(found, expected)
     everything = metrics_with(analysis, [NodeSet.of(changed)], "patch")
-    whole = ends(analysis, "patch").faithfulness(everything)
+    whole = full_and_empty(analysis, "patch").faithfulness(everything)
     assert float(whole.values) == pytest.approx(1, abs=1e-6)
 
 
@@ -197,7 +197,7 @@ def nested(nodes, seed):
 def test_in_a_linear_model_what_is_kept_adds_up(linear, seed):
     """m(C) is what the patch leaves, less the effects of all that stays as it was."""
     analysis, ranking = linear
-    effects, scale = dict(ranking), ends(analysis, "patch")
+    effects, scale = dict(ranking), full_and_empty(analysis, "patch")
     circuits = nested(effects, seed)
     total = sum(effects.values())
     found = curve(analysis, [NodeSet.of(c) for c in circuits], scale, to="patch")
@@ -211,7 +211,7 @@ def test_in_a_linear_model_faithfulness_rises_with_every_node_that_pulls_its_way
     analysis, ranking = linear
     way = sum(effect for _, effect in ranking)
     helpful = [node for node, effect in ranking if effect * way > 0]
-    scale = ends(analysis, "patch")
+    scale = full_and_empty(analysis, "patch")
     circuits = [NodeSet.of(c) for c in nested(helpful, seed)]
     found = curve(analysis, circuits, scale, to="patch", complete=False)
     assert len(helpful) > 3
@@ -233,10 +233,10 @@ def test_circuits_in_one_pass_are_each_as_alone(analysis):
 def test_faithfulness_is_of_the_means_and_both_ends_are_drawn_with_them():
     """Prompts that follow one line have no interval, however far apart they are."""
     full = torch.tensor([1.0, 5.0, -2.0, 8.0], dtype=torch.float64)
-    scale = Ends(full, torch.zeros(4, dtype=torch.float64))
+    scale = FullAndEmpty(full, torch.zeros(4, dtype=torch.float64))
     found = scale.faithfulness(torch.stack([0.25 * full, full + 3]))
     assert found.record() == pytest.approx([0.25, 2])
-    low, high = found.ends()
+    low, high = found.confidence_interval()
     assert (low[0], high[0]) == pytest.approx((0.25, 0.25))
     assert low[1] < 2 < high[1]
 

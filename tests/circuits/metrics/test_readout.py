@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from circuits.ablation.faithfulness import ends
+from circuits.ablation.faithfulness import full_and_empty
 from circuits.ablation.path_patching import exact_edges
 from circuits.analysis import Analysis
 from circuits.attribution.effects import gradients_at_clean
@@ -258,7 +258,7 @@ def test_every_token_moves_a_mean(case):
 def test_with_everything_ablated_a_readout_is_of_the_baseline(case, to):
     model, suite, prompts = case
     analysis = analysis_of(model, suite, prompts, metric=PROBE, batch_size=2)
-    found = ends(analysis, to)
+    found = full_and_empty(analysis, to)
     patch = site_tensor(prompts.patch.tokens, lambda hf: hf.model.layers[1])[:, AT]
     expected = (patch.mean(0, keepdim=True) if to == "mean" else patch) @ DIRECTION + 0.5
     torch.testing.assert_close(found.empty, expected.expand(3), atol=1e-5, rtol=0)
