@@ -298,8 +298,8 @@ def _fits(
     for fit in fits:
         if fit.tokens <= len(fit.sums.x):
             raise ValueError(
-                f"a linear map from {fit.dictionary.source} needs more than {len(fit.sums.x)} "
-                f"tokens to be fitted on, its width, and got {fit.tokens}: give more text"
+                f"the linear control of {fit.dictionary.source} needs over {len(fit.sums.x)} "
+                f"tokens beyond the text judged on; {fit.tokens} are left: give more text"
             )
     return fits
 

@@ -129,9 +129,9 @@ def test_the_rank_is_the_l0_rounded_and_no_more_than_the_width(model):
 
 
 def test_a_linear_control_needs_more_tokens_than_the_source_is_wide(model):
-    with pytest.raises(ValueError, match="from mlp_out.1 needs more than 24 tokens .* and got 18"):
+    with pytest.raises(ValueError, match="mlp_out.1 needs over 24 tokens beyond .*; 18 are left"):
         controls.low_rank(model, [one("mlp_out.1")], FITTED[:2])
-    with pytest.raises(ValueError, match="and got 0: give more text"):
+    with pytest.raises(ValueError, match="0 are left: give more text"):
         controls.low_rank(model, [one("mlp_out.1")], FITTED[:0])
 
 
