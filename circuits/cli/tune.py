@@ -52,7 +52,7 @@ Trainer = Annotated[
         "gradient_accumulation_steps=8; repeat it for several."
     ),
 ]
-Written = Annotated[int, typer.Option(help="Tokens that are written after a prompt at most.")]
+MaxTokens = Annotated[int, typer.Option(help="Tokens that are written after a prompt at most.")]
 Samples = Annotated[int, typer.Option(help="Continuations of each prompt that are judged.")]
 Longest = Annotated[int, typer.Option(help="Tokens of a text; longer ones are cut into several.")]
 Out = Annotated[Path | None, typer.Option(help="A folder for the model, its record and figure.")]
@@ -93,7 +93,7 @@ def tune(
     trainer: Trainer = None,
     longest: Longest = 128,
     texts: Annotated[int, typer.Option(help="Texts of each source that are read at most.")] = 1000,
-    tokens: Written = 40,
+    tokens: MaxTokens = 40,
     samples: Samples = 4,
     mlp: Annotated[
         Mlp, typer.Option(help="Which dictionary to use where an MLP has both.")
@@ -172,7 +172,7 @@ def reinforce(
     trainer: Trainer = None,
     longest: Longest = 128,
     texts: Annotated[int, typer.Option(help="Texts of each source that are read at most.")] = 200,
-    tokens: Written = 40,
+    tokens: MaxTokens = 40,
     samples: Samples = 4,
     mlp: Annotated[
         Mlp, typer.Option(help="Which dictionary to use where an MLP has both.")

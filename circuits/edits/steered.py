@@ -42,7 +42,7 @@ Row = tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Written:
+class Continuations:
     """What was written after each prompt; on the CPU."""
 
     texts: tuple[str, ...]
@@ -79,15 +79,15 @@ class Writer:
         self._nats: dict[tuple[Row, Row], float] = {}
 
     @torch.no_grad()
-    def plain(self, rows: Sequence[Sequence[int]] | None = None) -> Written:
+    def plain(self, rows: Sequence[Sequence[int]] | None = None) -> Continuations:
         """As the model is; after other prompts where they are given, judged after these."""
         (found,) = self._written([None], self.rows if rows is None else rows)
         return found
 
     @torch.no_grad()
-    def under(self, edits: Sequence[Edit], *, report: Report = silent) -> list[Written]:
+    def under(self, edits: Sequence[Edit], *, report: Report = silent) -> list[Continuations]:
         """Under each of some edits."""
-        found: list[Written] = []
+        found: list[Continuations] = []
         at_once = max(1, self._most() // len(self.rows))
         for first in range(0, len(edits), at_once):
             found += self._written(edits[first : first + at_once], self.rows)
@@ -101,7 +101,7 @@ class Writer:
 
     def _written(
         self, edits: Sequence[Edit | None], rows: Sequence[Sequence[int]]
-    ) -> list[Written]:
+    ) -> list[Continuations]:
         if self._plain is None and (edits != [None] or rows is not self.rows):
             self.plain()
         model, of_each = self.model, len(rows)
@@ -123,9 +123,11 @@ class Writer:
             for i, on in enumerate(fired)
         ]
 
-    def _of_edit(self, own: Sequence[Row], kl: Float[Tensor, " prompts"], on: bool) -> Written:
+    def _of_edit(
+        self, own: Sequence[Row], kl: Float[Tensor, " prompts"], on: bool
+    ) -> Continuations:
         nats = [self._nats[pair] for pair in zip(self.rows, own, strict=True)]
-        return Written(
+        return Continuations(
             texts=tuple(self.model.tokenizer.decode(list(row)) for row in own),
             nats=torch.tensor(nats, dtype=torch.float64),
             repetition=torch.tensor([repetition(row) for row in own], dtype=torch.float64),

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from circuits.features.written import Written
+from circuits.features.written import SyntheticText
 from hooked_qwen.progress import Report, silent
 from hooked_qwen.sites import Site
 from hooked_qwen.tokens import encode_prompt
@@ -80,7 +80,7 @@ class KnownTexts:
         found = read_through(self.model, self.suite, _contents(texts), sites=[self.site])
         return self._of(texts, found)
 
-    def on(self, suite: Suite, texts: Sequence[Written]) -> Incidence:
+    def on(self, suite: Suite, texts: Sequence[SyntheticText]) -> Incidence:
         """Which features of a suite are on in each text; there may be none."""
         if not texts:
             return self.training.incidence.part(0, 0)

@@ -23,11 +23,11 @@ from typing import Any
 from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.attribution.recorded import norm_limits
-from circuits.edits.steered import Writer, Written, instructed, settings
+from circuits.edits.steered import Continuations, Writer, instructed, settings
 from circuits.features.named import Named, key_of
 from circuits.features.steering_arms import Arm, Form, SteerConfig, arms_of, directions_of
 from circuits.features.steering_choice import Chosen, Examples, SteeringFeatures, only
-from circuits.features.steering_methods import Judged, methods_of, selection_of
+from circuits.features.steering_methods import ScoredContinuations, methods_of, selection_of
 from circuits.graph import rounded
 from hooked_qwen.nodes import Node
 from hooked_qwen.notices import counted
@@ -90,7 +90,7 @@ def steered(
         written.append(writer.plain([tokens_of(text) for text in told]))
     alone = len(written)
     written += writer.under([arm.edit for arm in arms], report=report)
-    judged = Judged.of(written, scorer, config.goal)
+    judged = ScoredContinuations.of(written, scorer, config.goal)
     methods, simple = methods_of(arms, judged, told=bool(config.instruction), alone=alone)
     labels = named.of([*(d.node for d in directions if d.method in (FEATURE, RANDOM))])
     return {
@@ -179,7 +179,7 @@ def _few(prompts: int) -> list[str]:
 
 def _notes(
     arms: Sequence[Arm],
-    written: Sequence[Written],
+    written: Sequence[Continuations],
     choice: SteeringFeatures,
     config: SteerConfig,
     has_examples: bool,

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.edits.figures import figure, mean_of
-from circuits.edits.steered import Written
+from circuits.edits.steered import Continuations
 from circuits.features.steering_arms import Arm
 from circuits.features.steering_choice import Chosen
 from circuits.graph import rounded
@@ -47,16 +47,18 @@ SIMPLE = ("instruction", MEANS, "plain")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Judged:
+class ScoredContinuations:
     """What was written, scored; the first row is of the model as it is."""
 
-    written: Sequence[Written]
+    written: Sequence[Continuations]
     concept: Float[Tensor, "arms prompts"]
     fluency: Float[Tensor, "arms prompts"]
     score: Float[Tensor, "arms prompts"]
 
     @classmethod
-    def of(cls, written: Sequence[Written], scorer: Scorer, goal: Goal) -> "Judged":
+    def of(
+        cls, written: Sequence[Continuations], scorer: Scorer, goal: Goal
+    ) -> "ScoredContinuations":
         """Each different text is scored once."""
         every = list(dict.fromkeys(text for one in written for text in one.texts))
         known = dict(zip(every, scorer.of(every).tolist(), strict=True))
@@ -109,7 +111,7 @@ def _perplexity(nats: Float[Tensor, " prompts"]) -> dict[str, Any]:
 
 
 def methods_of(
-    arms: Sequence[Arm], judged: Judged, *, told: bool, alone: int
+    arms: Sequence[Arm], judged: ScoredContinuations, *, told: bool, alone: int
 ) -> tuple[list[dict[str, Any]], str]:
     """Each method at its best strength, chosen on other prompts than it is judged on.
 
@@ -152,7 +154,7 @@ def methods_of(
 
 
 def selection_of(
-    arms: Sequence[Arm], judged: Judged, features: Sequence[Chosen], alone: int
+    arms: Sequence[Arm], judged: ScoredContinuations, features: Sequence[Chosen], alone: int
 ) -> dict[str, Any] | None:
     """The mean over features chosen either way, each at its own best strength, and both compared.
 

@@ -46,8 +46,8 @@ from circuits.features.synthesis_record import (
 )
 from circuits.features.writers import Writer, WritingConfig
 from circuits.features.written import (
+    SyntheticText,
     Wanted,
-    Written,
     at_random,
     drawn,
     for_features,
@@ -66,7 +66,7 @@ class Synthesis:
     """The record, and every text that was written."""
 
     record: dict[str, Any]
-    written: list[Written]
+    written: list[SyntheticText]
 
 
 def synthesised(
@@ -140,14 +140,14 @@ def _one_seed(
     """Everything that is written under one seed, of which as many are kept of each label."""
     rng = random.Random(seed)
 
-    def asked(row: str) -> list[Written]:
+    def asked(row: str) -> list[SyntheticText]:
         tries, shown = config.tries, config.shown
         requests = for_features(row, wanted[row], tries=tries, shown=shown, seed=seed, rng=rng)
         texts = written(requests, writer, writing, known.contents, rng.randrange(2**31))
         suite = known.suite if row == ASKED else known.control
         return with_fired(texts, known.on(suite, texts), wanted[row])
 
-    def unasked(row: str, shown: ReadTexts) -> list[Written]:
+    def unasked(row: str, shown: ReadTexts) -> list[SyntheticText]:
         requests = at_random(row, shown.texts, budget, shown=config.shown, seed=seed, rng=rng)
         texts = written(requests, writer, writing, known.contents, rng.randrange(2**31))
         return with_fired(texts, known.on(known.suite, texts), wanted[ASKED])
@@ -165,7 +165,7 @@ def _one_seed(
     return found | {REAL: Added(real, []), WHOLE: Added(known.target, [])}
 
 
-def _added(known: KnownTexts, texts: Sequence[Written]) -> Added:
+def _added(known: KnownTexts, texts: Sequence[SyntheticText]) -> Added:
     """What is kept, read, and how near it is to the training texts."""
     kept = [Labelled(text.text, text.label) for text in texts if text.kept]
     read = known.read(kept)

@@ -11,7 +11,7 @@ from torch import Tensor
 from circuits.features.known_texts import KnownTexts, ReadTexts
 from circuits.features.named import key_of
 from circuits.features.writers import WritingConfig
-from circuits.features.written import Wanted, Written
+from circuits.features.written import SyntheticText, Wanted
 from circuits.graph import rounded_all
 from saes.scope.synthesis import (
     covered_share,
@@ -57,7 +57,7 @@ class Added:
     """What one seed adds to the training texts, and all that was written for it."""
 
     added: ReadTexts
-    written: list[Written]
+    written: list[SyntheticText]
 
 
 def record_of(
@@ -86,7 +86,7 @@ def record_of(
     }
 
 
-def _about(one: Wanted, texts: Sequence[Written]) -> dict[str, Any]:
+def _about(one: Wanted, texts: Sequence[SyntheticText]) -> dict[str, Any]:
     """A feature that was asked for, and how often it came."""
     own = [text for text in texts if text.wanted == one]
     return {
@@ -139,7 +139,7 @@ def _means(
     }
 
 
-def _fired(texts: Sequence[Written], asked: Sequence[int]) -> float | None:
+def _fired(texts: Sequence[SyntheticText], asked: Sequence[int]) -> float | None:
     """How often the feature asked for is on; where none was, how often one of those is."""
     with_own = [text.wanted.feature in text.fired for text in texts if text.wanted]
     without = [len(text.fired) / len(asked) for text in texts if not text.wanted]

@@ -37,7 +37,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Written:
+class SyntheticText:
     """One text, and what it was asked with."""
 
     row: str
@@ -99,10 +99,10 @@ def wanted_features(
 
 def for_features(
     row: str, wanted: Iterable[Wanted], *, tries: int, shown: int, seed: int, rng: random.Random
-) -> list[Written]:
+) -> list[SyntheticText]:
     """Requests of each feature, every one with other examples."""
     return [
-        Written(
+        SyntheticText(
             row=row,
             text="",
             label=one.label,
@@ -123,7 +123,7 @@ def at_random(
     shown: int,
     seed: int,
     rng: random.Random,
-) -> list[Written]:
+) -> list[SyntheticText]:
     """Requests with any examples of each label, some more than the budget."""
     found = []
     for label, count in sorted(budget.items()):
@@ -131,18 +131,18 @@ def at_random(
         for _ in range(round(SPARE * count + 1) if own else 0):
             examples = tuple(rng.sample(own, min(shown, len(own))))
             found.append(
-                Written(row=row, text="", label=label, wanted=None, shown=examples, seed=seed)
+                SyntheticText(row=row, text="", label=label, wanted=None, shown=examples, seed=seed)
             )
     return found
 
 
 def written(
-    requests: Sequence[Written],
+    requests: Sequence[SyntheticText],
     writer: Writer,
     writing: WritingConfig,
     known: Iterable[str],
     seed: int,
-) -> list[Written]:
+) -> list[SyntheticText]:
     """What was written to each request, but nothing empty, known or written before."""
     if not requests:
         return []
@@ -163,7 +163,9 @@ def _plain(text: str) -> str:
     return " ".join(text.split()).casefold()
 
 
-def with_fired(texts: Sequence[Written], on: Incidence, wanted: Sequence[Wanted]) -> list[Written]:
+def with_fired(
+    texts: Sequence[SyntheticText], on: Incidence, wanted: Sequence[Wanted]
+) -> list[SyntheticText]:
     """Which wanted features are on in each text; kept are those of which the own one is.
 
     Where none was asked for everything is kept.
@@ -183,7 +185,7 @@ def with_fired(texts: Sequence[Written], on: Incidence, wanted: Sequence[Wanted]
     ]
 
 
-def within(texts: Sequence[Written], budget: Counter[str]) -> list[Written]:
+def within(texts: Sequence[SyntheticText], budget: Counter[str]) -> list[SyntheticText]:
     """The same, of each label no more kept than the budget has."""
     left, found = Counter(budget), []
     for one in texts:

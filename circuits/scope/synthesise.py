@@ -17,7 +17,7 @@ from circuits.features.writers import (
     default_style,
     each_by,
 )
-from circuits.features.written import Written
+from circuits.features.written import SyntheticText
 from circuits.graph import rounded, write_json
 from circuits.render.synthesis import synthesis_figure
 from circuits.runs.overwrite import MADE_FROM, check_record, digest
@@ -107,7 +107,7 @@ def synthesise(
     return record
 
 
-def _write(record: dict[str, Any], written: Sequence[Written], out: Path) -> None:
+def _write(record: dict[str, Any], written: Sequence[SyntheticText], out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     nodes = {one.wanted.feature: key_of(one.wanted.node) for one in written
              if one.wanted and one.row == ASKED}  # fmt: skip
@@ -121,7 +121,7 @@ def _write(record: dict[str, Any], written: Sequence[Written], out: Path) -> Non
     write_json(record, out / RECORD)
 
 
-def _line(one: Written, nodes: dict[int, str]) -> dict[str, Any]:
+def _line(one: SyntheticText, nodes: dict[int, str]) -> dict[str, Any]:
     """A text with what it was asked for and what is on; features of other suites have no name."""
     return {
         "text": one.text,
