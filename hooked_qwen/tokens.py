@@ -148,7 +148,7 @@ def _token_string(tokenizer: Any, token: int) -> str:
 
 
 @dataclass(frozen=True)
-class Run:
+class TokenSpan:
     """Neighbouring tokens that make whole characters together: mostly one."""
 
     text: str
@@ -162,7 +162,7 @@ LONGEST_RUN = 8
 "Tokens in which a character ends: UTF-8 has four bytes at most, and a token holds one or more."
 
 
-def whole_characters(tokenizer: Any, ids: Sequence[int]) -> list[Run]:
+def whole_characters(tokenizer: Any, ids: Sequence[int]) -> list[TokenSpan]:
     """The tokens of a text in the shortest runs that no character crosses the end of.
 
     Where vocabularies are of bytes, one Chinese character can be several tokens, none of which
@@ -170,11 +170,11 @@ def whole_characters(tokenizer: Any, ids: Sequence[int]) -> list[Run]:
     """
     runs, at = [], 0
     while at < len(ids):
-        run = Run(_token_string(tokenizer, int(ids[at])), at, at + 1)
+        run = TokenSpan(_token_string(tokenizer, int(ids[at])), at, at + 1)
         for stop in range(at + 1, min(len(ids), at + LONGEST_RUN) + 1):
             text = tokenizer.decode([int(i) for i in ids[at:stop]])
             if text and REPLACEMENT not in text:
-                run = Run(text, at, stop)
+                run = TokenSpan(text, at, stop)
                 break
         runs.append(run)
         at = run.stop

@@ -61,9 +61,9 @@ def cut(
     embedded = state.values[EMBED] + moved * state.embed_change
     leaves[EMBED] = embedded[:, first:].detach().requires_grad_()
     arguments = state.arguments.rows(state.every_row, first=first)
-    watched = {*suite.writes, *suite.reads}
+    recorded = {*suite.writes, *suite.reads}
     edits = intervene(model, {s: sever(s) for s in suite.writes})
-    with capture_arriving(model, watched) as arrivals, reading(model, metric, edits) as read:
+    with capture_arriving(model, recorded) as arrivals, reading(model, metric, edits) as read:
         final = resume(model, leaves[EMBED], 0, arguments)
     value = read(final[:, -1:], state.rows).sum()
     return CutModel(first, arrivals, leaves, value)

@@ -5,7 +5,7 @@
 The Jacobian is taken with every other site of the graph held at its value. With dictionaries at
 `attn_out`, `mlp_out` and `resid_post` of each layer that is the rule of the source paper: from
 attention to the stream the MLP is stopped, from the stream to the MLP attention is stopped, from
-stream to stream both are. With fewer sites the same rule leaves the paths through unwatched
+stream to stream both are. With fewer sites the same rule leaves the paths through other
 modules in. Into a feature the edge uses the secant slope of the activation function, from the
 clean to the reference pre-activation (see `circuits.attribution.recorded.slopes`).
 

@@ -87,7 +87,7 @@ def run_from(
 
     `index` says which prompt of the batch each row is. Positions before the first at which
     `value` differs from the clean run, `start` where that is known, stay as they are and are not
-    run either: no gradient reaches them. Where something watches the model, it sees the site's
+    run either: no gradient reaches them. Where the model has hooks, they see the site's
     whole block, and all of its positions.
     """
     with state.under(index):

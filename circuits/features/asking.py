@@ -20,7 +20,7 @@ from typing import Any, Literal
 from circuits.features.answers import Answer
 from hooked_qwen.tokens import REPLACEMENT, whole_characters
 from saes.scope.held_out import Passage
-from saes.scope.judgements import Said
+from saes.scope.judgements import Verdict
 
 Kind = Literal["detection", "fuzzing"]
 KINDS: tuple[Kind, ...] = ("detection", "fuzzing")
@@ -69,7 +69,7 @@ class Question:
     description: str
 
 
-Judge = Callable[[Question], list[Said]]
+Judge = Callable[[Question], list[Verdict]]
 "Says of each passage 1 or 0, or None."
 
 
@@ -128,7 +128,7 @@ def asked(answer: Answer) -> Judge:
 YES, NO = ("1", "yes", "true"), ("0", "no", "false")
 
 
-def verdicts(answer: str, n: int) -> list[Said]:
+def verdicts(answer: str, n: int) -> list[Verdict]:
     """The `n` verdicts in an answer; all None where it does not have as many.
 
     They stand in the first pair of square brackets, or are all that is said.
@@ -145,7 +145,7 @@ WHOLE = 3
 "Letters from which on a piece of a word counts within others."
 
 
-def by_words(question: Question) -> list[Said]:
+def by_words(question: Question) -> list[Verdict]:
     """A judge that needs no model: whether words of the description stand in a passage.
 
     Of a written rule's `fires on → promotes` the words before the arrow count. Marks are right

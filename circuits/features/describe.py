@@ -33,7 +33,7 @@ from hooked_qwen.progress import Report, silent
 from hooked_qwen.tokens import token_strings
 from saes.scope.contexts import Contexts
 from saes.scope.held_out import Passage, Split, SplitConfig, split_contexts
-from saes.scope.judgements import Said, Score, mean_interval, score
+from saes.scope.judgements import Score, Verdict, mean_interval, score
 from saes.suite import Suite
 
 SCHEMA = "feature-descriptions/1"
@@ -112,7 +112,7 @@ def describe_features(
         if explain is None:
             del said[RULE]
         items = items_of(split, node, config.seed)
-        answers: dict[Kind, dict[str, list[Said]]] = {
+        answers: dict[Kind, dict[str, list[Verdict]]] = {
             kind: _judged(items[kind], said, judge, kind, model.tokenizer, per_question)
             for kind in KINDS
         }
@@ -169,10 +169,10 @@ def _judged(
     kind: Kind,
     tokenizer: Any,
     per_question: int,
-) -> dict[str, list[Said]]:
+) -> dict[str, list[Verdict]]:
     """What the judge says of all items by each description."""
     texts = [marked_text(item.passage, tokenizer, marks=kind == "fuzzing") for item in items]
-    found: dict[str, list[Said]] = {name: [] for name in said}
+    found: dict[str, list[Verdict]] = {name: [] for name in said}
     for first in range(0, len(texts), per_question):
         some = tuple(texts[first : first + per_question])
         for name, description in said.items():
@@ -191,7 +191,7 @@ def _feature(
     split: Split,
     said: Mapping[str, str],
     items: Mapping[Kind, Sequence[Item]],
-    answers: Mapping[Kind, Mapping[str, Sequence[Said]]],
+    answers: Mapping[Kind, Mapping[str, Sequence[Verdict]]],
     tokenizer: Any,
 ) -> dict[str, Any]:
     truth = {kind: [item.right for item in items[kind]] for kind in KINDS}

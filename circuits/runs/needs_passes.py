@@ -108,7 +108,7 @@ class PassCounter:
     def behind(self, rows: int, site: Site, positions: int, *, whole: bool = False) -> Passes:
         """One pass from where a site's tensor is another one, its last MLP at the last position.
 
-        Where something watches the model, the site's `whole` block is run, and all positions.
+        Where the model has hooks, the site's `whole` block is run, and all positions.
         """
         stream = site.kind in ("embed", "resid_post")
         if whole:
@@ -137,7 +137,7 @@ class PassCounter:
     ) -> Passes:
         """One estimator's gradients at `sites`.
 
-        `under` an edit, which watches the model, so many features are set of every token.
+        `under` an edit, which hooks the model, so many features are set of every token.
         """
         task, found = self.task, Passes(name=name)
         moving = [EMBED] if task.config.reference == "patch" else []

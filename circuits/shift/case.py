@@ -21,7 +21,7 @@ from circuits.metrics.answers import metric_of, with_own_answers
 from circuits.shift.labelled import LabelledText, ShiftData
 from circuits.shift.pooled import Texts, encoded, pooled
 from circuits.shift.probe import Probe, fitted_probe, losses
-from circuits.shift.scores import Said
+from circuits.shift.scores import ProbePredictions
 from hooked_qwen.nodes import Node
 from hooked_qwen.progress import Report, silent
 from hooked_qwen.sites import Site
@@ -164,19 +164,19 @@ class Case:
         """Features set to zero at every token; errors and norm outliers stay as they are."""
         return apply(analysis or self.analysis, Ablation(ablated=tuple(nodes), to="zero"))
 
-    def says(self, x: TextMeans, probe: Probe | None = None) -> Said:
+    def says(self, x: TextMeans, probe: Probe | None = None) -> ProbePredictions:
         """What a probe, that of the label unless another is given, says of the test's means."""
         test = self.texts["balanced"]
-        return Said((probe or self.probe).says(x), test.label, test.spurious)
+        return ProbePredictions((probe or self.probe).says(x), test.label, test.spurious)
 
     def with_both_heads(
         self, test: TextMeans, ambiguous: Callable[[], TextMeans]
-    ) -> Iterator[Said]:
+    ) -> Iterator[ProbePredictions]:
         """By the head as it was trained, and by one trained again on what is read now."""
         yield self.says(test)
         yield self.says(test, fitted_probe(ambiguous(), self.texts["ambiguous"].label))
 
-    def under(self, edit: Callable[[], AbstractContextManager[Any]]) -> Iterator[Said]:
+    def under(self, edit: Callable[[], AbstractContextManager[Any]]) -> Iterator[ProbePredictions]:
         """With an edit in the model, by both heads."""
         return self.with_both_heads(
             self.read("balanced", edit()), lambda: self.read("ambiguous", edit())

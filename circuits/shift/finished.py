@@ -15,7 +15,7 @@ from torch import Tensor
 
 from circuits.graph import write_json
 from circuits.shift.judging import Judged
-from circuits.shift.scores import Said
+from circuits.shift.scores import ProbePredictions
 from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site
 
@@ -33,7 +33,7 @@ class FinishedSeed:
     "log loss on held-out ambiguous texts of a probe at each site"
     features: Sequence[Judged]
     "of its circuit, or where a file or a person judges of the first seed's"
-    said: Mapping[str, Sequence[Said]]
+    said: Mapping[str, Sequence[ProbePredictions]]
     "by method: what each draw says of the test texts"
 
     def save(self, path: Path) -> None:
@@ -83,12 +83,12 @@ class FinishedSeeds:
         return None if self.folder is None else self.folder / SEEDS.replace("*", f"{seed:04}")
 
 
-def _digits(said: Said) -> dict[str, str]:
+def _digits(said: ProbePredictions) -> dict[str, str]:
     return {name: "".join(map(str, x.int().tolist())) for name, x in vars(said).items()}
 
 
-def _said(record: Mapping[str, str]) -> Said:
+def _said(record: Mapping[str, str]) -> ProbePredictions:
     def flags(digits: str) -> Bool[Tensor, " texts"]:
         return torch.tensor([digit == "1" for digit in digits])
 
-    return Said(**{name: flags(digits) for name, digits in record.items()})
+    return ProbePredictions(**{name: flags(digits) for name, digits in record.items()})

@@ -23,13 +23,13 @@ from circuits.shift.judging import Judged, by_rule, circuit_features, cut_nodes
 from circuits.shift.labelled import LabelledText, without_words
 from circuits.shift.pooled import encoded, pooled, pooled_features
 from circuits.shift.probe import Probe, fitted_probe
-from circuits.shift.scores import Said
+from circuits.shift.scores import ProbePredictions
 from hooked_qwen.nodes import Node
 from saes.evaluation.baselines import neurons, neurons_inside_mlps
 from saes.suite import Suite
 
 CUE_WORDS = 30
-Runs = Mapping[str, Sequence[Said]]
+Runs = Mapping[str, Sequence[ProbePredictions]]
 "By the name of what is done, what it says in each of its draws."
 
 
@@ -61,7 +61,7 @@ def random_features(judged: Judgement) -> Runs:
     case = judged.case
     cut = Ablation(ablated=cut_nodes(judged.features), to="zero")
     draws = control_nodes(cut, judged.ranking, case.analysis.states, seed=case.seed)
-    found: dict[str, Sequence[Said]] = {}
+    found: dict[str, Sequence[ProbePredictions]] = {}
     for name, chosen in draws.items():
         found |= _ablating(judged, name.partition(" ")[2].partition(" at ")[0], chosen)
     return found
@@ -235,5 +235,5 @@ def _reading(judged: Judgement, name: str, change: Callable[[Tensor], Tensor]) -
     return _twice(name, said)
 
 
-def _twice(name: str, said: Iterator[Said]) -> Runs:
+def _twice(name: str, said: Iterator[ProbePredictions]) -> Runs:
     return {name + head: [one] for head, one in zip((HEAD, AGAIN), said, strict=True)}

@@ -23,8 +23,8 @@ Groups = Float[Tensor, "*draws 4"]
 
 
 @dataclass(frozen=True, eq=False)
-class Said:
-    """What a classifier says of the test texts of one seed."""
+class ProbePredictions:
+    """The classes predicted for the test texts of one seed, beside the true ones."""
 
     one: Bool[Tensor, " texts"]
     "that the text is of class 1"
@@ -79,7 +79,7 @@ class Scores:
     groups: list[Score]
 
 
-def scores(runs: Sequence[Sequence[Said]], *, seed: int = 0) -> Scores:
+def scores(runs: Sequence[Sequence[ProbePredictions]], *, seed: int = 0) -> Scores:
     """Of a classifier's runs: one list for each seed, in it one for each random draw, if any."""
     right = [[said.right() for said in draws] for draws in runs]
     value = torch.stack(

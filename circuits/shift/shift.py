@@ -24,7 +24,7 @@ from circuits.shift.finished import FinishedSeed, FinishedSeeds
 from circuits.shift.judging import Judged, by_file, by_rule, circuit_features, cut_nodes
 from circuits.shift.labelled import ShiftData
 from circuits.shift.methods import METHODS, Judgement
-from circuits.shift.scores import NUMBERS, Said, Score, scores
+from circuits.shift.scores import NUMBERS, ProbePredictions, Score, scores
 from hooked_qwen.identity import identity
 from hooked_qwen.nodes import Node
 from hooked_qwen.progress import Report, silent
@@ -60,9 +60,9 @@ class Shifted:
     seeds: Sequence[FinishedSeed]
 
     @property
-    def said(self) -> Mapping[str, Sequence[Sequence[Said]]]:
+    def said(self) -> Mapping[str, Sequence[Sequence[ProbePredictions]]]:
         """By method: for each seed that it was possible for, what each draw says of the test."""
-        found: dict[str, list[Sequence[Said]]] = {}
+        found: dict[str, list[Sequence[ProbePredictions]]] = {}
         for seed in self.seeds:
             for name, draws in seed.said.items():
                 found.setdefault(name, []).append(draws)
@@ -114,7 +114,7 @@ class Shifted:
         }
 
 
-def _numbers(runs: Sequence[Sequence[Said]]) -> dict[str, Any]:
+def _numbers(runs: Sequence[Sequence[ProbePredictions]]) -> dict[str, Any]:
     found = scores(runs)
 
     def told(score: Score) -> dict[str, Any]:
@@ -203,7 +203,7 @@ class _Work:
         if known is not None and known.features == judged.features:
             return known
         doing = f"seed {1 + case.seed - self.config.seed} of {self.config.seeds}: methods"
-        said: dict[str, Sequence[Said]] = {}
+        said: dict[str, Sequence[ProbePredictions]] = {}
         for n, method in enumerate(METHODS):
             self.report(doing, n, len(METHODS))
             said |= method(judged)

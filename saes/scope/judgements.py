@@ -21,7 +21,7 @@ from torch import Tensor
 from saes.evaluation.bootstrap import Interval, interval, resamples
 from saes.scope.contrast import wilson
 
-Said = bool | None
+Verdict = bool | None
 "What a judge says of one thing: right, wrong, or nothing that can be read."
 
 
@@ -39,7 +39,7 @@ class Score:
     asked: int
 
 
-def score(truth: Sequence[bool], said: Sequence[Said]) -> Score:
+def score(truth: Sequence[bool], said: Sequence[Verdict]) -> Score:
     """What was said of some things, held against what they are."""
     pairs = [(t, s) for t, s in zip(truth, said, strict=True) if s is not None]
     hits = torch.tensor([float(s) for t, s in pairs if t], dtype=torch.float64)

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
 from hooked_qwen import tokens
 from hooked_qwen.load import load_tokenizer
 from hooked_qwen.tokens import (
-    Run,
+    TokenSpan,
     encode,
     encode_prompt,
     encode_request,
@@ -209,10 +209,10 @@ def test_tokens_that_only_together_make_a_character_are_one_run():
     tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=[])
     runs = whole_characters(tokenizer, [vocabulary[piece] for piece in pieces])
     assert runs == [
-        Run("a", 0, 1),
-        Run("日é", 1, 4),
-        Run("\ufffd", 4, 5),
-        Run("<0xE6><0x97>", 5, 6),
+        TokenSpan("a", 0, 1),
+        TokenSpan("日é", 1, 4),
+        TokenSpan("\ufffd", 4, 5),
+        TokenSpan("<0xE6><0x97>", 5, 6),
     ]
 
 

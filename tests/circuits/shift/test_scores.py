@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from circuits.shift.scores import Said, scores
+from circuits.shift.scores import ProbePredictions, scores
 
 LABEL = torch.tensor([0, 0, 1, 1]).bool().repeat(25)
 SPURIOUS = torch.tensor([0, 1, 0, 1]).bool().repeat(25)
 
 
 def of(one):
-    return scores([[Said(one, LABEL, SPURIOUS)]])
+    return scores([[ProbePredictions(one, LABEL, SPURIOUS)]])
 
 
 @pytest.mark.parametrize(
@@ -50,9 +50,13 @@ def test_scores_are_those_of_the_texts_themselves_and_intervals_hold_them():
 
 
 def test_draws_of_a_seed_are_averaged_and_seeds_are_drawn_again():
-    both = scores([[Said(LABEL, LABEL, SPURIOUS), Said(~LABEL, LABEL, SPURIOUS)]])
+    both = scores(
+        [[ProbePredictions(LABEL, LABEL, SPURIOUS), ProbePredictions(~LABEL, LABEL, SPURIOUS)]]
+    )
     assert both.label.value == pytest.approx(0.5)
     assert both.label.interval == pytest.approx([0.5, 0.5])
-    apart = scores([[Said(LABEL, LABEL, SPURIOUS)], [Said(~LABEL, LABEL, SPURIOUS)]])
+    apart = scores(
+        [[ProbePredictions(LABEL, LABEL, SPURIOUS)], [ProbePredictions(~LABEL, LABEL, SPURIOUS)]]
+    )
     assert apart.label.value == pytest.approx(0.5)
     assert apart.label.interval == pytest.approx([0.0, 1.0])
