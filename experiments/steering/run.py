@@ -27,7 +27,7 @@ from circuits.runs.overwrite import MADE_FROM
 from experiments.inputs import TwoLanguages, arguments, write_texts
 from experiments.sasft.run import PROMPTS as MIXED
 from hooked_qwen.placement import Placement
-from saes.scope.steering import Do, Unit
+from saes.scope.steering import Unit
 from saes.scope.steering_score import Goal
 
 RESULTS = Path(__file__).parent / "results"
@@ -137,7 +137,7 @@ class Case:
     units: Mapping[Form, Unit] = field(default_factory=dict)
     "of strengths, where it is not a feature's own maximum"
     goal: Goal = "more"
-    do: Do = "add"
+    do: str = "add"
     sources: tuple[str, str] = ("", "")
     "of the positive and the negative texts, in `sets`"
     temperature: float = 0.0
