@@ -79,7 +79,9 @@ class Recordings:
         try:
             replay = self._record(work)
         except Exception as error:
-            error.add_note("A step was being recorded: it must not wait for its device.")
+            error.add_note(
+                "A step was being recorded; while it is, it must not wait for its device."
+            )
             raise
         return _Recording(replay, placed, self._memory.held())
 

@@ -156,7 +156,9 @@ def test_a_step_that_cannot_be_recorded_says_what_it_must_not_do():
     recordings.run(lambda now, dead: None, given(4), 4, 0)
     with pytest.raises(RuntimeError, match="not permitted") as failed:
         recordings.run(lambda now, dead: None, given(4), 4, 0)
-    assert failed.value.__notes__ == ["A step was being recorded: it must not wait for its device."]
+    assert failed.value.__notes__ == [
+        "A step was being recorded; while it is, it must not wait for its device."
+    ]
 
 
 def test_memory_that_grows_has_room_for_batches_a_little_larger():
