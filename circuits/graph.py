@@ -24,6 +24,8 @@ import networkx as nx
 from hooked_qwen.files import write_atomically
 from hooked_qwen.nodes import Node
 
+Edge = tuple[Node, Node]
+"From the first node to the second."
 SCHEMA = "feature-graph/1"
 SIGNIFICANT_DIGITS = 7
 

@@ -16,8 +16,8 @@ from typing import Any
 import networkx as nx
 import pandas as pd
 
-from circuits.ablation.faithfulness import To
 from circuits.analysis import Analysis
+from circuits.baseline_values import BaselineValue
 from circuits.comparison import differences
 from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.methods import discover_by_method
@@ -226,7 +226,7 @@ def ablate(
     *,
     top: int | None = None,
     outside: bool = False,
-    to: To = "zero",
+    to: BaselineValue = "zero",
     name: str | None = None,
     seed: int = 0,
     report: Report = silent,
@@ -253,7 +253,7 @@ def ablated(
     nodes: str | Iterable[Node] = (),
     *,
     top: int | None = None,
-    to: To = "zero",
+    to: BaselineValue = "zero",
 ) -> Generator[None, None, None]:
     """Nodes ablated in whatever runs inside the block, generation included.
 
@@ -338,7 +338,12 @@ def _prompt(given: Prompt | Mapping[str, Any]) -> Prompt:
 
 
 def _ablation(
-    circuit: Circuit, nodes: str | Iterable[Node], top: int | None, *, outside: bool, to: To
+    circuit: Circuit,
+    nodes: str | Iterable[Node],
+    top: int | None,
+    *,
+    outside: bool,
+    to: BaselineValue,
 ) -> Ablation:
     if isinstance(nodes, str):
         named = parse_features(nodes, circuit.analysis.suite) if nodes else ()

@@ -34,13 +34,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuits.ablation.exact_effects import rows_at_once
-from circuits.ablation.faithfulness import To, baseline_of
+from circuits.ablation.faithfulness import baseline_of
 from circuits.analysis import Analysis
 from circuits.attribution.deltas import at_positions, by_name, features_of, indices
 from circuits.attribution.edges import reaching_node, sites_of, to_output, upstream
 from circuits.attribution.recorded import EMBED
 from circuits.attribution.state import BatchState, each
 from circuits.attribution.vjp_batches import order_of
+from circuits.baseline_values import BaselineValue
+from circuits.graph import Edge
 from circuits.metrics.metric import Metric, SiteMetric, metric_at
 from hooked_qwen.forward import resume
 from hooked_qwen.hooks import Activation, Change, capture, intervene
@@ -52,7 +54,6 @@ from saes.intervention import Baseline, reads_first
 from saes.suite import Suite
 
 OUTPUT = Node("logit", "logit")
-Edge = tuple[Node, Node]
 View = frozenset[Node]
 "The nodes that have their values in the circuit; the others are at their baseline."
 
@@ -131,7 +132,7 @@ class Restricted:
 
 
 def restricted_metric(
-    analysis: Analysis, circuit: EdgeCircuit, to: To
+    analysis: Analysis, circuit: EdgeCircuit, to: BaselineValue
 ) -> Float[Tensor, " prompts"]:
     """The metric of each prompt in the model restricted to a circuit, the rest ablated to `to`.
 
@@ -159,7 +160,9 @@ def check_circuit(suite: Suite, circuit: EdgeCircuit) -> None:
 
 
 @torch.no_grad()
-def restricted(analysis: Analysis, state: BatchState, circuit: EdgeCircuit, to: To) -> Restricted:
+def restricted(
+    analysis: Analysis, state: BatchState, circuit: EdgeCircuit, to: BaselineValue
+) -> Restricted:
     """One batch of prompts in the model restricted to a circuit, the rest ablated to `to`."""
     suite = analysis.suite
     means = analysis.means if to == "mean" else None
@@ -181,7 +184,7 @@ class _Run:
     analysis: Analysis
     state: BatchState
     circuit: EdgeCircuit
-    to: To
+    to: BaselineValue
     base: Baseline
     change: dict[Node, Tensor] = field(default_factory=dict)
     "of each node that is known so far, its value less its baseline; 0 where it is not"
@@ -370,7 +373,7 @@ def _send(value: Activation) -> Change:
 
 
 def _embedding_baseline(
-    analysis: Analysis, state: BatchState, to: To
+    analysis: Analysis, state: BatchState, to: BaselineValue
 ) -> Float[Tensor, "#batch #pos d_model"]:
     """What the embedding of a token goes to."""
     clean = state.values[EMBED]

@@ -22,6 +22,7 @@ from circuits.ablation.exact_effects import TOKENS_AT_ONCE
 from circuits.analysis import Analysis
 from circuits.attribution.means import Means
 from circuits.attribution.state import BatchState, each
+from circuits.baseline_values import BaselineValue, FixedBaselineValue
 from circuits.graph import rounded
 from circuits.metrics.metric import SiteMetric, on_clean, reading
 from circuits.prompts import EncodedPrompts
@@ -33,9 +34,7 @@ from saes.intervention import Baseline, Spared, reads_first, setting, skipped, t
 from saes.nodes import NodeSet
 from saes.suite import Suite
 
-FixedTo = Literal["mean", "zero"]
-To = Literal[FixedTo, "patch"]
-Errors = Literal["ablated", "out", "held"]
+ErrorBaseline = Literal["ablated", "out", "held"]
 """What errors outside a circuit are set to: what its features are; zero, so that dictionaries stand
 in for what they write; or what they are on the clean prompt."""
 
@@ -79,7 +78,9 @@ class Curve:
         }
 
 
-def baseline_of(suite: Suite, state: BatchState, to: To, means: Means | None) -> Baseline:
+def baseline_of(
+    suite: Suite, state: BatchState, to: BaselineValue, means: Means | None
+) -> Baseline:
     """What ablated nodes of a batch are set to; for the mean it is that of `means`."""
     if to == "patch":
         return Baseline(
@@ -90,7 +91,7 @@ def baseline_of(suite: Suite, state: BatchState, to: To, means: Means | None) ->
     return fixed_baseline(suite, to, means, outlier=state.outlier)
 
 
-def with_errors(suite: Suite, state: BatchState, base: Baseline, errors: Errors) -> Baseline:
+def with_errors(suite: Suite, state: BatchState, base: Baseline, errors: ErrorBaseline) -> Baseline:
     """The baseline with its errors as `errors` says.
 
     Out or held, they are what the model's tensors have beside features, biases and skip
@@ -114,7 +115,7 @@ def with_errors(suite: Suite, state: BatchState, base: Baseline, errors: Errors)
 
 def fixed_baseline(
     suite: Suite,
-    to: FixedTo,
+    to: FixedBaselineValue,
     means: Means | None,
     *,
     outlier: Mapping[str, Bool[Tensor, "batch pos"]] | None = None,
@@ -154,7 +155,7 @@ def limits_at(suite: Suite, key: str, limits: Mapping[Site, float]) -> Mapping[S
     return {s: limits[s] for s in {site, *read}}
 
 
-def metric_with(analysis: Analysis, kept: NodeSet, to: To) -> Float[Tensor, " prompts"]:
+def metric_with(analysis: Analysis, kept: NodeSet, to: BaselineValue) -> Float[Tensor, " prompts"]:
     """The metric of each prompt with every node outside `kept` ablated."""
     return metrics_with(analysis, [kept], to)[0]
 
@@ -163,10 +164,10 @@ def metric_with(analysis: Analysis, kept: NodeSet, to: To) -> Float[Tensor, " pr
 def metrics_with(
     analysis: Analysis,
     circuits: Sequence[NodeSet],
-    to: To,
+    to: BaselineValue,
     *,
     means: Means | None = None,
-    errors: Errors = "ablated",
+    errors: ErrorBaseline = "ablated",
     report: Callable[[int], None] = lambda done: None,
 ) -> Float[Tensor, "circuits prompts"]:
     """The metric of each prompt under each of `circuits`, several of them in one forward pass.
@@ -188,9 +189,9 @@ def _under(
     analysis: Analysis,
     state: BatchState,
     circuits: Sequence[NodeSet],
-    to: To,
+    to: BaselineValue,
     means: Means | None,
-    errors: Errors,
+    errors: ErrorBaseline,
     report: Callable[[int], None],
 ) -> Float[Tensor, "circuits batch"]:
     model, suite, metric = analysis.model, analysis.suite, analysis.metric
@@ -251,7 +252,7 @@ def _ratio(value: Tensor, full: Tensor, empty: Tensor) -> Tensor:
     return (value - empty) / (full - empty)
 
 
-def full_and_empty(analysis: Analysis, to: To) -> FullAndEmpty:
+def full_and_empty(analysis: Analysis, to: BaselineValue) -> FullAndEmpty:
     """The metric with nothing and with everything ablated.
 
     Raises `ValueError` when their means are equal.
@@ -273,7 +274,7 @@ def curve(
     circuits: Sequence[NodeSet],
     scale: FullAndEmpty,
     *,
-    to: To,
+    to: BaselineValue,
     complete: bool = True,
     report: Callable[[int], None] = lambda done: None,
 ) -> Curve:
@@ -287,7 +288,7 @@ def curve(
     return Curve(scale.faithfulness(inside), scale.faithfulness(outside))
 
 
-def default_to(prompts: EncodedPrompts) -> To:
+def default_to(prompts: EncodedPrompts) -> BaselineValue:
     """The mean over the prompts; zero, where a lone prompt would be its own mean."""
     return "zero" if len(prompts) == 1 and prompts.patch is None else "mean"
 

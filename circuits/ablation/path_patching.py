@@ -33,6 +33,7 @@ from circuits.attribution.edges import reaching_node, sites_of, to_output
 from circuits.attribution.recorded import EMBED
 from circuits.attribution.state import BatchState
 from circuits.attribution.vjp_batches import order_of
+from circuits.graph import Edge
 from circuits.metrics.metric import Metric, SiteMetric, metric_at, on_clean
 from hooked_qwen.forward import resume
 from hooked_qwen.hooks import Activation, Change, capture, intervene
@@ -40,8 +41,6 @@ from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site
 from saes.dictionary import SparseDictionary
 from saes.suite import Suite
-
-Edge = tuple[Node, Node]
 
 
 @torch.no_grad()

@@ -8,13 +8,13 @@ Axes: `batch` prompts, `pos` columns, `slots` as in `saes.features`.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from circuits.baseline_values import BaselineValue
 from hooked_qwen.forward import BlockArguments, LastLogits, run_recording
 from hooked_qwen.hooks import capture
 from hooked_qwen.placement import device_of
@@ -25,7 +25,6 @@ from saes.dictionary import Move, SparseDictionary
 from saes.features import Features, cat
 from saes.suite import Suite
 
-Reference = Literal["patch", "zero", "mean"]
 EMBED = Site("embed")
 SMALLEST_MOVE, LARGEST_SLOPE = 1e-3, 3.0
 
@@ -95,7 +94,7 @@ class Decomposed:
 
 @torch.no_grad()
 def decompose(
-    suite: Suite, run: Run, patch: Run | None = None, *, reference: Reference = "zero"
+    suite: Suite, run: Run, patch: Run | None = None, *, reference: BaselineValue = "zero"
 ) -> Decomposed:
     """What the nodes are in the clean `run` and the `patch` run; each dictionary is read once.
 

@@ -31,11 +31,11 @@ from circuits.attribution.recorded import (
     EMBED,
     Decomposed,
     Recorded,
-    Reference,
     Run,
     decompose,
     run_plain,
 )
+from circuits.baseline_values import BaselineValue
 from circuits.prompts import EncodedPrompts
 from hooked_qwen.forward import BlockArguments, LastLogits
 from hooked_qwen.placement import device_of
@@ -192,7 +192,7 @@ def batches(
     suite: Suite,
     prompts: EncodedPrompts,
     *,
-    reference: Reference,
+    reference: BaselineValue,
     batch_size: int,
     means: Means | None = None,
     columns: Columns = "all",
@@ -224,7 +224,7 @@ def batches(
     return States([partial(make, rows) for rows in parts], keep=suite.room_for_states(KEPT))
 
 
-def check_patch(reference: Reference, patch: object) -> None:
+def check_patch(reference: BaselineValue, patch: object) -> None:
     """Raise `ValueError` when nodes are to be moved to a patch that is not there."""
     if reference == "patch" and patch is None:
         raise ValueError(
@@ -237,7 +237,7 @@ def batch_state(
     clean: Batch,
     found: Decomposed,
     patched: Run | None,
-    reference: Reference,
+    reference: BaselineValue,
     means: Means | None,
 ) -> BatchState:
     """Where the nodes of the prompts `clean` stand, and where they are moved to.
@@ -283,7 +283,7 @@ def _moves(
     run: Run,
     key: str,
     mask: Bool[Tensor, "batch pos"],
-    reference: Reference,
+    reference: BaselineValue,
     means: Means | None,
 ) -> Bool[Tensor, "batch pos"]:
     """The tokens at which nodes move: not padding, nor norm outliers that stay as they are."""

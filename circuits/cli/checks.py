@@ -10,6 +10,7 @@ from circuits.cli.check_tables import specificity_table, stability_table, suffic
 from circuits.cli.discovery import MetricOf, Positions, SkipUnfit
 from circuits.cli.options import (
     IG,
+    BaselineValue,
     Bos,
     BosUsed,
     Device,
@@ -21,8 +22,8 @@ from circuits.cli.options import (
     Mlp,
     Model,
     ModelDtype,
-    MovedTo,
     Quiet,
+    ReferenceUsed,
     RunFolder,
     Seed,
     SeedOfRun,
@@ -32,7 +33,6 @@ from circuits.cli.options import (
     say_found,
 )
 from circuits.cli.progress_bars import bars
-from circuits.cli.runs import To
 from circuits.cli.tables import say
 
 
@@ -44,7 +44,8 @@ def specificity(
         typer.Option(help="Features of each circuit; by default as many as the smallest has."),
     ] = None,
     to: Annotated[
-        To | None, typer.Option(help="What cut features are set to: by default as for verify.")
+        BaselineValue | None,
+        typer.Option(help="What cut features are set to: by default as for verify."),
     ] = None,
     draws: Annotated[int, typer.Option(help="Random circuits.")] = 3,
     seed: Seed = 0,
@@ -113,7 +114,7 @@ def stability(
     say(f"record {run / STABILITY}")
 
 
-class Errors(StrEnum):
+class ErrorBaseline(StrEnum):
     out = "out"
     held = "held"
 
@@ -126,12 +127,12 @@ def sufficiency(
     layers: Layers = "all",
     metric: MetricOf = "logit-difference",
     errors: Annotated[
-        Errors,
+        ErrorBaseline,
         typer.Option(
             help="What transcoders miss of their MLPs: left out, or held as on the clean prompt."
         ),
-    ] = Errors.out,
-    to: MovedTo = None,
+    ] = ErrorBaseline.out,
+    to: ReferenceUsed = None,
     estimator: EstimatorUsed = IG,
     positions: Annotated[
         Positions,

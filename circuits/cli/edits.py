@@ -35,7 +35,7 @@ _VALUES = ", ".join(
 EditFile = Annotated[Path, typer.Argument(help="An edit file.")]
 
 
-class Errors(StrEnum):
+class ErrorTerms(StrEnum):
     keep = "keep"
     drop = "drop"
 
@@ -81,8 +81,8 @@ def make_edit(
         typer.Option(help="Edit only where a feature is on, such as 'resid_post.2/7>0.5'."),
     ] = None,
     errors: Annotated[
-        Errors, typer.Option(help="Error terms of the same sites: keep them, or drop them too.")
-    ] = Errors.keep,
+        ErrorTerms, typer.Option(help="Error terms of the same sites: keep them, or drop them too.")
+    ] = ErrorTerms.keep,
     dictionaries: Annotated[
         str,
         typer.Option(help="Dictionaries where no run is named: folder, hub name, or 'bundled'."),

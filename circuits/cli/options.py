@@ -144,7 +144,7 @@ class Bos(StrEnum):
     never = "never"
 
 
-class Reference(StrEnum):
+class BaselineValue(StrEnum):
     patch = "patch"
     zero = "zero"
     mean = "mean"
@@ -162,9 +162,9 @@ BosUsed = Annotated[
     Bos,
     typer.Option(help="A BOS token before each prompt: as the tokenizer does, always, never."),
 ]
-MovedTo = Annotated[
-    Reference | None,
-    typer.Option(help="What nodes are moved to: patch by default, zero where there is none."),
+ReferenceUsed = Annotated[
+    BaselineValue | None,
+    typer.Option(help="What nodes are set to: by default their patch value, zero without patches."),
 ]
 MlpUsed = Annotated[Mlp, typer.Option(help="Which dictionary to use where an MLP has both.")]
 EdgeSteps = Annotated[

@@ -10,6 +10,7 @@ import typer
 
 from circuits.cli.estimate import print_estimate
 from circuits.cli.options import (
+    BaselineValue,
     Device,
     DryRun,
     Force,
@@ -31,12 +32,6 @@ from circuits.cli.tables import (
     verification_table,
 )
 from circuits.render.exporters import EXPORTERS
-
-
-class To(StrEnum):
-    zero = "zero"
-    mean = "mean"
-    patch = "patch"
 
 
 class Level(StrEnum):
@@ -63,7 +58,7 @@ class Letters(StrEnum):
 def verify(
     run: RunFolder,
     to: Annotated[
-        To | None,
+        BaselineValue | None,
         typer.Option(help="What ablated nodes are set to: mean, or zero for one lone prompt."),
     ] = None,
     held_out: Annotated[
@@ -157,7 +152,9 @@ def ablate(
     outside: Annotated[
         bool, typer.Option("--outside", help="Everything outside the graph.")
     ] = False,
-    to: Annotated[To, typer.Option(help="What ablated nodes are set to.")] = To.zero,
+    to: Annotated[
+        BaselineValue, typer.Option(help="What ablated nodes are set to.")
+    ] = BaselineValue.zero,
     prompts: Annotated[Path | None, typer.Option(help="Other prompts to rerun.")] = None,
     name: Annotated[str | None, typer.Option(help="Folder under RUN/ablations.")] = None,
     dry_run: DryRun = False,
@@ -206,7 +203,7 @@ def ablate(
 
 
 def _ablation_name(
-    features: str | None, top: int | None, to: To, prompts: Path | None, seed: int | None
+    features: str | None, top: int | None, to: BaselineValue, prompts: Path | None, seed: int | None
 ) -> str:
     """A folder name that differs where the ablated nodes, their value or the prompts do."""
     if features is None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from circuits.attribution.estimators import ESTIMATORS, estimator
-from circuits.attribution.recorded import Reference
+from circuits.baseline_values import BaselineValue
 from circuits.metrics.readout import MetricChoice, check_metric, metric_name
 from circuits.prompts import Positions
 from hooked_qwen.tokens import Bos
@@ -42,7 +42,7 @@ class DiscoverConfig:
     positions: Positions = "keep"
     bos: Bos = "auto"
     "what stands before each prompt: what the tokenizer adds, always its BOS token, or nothing"
-    reference: Reference = "patch"
+    reference: BaselineValue = "patch"
     steps: int = 10
     "points on the path of integrated gradients"
     edge_steps: int = 0

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from circuits.ablation.faithfulness import baseline_of, metric_with
 from circuits.analysis import Analysis
-from circuits.attribution.recorded import Reference
 from circuits.attribution.state import BatchState, each
+from circuits.baseline_values import BaselineValue
 from circuits.discovery.ranking import Ranking
 from circuits.edits.ablation import Ablation, check_positions
 from circuits.edits.control_nodes import control_nodes
@@ -39,7 +39,7 @@ def ablate(
         raise ValueError("the prompts have no patch to ablate to: use --to zero or mean")
     check_positions(edit, analysis.n_positions)
     # Whatever nodes were moved to when the graph was found, here they go to what the edit says.
-    moved: Reference = "zero" if prompts.patch is None else "patch"
+    moved: BaselineValue = "zero" if prompts.patch is None else "patch"
     analysis = replace(analysis, config=replace(analysis.config, reference=moved))
     by_preference = replace(analysis, metric=preference, edited=analysis.states)
     before = torch.stack(

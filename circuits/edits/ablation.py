@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from circuits.ablation.faithfulness import FixedTo, To, fixed_baseline
+from circuits.ablation.faithfulness import fixed_baseline
 from circuits.analysis import Analysis
 from circuits.attribution.means import Means
+from circuits.baseline_values import BaselineValue, FixedBaselineValue
 from circuits.graph import Node
 from hooked_qwen.positions import follow_positions
 from saes.edit import check_node
@@ -35,7 +36,7 @@ class Ablation:
 
     ablated: tuple[Node, ...] = ()
     kept: tuple[Node, ...] | None = None
-    to: To = "zero"
+    to: BaselineValue = "zero"
 
     def __post_init__(self) -> None:
         if bool(self.ablated) == (self.kept is not None):
@@ -112,7 +113,7 @@ def apply(analysis: Analysis, edit: Ablation) -> Generator[None, None, None]:
     model, suite, config = analysis.model, analysis.suite, analysis.config
     n_positions = 0 if config.positions == "sum" else analysis.n_positions
     check_positions(edit, max(1, n_positions))
-    to: FixedTo = "zero" if edit.to == "zero" else "mean"
+    to: FixedBaselineValue = "zero" if edit.to == "zero" else "mean"
     means = None if to == "zero" else _means_anywhere(analysis)
     base = fixed_baseline(suite, to, means, limits=analysis.norm_limits)
     reached: set[int] = set()

@@ -15,10 +15,9 @@ from typing import Any
 
 import networkx as nx
 
-from circuits.graph import Node
+from circuits.graph import Edge, Node
 from hooked_qwen.nodes import GROUP
 
-Edge = tuple[Node, Node]
 Weighted = list[Any]
 "[source, target, weight], as a file holds an edge."
 

@@ -20,7 +20,7 @@ from saes.identity import suite_hash
 from saes.operations import kind_of
 from saes.suite import Suite
 
-Errors = Literal["keep", "drop"]
+ErrorTerms = Literal["keep", "drop"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class Change:
     positions: Where | tuple[int, ...] | None = None
     "of tokens; by default each node's own, every one for a node that has none"
     when: Condition | None = None
-    errors: Errors = "keep"
+    errors: ErrorTerms = "keep"
     "`drop` does it to the error terms of the sites too: where it cannot be, they go to zero"
 
     def of(self, node: Node, besides: tuple[Node, ...] = ()) -> Operation:
@@ -165,7 +165,7 @@ def edit(
     value: Value | None = None,
     positions: Where | tuple[int, ...] | None = None,
     when: Condition | None = None,
-    errors: Errors = "keep",
+    errors: ErrorTerms = "keep",
 ) -> Edit:
     """An edit of nodes that are named, of a circuit's `top` features, or of all `outside` it.
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import networkx as nx
 
-from circuits.graph import Node
+from circuits.graph import Edge, Node
 from circuits.render import ink
 from circuits.render.boxes import (
     FOOT,
@@ -31,7 +31,7 @@ from circuits.render.figure_config import STYLES, FigureConfig
 from circuits.render.interventions import Intervention, done_to
 from circuits.render.layout import Layout
 from circuits.render.marks import Mark, Rect, Shape, Stroke, Text, Trace
-from circuits.render.routes import Curve, Edge, middle, routes
+from circuits.render.routes import Curve, middle, routes
 from circuits.render.supernodes import places_of, with_state
 from circuits.render.words import (
     NEUTRAL,

@@ -5,13 +5,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import networkx as nx
 
-from circuits.graph import Node, ordered
+from circuits.graph import Edge, Node, ordered
 
 EDGES_PER_NODE = 2
 OUTPUTS = 4
 "One box in so many is an output at most, before paths ask for more."
-
-Edge = tuple[Node, Node]
 
 
 def in_order(graph: nx.DiGraph, max_nodes: int) -> list[Node]:

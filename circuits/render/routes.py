@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import networkx as nx
 
-from circuits.graph import Node
+from circuits.graph import Edge, Node
 from circuits.render.boxes import MARGIN, Sheet
 from circuits.render.spacing import spaced
 
@@ -21,7 +21,6 @@ PORTS = 0.76  # share of a box's width over which its edges are spread
 BULGE = 0.055  # of an edge that turns, less than half of the lowest channel
 CROWD = 0.12  # in of detour that a full gap is worth
 
-Edge = tuple[Node, Node]
 Point = tuple[float, float]
 Interval = tuple[float, float]
 

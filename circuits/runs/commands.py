@@ -14,9 +14,8 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from circuits import graph as graphs
 from circuits import tasks
-from circuits.ablation.faithfulness import To
 from circuits.analysis import Analysis
-from circuits.attribution.recorded import Reference
+from circuits.baseline_values import BaselineValue
 from circuits.comparison import Difference, differences, different_origins
 from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.head_cards import make_head_cards
@@ -111,7 +110,7 @@ def one_prompt(
     return Prompt(clean=clean, patch=patch, answer=tuple(answers), wrong=tuple(wrongs))
 
 
-def reference_for(prompts: Sequence[Prompt]) -> Reference:
+def reference_for(prompts: Sequence[Prompt]) -> BaselineValue:
     """What nodes are moved to by default: the patch prompts', zero where there are none."""
     return "patch" if any(p.patch is not None for p in prompts) else "zero"
 
@@ -274,7 +273,7 @@ def ablate_run(
     features: str | None = None,
     top: int | None = None,
     outside: bool = False,
-    to: To = "zero",
+    to: BaselineValue = "zero",
     label: str,
     prompts: Path | None = None,
     seed: int | None = None,
@@ -323,7 +322,7 @@ def ablate_run(
 
 
 def ablation_of(
-    graph: nx.DiGraph, named: tuple[Node, ...], top: int | None, *, outside: bool, to: To
+    graph: nx.DiGraph, named: tuple[Node, ...], top: int | None, *, outside: bool, to: BaselineValue
 ) -> Ablation:
     """What to ablate: the nodes `named`, the `top` features of the graph, or all `outside` it.
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from circuits.ablation.faithfulness import To
+from circuits.baseline_values import BaselineValue
 from circuits.edits.ablation import check_positions, parse_features
 from circuits.graph import Node
 from circuits.prompts import read_prompts
@@ -82,7 +82,7 @@ def estimate_ablation(
     features: str | None = None,
     top: int | None = None,
     outside: bool = False,
-    to: To = "zero",
+    to: BaselineValue = "zero",
     prompts: Path | None = None,
     placement: Placement = ANYWHERE,
 ) -> Estimate:

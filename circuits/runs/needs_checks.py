@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import networkx as nx
 
 from circuits.ablation.exact_effects import TOKENS_AT_ONCE
-from circuits.ablation.faithfulness import To
+from circuits.baseline_values import BaselineValue
 from circuits.discovery.ranking import Ranking
 from circuits.edits.ablation import Ablation
 from circuits.edits.control_nodes import DRAWS
@@ -53,7 +53,7 @@ class Checked:
     "of other prompts"
 
 
-def verify_passes(run: Checked, config: VerifyConfig, to: To) -> list[Passes]:
+def verify_passes(run: Checked, config: VerifyConfig, to: BaselineValue) -> list[Passes]:
     """All passes of a verification."""
     counter, full = run.counter, config.level == "full"
     asked, sites, first = counter.task.config, counter.suite.writes, counter.first_layer
@@ -94,7 +94,7 @@ def _pool(ranking: Ranking, config: VerifyConfig) -> list[Node]:
     return [*inner[: 2 * size].nodes(), *inner[drawn].nodes()]
 
 
-def _prepared(run: Checked, counter: PassCounter, to: To, loops: int) -> list[Passes]:
+def _prepared(run: Checked, counter: PassCounter, to: BaselineValue, loops: int) -> list[Passes]:
     """Runs for the states, which `loops` over the prompts ask for, and for means."""
     state = state_bytes(counter.model, counter.shapes, counter.task)
     return [
@@ -103,7 +103,7 @@ def _prepared(run: Checked, counter: PassCounter, to: To, loops: int) -> list[Pa
     ]
 
 
-def _means(counter: PassCounter, to: To, features: int) -> Passes:
+def _means(counter: PassCounter, to: BaselineValue, features: int) -> Passes:
     """Runs for what nodes are ablated to, and for what they were moved to."""
     times = (to == "mean") + (counter.task.config.reference == "mean")
     encoded = times * counter.task.prompts * counter.task.tokens * features
@@ -141,7 +141,7 @@ def bases(counter: PassCounter) -> list[Basis]:
     return [*found, Basis(counter.shapes, {}, 2)]
 
 
-def _control(run: Checked, basis: Basis, to: To, sizes: int) -> list[Passes]:
+def _control(run: Checked, basis: Basis, to: BaselineValue, sizes: int) -> list[Passes]:
     """The circuits of another basis: found by the run's estimator, and run."""
     task = run.counter.task
     counter = replace(run.counter, shapes=basis.shapes)

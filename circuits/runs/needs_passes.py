@@ -13,11 +13,12 @@ from math import ceil
 import torch
 
 from circuits.ablation.exact_effects import ROWS_AT_ONCE, TOKENS_AT_ONCE
-from circuits.ablation.path_patching import Edge, by_source, layers_between
+from circuits.ablation.path_patching import by_source, layers_between
 from circuits.attribution.deltas import by_name
 from circuits.attribution.edges import sites_of
 from circuits.attribution.effects import TOKENS_AT_ONCE as POINTS_AT_ONCE
 from circuits.attribution.state import EMBED, KEPT
+from circuits.graph import Edge
 from circuits.metrics.metric import logit_difference
 from circuits.runs.needs import Task, after
 from hooked_qwen.cost import ModelCost

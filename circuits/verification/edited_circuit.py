@@ -18,7 +18,6 @@ from torch import Tensor
 
 from circuits.ablation.edge_circuits import (
     OUTPUT,
-    Edge,
     EdgeCircuit,
     check_circuit,
     possible_edges,
@@ -27,7 +26,7 @@ from circuits.ablation.edge_circuits import (
 from circuits.ablation.faithfulness import Measured, metric_with
 from circuits.analysis import Analysis
 from circuits.edits.graph import expanded
-from circuits.graph import rounded
+from circuits.graph import Edge, rounded
 from circuits.metrics.readout import metric_name
 from circuits.prompts import EncodedPrompts
 from circuits.verification.faithfulness_curves import Scale

@@ -11,11 +11,10 @@ from jaxtyping import Float
 from scipy import stats
 from torch import Tensor
 
-from circuits.graph import Node, rounded
+from circuits.graph import Edge, Node, rounded
 from hooked_qwen.sites import forward_order
 from saes.evaluation.bootstrap import Interval, interval, resamples
 
-Edge = tuple[Node, Node]
 LEAST = {
     "spearman": -1.0,
     "pearson": -1.0,

@@ -29,7 +29,6 @@ from circuits.ablation.faithfulness import (
     Curve,
     FullAndEmpty,
     Measured,
-    To,
     curve,
     full_and_empty,
     mean_curve,
@@ -37,6 +36,7 @@ from circuits.ablation.faithfulness import (
 )
 from circuits.analysis import Analysis
 from circuits.attribution.node_effects import NodeEffects
+from circuits.baseline_values import BaselineValue
 from circuits.discovery.ranking import Ranking, rank_nodes
 from circuits.graph import Node, rounded
 from hooked_qwen.hook_points import has_neurons
@@ -73,12 +73,12 @@ class Scale:
     """One analysis, with everything kept and with everything ablated."""
 
     analysis: Analysis
-    to: To
+    to: BaselineValue
     "what nodes are ablated to"
     full_and_empty: FullAndEmpty
 
     @classmethod
-    def of(cls, analysis: Analysis, to: To) -> "Scale":
+    def of(cls, analysis: Analysis, to: BaselineValue) -> "Scale":
         """Measure the metric with everything kept and with everything ablated."""
         return cls(analysis, to, full_and_empty(analysis, to))
 

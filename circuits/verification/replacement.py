@@ -37,9 +37,8 @@ from circuits.discovery.node_moves import NodeMoves, moves_to
 from circuits.discovery.ranking import Ranking
 from circuits.discovery.replaced_prompts import Opened, ReplacedPrompts, by_transcoders
 from circuits.edits.held_run import HeldRun, adding, rows_at_once, run_held
-from circuits.graph import Node, rounded
+from circuits.graph import Edge, Node, rounded
 from circuits.verification.estimator_agreement import (
-    Edge,
     agreement,
     edge_agreement,
     node_agreement,

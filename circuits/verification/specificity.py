@@ -25,13 +25,12 @@ from torch import Tensor
 
 from circuits.ablation.faithfulness import (
     FullAndEmpty,
-    To,
     default_to,
     full_and_empty,
     metrics_with,
 )
 from circuits.analysis import Analysis
-from circuits.attribution.recorded import Reference
+from circuits.baseline_values import BaselineValue
 from circuits.discovery.ranking import Ranking
 from circuits.edits.ablation import Ablation
 from circuits.graph import Node, ordered, rounded
@@ -58,7 +57,7 @@ class SpecificityConfig:
 
     size: int | None = None
     "features of each circuit; by default as many as the smallest has"
-    to: To | None = None
+    to: BaselineValue | None = None
     "what cut features are set to; by default as for `verify`"
     draws: int = 3
     "of random circuits"
@@ -169,7 +168,7 @@ class _Column:
     """One task under every circuit."""
 
     metric: str
-    to: To
+    to: BaselineValue
     scale: FullAndEmpty
     values: Float[Tensor, "circuits prompts"]
     lost: Float[Tensor, " circuits"]
@@ -184,12 +183,14 @@ class _Column:
         }
 
 
-def _lost(analysis: Analysis, circuits: Sequence[Sequence[Node]], to: To | None) -> _Column:
+def _lost(
+    analysis: Analysis, circuits: Sequence[Sequence[Node]], to: BaselineValue | None
+) -> _Column:
     to = to or default_to(analysis.prompts)
     if to == "patch" and analysis.prompts.patch is None:
         raise ValueError("a task has no patch to cut to: use --to zero or mean")
     # Whatever nodes were moved to when the graph was found, here they go to what is asked for.
-    moved: Reference = "zero" if analysis.prompts.patch is None else "patch"
+    moved: BaselineValue = "zero" if analysis.prompts.patch is None else "patch"
     analysis = replace(analysis, config=replace(analysis.config, reference=moved))
     scale = full_and_empty(analysis, to)
     kept = [Ablation(ablated=tuple(nodes), to=to).kept_set() for nodes in circuits]

@@ -34,7 +34,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.ablation.faithfulness import Errors, Measured, mean_measured, metrics_with
+from circuits.ablation.faithfulness import ErrorBaseline, Measured, mean_measured, metrics_with
 from circuits.analysis import Analysis
 from circuits.attribution.node_effects import NodeEffects
 from circuits.attribution.state import each
@@ -60,7 +60,7 @@ BY_GRAPH = "strongest features, by the replacement graph"
 NEURONS, UNTRAINED = "neurons, inside the MLPs", "untrained dictionaries"
 LISTED = 50
 "Features that are named in the record, the strongest."
-ERRORS: tuple[Errors, ...] = ("out", "held")
+ERRORS: tuple[ErrorBaseline, ...] = ("out", "held")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,7 +221,7 @@ def _values(
         kept,
         analysis.config.reference,
         means=analysis.reference_means,
-        errors=cast(Errors, config.errors),
+        errors=cast(ErrorBaseline, config.errors),
         report=tick,
     )
 

@@ -10,19 +10,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.ablation.exact_effects import exact_effects
-from circuits.ablation.faithfulness import To, default_to
+from circuits.ablation.faithfulness import default_to
 from circuits.ablation.path_patching import exact_edges
 from circuits.analysis import Analysis
 from circuits.attribution.effects import effects_by_prompt
 from circuits.attribution.estimators import ESTIMATORS
-from circuits.attribution.recorded import Reference
 from circuits.attribution.state import BatchState, each
+from circuits.baseline_values import BaselineValue
 from circuits.discovery.ranking import Ranking
-from circuits.graph import Node, ordered
+from circuits.graph import Edge, Node, ordered
 from circuits.metrics.readout import metric_name
 from circuits.prompts import EncodedPrompts
 from circuits.verification.estimator_agreement import (
-    Edge,
     edge_agreement,
     edges_to_measure,
     node_agreement,
@@ -47,7 +46,7 @@ SCHEMA = "verification/1"
 class VerifyConfig:
     """What ablated nodes are set to, and how much is measured."""
 
-    to: To | None = None
+    to: BaselineValue | None = None
     "by default that of `default_to`"
     level: Level = "full"
     "`quick` measures the graph's nodes and edges, and the circuit at three sizes"
@@ -170,14 +169,14 @@ def _together(
     return group_scores(graph, groups, effects)
 
 
-def ablated_to(analysis: Analysis, config: VerifyConfig) -> To:
+def ablated_to(analysis: Analysis, config: VerifyConfig) -> BaselineValue:
     """What nodes are ablated to; `ValueError` for a patch that they were not moved to."""
     to = config.to or default_to(analysis.prompts)
     check_ablated_to(to, analysis.config.reference)
     return to
 
 
-def check_ablated_to(to: To, reference: Reference) -> None:
+def check_ablated_to(to: BaselineValue, reference: BaselineValue) -> None:
     """Raise `ValueError` for a patch that nodes were not moved to."""
     if to == "patch" and reference != "patch":
         raise ValueError(
@@ -186,7 +185,7 @@ def check_ablated_to(to: To, reference: Reference) -> None:
         )
 
 
-def other_prompts(analysis: Analysis, prompts: EncodedPrompts, to: To) -> Scale:
+def other_prompts(analysis: Analysis, prompts: EncodedPrompts, to: BaselineValue) -> Scale:
     """The scale on other prompts; `ValueError` where positions are kept and theirs are others."""
     other = analysis.on(prompts)
     if other.n_positions != analysis.n_positions:

@@ -22,7 +22,6 @@ import torch
 from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.ablation.exact_effects import exact_effects
-from circuits.ablation.faithfulness import To
 from circuits.ablation.path_patching import exact_edges
 from circuits.analysis import Analysis
 from circuits.attribution.edges import edge_weights
@@ -30,12 +29,13 @@ from circuits.attribution.effects import effects_by_prompt
 from circuits.attribution.node_effects import TOKEN
 from circuits.attribution.spill import PerSite
 from circuits.attribution.state import BatchState
+from circuits.baseline_values import BaselineValue
 from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.ranking import Ranking, rank_nodes
-from circuits.graph import Node, write_json
+from circuits.graph import Edge, Node, write_json
 from circuits.prompts import EncodedPrompts, encode_prompts, read_prompts
 from circuits.runs.commands import make_prompts
-from circuits.verification.estimator_agreement import Edge, agreement
+from circuits.verification.estimator_agreement import agreement
 from circuits.verification.faithfulness_curves import Scale
 from hooked_qwen.bundled.language import TASKS
 from hooked_qwen.load import BUNDLED, load
@@ -49,7 +49,7 @@ gradient at the clean run, or by slope along the way (see `circuits.attribution.
 EDGE_STEPS = 8
 NODES, EDGES = 100, 100
 SIZES = (20, 100, 500)
-ABLATED_TO: tuple[To, ...] = ("patch", "mean")
+ABLATED_TO: tuple[BaselineValue, ...] = ("patch", "mean")
 
 
 def main() -> None:
@@ -119,7 +119,7 @@ class Case:
             found[name] = ranking, gradients
         return found
 
-    def circuits(self, to: To) -> dict[str, Any]:
+    def circuits(self, to: BaselineValue) -> dict[str, Any]:
         """Faithfulness of the strongest nodes by each estimator."""
         scale, found = Scale.of(self.analysis, to), {}
         for name, (ranking, _) in self.ranked.items():

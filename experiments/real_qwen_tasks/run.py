@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from circuits.ablation.faithfulness import To
+from circuits.baseline_values import BaselineValue
 from circuits.cli.progress_bars import bars
 from circuits.discovery.config import DiscoverConfig
 from circuits.graph import Node, ordered, rounded, write_json
@@ -35,7 +35,7 @@ PAIRS = 30
 DISCOVER = DiscoverConfig(estimator="ig-inputs")
 SHOWN = (10, 20, 50, 100, 200, 1000)
 NAMED = 12
-ABLATED_TO: tuple[To, ...] = ("patch", "mean")
+ABLATED_TO: tuple[BaselineValue, ...] = ("patch", "mean")
 
 
 def main() -> None:
@@ -67,7 +67,7 @@ def run(task: str, model: str, dictionaries: str, work: Path) -> None:
     keep(task, out, records)
 
 
-def verify(out: Path, to: To, held_out: Path, report: Report) -> dict[str, Any]:
+def verify(out: Path, to: BaselineValue, held_out: Path, report: Report) -> dict[str, Any]:
     """The whole record for the last of `ABLATED_TO`, which stays in the run; for others the curves.
 
     Nodes and edges are measured by moving them to the patch, whatever sets are ablated to.
@@ -87,7 +87,7 @@ def verify(out: Path, to: To, held_out: Path, report: Report) -> dict[str, Any]:
     }
 
 
-def keep(task: str, out: Path, records: dict[To, dict[str, Any]]) -> None:
+def keep(task: str, out: Path, records: dict[BaselineValue, dict[str, Any]]) -> None:
     """Copy to `results/` what the README tells."""
     record = records[ABLATED_TO[-1]]
     RESULTS.mkdir(exist_ok=True)
@@ -147,7 +147,7 @@ def by_changed_token(run: Run, nodes: Sequence[Node]) -> dict[Node, dict[str, fl
     return found
 
 
-def table(kept: dict[str, Any], to: To) -> str:
+def table(kept: dict[str, Any], to: BaselineValue) -> str:
     """Faithfulness of the circuit and its controls, as the README shows it."""
     curves, held_out = kept["curves"][to], kept["held_out"][to]
     sizes = [s for s in curves["sizes"] if s in SHOWN]
