@@ -8,11 +8,14 @@ the bundled model, `circuits.tasks.words` that of English.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 Inflected = tuple[str, ...]
 "The form for one, then the form for many; what follows, such as a past, is not asked for."
 Blank = TypeVar("Blank")
+Split = Literal["train", "test"]
+"Half of every list of words: the two halves share no content word."
+SPLITS: tuple[Split, ...] = get_args(Split)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,6 @@
 
 Every node of it lies on a path from a token to an output, or from an error where errors are
 constants, as in replacement graphs; in a graph without tokens, or where none reaches an output,
-from circuits.graph import Edge
 from a node that nothing in the graph leads to. Where there is no room for all
 nodes of even one path, edges stand for parts of paths (`circuits.render.condensed`).
 """
@@ -13,7 +12,7 @@ from itertools import pairwise
 
 import networkx as nx
 
-from circuits.graph import Node, ordered
+from circuits.graph import Edge, Node, ordered
 from circuits.render.condensed import condensed
 from circuits.render.paths import cheapest, ends_of, in_order, with_edges
 

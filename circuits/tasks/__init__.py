@@ -16,10 +16,10 @@ from typing import Any
 
 from circuits.prompt_files import Prompt
 from circuits.tasks import agreement, copying, people, python, recall
-from circuits.tasks.choice import SPLITS, Choice, Split
+from circuits.tasks.choice import Choice
 from circuits.tasks.dealing import deal
 from hooked_qwen.bundled import language
-from hooked_qwen.families import Pair, Task, TooFewPairs
+from hooked_qwen.families import SPLITS, Pair, Split, Task, TooFewPairs
 from hooked_qwen.load import BUNDLED, load_tokenizer, local_folder
 
 __all__ = [

@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from functools import cache, partial
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, TypeVar
 
+from hooked_qwen.families import SPLITS, Split
 from hooked_qwen.tokens import encode
 
-Split = Literal["train", "test"]
-SPLITS: tuple[Split, ...] = get_args(Split)
 WordOrPair = TypeVar("WordOrPair", str, tuple[str, str])
 
 

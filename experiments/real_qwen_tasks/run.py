@@ -26,6 +26,7 @@ from circuits.runs.folder import Run, read_run
 from circuits.runs.inputs import Inputs
 from circuits.verification.faithfulness_curves import Scale, curves, held_out_curves
 from circuits.verification.verify import VerifyConfig
+from hooked_qwen.families import Split
 from hooked_qwen.progress import Report
 from hooked_qwen.tokens import token_strings
 
@@ -55,14 +56,16 @@ def main() -> None:
 def run(task: str, model: str, dictionaries: str, work: Path) -> None:
     """Prompts, discovery, verification with the held-out split, figures."""
     work.mkdir(parents=True, exist_ok=True)
-    files = {split: work / f"{split}.jsonl" for split in ("train", "test")}
+    files: dict[Split, Path] = {"train": work / "train.jsonl", "test": work / "test.jsonl"}
     for split, file in files.items():
         make_prompts(task, PAIRS, split=split, seed=0, model=model, out=file)
     inputs = Inputs.resolved(model, dictionaries, files["train"], "transcoder")
     out = work / "run"
     with bars() as report:
         discover_run(inputs, out, config=DISCOVER, force=True, report=report)
-        records = {to: verify(out, to, files["test"], report) for to in ABLATED_TO}
+        records: dict[BaselineValue, dict[str, Any]] = {
+            to: verify(out, to, files["test"], report) for to in ABLATED_TO
+        }
     render_run(out, ["svg"], 25)
     keep(task, out, records)
 

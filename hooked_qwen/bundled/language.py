@@ -18,8 +18,8 @@ from itertools import islice
 
 from hooked_qwen.bundled import agreement, copying, people, recall, story
 from hooked_qwen.bundled.holdout import held_pairs, shares
-from hooked_qwen.bundled.lexicon import Split, words
-from hooked_qwen.families import Pair, Task, Template
+from hooked_qwen.bundled.lexicon import words
+from hooked_qwen.families import Pair, Split, Task, Template
 
 __all__ = ["TASKS", "Pair", "Split", "documents", "held_out", "pairs", "rounds"]
 

@@ -10,11 +10,10 @@ Notation inside the lists: a noun is `key` (plural `keys`) or `box/boxes`; a ver
 
 from dataclasses import dataclass, fields
 from functools import cache
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from hooked_qwen.bundled.atlas import REGIONS, Region, Town
-
-Split = Literal["train", "test"]
+from hooked_qwen.families import Split
 
 
 class Noun(NamedTuple):
