@@ -18,7 +18,11 @@ from circuits.attribution.state import States, batches
 from circuits.discovery.config import DiscoverConfig
 from circuits.metrics.answers import metric_of
 from circuits.metrics.metric import Metric
+from circuits.metrics.readout import metric_name
 from circuits.prompts import EncodedPrompts
+from hooked_qwen.html_tables import html_rows
+from hooked_qwen.notices import counted
+from hooked_qwen.placement import placement_of
 from hooked_qwen.sites import Site
 from hooked_qwen.tokens import Batch
 from saes.suite import Suite
@@ -26,7 +30,11 @@ from saes.suite import Suite
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Analysis:
-    """A model, its dictionaries, prompts and a metric, opened."""
+    """A model, its dictionaries, prompts and a metric, opened.
+
+    analysis = circuits.open("bundled", "bundled", "prompts.jsonl", nodes=100)
+    circuits.discover(analysis)
+    """
 
     model: TransformerBridge
     suite: Suite
@@ -61,6 +69,19 @@ class Analysis:
     def __repr__(self) -> str:
         name, n = self.model.cfg.model_name, len(self.prompts)
         return f"Analysis of {n} prompt{'s' * (n != 1)} in {name}: {self.suite.summary()}"
+
+    def _repr_html_(self) -> str:
+        at = placement_of(self.model)
+        compared = "" if self.prompts.patch is None else ", each with its patch"
+        rows = [
+            ("model", str(self.model.cfg.model_name)),
+            ("dictionaries", self.suite.summary()),
+            ("prompts", counted(len(self.prompts), "prompt") + compared),
+            ("metric", metric_name(self.config.metric)),
+            ("device", str(at.device)),
+            ("dtype", str(at.dtype)),
+        ]
+        return html_rows(("", "analysis"), rows)
 
     def on(self, prompts: EncodedPrompts) -> "Analysis":
         """The same of other prompts."""

@@ -24,6 +24,9 @@ class Prompt:
     """One line of a prompt set. For `patch`, when there is one, `wrong` is the right answer.
 
     No `answer` asks for the model's own, no `wrong` stands for the whole vocabulary.
+
+        keys, key = "The keys near the cabinet", "The key near the cabinet"
+        circuits.Prompt(clean=keys, patch=key, answer=(" are",), wrong=(" is",))
     """
 
     clean: str
@@ -49,7 +52,10 @@ NAMES = {
 
 
 def read_prompts(path: Path) -> list[Prompt]:
-    """Read a prompt file; raises `ValueError` naming file, line and what is wrong with it."""
+    """Read a prompt file; raises `ValueError` naming file, line and what is wrong with it.
+
+    circuits.open("bundled", "bundled", circuits.read_prompts("prompts.jsonl")[:10])
+    """
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"there is no prompt file at {path}")

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from html import escape
 from typing import Any
 
 import networkx as nx
@@ -12,14 +11,16 @@ from circuits.analysis import Analysis
 from circuits.discovery.ranking import Ranking
 from circuits.edits.ablation import Ablation
 from circuits.render.export import edges_table, nodes_table
-
-SHOWN = 10
-"Rows of a table that stand for a whole circuit in a notebook."
+from hooked_qwen.html_tables import ROWS, html_table, paragraph
 
 
 @dataclass(eq=False)
 class Circuit:
-    """A circuit and what it was found in; `graph` is a plain `networkx.DiGraph`."""
+    """A circuit and what it was found in; `graph` is a plain `networkx.DiGraph`.
+
+    circuit = circuits.discover(analysis)
+    circuit.nodes.query("kind == 'feature'").head()
+    """
 
     analysis: Analysis
     graph: nx.DiGraph
@@ -41,18 +42,22 @@ class Circuit:
     @property
     def edges(self) -> pd.DataFrame:
         """Every edge of the graph, strongest first, with its weight."""
-        return _edges(self.graph)
+        return edges_table(self.graph)
 
     def __repr__(self) -> str:
-        return f"Circuit of {_counted(self.graph)} ({self.analysis!r})"
+        n, m = self.graph.number_of_nodes(), self.graph.number_of_edges()
+        return f"Circuit of {n} nodes and {m} edges ({self.analysis!r})"
 
     def _repr_html_(self) -> str:
-        return _paragraph(repr(self)) + _html(self.nodes.head(SHOWN))
+        return paragraph(repr(self)) + html_table(self.nodes.head(ROWS))
 
 
 @dataclass(frozen=True, eq=False)
 class Verification:
-    """How a circuit stands up to ablation: the record of `verification.json`."""
+    """How a circuit stands up to ablation: the record of `verification.json`.
+
+    circuits.verify(circuit, level="quick").agreement
+    """
 
     record: Mapping[str, Any]
 
@@ -88,12 +93,15 @@ class Verification:
         )
 
     def _repr_html_(self) -> str:
-        return _paragraph(repr(self)) + _html(self.faithfulness) + _html(self.agreement)
+        return paragraph(repr(self)) + html_table(self.faithfulness) + html_table(self.agreement)
 
 
 @dataclass(frozen=True, eq=False)
 class Ablated:
-    """The prompts with nodes ablated, and the graph that is left."""
+    """The prompts with nodes ablated, and the graph that is left.
+
+    circuits.ablate(circuit, top=3, to="mean").prompts[["before", "after"]]
+    """
 
     ablation: Ablation
     record: Mapping[str, Any]
@@ -121,12 +129,16 @@ class Ablated:
         return f"Ablated to {self.ablation.to}: the metric goes {change}"
 
     def _repr_html_(self) -> str:
-        return _paragraph(repr(self)) + _html(self.controls) + _html(self.prompts.head(SHOWN))
+        prompts = self.prompts.head(ROWS)
+        return paragraph(repr(self)) + html_table(self.controls) + html_table(prompts)
 
 
 @dataclass(frozen=True, eq=False)
 class Sufficiency:
-    """A task's score by the number of kept features: the record of `sufficiency.json`."""
+    """A task's score by the number of kept features: the record of `sufficiency.json`.
+
+    circuits.sufficiency(of_transcoders, layers=(2,), sizes=(4,)).scores
+    """
 
     record: Mapping[str, Any]
 
@@ -146,24 +158,8 @@ class Sufficiency:
         )
 
     def _repr_html_(self) -> str:
-        return _paragraph(repr(self)) + _html(self.scores)
+        return paragraph(repr(self)) + html_table(self.scores)
 
 
 def _nodes(graph: nx.DiGraph) -> pd.DataFrame:
     return nodes_table(graph).rename(columns={"id": "node"}).set_index("node")
-
-
-def _edges(graph: nx.DiGraph) -> pd.DataFrame:
-    return edges_table(graph)
-
-
-def _counted(graph: nx.DiGraph) -> str:
-    return f"{graph.number_of_nodes()} nodes and {graph.number_of_edges()} edges"
-
-
-def _paragraph(text: str) -> str:
-    return f"<p>{escape(text)}</p>"
-
-
-def _html(table: pd.DataFrame) -> str:
-    return table.to_html(float_format=lambda x: f"{x:.3f}")

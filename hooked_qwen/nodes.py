@@ -16,6 +16,8 @@ class Node(NamedTuple):
     when positions are summed, for logits and for groups.
     Written `mlp_out.3/812@5`, `mlp_out.3/error@5`, `token@5`, `logit/ are`, `group/plural nouns`;
     edits know `mlp_out.3/*`, every feature of a dictionary, too.
+
+        circuits.Node.parse("mlp_out.3/812@5") == circuits.Node("mlp_out.3", 812, 5)
     """
 
     site: str

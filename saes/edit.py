@@ -54,6 +54,9 @@ def applied(
 ) -> Generator[None, None, None]:
     """Do the edit in every run inside the block, generation included, with a cache or without.
 
+        with circuits.applied(analysis.model, analysis.suite, half):
+            analysis.model.generate("The keys near the cabinet")
+
     Raises `ValueError` for an edit of other dictionaries, for a node that the suite does not have,
     for a condition on what has not run yet, for a mean that the edit does not know, and for
     operations that go to the patch where none is given; and `RuntimeError` on leaving if no run

@@ -45,7 +45,10 @@ Mean = int | float | Float[Tensor, " d_model"]
 
 @dataclass(frozen=True, kw_only=True)
 class Condition:
-    """That a feature is on more strongly than this at the same token, as it arrives there."""
+    """That a feature is on more strongly than this at the same token, as it arrives there.
+
+    circuits.Condition(node=circuits.Node("resid_post.2", 7), above=0.5)
+    """
 
     node: Node
     above: int | float
@@ -54,6 +57,8 @@ class Condition:
 @dataclass(frozen=True, kw_only=True)
 class Operation:
     """One thing done to one node.
+
+        circuits.Operation(node=circuits.Node("mlp_out.3", 812), do="scale", value=0.5)
 
     Raises `ValueError` where what is done needs a value and has none, or the other way round, for
     a node that is no feature or error, and for what cannot be done to an error.
@@ -163,7 +168,11 @@ def _check_words(do: Any, positions: Any) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Edit:
-    """Operations, in order, and what `mean` stands for, without the prompts that it came from."""
+    """Operations, in order, and what `mean` stands for, without the prompts that it came from.
+
+    half = circuits.edit(circuit, top=5, do="scale", value=0.5)
+    half.then(circuits.edit(circuit, "resid_post.3/5")).save("edit.json")
+    """
 
     operations: tuple[Operation, ...]
     means: Mapping[Node, Mean] = field(default_factory=dict)
@@ -213,6 +222,11 @@ class Edit:
         from saes.edit import applied
 
         return applied(opened.model, opened.suite, self, patch=patch, must_fire=must_fire)
+
+    def _repr_html_(self) -> str:
+        from saes.edit_words import as_html
+
+        return as_html(self)
 
     def suite_told(self) -> str:
         """Which dictionaries it is of, for people."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from hooked_qwen.html_tables import ROWS, html_rows, paragraph
 from hooked_qwen.nodes import EVERY
 from hooked_qwen.notices import counted
 from hooked_qwen.sites import forward_order
@@ -37,6 +38,18 @@ def rows(edit: Edit) -> list[Row]:
         Row(_node(op), _does(op, edit), _where(op), _when(op).removeprefix("where "), short(op))
         for op in edit.operations
     ]
+
+
+def as_html(edit: Edit) -> str:
+    """What the edit does in words, and its first operations as a table, for a notebook."""
+    listed = rows(edit)
+    table = html_rows(
+        ("node", "what it does", "where", "when"),
+        [(row.node, row.does, row.where, row.when) for row in listed[:ROWS]],
+    )
+    more = len(listed) - ROWS
+    rest = paragraph(f"and {counted(more, 'more operation')}") if more > 0 else ""
+    return "".join(map(paragraph, in_words(edit))) + table + rest
 
 
 def said(op: Operation) -> str:

@@ -31,6 +31,8 @@ class Ablation:
     With `kept`, everything but those nodes is ablated, whether it changes between clean and patch
     or not, as `verify` does it: the metric that is left is its m(C).
 
+        circuits.Ablation(ablated=(circuits.Node("mlp_out.3", 812),), to="mean")
+
     Raises `ValueError` for both, and for neither.
     """
 

@@ -1,7 +1,10 @@
 """Pictures of circuits: the page, figures for papers, files for other programs.
 
-A package cannot be a function as well, but this one can be called: `circuits.render(circuit,
-"graph.html")` is `circuits.notebook.render`.
+A package cannot be a function as well, but this one can be called:
+
+    circuits.render(circuit, "graph.html", "circuit.pdf")
+
+is `circuits.notebook.render`.
 """
 
 import sys

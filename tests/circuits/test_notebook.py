@@ -1,8 +1,12 @@
 """The whole job from Python: `import circuits`, and a call for each step."""
 
+import html as escaped
 import json
+import re
 import subprocess
 import sys
+import textwrap
+from functools import partial
 
 import networkx as nx
 import pytest
@@ -36,6 +40,22 @@ def one(text):
     return circuits.Prompt(clean=text, patch=None, answer=(), wrong=())
 
 
+def example_of(name):
+    """The code in the description of a public name: what stands indented in it, or under it."""
+    _, _, text = getattr(circuits, name).__doc__.partition("\n")
+    blocks = map(textwrap.dedent, text.split("\n\n"))
+    codes = [block for block in blocks if "circuits." in block and is_code(block)]
+    return "\n".join(codes)
+
+
+def is_code(text):
+    try:
+        compile(text, "", "exec")
+    except SyntaxError:
+        return False
+    return True
+
+
 def test_importing_it_loads_no_model_library():
     code = "import circuits, sys; print('torch' in sys.modules, 'open' in dir(circuits))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -45,8 +65,20 @@ def test_importing_it_loads_no_model_library():
 def test_every_public_name_is_there_and_says_what_it_is():
     for name in circuits.__all__:
         assert getattr(circuits, name).__doc__, name
+        assert example_of(name), f"{name} has no example"
     with pytest.raises(AttributeError, match="no attribute 'steer'"):
         circuits.steer  # noqa: B018
+
+
+@pytest.mark.parametrize("name", [n for n in circuits.__all__ if n[0].isupper()])
+def test_examples_of_classes_run(name, circuit, prompts, monkeypatch):
+    monkeypatch.chdir(prompts.parent)
+    monkeypatch.setattr("circuits.open", partial(circuits.open, **FEW))
+    names = {"circuits": circuits, "circuit": circuit, "analysis": circuit.analysis}
+    if name == "Sufficiency":
+        how = {"mlp": "transcoder", "positions": "sum", "reference": "zero"}
+        names["of_transcoders"] = circuits.open(prompts=prompts, **how)
+    exec(example_of(name), names)
 
 
 def test_names_of_modules_do_not_hide_functions():
@@ -94,6 +126,40 @@ def test_everything_shows_itself_in_a_notebook(circuit):
     rows = circuits.compare(circuit, left)
     assert (rows["status"] == "ablated").sum() == 2
     assert rows["change"].abs().is_monotonic_decreasing
+
+
+def cells(html):
+    """The texts of a page's table cells."""
+    return [escaped.unescape(c) for c in re.findall(r"<td>(.*?)</td>", html)]
+
+
+def test_an_analysis_shows_what_it_is_of(circuit):
+    told = cells(circuit.analysis._repr_html_())
+    assert dict(zip(told[::2], told[1::2], strict=True)) == {
+        "model": circuit.analysis.model.cfg.model_name,
+        "dictionaries": circuit.analysis.suite.summary(),
+        "prompts": "6 prompts, each with its patch",
+        "metric": "logit-difference",
+        "device": "cpu",
+        "dtype": "float32",
+    }
+    alone = circuits.open(prompts=[one("The keys")], metric="log-probability")
+    assert {"1 prompt", "log-probability"} <= set(cells(alone._repr_html_()))
+
+
+def test_an_edit_shows_its_operations():
+    nodes = [circuits.Node("mlp_out.3", n) for n in range(12)]
+    when = circuits.Condition(node=circuits.Node("resid_post.2", 7), above=0.5)
+    first = circuits.Operation(node=nodes[0], do="scale", value=2, positions="last", when=when)
+    others = [circuits.Operation(node=node, do="zero") for node in nodes[1:]]
+    edit = circuits.Edit(operations=(first, *others), suite="0", suite_name="<b>mine</b>")
+    html = edit._repr_html_()
+    where = "at the last token of the prompt and each generated one"
+    told = ["mlp_out.3/0", "multiplied by 2", where, "resid_post.2/7 is above 0.5"]
+    assert cells(html)[:8] == [*told, "mlp_out.3/1", "set to 0", "at every token", ""]
+    assert "and 2 more operations" in html
+    assert "&lt;b&gt;mine" in html
+    assert "<b>" not in html
 
 
 def test_nodes_are_named_or_counted(circuit):
