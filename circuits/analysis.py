@@ -7,8 +7,10 @@ on them, and how they are read. What is derived from these (the states of the pr
 that nodes are ablated to) is made when it is first asked for, and kept.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any, Literal
 
 from transformer_lens.model_bridge import TransformerBridge
 
@@ -24,7 +26,6 @@ from hooked_qwen.html_tables import html_rows
 from hooked_qwen.notices import counted
 from hooked_qwen.placement import placement_of
 from hooked_qwen.sites import Site
-from hooked_qwen.tokens import Batch
 from saes.suite import Suite
 
 
@@ -46,6 +47,8 @@ class Analysis:
     "the estimator, how positions count, what nodes are moved to, how many prompts run together"
     edited: States | None = None
     "states of the prompts in an edited model, where that is what is looked at"
+    made: dict[Any, Means] = field(default_factory=dict, repr=False)
+    "means of these prompts, shared by analyses that differ in their metric or configuration"
 
     @classmethod
     def of(
@@ -89,7 +92,17 @@ class Analysis:
 
     def by(self, suite: Suite) -> "Analysis":
         """The same by other dictionaries."""
-        return replace(self, suite=suite.fitting(self.model), edited=None)
+        return replace(self, suite=suite.fitting(self.model), edited=None, made={})
+
+    def at(self, sites: Iterable[Site]) -> "Analysis":
+        """The same by those dictionaries alone that write one of `sites`: others are not read.
+
+        Itself where these are all or none, or where states of an edited model are given.
+        """
+        suite = self.suite.at(sites)
+        if self.edited is not None or len(suite) in (0, len(self.suite)):
+            return self
+        return replace(self, suite=suite)
 
     def asked(self, config: DiscoverConfig) -> "Analysis":
         """The same with another estimator, or other rules of what is kept.
@@ -120,15 +133,15 @@ class Analysis:
             means=self.reference_means,
         )
 
-    @cached_property
+    @property
     def reference_means(self) -> Means | None:
         """What nodes move to where the reference is the mean: means over the clean prompts."""
-        return self._means(self.prompts.clean) if self.config.reference == "mean" else None
+        return self._means("clean") if self.config.reference == "mean" else None
 
-    @cached_property
+    @property
     def means(self) -> Means:
         """What `mean` ablation sets nodes to: means over the patch prompts, else the clean ones."""
-        return self._means(self.prompts.patch or self.prompts.clean)
+        return self._means("clean" if self.prompts.patch is None else "patch")
 
     @cached_property
     def norm_limits(self) -> dict[Site, float]:
@@ -137,14 +150,16 @@ class Analysis:
             self.model, self.suite, self.prompts.clean, batch_size=self.config.batch_size
         )
 
-    def _means(self, batch: Batch) -> Means:
-        return mean_over(
-            self.model,
-            self.suite,
-            batch,
-            by_position=self.config.positions != "sum",
-            batch_size=self.config.batch_size,
-        )
+    def _means(self, side: Literal["clean", "patch"]) -> Means:
+        by_position, size = self.config.positions != "sum", self.config.batch_size
+        key = tuple(self.suite), side, by_position, size
+        if key not in self.made:
+            batch = self.prompts.clean if side == "clean" else self.prompts.patch
+            assert batch is not None, "asked for before"
+            self.made[key] = mean_over(
+                self.model, self.suite, batch, by_position=by_position, batch_size=size
+            )
+        return self.made[key]
 
     @property
     def n_positions(self) -> int:

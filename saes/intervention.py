@@ -62,8 +62,9 @@ class Baseline:
     """What nodes are set to; axes of length 1 are the same for all rows, or all positions."""
 
     features: Mapping[str, Features]
-    "by dictionary, `[#rows, #pos, slots]`"
+    "by dictionary, `[#rows, #pos, slots]`; those of a dictionary that is left out go to zero"
     errors: Mapping[Site, Float[Tensor, "#rows #pos d_model"]]
+    "by site; those of a site that is left out go to zero"
     spared: Mapping[str, Spared]
     "by dictionary and by site written, where there are any"
     skips: frozenset[str] = frozenset()
@@ -118,9 +119,10 @@ def setting(
         )
     chosen = [some.to(device_of(model)) for some in chosen]
     at = sorted({site for some in chosen for site in touched(suite, some)})
-    names = [name for name in suite if not set(at).isdisjoint(suite.writes_of(name))]
     read: set[Site] = set()
-    for name in names:
+    for name in suite:
+        if not any(_moves(chosen, name, site) for site in suite.writes_of(name)):
+            continue
         if plain is not None and name in plain:
             continue
         require_reads_first(suite, name)
@@ -146,6 +148,11 @@ def touched(suite: Suite, chosen: NodeSet) -> list[Site]:
         if chosen.has_features(name):
             found.update(suite.writes_of(name))
     return sorted(found, key=attrgetter("depth"))
+
+
+def _moves(chosen: Sequence[NodeSet], name: str, site: Site) -> bool:
+    """Whether what a dictionary writes to one of its sites is changed by any of the sets."""
+    return any(some.has_features(name) or some.has_error(site) for some in chosen)
 
 
 def reads_first(suite: Suite, name: str) -> bool:
@@ -183,6 +190,7 @@ class _Pass:
     def edit(self, site: Site) -> Change:
         """The site is decode(f) + error: where the error stays, only features are moved."""
         names = self.suite.writing(site)
+        moving = [name for name in names if _moves(self.chosen, name, site)]
 
         def change(value: Activation) -> Activation:
             self.seen[site] = value
@@ -192,11 +200,12 @@ class _Pass:
             error = self._chosen(lambda some, at: some.error(site, at), position)
             found = value
             if any(some.has_error(site) for some in self.chosen):
-                to = self._entries(self.baseline.errors[site], entry)
-                bias = sum(self.suite[n].by_site(self.suite[n].b_dec)[site] for n in names)
-                to = to + bias + self._skipped(names, site)
+                to = sum(self.suite[n].by_site(self.suite[n].b_dec)[site] for n in names)
+                if site in self.baseline.errors:
+                    to = self._entries(self.baseline.errors[site], entry) + to
+                to = to + self._skipped(names, site)
                 found = torch.where(error.unsqueeze(-1), to, value)
-            for name in names:
+            for name in moving:
                 found = found + self._written(name, site, error, position, entry)
             spared = self.baseline.spared.get(str(site))
             if spared is None:
@@ -244,8 +253,8 @@ class _Pass:
 
         A baseline that is the same for all rows is written once for each set of nodes.
         """
-        dictionary, to = self.suite[name], self.baseline.features[name]
-        if not to.slots:
+        dictionary, to = self.suite[name], self.baseline.features.get(name)
+        if to is None or not to.slots:
             return dictionary.W_dec.new_zeros(1, 1, 1)
         if len(to.value) > 1:
             to = to.expand(*position.shape)

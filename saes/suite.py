@@ -19,7 +19,6 @@ from hooked_qwen.load import BUNDLED
 from hooked_qwen.notices import notify
 from hooked_qwen.sites import Site
 from saes.dictionary import SparseDictionary, fitted, side_by_side
-from saes.features import Features
 from saes.formats import ours
 from saes.formats.hub import hub_place, is_hub_name
 from saes.formats.place import Entry, Place, hashes, local_place
@@ -59,7 +58,6 @@ class Suite(Dictionaries):
         self._model: TransformerBridge | None = None
         self._make: Callable[[str, SparseDictionary], SparseDictionary] | None = None
         self._derived_reads: dict[str, tuple[Site, ...]] = {}
-        self._nothing: dict[str, Features] = {}
         self._largest = 0
         # As they are used, the one asked for last at the end.
         self._ready: dict[str, SparseDictionary] = {}
@@ -129,7 +127,7 @@ class Suite(Dictionaries):
             return self
         # What one of the two reads from its files is kept for both.
         fitting = copy(self)
-        fitting._model, fitting._ready, fitting._nothing = model, {}, {}
+        fitting._model, fitting._ready = model, {}
         return fitting
 
     def derived(
@@ -144,8 +142,16 @@ class Suite(Dictionaries):
         """
         derived = copy(self)
         derived._make, derived._derived_reads = make, dict(reads)
-        derived._ready, derived._nothing = {}, {}
+        derived._ready = {}
         return derived
+
+    def at(self, sites: Iterable[Site]) -> "Suite":
+        """Those of the dictionaries that write one of `sites`; what is in memory is shared."""
+        wanted, some = set(sites), copy(self)
+        some._names = [n for n in self if not wanted.isdisjoint(self.writes_of(n))]
+        some._dictionaries = {n: d for n, d in self._dictionaries.items() if n in some._names}
+        some._entries = {n: e for n, e in self._entries.items() if n in some._names}
+        return some
 
     def exchanging(self, gone: Iterable[str], others: Mapping[Any, SparseDictionary]) -> "Suite":
         """Another suite, with `others` in the place of the dictionaries that are `gone`."""
@@ -153,7 +159,7 @@ class Suite(Dictionaries):
         exchanged._dictionaries = {n: d for n, d in self._dictionaries.items() if n not in gone}
         exchanged._dictionaries |= {d.name: d for d in others.values()}
         exchanged._entries = {n: e for n, e in self._entries.items() if n not in gone}
-        exchanged._ready, exchanged._nothing = {}, {}
+        exchanged._ready = {}
         exchanged._names = exchanged._in_order()
         return exchanged
 
@@ -247,15 +253,6 @@ class Suite(Dictionaries):
     def read(self, name: str, values: Mapping[Site, Tensor]) -> Float[Tensor, "*batch d_source"]:
         """What a dictionary reads of the model's tensors; one in files is not read for this."""
         return side_by_side(values, self.reads_of(name))
-
-    def nothing(self, name: str) -> Features:
-        """No feature of a dictionary, for every token alike: `[1, 1, 0]`.
-
-        Once asked for, a dictionary in files is not read for it again.
-        """
-        if name not in self._nothing:
-            self._nothing[name] = self[name].nothing((1, 1))
-        return self._nothing[name]
 
     def writes_of(self, name: str) -> tuple[Site, ...]:
         """The sites that a dictionary writes; one in files is not read for this."""

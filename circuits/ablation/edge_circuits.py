@@ -273,9 +273,11 @@ class _Run:
     def _keep_features(
         self, nodes: Sequence[Node], value: Float[Tensor, "nodes batch pos"]
     ) -> None:
-        base = self.base.features[nodes[0].site].of(features_of(nodes, self.state)).movedim(-1, 0)
-        for node, own, baseline in zip(nodes, value, base, strict=True):
-            self.change[node] = (own - baseline) * self._at(node)
+        to = self.base.features.get(nodes[0].site)
+        if to is not None:
+            value = value - to.of(features_of(nodes, self.state)).movedim(-1, 0)
+        for node, moved in zip(nodes, value, strict=True):
+            self.change[node] = moved * self._at(node)
 
     def _error(self, nodes: Sequence[Node], arriving: Mapping[Site, Activation]) -> None:
         """What the features of all dictionaries leave of what arrives."""
@@ -287,7 +289,7 @@ class _Run:
             if reads_first(self.suite, name):
                 f = dictionary.encode(dictionary.read(arriving))
             error = error - dictionary.by_site(dictionary.decode(f))[site]
-        gap = error - self.base.errors[site]
+        gap = error - self.base.errors.get(site, 0.0)
         for node in nodes:
             self.change[node] = gap * self._at(node).unsqueeze(-1)
 
@@ -356,10 +358,12 @@ class _Run:
         if site == EMBED:
             tokens = (self.change[n] for n in self.circuit.nodes if n.kind == "token")
             return self.state.values[EMBED] - sum(tokens)
-        found = self.base.errors[site]
+        found = self.base.errors.get(site, 0.0)
         for name in self.suite.writing(site):
-            dictionary = self.suite[name]
-            found = found + dictionary.by_site(dictionary.decode(self.base.features[name]))[site]
+            dictionary, to = self.suite[name], self.base.features.get(name)
+            written = dictionary.b_dec[None, None] if to is None else dictionary.decode(to)
+            found = found + dictionary.by_site(written)[site]
+        assert isinstance(found, Tensor), f"a dictionary writes {site}"
         return found
 
     def _stays(self, site: Site) -> Bool[Tensor, "batch pos"] | None:

@@ -88,7 +88,7 @@ def baseline_of(
             {site: error.reference for site, error in state.errors.items()},
             {},
         )
-    return fixed_baseline(suite, to, means, outlier=state.outlier)
+    return fixed_baseline(suite, to, means, device=state.rows.device, outlier=state.outlier)
 
 
 def with_errors(suite: Suite, state: BatchState, base: Baseline, errors: ErrorBaseline) -> Baseline:
@@ -118,6 +118,7 @@ def fixed_baseline(
     to: FixedBaselineValue,
     means: Means | None,
     *,
+    device: torch.device,
     outlier: Mapping[str, Bool[Tensor, "batch pos"]] | None = None,
     limits: Mapping[Site, float] | None = None,
 ) -> Baseline:
@@ -133,10 +134,8 @@ def fixed_baseline(
         features = {name: f[None] for name, f in means.f.items()}
         errors = {site: error[None] for site, error in means.error.items()}
     else:
-        features = {name: suite.nothing(name) for name in suite}
-        like = next(iter(features.values())).value
-        at = dict.fromkeys(keys, torch.ones(1, dtype=torch.bool, device=like.device))
-        errors = {site: like.new_zeros(1, 1, 1) for site in suite.writes}
+        features, errors = {}, {}
+        at = dict.fromkeys(keys, torch.ones(1, dtype=torch.bool, device=device))
     spared = {
         key: Spared(
             at[key],
@@ -202,8 +201,12 @@ def _under(
         some = [circuit.complement() for circuit in circuits[i : i + together]]
         cut = [site.layer for ablated in some for site in touched(suite, ablated)]
         first = min(cut, default=max(site.layer for site in suite.writes))
-        if isinstance(metric, SiteMetric):
-            first = min(first, metric.site.layer)
+        if isinstance(metric, SiteMetric) and metric.site.layer < first:
+            # Nothing that is ablated reaches it.
+            clean = on_clean(metric, state.logits, state.rows).double()
+            values.append(clean.expand(len(some), n))
+            report(len(some))
+            continue
         index = state.every_row.repeat(len(some))
         edits = setting(
             model, suite, some, base.rows(index), plain=_plain(suite, state, index, first)

@@ -19,6 +19,7 @@ from circuits.graph import Node, rounded
 from circuits.metrics.answers import preference_of
 from circuits.metrics.metric import on_clean
 from circuits.prompts import Prompt
+from saes.intervention import touched
 
 SCHEMA = "ablation/1"
 Outcome = Float[Tensor, "2 prompts"]
@@ -41,6 +42,7 @@ def ablate(
     # Whatever nodes were moved to when the graph was found, here they go to what the edit says.
     moved: BaselineValue = "zero" if prompts.patch is None else "patch"
     analysis = replace(analysis, config=replace(analysis.config, reference=moved))
+    analysis = analysis.at(touched(analysis.suite, edit.kept_set().complement()))
     by_preference = replace(analysis, metric=preference, edited=analysis.states)
     before = torch.stack(
         [

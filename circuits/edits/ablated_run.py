@@ -64,11 +64,15 @@ def ablated_run(analysis: Analysis, edit: Ablation, rows: Int[Tensor, " batch"])
 
 
 def baseline_for(analysis: Analysis, edit: Ablation, plain: Run, patch: Run | None) -> Baseline:
-    """What ablated nodes are set to; only to go to a patch asks what the plain nodes are."""
-    suite = analysis.suite
+    """What ablated nodes are set to, of the sites where there are any.
+
+    Only to go to a patch asks what the plain nodes are.
+    """
+    analysis = analysis.at(touched(analysis.suite, edit.kept_set().complement()))
+    suite, device = analysis.suite, device_of(analysis.model)
     if edit.to != "patch":
         means = analysis.means if edit.to == "mean" else None
-        return fixed_baseline(suite, edit.to, means, outlier=plain.outlier)
+        return fixed_baseline(suite, edit.to, means, device=device, outlier=plain.outlier)
     check_patch("patch", patch)
     assert patch is not None
     found = decompose(suite, patch).clean
@@ -110,7 +114,9 @@ def _set_to(ablated: NodeSet, base: Baseline, name: str, f: Features) -> Feature
     A table of means knows every feature that is on in any prompt: the others of it are left out
     before there is a row for each prompt.
     """
-    to = base.features[name]
+    to = base.features.get(name)
+    if to is None:
+        return Features.none(f.value.shape[:-1], f.width, f.value)
     to = to.expand(len(to.value), f.value.shape[1])
     to = to.only(ablated.feature(name, to.index, to.columns())).expand(*f.value.shape[:-1])
     return to.times(at_baseline(ablated, base, name, to))

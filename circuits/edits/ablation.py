@@ -16,10 +16,11 @@ from circuits.analysis import Analysis
 from circuits.attribution.means import Means
 from circuits.baseline_values import BaselineValue, FixedBaselineValue
 from circuits.graph import Node
+from hooked_qwen.placement import device_of
 from hooked_qwen.positions import follow_positions
 from saes.edit import check_node
 from saes.features import cat
-from saes.intervention import TableIndex, setting
+from saes.intervention import TableIndex, setting, touched
 from saes.nodes import NodeSet
 from saes.suite import Suite
 
@@ -112,12 +113,15 @@ def apply(analysis: Analysis, edit: Ablation) -> Generator[None, None, None]:
     Raises `ValueError` for a position that the prompt set does not have, and `RuntimeError` on
     leaving if no text reached a node's position.
     """
-    model, suite, config = analysis.model, analysis.suite, analysis.config
+    model, config = analysis.model, analysis.config
     n_positions = 0 if config.positions == "sum" else analysis.n_positions
     check_positions(edit, max(1, n_positions))
     to: FixedBaselineValue = "zero" if edit.to == "zero" else "mean"
-    means = None if to == "zero" else _means_anywhere(analysis)
-    base = fixed_baseline(suite, to, means, limits=analysis.norm_limits)
+    ablated = edit.kept_set().complement()
+    some = analysis.at(touched(analysis.suite, ablated))
+    means = None if to == "zero" else _means_anywhere(some)
+    limits, device = analysis.norm_limits, device_of(model)
+    base = fixed_baseline(some.suite, to, means, device=device, limits=limits)
     reached: set[int] = set()
     with follow_positions(model) as text:
 
@@ -130,8 +134,7 @@ def apply(analysis: Analysis, edit: Ablation) -> Generator[None, None, None]:
             reached.update(found.unique().tolist())
             return found
 
-        ablated = edit.kept_set().complement()
-        with setting(model, suite, [ablated], base, entry=entry):
+        with setting(model, some.suite, [ablated], base, entry=entry):
             yield
     missed = [n for n in edit.inner if n.position is not None and n.position not in reached]
     if missed:

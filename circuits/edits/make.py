@@ -138,12 +138,18 @@ def with_means(edit: Edit, analysis: Analysis) -> Edit:
     needed = [op.node for op in edit.operations if op.needs == "mean"]
     if not needed:
         return edit
+    analysis = analysis.at(site for node in needed for site in _written(analysis.suite, node))
     summed = replace(analysis, config=replace(analysis.config, positions="sum"))
     means: dict[Node, Mean] = {}
     for node in needed:
         of, at = (summed, 0) if node.position is None else (analysis, node.position)
         means[node] = _mean(of.means, node, at)
     return replace(edit, means={**edit.means, **means})
+
+
+def _written(suite: Suite, node: Node) -> Sequence[Site]:
+    """The sites that change with a node."""
+    return [Site.parse(node.site)] if node.kind == "error" else suite.writes_of(node.site)
 
 
 def _mean(means: Means, node: Node, position: int) -> Mean:

@@ -170,24 +170,24 @@ def _moving(counter: PassCounter, basis: Basis) -> dict[Site, float]:
 
 
 def ablate_passes(run: Checked, edit: Ablation) -> list[Passes]:
-    """All passes of an ablation, and of finding the graph that is left."""
-    task = run.counter.task
+    """All passes of an ablation, and of finding the graph that is left.
+
+    The ablation decomposes the sites at which it ablates, what is left all of them.
+    """
+    task, sites = run.counter.task, touched(run.counter.suite, edit.kept_set().complement())
     asked = replace(task.config, reference="patch" if task.patched else "zero")
-    counter = replace(run.counter, task=replace(task, config=asked))
+    counter = run.counter.at(sites)
+    counter = replace(counter, task=replace(task, config=asked))
     metrics = 1 if task.config.metric == "logit-difference" else 2
     alike = edit.kept is None and all(node.kind == "feature" for node in edit.ablated)
     runs = metrics * (1 + (1 + alike) * DRAWS)
-    sites = touched(counter.suite, edit.kept_set().complement())
-    first, features = min(site.layer for site in sites), counter.features_at(sites)
+    first, features = min(site.layer for site in sites), counter.features
     # Twice before, once for what is spared and for what is as active; and for each set of nodes.
     loops = 2 + 1 + alike + runs
-    # Each of the metrics, and what is left, asks for the means anew.
-    means = [_means(counter, edit.to, counter.features)] * metrics
     once = counter.circuits("prompts under the ablation, and controls", 1, first, features)
     return together(
         [
             *_prepared(run, counter, edit.to, loops),
-            *means,
             *[once] * runs,
             *_left(run, features, encodes=edit.to == "patch"),
         ]
@@ -205,7 +205,8 @@ def _left(run: Checked, features: int, *, encodes: bool) -> list[Passes]:
         made += counter.states("", state, run.memory, 1)
     # Every prompt plainly, and under the ablation.
     edited = made.tokens // counter.model.n_layers * features
-    found = made + replace(made, edited=edited, encoded=made.encoded if encodes else 0)
+    # What nodes are on the patch, half of all tokens, is asked of what is ablated.
+    found = made + replace(made, edited=edited, encoded=edited // 2 if encodes else 0)
     under = counter.gradients("left: estimates", config.estimator, sites, under=features)
     left = [found, under]
     if config.estimator == "exact":

@@ -193,10 +193,14 @@ class PassCounter:
                 found += Passes(name="", edited=edited)
         return found
 
+    def at(self, sites: Iterable[Site]) -> "PassCounter":
+        """The same of those dictionaries alone that write any of `sites`."""
+        suite = self.suite.at(sites)
+        return replace(self, suite=suite, shapes=[s for s in self.shapes if s.name in suite])
+
     def features_at(self, sites: Iterable[Site]) -> int:
         """Features of the dictionaries that write any of `sites`."""
-        names = {name for site in sites for name in self.suite.writing(site)}
-        return sum(shape.features for shape in self.shapes if shape.name in names)
+        return self.at(sites).features
 
     def moves(self, name: str, nodes: Sequence[Node]) -> Passes:
         """Every node moved alone on every prompt, as `exact_effects` runs them."""

@@ -17,6 +17,8 @@ from circuits.edits.ablate import ablate
 from circuits.edits.ablated_run import ablated_run
 from circuits.edits.ablation import Ablation, apply
 from circuits.edits.edited import edited_analysis, edited_states, graph_left
+from circuits.edits.make import edit
+from circuits.edits.rerun import rerun_prompts
 from circuits.features.card import make_cards, prompt_texts
 from circuits.features.effect_search import by_effect, text_analysis
 from circuits.features.named import Named
@@ -30,6 +32,7 @@ from hooked_qwen.sites import Site
 from saes.dictionary import DictionarySpec
 from saes.formats import ours
 from saes.suite import Suite, load_suite
+from tests.circuits.dense import ranking_of
 from tests.toys import (
     full_suite,
     random_dictionary,
@@ -105,6 +108,27 @@ def test_every_verb_holds_one_dictionary_and_one_batch_of_states_at_a_time(
         last_logits(analysis.model, analysis.prompts.clean)
     assert together, "dictionaries were read"
     assert max(together) == 1
+
+
+@pytest.mark.parametrize("to", ["mean", "patch", "zero"])
+@pytest.mark.parametrize("node", [Node("mlp_out.1", 3), Node("resid_post.0", "error")])
+def test_to_cut_one_node_out_no_dictionary_of_another_site_is_read(analysis, tmp_path, to, node):
+    for path in tmp_path.glob(f"*/{ours.TENSORS}"):
+        if not path.parent.name.endswith(node.site):
+            path.write_bytes(b"damaged")
+    model = hook(toy_hf("qwen3", torch.float32), tokenizer=toy_tokenizer(), name="toy")
+
+    def opened():
+        return Analysis.of(model, load_suite(tmp_path), analysis.prompts, analysis.config)
+
+    ranking = ranking_of(analysis.suite, [node, node._replace(position=2)])
+    assert ablate(opened(), Ablation(ablated=(node,), to=to), ranking)["features"] == [str(node)]
+    with apply(opened(), Ablation(ablated=(node,), to=to)):
+        last_logits(model, analysis.prompts.clean)
+    edited = edit(opened(), [node], do=to, errors="drop")
+    assert rerun_prompts(opened(), edited)["n"] == 4
+    with pytest.raises(ValueError, match="not a readable"):
+        discover(opened())
 
 
 @pytest.mark.parametrize("metric", ["kl", "feature:resid_post.2/4"])

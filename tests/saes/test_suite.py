@@ -183,6 +183,20 @@ def test_a_suite_keeps_what_fits_in_its_memory_and_reads_the_rest_again(folder):
     assert tiny["attn_out.0"] is tiny["attn_out.0"], "the one in use stays, whatever it takes"
 
 
+@pytest.mark.parametrize("memory", [None, 1.0])
+def test_the_dictionaries_of_some_sites_share_what_is_read(folder, memory):
+    break_weights(folder, "resid_post.5", "attn_out.1")
+    suite = load_suite(folder, memory=memory)
+    known = suite["attn_out.1"]
+    some = suite.at([Site("resid_post", 5), Site("attn_out", 1), Site("embed")])
+    assert list(some) == ["attn_out.1", "resid_post.5"] == list(some.files)
+    assert some["attn_out.1"] is known
+    assert suite["resid_post.5"] is some["resid_post.5"]
+    with pytest.raises(KeyError, match=r"those that are there write attn_out.1, resid_post.5'"):
+        some["attn_out.0"]
+    assert len(suite.at([])) == 0 < len(some) < len(suite)
+
+
 def test_a_suite_comes_to_the_device_of_the_model(folder, pretend):
     suite = load_suite(folder)
     moved = suite.fitting(toy(dtype=torch.float32).to("pretend"))

@@ -1,23 +1,28 @@
 """Ablating nodes: what is named, what is refused, and what the record says."""
 
 import dataclasses
+from functools import partial
 
 import pytest
 import torch
 
 from circuits.ablation.faithfulness import metric_with
 from circuits.analysis import Analysis
+from circuits.attribution.means import mean_over
 from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.sparse_feature import discover
 from circuits.edits import ablation as edits
 from circuits.edits.ablate import ablate
+from circuits.edits.edited import graph_left
 from circuits.graph import Node
+from hooked_qwen.forward import last_logits
 from hooked_qwen.sites import Site
 from saes.nodes import NodeSet
 from tests.circuits.dense import ranking_of
-from tests.toys import analysis_of, full_suite, shared_toy, toy_prompts
+from tests.toys import analysis_of, full_suite, leaves, shared_toy, toy_prompts
 
 LENGTH = 6
+same = partial(torch.testing.assert_close, rtol=0, atol=1e-10)
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +68,55 @@ def test_accuracy_is_of_the_answer_whatever_the_metric(case, name):
     assert found[1]["controls"][0]["accuracy_after"] == found[0]["controls"][0]["accuracy_after"]
     assert 0 < found[0]["accuracy_before"] < 1
     assert found[1]["after"] != found[0]["after"]
+
+
+@pytest.mark.parametrize("to", ["mean", "patch", "zero"])
+def test_by_the_dictionaries_of_its_sites_alone_an_ablation_is_as_by_all(analysis, to):
+    """With states that are there already, all dictionaries are used."""
+    nodes = Node("mlp_out.1", 3), Node("mlp_out.1", 5, 2), Node("resid_post.0", "error")
+    ranking = discover(analysis).ranking
+    strongest = next(n for n, _ in ranking if n.kind == "feature")
+    for ablated in (nodes[:1], nodes, (strongest,)):
+        edit = edits.Ablation(ablated=ablated, to=to)
+        whole = dataclasses.replace(analysis, edited=analysis.states)
+        found, expected = (ablate(asked, edit, ranking) for asked in (analysis, whole))
+        kept, some = edit.kept_set(), analysis.at(map(Site.parse, {n.site for n in ablated}))
+        assert len(some.suite) < len(analysis.suite)
+        same(metric_with(some, kept, to), metric_with(analysis, kept, to))
+        for own, other in zip(leaves(found), leaves(expected), strict=True):
+            assert own == (pytest.approx(other, rel=1e-6) if isinstance(other, float) else other)
+
+
+@pytest.mark.parametrize("metric", ["logit-difference", "log-probability"])
+def test_an_ablation_and_the_graph_that_is_left_share_the_means(case, metric, monkeypatch):
+    made = []
+
+    def counted(model, suite, *given, **named):
+        made.append(list(suite))
+        return mean_over(model, suite, *given, **named)
+
+    monkeypatch.setattr("circuits.analysis.mean_over", counted)
+    config = DiscoverConfig(metric=metric, estimator="patching", nodes=8)
+    analysis = Analysis.of(*case, config)
+    found = discover(analysis)
+    edit = edits.Ablation(ablated=(Node("mlp_out.1", 3),), to="mean")
+    ablate(analysis, edit, found.ranking)
+    graph_left(analysis, edit, found.graph)
+    assert made == [["mlp_out.1"]]
+    with edits.apply(analysis, edit):
+        last_logits(analysis.model, analysis.prompts.clean)
+    assert made == [["mlp_out.1"]] * 2, "those of all tokens are other means"
+
+
+def test_a_metric_that_is_read_before_what_is_ablated_stays(case):
+    ranking = ranking_of(case[1], [])
+    config = DiscoverConfig(metric="feature:resid_post.0/3")
+    later, sooner = (
+        ablate(Analysis.of(*case, config), edits.Ablation(ablated=(Node(name, "error"),)), ranking)
+        for name in ("mlp_out.2", "attn_out.0")
+    )
+    assert later["after"] == later["before"] == sooner["before"] != sooner["after"]
+    assert later["accuracy_after"] is not None
 
 
 def test_prompts_without_a_patch_cannot_be_ablated_to_it(case):
