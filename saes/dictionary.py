@@ -14,7 +14,7 @@ Axes: `features` a dictionary's latents, `d_source` and `d_target` the widths of
 writes, `slots` as in `saes.features`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
@@ -97,10 +97,16 @@ class SparseDictionary(nn.Module):
     threshold: Float[Tensor, " features"] | None
     W_skip: Float[Tensor, "d_target d_source"] | None
 
-    def __init__(self, spec: DictionarySpec, weights: dict[str, Tensor]) -> None:
+    def __init__(
+        self,
+        spec: DictionarySpec,
+        weights: dict[str, Tensor],
+        check: Callable[[DictionarySpec, dict[str, Tensor]], None] | None = None,
+    ) -> None:
+        """Of weights that are checked by `check_weights`, or by another `check`."""
         super().__init__()
         self.spec = replace(spec, skip="W_skip" in weights)
-        check_weights(spec, weights)
+        (check or check_weights)(spec, weights)
         for name in ("W_enc", "b_enc", "W_dec", "b_dec", "threshold", "W_skip"):
             # A row of a stacked tensor, say, would give other roundings than the same row alone.
             self.register_buffer(name, aligned(weights[name]) if name in weights else None)
@@ -322,6 +328,15 @@ def fitted(dictionary: SparseDictionary, model: nn.Module) -> SparseDictionary:
 
 def check_weights(spec: DictionarySpec, weights: dict[str, Tensor]) -> None:
     """Raise `ValueError` when a tensor is missing, unknown, misshapen or not finite."""
+    check_shapes(spec, weights)
+    _require_finite(weights)
+
+
+def check_shapes(spec: DictionarySpec, weights: dict[str, Tensor]) -> None:
+    """`check_weights` without a look at the numbers, for which the host waits for the device.
+
+    Enough for weights that are computed from those of a dictionary that was checked.
+    """
     required = {"W_enc", "b_enc", "W_dec", "b_dec"}
     if missing := required - weights.keys():
         raise ValueError(f"a dictionary needs {', '.join(sorted(missing))}, which is not there")
@@ -350,7 +365,6 @@ def check_weights(spec: DictionarySpec, weights: dict[str, Tensor]) -> None:
     for name, value in weights.items():
         if tuple(value.shape) != expected[name]:
             raise ValueError(f"{name} has shape {tuple(value.shape)}, expected {expected[name]}")
-    _require_finite(weights)
     if spec.reads == spec.writes and d_source != d_target:
         raise ValueError(f"an SAE reads and writes one site, but {d_source} != {d_target}")
     if spec.k is not None and not 0 < spec.k <= features:

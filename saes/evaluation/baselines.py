@@ -12,7 +12,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from hooked_qwen.forward import run_through
 from hooked_qwen.hooks import capture
 from hooked_qwen.sites import Site
-from saes.dictionary import EVERY, DictionarySpec, Move, SparseDictionary, fitted
+from saes.dictionary import EVERY, DictionarySpec, Move, SparseDictionary, check_shapes, fitted
 from saes.evaluation.metrics import BLOCKS_PER_PASS, Quality, evaluate
 from saes.evaluation.splice import is_outlier_pair, pairs_of, sites_of, unpadded
 from saes.features import Features
@@ -86,7 +86,7 @@ class Coordinates(SparseDictionary):
         spec = DictionarySpec(source=site, target=site, architecture="topk", k=d, signed=True)
         zero = identity.new_zeros(d)
         weights = {"W_enc": identity, "W_dec": identity, "b_enc": zero, "b_dec": zero}
-        super().__init__(spec, weights)
+        super().__init__(spec, weights, check_shapes)
 
     def pre_activations(
         self, x: Float[Tensor, "*batch d_source"], features: slice = EVERY
@@ -196,7 +196,7 @@ def dealt_anew(suite: Suite, *, seed: int = 0) -> Suite:
         order = torch.randperm(dictionary.n_features, generator=generator)
         weights = {key: value for key, value in dictionary.named_buffers() if value is not None}
         dealt = weights["W_dec"][order.to(weights["W_dec"].device)]
-        return SparseDictionary(dictionary.spec, weights | {"W_dec": dealt})
+        return SparseDictionary(dictionary.spec, weights | {"W_dec": dealt}, check_shapes)
 
     seeds = {name: seed + i for i, name in enumerate(suite)}
     return suite.derived(deal, reads={name: suite.reads_of(name) for name in suite})
@@ -329,6 +329,7 @@ def _low_rank(fit: _Fit) -> SparseDictionary:
     return _Narrow(
         DictionarySpec(source=spec.source, target=spec.target, architecture="relu"),
         {name: value.to(dtype) for name, value in weights.items()},
+        check_shapes,
     )
 
 
@@ -353,4 +354,5 @@ def _random(dictionary: SparseDictionary, k: int, seed: int) -> SparseDictionary
             called=spec.called,
         ),
         weights,
+        check_shapes,
     )

@@ -1,5 +1,7 @@
 """What a run finds is the same on another device, and the host seldom waits for it."""
 
+from shutil import copytree
+
 import pytest
 import torch
 
@@ -16,14 +18,18 @@ from circuits.graph import as_json, ordered
 from circuits.metrics.readout import Readout
 from circuits.prompts import encode_prompts, read_prompts
 from circuits.runs.commands import make_prompts
+from circuits.suites import evaluate_suite
 from circuits.verification.sufficiency import SufficiencyConfig, sufficiency
 from circuits.verification.verify import VerifyConfig, verify
+from hooked_qwen import bundled
 from hooked_qwen.load import hook, load
 from hooked_qwen.nodes import Node
-from hooked_qwen.placement import find_devices
+from hooked_qwen.placement import Placement, find_devices
 from hooked_qwen.sites import Site
 from hooked_qwen.spread import spread
+from hooked_qwen.texts import texts_of
 from saes.edit_file import Condition, Edit, Operation
+from saes.formats import ours
 from saes.suite import load_suite
 from tests.toys import full_suite, leaves, padded_on_the_left, toy_hf, toy_prompts, toy_suite
 
@@ -198,3 +204,18 @@ def test_the_host_seldom_waits(pretend, tmp_path):
     with pretend.watch() as seen:
         verify(of_few, found.graph, found.ranking)
     assert seen.of("sync").total() <= 670
+
+
+def test_an_evaluation_seldom_waits(pretend, tmp_path):
+    """At the default number of tokens; how many dictionaries there are adds nothing."""
+    names = ["resid_post.2", "mlp_in.2-mlp_out.2"]
+    for name in names:
+        copytree(bundled.DICTIONARIES / name, tmp_path / name)
+    ours.save_suite_index(tmp_path, names)
+    english = texts_of(["bundled"])
+    with pretend.watch() as seen:
+        record = evaluate_suite(
+            str(tmp_path), "bundled", english, 4096, placement=Placement(device="pretend")
+        )
+    assert {"joint", "mlps"} <= record.keys()
+    assert seen.of("sync").total() <= 100
