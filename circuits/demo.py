@@ -53,7 +53,7 @@ def run_demo(
 ) -> list[str]:
     """Do everything into `out`; the summary as lines of text. A demo that was there is made anew.
 
-    `seed` draws the dictionaries' first weights, the prompts and the controls.
+    `seed` draws the text, the dictionaries' first weights, the prompts and the controls.
 
     Raises `ValueError` where anything but a demo in `out` would be lost, unless by `force`.
     """
@@ -68,7 +68,7 @@ def run_demo(
     quality = train(
         model,
         specs,
-        texts_of([BUNDLED]),
+        texts_of([BUNDLED], seed=seed),
         folder,
         config=replace(TRAINING, seed=seed),
         stream=replace(STREAM, seed=seed),

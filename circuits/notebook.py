@@ -94,17 +94,25 @@ def open_analysis(
     return open_inputs(inputs, DiscoverConfig(**config), listed, placement=placement).analysis
 
 
-def open_run(folder: str | Path) -> Circuit:
+def open_run(
+    folder: str | Path,
+    *,
+    device: str | None = None,
+    dtype: DtypeName | None = None,
+    memory: float | None = None,
+) -> Circuit:
     """The circuit in a run folder, with its model, dictionaries and prompts opened.
 
-        circuit = circuits.open_run("run")
+        circuit = circuits.open_run("run", memory=4.0)
+
+    On the run's own device, where that is here, and in its precision, unless told otherwise.
 
     Raises `ValueError` when the folder is no finished run, or what it was made from has changed.
     """
     run = read_run(Path(folder))
     record = verification_of(Path(folder))
     return Circuit(
-        run.open().analysis,
+        run.open(Placement(device=device, dtype=dtype, memory=memory)).analysis,
         run.graph,
         run.ranking,
         None if record is None else Verification(record),
@@ -142,6 +150,7 @@ def train(
     k: int | None = 32,
     device: str | None = None,
     dtype: DtypeName | None = None,
+    memory: float | None = None,
     report: Report = silent,
     **config: Any,
 ) -> pd.DataFrame:
@@ -150,9 +159,10 @@ def train(
         circuits.train(["corpus/"], "dictionaries", model="~/models/Qwen3-0.6B", layers="4-20")
 
     `config` are fields of `TrainConfig`: `width`, `tokens`, `learning_rate`, `seed`, ...
-    Raises `ValueError` where `out` holds something else, or the text is too short.
+    `memory` is what dictionaries and activations may take on the device, in GB. Raises
+    `ValueError` where `out` holds something else, or the text is too short.
     """
-    placement = Placement(device=device, dtype=dtype)
+    placement = Placement(device=device, dtype=dtype, memory=memory)
     check_place(Path(out))
     loaded = load_model(model, report, placement)
     chosen = parse_layers(layers, loaded.cfg.n_layers)
@@ -162,10 +172,11 @@ def train(
     quality = train_suite(
         loaded,
         specs,
-        texts_of(list(text)),
+        texts_of(list(text), seed=training.seed),
         Path(out),
         config=training,
         stream=StreamConfig(seed=training.seed),
+        memory=memory,
         report=report,
     )
     return pd.DataFrame([asdict(q) for q in quality], index=[spec.name for spec in specs])

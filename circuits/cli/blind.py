@@ -79,7 +79,7 @@ def blind(
             top=top,
             run=run,
             hypothesis=hypothesis,
-            texts=texts_of(text) if text else None,
+            texts=texts_of(text, seed=seed) if text else None,
             tokens=tokens,
             seed=seed,
             placement=placed(device, dtype, memory),

@@ -126,6 +126,8 @@ def convert(
     ] = None,
     device: Device = None,
     dtype: ModelDtype = None,
+    memory: Memory = None,
+    seed: Seed = 0,
     threads: Threads = None,
     quiet: Quiet = False,
 ) -> None:
@@ -154,6 +156,7 @@ def convert(
                 text=text or (),
                 model=model,
                 tokens=tokens,
+                seed=seed,
                 placement=placed(device, dtype),
                 report=report,
             )

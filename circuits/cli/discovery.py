@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from circuits.cli.estimate import estimated, print_estimate
 from circuits.cli.options import (
     IG,
     Bos,
     BosUsed,
     Device,
     DictionariesToUse,
+    DryRun,
     EdgeSteps,
     EstimatorUsed,
     Force,
@@ -130,6 +132,7 @@ def discover(
         list[str] | None,
         typer.Option(help="Text for features' examples, besides the prompts, as for train."),
     ] = None,
+    dry_run: DryRun = False,
     device: Device = None,
     dtype: ModelDtype = None,
     memory: Memory = None,
@@ -149,6 +152,8 @@ def discover(
     --wrong " is" --out run`
 
     Example: `circuits discover --clean "The keys" --method replacement --out run`
+
+    Example: `circuits discover prompts.jsonl --out run --dry-run`
     """
     from circuits.discovery.config import DiscoverConfig
     from circuits.metrics.readout import read_metric
@@ -179,6 +184,13 @@ def discover(
         edge_steps=edge_steps,
         edge_threshold=edge_threshold,
     )
+    if dry_run:
+        print_estimate(
+            estimated(
+                listed, model, dictionaries, config, mlp, has_text=bool(text), placement=placement
+            )
+        )
+        return
     inputs = Inputs.resolved(model, dictionaries, path, mlp.value, unfit)
     say_found(dictionaries, mlp)
     with bars() as report:

@@ -1,6 +1,6 @@
 """The verb that tells what a discovery takes before it is begun."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,6 +25,7 @@ from circuits.cli.options import (
     NodesKept,
     Quiet,
     ReferenceUsed,
+    SeedUnused,
     Targets,
     Threads,
     placed,
@@ -33,9 +34,12 @@ from circuits.cli.tables import console
 from circuits.render.words import counted
 
 if TYPE_CHECKING:
+    from circuits.discovery.config import DiscoverConfig
+    from circuits.prompts import Prompt
     from circuits.runs.estimate import Estimate
     from circuits.runs.estimate_training import TrainingEstimate
     from circuits.runs.needs import Item
+    from hooked_qwen.placement import Placement
 
 
 def estimate(
@@ -58,6 +62,7 @@ def estimate(
     device: Device = None,
     dtype: ModelDtype = None,
     memory: Memory = None,
+    seed: SeedUnused = 0,
     threads: Threads = None,
     quiet: Quiet = False,
 ) -> None:
@@ -67,9 +72,7 @@ def estimate(
     """
     from circuits.discovery.config import DiscoverConfig
     from circuits.prompts import read_prompts
-    from circuits.runs.commands import EXAMPLE_TOKENS, reference_for
-    from circuits.runs.estimate import estimate_discovery
-    from hooked_qwen.load import BUNDLED, local_folder
+    from circuits.runs.commands import reference_for
 
     listed = read_prompts(prompts)
     if method is Method.replacement:
@@ -83,17 +86,37 @@ def estimate(
         reference=reference.value if reference else reference_for(listed),
         edge_steps=edge_steps,
     )
-    has_text = text or local_folder(model) == local_folder(BUNDLED)
-    found = estimate_discovery(
-        listed,
+    placement = placed(device, dtype, memory)
+    print_estimate(
+        estimated(listed, model, dictionaries, config, mlp, has_text=text, placement=placement)
+    )
+
+
+def estimated(
+    prompts: "Sequence[Prompt]",
+    model: str,
+    dictionaries: str,
+    config: "DiscoverConfig",
+    mlp: Mlp,
+    *,
+    has_text: bool,
+    placement: "Placement",
+) -> "Estimate":
+    """What a discovery takes; the bundled model always has text for examples."""
+    from circuits.runs.commands import EXAMPLE_TOKENS
+    from circuits.runs.estimate import estimate_discovery
+    from hooked_qwen.load import BUNDLED, local_folder
+
+    reads_text = has_text or local_folder(model) == local_folder(BUNDLED)
+    return estimate_discovery(
+        prompts,
         model=model,
         dictionaries=dictionaries,
         config=config,
         mlp=mlp.value,
-        text=EXAMPLE_TOKENS if has_text else 0,
-        placement=placed(device, dtype, memory),
+        text=EXAMPLE_TOKENS if reads_text else 0,
+        placement=placement,
     )
-    print_estimate(found)
 
 
 def print_estimate(found: "Estimate") -> None:

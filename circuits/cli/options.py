@@ -40,6 +40,12 @@ Dictionaries = Annotated[
 ]
 Layers = Annotated[str, typer.Option(help="Layers: 'all' or such as '0-3,7'.")]
 Seed = Annotated[int, typer.Option(help="Seed of every random draw.")]
+SeedUnused = Annotated[
+    int,
+    typer.Option(
+        "--seed", help="Taken as by every command that has a model; nothing is drawn here."
+    ),
+]
 SeedOfRun = Annotated[
     int | None, typer.Option("--seed", help="Seed of the random controls; by default the run's.")
 ]

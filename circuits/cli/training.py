@@ -145,7 +145,7 @@ def train(
         console.print(f"starting over: --resume would go on from the checkpoint in {out}")
     if not text and cache is None:
         raise ValueError("there is nothing to train on: give --text, or --cache")
-    texts = texts_of(text) if text else None
+    texts = texts_of(text, seed=seed) if text else None
     sizes = load_config(model)
     specs = dictionary_specs(
         [f.value for f in families],

@@ -17,6 +17,7 @@ from circuits.cli.options import (
     Model,
     ModelDtype,
     Quiet,
+    Seed,
     Threads,
     at_least,
     placed,
@@ -47,6 +48,7 @@ def weights(
     device: Device = None,
     dtype: ModelDtype = None,
     memory: Memory = None,
+    seed: Seed = 0,
     threads: Threads = None,
     force: Force = False,
     quiet: Quiet = False,
@@ -62,7 +64,7 @@ def weights(
 
     at_least(1, top=top, tokens=tokens)
     place = placed(device, dtype, memory)
-    options = {"feature": which, "top": top, "mlp": mlp.value, "tokens": tokens}
+    options = {"feature": which, "top": top, "mlp": mlp.value, "tokens": tokens, "seed": seed}
     source = (
         {} if out is None else suites.sources(dictionaries, model, text or [], place, **options)
     )
@@ -73,7 +75,7 @@ def weights(
             model,
             top=top,
             mlp=mlp.value,
-            texts=texts_of(text) if text else None,
+            texts=texts_of(text, seed=seed) if text else None,
             tokens=tokens,
             out=out,
             made_from=source,

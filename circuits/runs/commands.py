@@ -153,7 +153,7 @@ def discover_run(
     check_run(out, lambda: source, force=force)
     if given is not None:
         check_text(Path(inputs.prompts), prompt_lines(given), force=force)
-    texts = texts_of(text) if text else None
+    texts = texts_of(text, seed=seed) if text else None
     loaded = open_inputs(inputs, config, given, placement=placement)
     analysis = loaded.analysis
     check_run(out, lambda: {"model_hash": identity(analysis.model)}, force=force)

@@ -64,6 +64,7 @@ def convert(
     text: Sequence[str] = (),
     model: str | None = None,
     tokens: int = TOKENS,
+    seed: int = 0,
     placement: Placement = ANYWHERE,
     report: Report = silent,
 ) -> dict[str, Any]:
@@ -71,7 +72,8 @@ def convert(
 
     With `text` and the `model` each is judged: its FVU stands in the record and in its card. With
     `try_all` every usual convention is tried, and the one that fits is used; without a `map` the
-    files are guessed from their names first. The map that was used is `map.yaml` in `out`.
+    files are guessed from their names first. The map that was used is `map.yaml` in `out`. `seed`
+    draws the text `bundled`.
 
     Raises `ValueError` where `out` is there, where a file is not as the map says, and where nothing
     that was tried fits.
@@ -90,7 +92,7 @@ def convert(
         read = ((entry, what, what.load(entry), card) for entry in entries)
         return _written(read, out)
     loaded = load_model(model, report, placement)
-    blocks = held_out_blocks(texts_of(text)(), loaded, tokens=tokens)
+    blocks = held_out_blocks(texts_of(text, seed=seed)(), loaded, tokens=tokens)
     tried: dict[str, Any] = {}
     if try_all:
         trial = try_conventions(

@@ -97,7 +97,8 @@ def test_it_finds_what_the_command_finds(prompts, circuit, tmp_path):
     assert nx.utils.edges_equal(circuit.graph.edges(data=True), found.graph.edges(data=True))
     effects = dict(found.graph.nodes(data="effect"))
     assert dict(circuit.graph.nodes(data="effect")) == effects
-    opened = circuits.open_run(run)
+    opened = circuits.open_run(run, device="cpu", memory=1.0)
+    assert opened.analysis.suite.room_for_states(0.0) == 1e9 / 4
     assert dict(opened.graph.nodes(data="effect")).keys() == effects.keys()
     assert opened.verification is not None
     assert opened.verification.record["curves"] == circuit.verification.record["curves"]
@@ -214,3 +215,6 @@ def test_training_tells_how_good_each_dictionary_is(tmp_path):
     assert list(quality.index) == ["mlp_out.1"]
     assert quality["l0"].iloc[0] == pytest.approx(4, abs=0.5)
     assert len(circuits.open(dictionaries=tmp_path / "out", prompts=[one("The keys")]).suite) == 1
+    with pytest.raises(ValueError, match="GB"):
+        circuits.train([str(text)], tmp_path / "more", layers="1", tokens=600, memory=1e-6)
+    assert not (tmp_path / "more").exists()

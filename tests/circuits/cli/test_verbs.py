@@ -67,17 +67,11 @@ def options_of(command, path=(), said=lambda option: option.opts):
 
 
 OPTIONS = dict(options_of(get_command(command_line_of(VERBS))))
-DRAW_NOTHING = {"detect", "weights", "convert", "edit make", "edit bake", "estimate"}
 
 
 @pytest.mark.parametrize("verb", [name for name, has in OPTIONS.items() if "--device" in has])
 def test_whatever_runs_a_model_takes_the_same_options(verb):
     expected = {"--device", "--dtype", "--memory", "--threads", "--seed", "--quiet"}
-    if verb in DRAW_NOTHING:
-        expected -= {"--seed"}
-    if verb == "convert":
-        # It has one dictionary in memory at a time.
-        expected -= {"--memory"}
     assert expected <= OPTIONS[verb]
 
 

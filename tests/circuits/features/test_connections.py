@@ -13,6 +13,7 @@ from hooked_qwen.load import load
 from hooked_qwen.nodes import Node
 from saes.evaluation.metrics import held_out_blocks
 from saes.suite import load_suite
+from tests.circuits.conftest import call
 from transcoders.coactivation import coactivation
 from transcoders.weights import Head, strongest_inputs, strongest_outputs
 
@@ -99,6 +100,16 @@ def test_the_command_shows_and_writes_them(tmp_path):
     with pytest.raises(ValueError, match="is there already, made from something else"):
         CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert json.loads(out.read_text()) == record
+
+
+def test_the_seed_draws_the_text(tmp_path):
+    def reads(name, seed):
+        out = tmp_path / name
+        arguments = ("weights", "bundled", "mlp_out.4/421", "--text", "bundled", "--tokens", 512)
+        assert call(*arguments, "--seed", seed, "--out", out).exit_code == 0
+        return json.loads(out.read_text())["reads"]["features"]
+
+    assert reads("one", 0) == reads("again", 0) != reads("other", 1)
 
 
 def test_a_feature_that_is_not_there_is_refused():

@@ -171,6 +171,19 @@ def test_the_command_tells_memory_and_time_and_writes_nothing(tmp_path):
     assert "8 MB" in done.output
 
 
+def test_a_discovery_tells_the_same_of_itself_with_dry_run(tmp_path):
+    told = run(tmp_path, "--device", "cpu").output
+    arguments = ("discover", tmp_path / "prompts.jsonl", "--out", tmp_path / "run", "--dry-run")
+    done = call(*arguments, "--metric", "kl", "--positions", "sum", "--device", "cpu")
+    assert done.exit_code == 0, done.output
+    assert [p.name for p in tmp_path.iterdir()] == ["prompts.jsonl"]
+
+    def rows(text):
+        return [line.split()[0] for line in text.splitlines() if line.strip()]
+
+    assert rows(done.output) == rows(told)
+
+
 def test_a_device_that_is_not_here_and_dictionaries_of_another_model_are_one_line(tmp_path, fails):
     run(tmp_path)
     prompts = tmp_path / "prompts.jsonl"
