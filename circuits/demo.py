@@ -5,7 +5,7 @@ against ablation, its strongest features are cut out and the prompts run again, 
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,6 @@ from saes.training.train import train
 from transcoders.specs import dictionary_specs
 
 TASK = "agreement_nounpp"
-SITES = ("resid_post", "attn_out", "mlp_out")
-PROMPTS = 40
 TOP = 10
 ABLATION = f"top-{TOP}-mean"
 MARK, SCHEMA = "demo.json", "demo/1"
@@ -42,9 +40,25 @@ TRAINING = TrainConfig(width=FEATURES, tokens=245_760, learning_rate=2e-3)
 STREAM = StreamConfig(batch_size=1024, buffer_size=16_384, reuse=2)
 
 
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """How large a demo is; as it stands it takes a minute or two on a laptop."""
+
+    sites: Sequence[str] = ("resid_post", "attn_out", "mlp_out")
+    "kinds of sites that have dictionaries, at every layer"
+    prompts: int = 40
+    training: TrainConfig = TRAINING
+    stream: StreamConfig = STREAM
+    discovery: DiscoverConfig = field(default_factory=DiscoverConfig)
+
+
+DEMO = DemoConfig()
+
+
 def run_demo(
     out: Path,
     *,
+    config: DemoConfig = DEMO,
     force: bool = False,
     seed: int = 0,
     placement: Placement = ANYWHERE,
@@ -63,24 +77,26 @@ def run_demo(
     write_json({"schema": SCHEMA}, out / MARK)
     model = load_model(BUNDLED, report, placement)
     layers = range(model.cfg.n_layers)
-    specs = dictionary_specs(["saes"], layers, SITES, k=FEATURES_PER_TOKEN)
+    specs = dictionary_specs(["saes"], layers, config.sites, k=FEATURES_PER_TOKEN)
     folder = out / "dictionaries"
     quality = train(
         model,
         specs,
         texts_of([BUNDLED], seed=seed),
         folder,
-        config=replace(TRAINING, seed=seed),
-        stream=replace(STREAM, seed=seed),
+        config=replace(config.training, seed=seed),
+        stream=replace(config.stream, seed=seed),
         report=report,
     )
     prompts, run = out / "prompts.jsonl", out / "run"
-    make_prompts(TASK, PROMPTS, split="test", seed=seed, model=BUNDLED, out=prompts, force=True)
+    make_prompts(
+        TASK, config.prompts, split="test", seed=seed, model=BUNDLED, out=prompts, force=True
+    )
     inputs = Inputs.resolved(BUNDLED, str(folder), prompts)
     found = discover_run(
         inputs,
         run,
-        config=DiscoverConfig(),
+        config=config.discovery,
         task=TASK,
         seed=seed,
         force=True,

@@ -6,6 +6,7 @@ for it: nothing here imports torch before a test does.
 
 import os
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,23 @@ def _shared_models_stay_as_they_are():
     from tests.shared_models import drop_changed
 
     assert not drop_changed(), "a test has changed a model that it shares with others"
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch):
+    """`small_chunks("saes.training.log.LOG_EVERY", 4)` sets a size of ours: see `limits.py`."""
+    from tests.limits import set_size
+
+    return partial(set_size, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def small_chunks_of_file():
+    """`small_chunks` for all tests of a file."""
+    from tests.limits import set_size
+
+    with pytest.MonkeyPatch.context() as patch:
+        yield partial(set_size, patch)
 
 
 @pytest.fixture(scope="session")

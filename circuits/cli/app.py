@@ -34,7 +34,6 @@ from circuits.cli import (
     tune,
     weights,
 )
-from circuits.cli.tables import console
 from hooked_qwen.notices import Notice
 
 # Typer exports one kind of usage error; the others share its base.
@@ -118,7 +117,6 @@ def options(
     debug: Annotated[bool, typer.Option(help="Show a traceback when something fails.")] = False,
 ) -> None:
     """Find, prove, edit and draw sparse feature circuits in Qwen language models."""
-    console.quiet = False  # of a command before in this process
     if not debug:
         warnings.simplefilter("ignore")
         warnings.simplefilter("once", Notice)

@@ -161,7 +161,7 @@ def _tests(given: Sequence[str]) -> Path | dict[str, Path] | None:
 
 
 def _classified(record: Mapping[str, Any]) -> None:
-    console.print(_judged(record))
+    console.print(judged_table(record))
     counts = [(record["texts"]["test"], record["positives"]["test"])]
     counts += [(test["texts"], test["positives"]) for test in record["tests"].values()]
     if any(texts - positives < 100 for texts, positives in counts):
@@ -192,7 +192,7 @@ def _classified(record: Mapping[str, Any]) -> None:
     )
 
 
-def _judged(record: Mapping[str, Any]) -> Table:
+def judged_table(record: Mapping[str, Any]) -> Table:
     """Every method on every test."""
     tests = {"own": record, **record["tests"]}
     table = _methods(

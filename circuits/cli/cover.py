@@ -96,7 +96,7 @@ def cover(
             placement=placed(device, dtype, memory),
             report=report,
         )
-    _sets(record)
+    sets_table(record)
     if common:
         _hardly_any(record, common_share)
     for unit, title in UNITS.items():
@@ -119,7 +119,7 @@ def _table(first: str, *columns: str) -> Table:
     )
 
 
-def _sets(record: Mapping[str, Any]) -> None:
+def sets_table(record: Mapping[str, Any]) -> None:
     keep, at = percent(record["keep"]), record["at"]
     table = _table("set", "samples", "", "on", "share", "N/m", f"n/m of {at}", keep, "random")
     for name in record["sets"]:

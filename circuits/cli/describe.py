@@ -108,7 +108,7 @@ def describe(
             placement=placed(device, dtype, memory),
             report=report,
         )
-    _show(record)
+    description_table(record)
     if out is not None:
         say(f"written to {out}")
     if labels is not None:
@@ -130,7 +130,7 @@ def _answers(answers: str | None, url: str | None, name: str | None) -> Any:
     return Answerer(name=name, explain=asks, judge=asks)
 
 
-def _show(record: Mapping[str, Any]) -> None:
+def description_table(record: Mapping[str, Any]) -> None:
     from circuits.features.describe import RULE_BY
 
     table = Table(

@@ -3,7 +3,7 @@
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -96,9 +96,15 @@ def placed(
     return Placement(device=device, dtype=dtype.value if dtype else None, memory=memory)
 
 
-def _hush(quiet: bool) -> bool:
+def _hush(context: Any, quiet: bool) -> bool:
+    """Silence the console until the command ends."""
     console.quiet = quiet
+    context.call_on_close(_speak)
     return quiet
+
+
+def _speak() -> None:
+    console.quiet = False
 
 
 Quiet = Annotated[

@@ -31,15 +31,16 @@ LOOK = 1.0
 
 
 @contextmanager
-def bars() -> Generator[Report, None, None]:
+def bars(*, every: float = EVERY, look: float = LOOK) -> Generator[Report, None, None]:
     """Yield a report that shows what is being done, how much of it, and the time left.
 
-    It shows nothing under `--quiet`.
+    It shows nothing under `--quiet`. On no terminal it writes a line `every` seconds, and looks at
+    the clock every `look` seconds.
     """
     if console.quiet:
         yield silent
         return
-    with _drawn() if sys.stderr.isatty() else _printed() as report:
+    with _drawn() if sys.stderr.isatty() else _printed(every, look) as report:
         yield report
 
 
@@ -75,12 +76,12 @@ def _drawn() -> Generator[Report, None, None]:
 
 
 @contextmanager
-def _printed() -> Generator[Report, None, None]:
-    lines = PlainLines(lambda line: print(line, file=sys.stderr, flush=True))
+def _printed(every: float, look: float) -> Generator[Report, None, None]:
+    lines = PlainLines(lambda line: print(line, file=sys.stderr, flush=True), every=every)
     over = threading.Event()
 
     def watch() -> None:
-        while not over.wait(LOOK):
+        while not over.wait(look):
             lines.tick()
 
     watching = threading.Thread(target=watch, daemon=True)
@@ -121,12 +122,16 @@ class _Task:
 
 
 class PlainLines:
-    """A report that writes a line every thirty seconds, and one when a thing is done."""
+    """A report that writes a line `every` so many seconds, and one when a thing is done."""
 
     def __init__(
-        self, write: Callable[[str], object], clock: Callable[[], float] = time.monotonic
+        self,
+        write: Callable[[str], object],
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        every: float = EVERY,
     ) -> None:
-        self._write, self._clock = write, clock
+        self._write, self._clock, self._every = write, clock, every
         self._last = clock()
         self._task: _Task | None = None
         self._lock = threading.Lock()
@@ -159,7 +164,7 @@ class PlainLines:
                 self._finish(self._clock())
 
     def _show_if_due(self, now: float) -> None:
-        if self._task is not None and now - self._last >= EVERY:
+        if self._task is not None and now - self._last >= self._every:
             self._show(self._task, now)
 
     def _finish(self, now: float) -> None:

@@ -222,14 +222,14 @@ def steer(
 
 def _shown(record: Mapping[str, Any]) -> None:
     say(verdict(record))
-    console.print(_methods(record))
+    console.print(methods_table(record))
     console.print(_differences(record))
     console.print(_features(record))
     for note in record["notes"]:
         say(f"note: {note}")
 
 
-def _methods(record: Mapping[str, Any]) -> Table:
+def methods_table(record: Mapping[str, Any]) -> Table:
     table = Table(
         Column("method", no_wrap=True),
         *(Column(name, justify="right", no_wrap=True) for name in ("both", "concept", "fluency")),

@@ -119,8 +119,8 @@ def synthesise(
             placement=placed(device, dtype, memory),
             report=report,
         )
-    _asked(record)
-    _rows(record)
+    asked_table(record)
+    synthesis_table(record)
     say(
         f"texts {out / KEPT}, all that was written {out / WRITTEN}\nrecord {out / RECORD}\n"
         f"figure {', '.join(str(out / figure) for figure in FIGURES)}"
@@ -142,7 +142,7 @@ def _generator(
     return served(endpoint, name, tokens=tokens, temperature=temperature, seed=seed)
 
 
-def _asked(record: Mapping[str, Any]) -> None:
+def asked_table(record: Mapping[str, Any]) -> None:
     table = feature_table("target texts", "written", "on", "asked as")
     for one in record["asked"][:SHOWN]:
         table.add_row(
@@ -162,7 +162,7 @@ def _asked(record: Mapping[str, Any]) -> None:
     )
 
 
-def _rows(record: Mapping[str, Any]) -> None:
+def synthesis_table(record: Mapping[str, Any]) -> None:
     rows = record["rows"]
     table = _table("texts", "covered", "asked on", "on", "n-grams", "cosine", "examples")
     for row, one in rows.items():

@@ -48,7 +48,7 @@ class _Query:
         self.score = 0.0
         self.terms: defaultdict[tuple[str, str], float] = defaultdict(float)
 
-    def add(self, analysis: Analysis, opened: Opened) -> None:
+    def add(self, analysis: Analysis, opened: Opened, candidates: int) -> None:
         """Add a prompt, if it is long enough."""
         model = opened.model
         padding = len(self.pattern) - model.n_tokens
@@ -63,15 +63,15 @@ class _Query:
             return
         score = attention_score(analysis.model, model, self.head, query, key)
         self.score += score.total
-        for of_query, of_key, term in score.strongest(CANDIDATES):
+        for of_query, of_key, term in score.strongest(candidates):
             self.terms[_shifted(of_query, padding), _shifted(of_key, padding)] += term
 
-    def record(self, n: int) -> dict[str, Any]:
-        """Means over `n` prompts."""
+    def record(self, n: int, terms: int) -> dict[str, Any]:
+        """Means over `n` prompts, and the `terms` that are largest."""
         pattern = (self.pattern / n).tolist()
         by_pattern = sorted(range(self.query + 1), key=lambda at: (-pattern[at], at))[:KEYS]
         shown = sorted({*by_pattern, self.key}, key=lambda at: (-pattern[at], at))
-        largest = sorted(self.terms, key=lambda pair: (-abs(self.terms[pair]), pair))[:TERMS]
+        largest = sorted(self.terms, key=lambda pair: (-abs(self.terms[pair]), pair))[:terms]
         return {
             "query": self.query,
             "influence": rounded(sum(self.influence.values())),
@@ -92,7 +92,12 @@ class _Query:
 
 
 def make_head_cards(
-    analysis: Analysis, graph: nx.DiGraph, report: Report = silent
+    analysis: Analysis,
+    graph: nx.DiGraph,
+    report: Report = silent,
+    *,
+    terms: int = TERMS,
+    candidates: int = CANDIDATES,
 ) -> dict[str, Any]:
     """The record of the graph's heads, as `heads.json` has it."""
     shares = dict(list(graph.graph["heads"]["influence"].items())[:HEADS])
@@ -105,11 +110,11 @@ def make_head_cards(
                     looks = looks_of(graph, shares, _column_of_outputs(opened, columns))
                     queries = list(_queries(looks, columns))
                 for query in queries:
-                    query.add(analysis, opened)
+                    query.add(analysis, opened, candidates)
                 report("where heads look", opened.number + 1, len(prompts))
     by_head: dict[str, list[dict[str, Any]]] = {head: [] for head in shares}
     for query in queries or ():
-        by_head[_name(query.head)].append(query.record(len(prompts)))
+        by_head[_name(query.head)].append(query.record(len(prompts), terms))
     heads = [
         {"head": head, "influence": share, "queries": by_head[head]}
         for head, share in shares.items()

@@ -70,8 +70,11 @@ class Writer:
         *,
         rows: Sequence[Sequence[int]],
         during: Where = "all",
+        rows_at_once: int = ROWS,
+        tokens_at_once: int = TOKENS_AT_ONCE,
     ) -> None:
         """`rows` are the tokens of the `prompts`; `during` is where the edits act."""
+        self._limits = rows_at_once, tokens_at_once
         self.model, self.suite, self.config = model, suite, config
         self.prompts, self.rows = prompts, [tuple(row) for row in rows]
         self._first = 1 if during == "generated" else 0
@@ -97,7 +100,8 @@ class Writer:
     def _most(self) -> int:
         """Rows that are written on from together."""
         longest = max(map(len, self.rows)) + self.config.tokens
-        return min(ROWS, TOKENS_AT_ONCE // longest)
+        rows, tokens = self._limits
+        return min(rows, tokens // longest)
 
     def _written(
         self, edits: Sequence[Edit | None], rows: Sequence[Sequence[int]]

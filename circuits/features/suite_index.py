@@ -46,17 +46,18 @@ def suite_record(
     store: Store,
     quality: Mapping[str, Mapping[str, Any]],
     *,
+    most: int = MAX_FEATURES,
     report: Report = silent,
 ) -> dict[str, Any]:
     """The record of `dictionaries`; `quality` has what is known of each by name.
 
-    Raises `ValueError` over 50,000 features, or when `store` is of other dictionaries.
+    Raises `ValueError` over `most` features, or when `store` is of other dictionaries.
     """
     sizes = each(dictionaries, lambda d: d.n_features)
     specs, total = each(dictionaries, lambda d: d.spec), sum(sizes)
-    if total > MAX_FEATURES:
+    if total > most:
         raise ValueError(
-            f"a page holds at most {MAX_FEATURES:,} features, these dictionaries have {total:,}: "
+            f"a page holds at most {most:,} features, these dictionaries have {total:,}: "
             "choose some of them"
         )
     firsts = [sum(sizes[:i]) for i in range(len(sizes))]

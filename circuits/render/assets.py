@@ -32,7 +32,7 @@ def style(*names: str) -> Markup:
     return inlined("".join(map(_text, names)), end="</style")
 
 
-def script(names: Sequence[str]) -> Markup:
+def script(names: Sequence[str], folder: Path = HERE) -> Markup:
     """Our ES modules, in a scope of their own and in this order, as the content of one element.
 
     One that imports nothing keeps to itself what it does not export; the others share the scope.
@@ -40,7 +40,7 @@ def script(names: Sequence[str]) -> Markup:
     Raises `ValueError` where a module imports what none of `names` exports, and where two have one
     name for something in the scope that they share.
     """
-    modules = {name: _text(name) for name in names}
+    modules = {name: _text(name, folder) for name in names}
     for name, text in modules.items():
         _check_imports(name, text, modules)
     _check_names(modules)
@@ -127,5 +127,5 @@ def _plain(value: Any) -> Any:
 
 
 @cache
-def _text(name: str) -> str:
-    return (HERE / name).read_text(encoding="utf-8")
+def _text(name: str, folder: Path = HERE) -> str:
+    return (folder / name).read_text(encoding="utf-8")

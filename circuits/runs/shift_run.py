@@ -28,6 +28,7 @@ from circuits.runs.overwrite import MADE_FROM, check_record, check_run
 from circuits.shift.case import Case
 from circuits.shift.finished import SEEDS
 from circuits.shift.judging import cut_nodes, read_judgements, save_judgements
+from circuits.shift.methods import METHODS, Method
 from circuits.shift.shift import Ask, ShiftConfig, Shifted, shift
 from circuits.shift.texts import shift_data
 from circuits.suites import load_model
@@ -57,6 +58,7 @@ def shift_run(
     fields: Mapping[str, Any] | None = None,
     judgements: Path | None = None,
     ask: Ask | None = None,
+    methods: Sequence[Method] = METHODS,
     force: bool = False,
     placement: Placement = ANYWHERE,
     command: Sequence[str] = (),
@@ -65,7 +67,8 @@ def shift_run(
     """Shift a classifier of `data` and write what was found to `out`; the record of `shift.json`.
 
     `fields` are those of `shift_data` that say what a file of texts holds; of `texts` in a set it
-    has its own number where none is given. One that was cut off goes on where it was.
+    has its own number where none is given. `methods` are as in `shift`, each a function with a name
+    of its own. One that was cut off goes on where it was.
 
     Raises `ValueError` where `out` holds something else, unless by `force`.
     """
@@ -81,6 +84,8 @@ def shift_run(
         "config": asdict(config),
         "judgements": judgements and content_hash(judgements),
     }
+    if methods is not METHODS:
+        source["methods"] = [getattr(method, "__name__", repr(method)) for method in methods]
     check_record(out / RECORD, source, force=force)
     check_run(out / "circuit", dict, force=force)
     said = None if judgements is None else read_judgements(judgements)
@@ -100,6 +105,7 @@ def shift_run(
             config=config,
             judgements=said,
             ask=ask,
+            methods=methods,
             kept=parts.folder,
             report=report,
         )

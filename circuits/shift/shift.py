@@ -23,7 +23,7 @@ from circuits.shift.case import Case, CaseConfig
 from circuits.shift.finished import FinishedSeed, FinishedSeeds
 from circuits.shift.judging import Judged, by_file, by_rule, circuit_features, cut_nodes
 from circuits.shift.labelled import ShiftData
-from circuits.shift.methods import METHODS, Judgement
+from circuits.shift.methods import METHODS, Judgement, Method
 from circuits.shift.scores import NUMBERS, ProbePredictions, Score, scores
 from hooked_qwen.identity import identity
 from hooked_qwen.nodes import Node
@@ -137,19 +137,24 @@ def shift(
     config: ShiftConfig,
     judgements: Mapping[Node, Mapping[str, Any]] | None = None,
     ask: Ask | None = None,
+    methods: Sequence[Method] = METHODS,
     kept: Path | None = None,
     report: Report = silent,
 ) -> Shifted:
     """Shift a classifier, with every baseline; `data` gives the texts of a seed.
 
+    `methods` are what the shift is held against, itself among them.
+
     Features are judged by the `judgements` of a file, by `ask`, or else by the automatic rule.
     What a file or a person judges is the circuit of the first seed, and holds for all. The folder
     `kept` keeps each seed that is done, and what is done of the first one's circuit: what is in it
-    is not done again. It is for one model, one suite, one configuration and one way to judge.
+    is not done again. It is for one model, one suite, one configuration, one way to judge and the
+    same methods.
 
     Raises `ValueError` where nothing is judged to be cut.
     """
-    work = _Work(model, suite, data, config, judgements, ask, FinishedSeeds(kept), report)
+    done = FinishedSeeds(kept)
+    work = _Work(model, suite, data, config, judgements, ask, methods, done, report)
     opening = work.first(Parts(kept))
     found = [work.finished(opening)]
     # A copy without the states of its prompts, whose room the other seeds need.
@@ -169,6 +174,7 @@ class _Work:
     config: ShiftConfig
     judgements: Mapping[Node, Mapping[str, Any]] | None
     ask: Ask | None
+    methods: Sequence[Method]
     done: FinishedSeeds
     report: Report
 
@@ -204,10 +210,10 @@ class _Work:
             return known
         doing = f"seed {1 + case.seed - self.config.seed} of {self.config.seeds}: methods"
         said: dict[str, Sequence[ProbePredictions]] = {}
-        for n, method in enumerate(METHODS):
-            self.report(doing, n, len(METHODS))
+        for n, method in enumerate(self.methods):
+            self.report(doing, n, len(self.methods))
             said |= method(judged)
-        self.report(doing, len(METHODS), len(METHODS))
+        self.report(doing, len(self.methods), len(self.methods))
         found = FinishedSeed(
             site=case.site, losses=case.losses, features=judged.features, said=said
         )

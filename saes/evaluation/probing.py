@@ -116,6 +116,7 @@ def probe(
     *,
     pool: Pool = "mean",
     seed: int = 0,
+    texts_per_pass: int = TEXTS_PER_PASS,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Probing:
     """Probes of 1, 2, 5 and 16 features, beside their controls.
@@ -128,7 +129,7 @@ def probe(
     """
     labels, positive = _two_labels(examples)
     dictionary = fitted(dictionary, model)
-    pooled = _pooled(model, dictionary, [e.text for e in examples], pool, report)
+    pooled = _pooled(model, dictionary, [e.text for e in examples], pool, texts_per_pass, report)
     train = _half(positive, seed)
     probes = []
     for reads, z in pooled.items():
@@ -179,6 +180,7 @@ def _pooled(
     dictionary: SparseDictionary,
     texts: Sequence[str],
     pool: Pool,
+    texts_per_pass: int,
     report: Callable[[int, int], None],
 ) -> dict[str, Float[Tensor, "texts _"]]:
     """What each kind of probe reads of each text; texts of one length run together, unpadded."""
@@ -189,7 +191,7 @@ def _pooled(
     order: list[int] = []
     report(0, len(texts))
     rows = [encode_prompt(model.tokenizer, text)[:LONGEST] for text in texts]
-    for index, tokens in by_length(rows, TEXTS_PER_PASS):
+    for index, tokens in by_length(rows, texts_per_pass):
         with capture(model, {source, target, stream}) as values:
             run_through(model, unpadded(tokens), max(source.layer, stream.layer))
         x, y = values[source], values[target]

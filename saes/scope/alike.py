@@ -7,14 +7,20 @@ NEAREST = 20
 "Features that a random one is drawn from."
 
 
-def alike(measure: Num[Tensor, " features"], to: int, free: Bool[Tensor, " features"]) -> list[int]:
-    """The 20 of the `free` features whose `measure` is nearest to that of feature `to`.
+def alike(
+    measure: Num[Tensor, " features"],
+    to: int,
+    free: Bool[Tensor, " features"],
+    *,
+    nearest: int = NEAREST,
+) -> list[int]:
+    """The `nearest` of the `free` features whose `measure` is nearest to that of feature `to`.
 
     The nearest first; fewer where fewer are free.
     """
     pool = free.nonzero().flatten()
     far = (measure[pool] - measure[to]).abs()
-    return pool[far.argsort(stable=True)[:NEAREST]].tolist()
+    return pool[far.argsort(stable=True)[:nearest]].tolist()
 
 
 def log_density(density: Num[Tensor, " features"]) -> Num[Tensor, " features"]:

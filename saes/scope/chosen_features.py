@@ -25,7 +25,7 @@ from hooked_qwen.sites import Site
 from hooked_qwen.stream import is_outlier_in_prompt
 from hooked_qwen.tokens import by_length
 from saes.dictionary import SparseDictionary, fitted, side_by_side
-from saes.scope.alike import alike, log_density
+from saes.scope.alike import NEAREST, alike, log_density
 from saes.suite import Suite
 
 TOKENS_PER_PASS = 2048
@@ -218,12 +218,12 @@ def survey(
 
 
 def random_like(
-    nodes: Sequence[Node], of: Mapping[str, Firing], *, seed: int = 0
+    nodes: Sequence[Node], of: Mapping[str, Firing], *, seed: int = 0, nearest: int = NEAREST
 ) -> tuple[Node, ...]:
     """For each feature another of its dictionary that is on about as often, each once.
 
-    Drawn among the 20 whose density is nearest on a logarithmic scale. Raises `ValueError` where a
-    dictionary has too few features for it.
+    Drawn among the `nearest` whose density is nearest on a logarithmic scale. Raises `ValueError`
+    where a dictionary has too few features for it.
     """
     generator = torch.Generator().manual_seed(seed)
     taken, found = set(nodes), []
@@ -231,7 +231,7 @@ def random_like(
         density = log_density(of[node.site].density)
         free = torch.ones(len(density), dtype=torch.bool)
         free[[int(other.feature) for other in taken if other.site == node.site]] = False
-        pool = alike(density, int(node.feature), free)
+        pool = alike(density, int(node.feature), free, nearest=nearest)
         if not pool:
             raise ValueError(
                 f"{node.site} has {len(density)} features, too few to draw a random one beside "

@@ -111,7 +111,7 @@ def fine_tune(
             model=model,
             args=arguments(TrainingArguments, folder, device_of(model), config),
             train_dataset=cast(Any, [{"input_ids": list(row)} for row in rows]),
-            data_collator=_collator(pad),
+            data_collator=collator(pad),
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
@@ -234,7 +234,7 @@ class _Trainer(Trainer):
         super().log(logs, *args, **kwargs)
 
 
-def _collator(pad: int) -> Any:
+def collator(pad: int) -> Any:
     """Texts of one pass, padded on the right; the first token of each, and padding, train nothing:
     nothing comes before the one, and the other is no text."""
 

@@ -39,7 +39,7 @@ from hooked_qwen.sites import Site
 from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.edit_file import Edit, Operation, Value, Where
 from saes.operations import VALUED, kind_of
-from saes.scope.alike import alike, log_density
+from saes.scope.alike import NEAREST, alike, log_density
 from saes.scope.usage import Usage
 from saes.suite import Suite
 
@@ -118,20 +118,26 @@ def feature_direction(
 
 
 def random_direction(
-    suite: Suite, own: Direction, usage: Usage, *, taken: Sequence[Node] = (), seed: int = 0
+    suite: Suite,
+    own: Direction,
+    usage: Usage,
+    *,
+    taken: Sequence[Node] = (),
+    seed: int = 0,
+    nearest: int = NEAREST,
 ) -> Direction | None:
     """Another feature of the same dictionary, about as often on, moved as far.
 
-    One of the 20 that are nearest in the logarithm of the share of tokens at which they are on.
+    One of the `nearest` in the logarithm of the share of tokens at which they are on.
     None where no other feature of the dictionary is ever on.
     """
     density = usage.density[own.node.site]
     free = density > 0
     free[[int(n.feature) for n in (own.node, *taken) if n.site == own.node.site]] = False
-    nearest = alike(log_density(density), int(own.node.feature), free)
-    if not nearest:
+    near = alike(log_density(density), int(own.node.feature), free, nearest=nearest)
+    if not near:
         return None
-    node = Node(own.node.site, random.Random(seed).choice(nearest))
+    node = Node(own.node.site, random.Random(seed).choice(near))
     unit = own.norm / max(_length(suite, node), 1e-12)
     return Direction(method=RANDOM, node=node, unit=unit, norm=own.norm, of=own.node)
 

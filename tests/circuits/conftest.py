@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 from tokenizers.processors import TemplateProcessing
 from typer.testing import CliRunner
 
@@ -48,18 +49,43 @@ def call(*arguments):
 
 
 @pytest.fixture
-def fails(monkeypatch, capsys):
-    """The one line that a failing command prints."""
+def ends(monkeypatch, capsys):
+    """With which code the command as installed ends, and what it writes to standard error."""
 
-    def run(*arguments) -> str:
+    def run(*arguments, command=None) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["circuits", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
-            main()
-        assert ended.value.code == 1
-        (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error: ")]
+            main(command)
+        return ended.value.code, capsys.readouterr().err
+
+    return run
+
+
+@pytest.fixture
+def fails(ends):
+    """The one line that a failing command prints."""
+
+    def run(*arguments, command=None) -> str:
+        code, said = ends(*arguments, command=command)
+        assert code == 1
+        (line,) = [x for x in said.splitlines() if x.startswith("error: ")]
         return line
 
     return run
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Figures of matplotlib in the order in which they were saved, as they were then."""
+    figures = []
+    save = Figure.savefig
+
+    def noted(figure, *arguments, **options):
+        figures.append(figure)
+        save(figure, *arguments, **options)
+
+    monkeypatch.setattr(Figure, "savefig", noted)
+    return figures
 
 
 @pytest.fixture

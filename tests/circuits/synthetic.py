@@ -1,6 +1,7 @@
 """Made-up circuits that look like real ones: same shapes, same signs, no model."""
 
 import random
+from collections.abc import Sequence
 
 import networkx as nx
 
@@ -22,7 +23,13 @@ LAYERS = 6
 
 
 def circuit(
-    n: int, *, positions: str = "keep", edges_per_node: int = 4, seed: int = 0, layers: int = LAYERS
+    n: int,
+    *,
+    positions: str = "keep",
+    edges_per_node: int = 4,
+    seed: int = 0,
+    layers: int = LAYERS,
+    prompt: Sequence[str] = PROMPT,
 ) -> nx.DiGraph:
     """A graph of `n` nodes over `layers` layers, both signs, with errors, tokens and an output."""
     rng = random.Random(seed)
@@ -31,7 +38,7 @@ def circuit(
         estimator="integrated gradients, 10 steps",
         edge_units="logit-difference",
         positions=positions,
-        columns=PROMPT if positions == "keep" else None,
+        columns=list(prompt) if positions == "keep" else None,
         n_prompts=64,
         clean_metric=3.21,
         patch_metric=-2.87,
@@ -40,7 +47,9 @@ def circuit(
     )
     graph.add_node(Node("logit", " are"), kind="logit", token=" are", activation=None, effect=None,
                    exact=None, label="")  # fmt: skip
-    for node in _features(rng, n - 1, positions, layers):
+    for node in _features(
+        rng, n - 1, range(len(prompt)) if positions == "keep" else [None], layers
+    ):
         _add(graph, rng, node)
     _connect(graph, rng, edges_per_node, layers)
     return graph
@@ -116,11 +125,11 @@ def ablations() -> dict:
     return {"plural subject off": result, "everything": {**result, "after": -1.1, "to": "mean"}}
 
 
-def _features(rng: random.Random, n: int, positions: str, layers: int) -> list[Node]:
+def _features(rng: random.Random, n: int, columns: Sequence[int | None], layers: int) -> list[Node]:
     def place() -> int | None:
-        return rng.choice(range(len(PROMPT))) if positions == "keep" else None
+        return rng.choice(columns) if columns != [None] else None
 
-    token = [Node("embed", "token", p) for p in ((1, 5) if positions == "keep" else (None,))]
+    token = [Node("embed", "token", p) for p in ((1, 5) if columns != [None] else (None,))]
     nodes = dict.fromkeys(token)
     while len(nodes) < n:
         site = f"{rng.choice(KINDS)}.{rng.randrange(layers)}"
@@ -131,7 +140,7 @@ def _features(rng: random.Random, n: int, positions: str, layers: int) -> list[N
 
 def _add(graph: nx.DiGraph, rng: random.Random, node: Node) -> None:
     effect = rng.choice([-1, -1, 1]) * rng.expovariate(4)
-    token = PROMPT[node.position] if node.position is not None else None
+    token = graph.graph["columns"][node.position] if node.position is not None else None
     graph.add_node(
         node,
         kind=node.kind,

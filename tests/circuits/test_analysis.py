@@ -1,13 +1,13 @@
 """An analysis: what is made once, what is shared, and what of it is made anew."""
 
 import dataclasses
+from contextlib import contextmanager
 
 import pytest
 import torch
 
 from circuits.analysis import Analysis
 from circuits.attribution.means import mean_over
-from circuits.attribution.state import batches
 from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.sparse_feature import discover
 from circuits.metrics.metric import logit_difference
@@ -22,22 +22,37 @@ def case():
     return toy(), full_suite(), toy_prompts(n=5)
 
 
-def test_states_are_made_once_and_shared_by_whoever_asks_otherwise(case, monkeypatch):
-    made = []
+@contextmanager
+def reading(model):
+    """How many times the model reads tokens."""
+    count = [0]
 
-    def counted(*args, **kwargs):
-        made.append(args)
-        return batches(*args, **kwargs)
+    def seen(*_):
+        count[0] += 1
 
-    monkeypatch.setattr("circuits.analysis.batches", counted)
-    analysis = analysis_of(*case, estimator="patching", batch_size=2)
-    assert not made, "nothing is run before it is needed"
-    assert [len(state.rows) for state in analysis.states] == [2, 2, 1]
-    assert analysis.states is analysis.states
-    other = analysis.asked(dataclasses.replace(analysis.config, estimator="ig", steps=2, nodes=7))
-    discover(other)
-    assert other.states is analysis.states
-    assert len(made) == 1
+    handle = model.embed.register_forward_pre_hook(seen)
+    try:
+        yield count
+    finally:
+        handle.remove()
+
+
+def test_states_are_made_once_and_shared_by_whoever_asks_otherwise(case):
+    model, *_ = case
+    with reading(model) as times:
+        analysis = analysis_of(*case, estimator="patching", batch_size=2)
+        assert times == [0], "nothing is run before it is needed"
+        assert [len(state.rows) for state in analysis.states] == [2, 2, 1]
+        made = list(times)
+        assert made[0] >= 3
+        assert analysis.states is analysis.states
+        assert [len(state.rows) for state in analysis.states] == [2, 2, 1]
+        assert times == made
+        other = analysis.asked(
+            dataclasses.replace(analysis.config, estimator="ig", steps=2, nodes=7)
+        )
+        discover(other)
+        assert other.states is analysis.states
 
 
 @pytest.mark.parametrize("estimator", ["patching", "ig-inputs", "exact"])

@@ -2,12 +2,10 @@
 
 import json
 from dataclasses import replace
-from functools import partial
 
 import pytest
 
-from circuits import demo
-from circuits.demo import ABLATION, MARK, run_demo
+from circuits.demo import ABLATION, MARK, TRAINING, DemoConfig, run_demo
 from circuits.discovery.config import DiscoverConfig
 from circuits.prompt_files import read_prompts
 from hooked_qwen.stream import StreamConfig
@@ -20,21 +18,21 @@ SEED = 3
 def made(tmp_path_factory):
     """A demo of small dictionaries at few sites, by one gradient: its folder and its summary."""
     out = tmp_path_factory.mktemp("demo") / "out"
-    with pytest.MonkeyPatch.context() as small:
-        small.setattr(demo, "SITES", ("mlp_out",))
-        small.setattr(demo, "PROMPTS", 4)
-        small.setattr(demo, "TRAINING", replace(demo.TRAINING, width=32, tokens=4096))
-        small.setattr(
-            demo, "DiscoverConfig", partial(DiscoverConfig, estimator="patching", nodes=40)
-        )
-        small.setattr(demo, "STREAM", StreamConfig(batch_size=512, buffer_size=2048))
-        told = []
-        lines = run_demo(
-            out,
-            seed=SEED,
-            command=["circuits", "demo"],
-            report=lambda what, *_, **__: told.append(what),
-        )
+    config = DemoConfig(
+        sites=("mlp_out",),
+        prompts=4,
+        training=replace(TRAINING, width=32, tokens=4096),
+        stream=StreamConfig(batch_size=512, buffer_size=2048),
+        discovery=DiscoverConfig(estimator="patching", nodes=40),
+    )
+    told = []
+    lines = run_demo(
+        out,
+        config=config,
+        seed=SEED,
+        command=["circuits", "demo"],
+        report=lambda what, *_, **__: told.append(what),
+    )
     return out, lines, told
 
 
@@ -92,48 +90,45 @@ class ReachedError(Exception):
     """The demo began to work."""
 
 
-@pytest.fixture
-def stopped(monkeypatch):
-    """A demo that ends where the model would be loaded."""
+def begin(out, **options):
+    """A demo that ends where it tells that the model is loaded."""
 
     def stop(*_):
         raise ReachedError
 
-    monkeypatch.setattr(demo, "load_model", stop)
+    run_demo(out, report=stop, **options)
 
 
-@pytest.mark.usefixtures("stopped")
 def test_it_takes_the_place_of_a_demo_and_of_nothing_else(made, tmp_path):
     out, *_ = made
     with pytest.raises(ReachedError):
-        run_demo(out)
+        begin(out)
     with pytest.raises(ReachedError):
-        run_demo(tmp_path / "new")
+        begin(tmp_path / "new")
     (tmp_path / "hidden").mkdir()
     (tmp_path / "hidden" / ".DS_Store").write_text("")
     with pytest.raises(ReachedError):
-        run_demo(tmp_path / "hidden")
+        begin(tmp_path / "hidden")
     mine = tmp_path / "mine" / "dictionaries" / "suite.json"
     mine.parent.mkdir(parents=True)
     mine.write_text("days of training")
     with pytest.raises(ValueError, match="is not empty and holds no demo: choose another --out"):
-        run_demo(tmp_path / "mine")
+        begin(tmp_path / "mine")
     assert not (tmp_path / "mine" / MARK).exists()
     with pytest.raises(ReachedError):
-        run_demo(tmp_path / "mine", force=True)
+        begin(tmp_path / "mine", force=True)
     assert mine.read_text() == "days of training"
 
 
-@pytest.mark.usefixtures("stopped")
 def test_ablations_of_the_user_s_own_keep_a_demo_in_place(tmp_path):
     (tmp_path / MARK).write_text("{}")
     ablations = tmp_path / "run" / "ablations"
     (ablations / ABLATION).mkdir(parents=True)
     with pytest.raises(ReachedError):
-        run_demo(tmp_path)
+        begin(tmp_path)
     for name in ("b", "a"):
         (ablations / name).mkdir()
     with pytest.raises(ValueError, match=r"holds 2 ablations of yours \(a, b\): choose another"):
-        run_demo(tmp_path)
+        begin(tmp_path)
     with pytest.raises(ReachedError):
-        run_demo(tmp_path, force=True)
+        begin(tmp_path, force=True)

@@ -10,12 +10,12 @@ import torch
 from safetensors.torch import load_file
 
 from circuits import scope
-from circuits.cli.tables import console
 from circuits.cli.tune_tables import tell
 from circuits.render.tune_figure import tune_figure
 from circuits.runs.trained import (
+    Start,
     TrainedConfig,
-    _telling,
+    in_turn,
     nodes_asked,
     notify_of_no_behaviour,
     rows_of,
@@ -24,7 +24,11 @@ from hooked_qwen.bundled import language
 from hooked_qwen.load import load_tokenizer
 from hooked_qwen.nodes import Node
 from hooked_qwen.notices import Notice
+from hooked_qwen.placement import ANYWHERE
+from saes.scope.tuned_model import Judge, WriteConfig
+from saes.suite import load_suite
 from tests.circuits.conftest import call
+from tests.circuits.printed import printed
 
 pytest.importorskip("trl")
 FEATURE = "resid_post.3/86"
@@ -96,22 +100,37 @@ def test_the_model_that_is_written_is_the_one_that_was_judged(tuned, texts):
     assert found.exit_code == 0, found.output
 
 
-def test_what_is_said_names_the_measure_and_shows_what_every_model_writes(tuned, monkeypatch):
-    monkeypatch.setattr(console, "quiet", False)
+def test_what_is_said_names_the_measure_and_shows_what_every_model_writes(tuned):
     record = json.loads((tuned[1] / "tune.json").read_text())
-    with console.capture() as captured:
-        tell(record, tuned[1], dry_run=False)
-    said = " ".join(captured.get().split())
+    said = " ".join(printed(tell, record, tuned[1], dry_run=False).split())
     assert "repetition, chosen features − lambda 0: " in said
     _, _, written = said.partition("written after ")
     assert all(f"{name}: " in written for name in record["arms"])
 
 
-def test_progress_says_which_model_is_trained():
+def test_progress_says_which_model_is_trained_or_judged(tmp_path):
     told = []
-    of_arm = _telling("chosen features", lambda *now: told.append(now))
-    of_arm("training", 12, 40, "loss 1")
-    assert told == [("training, chosen features", 12, 40, "loss 1")]
+    start = Start(source="bundled", placement=ANYWHERE, rank=None, seed=0)
+    judge = Judge(
+        tokenizer=load_tokenizer("bundled"),
+        suite=load_suite("bundled"),
+        prompts=["The boys"],
+        behaviour=len,
+        clean={},
+        features={},
+        write=WriteConfig(tokens=1, samples=1),
+    )
+
+    def trained(model, report):
+        report("training", 12, 40, "loss 1")
+        return []
+
+    arms = {"chosen features": trained}
+    in_turn(start, arms, judge, "", tmp_path, lambda *now: told.append(now))
+    assert told == [
+        ("training, chosen features", 12, 40, "loss 1"),
+        ("writing, chosen features", 1, 1, ""),
+    ]
 
 
 def test_the_same_command_replaces_and_another_does_not(tuned, fails):

@@ -2,13 +2,13 @@
 
 import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from hooked_qwen import files
 from hooked_qwen.files import build_folder_atomically, write_atomically
 
 
@@ -25,7 +25,7 @@ def busy(monkeypatch):
         return rename(self, target)
 
     monkeypatch.setattr(Path, "replace", replace)
-    monkeypatch.setattr(files, "WAITS", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
     return lambda times: left.update(times=times)
 
 

@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from saes import dictionary as dictionaries
 from saes.features import (
     Features,
     FeatureSums,
@@ -252,13 +251,13 @@ def _written(dictionary, f, direction):
 
 @pytest.mark.parametrize("features", [None, 3, 8])
 @pytest.mark.parametrize("kind", KINDS)
-def test_how_much_is_encoded_at_once_changes_nothing(generator, kind, features, monkeypatch):
+def test_how_much_is_encoded_at_once_changes_nothing(generator, kind, features, small_chunks):
     """Some tokens, and of a wide dictionary some features: fewer than k, or not all parts alike."""
     dictionary, x = read_by_a(generator, kind)
     whole, move = dictionary.encode(x).dense(), dictionary.encode_move(x, x.flip(0))
     n = features or dictionary.n_features
-    monkeypatch.setattr(dictionaries, "FEATURES_AT_ONCE", n)
-    monkeypatch.setattr(dictionaries, "ENCODED_AT_ONCE", 2 * n)
+    small_chunks("saes.dictionary.FEATURES_AT_ONCE", n)
+    small_chunks("saes.dictionary.ENCODED_AT_ONCE", 2 * n)
     same(dictionary.encode(x).dense(), whole)
     same(dictionary.encode(x[:0]).dense(), whole[:0])
     parts = dictionary.encode_move(x, x.flip(0))

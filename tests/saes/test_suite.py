@@ -5,7 +5,6 @@ import torch
 
 from hooked_qwen.files import content_hash
 from hooked_qwen.sites import Site
-from saes import suite as suites
 from saes.dictionary import DictionarySpec
 from saes.formats import ours
 from saes.suite import Suite, find, load_all, load_suite, pinned
@@ -157,11 +156,10 @@ def test_hidden_and_deep_files_are_not_searched(tmp_path):
     assert len(load_suite(folder / "a/b/c")) == 1
 
 
-def test_looking_at_a_large_folder_reads_none_of_it(tmp_path, monkeypatch):
+def test_looking_at_a_large_folder_reads_none_of_it(tmp_path):
     folder, _ = published.write("circuit-tracer", tmp_path)
-    for layer in (0, 2, 3):
+    for layer in range(4):
         (folder / f"layer_{layer}.safetensors").write_bytes(b"broken")
-    monkeypatch.setattr(suites.Found, "load", None)
     assert len(load_suite(folder)) == 4
 
 

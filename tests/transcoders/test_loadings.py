@@ -7,7 +7,6 @@ import torch
 
 from hooked_qwen.sites import Site
 from tests.transcoders.toys import FAMILIES, cross_layer_suite, replaced, suite_of, toy_of
-from transcoders import loadings
 from transcoders.attention import edge_by_head
 from transcoders.frozen.pattern import Kept
 from transcoders.loadings import heads_of, loadings_of, readers_of
@@ -101,11 +100,11 @@ def test_one_layer_apart_nothing_is_left(model):
 
 
 @pytest.mark.parametrize("at_once", [1, 700])
-def test_how_many_pairs_go_together_changes_nothing(monkeypatch, at_once):
+def test_how_many_pairs_go_together_changes_nothing(small_chunks, at_once):
     model = replaced("qwen3", suite_of([0, 1, 2]))
     several, _, source, target = everything(model)
     expected = loadings_of(model, readers_of(model, several), source, target)
-    monkeypatch.setattr(loadings, "PAIRS_AT_ONCE", at_once)
+    small_chunks("transcoders.loadings.PAIRS_AT_ONCE", at_once)
     found = loadings_of(model, readers_of(model, several), source, target)
     torch.testing.assert_close(found.heads, expected.heads, atol=1e-14, rtol=0)
     # In any order of the edges, too.

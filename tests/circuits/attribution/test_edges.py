@@ -5,7 +5,6 @@ import dataclasses
 import pytest
 import torch
 
-from circuits.attribution import edges, vjp_batches
 from circuits.attribution.cut_graph import cut, first_move
 from circuits.attribution.deltas import node_deltas
 from circuits.attribution.edges import edge_weights, upstream
@@ -187,18 +186,21 @@ def with_both(suite, length=6):
     return [*every_node(suite, length), *summed]
 
 
-def test_how_many_products_are_made_at_once_changes_no_weight(monkeypatch):
+def test_how_many_products_are_made_at_once_changes_no_weight(small_chunks):
     suite = toy_suite("attn_out.1", "mlp_in.1-mlp_out.1", "resid_post.0", "resid_post.1")
     analysis, state, gradients = prepare(suite, n=2)
     nodes = with_both(suite)
     together = edge_weights(analysis, state, gradients, nodes)
-    monkeypatch.setattr(vjp_batches, "TENSOR_ROWS_AT_ONCE", 40)
+    small_chunks("circuits.attribution.vjp_batches.TENSOR_ROWS_AT_ONCE", 40)
     apart = edge_weights(analysis, state, gradients, nodes)
     assert apart == pytest.approx(together, abs=1e-10)
 
 
-def test_what_happens_before_the_first_move_changes_no_weight(monkeypatch):
-    """The patch differs late: positions before it are not run, and nothing is lost with them."""
+def test_what_happens_before_the_first_move_changes_no_weight():
+    """The patch differs late: positions before it are not run, and nothing is lost with them.
+
+    A model with a hook, which here does nothing, runs all positions.
+    """
     suite = toy_suite("attn_out.1", "mlp_in.1-mlp_out.1", "resid_post.0", "resid_post.1")
     late = toy_prompts(n=2)
     tokens = late.clean.tokens.clone()
@@ -209,8 +211,12 @@ def test_what_happens_before_the_first_move_changes_no_weight(monkeypatch):
     gradients = gradients_at_clean(analysis, state)
     assert first_move(analysis.model, state) == 4
     found = edge_weights(analysis, state, gradients, with_both(suite))
-    monkeypatch.setattr(edges, "first_move", lambda *_: 0)
-    whole = edge_weights(analysis, state, gradients, with_both(suite))
+    handle = analysis.model.blocks[2].register_forward_hook(lambda *_: None)
+    try:
+        assert first_move(analysis.model, state) == 0
+        whole = edge_weights(analysis, state, gradients, with_both(suite))
+    finally:
+        handle.remove()
     assert found == pytest.approx(whole, abs=1e-10)
 
 

@@ -8,7 +8,6 @@ import torch
 
 from circuits.ablation.exact_effects import exact_effects
 from circuits.analysis import Analysis
-from circuits.attribution.edges import edge_weights
 from circuits.attribution.effects import effects_by_prompt, gradients_at_clean, node_effects
 from circuits.attribution.estimators import ESTIMATORS, Estimator
 from circuits.discovery.config import DiscoverConfig
@@ -111,7 +110,7 @@ def test_a_new_estimator_is_one_row(monkeypatch):
 
 def test_a_row_s_rules_hold_for_its_gradients_and_for_its_edges(monkeypatch):
     """What `rules` puts into the model is there when gradients are taken, and gone afterwards."""
-    inside, seen = [], []
+    inside, seen, last = [], [], [""]
 
     @contextmanager
     def rules(model):
@@ -119,18 +118,23 @@ def test_a_row_s_rules_hold_for_its_gradients_and_for_its_edges(monkeypatch):
         yield
         inside.pop()
 
-    def watched(analysis, state):
-        seen.append(("nodes", list(inside)))
-        return gradients_at_clean(analysis, state)
+    def taken(*_):
+        if torch.is_grad_enabled():
+            seen.append((last[0], list(inside)))
 
-    def weights(*args):
-        seen.append(("edges", list(inside)))
-        return edge_weights(*args)
+    def report(what, *_):
+        last[0] = what
 
-    monkeypatch.setitem(ESTIMATORS, "ruled", Estimator(estimate=watched, rules=rules))
-    monkeypatch.setattr("circuits.discovery.sparse_feature.edge_weights", weights)
+    monkeypatch.setitem(ESTIMATORS, "ruled", Estimator(estimate=gradients_at_clean, rules=rules))
     model = shared_toy()
     suite = toy_suite("mlp_out.0", "resid_post.1")
-    discover(analysis_of(model, suite, toy_prompts(n=2), estimator="ruled", nodes=5))
-    assert seen == [("nodes", [model]), ("edges", [model])]
+    analysis = analysis_of(model, suite, toy_prompts(n=2), estimator="ruled", nodes=5)
+    handle = model.blocks[1].register_forward_hook(taken)
+    try:
+        discover(analysis, report=report)
+    finally:
+        handle.remove()
+    # What is done is told of afterwards: edges are weighed once effects of nodes are told of.
+    assert {told for told, _ in seen} == {"", "node effects"}
+    assert all(models == [model] for _, models in seen)
     assert not inside

@@ -67,11 +67,11 @@ def test_gradients_that_do_not_fit_are_files_and_come_back_to_the_bit(tmp_path, 
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
-def test_a_discovery_without_room_is_the_same(monkeypatch):
+def test_a_discovery_without_room_is_the_same():
     model, suite, prompts = shared_toy(dtype=torch.float32), full_suite(), toy_prompts(n=6)
     config = DiscoverConfig(batch_size=2, nodes=20, estimator="ig-inputs")
     plenty = discover(Analysis.of(model, suite, prompts, config))
-    monkeypatch.setattr(Suite, "room_for_states", lambda self, otherwise: 0.0)
-    assert as_json(discover(Analysis.of(model, suite, prompts, config)).graph) == as_json(
+    without = Suite(suite, {}, memory=1e-12)
+    assert as_json(discover(Analysis.of(model, without, prompts, config)).graph) == as_json(
         plenty.graph
     )

@@ -12,7 +12,6 @@ from functools import partial
 import pytest
 import torch
 
-from circuits.cli.app import main
 from circuits.runs.commands import make_prompts
 from circuits.runs.folder import read_run
 from hooked_qwen.bundled import DICTIONARIES, PATH
@@ -290,17 +289,14 @@ def test_a_killed_training_goes_on_to_the_same_weights(started, tmp_path):
     assert not list(tmp_path.rglob(".partial-*"))
 
 
-def test_dictionaries_of_another_model_are_used_and_it_is_said(tmp_path, monkeypatch, capsys):
+def test_dictionaries_of_another_model_are_used_and_it_is_said(tmp_path, ends):
     suite = shutil.copytree(DICTIONARIES / "mlp_out.2", tmp_path / "mlp_out.2")
     record = json.loads((suite / "dictionary.json").read_text(encoding="utf-8"))
     record["model"] = {"name": "bundled", "hash": "0" * 16, "d_model": 64}
     (suite / "dictionary.json").write_text(json.dumps(record), encoding="utf-8")
-    arguments = ["evaluate", str(suite), "--text", "bundled", "--tokens", "512"]
-    monkeypatch.setattr(sys, "argv", ["circuits", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 0
-    (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("note: ")]
+    code, said = ends("evaluate", suite, "--text", "bundled", "--tokens", 512)
+    assert code == 0
+    (line,) = [x for x in said.splitlines() if x.startswith("note: ")]
     assert "were trained on another model, bundled (0000000000000000), than bundled (" in line
 
 
@@ -312,12 +308,10 @@ def test_dictionaries_of_another_model_are_used_and_it_is_said(tmp_path, monkeyp
         ("evaluate", "bundled", "--text", "a", "b"),
     ],
 )
-def test_several_texts_are_given_by_repeating_the_option(monkeypatch, capsys, arguments):
-    monkeypatch.setattr(sys, "argv", ["circuits", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
+def test_several_texts_are_given_by_repeating_the_option(ends, arguments):
+    code, said = ends(*arguments)
+    assert code == 2
+    (line,) = said.splitlines()
     assert line.startswith("error: ")
     assert line.endswith("each --text takes one; for several write --text A --text B")
 
@@ -455,13 +449,9 @@ def test_a_killed_command_leaves_nothing_half_written(verb, started, folder, tmp
     assert not list(tmp_path.rglob(".partial-*"))
 
 
-def test_a_wrong_choice_is_said_in_words(monkeypatch, capsys):
-    given = ["circuits", "features", "search", "bundled", "--by", "meen"]
-    monkeypatch.setattr(sys, "argv", given)
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 2
-    said = capsys.readouterr().err
+def test_a_wrong_choice_is_said_in_words(ends):
+    code, said = ends("features", "search", "bundled", "--by", "meen")
+    assert code == 2
     assert "Invalid value for '--by': 'meen' is not one of 'share', 'mean'" in said
 
 

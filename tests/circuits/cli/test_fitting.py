@@ -3,10 +3,12 @@
 import re
 
 import pytest
+from rich.console import Console
 from rich.table import Column, Table
 
 from circuits.cli import classify, cover, describe, fitting, search, steer, synthesise, tune_tables
 from circuits.cli.tables import console
+from tests.circuits.printed import printed
 
 NAMED = {"feature": "resid_post.12/40961", "label": "a label of very many words " * 4}
 SCORED = {"balanced_accuracy": 0.123}
@@ -45,25 +47,26 @@ ROW = {"texts": 10.7, "covered": 0.8, "asked_covered": 0.7, "fired": 0.48, "shar
 
 
 def steered(record):
-    console.print(steer._methods(record))
+    console.print(steer.methods_table(record))
 
 
 TABLES = {
-    "contrast": (search._contrast, CONTRAST),
-    "contrast by mean": (search._contrast, CONTRAST | {"by": "mean"}),
-    "effect": (search._effect, EFFECT),
+    "contrast": (search.SHOWN["contrast"], CONTRAST),
+    "contrast by mean": (search.SHOWN["contrast"], CONTRAST | {"by": "mean"}),
+    "effect": (search.SHOWN["effect"], EFFECT),
     "steer": (steered, {"methods": [METHOD | {n: {"value": 0.2, "interval": ENDS} for n in
                                               ("score", "concept", "fluency")}]}),
-    "classify": (lambda record: console.print(classify._judged(record)),
+    "classify": (lambda record: console.print(classify.judged_table(record)),
                  {"methods": JUDGED, "tests": {}}),
-    "cover": (cover._sets, {"keep": 0.95, "at": 40, "sets": ["a_long_name_of_a_set_of_samples"],
-                            "units": {u: {"sets": {"a_long_name_of_a_set_of_samples": OF_SET}}
-                                      for u in cover.UNITS}}),
-    "tune": (lambda record: tune_tables._judged(record, None),
+    "cover": (cover.sets_table, {
+        "keep": 0.95, "at": 40, "sets": ["a_long_name_of_a_set_of_samples"],
+        "units": {u: {"sets": {"a_long_name_of_a_set_of_samples": OF_SET}} for u in cover.UNITS}}),
+    "tune": (lambda record: tune_tables.tell(record, None, dry_run=False),
              {"arms": {"before": ARM, "chosen features": ARM}, "behaviour": "repetition",
               "against": {}}),
-    "synthesise": (synthesise._rows, {"rows": {"training alone": ROW, "features asked for": ROW}}),
-    "describe": (describe._show, {
+    "synthesise": (synthesise.synthesis_table,
+                   {"rows": {"training alone": ROW, "features asked for": ROW}}),
+    "describe": (describe.description_table, {
         "features": [NAMED | {"text": "of many words " * 9, "scores": {
             kind: {"own": SCORED} for kind in ("detection", "fuzzing")}}],
         "summary": {kind: {"own": MEAN | {"asked": 1, "answered": 1}}
@@ -72,60 +75,37 @@ TABLES = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def narrow(monkeypatch):
-    monkeypatch.setattr(console, "quiet", False)
-    monkeypatch.setattr(console, "_width", 80)
-
-
 def numbers(text: str) -> list[str]:
     return re.findall(r"[-+]?\d+(?:[.,]\d+)*", text)
 
 
 @pytest.mark.parametrize("verb", TABLES)
-def test_every_number_of_a_table_is_whole_at_80_columns(verb, narrow, monkeypatch):
-    cells = []
-
-    def seen(table, console):
-        for column in table.columns:
-            if column.min_width is None:
-                cells.extend(str(cell) for cell in column.cells)
-        return fitting_fit(table, console)
-
-    fitting_fit = fitting.fit
-    monkeypatch.setattr(fitting, "fit", seen)
+def test_every_number_of_a_table_is_whole_at_80_columns(verb):
     show, record = TABLES[verb]
-    with console.capture() as captured:
-        show(record)
-    there = numbers(captured.get())
-    wanted = [number for cell in cells for number in numbers(cell)]
+    there, wanted = (numbers(printed(show, record, width=width)) for width in (80, fitting.WIDEST))
     assert len(wanted) >= 5
     assert [number for number in wanted if number not in there] == []
     assert all(wanted.count(number) <= there.count(number) for number in wanted)
 
 
-def test_a_label_is_cut_and_a_name_folded_before_a_table_grows_too_wide(narrow):
+def test_a_label_is_cut_and_a_name_folded_before_a_table_grows_too_wide():
     table = Table("name", Column("label", min_width=fitting.LEAST, no_wrap=True), Column("number"))
     table.add_row("two words " * 5, "a label " * 20, "+0.123 to +0.456")
-    with console.capture() as captured:
-        console.print(table)
-    lines = captured.get().splitlines()
-    assert max(map(len, lines)) <= 80
-    assert "+0.123 to +0.456" in captured.get()
-    assert captured.get().count("two") == 5
-    assert "…" in captured.get()
+    said = printed(console.print, table, width=80)
+    assert max(map(len, said.splitlines())) <= 80
+    assert "+0.123 to +0.456" in said
+    assert said.count("two") == 5
+    assert "…" in said
 
 
-def test_a_table_of_too_many_numbers_is_as_wide_as_it_must_be(narrow):
+def test_a_table_of_too_many_numbers_is_as_wide_as_it_must_be():
     table = Table(*(f"{n}" for n in range(20)))
     table.add_row(*("0.1234" for _ in range(20)))
-    with console.capture() as captured:
-        console.print(table)
-    assert captured.get().count("0.1234") == 20
+    assert printed(console.print, table, width=80).count("0.1234") == 20
 
 
-def test_a_table_that_fits_is_left_alone(narrow):
+def test_a_table_that_fits_is_left_alone():
     table = Table("a", "b")
     table.add_row("1", "2")
-    assert not fitting.fit(table, console)
+    assert not fitting.fit(table, Console(width=80))
     assert table.width is None

@@ -5,7 +5,6 @@ import time
 
 import pytest
 
-from circuits.cli import progress_bars as progress
 from circuits.cli.progress_bars import PlainLines, bars
 
 
@@ -15,12 +14,6 @@ class Clock:
 
     def __call__(self):
         return self.now
-
-
-@pytest.fixture(autouse=True)
-def heard(monkeypatch):
-    """A command with `--quiet` that ran before in this process leaves the console silent."""
-    monkeypatch.setattr(progress.console, "quiet", False)
 
 
 @pytest.fixture
@@ -96,18 +89,15 @@ def test_hours(told, clock):
     assert "1:02:03 so far" in told.written[0]
 
 
-def test_standard_error_gets_lines_where_it_is_no_terminal(capsys, monkeypatch):
-    monkeypatch.setattr(progress, "EVERY", 0.0)
-    with bars() as report:
+def test_standard_error_gets_lines_where_it_is_no_terminal(capsys):
+    with bars(every=0.0) as report:
         report("training", 0, 2)
         report("training", 1, 2, "loss 0.5")
     assert "training 1/2 (50%)" in capsys.readouterr().err
 
 
-def test_a_silent_step_is_watched(capsys, monkeypatch):
-    monkeypatch.setattr(progress, "EVERY", 0.01)
-    monkeypatch.setattr(progress, "LOOK", 0.01)
-    with bars() as report:
+def test_a_silent_step_is_watched(capsys):
+    with bars(every=0.01, look=0.01) as report:
         report("evaluating", 0, 2)
         capsys.readouterr()
         time.sleep(0.2)

@@ -6,18 +6,16 @@ from circuits.cli import quality_tables, tables
 from circuits.comparison import differences
 from circuits.prompt_files import Prompt
 from hooked_qwen.families import Task
+from tests.circuits.printed import printed
 from tests.circuits.synthetic import circuit
 
 
 @pytest.fixture
-def said(monkeypatch):
+def said():
     """The lines that a table prints."""
-    monkeypatch.setattr(tables.console, "quiet", False)
 
     def lines(table, *arguments, **named) -> list[str]:
-        with tables.console.capture() as captured:
-            table(*arguments, **named)
-        return captured.get().splitlines()
+        return printed(table, *arguments, **named).splitlines()
 
     return lines
 

@@ -1,7 +1,6 @@
 """A verb is a function and a row: it is listed, runs, and fails in one line."""
 
 import re
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +9,7 @@ import typer
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from circuits.cli.app import VERBS, command_line_of, main
+from circuits.cli.app import VERBS, command_line_of
 
 
 def count(
@@ -37,12 +36,8 @@ def test_a_registered_verb_runs(command, tmp_path, path):
     assert "Count the words of a file" in CliRunner().invoke(command, [*path, "--help"]).output
 
 
-def test_it_fails_in_one_line_as_the_others_do(command, monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(sys, "argv", ["circuits", "count", str(tmp_path / "absent")])
-    with pytest.raises(SystemExit) as ended:
-        main(command)
-    assert ended.value.code == 1
-    (line,) = capsys.readouterr().err.splitlines()
+def test_it_fails_in_one_line_as_the_others_do(command, fails, tmp_path):
+    line = fails("count", tmp_path / "absent", command=command)
     assert line.startswith("error: there is no file at ")
 
 

@@ -1,11 +1,12 @@
 """The paths of a replacement graph's edges: what they add up to, and what their factors are."""
 
+from contextlib import contextmanager
+
 import networkx as nx
 import numpy as np
 import pytest
 import torch
 
-from circuits.discovery import edge_heads
 from circuits.discovery.replaced_prompts import ReplacedPrompts
 from circuits.metrics.readout import Readout
 from circuits.prompts import EncodedPrompts
@@ -18,6 +19,7 @@ from tests.circuits.discovery.test_replacement import (
     speaking,
     unanswered,
 )
+from tests.limits import set_size
 from tests.toys import toy_prompts
 from tests.transcoders.toys import cross_layer_suite, suite_of, toy_of
 from transcoders.attention import edge_by_head
@@ -36,13 +38,20 @@ def one(prompts) -> EncodedPrompts:
     return rows_of(prompts, [0])
 
 
+@contextmanager
+def listing(*, share, most):
+    """Which heads of an edge are listed is set three calls below what makes a graph."""
+    with pytest.MonkeyPatch.context() as patch:
+        set_size(patch, "circuits.discovery.edge_heads.SHARE", share)
+        set_size(patch, "circuits.discovery.edge_heads.MOST", most)
+        yield
+
+
 @pytest.fixture(scope="module")
 def uncut(prompts, one):
     """Graphs in which every head of an edge is listed."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(edge_heads, "SHARE", 2.0)
-        patched.setattr(edge_heads, "MOST", 1000)
-        yield {
+    with listing(share=2.0, most=1000):
+        return {
             "each": [graph_of(one), *(graph_of(rows_of(prompts, [i])) for i in (1, 2))],
             "set": graph_of(prompts),
             "summed": graph_of(one, positions="sum"),
@@ -188,9 +197,7 @@ def test_what_is_of_the_prompt_is_activation_pattern_and_norms(one, uncut):
 
 
 def test_listed_are_the_fewest_heads_that_hold_the_share(one, uncut):
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(edge_heads, "SHARE", 0.95)
-        patched.setattr(edge_heads, "MOST", 3)
+    with listing(share=0.95, most=3):
         some = graph_of(one)
     counts = set()
     for s, t, data in uncut["each"][0].edges(data=True):
@@ -245,9 +252,9 @@ def test_delta_nets_have_no_heads(one):
     assert not any(d["factors"].keys() & d["heads"].keys() for d in gated)
 
 
-def test_edges_in_parts_are_the_same(prompts, monkeypatch):
+def test_edges_in_parts_are_the_same(prompts, small_chunks):
     whole = graph_of(prompts, positions="sum", nodes=25)
-    monkeypatch.setattr(edge_heads, "NUMBERS_AT_ONCE", whole.number_of_edges() * 3)
+    small_chunks("circuits.discovery.edge_heads.NUMBERS_AT_ONCE", whole.number_of_edges() * 3)
     parts = graph_of(prompts, positions="sum", nodes=25)
     for s, t, data in whole.edges(data=True):
         for name in ("direct", "heads", "rest"):

@@ -19,16 +19,13 @@ def prompts():
     return toy_prompts(n=3)
 
 
-@pytest.fixture
-def every_term(monkeypatch):
-    monkeypatch.setattr(head_cards, "TERMS", 10**6)
-    monkeypatch.setattr(head_cards, "CANDIDATES", 10**6)
+EVERY_TERM = {"terms": 10**6, "candidates": 10**6}
 
 
-def cards_of(prompts, **config):
+def cards_of(prompts, *, limits=None, **config):
     asked = analysis(prompts, nodes=20, **config)
     graph = discover_replacement(asked).graph
-    return asked, graph, make_head_cards(asked, graph)
+    return asked, graph, make_head_cards(asked, graph, **(limits or {}))
 
 
 def head_named(card) -> Head:
@@ -36,8 +33,8 @@ def head_named(card) -> Head:
 
 
 @pytest.mark.parametrize("rows", [[0], [0, 1, 2]])
-def test_patterns_and_scores_are_means_and_terms_add_up_to_the_score(prompts, rows, every_term):
-    asked, graph, record = cards_of(rows_of(prompts, rows))
+def test_patterns_and_scores_are_means_and_terms_add_up_to_the_score(prompts, rows):
+    asked, graph, record = cards_of(rows_of(prompts, rows), limits=EVERY_TERM)
     opened = list(ReplacedPrompts.of_transcoders(asked))
     shares = graph.graph["heads"]["influence"]
     assert [card["head"] for card in record["heads"]] == list(shares)[: head_cards.HEADS]

@@ -379,8 +379,7 @@ def test_batch_sizes_and_room_give_the_same_bytes(prompts, nodes):
         for batch_size in (1, 64, 512)
     }
     # In 3 KB a sweep takes one target at a time.
-    suite = toy_suite(*SITES)
-    suite._memory = 5e-5
+    suite = Suite(toy_suite(*SITES), {}, memory=5e-5)
     texts.add(text_of(graph_of(prompts, suite, nodes=nodes)))
     assert len(texts) == 1
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from circuits.analysis import Analysis
-from circuits.attribution.estimators import ESTIMATORS, Estimator
 from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.resume import UNFINISHED, Parts, close_parts, open_parts
 from circuits.discovery.sparse_feature import discover
@@ -58,17 +57,24 @@ def test_a_run_that_goes_on_ends_in_the_same_graph(case, tmp_path, estimator, wh
     assert {name: (tmp_path / name).stat().st_mtime_ns for name in files} == files
 
 
-def test_what_is_kept_is_not_done_again(case, tmp_path, monkeypatch):
+def test_what_is_kept_is_not_done_again(case, tmp_path):
+    """All gradients, of nodes and of edges, come from files."""
     model, suite, prompts = case
     parts = Parts(tmp_path)
-    whole = discover(Analysis.of(model, suite, prompts, CONFIG), parts=parts)
+    taken = []
 
-    def never(*args, **kwargs):
-        raise AssertionError("done again")
+    def grad(block, given, out):
+        taken.append(torch.is_grad_enabled())
 
-    monkeypatch.setitem(ESTIMATORS, CONFIG.estimator, Estimator(estimate=never))
-    monkeypatch.setattr("circuits.discovery.sparse_feature.edge_weights", never)
-    again = discover(Analysis.of(model, suite, prompts, CONFIG), parts=parts)
+    handle = model.blocks[1].register_forward_hook(grad)
+    try:
+        whole = discover(Analysis.of(model, suite, prompts, CONFIG), parts=parts)
+        assert any(taken)
+        taken.clear()
+        again = discover(Analysis.of(model, suite, prompts, CONFIG), parts=parts)
+        assert not any(taken)
+    finally:
+        handle.remove()
     assert as_json(again.graph) == as_json(whole.graph)
 
 

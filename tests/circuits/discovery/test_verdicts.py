@@ -5,13 +5,15 @@ import dataclasses
 import pytest
 
 from circuits.analysis import Analysis
-from circuits.cli import tables
+from circuits.cli.fitting import WIDEST
+from circuits.cli.tables import discovery_summary
 from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.prune import by_influence, connected, share_of_influence, unconnected
 from circuits.discovery.sparse_feature import discover
 from circuits.discovery.verdicts import of_task, of_verification
 from circuits.graph import Node
 from circuits.render.page import page
+from tests.circuits.printed import printed
 from tests.circuits.synthetic import circuit, verification
 from tests.toys import full_suite, shared_toy, toy_prompts
 
@@ -27,18 +29,11 @@ def case():
     return shared_toy(), full_suite(), toy_prompts(n=3)
 
 
-@pytest.fixture
-def printed(monkeypatch):
-    lines = []
-    monkeypatch.setattr(tables.console, "print", lambda text, **_: lines.append(str(text)))
-    return lines
-
-
 def features_of(graph):
     return [n for n in graph if n.kind in ("feature", "error")]
 
 
-def test_nodes_that_were_asked_for_and_are_not_there_are_accounted_for(case, printed):
+def test_nodes_that_were_asked_for_and_are_not_there_are_accounted_for(case):
     """Every node considered is in the graph or has a reason, and the terminal and page say so."""
     model, suite, prompts = case
     config = DiscoverConfig(estimator="patching", nodes=5000)
@@ -51,8 +46,8 @@ def test_nodes_that_were_asked_for_and_are_not_there_are_accounted_for(case, pri
     (notice,) = [n for n in meta["notices"] if "asked for" in n]
     assert notice.startswith(f"{kept:,} of the 5,000 nodes asked for: only ")
     assert "have clean and patch values that differ" in notice
-    tables.discovery_summary(found.graph)
-    assert f"note: {notice}" in printed
+    said = printed(discovery_summary, found.graph, width=WIDEST).splitlines()
+    assert f"note: {notice}" in said
     assert notice.split(":")[0] in page(found.graph)
 
 
@@ -143,22 +138,22 @@ def test_a_model_that_does_not_do_the_task_is_told_in_words(numbers, words):
     assert all(word in said for word, said in zip(words, found, strict=True))
 
 
-def test_a_random_model_does_no_task_and_terminal_file_and_page_say_so(case, printed):
+def test_a_random_model_does_no_task_and_terminal_file_and_page_say_so(case):
     model, suite, prompts = case
     swapped = dataclasses.replace(
         prompts, answer_ids=prompts.wrong_ids, wrong_ids=prompts.answer_ids
     )
-    metas = []
+    metas, said = [], []
     for some in (prompts, swapped):
         config = DiscoverConfig(estimator="patching", nodes=10)
         found = discover(Analysis.of(model, suite, some, config))
         metas.append(found.graph.graph)
-        tables.discovery_summary(found.graph)
+        said += printed(discovery_summary, found.graph, width=WIDEST).splitlines()
     worse = min(metas, key=lambda meta: meta["accuracy"])
     assert worse["accuracy"] < 0.6
     assert any("does not do this task" in n for n in worse["notices"])
-    assert any("does not do this task" in line for line in printed)
-    assert any(f"right answer preferred on {worse['accuracy']:.0%}" in line for line in printed)
+    assert any("does not do this task" in line for line in said)
+    assert any(f"right answer preferred on {worse['accuracy']:.0%}" in line for line in said)
 
 
 def rows(**values):
@@ -195,7 +190,7 @@ def test_the_circuit_is_held_against_chance_in_words():
     assert "faithfulness is a share of next to nothing" in said[0]
 
 
-def test_the_graph_and_the_strongest_nodes_have_two_names(printed):
+def test_the_graph_and_the_strongest_nodes_have_two_names():
     graph = circuit(40)
     record = verification(graph)
     record["curves"]["rows"] = {name: {**row} for name, row in record["curves"]["rows"].items()}

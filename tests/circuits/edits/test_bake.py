@@ -15,7 +15,7 @@ from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.edit import Condition, Edit, Operation
 from saes.operations import OPERATIONS, Kind
 from saes.suite import Suite, load_suite
-from tests.circuits.conftest import call, fails  # noqa: F401
+from tests.circuits.conftest import call
 from tests.toys import toy_hf, toy_suite, toy_tokenizer
 
 PROMPTS = ["abcdefg", "The quick fox"]
@@ -24,10 +24,8 @@ NEW = 10
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _few_are_generated():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("circuits.edits.bake.GENERATED", NEW)
-        yield
+def _few_are_generated(small_chunks_of_file):
+    small_chunks_of_file("circuits.edits.bake.GENERATED", NEW)
 
 
 @dataclass(frozen=True)
@@ -259,7 +257,7 @@ def test_what_cannot_be_baked_is_refused_and_nothing_is_left(tmp_path):
     assert not (tmp_path / "baked").exists()
 
 
-def test_the_command_bakes_the_bundled_model(tmp_path, fails):  # noqa: F811
+def test_the_command_bakes_the_bundled_model(tmp_path, fails):
     (tmp_path / "prompts.jsonl").write_text(
         json.dumps({"clean": "The keys near it", "answer": " sit", "wrong": " sits"}) + "\n"
     )

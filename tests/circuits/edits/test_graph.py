@@ -14,7 +14,7 @@ from circuits.graph import Node
 from circuits.render.export import write
 from circuits.verification.edited_circuit import verify_edited
 from circuits.verification.verify import VerifyConfig
-from tests.circuits.conftest import call, fails  # noqa: F401
+from tests.circuits.conftest import call
 from tests.circuits.synthetic import circuit
 from tests.toys import analysis_of, full_suite, shared_toy, toy_prompts, toy_suite
 
@@ -119,8 +119,8 @@ def test_what_is_not_there_is_refused(tmp_path):
         read_graph(tmp_path / "plain.json")
 
 
-def test_the_record_tells_nodes_from_nodes_with_their_edges(monkeypatch):
-    monkeypatch.setattr("circuits.verification.edited_circuit.STRONGEST", 2)
+def test_the_record_tells_nodes_from_nodes_with_their_edges(small_chunks):
+    small_chunks("circuits.verification.edited_circuit.STRONGEST", 2)
     suite = toy_suite("mlp_out.0", "resid_post.1", "mlp_out.2")
     analysis = analysis_of(shared_toy(), suite, toy_prompts(2), nodes=10, estimator="patching")
     graph = discover(analysis).graph
@@ -158,7 +158,7 @@ def test_an_edge_that_nothing_carries_is_told():
     assert record["edges_that_carry_nothing"] == [[str(late), str(early)]]
 
 
-def test_the_command_checks_a_graph_edited_by_hand(tmp_path, fails):  # noqa: F811
+def test_the_command_checks_a_graph_edited_by_hand(tmp_path, fails):
     pair = {"clean": "The keys near the cabinet", "patch": "The key near the cabinet",
             "answer": " sit", "wrong": " sits"}  # fmt: skip
     (tmp_path / "prompts.jsonl").write_text(json.dumps(pair) + "\n")

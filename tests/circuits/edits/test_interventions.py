@@ -89,10 +89,10 @@ def test_prompts_are_rerun_with_part_of_the_model_held_and_the_prediction_beside
     assert record["kl"]["value"] > 0
 
 
-def test_more_edits_than_a_pass_has_room_for_are_several(monkeypatch, circuit):
+def test_more_edits_than_a_pass_has_room_for_are_several(small_chunks, circuit):
     chosen = features(circuit, 7)
     together = circuits.intervene(circuit, chosen)
-    monkeypatch.setattr("circuits.edits.held_run.ROWS_AT_ONCE", 3)
+    small_chunks("circuits.edits.held_run.ROWS_AT_ONCE", 3)
     apart = circuits.intervene(circuit, chosen)
     assert list(apart["after"]) == pytest.approx(list(together["after"]), abs=1e-12)
 

@@ -21,7 +21,7 @@ from hooked_qwen.sites import Site
 from saes.edit import Edit, Operation, applied
 from saes.edit_words import in_words, rows
 from saes.nodes import NodeSet
-from tests.circuits.conftest import call, fails  # noqa: F401
+from tests.circuits.conftest import call
 from tests.circuits.synthetic import circuit as made_up
 from tests.toys import analysis_of, full_suite, shared_toy, toy_prompts, toy_suite
 
@@ -203,7 +203,7 @@ def test_what_it_does_in_words():
     assert [row.node for row in rows(edit)][2] == "mlp_out.0/* but 1 of them"
 
 
-def test_the_command_makes_shows_composes_and_inverts(tmp_path, fails):  # noqa: F811
+def test_the_command_makes_shows_composes_and_inverts(tmp_path, fails):
     half, cut = tmp_path / "half.json", tmp_path / "cut.json"
     made = call("edit", "make", "--features", "resid_post.3/5,mlp_out.2/7@4", "--do", "scale",
                 "--value", 0.5, "--when", "resid_post.0/3>0.5", "--out", half)  # fmt: skip

@@ -284,17 +284,14 @@ def test_a_figure_is_the_same_on_every_run(record, tmp_path):
     assert not math.isnan(record["units"]["features"]["halves"][0])
 
 
-def test_growth_has_all_three_units_on_their_scales_and_a_legend(record, tmp_path, monkeypatch):
-    from circuits.render import coverage
+def test_growth_has_all_three_units_on_their_scales_and_a_legend(record, tmp_path, drawn):
+    from circuits.render.coverage import growth_figure
 
-    coverage.growth_figure(record, tmp_path / "a.svg")
+    growth_figure(record, tmp_path / "a.svg")
     texts = re.findall(r"<text[^>]*>([^<]*)</text>", (tmp_path / "a.svg").read_text())
     assert {"features on", "features on, untrained", "distinct tokens"} <= set(texts)
     assert "95% of random orders" in texts
     assert f"subset chosen one by one, {100 * record['keep']:g}% of the whole" in texts
     assert all(texts.count(name) == 1 for name in record["sets"])
-    kept = []
-    monkeypatch.setattr(coverage.ink, "save", lambda picture, _: kept.append(picture))
-    coverage.growth_figure(record, tmp_path / "a.svg")
-    trained, untrained, tokens, _ = kept[0].axes
+    trained, untrained, tokens, _ = drawn[0].axes
     assert trained.get_ylim() == untrained.get_ylim() != tokens.get_ylim()

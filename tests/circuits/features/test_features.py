@@ -8,7 +8,6 @@ from rich.cells import cell_len
 from rich.console import Console
 from transformers import Qwen2Tokenizer
 
-from circuits.features import suite_index as records
 from circuits.features.card import logit_tokens, make_cards, prompt_texts
 from circuits.features.names import name_of_card
 from circuits.features.neighbours import feature_card, find_feature, siblings
@@ -250,7 +249,6 @@ def test_a_suite_record_says_what_its_dictionaries_are(record):
     assert [d["quality"] for d in record["dictionaries"]] == [{"fvu": 0.25}, {}, {}, {}, {}]
 
 
-def test_a_page_of_too_many_features_is_refused(model, suite, store, monkeypatch):
-    monkeypatch.setattr(records, "MAX_FEATURES", 59)
+def test_a_page_of_too_many_features_is_refused(model, suite, store):
     with pytest.raises(ValueError, match="at most 59 features, these dictionaries have 60: choose"):
-        suite_record(model, suite, store, {})
+        suite_record(model, suite, store, {}, most=59)

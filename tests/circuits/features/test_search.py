@@ -9,7 +9,6 @@ from typer.testing import CliRunner
 from circuits import scope
 from circuits.cli.app import app
 from circuits.cli.search import SHOWN
-from circuits.cli.tables import console
 from circuits.features.card import logit_tokens
 from circuits.features.named import Named
 from circuits.features.search import by_contrast, by_label, by_token, in_text
@@ -19,6 +18,7 @@ from hooked_qwen.load import load
 from hooked_qwen.nodes import Node
 from hooked_qwen.tokens import encode
 from saes.suite import load_suite
+from tests.circuits.printed import printed
 
 PLURAL = ["The boys sit.", "The dogs run.", "The teachers laugh.", "The pilots wait."]
 SINGULAR = ["The boy sits.", "The dog runs.", "The teacher laughs.", "The pilot waits."]
@@ -139,18 +139,15 @@ def test_the_command_writes_what_it_shows(tmp_path):
     assert "s.d." in said
 
 
-def test_effects_on_two_sets_are_told_with_those_in_each_and_what_chance_gives(monkeypatch):
-    monkeypatch.setattr(console, "quiet", False)
+def test_effects_on_two_sets_are_told_with_those_in_each_and_what_chance_gives():
     one = {"feature": "a/1", "label": "", "estimate": -0.3, "exact": -0.324, "interval": None,
            "texts_on": 2, "positive": 0.0, "negative": 0.324}  # fmt: skip
     record = {"metric": "m", "reference": "zero", "agreement": {"pearson": None}, "shuffles": 200,
               "random": {"mean_size_of_found": 1, "features": [], "mean_size": None}}  # fmt: skip
     said = {}
     for chance, found in ((None, None), (0.5, 0), (0.5, 0.25)):
-        with console.capture() as captured:
-            shown = {"chance": chance, "found": [one | {"by_chance": found}]}
-            SHOWN["effect"](record | shown)
-        said[found] = " ".join(captured.get().split())
+        shown = {"chance": chance, "found": [one | {"by_chance": found}]}
+        said[found] = " ".join(printed(SHOWN["effect"], record | shown).split())
     assert "by chance" not in said[None]
     assert "positive" not in said[None]
     assert "mean in positive texts less mean in negative ones" in said[0]

@@ -10,7 +10,6 @@ from typer.testing import CliRunner
 
 from circuits import scope
 from circuits.cli.app import app
-from circuits.edits import continuations
 from circuits.edits.continuations import GenerateConfig, text_ends
 from circuits.edits.steered import Writer, instructed
 from circuits.features.named import Named
@@ -20,7 +19,7 @@ from circuits.features.steering_choice import Examples, choose
 from circuits.render.steer_page import verdict
 from hooked_qwen.load import hook
 from hooked_qwen.nodes import Node
-from hooked_qwen.tokens import encode_prompt
+from hooked_qwen.tokens import END_OF_TEXT, encode_prompt, end_of_text
 from saes.examples.store import StoreConfig, build_store, open_store
 from saes.scope.output_score import NEUTRAL
 from saes.scope.steering import feature_direction, steering_edit
@@ -75,9 +74,9 @@ def swept(model, suite, examples):
     )
 
 
-def writer(model, suite, **options):
+def writer(model, suite, *, limits=None, **options):
     rows = [encode_prompt(model.tokenizer, text) for text in PROMPTS]
-    return Writer(model, suite, PROMPTS, replace(WRITE, **options), rows=rows)
+    return Writer(model, suite, PROMPTS, replace(WRITE, **options), rows=rows, **(limits or {}))
 
 
 def edits(model, suite, *strengths, **options):
@@ -124,11 +123,12 @@ def test_edits_in_one_pass_write_what_each_writes_alone(model, suite):
         torch.testing.assert_close(found.kl, alone.kl, rtol=1e-3, atol=1e-6)
 
 
-def test_a_turn_of_a_conversation_ends_a_text_too(monkeypatch):
-    monkeypatch.setattr(continuations, "end_of_text", lambda _: 1)
+def test_a_turn_of_a_conversation_ends_a_text_too():
     model = model_on()
+    model.tokenizer.add_tokens([END_OF_TEXT])
+    end = end_of_text(model.tokenizer)
     model.tokenizer.eos_token = model.tokenizer.convert_ids_to_tokens(2)
-    for ends, expected in ((None, [1, 2]), (1, [1, 2]), ([1, 2], [1, 2]), (2, [2])):
+    for ends, expected in ((None, [end, 2]), (end, [end, 2]), ([end, 2], [end, 2]), (2, [2])):
         model.original_model.generation_config.eos_token_id = ends
         assert text_ends(model) == expected
 
@@ -303,21 +303,20 @@ def test_texts_without_letters_are_in_no_language(model, suite, examples):
 
 
 @pytest.mark.parametrize(("rows", "most"), [(2, 1), (10, 2), (256, 3)])
-def test_what_is_written_together_changes_no_text(model, suite, rows, most, monkeypatch):
+def test_what_is_written_together_changes_no_text(model, suite, rows, most):
     three = edits(model, suite, 0.5, 1.0, -2.0)
     every = writer(model, suite).under(three)
-    monkeypatch.setattr("circuits.edits.steered.ROWS", rows)
     seen = []
-    found = writer(model, suite).under(three, report=lambda _, done, all: seen.append(done))
+    some = writer(model, suite, limits={"rows_at_once": rows})
+    found = some.under(three, report=lambda _, done, all: seen.append(done))
     assert seen[0] == most
     assert [one.texts for one in found] == [one.texts for one in every]
 
 
-def test_long_prompts_are_written_on_from_few_at_a_time(model, suite, monkeypatch):
+def test_long_prompts_are_written_on_from_few_at_a_time(model, suite):
     longest = max(len(encode_prompt(model.tokenizer, text)) for text in PROMPTS) + WRITE.tokens
-    monkeypatch.setattr("circuits.edits.steered.TOKENS_AT_ONCE", 10 * longest)
     seen = []
-    writer(model, suite).under(
+    writer(model, suite, limits={"tokens_at_once": 10 * longest}).under(
         edits(model, suite, 0.5, 1.0, -2.0), report=lambda _, done, all: seen.append(done)
     )
     assert seen == [2, 3]

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from circuits import scope
-from circuits.cli.synthesise import _asked
-from circuits.cli.tables import console
+from circuits.cli.synthesise import asked_table
 from circuits.features.synthesis import synthesised
 from circuits.features.synthesis_record import (
     ALONE,
@@ -35,6 +34,7 @@ from hooked_qwen.tokens import end_of_text
 from saes.evaluation.probing import Labelled
 from saes.scope.activity import activity_of
 from tests.circuits.conftest import call
+from tests.circuits.printed import printed
 from tests.toys import speaking_toy, toy, toy_suite, toy_tokenizer
 
 CONTINUED = WritingConfig(style="continuation", tokens=6, separator=" ")
@@ -311,13 +311,11 @@ def test_the_model_itself_writes_through_the_command(files, tmp_path, fails):
     assert "--tries is 0" in fails(*asked, "--tries", 0)
 
 
-def test_features_that_are_not_shown_are_counted(monkeypatch):
-    monkeypatch.setattr(console, "quiet", False)
+def test_features_that_are_not_shown_are_counted():
     one = {"feature": "a/1", "label": "", "target_texts": 1, "written": 1, "fired": 1,
            "asked_as": "fact"}  # fmt: skip
-    with console.capture() as captured:
-        _asked({"asked": [one] * 20, "missing": 30, "target_features": 40})
-    said = " ".join(captured.get().split())
+    record = {"asked": [one] * 20, "missing": 30, "target_features": 40}
+    said = " ".join(printed(asked_table, record).split())
     assert "20 were asked for, the other 10 are in the record" in said
 
 

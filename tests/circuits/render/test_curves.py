@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from circuits.render import ink
 from circuits.render.curves import GROUPS, LEAST, OUTSIDE, STROKES, curves_figure
 from circuits.render.score_curves import LINES, score_figure
 from circuits.render.words import row_name
@@ -41,7 +40,7 @@ def test_held_out_prompts_have_a_panel_and_rows_keep_their_colour(tmp_path):
     assert [stroke for stroke in own if stroke in held_out] == held_out
 
 
-def test_all_rows_that_verify_writes_are_told_apart_and_named(tmp_path, monkeypatch):
+def test_all_rows_that_verify_writes_are_told_apart_and_named(tmp_path, drawn):
     record = synthetic.verification(synthetic.circuit(40))
     row = next(iter(record["curves"]["rows"].values()))
     names = ["circuit", "circuit, no attn or mlp errors", "circuit without errors"]
@@ -51,8 +50,6 @@ def test_all_rows_that_verify_writes_are_told_apart_and_named(tmp_path, monkeypa
     names += ["untrained dictionaries, no errors"]
     record["curves"]["rows"] = dict.fromkeys(names, row)
     record["held_out"]["rows"] = {"circuit": row}
-    drawn = []
-    monkeypatch.setattr(ink, "save", lambda figure, path: drawn.append(figure))
     curves_figure(record, tmp_path / "curves.svg")
     (figure,) = drawn
     rows = [line for line in figure.axes[0].lines if len(line.get_xdata()) > 2]
@@ -105,14 +102,12 @@ def test_curves_alone_and_points_alone_are_drawn(tmp_path):
 
 
 @pytest.fixture
-def panels(tmp_path, monkeypatch):
-    """Draw a record; its figure and panels as they were when it was saved."""
+def panels(tmp_path, drawn):
+    """Draw a record; its panels as they were when it was saved."""
 
     def draw(record):
-        kept = []
-        monkeypatch.setattr(ink, "save", lambda figure, path: kept.append(figure))
         curves_figure(record, tmp_path / "curves.svg")
-        return kept[0].axes
+        return drawn[-1].axes
 
     return draw
 
@@ -242,10 +237,8 @@ def test_numbers_of_nodes_do_not_run_into_each_other(record, panels):
         assert all(a.x1 < b.x0 for a, b in pairwise(sorted(boxes, key=lambda b: b.x0)))
 
 
-def test_scores_have_lines_at_their_ends_and_fit_their_axis(tmp_path, monkeypatch):
+def test_scores_have_lines_at_their_ends_and_fit_their_axis(tmp_path, drawn):
     """Of a metric in any units: probabilities of a few percent, logits of any sign."""
-    drawn = []
-    monkeypatch.setattr(ink, "save", lambda figure, path: drawn.append(figure))
     for scale in (0.01, 3.0):
         row = {"nodes": 9, **{end: [-scale, scale, 2 * scale] for end in ("score", "low", "high")}}
         names = ("strongest features", "strongest features, by the replacement graph")

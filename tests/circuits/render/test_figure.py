@@ -10,6 +10,7 @@ import pytest
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from fontTools.ttLib import TTFont
+from matplotlib import font_manager
 
 from circuits.render import ink
 from circuits.render.boxes import PAGES
@@ -164,13 +165,11 @@ def toy_font(tmp_path, monkeypatch):
         builder.setupOS2()
         builder.setupPost()
         builder.save(tmp_path / "toy.ttf")
-        monkeypatch.setattr(
-            ink.font_manager, "findSystemFonts", lambda: [str(tmp_path / "toy.ttf")]
-        )
+        monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [str(tmp_path / "toy.ttf")])
 
-    fonts = [f for f in ink.font_manager.fontManager.ttflist if "DejaVu" in f.name]
-    monkeypatch.setattr(ink.font_manager.fontManager, "ttflist", fonts)
-    monkeypatch.setattr(ink.font_manager, "findSystemFonts", lambda: [])
+    fonts = [f for f in font_manager.fontManager.ttflist if "DejaVu" in f.name]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", fonts)
+    monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [])
     caches = [found for found in vars(ink).values() if hasattr(found, "cache_clear")]
     for cached in caches:
         cached.cache_clear()

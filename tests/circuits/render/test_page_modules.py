@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from circuits.render import assets
 from circuits.render.assets import HERE as RENDER
 from circuits.render.assets import IMPORT, script
 from hooked_qwen.percents import percent
@@ -83,6 +82,14 @@ def test_a_module_is_short_and_uses_what_it_imports(path):
             assert re.search(rf"(?<![\w$]){re.escape(name)}(?![\w$])", body), name
 
 
+@pytest.fixture
+def modules(tmp_path):
+    """A folder with three of our modules, and room for an odd one."""
+    for name in ("page_dom.mjs", "page_scene.mjs", "feature_main.mjs"):
+        shutil.copyfile(RENDER / name, tmp_path / name)
+    return tmp_path
+
+
 @pytest.mark.parametrize(
     ("names", "says"),
     [
@@ -90,18 +97,16 @@ def test_a_module_is_short_and_uses_what_it_imports(path):
         (["odd.mjs", "page_scene.mjs"], "nothing from page_scene.mjs, which does not export it"),
     ],
 )
-def test_an_import_of_what_is_not_there_is_refused(monkeypatch, names, says):
+def test_an_import_of_what_is_not_there_is_refused(modules, names, says):
     odd = 'import { fold, nothing } from "./page_scene.mjs";\n'
-    text = assets._text
-    monkeypatch.setattr(assets, "_text", lambda name: odd if name == "odd.mjs" else text(name))
+    (modules / "odd.mjs").write_text(odd, encoding="utf-8")
     with pytest.raises(ValueError, match=says):
-        script(names)
+        script(names, modules)
 
 
-def test_one_name_for_two_things_in_a_shared_scope_is_refused(monkeypatch):
+def test_one_name_for_two_things_in_a_shared_scope_is_refused(modules):
     odd = 'import { el } from "./page_dom.mjs";\nasync function unpack(id) {}\n'
-    text = assets._text
-    monkeypatch.setattr(assets, "_text", lambda name: odd if name == "odd.mjs" else text(name))
+    (modules / "odd.mjs").write_text(odd, encoding="utf-8")
     match = "page_dom.mjs and odd.mjs, which share a scope, both have unpack"
     with pytest.raises(ValueError, match=match):
-        script(["page_dom.mjs", "odd.mjs"])
+        script(["page_dom.mjs", "odd.mjs"], modules)

@@ -110,9 +110,9 @@ def test_every_neighbour_of_the_selected_node_is_labelled(visit, sample, sample_
         assert near <= set(tab.evaluate("circuit.labelled()"))
 
 
-def test_all_tokens_of_a_long_prompt_and_most_nodes_are_named(visit, monkeypatch):
-    monkeypatch.setattr(synthetic, "PROMPT", [f" word{i}" if i % 3 else " a" for i in range(34)])
-    graph = synthetic.circuit(87)
+def test_all_tokens_of_a_long_prompt_and_most_nodes_are_named(visit):
+    prompt = [f" word{i}" if i % 3 else " a" for i in range(34)]
+    graph = synthetic.circuit(87, prompt=prompt)
     tab = visit(page(graph))
     assert tab.locator("#tokens span").count() == 34
     assert tab.locator("#tokens span[hidden]").count() == 0

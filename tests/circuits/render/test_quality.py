@@ -1,14 +1,14 @@
 """The quality table fits the terminal, and the figure is the same on every run."""
 
+from functools import partial
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from rich.console import Console
 
-from circuits.cli import quality_tables
-from circuits.render import ink
+from circuits.cli.quality_tables import mlp_table, quality_table
 from circuits.render.quality import LIMITS, quality_figure
+from tests.circuits.printed import printed as printed_by
 
 KINDS = ("resid_post.{}", "attn_out.{}", "mlp_in.{}-mlp_out.{}")
 
@@ -53,15 +53,8 @@ JOINT = {
 
 
 @pytest.fixture
-def printed(monkeypatch):
-    console = Console(width=110, record=True, force_terminal=True, color_system="standard")
-    monkeypatch.setattr(quality_tables, "console", console)
-
-    def show(*arguments, styles=False):
-        quality_tables.quality_table(*arguments)
-        return console.export_text(styles=styles)
-
-    return show
+def printed():
+    return partial(printed_by, quality_table)
 
 
 def test_every_number_of_the_table_is_whole_and_lines_fit(printed):
@@ -109,20 +102,23 @@ def test_two_runs_give_the_same_bytes(tmp_path, name):
     assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
-def drawn(monkeypatch, found, path):
-    """The axes of the figure, as they were when it was saved."""
-    kept = []
-    monkeypatch.setattr(ink, "save", lambda picture, path: kept.append(picture))
-    quality_figure(found, path)
-    return kept[0].axes[0]
+@pytest.fixture
+def axes_of(drawn, tmp_path):
+    """The axes of a record's figure."""
+
+    def draw(found):
+        quality_figure(found, tmp_path / "q.svg")
+        return drawn[-1].axes[0]
+
+    return draw
 
 
-def test_every_dictionary_is_marked_at_its_fvu_and_near_its_l0(tmp_path, monkeypatch):
+def test_every_dictionary_is_marked_at_its_fvu_and_near_its_l0(axes_of):
     found = record(2, l0=8.0)
     for name, quality in found.items():
         if name.endswith("1"):
             quality["l0"] = 32.0
-    axes = drawn(monkeypatch, found, tmp_path / "q.svg")
+    axes = axes_of(found)
     assert len(axes.texts) == len(found)
     for text in axes.texts:
         x, y = text.xy
@@ -135,25 +131,25 @@ def test_every_dictionary_is_marked_at_its_fvu_and_near_its_l0(tmp_path, monkeyp
     assert all(bottom < value <= top for _, y in drawn_at for value in y)
 
 
-def test_columns_of_one_l0_stay_nearer_to_it_than_to_the_next(tmp_path, monkeypatch):
+def test_columns_of_one_l0_stay_nearer_to_it_than_to_the_next(axes_of):
     """By layer from left to right, each at a distance of its own."""
     l0 = [8.0] * 5 + [11.0] * 5 + [64.0] * 5
     found = {f"mlp_out.{layer}": figures(0.1, value) for layer, value in enumerate(l0)}
-    axes = drawn(monkeypatch, found, tmp_path / "q.svg")
+    axes = axes_of(found)
     assert [text.get_text() for text in axes.texts] == [str(layer) for layer in range(15)]
     shifts = np.log10([text.xy[0] for text in axes.texts]) - np.log10(l0)
     assert np.abs(shifts).max() < np.log10(11 / 8) / 2
     assert (np.diff(shifts) > 0).all()
 
 
-def test_what_is_off_the_scale_is_drawn_at_its_edge(tmp_path, monkeypatch):
+def test_what_is_off_the_scale_is_drawn_at_its_edge(axes_of):
     found = {"mlp_out.0": figures(0.0), "mlp_out.1": figures(50.0, interval=False)}
-    axes = drawn(monkeypatch, found, tmp_path / "q.svg")
+    axes = axes_of(found)
     assert [text.xy[1] for text in axes.texts] == list(LIMITS)
 
 
-def test_the_figure_names_kinds_and_controls(tmp_path, monkeypatch):
-    axes = drawn(monkeypatch, record(1), tmp_path / "q.svg")
+def test_the_figure_names_kinds_and_controls(axes_of):
+    axes = axes_of(record(1))
     (legend,) = axes.figure.legends
     assert [text.get_text() for text in legend.get_texts()] == [
         "attn_out",
@@ -162,7 +158,7 @@ def test_the_figure_names_kinds_and_controls(tmp_path, monkeypatch):
         "untrained",
         "PCA, linear: of rank L0",
     ]
-    axes = drawn(monkeypatch, {"mlp_out.0": figures(0.1)}, tmp_path / "q.svg")
+    axes = axes_of({"mlp_out.0": figures(0.1)})
     assert len(axes.figure.legends[0].get_texts()) == 1
 
 
@@ -179,7 +175,7 @@ def test_a_figure_of_nothing_and_of_another_type(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_what_mlps_cost_is_told_by_layer_and_at_once(printed):
+def test_what_mlps_cost_is_told_by_layer_and_at_once():
     rows = record(2)
     cost = {"ce_added": 0.1234, "ce_added_zero": 1.5, "ce_added_mean": -0.0012}
     cost |= {"kl": 0.5, "kl_zero": 2.25, "kl_mean": 12.0}
@@ -190,9 +186,7 @@ def test_what_mlps_cost_is_told_by_layer_and_at_once(printed):
     }
     names = [name for name in rows if "-" in name]
     dictionaries = rows | dict.fromkeys(names, cost)
-    console = quality_tables.console
-    quality_tables.mlp_table(names, {"dictionaries": dictionaries, "mlps": cost})
-    text = console.export_text()
+    text = printed_by(mlp_table, names, {"dictionaries": dictionaries, "mlps": cost})
     wanted = "+0.123 0.10..0.15 0.500 +1.500 1.00..2.00 2.250 -0.001 – 12.000"
     for start in ("mlp_out.0", "mlp_out.1", "all at once"):
         (line,) = [line for line in text.splitlines() if line.startswith(start)]

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from circuits.render import ink
 from circuits.render.methods_figure import DASHES_OF, methods_figure
 from circuits.render.synthesis import synthesis_figure
 from circuits.render.tune_figure import tune_figure
@@ -34,14 +33,6 @@ def test_what_training_did_says_what_bars_and_colours_are(tmp_path):
     for part in ("lambda 0.645", "60 steps", "● chosen, ○ random", "english", "chinese"):
         assert part in said
     assert ".jsonl" not in said
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """Pictures that are saved."""
-    pictures = []
-    monkeypatch.setattr(ink, "save", lambda picture, _: pictures.append(picture))
-    return pictures
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])

@@ -4,7 +4,6 @@ import re
 
 import pytest
 
-from circuits.render import ink
 from circuits.render.steer_page import steer_page, verdict
 from circuits.render.steering_map import steering_map
 
@@ -210,14 +209,12 @@ def test_the_figure_is_as_wide_as_a_paper_and_leaves_no_strength_blank(record, t
     assert "−" not in "".join(re.findall(r"<text[^>]*>([^<]*)</text>", path.read_text()))
 
 
-def test_columns_of_a_strength_stand_under_each_other(record, tmp_path, monkeypatch):
-    kept = []
-    monkeypatch.setattr(ink, "save", lambda picture, _: kept.append(picture))
+def test_columns_of_a_strength_stand_under_each_other(record, tmp_path, drawn):
     record["arms"][0]["kl"] = number(2.71)
     record["arms"][2]["kl"] = number(3.14)
     record["arms"][0]["label"] = "a label of more than one line " * 2
     steering_map(record, tmp_path / "map.svg")
-    (axes,) = kept[0].axes
+    (axes,) = drawn[0].axes
     places = {text.get_text(): text.get_position() for text in axes.texts}
     assert places["2.7"][0] == places["3.1"][0]
     heads = [text.get_position()[0] for text in axes.texts if text.get_text() == "1"]

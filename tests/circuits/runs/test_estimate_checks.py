@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
+import torch
 
 from circuits.ablation.faithfulness import default_to
 from circuits.analysis import Analysis
@@ -16,24 +17,29 @@ from circuits.edits.edited import graph_left
 from circuits.runs.estimate import task_of
 from circuits.runs.needs_checks import Checked, ablate_passes, verify_passes
 from circuits.runs.needs_passes import PassCounter
-from circuits.verification import verify as verification
 from circuits.verification.verify import VerifyConfig, verify
 from tests.circuits.conftest import call
 from tests.circuits.runs.test_estimate import cost, model, shapes_of, suite
 from tests.toys import toy_prompts
 
 __all__ = ["cost", "model", "suite"]
+SINGLE = ("exact effects", "exact edges")
 ESTIMATORS = ("ig", "ig-inputs", "patching")
 
 
 class Run:
-    """MLPs that were run, and the tokens that went through them."""
+    """MLPs that were run, and the tokens that went through them, while `counts` says so."""
 
     mlps = tokens = 0
+
+    def __init__(self, counts=lambda: True):
+        self.counts = counts
 
     @contextmanager
     def watching(self, model):
         def note(_, args, kwargs):
+            if not self.counts():
+                return
             x = args[0] if args else kwargs["hidden_states"]
             self.mlps += 1
             self.tokens += x.shape[0] * x.shape[1]
@@ -77,33 +83,27 @@ def test_of_a_pair_every_pass_of_a_quick_verification_is_counted(model, suite, c
 
 
 @pytest.mark.parametrize("estimator", ["ig", "ig-inputs"])
-def test_all_passes_but_those_of_single_nodes_are_counted(
-    model, suite, cost, estimator, monkeypatch
-):
-    """Which nodes others choose for the pool is not known, nor on which prompts a node moves."""
-    single = Run()
+def test_all_passes_but_those_of_single_nodes_are_counted(model, suite, cost, estimator):
+    """Which nodes others choose for the pool is not known, nor on which prompts a node moves.
 
-    def alone(name):
-        made = getattr(verification, name)
+    Those passes are told apart by the progress, and from gradients between them by having none.
+    """
+    stage = [""]
 
-        def watched(*given, **named):
-            with single.watching(model):
-                return made(*given, **named)
+    def report(what, done, total, note=""):
+        stage[0] = "" if (what, done) == ("exact edges", total) else what
 
-        monkeypatch.setattr(verification, name, watched)
-
-    alone("exact_effects")
-    alone("exact_edges")
+    single = Run(lambda: stage[0] in SINGLE and not torch.is_grad_enabled())
     config = DiscoverConfig(estimator=estimator, nodes=20, steps=3, batch_size=4)
     analysis, found, run = case(model, suite, cost, 7, config)
     asked = VerifyConfig(draws=2)
     to = default_to(analysis.prompts)
-    with Run().watching(model) as ran:
-        verify(analysis, found.graph, found.ranking, config=asked, groups=run.groups)
+    with Run().watching(model) as ran, single.watching(model):
+        verify(analysis, found.graph, found.ranking, config=asked, groups=run.groups, report=report)
     passes = verify_passes(run, asked, to)
-    expected = counted(passes, leaving=("exact effects", "exact edges"))
+    expected = counted(passes, leaving=SINGLE)
     assert expected == (ran.mlps - single.mlps, ran.tokens - single.tokens)
-    of_nodes = counted([one for one in passes if one.name in ("exact effects", "exact edges")])
+    of_nodes = counted([one for one in passes if one.name in SINGLE])
     assert single.tokens <= of_nodes[1] < 2 * single.tokens
 
 

@@ -12,16 +12,12 @@ PROMPT = ("--clean", "The surgeons near the jackets")
 PAIR = (*PROMPT, "--patch", "The surgeon near the jackets", "--answer", " sit", "--wrong", " sits")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def little_text():
-    """Cards come from the prompt alone: no test here looks at them."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("circuits.runs.commands.language.documents", lambda **_: iter(()))
-        yield
-
-
 def discover(out, *options):
-    done = call("discover", *options, "--method", "replacement", "--out", out)
+    """Cards come from a few words: no test here looks at them."""
+    text = out.parent / "few.txt"
+    text.write_text("The surgeons sit. " * 40, encoding="utf-8")
+    of_text = ("--method", "replacement", "--text", text)
+    done = call("discover", *options, *of_text, "--out", out)
     assert done.exit_code == 0, done.output
     return done.output
 

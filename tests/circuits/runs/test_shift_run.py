@@ -13,13 +13,10 @@ from circuits.attribution.estimators import ESTIMATORS
 from circuits.discovery.resume import UNFINISHED
 from circuits.discovery.sparse_feature import discover
 from circuits.graph import as_json
-from circuits.runs import commands
-from circuits.runs import shift_run as shift_runs
 from circuits.runs.folder import read_run
 from circuits.runs.shift_run import cut_edit, shift_run
-from circuits.shift import methods
-from circuits.shift import shift as shifting
 from circuits.shift.case import Case
+from circuits.shift.methods import METHODS, unedited
 from circuits.shift.shift import ShiftConfig
 from circuits.shift.texts import shift_data
 from circuits.suites import load_model
@@ -35,23 +32,11 @@ class CutError(Exception):
     pass
 
 
-def strongest_kept(judged):
-    """A method that goes by what is known of the circuit: without the strongest feature kept."""
-    cut = {f.node for f in judged.features if f.cut}
-    node = next(node for node, _ in judged.ranking.features() if node not in cut)
-    case = judged.case
-    return {"strongest kept": list(case.under(lambda: case.ablated([node])))}
-
-
 @pytest.fixture(scope="module", autouse=True)
-def model():
-    """Loaded once; two methods and few examples, which are held to what they are elsewhere."""
-    loaded = load_model("bundled")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shift_runs, "load_model", lambda *given: loaded)
-        patch.setattr(shifting, "METHODS", (methods.unedited, strongest_kept))
-        patch.setattr(commands, "EXAMPLE_TOKENS", 128)
-        yield loaded
+def model(small_chunks_of_file):
+    """Few examples, which are held to what they are elsewhere."""
+    small_chunks_of_file("circuits.runs.commands.EXAMPLE_TOKENS", 128)
+    return load_model("bundled")
 
 
 @pytest.fixture
@@ -67,8 +52,18 @@ def gradients(monkeypatch):
     return seen
 
 
+def strongest_kept(judged):
+    """A method that goes by what is known of the circuit: without the strongest feature kept."""
+    cut = {f.node for f in judged.features if f.cut}
+    node = next(node for node, _ in judged.ranking.features() if node not in cut)
+    case = judged.case
+    return {"strongest kept": list(case.under(lambda: case.ablated([node])))}
+
+
 def run(out, config=CONFIG, **kwargs):
-    return shift_run("biographies", out, config=config, texts=TEXTS, **kwargs)
+    """By two methods, which take less time than all."""
+    options = {"texts": TEXTS, "methods": (unedited, strongest_kept)} | kwargs
+    return shift_run("biographies", out, config=config, **options)
 
 
 def cut_at(what, done):
@@ -122,7 +117,8 @@ def test_a_run_that_goes_on_ends_in_the_same_files(whole, tmp_path, gradients):
     assert not (out / "shift.json").exists()
     kept = {path.name for path in (out / UNFINISHED).iterdir()}
     assert {"seed-0000.json", "effects-0001.safetensors"} <= kept
-    for other in ({"config": replace(CONFIG, nodes=19)}, {"ask": Person(1)}):
+    others = ({"config": replace(CONFIG, nodes=19)}, {"ask": Person(1)}, {"methods": METHODS})
+    for other in others:
         with pytest.raises(ValueError, match=r"holds 1 finished seed of another run.* --force"):
             run(out, **other)
     # Two probes a seed, two batches each.

@@ -12,7 +12,6 @@ from hooked_qwen.hooks import capture
 from hooked_qwen.load import hook
 from hooked_qwen.sites import Site
 from saes.dictionary import DictionarySpec
-from saes.evaluation import probing
 from saes.evaluation.probing import Labelled, logistic, probe, read_labelled
 from tests.toys import SIZES, random_dictionary, speaking_toy, toy_hf, toy_tokenizer
 
@@ -177,13 +176,12 @@ def test_what_is_told_apart_is_what_is_pooled(model, pool, one, other):
     assert unlike.accuracy < 1
 
 
-def test_how_many_texts_run_together_changes_nothing(model, planted, examples, monkeypatch):
+def test_how_many_texts_run_together_changes_nothing(model, planted, examples):
     """Texts of one length run together, and each gets what is its own."""
     told = []
     together = probe(model, planted, examples, report=lambda *now: told.append(now))
     assert (told[0], told[-1]) == ((0, 80), (80, 80))
-    monkeypatch.setattr(probing, "TEXTS_PER_PASS", 3)
-    few = probe(model, planted, examples)
+    few = probe(model, planted, examples, texts_per_pass=3)
     assert [p.chosen for p in few.probes] == [p.chosen for p in together.probes]
     assert [p.accuracy for p in few.probes] == [p.accuracy for p in together.probes]
 

@@ -14,7 +14,7 @@ from saes.scope.chosen_features import (
     mean_pre_activations,
     random_like,
 )
-from saes.scope.fine_tune import FeaturePenalty, FineTuneConfig, _collator, excess, fine_tune
+from saes.scope.fine_tune import FeaturePenalty, FineTuneConfig, collator, excess, fine_tune
 from saes.scope.trained_weights import counts, opened
 from tests.toys import VOCABULARY, full_suite, toy_hf
 
@@ -74,7 +74,7 @@ def test_the_penaltys_own_gradient_is_exact(family):
     model = toy_hf(family)
     _, spare = by_hand(model)
     expected = torch.autograd.grad(spare, list(model.parameters()), allow_unused=True)
-    penalty, batch = penalty_on(model, 1.0), _collator(0)([{"input_ids": row} for row in ROWS])
+    penalty, batch = penalty_on(model, 1.0), collator(0)([{"input_ids": row} for row in ROWS])
     with captured(model, penalty.chosen.sites) as seen:
         model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
     trained, mask = batch["labels"] != -100, batch["attention_mask"].bool()
@@ -112,7 +112,7 @@ def test_without_weight_it_is_plain_training_bit_for_bit(rank, dtype, more, tmp_
             disable_tqdm=True, **more,
         )  # fmt: skip
         data = [{"input_ids": row} for row in ROWS]
-        Trainer(model, arguments, _collator(0), train_dataset=data).train()
+        Trainer(model, arguments, collator(0), train_dataset=data).train()
 
     def with_weight(weight):
         return lambda model: fine_tune(model, ROWS, penalty_on(model, weight), config, pad=0)
@@ -175,10 +175,9 @@ def test_firing_is_that_of_all_pre_activations():
         torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
 
 
-def test_random_features_are_others_that_are_on_as_often(monkeypatch):
-    monkeypatch.setattr("saes.scope.alike.NEAREST", 2)
+def test_random_features_are_others_that_are_on_as_often():
     found = firing(toy_hf(), full_suite(), ["mlp_out.2", "resid_post.1"], ROWS)
-    drawn = [random_like(NODES, found, seed=seed) for seed in range(5)]
+    drawn = [random_like(NODES, found, seed=seed, nearest=2) for seed in range(5)]
     assert len(set(drawn)) > 1
     for nodes in drawn:
         assert [node.site for node in nodes] == [node.site for node in NODES]

@@ -171,11 +171,9 @@ def test_a_random_feature_is_about_as_often_on():
     density[[FEATURE, 7]] = torch.tensor([0.001, 0.002])
     usage = Usage(density={NAME: density}, largest={NAME: torch.ones(20)})
     own = feature_direction(suite, Node(NAME, FEATURE), usage)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("saes.scope.alike.NEAREST", 1)
-        assert random_direction(suite, own, usage).node.feature == 7
-        taken = [Node(NAME, 7)]
-        assert random_direction(suite, own, usage, taken=taken).node.feature != 7
+    assert random_direction(suite, own, usage, nearest=1).node.feature == 7
+    taken = [Node(NAME, 7)]
+    assert random_direction(suite, own, usage, taken=taken, nearest=1).node.feature != 7
 
 
 def test_a_feature_that_is_never_on_has_no_maximum():

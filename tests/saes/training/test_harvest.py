@@ -162,7 +162,9 @@ def test_a_cache_has_the_precision_that_it_was_written_in(tmp_path):
         train(trainable(), tmp_path / "out", cache=cache, harvest="bfloat16")
 
 
-def test_a_measured_choice_is_said(tmp_path, monkeypatch):
-    monkeypatch.setattr(harvest, "not_faster", lambda size, device: None)
+def test_a_measured_choice_is_said(tmp_path, monkeypatch, small_chunks):
+    """Of a model that is large enough, on a processor that multiplies bfloat16."""
+    small_chunks("saes.training.harvest.SHARED_FROM", 1)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
     with pytest.warns(Notice, match=r"harvested in bfloat16: the largest error of bfloat16 is"):
         train(trainable(), tmp_path / "out")

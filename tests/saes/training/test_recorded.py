@@ -143,9 +143,14 @@ def test_of_many_shapes_that_come_in_turn_no_more_are_kept():
     for _ in range(3):
         for tokens in range(1, most + 1):
             recordings.run(steps.work, given(tokens), most, 0)
-    assert len(recordings._made) == MOST
     assert steps.plain == most
     assert len(steps.recorded) == 2 * most
+    # Of the last round the last ones are kept, and those before them are not.
+    for tokens in range(most, most - MOST, -1):
+        recordings.run(steps.work, given(tokens), most, 0)
+    assert len(steps.recorded) == 2 * most
+    recordings.run(steps.work, given(most - MOST), most, 0)
+    assert len(steps.recorded) == 2 * most + 1
 
 
 def test_a_step_that_cannot_be_recorded_says_what_it_must_not_do():

@@ -140,10 +140,10 @@ def test_features_that_fill_up_the_list_of_dead_ones_change_nothing(dead):
 
 
 @pytest.mark.parametrize("size", [1, 4 * FEATURES, TOKENS * FEATURES, 10**4])
-def test_encoding_a_few_tokens_at_a_time_changes_nothing(monkeypatch, size):
+def test_encoding_a_few_tokens_at_a_time_changes_nothing(small_chunks, size):
     weights, x, y = problem(5)
     whole = sparse_step(weights, x, y, choice=PLAIN, dead=NONE, aux_coefficient=0.0)
-    monkeypatch.setattr("saes.training.encode.ENCODED_AT_ONCE", size)
+    small_chunks("saes.training.encode.ENCODED_AT_ONCE", size)
     parts = sparse_step(weights, x, y, choice=PLAIN, dead=NONE, aux_coefficient=0.0)
     assert parts.loss.item() == pytest.approx(whole.loss.item(), rel=1e-12)
     for name, gradient in parts.gradients.named().items():
