@@ -15,7 +15,7 @@ writes, `slots` as in `saes.features`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,7 +24,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from hooked_qwen.placement import device_of
-from hooked_qwen.precision import our_precision
+from hooked_qwen.precision import HALF, our_precision
 from hooked_qwen.sites import Ends, Site
 from hooked_qwen.tensor_files import aligned
 from saes.architectures.table import ARCHITECTURES, architecture
@@ -147,6 +147,28 @@ class SparseDictionary(nn.Module):
     def n_features(self) -> int:
         return len(self.W_enc)
 
+    def moved(self, dtype: torch.dtype, device: torch.device) -> "SparseDictionary":
+        """The same in a precision and on a device; itself where it is so already."""
+        tensors = {name: value for name, value in self._buffers.items() if value is not None}
+        if all((value.dtype, value.device) == (dtype, device) for value in tensors.values()):
+            return self
+
+        def move(value: Tensor) -> Tensor:
+            # Between devices in whichever precision is smaller, one tensor at a time.
+            if dtype.itemsize < value.dtype.itemsize:
+                return value.to(dtype).to(device)
+            return value.to(device).to(dtype)
+
+        found = copy(self)
+        found._buffers = self._buffers | {name: move(value) for name, value in tensors.items()}
+        return found
+
+    def widened(self) -> "SparseDictionary":
+        """In float32, where any of its tensors is in half precision; else itself."""
+        if not any(value.dtype in HALF for value in self.buffers()):
+            return self
+        return self.moved(torch.float32, self.W_dec.device)
+
     def read(self, values: Mapping[Site, Tensor]) -> Float[Tensor, "*batch d_source"]:
         """What it reads of the model's tensors."""
         return side_by_side(values, self.reads)
@@ -238,10 +260,6 @@ class SparseDictionary(nn.Module):
         value, slot = value.topk(self.spec.k, dim=-1, sorted=False)
         return Features(index.gather(-1, slot), value, self.n_features)
 
-    def nothing(self, shape: tuple[int, ...]) -> Features:
-        """No feature on any token of `shape`."""
-        return Features.none(shape, self.n_features, self.b_dec)
-
     def responses(
         self, x: Float[Tensor, "*batch d_source"], index: Int[Tensor, "*batch slots"]
     ) -> Float[Tensor, "*batch slots"]:
@@ -321,9 +339,7 @@ def fitted(dictionary: SparseDictionary, model: nn.Module) -> SparseDictionary:
     Itself where it is so already.
     """
     wanted = our_precision(model), device_of(model)
-    if (dictionary.W_dec.dtype, dictionary.W_dec.device) == wanted:
-        return dictionary
-    return deepcopy(dictionary).to(dtype=wanted[0], device=wanted[1])
+    return dictionary.moved(*wanted)
 
 
 def check_weights(spec: DictionarySpec, weights: dict[str, Tensor]) -> None:

@@ -17,6 +17,7 @@ from hooked_qwen import bundled
 from hooked_qwen.identity import identity, identity_of
 from hooked_qwen.load import BUNDLED
 from hooked_qwen.notices import notify
+from hooked_qwen.placement import device_of
 from hooked_qwen.sites import Site
 from saes.dictionary import SparseDictionary, fitted, side_by_side
 from saes.formats import ours
@@ -24,6 +25,7 @@ from saes.formats.hub import hub_place, is_hub_name
 from saes.formats.place import Entry, Place, hashes, local_place
 from saes.formats.shapes import shape_of
 from saes.formats.table import Found, recognise
+from saes.tiers import OnDevice, OnHost
 
 MlpChoice = Literal["sae", "transcoder"]
 T = TypeVar("T")
@@ -41,7 +43,7 @@ class Suite(Dictionaries):
     A dictionary is called as the site that it writes; one that writes several has a name of its
     own (`saes.dictionary.DictionarySpec.called`). Those that were found in files are read when
     they are first asked for, and then kept, up to `memory` GB: beyond that the one that was not
-    asked for the longest is let go, and read again.
+    asked for the longest is let go, and fetched again (`saes.tiers`).
     """
 
     def __init__(
@@ -54,13 +56,11 @@ class Suite(Dictionaries):
         self._dictionaries = {d.name: d for d in dictionaries.values()}
         self._entries = {str(key): entry for key, entry in sorted(entries.items())}
         self._found = found
-        self._memory = memory
+        self._on_host = None if found is None else OnHost(found.stored)
         self._model: TransformerBridge | None = None
         self._make: Callable[[str, SparseDictionary], SparseDictionary] | None = None
         self._derived_reads: dict[str, tuple[Site, ...]] = {}
-        self._largest = 0
-        # As they are used, the one asked for last at the end.
-        self._ready: dict[str, SparseDictionary] = {}
+        self._ready = OnDevice(memory)
         self._names = self._in_order()
 
     def _in_order(self) -> list[str]:
@@ -79,37 +79,25 @@ class Suite(Dictionaries):
         if name not in self:
             there = ", ".join(self._names) or "none"
             raise KeyError(f"no dictionary writes {name}; those that are there write {there}")
-        if self._memory is None:
-            if name not in self._ready:
-                self._ready[name] = self._made_ready(name)
-            return self._ready[name]
-        dictionary = self._ready.pop(name, None)
-        if dictionary is None:
-            # Before it is read, as large as the largest so far: two are never there at once.
-            self._make_room(self._largest, self._memory)
-            dictionary = self._made_ready(name)
-            self._largest = max(self._largest, _bytes(dictionary))
-        self._make_room(_bytes(dictionary), self._memory)
-        self._ready[name] = dictionary
-        return dictionary
+        return self._ready.get(name, self._made_ready)
 
     def _made_ready(self, name: str) -> SparseDictionary:
-        as_read = self._dictionaries.get(name)
-        if as_read is None:
-            assert self._found, "a suite with entries says where they were found"
-            as_read = self._found.load(self._entries[name])
-            if self._memory is None:
-                self._dictionaries[name] = as_read
-        found = as_read if self._model is None else fitted(as_read, self._model)
+        found = self._dictionaries.get(name)
+        if found is None:
+            found = self._from_files(name)
+        if self._model is not None:
+            found = fitted(found, self._model)
         return found if self._make is None else self._make(name, found)
 
-    def _make_room(self, size: int, memory: float) -> None:
-        """Let go of what was not asked for the longest, until `size` bytes more fit into GB."""
-        sizes = {name: _bytes(dictionary) for name, dictionary in self._ready.items()}
-        for name in list(sizes):
-            if sum(sizes.values()) + size <= memory * 1e9:
-                return
-            del sizes[name], self._ready[name]
+    def _from_files(self, name: str) -> SparseDictionary:
+        """One in the precision it computes in or, for another device than the CPU, as stored."""
+        assert self._on_host, "a suite with entries says where they were found"
+        if self._model is not None and device_of(self._model).type != "cpu":
+            return self._on_host.get(name, self._entries[name])
+        found = self._on_host.read(self._entries[name]).widened()
+        if self._ready.memory is None:
+            self._dictionaries[name] = found
+        return found
 
     def __contains__(self, name: object) -> bool:
         # Mapping's own would read the dictionary.
@@ -127,7 +115,7 @@ class Suite(Dictionaries):
             return self
         # What one of the two reads from its files is kept for both.
         fitting = copy(self)
-        fitting._model, fitting._ready = model, {}
+        fitting._model, fitting._ready = model, OnDevice(self._ready.memory)
         return fitting
 
     def derived(
@@ -142,7 +130,7 @@ class Suite(Dictionaries):
         """
         derived = copy(self)
         derived._make, derived._derived_reads = make, dict(reads)
-        derived._ready = {}
+        derived._ready = OnDevice(self._ready.memory)
         return derived
 
     def at(self, sites: Iterable[Site]) -> "Suite":
@@ -159,13 +147,14 @@ class Suite(Dictionaries):
         exchanged._dictionaries = {n: d for n, d in self._dictionaries.items() if n not in gone}
         exchanged._dictionaries |= {d.name: d for d in others.values()}
         exchanged._entries = {n: e for n, e in self._entries.items() if n not in gone}
-        exchanged._ready = {}
+        exchanged._ready = OnDevice(self._ready.memory)
         exchanged._names = exchanged._in_order()
         return exchanged
 
     def room_for_states(self, otherwise: float) -> float:
         """Bytes that states of prompts may be kept in: a quarter of the memory, where it is set."""
-        return otherwise if self._memory is None else self._memory * 1e9 / 4
+        memory = self._ready.memory
+        return otherwise if memory is None else memory * 1e9 / 4
 
     @property
     def layout(self) -> str:
@@ -301,10 +290,6 @@ def fitting(dictionaries: InTurn, model: TransformerBridge) -> InTurn:
     if isinstance(dictionaries, OnDemand):
         return dictionaries.fitting(model)
     return [fitted(dictionary, model) for dictionary in dictionaries]
-
-
-def _bytes(dictionary: SparseDictionary) -> int:
-    return sum(buffer.numel() * buffer.element_size() for buffer in dictionary.buffers())
 
 
 def _spans(layers: list[int]) -> str:

@@ -8,7 +8,6 @@ one layer of the model with random weights, on one dictionary, and on the files 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from pathlib import Path
 
 import psutil
@@ -16,6 +15,7 @@ import torch
 
 from circuits.discovery.config import DiscoverConfig
 from circuits.prompts import EncodedPrompts, Prompt, WhenUnfit, encode_prompts
+from circuits.runs.estimate_reading import Disk, dictionary_times, disk_of
 from circuits.runs.needs import (
     READS_OF_A_BATCH,
     USUAL_K,
@@ -36,8 +36,6 @@ from saes.suite import MlpChoice, find, load_suite
 
 MEASURED_FEATURES = 8192
 "Width of the dictionary whose encoding is timed, at most."
-READ_AT_ONCE = 1 << 25
-"Bytes of a file that are read to see how fast that is."
 
 
 @dataclass(frozen=True)
@@ -67,14 +65,6 @@ class Estimate:
     def seconds(self) -> float:
         """Of the whole command."""
         return sum(item.amount for item in self.times)
-
-
-@dataclass(frozen=True)
-class Disk:
-    """Bytes a second."""
-
-    read: float
-    hashed: float
 
 
 def estimate_discovery(
@@ -108,7 +98,7 @@ def estimate_discovery(
     again = READS_OF_A_BATCH * task.batches
     times = (
         *known.opening(rate.hashed),
-        *dictionary_times(shapes, again, placement.memory, known.disk),
+        *dictionary_times(shapes, again, placement.memory, known.disk, device),
         *_computing(cost, shapes, task, placement.memory, rate, device),
     )
     return known.estimate(_memory(cost, shapes, task, placement.memory), times)
@@ -231,30 +221,6 @@ def task_of(prompts: EncodedPrompts, config: DiscoverConfig, text: int) -> Task:
         text=text,
         config=config,
     )
-
-
-def disk_of(files: Sequence[Path]) -> Disk:
-    """How fast the files are read now, from the disk or from the system's cache of it."""
-    largest = max(files, key=lambda path: path.stat().st_size)
-    start = time.perf_counter()
-    with largest.open("rb") as stream:
-        read = stream.read(READ_AT_ONCE)
-    middle = time.perf_counter()
-    sha256(read).digest()
-    end = time.perf_counter()
-    return Disk(len(read) / (middle - start), len(read) / (end - middle))
-
-
-def dictionary_times(
-    shapes: Sequence[DictionaryShape], again: int, memory: float | None, disk: Disk
-) -> list[Item]:
-    """Seconds in which dictionaries are read, `again` so often where `memory` does not hold all."""
-    stored, every = (sum(n) for n in zip(*((s.stored, s.bytes) for s in shapes), strict=True))
-    once = (stored + every) / disk.read
-    times = [Item("dictionaries", once + stored / disk.hashed, "read once, and hashed")]
-    if memory is not None and every > memory * 1e9:
-        times.append(Item("dictionaries", again * once, f"read {again} times more for --memory"))
-    return times
 
 
 def _computing(

@@ -23,11 +23,11 @@ from circuits.runs.estimate import (
     MEASURED_FEATURES,
     Estimate,
     Known,
-    dictionary_times,
     encoding_rate,
     random_dictionary,
     read_inputs,
 )
+from circuits.runs.estimate_reading import dictionary_times
 from circuits.runs.folder import Run, read_run
 from circuits.runs.needs import Item, Memory, edge_operations, on
 from circuits.runs.needs_checks import (
@@ -156,7 +156,7 @@ def _estimated(
         items += [Item("left: edges", i.amount / rate.backward, "products") for i in of_edges]
     times = (
         *known.opening(rate.hashed),
-        *dictionary_times(known.shapes, again, run.memory, known.disk),
+        *dictionary_times(known.shapes, again, run.memory, known.disk, device),
         *items,
     )
     return known.estimate(memory, times)

@@ -13,7 +13,7 @@ from math import ceil
 import psutil
 import torch
 
-from circuits.runs.estimate import disk_of
+from circuits.runs.estimate_reading import disk_of
 from circuits.runs.needs import Item
 from hooked_qwen.cost import ModelCost, measured_rate, seconds
 from hooked_qwen.load import load_config, load_tokenizer, weight_files

@@ -96,9 +96,6 @@ class Coordinates(SparseDictionary):
     def encode(self, x: Float[Tensor, "*batch d_source"]) -> Features:
         return Features.of_coordinates(x)
 
-    def nothing(self, shape: tuple[int, ...]) -> Features:
-        return Features.of_coordinates(self.b_dec.new_zeros(*shape, self.n_features))
-
     def responses(
         self, x: Float[Tensor, "*batch d_source"], index: Int[Tensor, "*batch slots"]
     ) -> Float[Tensor, "*batch slots"]:

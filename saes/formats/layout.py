@@ -30,7 +30,8 @@ class Layout:
     find: Callable[[Place], list[Entry]]
     "the dictionaries in a place that matches, from their configurations, without their weights"
     load: Callable[[Entry], SparseDictionary]
-    "one of them, folded so that it takes and gives raw activations"
+    "one of them, folded so that it takes and gives raw activations; what is stored in half "
+    "precision and not changed by that is left so"
     save: Save | None = None
     "writes dictionaries into an empty folder; None where the layout is only read"
 

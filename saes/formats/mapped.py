@@ -132,10 +132,10 @@ class DictionaryMap:
         return [entry_of(place, (site_at(source, m), site_at(target, m)), m[0]) for m in found]
 
     def load(self, entry: Entry) -> SparseDictionary:
-        """One dictionary, folded; raises `ValueError` that starts with its file."""
+        """One dictionary, folded, in float32; raises `ValueError` that starts with its file."""
         file = self.opened(entry)
         tensors = self.tensors_of(file)
-        return self.terms(file, tensors).read(file.path, tensors, entry)
+        return self.terms(file, tensors).read(file.path, tensors, entry).widened()
 
     def opened(self, entry: Entry) -> Checkpoint:
         """The file of an entry, with the numbers that the map adds to it."""

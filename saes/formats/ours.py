@@ -97,6 +97,10 @@ def load_dictionary(folder: Path) -> SparseDictionary:
 
     Raises `ValueError` naming the file and what was expected when anything is off.
     """
+    return _stored(folder).widened()
+
+
+def _stored(folder: Path) -> SparseDictionary:
     spec, path = read_spec(folder), folder / TENSORS
     tensors = read_weights(path)
     check_real(path, tensors)
@@ -195,7 +199,7 @@ def _entry(place: Place, folder: str) -> Entry:
 
 def load(entry: Entry) -> SparseDictionary:
     path, _ = entry.fetch()
-    return load_dictionary(path.parent)
+    return _stored(path.parent)
 
 
 def save(dictionaries: Iterable[SparseDictionary], folder: Path) -> None:

@@ -19,6 +19,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from hooked_qwen.precision import HALF
 from hooked_qwen.sites import Site
 from hooked_qwen.tensor_files import aligned, read_tensors
 from saes.dictionary import DictionarySpec, SparseDictionary
@@ -255,8 +256,14 @@ def check_real(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def assemble(path: Path, weights: Mapping[str, Tensor], **spec: Any) -> SparseDictionary:
-    """The dictionary of folded `weights`, in float32; `path` is named when they are none."""
-    plain = {name: value.float().contiguous() for name, value in weights.items()}
+    """The dictionary of folded `weights`, in half precision where they are, else in float32.
+
+    `path` is named when they are none.
+    """
+    plain = {
+        name: (value if value.dtype in HALF else value.float()).contiguous()
+        for name, value in weights.items()
+    }
     try:
         return SparseDictionary(DictionarySpec(**spec), plain)
     except ValueError as error:

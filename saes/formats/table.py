@@ -41,7 +41,11 @@ class Found:
     entries: tuple[Entry, ...]
 
     def load(self, entry: Entry) -> SparseDictionary:
-        """One of the dictionaries; raises `ValueError` naming the file that is wrong."""
+        """One of the dictionaries, in float32; `ValueError` names the file that is wrong."""
+        return self.stored(entry).widened()
+
+    def stored(self, entry: Entry) -> SparseDictionary:
+        """The same, what the file has in half precision left as it is."""
         return self.layout.load(entry)
 
 

@@ -30,6 +30,8 @@ from hooked_qwen.spread import spread
 from hooked_qwen.texts import texts_of
 from saes.edit_file import Condition, Edit, Operation
 from saes.formats import ours
+from saes.formats.ours import Card, save_dictionary, save_suite_index
+from saes.formats.table import Found
 from saes.suite import load_suite
 from tests.toys import full_suite, leaves, padded_on_the_left, toy_hf, toy_prompts, toy_suite
 
@@ -93,6 +95,30 @@ def transcoders_on(device, **config):
     # Before the first difference effects are zero but for rounding, which then orders the nodes.
     prompts = toy_prompts(n=2, length=4, at=0)
     return Analysis.of(toy_on(device), suite, prompts, asked)
+
+
+def test_dictionaries_that_are_let_go_come_back_from_the_host(pretend, tmp_path, monkeypatch):
+    """Stored in half precision, with room for one on the device: each file is read once."""
+    for one in full_suite(dtype=torch.float32).values():
+        save_dictionary(one, tmp_path / one.spec.name, card=Card(), dtype=torch.bfloat16)
+    save_suite_index(tmp_path, [path.name for path in tmp_path.iterdir()])
+    read, stored = [], Found.stored
+
+    def noted(found, entry):
+        read.append(entry.node_name)
+        return stored(found, entry)
+
+    monkeypatch.setattr(Found, "stored", noted)
+
+    def found(device, memory):
+        suite, prompts = load_suite(tmp_path, memory=memory), toy_prompts(n=4, length=4)
+        config = DiscoverConfig(estimator="patching", batch_size=2, nodes=20)
+        return as_json(discover(Analysis.of(toy_on(device), suite, prompts, config)).graph)
+
+    with pretend.strict_index():
+        there = found("pretend", 1e-9)
+    assert sorted(read) == sorted(full_suite())
+    assert there == found("cpu", None)
 
 
 @pytest.mark.parametrize("positions", ["keep", "sum"])

@@ -287,7 +287,6 @@ def test_what_features_read_and_write_are_products_with_the_matrices(generator, 
     same(dictionary.read_by(f), f.dense() @ W_enc)
     same(dictionary.write(f), f.dense() @ W_dec)
     same(dictionary.decode(f), f.dense() @ W_dec + dictionary.b_dec)
-    same(dictionary.nothing((5, 3)).dense(), torch.zeros_like(f.dense()))
     # Some features of some tokens, not those that are on.
     index = torch.randint(dictionary.n_features, (5, 3, 2), generator=generator)
     same(dictionary.responses(x, index), (x @ W_enc.T).gather(-1, index))

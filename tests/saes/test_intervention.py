@@ -203,21 +203,16 @@ def test_sets_side_by_side_are_each_as_alone(model, batch, of_rows, of_positions
 
 
 @pytest.mark.parametrize("kind", ["topk", "coordinates"])
-def test_zero_is_a_baseline_without_a_feature(model, batch, kind):
+def test_a_baseline_without_any_node_is_zero(model, batch, kind):
     suite = suite_of(kind, *PLACES)
     nodes = drawn_nodes(suite)
-    nothing = Baseline(
-        {name: d.nothing((1, 1)) for name, d in suite.items()},
-        {site: torch.zeros(1, 1, 1, dtype=torch.float64) for site in suite.writes},
-        {},
-    )
     zeros = Values(
         {name: torch.zeros(ROWS, LENGTH, d.n_features).double() for name, d in suite.items()},
         {site: torch.zeros(ROWS, LENGTH, D).double() for site in suite.writes},
     )
     edits = plainly(model, suite, mask_of(suite, nodes, LENGTH), zeros)
     expected = outcome(model, batch, edits, suite.writes)
-    edits = setting(model, suite, [NodeSet.of(nodes)], nothing)
+    edits = setting(model, suite, [NodeSet.of(nodes)], Baseline({}, {}, {}))
     same(outcome(model, batch, edits, suite.writes), expected)
 
 

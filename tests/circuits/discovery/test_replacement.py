@@ -385,8 +385,7 @@ def test_batch_sizes_and_room_give_the_same_bytes(prompts, nodes):
 
 
 def test_no_more_edges_are_there_than_one_sweep_may_have(one, monkeypatch):
-    suite, sizes = toy_suite(*SITES), []
-    suite._memory = 5e-5
+    suite, sizes = Suite(toy_suite(*SITES), {}, memory=5e-5), []
     weigh = ReplacementModel.inputs
 
     def noted(model, targets):
