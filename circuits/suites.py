@@ -30,14 +30,8 @@ from saes.evaluation.metrics import evaluate_jointly, held_out_blocks
 from saes.evaluation.probing import probe, read_labelled
 from saes.examples.store import Store, StoreConfig, build_store
 from saes.formats.shapes import shape_of
-from saes.suite import (
-    MlpChoice,
-    OnDemand,
-    each,
-    hash_of,
-    load_all,
-    load_suite,
-)
+from saes.on_demand import OnDemand, each, load_all
+from saes.suite import MlpChoice, hash_of, load_suite
 from transcoders.replacement import transcoders_in
 
 COACTIVE_TOKENS = 16_384

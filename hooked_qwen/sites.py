@@ -10,8 +10,10 @@ MLP's neurons, what its last matrix reads. `embed` comes first. Every tensor is
 """
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, total_ordering
+from itertools import groupby
 
 KINDS = (
     "embed",
@@ -131,3 +133,12 @@ def parse_layers(text: str, n_layers: int) -> list[int]:
     if not layers or max(layers) >= n_layers:
         raise ValueError(f"the model has layers 0 to {n_layers - 1}, but {text!r} was asked for")
     return sorted(layers)
+
+
+def spans(layers: Sequence[int]) -> str:
+    """Layers in their order as `parse_layers` reads them: 0-3,7; nothing for `embed`."""
+    runs = [
+        [layer for _, layer in run] for _, run in groupby(enumerate(layers), lambda p: p[1] - p[0])
+    ]
+    texts = [str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs]
+    return ",".join(texts) if layers[0] >= 0 else ""

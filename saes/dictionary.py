@@ -14,7 +14,7 @@ Axes: `features` a dictionary's latents, `d_source` and `d_target` the widths of
 writes, `slots` as in `saes.features`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,9 +25,9 @@ from torch import Tensor, nn
 
 from hooked_qwen.placement import device_of
 from hooked_qwen.precision import HALF, our_precision
-from hooked_qwen.sites import Ends, Site
+from hooked_qwen.sites import Site
 from hooked_qwen.tensor_files import aligned
-from saes.architectures.table import ARCHITECTURES, architecture
+from saes.dictionary_spec import Check, DictionarySpec, check_weights
 from saes.features import Features, cat, largest, nonzero, row_products, weighted_rows
 from saes.nonlinearities import above_threshold as above
 
@@ -37,44 +37,6 @@ FEATURES_AT_ONCE = 2**14
 "Features of one product: a wider one takes so few tokens that reading the encoder is its time."
 EVERY = slice(None)
 "All features."
-
-
-@dataclass(frozen=True, kw_only=True)
-class DictionarySpec(Ends):
-    """What a dictionary is, apart from its weights.
-
-    Raises `ValueError` for an unknown architecture, for `topk` without a `k`, and for negative
-    features of any architecture but `topk`.
-    """
-
-    architecture: str = "topk"
-    k: int | None = None
-    "features per token: that many at most for `topk`; for the others the average trained for"
-    skip: bool = False
-    "whether a linear map of the source adds to the features' output"
-    signed: bool = False
-    "whether the k largest pre-activations are kept where negative, as Qwen-Scope's are"
-
-    def __post_init__(self) -> None:
-        if self.architecture not in ARCHITECTURES:
-            raise ValueError(
-                f"no architecture is called {self.architecture!r}: "
-                f"expected one of {', '.join(ARCHITECTURES)}"
-            )
-        if self.architecture == "topk" and self.k is None:
-            raise ValueError("topk needs a k, the number of features per token")
-        if self.signed and self.architecture != "topk":
-            raise ValueError(f"only topk keeps negative features, not {self.architecture}")
-        if self.also_writes and not self.called:
-            raise ValueError(
-                f"a dictionary that writes {', '.join(map(str, self.writes))} needs a name of its "
-                "own: give it in `called`"
-            )
-
-    @property
-    def name(self) -> str:
-        """Its folder's name."""
-        return self.both_ends
 
 
 @dataclass(frozen=True)
@@ -101,12 +63,12 @@ class SparseDictionary(nn.Module):
         self,
         spec: DictionarySpec,
         weights: dict[str, Tensor],
-        check: Callable[[DictionarySpec, dict[str, Tensor]], None] | None = None,
+        check: Check = check_weights,
     ) -> None:
         """Of weights that are checked by `check_weights`, or by another `check`."""
         super().__init__()
         self.spec = replace(spec, skip="W_skip" in weights)
-        (check or check_weights)(spec, weights)
+        check(spec, weights)
         for name in ("W_enc", "b_enc", "W_dec", "b_dec", "threshold", "W_skip"):
             # A row of a stacked tensor, say, would give other roundings than the same row alone.
             self.register_buffer(name, aligned(weights[name]) if name in weights else None)
@@ -149,18 +111,16 @@ class SparseDictionary(nn.Module):
 
     def moved(self, dtype: torch.dtype, device: torch.device) -> "SparseDictionary":
         """The same in a precision and on a device; itself where it is so already."""
-        tensors = {name: value for name, value in self._buffers.items() if value is not None}
-        if all((value.dtype, value.device) == (dtype, device) for value in tensors.values()):
+        if all((value.dtype, value.device) == (dtype, device) for value in self.buffers()):
             return self
-
-        def move(value: Tensor) -> Tensor:
-            # Between devices in whichever precision is smaller, one tensor at a time.
-            if dtype.itemsize < value.dtype.itemsize:
-                return value.to(dtype).to(device)
-            return value.to(device).to(dtype)
-
         found = copy(self)
-        found._buffers = self._buffers | {name: move(value) for name, value in tensors.items()}
+        found._buffers = self._buffers | {
+            # Between devices in whichever precision is smaller, one tensor at a time.
+            name: value.to(dtype).to(device)
+            if dtype.itemsize < value.dtype.itemsize
+            else value.to(device).to(dtype)
+            for name, value in self.named_buffers()
+        }
         return found
 
     def widened(self) -> "SparseDictionary":
@@ -334,77 +294,5 @@ def most_pre_activations(tokens: int, features: int) -> int:
 
 
 def fitted(dictionary: SparseDictionary, model: nn.Module) -> SparseDictionary:
-    """The dictionary in the precision and on the device that a model's activations have.
-
-    Itself where it is so already.
-    """
-    wanted = our_precision(model), device_of(model)
-    return dictionary.moved(*wanted)
-
-
-def check_weights(spec: DictionarySpec, weights: dict[str, Tensor]) -> None:
-    """Raise `ValueError` when a tensor is missing, unknown, misshapen or not finite."""
-    check_shapes(spec, weights)
-    _require_finite(weights)
-
-
-def check_shapes(spec: DictionarySpec, weights: dict[str, Tensor]) -> None:
-    """`check_weights` without a look at the numbers, for which the host waits for the device.
-
-    Enough for weights that are computed from those of a dictionary that was checked.
-    """
-    required = {"W_enc", "b_enc", "W_dec", "b_dec"}
-    if missing := required - weights.keys():
-        raise ValueError(f"a dictionary needs {', '.join(sorted(missing))}, which is not there")
-    if extra := weights.keys() - required - {"threshold", "W_skip"}:
-        raise ValueError(f"a dictionary has no tensor called {', '.join(sorted(extra))}")
-    features, d_source = _matrix("W_enc", weights)
-    rows, d_target = _matrix("W_dec", weights)
-    if features != rows and d_source == rows == len(weights["b_enc"]):
-        raise ValueError(
-            f"W_enc has shape {(features, d_source)}: it is transposed, expected "
-            f"{(d_source, features)}, one row for each of the {rows} features"
-        )
-    if d_target != rows and d_target == features == len(weights["b_enc"]):
-        raise ValueError(
-            f"W_dec has shape {(rows, d_target)}: it is transposed, expected "
-            f"{(d_target, rows)}, one row for each of the {features} features"
-        )
-    expected = {
-        "W_enc": (features, d_source),
-        "W_dec": (features, d_target),
-        "b_enc": (features,),
-        "b_dec": (d_target,),
-        "threshold": (features,),
-        "W_skip": (d_target, d_source),
-    }
-    for name, value in weights.items():
-        if tuple(value.shape) != expected[name]:
-            raise ValueError(f"{name} has shape {tuple(value.shape)}, expected {expected[name]}")
-    if spec.reads == spec.writes and d_source != d_target:
-        raise ValueError(f"an SAE reads and writes one site, but {d_source} != {d_target}")
-    if spec.k is not None and not 0 < spec.k <= features:
-        raise ValueError(f"k is {spec.k}, expected 1 to {features}, the number of features")
-    has_threshold = "threshold" in weights
-    wants = architecture(spec.architecture).threshold != "none"
-    if has_threshold != wants:
-        raise ValueError(
-            f"the architecture {spec.architecture!r} "
-            f"{'needs a' if wants else 'has no'} threshold tensor"
-        )
-
-
-def _require_finite(weights: dict[str, Tensor]) -> None:
-    # A sum is finite only if its terms are; it needs no memory, where a mask of each takes a
-    # quarter of the weights. All are asked at once: each answer waits for the device.
-    sums = torch.stack([value.sum().double() for value in weights.values()]).isfinite().tolist()
-    for name, whole in zip(weights, sums, strict=True):
-        if not whole and not torch.isfinite(weights[name]).all():
-            raise ValueError(f"{name} holds numbers that are not finite")
-
-
-def _matrix(name: str, weights: dict[str, Tensor]) -> tuple[int, int]:
-    if weights[name].dim() != 2:
-        raise ValueError(f"{name} has {weights[name].dim()} axes, expected 2")
-    rows, columns = weights[name].shape
-    return rows, columns
+    """The dictionary in the precision and on the device that a model's activations have."""
+    return dictionary.moved(our_precision(model), device_of(model))

@@ -1,40 +1,36 @@
 """A suite: the dictionaries that a graph is made of, by name."""
 
+import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import copy
-from hashlib import sha256
-from itertools import groupby
+from importlib import import_module
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
 
-from hooked_qwen import bundled
-from hooked_qwen.identity import identity, identity_of
-from hooked_qwen.load import BUNDLED
-from hooked_qwen.notices import notify
 from hooked_qwen.placement import device_of
-from hooked_qwen.sites import Site
+from hooked_qwen.sites import Site, spans
 from saes.dictionary import SparseDictionary, fitted, side_by_side
 from saes.formats import ours
-from saes.formats.hub import hub_place, is_hub_name
-from saes.formats.place import Entry, Place, hashes, local_place
+from saes.formats.finding import find, hash_of, notify_of_another_model, pinned
+from saes.formats.place import Entry, hashes
 from saes.formats.shapes import shape_of
-from saes.formats.table import Found, recognise
+from saes.formats.table import Found
 from saes.tiers import OnDevice, OnHost
 
+__all__ = ["MlpChoice", "Suite", "find", "hash_of", "load_suite", "pinned"]
+
 MlpChoice = Literal["sae", "transcoder"]
-T = TypeVar("T")
 if TYPE_CHECKING:
     Dictionaries = Mapping[str, SparseDictionary]
-    InTurn = Sequence[SparseDictionary]
 else:
     # beartype checks the values of a Mapping, which would load every dictionary.
-    Dictionaries, InTurn = Mapping, Sequence
+    Dictionaries = Mapping
 
 
 class Suite(Dictionaries):
@@ -227,7 +223,7 @@ class Suite(Dictionaries):
             (read, *_), (site, *_) = self.reads_of(name), self.writes_of(name)
             kind = site.kind if read == site else f"{read.kind}-{site.kind}"
             parts[kind].append(site.layer)
-        sites = ", ".join(f"{kind} {_spans(layers)}".strip() for kind, layers in parts.items())
+        sites = ", ".join(f"{kind} {spans(layers)}".strip() for kind, layers in parts.items())
         where = f" at {self._found.place.label}" if self._found else ""
         noun = "dictionary" if len(self) == 1 else "dictionaries"
         return f"{len(self)} {noun} ({self.layout}){where}: {sites}"
@@ -247,143 +243,6 @@ class Suite(Dictionaries):
         """The sites that a dictionary writes; one in files is not read for this."""
         entry = self._entries.get(name)
         return entry.writes if entry else self._dictionaries[name].writes
-
-
-class OnDemand(InTurn):
-    """A suite's dictionaries in an order, each read when it is asked for.
-
-    Whoever goes through them holds one, and the suite what fits into its memory.
-    """
-
-    def __init__(self, suite: Suite, names: Sequence[str] | None = None) -> None:
-        self.suite = suite
-        self.names = list(suite) if names is None else list(names)
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, at: Any) -> Any:
-        if isinstance(at, slice):
-            return OnDemand(self.suite, self.names[at])
-        return self.suite[self.names[at]]
-
-    def fitting(self, model: TransformerBridge) -> "OnDemand":
-        """The same as the model needs them."""
-        return OnDemand(self.suite.fitting(model), self.names)
-
-    def of(self, entries: Iterable[Entry]) -> "OnDemand":
-        """Those in some files, in the order of these."""
-        by_files = {self.suite.files[name].files: name for name in self.names}
-        return OnDemand(self.suite, [by_files[entry.files] for entry in entries])
-
-
-def each(dictionaries: InTurn, say: Callable[[SparseDictionary], T]) -> list[T]:
-    """What `say` says of each of the dictionaries.
-
-    A loop over those that are read on demand would hold one while the next is read.
-    """
-    return [say(dictionaries[i]) for i in range(len(dictionaries))]
-
-
-def fitting(dictionaries: InTurn, model: TransformerBridge) -> InTurn:
-    """The dictionaries as the model needs them; those that are read on demand stay so."""
-    if isinstance(dictionaries, OnDemand):
-        return dictionaries.fitting(model)
-    return [fitted(dictionary, model) for dictionary in dictionaries]
-
-
-def _spans(layers: list[int]) -> str:
-    """Layers as `parse_layers` reads them: 0-3,7; nothing for `embed`."""
-    runs = [
-        [layer for _, layer in run] for _, run in groupby(enumerate(layers), lambda p: p[1] - p[0])
-    ]
-    texts = [str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs]
-    return ",".join(texts) if layers[0] >= 0 else ""
-
-
-def folder_of(source: str | Path) -> Path:
-    """The folder that `--dictionaries` names; raises `ValueError` when there is none."""
-    path = bundled.DICTIONARIES if str(source) == BUNDLED else Path(source).expanduser()
-    if not path.is_dir():
-        raise ValueError(f"there are no dictionaries at {source}: no such folder")
-    return path
-
-
-def find(source: str | Path) -> Found:
-    """Every dictionary at `source`, which is a folder, a name on the hub, or `bundled`."""
-    return recognise(place_of(source))
-
-
-def pinned(source: str | Path) -> str:
-    """`source` so that it names the same files elsewhere and later.
-
-    A folder's full path, or hf:org/name@commit.
-    """
-    return place_of(source).label
-
-
-def hash_of(source: str | Path) -> str:
-    """A hash of every dictionary at `source`, by name and content; of nothing else there."""
-    entries = find(source).entries
-    parts = sorted(
-        f"{entry.name} {of_files}" for entry, of_files in zip(entries, hashes(entries), strict=True)
-    )
-    return sha256("\n".join(parts).encode()).hexdigest()[:16]
-
-
-def notify_of_another_model(model: nn.Module, found: Found, entries: Iterable[Entry]) -> None:
-    """Warn where files say that dictionaries were trained on other weights than the model's.
-
-    Only our own layout says so; files of earlier versions do not.
-    """
-    if found.layout.name != "ours":
-        return
-    others: dict[str, list[str]] = defaultdict(list)
-    bridge = model if isinstance(model, TransformerBridge) else None
-    own = identity_of(model) if bridge is None else identity(bridge)
-    for entry in entries:
-        # The second file is the record; the weights are not fetched for this.
-        about = ours.read_record(entry.place.fetch(entry.files[1]).parent)["model"]
-        if about.get("hash") not in (None, own):
-            # Of files that were read by a map the hash may be all that is known.
-            others[f"{about.get('name', 'unnamed')} ({about['hash']})"].append(entry.name)
-    called = "the model" if bridge is None else bridge.cfg.model_name
-    for other, names in others.items():
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        notify(
-            f"{', '.join(names[:3])}{more} of {found.place.label} were trained on another model, "
-            f"{other}, than {called} ({own}), which they are used with "
-            "here: fine for a fine-tune of it; otherwise their features mean nothing here"
-        )
-
-
-def place_of(source: str | Path) -> Place:
-    """The folder that is meant, here or on the hub."""
-    text = str(source)
-    is_here = text == BUNDLED or Path(source).expanduser().is_dir()
-    if not is_here and is_hub_name(text):
-        return hub_place(text)
-    return local_place(folder_of(source))
-
-
-def load_all(source: str | Path, memory: float | None = None) -> OnDemand:
-    """Every dictionary at `source`, of a site both where there are two, in the order of its files.
-
-    Weights are read when they are asked for, and kept up to `memory` GB.
-
-    Raises `ValueError` where two would have one name, such as two widths for one site.
-    """
-    found = find(source)
-    entries: dict[str, Entry] = {}
-    for entry in found.entries:
-        name = entry.both_ends
-        if name in entries:
-            raise ValueError(
-                f"{found.place.label} has several dictionaries of {name}: "
-                f"name the folder of one of them, such as {entries[name].name}, {entry.name}"
-            )
-        entries[name] = entry
-    return OnDemand(Suite({}, entries, found, memory), list(entries))
 
 
 def load_suite(source: str | Path, *, mlp: MlpChoice = "sae", memory: float | None = None) -> Suite:
@@ -409,3 +268,18 @@ def load_suite(source: str | Path, *, mlp: MlpChoice = "sae", memory: float | No
                 f"name the folder of one of them, such as {names}"
             )
     return Suite({}, chosen, found, memory)
+
+
+MOVED: dict[str, str] = dict.fromkeys(
+    ("InTurn", "OnDemand", "each", "fitting", "load_all"), "saes.on_demand"
+)
+MOVED |= dict.fromkeys(("folder_of", "place_of"), "saes.formats.finding")
+
+
+def __getattr__(name: str) -> Any:
+    """Names that were here, with a warning."""
+    if name not in MOVED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    told = f"{name} is in {MOVED[name]}: import it from there"
+    warnings.warn(told, DeprecationWarning, stacklevel=2)
+    return getattr(import_module(MOVED[name]), name)

@@ -38,7 +38,8 @@ from hooked_qwen.hooks import intervene
 from hooked_qwen.placement import device_of
 from hooked_qwen.sites import Site
 from saes.dictionary import SparseDictionary
-from saes.suite import InTurn, OnDemand, Suite, each
+from saes.on_demand import InTurn, OnDemand, each
+from saes.suite import Suite
 from transcoders.frozen.model import EMBED, FrozenModel, Pushed, Recorded, freeze
 from transcoders.sources import BIAS, LayerWrites, Pinned, Sources, sources_of
 

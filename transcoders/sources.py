@@ -27,7 +27,7 @@ from torch import Tensor
 from hooked_qwen.sites import Site
 from saes.dictionary import SparseDictionary
 from saes.features import Features
-from saes.suite import InTurn, each
+from saes.on_demand import InTurn, each
 from transcoders.frozen.model import FrozenModel, Recorded
 
 TOKEN, FEATURE, ERROR, BIAS = range(4)

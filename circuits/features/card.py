@@ -21,7 +21,8 @@ from hooked_qwen.tokens import Batch, token_strings
 from hooked_qwen.transfer import to_host
 from saes.dictionary import SparseDictionary
 from saes.examples.collect import Example, Examples, find_examples
-from saes.suite import OnDemand, Suite
+from saes.on_demand import OnDemand
+from saes.suite import Suite
 
 Cards = dict[str, dict[str, Any]]
 TOKENS = 8

@@ -26,7 +26,8 @@ from circuits.graph import rounded
 from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site
 from hooked_qwen.tokens import token_strings
-from saes.suite import OnDemand, Suite
+from saes.on_demand import OnDemand
+from saes.suite import Suite
 from transcoders.coactivation import CoActivation, coactivation
 from transcoders.weights import (
     READERS,

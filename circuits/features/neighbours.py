@@ -25,7 +25,7 @@ from circuits.graph import rounded
 from hooked_qwen.transfer import to_host
 from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.examples.store import Store
-from saes.suite import InTurn, each
+from saes.on_demand import InTurn, each
 
 SCHEMA = "feature-card/1"
 NEAREST = 5

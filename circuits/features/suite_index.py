@@ -32,7 +32,7 @@ from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.examples.collect import EMPTY, STEPS, WINDOW, Examples
 from saes.examples.histogram import LOWEST, PER_DOUBLING
 from saes.examples.store import Store
-from saes.suite import InTurn, each
+from saes.on_demand import InTurn, each
 
 SCHEMA = "feature-suite/1"
 MAX_FEATURES = 50_000

@@ -34,7 +34,8 @@ from hooked_qwen.placement import ANYWHERE, Placement
 from hooked_qwen.progress import Report, silent
 from hooked_qwen.texts import Texts
 from saes.evaluation.metrics import held_out_blocks
-from saes.suite import MlpChoice, OnDemand, Suite, hash_of, load_suite
+from saes.on_demand import OnDemand
+from saes.suite import MlpChoice, Suite, hash_of, load_suite
 
 SCHEMA = "blind/1"
 EDGES = 10

@@ -36,6 +36,7 @@ from saes.evaluation.metrics import held_out_blocks
 from saes.evaluation.try_conventions import activations, try_conventions
 from saes.formats import ours
 from saes.formats.checkpoint import place_of_file
+from saes.formats.finding import place_of
 from saes.formats.guessed import guessed
 from saes.formats.map_hashes import sha256_of
 from saes.formats.mapped import (
@@ -48,7 +49,7 @@ from saes.formats.mapped import (
     read_map,
 )
 from saes.formats.place import Entry, Place
-from saes.suite import Suite, place_of
+from saes.suite import Suite
 
 MAP = "map.yaml"
 "The map by which a folder was converted, in it."

@@ -22,9 +22,10 @@ from hooked_qwen.notices import notify
 from hooked_qwen.placement import ANYWHERE, Placement
 from hooked_qwen.progress import Report, silent
 from hooked_qwen.texts import texts_of
+from saes.on_demand import OnDemand
 from saes.scope.contexts import ContextConfig, Contexts, read_contexts
 from saes.scope.held_out import LEAST, SplitConfig, split_contexts
-from saes.suite import MlpChoice, OnDemand, Suite, load_suite
+from saes.suite import MlpChoice, Suite, load_suite
 
 ITSELF: Literal["model"] = "model"
 "In the place of who answers: the model whose features they are."

@@ -12,7 +12,8 @@ from transformer_lens.model_bridge import TransformerBridge
 from hooked_qwen.forward import run_through
 from hooked_qwen.hooks import capture
 from hooked_qwen.sites import Site
-from saes.dictionary import EVERY, DictionarySpec, Move, SparseDictionary, check_shapes, fitted
+from saes.dictionary import EVERY, Move, SparseDictionary, fitted
+from saes.dictionary_spec import DictionarySpec, check_shapes
 from saes.evaluation.metrics import BLOCKS_PER_PASS, Quality, evaluate
 from saes.evaluation.splice import is_outlier_pair, pairs_of, sites_of, unpadded
 from saes.features import Features

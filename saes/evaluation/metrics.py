@@ -53,7 +53,7 @@ from saes.evaluation.splice import (
     site_means,
     spliced_sums,
 )
-from saes.suite import InTurn, fitting
+from saes.on_demand import InTurn, fitting
 
 DENSE = 0.1
 "Features active on more than this share of tokens are counted: an average L0 hides them."

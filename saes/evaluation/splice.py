@@ -20,7 +20,7 @@ from hooked_qwen.hooks import Activation, Change, capture, intervene
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import is_outlier
 from hooked_qwen.tokens import Batch
-from saes.suite import InTurn, OnDemand
+from saes.on_demand import InTurn, OnDemand
 
 Mask = Bool[Tensor, "batch pos"]
 Pair = tuple[Site, Site]

@@ -35,7 +35,7 @@ from hooked_qwen.transfer import to_host
 from saes.dictionary import SparseDictionary
 from saes.examples.histogram import Histogram, count, histogram, no_counts
 from saes.features import Features
-from saes.suite import InTurn, fitting
+from saes.on_demand import InTurn, fitting
 
 WINDOW = 16
 "Tokens kept on either side of a passage's own."

@@ -38,7 +38,7 @@ from hooked_qwen.transfer import to_host
 from saes.dictionary import SparseDictionary
 from saes.examples.collect import Examples, Passages, Tally, collect_examples
 from saes.examples.histogram import Counts, no_counts
-from saes.suite import InTurn, each, fitting
+from saes.on_demand import InTurn, each, fitting
 
 SCHEMA = "feature-examples/1"
 MANIFEST = "manifest.json"

@@ -14,7 +14,8 @@ from hooked_qwen.bundled import DICTIONARIES, language
 from hooked_qwen.placement import Placement
 from saes.evaluation.metrics import evaluate, evaluate_jointly, held_out_blocks
 from saes.formats import ours
-from saes.suite import load_all, load_suite
+from saes.on_demand import load_all
+from saes.suite import load_suite
 
 NAMES = ("mlp_out.2", "resid_post.3")
 TOKENS = 256

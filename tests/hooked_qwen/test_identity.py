@@ -15,9 +15,10 @@ from hooked_qwen.plain_model import load_plain
 from hooked_qwen.shards import Cache, write_cache
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import StreamConfig
+from saes.formats.finding import notify_of_another_model
 from saes.formats.ours import read_record
 from saes.sae import sae
-from saes.suite import find, load_suite, notify_of_another_model
+from saes.suite import find, load_suite
 from saes.training.config import TrainConfig
 from saes.training.run import RunOptions, train_suite
 from tests.toys import FAMILIES, toy, toy_hf, toy_tokenizer

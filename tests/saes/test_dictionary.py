@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from hooked_qwen.sites import Site
-from saes.dictionary import ARCHITECTURES, DictionarySpec, SparseDictionary, check_weights
+from saes.architectures.table import ARCHITECTURES
+from saes.dictionary import DictionarySpec, SparseDictionary
+from saes.dictionary_spec import check_weights
 from saes.nonlinearities import above_threshold, topk
 from saes.sae import sae
 

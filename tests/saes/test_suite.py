@@ -5,9 +5,11 @@ import torch
 
 from hooked_qwen.files import content_hash
 from hooked_qwen.sites import Site
+from saes import suite as suites
 from saes.dictionary import DictionarySpec
 from saes.formats import ours
-from saes.suite import Suite, find, load_all, load_suite, pinned
+from saes.on_demand import load_all
+from saes.suite import Suite, find, load_suite, pinned
 from tests.saes import published
 from tests.saes.published import CASES, ONE_OF_EACH
 from tests.toys import SIZES, random_dictionary, toy, toy_suite
@@ -202,3 +204,12 @@ def test_a_suite_comes_to_the_device_of_the_model(folder, pretend):
     assert moved["resid_post.1"] is moved["resid_post.1"]
     assert suite["resid_post.1"].W_dec.is_cpu
     assert torch.equal(moved["resid_post.1"].W_dec.cpu(), suite["resid_post.1"].W_dec)
+
+
+def test_names_that_moved_come_with_a_warning():
+    with pytest.warns(DeprecationWarning, match="load_all is in saes.on_demand: import it from"):
+        assert suites.load_all is load_all
+    with pytest.warns(DeprecationWarning, match="place_of is in saes.formats.finding"):
+        assert callable(suites.place_of)
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        suites.nothing  # noqa: B018

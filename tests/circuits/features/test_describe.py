@@ -26,10 +26,11 @@ from hooked_qwen.sites import Site
 from hooked_qwen.stream import mean_weights
 from hooked_qwen.texts import texts_of
 from hooked_qwen.tokens import token_blocks
+from saes.formats.finding import place_of
 from saes.formats.ours import save_suite_index
 from saes.scope.contexts import ContextConfig, read_contexts
 from saes.scope.held_out import SplitConfig, split_contexts
-from saes.suite import load_suite, place_of
+from saes.suite import load_suite
 from tests.circuits.conftest import call
 
 SITE = "resid_post.3"

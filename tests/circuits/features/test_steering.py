@@ -21,11 +21,11 @@ from hooked_qwen.load import hook
 from hooked_qwen.nodes import Node
 from hooked_qwen.tokens import END_OF_TEXT, encode_prompt, end_of_text
 from saes.examples.store import StoreConfig, build_store, open_store
+from saes.on_demand import OnDemand
 from saes.scope.output_score import NEUTRAL
 from saes.scope.steering import feature_direction, steering_edit
 from saes.scope.text_scores import Scorer, by_regex
 from saes.scope.usage import usage_in
-from saes.suite import OnDemand
 from tests.toys import toy_hf, toy_suite, toy_tokenizer
 
 PROMPTS = ["abc de", "Hello", "aaaa bbb ccc", "what? no!", "zyx"]

@@ -7,7 +7,7 @@ from circuits.graph import Node
 from saes.examples.collect import find_examples
 from saes.examples.histogram import HIGHEST, LOWEST, N_STEPS, PER_DOUBLING, count, no_counts
 from saes.features import Features
-from saes.suite import OnDemand
+from saes.on_demand import OnDemand
 from tests.toys import full_suite, shared_toy, speaking_toy, toy_prompts
 
 

@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 from hooked_qwen.sites import Site
 from saes.formats.convert import convert
 from saes.formats.shapes import shape_of
-from saes.suite import find, load_all, load_suite
+from saes.on_demand import load_all
+from saes.suite import find, load_suite
 from tests.toys import SIZES
 from tests.transcoders.toys import TOKENS, toy_of
 from transcoders.replacement import replace_mlps

@@ -14,10 +14,12 @@ from safetensors.torch import load_file, save_file
 
 from hooked_qwen.files import build_folder_atomically, content_hash, write_atomically
 from hooked_qwen.sites import Site
-from saes.dictionary import ARCHITECTURES, DictionarySpec
+from saes.architectures.table import ARCHITECTURES
+from saes.dictionary import DictionarySpec
 from saes.evaluation import baselines as controls
 from saes.formats import ours
-from saes.suite import Suite, folder_of, load_suite
+from saes.formats.finding import folder_of
+from saes.suite import Suite, load_suite
 from tests.toys import random_dictionary
 
 HERE, THERE = Site("mlp_out", 1), Site("mlp_in", 1)
