@@ -119,7 +119,7 @@ class SparseDictionary(nn.Module):
             name: value.to(dtype).to(device)
             if dtype.itemsize < value.dtype.itemsize
             else value.to(device).to(dtype)
-            for name, value in self.named_buffers()
+            for name, value in self.named_buffers(remove_duplicate=False)
         }
         return found
 

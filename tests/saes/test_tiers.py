@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hooked_qwen.sites import Site
-from saes.dictionary import DictionarySpec
+from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.formats import ours
 from saes.suite import find, load_suite
 from saes.tiers import OnDevice, OnHost, bytes_of
@@ -113,3 +113,14 @@ def test_the_device_lets_go_before_it_makes(tmp_path):
         assert device.get(name, make) is device.get(name, make)
     assert alive == [0, 1, 1, 1, 1, 1]
     assert len(device) == 2
+
+
+def test_one_tensor_in_two_places_moves_with_both():
+    """As in untrained dictionaries, whose encoder is their decoder."""
+    made = random_dictionary(DictionarySpec(source=SITES[0], target=SITES[0], k=5))
+    rows = made.W_dec
+    tied = SparseDictionary(made.spec, dict(made.named_buffers()) | {"W_enc": rows})
+    moved = tied.moved(torch.float32, torch.device("cpu"))
+    assert {value.dtype for value in moved.state_dict().values()} == {torch.float32}
+    assert torch.equal(moved.W_enc, rows.float())
+    assert tied.W_enc is tied.W_dec is rows
