@@ -17,7 +17,7 @@ from typing import Any
 from transformers import Qwen3Config, Qwen3MoeConfig
 
 from circuits.discovery.config import DiscoverConfig
-from circuits.runs.needs import Task, memory_of, operations_of
+from circuits.runs.needs import DiscoverySize, memory_of, operations_of
 from hooked_qwen.cost import ModelCost
 from hooked_qwen.placement import Placement
 from hooked_qwen.sites import Site
@@ -27,7 +27,7 @@ CARDS = (24, 48, 80)
 "GiB."
 RESERVED = 1.5
 GIB = 2**30
-TASK = Task(prompts=100, tokens=20, config=DiscoverConfig(estimator="ig"))
+TASK = DiscoverySize(prompts=100, tokens=20, config=DiscoverConfig(estimator="ig"))
 LEAST = 0.5
 "GB: the step in which room for dictionaries is looked for."
 

@@ -28,7 +28,7 @@ from circuits.discovery.sparse_feature import discover
 from circuits.edits.ablate import ablate
 from circuits.edits.ablation import Ablation
 from circuits.graph import ordered
-from circuits.runs.needs import Task, memory_of
+from circuits.runs.needs import DiscoverySize, memory_of
 from circuits.verification.verify import VerifyConfig, verify
 from hooked_qwen.cost import ModelCost
 from hooked_qwen.load import load
@@ -108,7 +108,7 @@ def _counted(chosen: argparse.Namespace, config: DiscoverConfig) -> float:
     entries = find(chosen.folder / "dictionaries").entries
     shapes = [shape_of(entry, model.d_model) for entry in entries]
     # A prompt and its patch are the same up to the third token.
-    task = Task(prompts=chosen.pairs, tokens=chosen.tokens, first=2, config=config)
+    task = DiscoverySize(prompts=chosen.pairs, tokens=chosen.tokens, first=2, config=config)
     return memory_of(model, shapes, task, chosen.memory).total
 
 

@@ -35,8 +35,8 @@ from saes.sae import sae
 from saes.training.config import TrainConfig
 from saes.training.encode import Precision
 from saes.training.initial import Normalisation
-from saes.training.recorded import Record, recorder
-from saes.training.step import Weights
+from saes.training.recorded import WorkRecorder, recorder
+from saes.training.step import DictionaryWeights
 from saes.training.trainer import DictionaryTrainer
 
 HERE = Path(__file__).parent
@@ -211,10 +211,10 @@ def our_steps(problem: Mapping[str, Tensor], k: int) -> dict[str, Step]:
     return steps | {name: _product(problem, dtype) for name, dtype in GEMMS.items()}
 
 
-def _weights(problem: Mapping[str, Tensor]) -> Weights:
+def _weights(problem: Mapping[str, Tensor]) -> DictionaryWeights:
     features, d = problem["W_enc"].shape
     zeros = problem["W_enc"].new_zeros
-    return Weights(
+    return DictionaryWeights(
         W_enc=problem["W_enc"].clone(),
         b_enc=zeros(features),
         W_dec=problem["W_dec"].clone(),
@@ -223,7 +223,7 @@ def _weights(problem: Mapping[str, Tensor]) -> Weights:
 
 
 def _ours(
-    problem: Mapping[str, Tensor], k: int, precision: Precision, record: Record | None
+    problem: Mapping[str, Tensor], k: int, precision: Precision, record: WorkRecorder | None
 ) -> Step:
     """`DictionaryTrainer.train_step`, what `saes.training.loop.fit` does to a batch."""
     features, d = problem["W_enc"].shape

@@ -23,7 +23,7 @@ from hooked_qwen.load import load, local_folder
 from hooked_qwen.placement import ANYWHERE, AUTO, Placement, name_of
 from hooked_qwen.precision import model_precision
 from hooked_qwen.progress import Report, silent
-from hooked_qwen.texts import Texts
+from hooked_qwen.texts import Corpus
 from hooked_qwen.threads import fit_threads
 from saes.evaluation.baselines import QualityWithBaselines, evaluate_with_baselines
 from saes.evaluation.metrics import evaluate_jointly, held_out_blocks
@@ -70,7 +70,7 @@ def sources(
 def evaluate_suite(
     dictionaries: str,
     model: str,
-    texts: Texts,
+    texts: Corpus,
     tokens: int,
     *,
     mlp: MlpChoice = "sae",
@@ -165,7 +165,7 @@ def feature(
     dictionaries: str,
     which: str,
     model: str,
-    texts: Texts,
+    texts: Corpus,
     out: Path,
     *,
     tokens: int,
@@ -212,7 +212,7 @@ def _labels(dictionaries: str, run: Path | None) -> dict[str, Label]:
 def suite_overview(
     dictionaries: str,
     model: str,
-    texts: Texts,
+    texts: Corpus,
     out: Path,
     *,
     tokens: int,
@@ -253,7 +253,7 @@ def connections(
     *,
     top: int,
     mlp: MlpChoice = "transcoder",
-    texts: Texts | None = None,
+    texts: Corpus | None = None,
     tokens: int = COACTIVE_TOKENS,
     out: Path | None = None,
     made_from: Mapping[str, Any] | None = None,
@@ -290,7 +290,7 @@ def connections(
 def _store(
     model: TransformerBridge,
     dictionaries: OnDemand,
-    texts: Texts,
+    texts: Corpus,
     out: Path,
     config: StoreConfig,
     report: Report,

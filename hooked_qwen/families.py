@@ -19,7 +19,7 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pair:
+class PromptPair:
     """A prompt, the same prompt minimally changed, and the next tokens told apart.
 
     `answer` is right after `clean`, `wrong` is right after `patch`.
@@ -43,7 +43,7 @@ class Template:
 
     case: str
     pools: tuple[Sequence[Any], ...]
-    build: Callable[..., Pair]
+    build: Callable[..., PromptPair]
     held_out: Callable[..., bool] = lambda *_: False
 
     def __len__(self) -> int:
@@ -57,11 +57,11 @@ class Template:
             chosen.append(pool[place])
         return tuple(reversed(chosen))
 
-    def pair_of(self, values: Sequence[Any]) -> Pair:
+    def pair_of(self, values: Sequence[Any]) -> PromptPair:
         """The pair of one combination."""
         return replace(self.build(*values), case=self.case)
 
-    def pair(self, index: int) -> Pair:
+    def pair(self, index: int) -> PromptPair:
         """The pair of the `index`-th combination."""
         return self.pair_of(self.values(index))
 
@@ -84,40 +84,48 @@ class Task:
     source: str = ""
 
 
-def swap(sentence: Callable[[Blank], str], blanks: Sequence[Blank], answers: Sequence[str]) -> Pair:
+def swap(
+    sentence: Callable[[Blank], str], blanks: Sequence[Blank], answers: Sequence[str]
+) -> PromptPair:
     """The sentence with the first of two blanks, patched with the second; an answer for each."""
     (clean, patch), (answer, wrong) = map(sentence, blanks), answers
-    return Pair(clean=clean, patch=patch, answer=(answer,), wrong=(wrong,))
+    return PromptPair(clean=clean, patch=patch, answer=(answer,), wrong=(wrong,))
 
 
-def agree(sentence: Callable[[str], str], subject: Inflected, verb: Inflected, number: int) -> Pair:
+def agree(
+    sentence: Callable[[str], str], subject: Inflected, verb: Inflected, number: int
+) -> PromptPair:
     """The verb takes the number of `subject` (0 for one, 1 for many), which the patch changes."""
     order = (number, 1 - number)
     return swap(sentence, [subject[i] for i in order], [f" {verb[i]}" for i in order])
 
 
-def simple(subject: Inflected, verb: Inflected, number: int, adjective: str = "") -> Pair:
+def simple(subject: Inflected, verb: Inflected, number: int, adjective: str = "") -> PromptPair:
     """`The old keys` -> are."""
     before = f"The {adjective} " if adjective else "The "
     return agree(lambda noun: f"{before}{noun}", subject, verb, number)
 
 
-def nounpp(subject: Inflected, verb: Inflected, number: int, preposition: str, other: str) -> Pair:
+def nounpp(
+    subject: Inflected, verb: Inflected, number: int, preposition: str, other: str
+) -> PromptPair:
     """`The key near the cabinets` -> is: a noun of either number stands in between."""
     return agree(lambda noun: f"The {noun} {preposition} the {other}", subject, verb, number)
 
 
-def across_clause(subject: Inflected, verb: Inflected, number: int, other: str, inner: str) -> Pair:
+def across_clause(
+    subject: Inflected, verb: Inflected, number: int, other: str, inner: str
+) -> PromptPair:
     """`The key that the farmers like` -> is: a whole clause stands in between."""
     return agree(lambda noun: f"The {noun} that the {other} {inner}", subject, verb, number)
 
 
-def within_clause(head: str, subject: Inflected, verb: Inflected, number: int) -> Pair:
+def within_clause(head: str, subject: Inflected, verb: Inflected, number: int) -> PromptPair:
     """`The key that the farmers` -> like: the verb agrees with the clause's own subject."""
     return agree(lambda noun: f"The {head} that the {noun}", subject, verb, number)
 
 
-def ioi(scene: str, names: tuple[str, str], receiver: int) -> Pair:
+def ioi(scene: str, names: tuple[str, str], receiver: int) -> PromptPair:
     """Of two names, in the order said, the one that `{again}` does not repeat receives.
 
     The patch repeats the other, so that its right answer is the giver's name.
@@ -130,7 +138,7 @@ def ioi(scene: str, names: tuple[str, str], receiver: int) -> Pair:
     )
 
 
-def fact(question: str, places: Sequence[tuple[str, str]]) -> Pair:
+def fact(question: str, places: Sequence[tuple[str, str]]) -> PromptPair:
     """A question about one thing, patched with another; each thing comes with its answer."""
     things, answers = zip(*places, strict=True)
     return swap(question.format, things, [f" {answer}" for answer in answers])

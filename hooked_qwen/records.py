@@ -14,11 +14,11 @@ from typing import Any
 
 from hooked_qwen.compression import content_of, suffix_of
 
-Record = tuple[str, Mapping[str, Any]]
+LocatedRecord = tuple[str, Mapping[str, Any]]
 "Where a record stands, and its fields."
 
 
-def read_records(path: Path) -> Iterator[Record]:
+def read_records(path: Path) -> Iterator[LocatedRecord]:
     """The records of a file; what is neither .csv nor .parquet is read as JSON.
 
     Raises `ValueError` naming file, line and what is wrong with it.
@@ -58,7 +58,7 @@ def _decoded(path: Path) -> str:
     return text
 
 
-def _json_records(text: str, path: Path) -> Iterator[Record]:
+def _json_records(text: str, path: Path) -> Iterator[LocatedRecord]:
     if text.lstrip().startswith("["):
         yield from _json_list(text, path)
         return
@@ -73,7 +73,7 @@ def _json_records(text: str, path: Path) -> Iterator[Record]:
         yield where, _object(record, where)
 
 
-def _json_list(text: str, path: Path) -> Iterator[Record]:
+def _json_list(text: str, path: Path) -> Iterator[LocatedRecord]:
     try:
         records = json.loads(text)
     except json.JSONDecodeError as error:
@@ -89,7 +89,7 @@ def _object(record: Any, where: str) -> Mapping[str, Any]:
     return record
 
 
-def _csv_records(text: str, path: Path) -> Iterator[Record]:
+def _csv_records(text: str, path: Path) -> Iterator[LocatedRecord]:
     """Lines of a CSV; an empty cell is a field that is null."""
     reader = csv.DictReader(io.StringIO(text, newline=""))
     try:
@@ -102,7 +102,7 @@ def _csv_records(text: str, path: Path) -> Iterator[Record]:
         raise ValueError(f"{path}, line {reader.line_num}: not CSV ({error})") from None
 
 
-def _parquet_records(path: Path) -> Iterator[Record]:
+def _parquet_records(path: Path) -> Iterator[LocatedRecord]:
     import pyarrow
     from pyarrow import parquet
 

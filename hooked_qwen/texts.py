@@ -37,11 +37,11 @@ BOMS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-1
 MOST_REPLACED = 1e-3
 "Share of characters that may be damaged: beyond it, a file is in another encoding."
 ROWS_AT_ONCE = 256
-Texts = Callable[[], Iterator[str]]
+Corpus = Callable[[], Iterator[str]]
 "Opens a corpus from its start."
 
 
-def texts_of(sources: Sequence[str | Path], *, seed: int = 0) -> Texts:
+def texts_of(sources: Sequence[str | Path], *, seed: int = 0) -> Corpus:
     """A corpus that can be opened again, or with `bundled` alone our English, drawn by `seed`.
 
     Raises `ValueError` where there is no text in it.

@@ -21,7 +21,7 @@ WHERE = {
 
 
 @dataclass(frozen=True)
-class Row:
+class OperationRow:
     """One operation, said."""
 
     node: str
@@ -32,10 +32,12 @@ class Row:
     "what it does as a badge says it: `×0`"
 
 
-def rows(edit: Edit) -> list[Row]:
+def rows(edit: Edit) -> list[OperationRow]:
     """Every operation, in order."""
     return [
-        Row(_node(op), _does(op, edit), _where(op), _when(op).removeprefix("where "), short(op))
+        OperationRow(
+            _node(op), _does(op, edit), _where(op), _when(op).removeprefix("where "), short(op)
+        )
         for op in edit.operations
     ]
 

@@ -56,7 +56,7 @@ class ByHead:
 
 
 @dataclass(frozen=True)
-class Score:
+class AttentionScore:
     """A head's score for one query and one key, by pairs of what each reads."""
 
     query: tuple[Part, ...]
@@ -101,7 +101,7 @@ def edge_by_head(model: ReplacementModel, source: int, target: int) -> ByHead:
 @torch.no_grad()
 def attention_score(
     hooked: TransformerBridge, model: ReplacementModel, head: Head, query: int, key: int
-) -> Score:
+) -> AttentionScore:
     """The terms of a head's score for the token `query` looking at the token `key`.
 
     Raises `ValueError` where the key comes later, and for a layer without heads.
@@ -117,7 +117,7 @@ def attention_score(
     group = head.head // own.num_key_value_groups
     Q = _projected(hooked, model, head.layer, ("q", head.head), query, parts[query][1])
     K = _projected(hooked, model, head.layer, ("k", group), key, parts[key][1])
-    return Score(
+    return AttentionScore(
         query=(*parts[query][0], "bias of the query"),
         key=(*parts[key][0], "bias of the key"),
         terms=Q @ K.T * own.scaling,

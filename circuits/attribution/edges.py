@@ -42,7 +42,7 @@ from circuits.analysis import Analysis
 from circuits.attribution.cut_graph import CutModel, cut, first_move
 from circuits.attribution.recorded import EMBED
 from circuits.attribution.state import BatchState
-from circuits.attribution.vjp_batches import Targets, VJPBatch, order_of, together, vjp_batches
+from circuits.attribution.vjp_batches import EdgeTargets, VJPBatch, order_of, together, vjp_batches
 from circuits.metrics.metric import Metric, SiteMetric, reaching
 from hooked_qwen.hooks import Activation
 from hooked_qwen.nodes import Node
@@ -204,7 +204,7 @@ def to_output(suite: Suite, metric: Metric) -> list[Site]:
 
 
 def _tables(
-    setting: _Setting, group: Sequence[Targets]
+    setting: _Setting, group: Sequence[EdgeTargets]
 ) -> Iterator[tuple[Site, Sequence[Node], Float[Tensor, "nodes sources"]]]:
     """Edges to the nodes of each member of `group`, from those of each site that reaches it."""
     reach = [setting.sources(targets.nodes[0]) for targets in group]
@@ -243,7 +243,7 @@ def _to_output(setting: _Setting) -> dict[Site, Float[Tensor, "1 sources"]]:
 
 def _pull_back(
     setting: _Setting,
-    group: Sequence[Targets],
+    group: Sequence[EdgeTargets],
     some: Sequence[VJPBatch],
     sources: Sequence[Site],
 ) -> dict[Site, Float[Tensor, "vjps batch run d_model"]]:
@@ -262,7 +262,7 @@ def _pull_back(
 
 def _cotangents(
     setting: _Setting,
-    targets: Targets,
+    targets: EdgeTargets,
     nodes: Int[Tensor, " pairs"],
     prompt: Int[Tensor, "pairs 1"],
 ) -> Iterator[tuple[Tensor, Float[Tensor, "pairs width d_site"]]]:

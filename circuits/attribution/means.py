@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from circuits.attribution.recorded import Recorded, decompose, run_plain
+from circuits.attribution.recorded import DecomposedRun, decompose, run_plain
 from hooked_qwen.placement import device_of
 from hooked_qwen.precision import our_precision
 from hooked_qwen.sites import Site
@@ -49,7 +49,7 @@ def mean_over(
     """Mean features and errors over the prompts of `batch`, padding left out."""
     device, parts = device_of(model), torch.arange(len(batch)).split(batch_size)
 
-    def run(rows: Int[Tensor, " batch"]) -> tuple[Batch, Recorded]:
+    def run(rows: Int[Tensor, " batch"]) -> tuple[Batch, DecomposedRun]:
         part = batch.rows(rows).to(device)
         return part, decompose(suite, run_plain(model, suite, part)).clean
 
@@ -59,7 +59,7 @@ def mean_over(
 
 def mean_of(
     suite: Suite,
-    runs: Sequence[Callable[[], tuple[Batch, Recorded]]],
+    runs: Sequence[Callable[[], tuple[Batch, DecomposedRun]]],
     *,
     by_position: bool,
     dtype: torch.dtype,
@@ -72,7 +72,7 @@ def mean_of(
     counts: dict[str, Tensor] = {}
     errors: dict[Site, Tensor] = {}
 
-    def add(batch: Batch, found: Recorded) -> None:
+    def add(batch: Batch, found: DecomposedRun) -> None:
         mask, outlier = batch.mask, found.run.outlier
         columns = torch.arange(mask.shape[1], device=mask.device)
         position = (columns if by_position else columns * 0).expand_as(mask)

@@ -30,7 +30,7 @@ SMALLEST_MOVE, LARGEST_SLOPE = 1e-3, 3.0
 
 
 @dataclass(frozen=True)
-class Run:
+class RecordedRun:
     """One run of a batch of prompts."""
 
     values: Mapping[Site, Float[Tensor, "batch pos d_model"]]
@@ -49,10 +49,10 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Recorded:
+class DecomposedRun:
     """A run decomposed: `values` are what the `features` write and the `errors`."""
 
-    run: Run
+    run: RecordedRun
     encoded: Mapping[str, Features]
     "the features of what was read"
     features: Mapping[str, Features]
@@ -61,11 +61,11 @@ class Recorded:
     "what is left of each site's tensor without what its dictionaries write"
 
 
-def run_plain(model: TransformerBridge, suite: Suite, batch: Batch) -> Run:
+def run_plain(model: TransformerBridge, suite: Suite, batch: Batch) -> RecordedRun:
     """One run of `batch`."""
     values, logits, arguments = site_values(model, suite, batch)
     read = {name: suite.read(name, values) for name in suite}
-    return Run(values, read, outliers(suite, values, batch.mask), logits, arguments)
+    return RecordedRun(values, read, outliers(suite, values, batch.mask), logits, arguments)
 
 
 def site_values(
@@ -83,19 +83,23 @@ def site_values(
 
 
 @dataclass(frozen=True)
-class Decomposed:
+class CleanAndPatchRuns:
     """The nodes of the clean run, and of the patch run where there is one."""
 
-    clean: Recorded
-    patch: Recorded | None
+    clean: DecomposedRun
+    patch: DecomposedRun | None
     slopes: Mapping[str, Features]
     "change of each feature per change of its pre-activation, by dictionary"
 
 
 @torch.no_grad()
 def decompose(
-    suite: Suite, run: Run, patch: Run | None = None, *, reference: BaselineValue = "zero"
-) -> Decomposed:
+    suite: Suite,
+    run: RecordedRun,
+    patch: RecordedRun | None = None,
+    *,
+    reference: BaselineValue = "zero",
+) -> CleanAndPatchRuns:
     """What the nodes are in the clean `run` and the `patch` run; each dictionary is read once.
 
     Moved to the patch, features have the slope of `slopes`; else 1 where they are on.
@@ -118,14 +122,14 @@ def decompose(
             moved = runs[1].read[name] - run.read[name]
             by_name[name] = slopes(suite[name], move, moved)
     clean, *others = (
-        Recorded(each, f, stands, left)
+        DecomposedRun(each, f, stands, left)
         for each, f, stands, left in zip(runs, encoded, standing, errors, strict=True)
     )
-    return Decomposed(clean, others[0] if others else None, by_name)
+    return CleanAndPatchRuns(clean, others[0] if others else None, by_name)
 
 
 def _encoded(
-    suite: Suite, name: str, runs: Sequence[Run], same: int
+    suite: Suite, name: str, runs: Sequence[RecordedRun], same: int
 ) -> tuple[Sequence[Features], Move | None]:
     """A dictionary's features in each of one or two runs; of two, as a move too.
 
@@ -151,7 +155,7 @@ def _encoded(
     return (before, after), Move(before, after, move.largest)
 
 
-def _alike(runs: Sequence[Run]) -> int:
+def _alike(runs: Sequence[RecordedRun]) -> int:
     """How many columns two runs begin with in which all that dictionaries read is the same."""
     if len(runs) < 2:
         return 0

@@ -29,9 +29,9 @@ from transformer_lens.model_bridge import TransformerBridge
 from circuits.attribution.means import Means
 from circuits.attribution.recorded import (
     EMBED,
-    Decomposed,
-    Recorded,
-    Run,
+    CleanAndPatchRuns,
+    DecomposedRun,
+    RecordedRun,
     decompose,
     run_plain,
 )
@@ -235,8 +235,8 @@ def check_patch(reference: BaselineValue, patch: object) -> None:
 def batch_state(
     rows: Int[Tensor, " batch"],
     clean: Batch,
-    found: Decomposed,
-    patched: Run | None,
+    found: CleanAndPatchRuns,
+    patched: RecordedRun | None,
     reference: BaselineValue,
     means: Means | None,
 ) -> BatchState:
@@ -280,7 +280,7 @@ def batch_state(
 
 
 def _moves(
-    run: Run,
+    run: RecordedRun,
     key: str,
     mask: Bool[Tensor, "batch pos"],
     reference: BaselineValue,
@@ -294,7 +294,7 @@ def _moves(
 
 
 def _feature_reference(
-    f: Features, patch: Recorded | None, means: Means | None, name: str
+    f: Features, patch: DecomposedRun | None, means: Means | None, name: str
 ) -> Features:
     if patch is not None:
         return patch.features[name]

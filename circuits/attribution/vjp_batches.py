@@ -23,7 +23,7 @@ TENSOR_ROWS_AT_ONCE = 16_384
 
 
 @dataclass(frozen=True)
-class Targets:
+class EdgeTargets:
     """Downstream nodes of one dictionary, or errors of one site, as indices."""
 
     name: str
@@ -51,7 +51,7 @@ class VJPBatch:
 
 def together(
     suite: Suite, state: BatchState, nodes: Sequence[Node], first: int
-) -> list[list[Targets]]:
+) -> list[list[EdgeTargets]]:
     """Nodes that are pulled back together: those behind the same modules of their layer.
 
     Any nodes could be: a product takes one node a prompt. But one pass for several sites crosses
@@ -63,7 +63,7 @@ def together(
     for node in nodes:
         if node.kind != "token":
             alike[node.site, node.kind == "error", node.position is None].append(node)
-    groups: dict[tuple[int, tuple[Site, ...]], list[Targets]] = defaultdict(list)
+    groups: dict[tuple[int, tuple[Site, ...]], list[EdgeTargets]] = defaultdict(list)
     for (name, is_error, _), some in sorted(
         alike.items(), key=lambda item: order_of(suite, item[1][0])
     ):
@@ -80,25 +80,25 @@ def order_of(suite: Suite, node: Node) -> Site:
     return min(suite.writes_of(node.site)) if node.kind == "feature" else Site.parse(node.site)
 
 
-def _targets(state: BatchState, name: str, nodes: Sequence[Node], first: int) -> Targets:
+def _targets(state: BatchState, name: str, nodes: Sequence[Node], first: int) -> EdgeTargets:
     device = state.rows.device
     everywhere = list(range(first, state.n_positions))
     at = torch.tensor([everywhere if n.position is None else [n.position] for n in nodes])
     at = at.to(device)
     is_run = (at >= first).all(-1, keepdim=True).expand(-1, len(state.rows))
     if nodes[0].kind == "error":
-        return Targets(name, nodes, None, None, at, is_run)
+        return EdgeTargets(name, nodes, None, None, at, is_run)
     features = features_of(nodes, state)
     own = state.features[name]
     slope = own.slope.of_each(indices(nodes))
     if own.response is not None:
         slope = slope * (1 + own.response.of_each(indices(nodes)))
     slope = slope.gather(2, at.unsqueeze(1).expand(-1, slope.shape[1], -1))
-    return Targets(name, nodes, features, slope, at, slope.any(-1) & is_run)
+    return EdgeTargets(name, nodes, features, slope, at, slope.any(-1) & is_run)
 
 
 def vjp_batches(
-    state: BatchState, group: Sequence[Targets], first: int
+    state: BatchState, group: Sequence[EdgeTargets], first: int
 ) -> Iterator[list[VJPBatch]]:
     """Every pair of the group, the n-th of a prompt in product n, some products at a time.
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import networkx as nx
 
-from circuits.attribution_graphs.files import Record, finite
+from circuits.attribution_graphs.files import GraphRecord, finite
 from circuits.discovery.prune import influence
 from circuits.graph import Node, rounded
 
 
-def add_effects(graph: nx.DiGraph, of: Mapping[Node, Record]) -> str:
+def add_effects(graph: nx.DiGraph, of: Mapping[Node, GraphRecord]) -> str:
     """Give each node of the graph an effect; says in words what it is."""
     outputs = {n: graph.nodes[n]["probability"] for n in graph if n.kind == "logit"}
     if not nx.is_directed_acyclic_graph(graph):

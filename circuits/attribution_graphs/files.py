@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-Record = Mapping[str, Any]
+GraphRecord = Mapping[str, Any]
 OUTPUT = re.compile(r"[\"'](.*)[\"']\s*k?\(p=([\d.eE+-]+)\)", re.DOTALL)
 
 
-def record_of(path: Path) -> Record:
+def record_of(path: Path) -> GraphRecord:
     """The file as it is; raises `ValueError` for one that is no attribution graph."""
     try:
         record = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -31,7 +31,7 @@ def _has(record: Any, name: str) -> bool:
     return isinstance(record, Mapping) and isinstance(record.get(name), kind)
 
 
-def output_of(record: Record) -> tuple[str, float]:
+def output_of(record: GraphRecord) -> tuple[str, float]:
     """An output's token and probability, as its label says them."""
     found = OUTPUT.search(str(record.get("clerp") or ""))
     token = found[1] if found else str(record.get("clerp") or record["feature"])

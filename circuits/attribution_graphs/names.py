@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Iterable
 
-from circuits.attribution_graphs.files import Record, output_of
+from circuits.attribution_graphs.files import GraphRecord, output_of
 from circuits.graph import Node
 
 CLT = re.compile(r"(?<![a-z])clt(?![a-z])|cross[-_ ]?layer")
@@ -20,7 +20,7 @@ IDS = (r"{layer}_(?:[a-z]+_)?(\d+)_\d+", r"intermediate_\d+_{layer}_(\d+)")
 "Of circuit-tracer, of Neuronpedia's runs with attention features, and of EleutherAI's attribute."
 
 
-def named(records: Iterable[Record], metadata: Record) -> list[Node | None]:
+def named(records: Iterable[GraphRecord], metadata: GraphRecord) -> list[Node | None]:
     """A key for each node, None for what has none; raises `ValueError` where two have the same."""
     site = "clt" if is_cross_layer(metadata) else "mlp_out"
     found: dict[Node, None] = {}
@@ -39,7 +39,7 @@ def named(records: Iterable[Record], metadata: Record) -> list[Node | None]:
     return names
 
 
-def is_cross_layer(metadata: Record) -> bool:
+def is_cross_layer(metadata: GraphRecord) -> bool:
     """Whether features write several layers: the type of a node says so of all of them."""
     details, info = metadata.get("feature_details") or {}, metadata.get("info") or {}
     places = (metadata.get("scan"), info.get("transcoder_set"), *details.values())
@@ -49,7 +49,7 @@ def is_cross_layer(metadata: Record) -> bool:
     return not metadata.get("transcoder_list") and "transcoder" not in said
 
 
-def _name(record: Record, site: str, paired: bool) -> Node | None:
+def _name(record: GraphRecord, site: str, paired: bool) -> Node | None:
     kind, at = str(record["feature_type"]), int(record["ctx_idx"])
     if kind == "logit":
         return Node("logit", output_of(record)[0])
@@ -70,7 +70,7 @@ def _name(record: Record, site: str, paired: bool) -> Node | None:
     return Node(f"{'attn_out' if attention else site}.{layer}", _index(record, layer, paired), at)
 
 
-def _index(record: Record, layer: str, paired: bool) -> int:
+def _index(record: GraphRecord, layer: str, paired: bool) -> int:
     """A feature's number in its dictionary: by the node's id, else by the `feature` field.
 
     `paired` fields are (s + i) (s + i + 1) / 2 + i of layer and number i, s the layer.

@@ -12,7 +12,7 @@ from typing import Any
 import networkx as nx
 
 from circuits.attribution_graphs.effects import add_effects
-from circuits.attribution_graphs.files import Record, finite, output_of, record_of
+from circuits.attribution_graphs.files import GraphRecord, finite, output_of, record_of
 from circuits.attribution_graphs.names import named
 from circuits.graph import Node, rounded
 from circuits.render.viewers import OWN
@@ -38,7 +38,7 @@ def read_attribution_graph(path: Path) -> nx.DiGraph:
         raise ValueError(f"cannot read the attribution graph {path}: {told}") from None
 
 
-def _own(record: Record) -> nx.DiGraph:
+def _own(record: GraphRecord) -> nx.DiGraph:
     """A graph that we exported, with every attribute that it had."""
     graph, nodes = nx.DiGraph(**record["metadata"][OWN]), {}
     for found in record["nodes"]:
@@ -54,7 +54,7 @@ def _own(record: Record) -> nx.DiGraph:
     return graph
 
 
-def _foreign(record: Record) -> nx.DiGraph:
+def _foreign(record: GraphRecord) -> nx.DiGraph:
     metadata = record["metadata"]
     tokens = [str(token) for token in metadata["prompt_tokens"]]
     names = named(record["nodes"], metadata)
@@ -87,7 +87,7 @@ def _foreign(record: Record) -> nx.DiGraph:
     return graph
 
 
-def _unknown(estimator: str, left_out: int, nameless: Counter[str], metadata: Record) -> str:
+def _unknown(estimator: str, left_out: int, nameless: Counter[str], metadata: GraphRecord) -> str:
     """What the file does not tell, in one line."""
     edges = (
         f"; {counted(left_out, 'edge')} left out, whose source may be a feature or an error: the "
@@ -106,7 +106,7 @@ def _unknown(estimator: str, left_out: int, nameless: Counter[str], metadata: Re
     )
 
 
-def _attributes(record: Record, node: Node, tokens: list[str]) -> dict[str, Any]:
+def _attributes(record: GraphRecord, node: Node, tokens: list[str]) -> dict[str, Any]:
     if node.position is not None and not 0 <= node.position < len(tokens):
         raise ValueError(f"{node} is at token {node.position}, and its prompt has {len(tokens)}")
     token = None if node.position is None else tokens[node.position]
@@ -125,7 +125,7 @@ def _attributes(record: Record, node: Node, tokens: list[str]) -> dict[str, Any]
     return found
 
 
-def _add_links(graph: nx.DiGraph, record: Record, names: list[Node | None]) -> int:
+def _add_links(graph: nx.DiGraph, record: GraphRecord, names: list[Node | None]) -> int:
     """Add the edges; the number of those whose source the file leaves open."""
     called: dict[str, list[Node | None]] = {}
     for found, node in zip(record["nodes"], names, strict=True):

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from circuits.attribution_graphs.files import Record, record_of
+from circuits.attribution_graphs.files import GraphRecord, record_of
 from circuits.attribution_graphs.names import named
 from circuits.graph import Node
 from circuits.render.viewers import OWN
@@ -36,7 +36,7 @@ def _listed(value: Any, split: Any) -> Any:
     return value or ()
 
 
-def _called(record: Record) -> dict[str, Node]:
+def _called(record: GraphRecord) -> dict[str, Node]:
     """Nodes by the ids of the file."""
     records = record["nodes"]
     if isinstance(record["metadata"].get(OWN), dict):

@@ -17,16 +17,16 @@ from circuits.cli.options import (
     EdgeSteps,
     EstimatorUsed,
     Force,
+    GraphMethod,
     Memory,
-    Method,
     Mlp,
     MlpUsed,
     Model,
     ModelDtype,
+    MostTargets,
     Quiet,
     ReferenceUsed,
     Seed,
-    Targets,
     Threads,
     command_line,
     placed,
@@ -87,11 +87,11 @@ def discover(
     model: Model = "bundled",
     dictionaries: DictionariesToUse = "bundled",
     method: Annotated[
-        Method,
+        GraphMethod,
         typer.Option(
             help="The kind of graph: effects by gradients, or exact edges of transcoders."
         ),
-    ] = Method.sparse_feature,
+    ] = GraphMethod.sparse_feature,
     estimator: EstimatorUsed = IG,
     metric: MetricOf = "logit-difference",
     nodes: Annotated[
@@ -123,7 +123,7 @@ def discover(
     bos: BosUsed = Bos.auto,
     reference: ReferenceUsed = None,
     mlp: MlpUsed = Mlp.sae,
-    targets: Targets = 7500,
+    targets: MostTargets = 7500,
     edge_steps: EdgeSteps = 0,
     edge_threshold: Annotated[
         float, typer.Option(help="Leave out edges under this share of the strongest node.")
@@ -162,7 +162,7 @@ def discover(
     from circuits.runs.inputs import Inputs
 
     placement = placed(device, dtype, memory)
-    if method is Method.replacement:
+    if method is GraphMethod.replacement:
         mlp = Mlp.transcoder
     path, given = _prompts_asked(prompts, out, clean, patch, answer, wrong)
     listed = given or read_prompts(path)

@@ -16,17 +16,17 @@ from circuits.cli.options import (
     DictionariesToUse,
     EdgeSteps,
     EstimatorUsed,
+    GraphMethod,
     Memory,
-    Method,
     Mlp,
     MlpUsed,
     Model,
     ModelDtype,
+    MostTargets,
     NodesKept,
     Quiet,
     ReferenceUsed,
     SeedUnused,
-    Targets,
     Threads,
     placed,
 )
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from circuits.prompts import Prompt
     from circuits.runs.estimate import Estimate
     from circuits.runs.estimate_training import TrainingEstimate
-    from circuits.runs.needs import Item
+    from circuits.runs.needs import Amount
     from hooked_qwen.placement import Placement
 
 
@@ -47,11 +47,11 @@ def estimate(
     model: Model = "bundled",
     dictionaries: DictionariesToUse = "bundled",
     method: Annotated[
-        Method, typer.Option(help="The kind of graph, as for discover.")
-    ] = Method.sparse_feature,
+        GraphMethod, typer.Option(help="The kind of graph, as for discover.")
+    ] = GraphMethod.sparse_feature,
     estimator: EstimatorUsed = IG,
     nodes: NodesKept = 100,
-    targets: Targets = 7500,
+    targets: MostTargets = 7500,
     reference: ReferenceUsed = None,
     bos: BosUsed = Bos.auto,
     mlp: MlpUsed = Mlp.sae,
@@ -75,7 +75,7 @@ def estimate(
     from circuits.runs.commands import reference_for
 
     listed = read_prompts(prompts)
-    if method is Method.replacement:
+    if method is GraphMethod.replacement:
         mlp = Mlp.transcoder
     config = DiscoverConfig(
         method=method.value,
@@ -145,7 +145,7 @@ def print_training(found: "TrainingEstimate") -> None:
 
 def _tables(
     memory: Iterable[tuple[str, float | int, str]],
-    times: Iterable["Item"],
+    times: Iterable["Amount"],
     total: str,
     notes: Iterable[str],
 ) -> None:

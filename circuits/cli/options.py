@@ -136,7 +136,7 @@ class Mlp(StrEnum):
     transcoder = "transcoder"
 
 
-class Method(StrEnum):
+class GraphMethod(StrEnum):
     sparse_feature = "sparse-feature"
     replacement = "replacement"
 
@@ -167,7 +167,7 @@ DictionariesToUse = Annotated[
 ]
 EstimatorUsed = Annotated[Estimator, typer.Option(help="How node effects are found.")]
 NodesKept = Annotated[int, typer.Option(help="Features and errors to keep.")]
-Targets = Annotated[
+MostTargets = Annotated[
     int, typer.Option(help="Features of a replacement graph whose inputs are traced at most.")
 ]
 BosUsed = Annotated[

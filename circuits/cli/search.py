@@ -36,7 +36,7 @@ class Ranked(StrEnum):
     mean = "mean"
 
 
-Texts = Annotated[
+TextSet = Annotated[
     list[str] | None,
     typer.Option(help="Texts, as --text of other verbs takes them; a set needs the other one."),
 ]
@@ -45,8 +45,8 @@ Texts = Annotated[
 def search(
     dictionaries: Dictionaries,
     model: Model = "bundled",
-    positive: Texts = None,
-    negative: Texts = None,
+    positive: TextSet = None,
+    negative: TextSet = None,
     prompts: Annotated[
         Path | None, typer.Option(help="A prompt file: features by their effect on its metric.")
     ] = None,

@@ -10,8 +10,8 @@ from circuits.metrics.readout import MetricChoice, check_metric, metric_name
 from circuits.prompts import Positions
 from hooked_qwen.tokens import Bos
 
-Method = Literal["sparse-feature", "replacement"]
-UNUSED: dict[Method, tuple[str, ...]] = {
+GraphMethod = Literal["sparse-feature", "replacement"]
+UNUSED: dict[GraphMethod, tuple[str, ...]] = {
     "sparse-feature": ("method", "targets", "paths"),
     "replacement": ("estimator", "steps", "edge_steps", "faithfulness", "batch_size"),
 }
@@ -22,7 +22,7 @@ UNUSED: dict[Method, tuple[str, ...]] = {
 class DiscoverConfig:
     """What is estimated, and what is kept of it."""
 
-    method: Method = "sparse-feature"
+    method: GraphMethod = "sparse-feature"
     "effects by the model's own gradients, or the exact graph of a replacement model"
     metric: MetricChoice = "logit-difference"
     "logit-difference, log-probability, probability-difference, kl, feature:SITE/INDEX[@POSITION], "

@@ -17,7 +17,7 @@ SEVERAL = "answer"
 "What an output is called that stands for several tokens."
 
 
-Pair = tuple[tuple[str, ...], tuple[str, ...]]
+AnswerPair = tuple[tuple[str, ...], tuple[str, ...]]
 "The right tokens of a prompt, those that count most first, and the wrong ones."
 
 
@@ -69,15 +69,15 @@ def _names(tokenizer: Any, ids: Iterable[int]) -> list[str]:
     return [f"<id {i}>" for i in ids] if tokenizer is None else token_strings(tokenizer, ids)
 
 
-def answer_pairs(prompts: EncodedPrompts, tokenizer: Any) -> list[tuple[Pair, int]]:
+def answer_pairs(prompts: EncodedPrompts, tokenizer: Any) -> list[tuple[AnswerPair, int]]:
     """Right and wrong tokens as they go together, and of how many prompts; those of most first."""
-    counts: Counter[Pair] = Counter()
+    counts: Counter[AnswerPair] = Counter()
     for i in range(len(prompts)):
         counts[_pair(prompts, i, tokenizer)] += 1
     return counts.most_common()
 
 
-def _pair(prompts: EncodedPrompts, i: int, tokenizer: Any) -> Pair:
+def _pair(prompts: EncodedPrompts, i: int, tokenizer: Any) -> AnswerPair:
     right = sorted(_of_prompt(prompts, i), key=lambda pair: -pair[1])
     return tuple(t for t, _ in right), tuple(_names(tokenizer, prompts.wrong_ids[i]))
 

@@ -7,7 +7,7 @@ from circuits.attribution.estimators import ESTIMATORS
 from circuits.attribution.node_effects import EffectSums, NodeEffects
 from circuits.attribution.spill import Spill
 from circuits.attribution.state import KEPT, BatchState, each
-from circuits.discovery.resume import NOTHING_KEPT, Parts
+from circuits.discovery.resume import NOTHING_KEPT, DiscoveryParts
 from hooked_qwen.progress import Report, counting, silent
 
 Ranking = NodeEffects
@@ -15,7 +15,7 @@ Ranking = NodeEffects
 
 
 def rank_nodes(
-    analysis: Analysis, *, parts: Parts = NOTHING_KEPT, report: Report = silent
+    analysis: Analysis, *, parts: DiscoveryParts = NOTHING_KEPT, report: Report = silent
 ) -> tuple[Ranking, Spill]:
     """Mean effect of every node that moves, strongest first, and each batch's gradients.
 

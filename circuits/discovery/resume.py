@@ -30,7 +30,7 @@ UNFINISHED = "unfinished"
 
 
 @dataclass(frozen=True)
-class Parts:
+class DiscoveryParts:
     """The parts of a discovery that are done; without a folder nothing is kept."""
 
     folder: Path | None = None
@@ -66,7 +66,7 @@ class Parts:
         return weights
 
 
-NOTHING_KEPT = Parts()
+NOTHING_KEPT = DiscoveryParts()
 
 
 def _batches(folder: Path) -> str:
@@ -80,7 +80,7 @@ def open_parts(
     resume: bool,
     force: bool,
     holds: Callable[[Path], str] = _batches,
-) -> Parts:
+) -> DiscoveryParts:
     """The parts of the unfinished run in the folder `run`, for a run `made_from` this.
 
     `holds` says in words what is done of an unfinished run. Raises `ValueError` where others are
@@ -100,7 +100,7 @@ def open_parts(
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(dict(made_from), known)
-    return Parts(folder)
+    return DiscoveryParts(folder)
 
 
 def close_parts(run: Path) -> None:

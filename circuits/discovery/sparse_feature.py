@@ -19,7 +19,7 @@ from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.output import output_node
 from circuits.discovery.prune import Removal, kept_edges
 from circuits.discovery.ranking import Ranking, rank_nodes
-from circuits.discovery.resume import NOTHING_KEPT, Parts
+from circuits.discovery.resume import NOTHING_KEPT, DiscoveryParts
 from circuits.discovery.summary import Summary
 from circuits.discovery.verdicts import Kept, of_nodes, of_task
 from circuits.features.card import promoted_labels
@@ -44,7 +44,7 @@ class Discovery:
 
 
 def discover(
-    analysis: Analysis, *, parts: Parts = NOTHING_KEPT, report: Report = silent
+    analysis: Analysis, *, parts: DiscoveryParts = NOTHING_KEPT, report: Report = silent
 ) -> Discovery:
     """Estimate every node's effect on the metric, keep the strongest, weigh their edges.
 
@@ -88,7 +88,7 @@ def _weights(
     gradients: Sequence[PerSite],
     nodes: Sequence[Node],
     summary: Summary,
-    parts: Parts,
+    parts: DiscoveryParts,
     report: Report,
 ) -> EdgeWeights:
     """Mean weights of all edges among `nodes`; each batch of prompts is added to the `summary`."""

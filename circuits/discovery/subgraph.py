@@ -20,14 +20,14 @@ from circuits.graph import Node
 
 
 @dataclass(frozen=True)
-class Scores:
+class SubgraphScores:
     """Both scores of a part of a graph, from 0 to 1."""
 
     replacement: float
     completeness: float
 
 
-def subgraph_scores(graph: nx.DiGraph, kept: Collection[Node]) -> Scores:
+def subgraph_scores(graph: nx.DiGraph, kept: Collection[Node]) -> SubgraphScores:
     """The scores of a replacement graph where its features among `kept` alone are features.
 
     Raises `ValueError` for a graph of another kind, or whose outputs read nothing.
@@ -47,7 +47,7 @@ def subgraph_scores(graph: nx.DiGraph, kept: Collection[Node]) -> Scores:
     tokens, errors = (_of_kind(influence, kind) for kind in ("token", "error"))
     if not tokens + errors:
         raise ValueError("no token and no error leads to an output: there is nothing to score")
-    return Scores(tokens / (tokens + errors), 1 - errors / sum(influence.values()))
+    return SubgraphScores(tokens / (tokens + errors), 1 - errors / sum(influence.values()))
 
 
 def _merged(graph: nx.DiGraph, kept: set[Node]) -> nx.DiGraph:

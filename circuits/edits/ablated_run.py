@@ -8,7 +8,7 @@ from torch import Tensor
 
 from circuits.ablation.faithfulness import fixed_baseline
 from circuits.analysis import Analysis
-from circuits.attribution.recorded import Run, decompose, run_plain, site_values
+from circuits.attribution.recorded import RecordedRun, decompose, run_plain, site_values
 from circuits.attribution.state import check_patch
 from circuits.edits.ablation import Ablation
 from circuits.edits.edited_run import EditedRun, columns_of, read_elsewhere
@@ -63,7 +63,9 @@ def ablated_run(analysis: Analysis, edit: Ablation, rows: Int[Tensor, " batch"])
     )
 
 
-def baseline_for(analysis: Analysis, edit: Ablation, plain: Run, patch: Run | None) -> Baseline:
+def baseline_for(
+    analysis: Analysis, edit: Ablation, plain: RecordedRun, patch: RecordedRun | None
+) -> Baseline:
     """What ablated nodes are set to, of the sites where there are any.
 
     Only to go to a patch asks what the plain nodes are.
@@ -80,8 +82,8 @@ def baseline_for(analysis: Analysis, edit: Ablation, plain: Run, patch: Run | No
 
 
 def run_ablated(
-    analysis: Analysis, batch: Batch, ablated: NodeSet, base: Baseline, plain: Run
-) -> Run:
+    analysis: Analysis, batch: Batch, ablated: NodeSet, base: Baseline, plain: RecordedRun
+) -> RecordedRun:
     """A run under the ablation; what counts as a norm outlier is as in the `plain` run."""
     model, suite = analysis.model, analysis.suite
     early = {n: suite[n].encode(plain.read[n]) for n in suite if not reads_first(suite, n)}
@@ -96,7 +98,7 @@ def run_ablated(
         stays = f.times(~at_baseline(ablated, base, name, f))
         return stays.plus(_set_to(ablated, base, name, f))
 
-    return Run(
+    return RecordedRun(
         values,
         {name: suite.read(name, arriving) for name in suite},
         plain.outlier,

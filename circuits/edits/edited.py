@@ -30,7 +30,7 @@ from torch import Tensor
 
 from circuits.analysis import Analysis
 from circuits.attribution.means import mean_of
-from circuits.attribution.recorded import Recorded
+from circuits.attribution.recorded import DecomposedRun
 from circuits.attribution.state import (
     KEPT,
     BatchState,
@@ -78,7 +78,7 @@ def edited_states(analysis: Analysis, edit: Ablation | Edit) -> States:
         else partial(operated_run, analysis, edit)
     )
 
-    def clean(rows: Int[Tensor, " batch"]) -> tuple[Batch, Recorded]:
+    def clean(rows: Int[Tensor, " batch"]) -> tuple[Batch, DecomposedRun]:
         found = run(rows)
         return found.batch, found.nodes.clean
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from circuits.attribution.recorded import Decomposed
+from circuits.attribution.recorded import CleanAndPatchRuns
 from hooked_qwen.sites import Site
 from hooked_qwen.tokens import Batch
 from saes.features import Features
@@ -20,7 +20,7 @@ class EditedRun:
     """The clean and the patch prompts of a batch, run under an edit."""
 
     batch: Batch
-    nodes: Decomposed
+    nodes: CleanAndPatchRuns
     "as they stand under the edit"
     held: Callable[[str, Features], Bool[Tensor, "batch pos slots"]]
     "which features of a dictionary stand still, whatever they would be moved to"

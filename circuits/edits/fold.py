@@ -41,7 +41,7 @@ from saes.operations import kind_of
 from saes.suite import Suite
 
 HEAD = "lm_head.weight"
-Weights = dict[str, Tensor]
+NamedWeights = dict[str, Tensor]
 
 
 class CannotFold(ValueError):
@@ -53,20 +53,20 @@ class Folded:
     """A model's weights and configuration with an edit in them."""
 
     config: Any
-    weights: Weights
+    weights: NamedWeights
     changed: tuple[str, ...]
     "names of the tensors that are not the model's own"
     where_on: tuple[Node, ...]
     "features that it is exact for only where they are on"
 
 
-def plain_weights(model: TransformerBridge) -> Weights:
+def plain_weights(model: TransformerBridge) -> NamedWeights:
     """The model's weights as Hugging Face calls them."""
     named = model.original_model.named_parameters()
     return {re.sub(r"_original_component\.", "", name): p.detach() for name, p in named}
 
 
-def saved_model(config: Any, weights: Weights) -> PreTrainedModel:
+def saved_model(config: Any, weights: NamedWeights) -> PreTrainedModel:
     """A Hugging Face model of a configuration around these tensors, to be saved."""
     with torch.device("meta"):
         plain = AutoModelForCausalLM.from_config(config)
@@ -88,7 +88,7 @@ def fold(model: TransformerBridge, suite: Suite, edit: Edit) -> Folded:
         by_site.setdefault(site, []).append(op)
     weights, changed, where_on = plain_weights(model), [], []
     config: Any = model.original_model.config
-    biases: Weights = {}
+    biases: NamedWeights = {}
     for site, operations in by_site.items():
         dictionary = suite[str(site)]
         moves = _affine(operations, edit)
@@ -175,7 +175,9 @@ def _matrix(model: TransformerBridge, site: Site) -> str:
     return name
 
 
-def _with_biases(config: Any, biases: Weights, weights: Weights) -> tuple[Any, Weights]:
+def _with_biases(
+    config: Any, biases: NamedWeights, weights: NamedWeights
+) -> tuple[Any, NamedWeights]:
     """A configuration with these biases, and all that come with it: zero where not asked for."""
     asked = {"o_proj" if "o_proj" in name else "down_proj" for name in biases}
     if config.model_type == "qwen3" and asked == {"o_proj"}:
@@ -188,7 +190,7 @@ def _with_biases(config: Any, biases: Weights, weights: Weights) -> tuple[Any, W
         raise CannotFold(
             f"a {config.model_type} model has no bias in {' and '.join(sorted(asked))} to add to"
         )
-    more: Weights = {}
+    more: NamedWeights = {}
     for name, weight in weights.items():
         bias = name.removesuffix(".weight") + ".bias"
         if name.split(".")[-2] in parts and name.endswith(".weight") and bias not in weights:

@@ -23,7 +23,13 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from circuits.analysis import Analysis
-from circuits.attribution.recorded import Decomposed, Run, decompose, run_plain, site_values
+from circuits.attribution.recorded import (
+    CleanAndPatchRuns,
+    RecordedRun,
+    decompose,
+    run_plain,
+    site_values,
+)
 from circuits.attribution.state import check_patch
 from circuits.edits.edited_run import EditedRun, read_elsewhere
 from circuits.edits.operations import looks_at_all, on_error, operated, pinned, standing
@@ -131,7 +137,7 @@ def edited_names(edit: Edit) -> list[str]:
 
 def _edited(
     analysis: Analysis, batch: Batch, edit: Edit, patch: Patch | None
-) -> tuple[Run, EditedPass]:
+) -> tuple[RecordedRun, EditedPass]:
     """A run under the edit; what counts as a norm outlier is as in the plain run."""
     model, suite = analysis.model, analysis.suite
     outlier = run_plain(model, suite, batch).outlier
@@ -148,11 +154,11 @@ def _edited(
     done = operated(suite, edit, patch, batch, arriving)
     watched = {s for op in edit.operations if op.when for s in suite.reads_of(op.when.node.site)}
     known = {site: arriving[site] for site in normed | watched | read_elsewhere(suite)}
-    run = Run(values, read, outlier, logits, arguments, {}, partial(standing, done), known)
+    run = RecordedRun(values, read, outlier, logits, arguments, {}, partial(standing, done), known)
     return run, done
 
 
-def _responses(done: EditedPass, nodes: Decomposed) -> Iterator[tuple[str, Features]]:
+def _responses(done: EditedPass, nodes: CleanAndPatchRuns) -> Iterator[tuple[str, Features]]:
     """Of the features of each dictionary that is edited, how far they respond, less 1."""
     for name in edited_names(done.edit):
         plan, clean = done.plan(name), nodes.clean.encoded[name]

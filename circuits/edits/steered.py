@@ -38,7 +38,7 @@ ROWS = 256
 "Prompts times edits that are written on from in one pass, at most."
 TOKENS_AT_ONCE = 1 << 14
 "Of these, with what is written after them: caches and a pass over long prompts fill the memory."
-Row = tuple[int, ...]
+TokenIds = tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -78,8 +78,8 @@ class Writer:
         self.model, self.suite, self.config = model, suite, config
         self.prompts, self.rows = prompts, [tuple(row) for row in rows]
         self._first = 1 if during == "generated" else 0
-        self._plain: tuple[Tensor | None, list[Row]] | None = None
-        self._nats: dict[tuple[Row, Row], float] = {}
+        self._plain: tuple[Tensor | None, list[TokenIds]] | None = None
+        self._nats: dict[tuple[TokenIds, TokenIds], float] = {}
 
     @torch.no_grad()
     def plain(self, rows: Sequence[Sequence[int]] | None = None) -> Continuations:
@@ -128,7 +128,7 @@ class Writer:
         ]
 
     def _of_edit(
-        self, own: Sequence[Row], kl: Float[Tensor, " prompts"], on: bool
+        self, own: Sequence[TokenIds], kl: Float[Tensor, " prompts"], on: bool
     ) -> Continuations:
         nats = [self._nats[pair] for pair in zip(self.rows, own, strict=True)]
         return Continuations(
@@ -140,7 +140,7 @@ class Writer:
         )
 
     def _kl(
-        self, logs: Float[Tensor, "rows vocabulary"] | None, own: Sequence[Row]
+        self, logs: Float[Tensor, "rows vocabulary"] | None, own: Sequence[TokenIds]
     ) -> Float[Tensor, " rows"]:
         """Of what is said at the step that is compared, after what has been written before it."""
         assert self._plain is not None, "written first"
@@ -153,7 +153,7 @@ class Writer:
         alike = [len(a[:n]) == n and a[:n] == b[:n] for a, b in pairs]
         return torch.cat(found).where(torch.tensor(alike), torch.nan)
 
-    def _judge(self, pairs: set[tuple[Row, Row]]) -> None:
+    def _judge(self, pairs: set[tuple[TokenIds, TokenIds]]) -> None:
         """Find the nats of what was not written before."""
         new = sorted((pair for pair in pairs - self._nats.keys() if pair[1]), key=_length)
         self._nats |= {pair: float("nan") for pair in pairs if not pair[1]}
@@ -162,17 +162,19 @@ class Writer:
             self._nats |= dict(zip(some, _nats(self.model, some), strict=True))
 
 
-def _length(pair: tuple[Row, Row]) -> tuple[int, tuple[Row, Row]]:
+def _length(
+    pair: tuple[TokenIds, TokenIds],
+) -> tuple[int, tuple[TokenIds, TokenIds]]:
     return len(pair[0]) + len(pair[1]), pair
 
 
-def _until(row: Sequence[int], ends: set[int]) -> Row:
+def _until(row: Sequence[int], ends: set[int]) -> TokenIds:
     """The tokens before the first that ends a text."""
     stop = next((i for i, token in enumerate(row) if token in ends), len(row))
     return tuple(row[:stop])
 
 
-def _nats(model: TransformerBridge, pairs: Sequence[tuple[Row, Row]]) -> list[float]:
+def _nats(model: TransformerBridge, pairs: Sequence[tuple[TokenIds, TokenIds]]) -> list[float]:
     """The mean of -log p over the tokens of each text that follows a prompt."""
     batch = pad_left([[*a, *b] for a, b in pairs], end_of_text(model.tokenizer))
     last = Site("resid_post", len(model.blocks) - 1)

@@ -32,8 +32,8 @@ from hooked_qwen.nodes import Node
 from hooked_qwen.progress import Report, silent
 from hooked_qwen.tokens import token_strings
 from saes.scope.contexts import Contexts
-from saes.scope.held_out import Passage, Split, SplitConfig, split_contexts
-from saes.scope.judgements import Score, Verdict, mean_interval, score
+from saes.scope.held_out import Passage, PassageSplit, SplitConfig, split_contexts
+from saes.scope.judgements import JudgementScore, Verdict, mean_interval, score
 from saes.suite import Suite
 
 SCHEMA = "feature-descriptions/1"
@@ -44,21 +44,27 @@ Explain = Callable[[Sequence[Passage]], str]
 
 
 @dataclass(frozen=True)
-class Item:
+class JudgedPassage:
     """A passage to be judged, and what is true of it."""
 
     passage: Passage
     right: bool
 
 
-def items_of(split: Split, node: Node, seed: int) -> dict[Kind, list[Item]]:
+def items_of(split: PassageSplit, node: Node, seed: int) -> dict[Kind, list[JudgedPassage]]:
     """What is judged of a feature, in an order of its own.
 
     Who judges by the place in a list would else be right or wrong alike of all features.
     """
-    found: dict[Kind, list[Item]] = {
-        "detection": [*(Item(p, True) for p in split.on), *(Item(p, False) for p in split.off)],
-        "fuzzing": [*(Item(p, True) for p in split.on), *(Item(p, False) for p in split.wrong)],
+    found: dict[Kind, list[JudgedPassage]] = {
+        "detection": [
+            *(JudgedPassage(p, True) for p in split.on),
+            *(JudgedPassage(p, False) for p in split.off),
+        ],
+        "fuzzing": [
+            *(JudgedPassage(p, True) for p in split.on),
+            *(JudgedPassage(p, False) for p in split.wrong),
+        ],
     }
     for kind, items in found.items():
         Random(f"{seed} {kind} {node}").shuffle(items)
@@ -94,7 +100,7 @@ def describe_features(
             f"none of {len(splits)} features is on in enough contexts of the text to be described: "
             "give more text"
         )
-    also: dict[Node, Split] = {}
+    also: dict[Node, PassageSplit] = {}
     if len(kept) == 1:
         for n in (n for n in beside if n not in kept and not also):
             if (found := split_contexts(contexts[n.site], int(n.feature), config)) is not None:
@@ -133,7 +139,9 @@ def describe_features(
     }
 
 
-def _rules(model: TransformerBridge, suite: Suite, splits: Mapping[Node, Split]) -> dict[Node, str]:
+def _rules(
+    model: TransformerBridge, suite: Suite, splits: Mapping[Node, PassageSplit]
+) -> dict[Node, str]:
     """The automatic name of each feature, of the passages shown and what it promotes."""
     fitted, found = suite.fitting(model), {}
     for node, split in splits.items():
@@ -163,7 +171,7 @@ def _others(kept: Sequence[Node], also: Sequence[Node], seed: int) -> dict[Node,
 
 
 def _judged(
-    items: Sequence[Item],
+    items: Sequence[JudgedPassage],
     said: Mapping[str, str],
     judge: Judge,
     kind: Kind,
@@ -188,9 +196,9 @@ def _judged(
 
 def _feature(
     node: Node,
-    split: Split,
+    split: PassageSplit,
     said: Mapping[str, str],
-    items: Mapping[Kind, Sequence[Item]],
+    items: Mapping[Kind, Sequence[JudgedPassage]],
     answers: Mapping[Kind, Mapping[str, Sequence[Verdict]]],
     tokenizer: Any,
 ) -> dict[str, Any]:
@@ -224,7 +232,7 @@ def _feature(
     }
 
 
-def _rounded(found: Score) -> dict[str, Any]:
+def _rounded(found: JudgementScore) -> dict[str, Any]:
     """A score as files hold it."""
 
     def plain(value: Any) -> Any:

@@ -29,7 +29,7 @@ from hooked_qwen.nodes import Node
 from hooked_qwen.progress import Report, silent
 from saes.formats.reading import field, read_json
 from saes.scope.activity import LONGEST, activity_of
-from saes.scope.classify import AcrossChoice, Parts, by_features
+from saes.scope.classify import AcrossChoice, TextSplit, by_features
 from saes.scope.detector import Detector
 from saes.suite import MlpChoice, Suite
 
@@ -44,7 +44,7 @@ def classified(
     suite: Suite,
     texts: Sequence[str],
     positive: Bool[Tensor, " texts"],
-    parts: Parts,
+    parts: TextSplit,
     named: Named,
     *,
     tests: Mapping[str, Bool[Tensor, " texts"]] | None = None,

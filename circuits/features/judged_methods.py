@@ -26,8 +26,8 @@ from saes.scope.activity import Activity, read_through
 from saes.scope.classify import (
     SIZES,
     AcrossChoice,
-    Method,
-    Parts,
+    TextClassifier,
+    TextSplit,
     by_features,
     by_stream,
     by_words,
@@ -85,10 +85,10 @@ def read_texts(
 class Tables:
     """The methods, and the same learned from fewer texts and held to a number of features."""
 
-    methods: Sequence[Method]
-    by_texts: Mapping[int, Sequence[Sequence[Method]]]
+    methods: Sequence[TextClassifier]
+    by_texts: Mapping[int, Sequence[Sequence[TextClassifier]]]
     "of each method one for each draw of the texts"
-    by_features: Mapping[int, Sequence[Method]]
+    by_features: Mapping[int, Sequence[TextClassifier]]
     "of trained and untrained dictionaries only"
 
     def judged_on(
@@ -96,10 +96,10 @@ class Tables:
     ) -> dict[str, Any]:
         """The figures of all of them on some texts, as a record."""
 
-        def records(methods: Iterable[Sequence[Method]]) -> list[dict[str, Any]]:
+        def records(methods: Iterable[Sequence[TextClassifier]]) -> list[dict[str, Any]]:
             return [_record(draws, judged_on(draws, positive, judged)) for draws in methods]
 
-        def learned_once(methods: Iterable[Method]) -> list[dict[str, Any]]:
+        def learned_once(methods: Iterable[TextClassifier]) -> list[dict[str, Any]]:
             return records([method] for method in methods)
 
         return {
@@ -112,7 +112,7 @@ class Tables:
 def tables(
     read: ReadTexts,
     positive: Bool[Tensor, " texts"],
-    parts: Parts,
+    parts: TextSplit,
     *,
     across: AcrossChoice = "one",
     seed: int = 0,
@@ -123,18 +123,18 @@ def tables(
     Where fewer texts are learned from, which ones is drawn `draws` times.
     """
 
-    def by_both(some: Parts, sizes: Sequence[int] = SIZES) -> list[Method]:
+    def by_both(some: TextSplit, sizes: Sequence[int] = SIZES) -> list[TextClassifier]:
         either = zip(METHODS, (read.activity, read.control), strict=False)
         return [
             by_features(activity, positive, some, name=name, sizes=sizes, across=across)[0]
             for name, activity in either
         ]
 
-    def every_method(some: Parts) -> list[Method]:
+    def every_method(some: TextSplit) -> list[TextClassifier]:
         others = [*by_stream(read.means, positive, some), by_words(read.texts, positive, some)]
         return [*by_both(some), *others]
 
-    def of_few(n: int) -> list[tuple[Method, ...]]:
+    def of_few(n: int) -> list[tuple[TextClassifier, ...]]:
         some = (only(parts, positive, n, seed=seed + draw) for draw in range(draws))
         return list(zip(*map(every_method, some), strict=True))
 
@@ -147,7 +147,7 @@ def tables(
     )
 
 
-def learned(positive: Bool[Tensor, " texts"], parts: Parts) -> int:
+def learned(positive: Bool[Tensor, " texts"], parts: TextSplit) -> int:
     """How many texts of each kind are learned from at most."""
     given = parts.train | parts.held_out
     return min(int((given & kind).sum()) for kind in (positive, ~positive))
@@ -158,7 +158,7 @@ def shares(most: int) -> dict[str, int]:
     return {str(percent): max(1, round(percent / 100 * most)) for percent in PERCENT}
 
 
-def _record(draws: Sequence[Method], figures: Figures) -> dict[str, Any]:
+def _record(draws: Sequence[TextClassifier], figures: Figures) -> dict[str, Any]:
     """What is the same of all draws as it is, and of several a list of what each of them chose."""
     choices = [{"choice": m.choice, "threshold": rounded(m.threshold)} for m in draws]
     return {

@@ -21,7 +21,7 @@ from saes.scope.steering import (
     FEATURE,
     MEANS,
     Direction,
-    Method,
+    SteeringMethod,
     Unit,
     Vector,
     encoder_vector,
@@ -121,7 +121,7 @@ def _along(
     vectors: dict[Site, list[Vector]],
     site: Site,
     vector: Vector,
-    method: Method,
+    method: SteeringMethod,
     norm: float,
     of: Node | None,
 ) -> Direction:

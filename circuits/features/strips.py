@@ -34,7 +34,7 @@ LONGEST = 160
 
 
 @dataclass(frozen=True)
-class Read:
+class TextFeatures:
     """One text as the dictionaries read it."""
 
     ids: list[int]
@@ -63,7 +63,7 @@ def read_text(
     *,
     on_a_token: int = ON_A_TOKEN,
     longest: int | None = None,
-) -> Read:
+) -> TextFeatures:
     """What is on in a text, and the features that write most at each token.
 
     Largest by |activation| times the norm of the decoder row, in every dictionary together.
@@ -91,7 +91,7 @@ def read_text(
         index, value = to_host([f.index[0], f.value[0]])
         features[name] = Features(index, value, f.width)
     kept = [sorted(row, key=lambda one: -one[0])[:on_a_token] for row in found]
-    return Read(ids, [[(node, a) for _, a, node in row] for row in kept], features)
+    return TextFeatures(ids, [[(node, a) for _, a, node in row] for row in kept], features)
 
 
 def strips(

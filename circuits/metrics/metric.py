@@ -82,7 +82,7 @@ class SiteMetric:
 
 
 Metric = LogitMetric | SiteMetric
-Read = Callable[[Float[Tensor, "batch 1 d_model"] | None, Int[Tensor, " batch"]], Tensor]
+ReadMetric = Callable[[Float[Tensor, "batch 1 d_model"] | None, Int[Tensor, " batch"]], Tensor]
 "The metric of prompts, after a run that ended in that stream at the last token."
 
 
@@ -269,7 +269,7 @@ def reaching(metric: Metric, sites: Iterable[Site]) -> list[Site]:
 @contextmanager
 def reading(
     model: TransformerBridge, metric: Metric, edits: AbstractContextManager[Any] | None = None
-) -> Generator[Read, None, None]:
+) -> Generator[ReadMetric, None, None]:
     """Yield what gives the metric of a run inside the block, in which `edits` hold.
 
     Raises `RuntimeError` on leaving if a site that the metric reads was never reached.

@@ -13,14 +13,14 @@ from hooked_qwen.percents import percent
 
 SIZES = 6
 "Sizes of circuits that a table has columns for, of those that were measured."
-Row = Sequence[str]
+TableRow = Sequence[str]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
     title: str
-    columns: Row
-    rows: Sequence[Row]
+    columns: TableRow
+    rows: Sequence[TableRow]
     numbers: tuple[int, ...] = ()
     "columns of numbers"
 

@@ -47,7 +47,7 @@ UNITS = {
 
 
 @dataclass(frozen=True)
-class Row:
+class DirectionRow:
     """What is written by one direction, by strength; None is no steering."""
 
     method: str
@@ -86,15 +86,17 @@ def steering_map(record: Mapping[str, Any], path: Path) -> None:
         ink.save(picture, path)
 
 
-def steering_rows(record: Mapping[str, Any]) -> list[Row]:
+def steering_rows(record: Mapping[str, Any]) -> list[DirectionRow]:
     """What is written as the model is and when told to, then each direction, features first."""
-    rows = [Row(UNTOUCHED, "no steering", {None: record["plain"]})]
+    rows = [DirectionRow(UNTOUCHED, "no steering", {None: record["plain"]})]
     if record["instructed"]:
-        rows.append(Row(UNTOUCHED, "instruction in the prompt", {None: record["instructed"]}))
+        rows.append(
+            DirectionRow(UNTOUCHED, "instruction in the prompt", {None: record["instructed"]})
+        )
     by: dict[tuple[str, str], dict[float | None, Mapping[str, Any]]] = {}
     for arm in record["arms"]:
         by.setdefault((arm["method"], _called(arm)), {})[arm["strength"]] = arm
-    rows += [Row(method, name, cells) for (method, name), cells in by.items()]
+    rows += [DirectionRow(method, name, cells) for (method, name), cells in by.items()]
     return sorted(rows, key=lambda row: ORDER.index(row.method))
 
 
@@ -118,7 +120,7 @@ def steering_note(record: Mapping[str, Any]) -> str:
 class _Layout:
     """Where the matrices stand, in inches; those that a page has no room for come below."""
 
-    groups: Sequence[tuple[str, Sequence[Row]]]
+    groups: Sequence[tuple[str, Sequence[DirectionRow]]]
     strengths: Sequence[float]
     names: Mapping[str, Sequence[str]]
     "lines of each row"
@@ -169,7 +171,7 @@ class _Layout:
         down = -(-len(MEASURES) // self.across)
         return MARGIN + down * self.tall + LINE * len(self.note) + MARGIN
 
-    def row(self, row: Row) -> float:
+    def row(self, row: DirectionRow) -> float:
         """Height of a row: that of its name."""
         return ROW + LINE * (len(self.names[row.name]) - 1)
 
@@ -225,7 +227,7 @@ def _head(strength: float) -> str:
     return re.sub(r"^(-?)0\.", r"\1.", f"{strength:g}").replace("-", "\N{MINUS SIGN}")
 
 
-def _name(axes: Axes, layout: _Layout, row: Row, y: float) -> None:
+def _name(axes: Axes, layout: _Layout, row: DirectionRow, y: float) -> None:
     lines = layout.names[row.name]
     middle = y + layout.row(row) / 2 - LINE * (len(lines) - 1) / 2
     for k, line in enumerate(lines):
@@ -233,7 +235,7 @@ def _name(axes: Axes, layout: _Layout, row: Row, y: float) -> None:
 
 
 def _cells(
-    axes: Axes, layout: _Layout, row: Row, key: str, corner: Corner, filled: _Filled
+    axes: Axes, layout: _Layout, row: DirectionRow, key: str, corner: Corner, filled: _Filled
 ) -> None:
     """Numbers of a row, the largest of `both` framed; its cells go to `filled`."""
     left, top = corner
@@ -271,7 +273,7 @@ def _nats(value: float, most: float) -> tuple[str, str]:
     return text, ink.tint(ink.COLOURS[NEUTRAL], DEEPEST * round(share, 2))
 
 
-def _best(row: Row) -> float | None:
+def _best(row: DirectionRow) -> float | None:
     """The strength of the largest of several, the first where several are as large."""
     found = [(_number(cell, "score"), s) for s, cell in row.cells.items() if s is not None]
     there = [(value, -s) for value, s in found if value is not None]

@@ -32,7 +32,7 @@ from circuits.runs.folder import read_run
 from circuits.suites import load_model
 from hooked_qwen.placement import ANYWHERE, Placement
 from hooked_qwen.progress import Report, silent
-from hooked_qwen.texts import Texts
+from hooked_qwen.texts import Corpus
 from saes.evaluation.metrics import held_out_blocks
 from saes.on_demand import OnDemand
 from saes.suite import MlpChoice, Suite, hash_of, load_suite
@@ -52,7 +52,7 @@ def blind_case(
     top: int = 10,
     run: Path | None = None,
     hypothesis: Path | None = None,
-    texts: Texts | None = None,
+    texts: Corpus | None = None,
     tokens: int = 16_384,
     seed: int = 0,
     placement: Placement = ANYWHERE,
@@ -172,7 +172,7 @@ def _revealed(
     which: str,
     believed: Hypothesis,
     record: Mapping[str, Any],
-    texts: Texts,
+    texts: Corpus,
     tokens: int,
     seed: int,
 ) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from circuits.render.heatmap import heat_map
 from circuits.runs.folder import read_run
 from circuits.runs.inputs import Loaded
 from circuits.runs.overwrite import MADE_FROM, check_record
-from circuits.verification.specificity import SpecificityConfig, Task, specificity
+from circuits.verification.specificity import SpecificityConfig, TaskCircuit, specificity
 from circuits.verification.stability import StabilityConfig, stability
 from hooked_qwen.files import content_hash
 from hooked_qwen.placement import ANYWHERE, Placement
@@ -47,13 +47,13 @@ def specificity_run(
     if out.is_file():
         raise ValueError(f"{out} is a file: give a folder")
     check_record(out / MATRIX, source, force=force)
-    tasks: dict[str, Task] = {}
+    tasks: dict[str, TaskCircuit] = {}
     first: Loaded | None = None
     for name, folder in zip(names, folders, strict=True):
         run = read_run(folder)
         loaded = run.open(placement, beside=first)
         first = first or loaded
-        tasks[name] = Task(analysis=loaded.analysis, graph=run.graph, ranking=run.ranking)
+        tasks[name] = TaskCircuit(analysis=loaded.analysis, graph=run.graph, ranking=run.ranking)
     record = specificity(tasks, config, report=report) | {MADE_FROM: source}
     out.mkdir(parents=True, exist_ok=True)
     write_json(record, out / MATRIX)

@@ -73,7 +73,7 @@ from hooked_qwen.load import BUNDLED, load_tokenizer, local_folder
 from hooked_qwen.notices import notify
 from hooked_qwen.placement import ANYWHERE, Placement, placement_of
 from hooked_qwen.progress import Report, silent
-from hooked_qwen.texts import Texts, texts_of
+from hooked_qwen.texts import Corpus, texts_of
 from hooked_qwen.tokens import Bos, token_blocks
 
 EXAMPLE_TOKENS = 16_384
@@ -207,7 +207,7 @@ def identified(model: TransformerBridge, source: Mapping[str, Any]) -> dict[str,
 
 
 def label_features(
-    analysis: Analysis, graph: nx.DiGraph, texts: Texts | None, report: Report = silent
+    analysis: Analysis, graph: nx.DiGraph, texts: Corpus | None, report: Report = silent
 ) -> dict[str, Any]:
     """Cards of the graph's features; each feature's node takes its card's name.
 

@@ -19,9 +19,9 @@ from circuits.runs.estimate_reading import Disk, dictionary_times, disk_of
 from circuits.runs.needs import (
     READS_OF_A_BATCH,
     USUAL_K,
-    Item,
+    Amount,
+    DiscoverySize,
     Memory,
-    Task,
     memory_of,
     operations_of,
 )
@@ -43,14 +43,14 @@ class Estimate:
     """What a discovery is expected to take."""
 
     device: torch.device
-    task: Task
+    task: DiscoverySize
     memory: Memory
     "on the device"
     process: int
     "bytes of the process with all its libraries, before anything is loaded"
     loading: int
     "bytes on the host while the model is loaded: its files, mapped, and itself"
-    times: tuple[Item, ...]
+    times: tuple[Amount, ...]
     "in seconds"
     assumed: tuple[str, ...]
     "what could not be known"
@@ -113,7 +113,7 @@ class Known:
     device: torch.device
     model: ModelCost
     shapes: Sequence[DictionaryShape]
-    task: Task
+    task: DiscoverySize
     files: Sequence[Path]
     "of the model"
     disk: Disk
@@ -122,21 +122,21 @@ class Known:
     process: int
     "bytes of the process by then"
 
-    def opening(self, hashed: float) -> tuple[Item, ...]:
+    def opening(self, hashed: float) -> tuple[Amount, ...]:
         """Seconds until the model is there, where so many bytes of it a second are hashed."""
         weights = self.model.weights
         return (
-            Item("Python and its libraries", self.began),
-            Item("tokenizer", 2 * self.tokenizing),
-            Item("the model's weights", (self._stored + weights) / self.disk.read),
-            Item("their hash", weights / hashed),
+            Amount("Python and its libraries", self.began),
+            Amount("tokenizer", 2 * self.tokenizing),
+            Amount("the model's weights", (self._stored + weights) / self.disk.read),
+            Amount("their hash", weights / hashed),
         )
 
     @property
     def _stored(self) -> int:
         return sum(path.stat().st_size for path in self.files) or self.model.weights
 
-    def estimate(self, memory: Memory, times: Sequence[Item], *said: str) -> Estimate:
+    def estimate(self, memory: Memory, times: Sequence[Amount], *said: str) -> Estimate:
         """All together, with what else was `said` of what could not be known."""
         return Estimate(
             device=self.device,
@@ -186,7 +186,7 @@ def read_inputs(
 
 
 def _memory(
-    cost: ModelCost, shapes: Sequence[DictionaryShape], task: Task, memory: float | None
+    cost: ModelCost, shapes: Sequence[DictionaryShape], task: DiscoverySize, memory: float | None
 ) -> Memory:
     by_method = {"sparse-feature": memory_of, "replacement": replacement_memory}
     return by_method[task.config.method](cost, shapes, task, memory)
@@ -206,14 +206,14 @@ def _weights_of(dictionaries: str) -> list[Path]:
     return [entry.fetch()[0] for entry in find(dictionaries).entries[:1]]
 
 
-def task_of(prompts: EncodedPrompts, config: DiscoverConfig, text: int) -> Task:
+def task_of(prompts: EncodedPrompts, config: DiscoverConfig, text: int) -> DiscoverySize:
     """The sizes of a prompt set, padded on the left as it will be run."""
     clean, patch = prompts.clean, prompts.patch
     first = 0
     if patch is not None and config.reference == "patch":
         differs = (clean.tokens != patch.tokens).any(0).tolist()
         first = differs.index(True) if True in differs else len(differs) - 1
-    return Task(
+    return DiscoverySize(
         prompts=len(prompts),
         tokens=clean.tokens.shape[1],
         first=first,
@@ -226,11 +226,11 @@ def task_of(prompts: EncodedPrompts, config: DiscoverConfig, text: int) -> Task:
 def _computing(
     model: ModelCost,
     shapes: Sequence[DictionaryShape],
-    task: Task,
+    task: DiscoverySize,
     memory: float | None,
     rate: Rate,
     device: torch.device,
-) -> list[Item]:
+) -> list[Amount]:
     """Seconds of all that is computed, by what is measured here."""
     todo = (
         replacement_operations(model, shapes, task, memory)

@@ -29,7 +29,7 @@ from circuits.runs.estimate import (
 )
 from circuits.runs.estimate_reading import dictionary_times
 from circuits.runs.folder import Run, read_run
-from circuits.runs.needs import Item, Memory, edge_operations, on
+from circuits.runs.needs import Amount, Memory, edge_operations, on
 from circuits.runs.needs_checks import (
     Checked,
     ablate_memory,
@@ -153,7 +153,7 @@ def _estimated(
     items = [_item(one, rate, setting_rate, encoding, known.model) for one in passes]
     if left:
         of_edges = edge_operations(known.model, known.shapes, known.task)
-        items += [Item("left: edges", i.amount / rate.backward, "products") for i in of_edges]
+        items += [Amount("left: edges", i.amount / rate.backward, "products") for i in of_edges]
     times = (
         *known.opening(rate.hashed),
         *dictionary_times(known.shapes, again, run.memory, known.disk, device),
@@ -173,11 +173,11 @@ class SettingRate:
 
 def _item(
     passes: Passes, rate: Rate, setting: SettingRate, encoding: float, model: ModelCost
-) -> Item:
+) -> Amount:
     amount = passes.forward / rate.forward + passes.both / rate.both
     amount += passes.edited * setting.feature + passes.coordinates * setting.coordinate
     amount += 2 * model.d_model * passes.encoded / encoding
-    return Item(passes.name, amount, f"{counted(passes.count, 'pass', 'passes')} of the model")
+    return Amount(passes.name, amount, f"{counted(passes.count, 'pass', 'passes')} of the model")
 
 
 def _setting_rate(counter: PassCounter, rows: int, device: torch.device) -> SettingRate:

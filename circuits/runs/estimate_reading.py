@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from circuits.runs.needs import Item
+from circuits.runs.needs import Amount
 from saes.formats.shapes import DictionaryShape
 from saes.tiers import room_on_host
 
@@ -42,24 +42,24 @@ def dictionary_times(
     memory: float | None,
     disk: Disk,
     device: torch.device,
-) -> list[Item]:
+) -> list[Amount]:
     """Seconds in which dictionaries are read, `again` so often where `memory` does not hold all.
 
     Those that the host keeps (`saes.tiers`) are moved from there again, in the type of their files.
     """
     stored, every = (sum(n) for n in zip(*((s.stored, s.bytes) for s in shapes), strict=True))
     once = (stored + every) / disk.read
-    times = [Item("dictionaries", once + stored / disk.hashed, "read once, and hashed")]
+    times = [Amount("dictionaries", once + stored / disk.hashed, "read once, and hashed")]
     if memory is None or every <= memory * 1e9:
         return times
     on_host = 0.0 if device.type == "cpu" else min(1.0, room_on_host() / max(stored, 1))
     if on_host:
         moved = again * on_host * stored / _moved(device)
         note = f"from the host's memory {again} times more for --memory"
-        times.append(Item("dictionaries", moved, note))
+        times.append(Amount("dictionaries", moved, note))
     if on_host < 1:
         note = f"read {again} times more for --memory"
-        times.append(Item("dictionaries", again * (1 - on_host) * once, note))
+        times.append(Amount("dictionaries", again * (1 - on_host) * once, note))
     return times
 
 

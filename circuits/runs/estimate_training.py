@@ -14,7 +14,7 @@ import psutil
 import torch
 
 from circuits.runs.estimate_reading import disk_of
-from circuits.runs.needs import Item
+from circuits.runs.needs import Amount
 from hooked_qwen.cost import ModelCost, measured_rate, seconds
 from hooked_qwen.load import load_config, load_tokenizer, weight_files
 from hooked_qwen.placement import AUTO, Placement, find_device, name_of
@@ -50,9 +50,9 @@ class TrainingEstimate:
     dictionaries: int
     tokens: int
     "that the model reads; none from a cache"
-    memory: tuple[Item, ...]
+    memory: tuple[Amount, ...]
     "in bytes; those of the last two are not there at once"
-    times: tuple[Item, ...]
+    times: tuple[Amount, ...]
     "in seconds"
     assumed: tuple[str, ...]
     "what could not be known"
@@ -100,9 +100,9 @@ def estimate_training(
     stored = sum(path.stat().st_size for path in files) or cost.weights
     opening = (stored + cost.weights) / disk_of(files).read if files else 0.0
     times = (
-        Item("Python and its libraries", began),
-        Item("tokenizer", tokenizing),
-        Item("the model's weights", opening),
+        Amount("Python and its libraries", began),
+        Amount("tokenizer", tokenizing),
+        Amount("the model's weights", opening),
         *_reading(cost, specs, stream, read, rounded, device),
         _training(cost, specs, config, stream, steps, device),
         _judging(cost, specs, device),
@@ -139,7 +139,7 @@ def _memory(
     stream: StreamConfig,
     rounded: bool,
     process: int,
-) -> tuple[Item, ...]:
+) -> tuple[Amount, ...]:
     sites = sorted({site for spec in specs for site in (spec.source, spec.target)})
     one_pass = cost.layers(stream.blocks_per_pass, stream.block_length)[0].saved
     held = weight_bytes(specs, cost.d_model, config, stream)
@@ -147,16 +147,16 @@ def _memory(
     weights = 2 * FLOAT32 * config.width * cost.d_model * len(specs)
     logits = LOGITS * FLOAT32 * BLOCKS_PER_PASS * BLOCK * cost.vocabulary
     return (
-        Item("this process, once it has timed what follows", process),
-        Item("model", cost.weights),
-        Item("its copy in bfloat16", cost.weights // 2 if rounded else 0),
-        Item(
+        Amount("this process, once it has timed what follows", process),
+        Amount("model", cost.weights),
+        Amount("its copy in bfloat16", cost.weights // 2 if rounded else 0),
+        Amount(
             "while training",
             held + activations,
             f"{_gb(held)} dictionaries with gradients and moments, {_gb(activations)} activations: "
             "those to shuffle, batches, and a pass of the model",
         ),
-        Item("while judging", weights + logits, f"{_gb(logits)} logits"),
+        Amount("while judging", weights + logits, f"{_gb(logits)} logits"),
     )
 
 
@@ -171,7 +171,7 @@ def _reading(
     read: int,
     rounded: bool,
     device: torch.device,
-) -> list[Item]:
+) -> list[Amount]:
     """Seconds in which the model reads the text, as far as the deepest site."""
     if not read:
         return []
@@ -183,7 +183,7 @@ def _reading(
     one = sum(layer.forward for layer in cost.layers(*shape)[:deepest])
     passes = read / (shape[0] * shape[1])
     note = f"{read:,} tokens, {deepest} of {cost.n_layers} layers in {name_of(same.dtype)}"
-    return [Item("the model reads", passes * one / rate.forward, note)]
+    return [Amount("the model reads", passes * one / rate.forward, note)]
 
 
 def _training(
@@ -193,7 +193,7 @@ def _training(
     stream: StreamConfig,
     steps: int,
     device: torch.device,
-) -> Item:
+) -> Amount:
     """Seconds of all steps of all dictionaries, by one of them on random activations."""
     spec = specs[0]
     sites = {spec.source, spec.target}
@@ -206,7 +206,7 @@ def _training(
         return trainer.watched.shown["loss"]
 
     taken = len(specs) * steps * seconds(step)
-    return Item("training", taken, f"{steps:,} steps of each dictionary")
+    return Amount("training", taken, f"{steps:,} steps of each dictionary")
 
 
 def _random_batch(
@@ -218,7 +218,7 @@ def _random_batch(
     return ActivationBatch(dict.fromkeys(sites, x), dict.fromkeys(sites, none))
 
 
-def _judging(cost: ModelCost, specs: Sequence[DictionarySpec], device: torch.device) -> Item:
+def _judging(cost: ModelCost, specs: Sequence[DictionarySpec], device: torch.device) -> Amount:
     """Seconds in which dictionaries are judged: the plain run, and runs behind each site."""
     shape = BLOCKS_PER_PASS, BLOCK
     rate = measured_rate(cost, str(device), *shape)
@@ -229,7 +229,7 @@ def _judging(cost: ModelCost, specs: Sequence[DictionarySpec], device: torch.dev
     plain = 2 * sum(layers) + unembedding
     passes = JUDGED_ON / (shape[0] * shape[1])
     note = f"{JUDGED_ON:,} tokens of held-out text"
-    return Item("judging", passes * (plain + SPLICED * sum(behind)) / rate.forward, note)
+    return Amount("judging", passes * (plain + SPLICED * sum(behind)) / rate.forward, note)
 
 
 def _assumed(

@@ -31,7 +31,7 @@ READS_OF_A_BATCH = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
+class DiscoverySize:
     """The prompts of a discovery, by their sizes."""
 
     prompts: int
@@ -69,7 +69,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Item:
+class Amount:
     """One thing that takes memory, in bytes, or time, in operations."""
 
     name: str
@@ -91,7 +91,7 @@ class Memory:
     one_state: int
     "of one batch of prompts"
     gradients: int
-    working: tuple[Item, ...]
+    working: tuple[Amount, ...]
     "what comes and goes; one at a time, so the largest counts"
 
     @property
@@ -102,7 +102,7 @@ class Memory:
 
 
 def memory_of(
-    model: ModelCost, shapes: Sequence[DictionaryShape], task: Task, memory: float | None
+    model: ModelCost, shapes: Sequence[DictionaryShape], task: DiscoverySize, memory: float | None
 ) -> Memory:
     """Bytes on the device, where dictionaries and states may take `memory` GB."""
     every, one = sum(s.bytes for s in shapes), max(s.bytes for s in shapes)
@@ -130,7 +130,7 @@ def _kept(one: int, batches: int, room: float) -> int:
     return every if every <= room else int(room // one) * one + one
 
 
-def _stream(model: ModelCost, task: Task) -> int:
+def _stream(model: ModelCost, task: DiscoverySize) -> int:
     """Values of the stream of one batch of prompts."""
     return task.batch * task.tokens * model.d_model
 
@@ -140,7 +140,7 @@ def written(shapes: Sequence[DictionaryShape]) -> list[Site]:
     return sorted({shape.target for shape in shapes})
 
 
-def state_bytes(model: ModelCost, shapes: Sequence[DictionaryShape], task: Task) -> int:
+def state_bytes(model: ModelCost, shapes: Sequence[DictionaryShape], task: DiscoverySize) -> int:
     """Bytes of one batch of prompts, decomposed, with the plain run's keys and values."""
     sites = {EMBED, Site("resid_post", model.n_layers - 1)}
     for shape in shapes:
@@ -159,7 +159,9 @@ def on(shape: DictionaryShape) -> int:
     return min(shape.k or USUAL_K, shape.features)
 
 
-def _working(model: ModelCost, shapes: Sequence[DictionaryShape], task: Task) -> tuple[Item, ...]:
+def _working(
+    model: ModelCost, shapes: Sequence[DictionaryShape], task: DiscoverySize
+) -> tuple[Amount, ...]:
     widest = max(shape.features for shape in shapes)
     chunk = most_pre_activations(task.batch * task.tokens, widest)
     rows = task.points * task.batch
@@ -170,20 +172,20 @@ def _working(model: ModelCost, shapes: Sequence[DictionaryShape], task: Task) ->
     named = min(FEATURES_AT_ONCE, task.config.node_count) * model.vocabulary
     unembedded = model.vocabulary * model.d_model * FLOAT32 if model.dtype.itemsize < 4 else 0
     return (
-        Item("pre-activations while encoding", 2 * FLOAT32 * chunk),
-        Item("activations of a forward and backward pass", passed, f"{rows} x {task.run} tokens"),
-        Item("a pass cut at every site, and its products", cut + slots * one),
-        Item("tokens that features promote", 2 * FLOAT32 * named + unembedded),
+        Amount("pre-activations while encoding", 2 * FLOAT32 * chunk),
+        Amount("activations of a forward and backward pass", passed, f"{rows} x {task.run} tokens"),
+        Amount("a pass cut at every site, and its products", cut + slots * one),
+        Amount("tokens that features promote", 2 * FLOAT32 * named + unembedded),
     )
 
 
-def _pool(task: Task) -> int:
+def _pool(task: DiscoverySize) -> int:
     """Nodes that one product can serve: at most all of those weighed."""
     return task.config.node_count + SPARE
 
 
 def operations_of(
-    model: ModelCost, shapes: Sequence[DictionaryShape], task: Task, memory: float | None
+    model: ModelCost, shapes: Sequence[DictionaryShape], task: DiscoverySize, memory: float | None
 ) -> "Operations":
     """Floating-point operations of a whole discovery."""
     state = state_bytes(model, shapes, task)
@@ -204,17 +206,17 @@ def operations_of(
     passed = _estimator(model, shapes, task)
     return Operations(
         forward=(
-            Item("states of the prompts", forward, f"{runs} runs of each"),
-            Item("examples of features", looked / 64 * sum(c.forward for c in text[:deepest])),
+            Amount("states of the prompts", forward, f"{runs} runs of each"),
+            Amount("examples of features", looked / 64 * sum(c.forward for c in text[:deepest])),
             *(i for i in passed if i.name.startswith("exact")),
         ),
         both=tuple(i for i in passed if not i.name.startswith("exact")),
         edges=edge_operations(model, shapes, task),
         encoded=(
-            Item("features of the prompts", rows * encoded),
-            Item("features of examples", looked * encoded),
+            Amount("features of the prompts", rows * encoded),
+            Amount("features of examples", looked * encoded),
         ),
-        products=(Item("tokens that features promote", named),),
+        products=(Amount("tokens that features promote", named),),
     )
 
 
@@ -222,35 +224,37 @@ def operations_of(
 class Operations:
     """Operations by what they are: each kind runs at a rate of its own."""
 
-    forward: tuple[Item, ...]
-    both: tuple[Item, ...]
+    forward: tuple[Amount, ...]
+    both: tuple[Amount, ...]
     "forward and backward passes through as many layers"
-    edges: tuple[Item, ...]
+    edges: tuple[Amount, ...]
     "backward passes alone"
-    encoded: tuple[Item, ...]
-    products: tuple[Item, ...]
+    encoded: tuple[Amount, ...]
+    products: tuple[Amount, ...]
 
 
-def _estimator(model: ModelCost, shapes: Sequence[DictionaryShape], task: Task) -> tuple[Item, ...]:
+def _estimator(
+    model: ModelCost, shapes: Sequence[DictionaryShape], task: DiscoverySize
+) -> tuple[Amount, ...]:
     config, n = task.config, task.batches
     if config.estimator in ("patching", "relp"):
         whole = model.layers(task.batch, task.tokens)
-        return (Item("node effects", n * sum(c.forward + c.backward for c in whole)),)
+        return (Amount("node effects", n * sum(c.forward + c.backward for c in whole)),)
     passes = n * ceil(config.steps / task.points)
     rows = task.points * task.batch
     if config.estimator == "ig-inputs":
         layers = model.layers(rows, task.tokens)
-        return (Item("node effects", passes * sum(c.forward + c.backward for c in layers)),)
+        return (Amount("node effects", passes * sum(c.forward + c.backward for c in layers)),)
     moving = [EMBED] if config.reference == "patch" else []
     sites = [*moving, *written(shapes)]
     layers = model.layers(rows, task.run)
     found = passes * sum(2 * c for site in sites for c in after(layers, site, task.run))
-    items = [Item("node effects", found, f"{len(sites)} sites x {config.steps} points")]
+    items = [Amount("node effects", found, f"{len(sites)} sites x {config.steps} points")]
     if config.estimator == "exact":
         one, ends = model.layers(EXACT_ROWS, task.run), 2 if config.reference == "patch" else 1
         pairs = {s: task.prompts * task.run * ends * on(s) for s in shapes}
         runs = sum(pairs[s] / EXACT_ROWS * sum(after(one, s.target, task.run)) for s in shapes)
-        items.append(Item("exact effects", runs, f"about {sum(pairs.values()):,} runs"))
+        items.append(Amount("exact effects", runs, f"about {sum(pairs.values()):,} runs"))
     return tuple(items)
 
 
@@ -269,8 +273,8 @@ def after(layers: Sequence[LayerCost], site: Site, positions: int) -> list[float
 
 
 def edge_operations(
-    model: ModelCost, shapes: Sequence[DictionaryShape], task: Task
-) -> tuple[Item, ...]:
+    model: ModelCost, shapes: Sequence[DictionaryShape], task: DiscoverySize
+) -> tuple[Amount, ...]:
     """Every feature and every error is pulled back through what lies between it and the leaves."""
     layers, sites = model.layers(task.batch, task.run), set(written(shapes))
     share = _pool(task) / (len(shapes) + len(sites))
@@ -281,7 +285,7 @@ def edge_operations(
     )
     steps = max(1, task.config.edge_steps)
     once = sum(c.forward for c in layers)
-    return (Item("edges", steps * task.batches * (pulled + once)),)
+    return (Amount("edges", steps * task.batches * (pulled + once)),)
 
 
 def crossed(layers: Sequence[LayerCost], sites: Set[Site], read: Site) -> float:

@@ -16,7 +16,7 @@ from circuits.discovery.ranking import Ranking
 from circuits.edits.ablation import Ablation
 from circuits.edits.control_nodes import DRAWS
 from circuits.graph import Node, ordered
-from circuits.runs.needs import INDEX, Item, Memory, memory_of, on, state_bytes
+from circuits.runs.needs import INDEX, Amount, Memory, memory_of, on, state_bytes
 from circuits.runs.needs_passes import PassCounter, Passes
 from circuits.verification.estimator_agreement import edges_to_measure
 from circuits.verification.faithfulness_curves import (
@@ -233,7 +233,7 @@ def verify_memory(run: Checked, config: VerifyConfig) -> Memory:
         found,
         dictionaries=2 * found.dictionaries + identities,
         states=2 * found.states + slots * counter.kept(slots, run.memory),
-        working=(*found.working, Item("circuits of coordinates", set_at_once)),
+        working=(*found.working, Amount("circuits of coordinates", set_at_once)),
     )
 
 
@@ -260,8 +260,8 @@ def _memory(run: Checked) -> Memory:
     working = (
         encoding,
         passed,
-        Item("nodes moved alone", moves, f"{tokens:,} tokens at once"),
-        Item("circuits side by side", circuits, f"{some:,} tokens at once"),
+        Amount("nodes moved alone", moves, f"{tokens:,} tokens at once"),
+        Amount("circuits side by side", circuits, f"{some:,} tokens at once"),
     )
     return replace(asked, working=working)
 

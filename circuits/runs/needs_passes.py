@@ -20,7 +20,7 @@ from circuits.attribution.effects import TOKENS_AT_ONCE as POINTS_AT_ONCE
 from circuits.attribution.state import EMBED, KEPT
 from circuits.graph import Edge
 from circuits.metrics.metric import logit_difference
-from circuits.runs.needs import Task, after
+from circuits.runs.needs import DiscoverySize, after
 from hooked_qwen.cost import ModelCost
 from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site
@@ -69,7 +69,7 @@ class PassCounter:
     suite: Suite
     "of which no dictionary is read"
     shapes: Sequence[DictionaryShape]
-    task: Task
+    task: DiscoverySize
 
     @property
     def batches(self) -> list[int]:

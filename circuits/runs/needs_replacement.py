@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from circuits.discovery.edge_heads import NUMBERS_AT_ONCE
 from circuits.discovery.replaced_prompts import Budget
 from circuits.features.card import FEATURES_AT_ONCE
-from circuits.runs.needs import INDEX, Item, Memory, Operations, Task, on
+from circuits.runs.needs import INDEX, Amount, DiscoverySize, Memory, Operations, on
 from hooked_qwen.cost import ModelCost
 from saes.dictionary import most_pre_activations
 from saes.formats.shapes import FLOAT32, DictionaryShape
@@ -27,7 +27,7 @@ ENCODED_TIMES = 3
 
 
 def replacement_memory(
-    model: ModelCost, shapes: Sequence[DictionaryShape], task: Task, memory: float | None
+    model: ModelCost, shapes: Sequence[DictionaryShape], task: DiscoverySize, memory: float | None
 ) -> Memory:
     """Bytes on the device, where dictionaries and rows may take `memory` GB."""
     every, one = sum(s.bytes for s in shapes), max(s.bytes for s in shapes)
@@ -49,14 +49,14 @@ def replacement_memory(
     )
 
 
-def budget_of(model: ModelCost, task: Task, memory: float | None) -> Budget:
+def budget_of(model: ModelCost, task: DiscoverySize, memory: float | None) -> Budget:
     """What a discovery with `memory` GB keeps within."""
     room = float("inf") if memory is None else memory * 1e9 / 4
     return Budget.of(room, FLOAT32 * task.tokens * max(model.d_model, *widths(model)))
 
 
 def prompt_bytes(
-    model: ModelCost, shapes: Sequence[DictionaryShape], task: Task, budget: Budget
+    model: ModelCost, shapes: Sequence[DictionaryShape], task: DiscoverySize, budget: Budget
 ) -> int:
     """Bytes of one prompt's replacement model: patterns, tensors, sources."""
     tokens, layers = task.tokens, model.n_layers
@@ -77,7 +77,7 @@ def pattern_bytes(model: ModelCost, tokens: int) -> int:
 
 
 def row_bytes(
-    model: ModelCost, shapes: Sequence[DictionaryShape], task: Task, budget: Budget
+    model: ModelCost, shapes: Sequence[DictionaryShape], task: DiscoverySize, budget: Budget
 ) -> int:
     """Bytes of the rows of what is written that are there at a time."""
     rows = task.tokens * sum(on(shape) + 2 for shape in shapes)
@@ -86,8 +86,8 @@ def row_bytes(
 
 
 def working(
-    model: ModelCost, shapes: Sequence[DictionaryShape], task: Task, budget: Budget
-) -> tuple[Item, ...]:
+    model: ModelCost, shapes: Sequence[DictionaryShape], task: DiscoverySize, budget: Budget
+) -> tuple[Amount, ...]:
     """What comes and goes, one at a time."""
     one = FLOAT32 * task.tokens * (sum(on(s) + 2 for s in shapes) + max(widths(model)))
     widest = max(shape.features for shape in shapes)
@@ -96,16 +96,18 @@ def working(
     nodes = (task.config.nodes or targets(shapes, task)) + task.tokens
     through = nodes**2 // 2 * model.n_layers * heads(model)[0] * NUMBERS_OF_A_HEAD
     return (
-        Item("a sweep: gradients, edges and their sizes", 8 * max(budget.sweep, one)),
-        Item("pre-activations while encoding", 2 * FLOAT32 * chunk),
-        Item("attention of one layer while the model runs", 3 * pattern_bytes(model, task.tokens)),
-        Item("edges by head", 4 * FLOAT32 * min(through, NUMBERS_AT_ONCE)),
-        Item("tokens that features promote", 2 * FLOAT32 * named),
+        Amount("a sweep: gradients, edges and their sizes", 8 * max(budget.sweep, one)),
+        Amount("pre-activations while encoding", 2 * FLOAT32 * chunk),
+        Amount(
+            "attention of one layer while the model runs", 3 * pattern_bytes(model, task.tokens)
+        ),
+        Amount("edges by head", 4 * FLOAT32 * min(through, NUMBERS_AT_ONCE)),
+        Amount("tokens that features promote", 2 * FLOAT32 * named),
     )
 
 
 def replacement_operations(
-    model: ModelCost, shapes: Sequence[DictionaryShape], task: Task, memory: float | None
+    model: ModelCost, shapes: Sequence[DictionaryShape], task: DiscoverySize, memory: float | None
 ) -> Operations:
     """Floating-point operations of a whole discovery."""
     runs = (1 if task.prompts == 1 else ENCODED_TIMES) + task.patched
@@ -121,30 +123,30 @@ def replacement_operations(
     swept = task.prompts * (traced + again) * one
     return Operations(
         forward=(
-            Item("runs of the model", forward, f"{runs} of each prompt"),
-            Item("examples of features", looked / 64 * text),
+            Amount("runs of the model", forward, f"{runs} of each prompt"),
+            Amount("examples of features", looked / 64 * text),
         ),
         both=(),
         edges=(),
         encoded=(
-            Item("features of the prompts", runs * task.prompts * task.tokens * encoded),
-            Item("features of examples", looked * encoded),
+            Amount("features of the prompts", runs * task.prompts * task.tokens * encoded),
+            Amount("features of examples", looked * encoded),
         ),
         products=(
-            Item("influence and edges", swept, f"{traced:,} features traced"),
-            Item("tokens that features promote", named),
+            Amount("influence and edges", swept, f"{traced:,} features traced"),
+            Amount("tokens that features promote", named),
         ),
     )
 
 
-def targets(shapes: Sequence[DictionaryShape], task: Task) -> int:
+def targets(shapes: Sequence[DictionaryShape], task: DiscoverySize) -> int:
     """Features of a prompt whose inputs are traced."""
     there = task.tokens * sum(on(shape) for shape in shapes)
     return min(there, task.config.targets or there)
 
 
 def sweep_operations(
-    model: ModelCost, shapes: Sequence[DictionaryShape], task: Task, budget: Budget
+    model: ModelCost, shapes: Sequence[DictionaryShape], task: DiscoverySize, budget: Budget
 ) -> float:
     """Of one target, on average over layers and tokens."""
     tokens, d = task.tokens, model.d_model

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from circuits.ablation.faithfulness import limits_at
-from circuits.discovery.resume import Parts, close_parts, open_parts
+from circuits.discovery.resume import DiscoveryParts, close_parts, open_parts
 from circuits.discovery.sparse_feature import discover
 from circuits.features.card import Cards, make_cards, prompt_texts
 from circuits.graph import write_json
@@ -28,7 +28,7 @@ from circuits.runs.overwrite import MADE_FROM, check_record, check_run
 from circuits.shift.case import Case
 from circuits.shift.finished import SEEDS
 from circuits.shift.judging import cut_nodes, read_judgements, save_judgements
-from circuits.shift.methods import METHODS, Method
+from circuits.shift.methods import METHODS, ShiftMethod
 from circuits.shift.shift import Ask, ShiftConfig, Shifted, shift
 from circuits.shift.texts import shift_data
 from circuits.suites import load_model
@@ -58,7 +58,7 @@ def shift_run(
     fields: Mapping[str, Any] | None = None,
     judgements: Path | None = None,
     ask: Ask | None = None,
-    methods: Sequence[Method] = METHODS,
+    methods: Sequence[ShiftMethod] = METHODS,
     force: bool = False,
     placement: Placement = ANYWHERE,
     command: Sequence[str] = (),
@@ -132,7 +132,7 @@ def _finished_seeds(folder: Path) -> str:
     return counted(len(list(folder.glob(SEEDS))), "finished seed")
 
 
-def _notify_of_finished(parts: Parts, config: ShiftConfig) -> None:
+def _notify_of_finished(parts: DiscoveryParts, config: ShiftConfig) -> None:
     assert parts.folder is not None, "this run's folder"
     if any(parts.folder.glob(SEEDS)):
         notify(
@@ -148,7 +148,7 @@ def _write_circuit(
     placement: Placement,
     command: Sequence[str],
     watch: Stopwatch,
-    parts: Parts,
+    parts: DiscoveryParts,
     report: Report,
 ) -> Cards:
     """The first seed's circuit as a run folder; the cards of what was judged.

@@ -40,7 +40,7 @@ LEAST = 8
 "Tokens of a text at least."
 Train = Callable[[nn.Module, Report], Curve]
 "Trains a model in place, telling how far it is; the curve."
-Rows = list[list[int]]
+TokenRows = list[list[int]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +69,8 @@ class TrainedConfig:
 class Material:
     """Tokens of the texts to train on and of those held out, and the prompts to write after."""
 
-    train: Rows
-    clean: Mapping[str, Rows]
+    train: TokenRows
+    clean: Mapping[str, TokenRows]
     prompts: tuple[str, ...]
 
 
@@ -95,7 +95,9 @@ def material(
     return Material(train=train, clean=clean, prompts=prompts_of(tokenizer, prompts))
 
 
-def clean_rows(tokenizer: Any, sources: Sequence[str], config: TrainedConfig) -> dict[str, Rows]:
+def clean_rows(
+    tokenizer: Any, sources: Sequence[str], config: TrainedConfig
+) -> dict[str, TokenRows]:
     """Texts to judge on, by the names of their sources."""
     return {Path(source).name: rows_of(tokenizer, [source], config) for source in sources}
 
@@ -111,12 +113,12 @@ def prompts_of(tokenizer: Any, sources: Sequence[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def rows_of(tokenizer: Any, sources: Sequence[str | Path], config: TrainedConfig) -> Rows:
+def rows_of(tokenizer: Any, sources: Sequence[str | Path], config: TrainedConfig) -> TokenRows:
     """Texts of tokens, the long ones in several pieces.
 
     Raises `ValueError` where no text is long enough.
     """
-    rows: Rows = []
+    rows: TokenRows = []
     for text in texts_of(sources)():
         tokens = encode_prompt(tokenizer, text)
         pieces = (tokens[i : i + config.longest] for i in range(0, len(tokens), config.longest))
@@ -128,7 +130,7 @@ def rows_of(tokenizer: Any, sources: Sequence[str | Path], config: TrainedConfig
     return rows[: config.texts]
 
 
-def _apart(rows: Rows) -> tuple[Rows, dict[str, Rows]]:
+def _apart(rows: TokenRows) -> tuple[TokenRows, dict[str, TokenRows]]:
     if len(rows) < 2:
         raise ValueError("there is one text only, to train on or to hold out: give more of them")
     held = rows[::HELD_OUT]

@@ -21,7 +21,7 @@ from hooked_qwen.placement import ANYWHERE, Placement
 from hooked_qwen.progress import Report, silent
 from hooked_qwen.texts import read_once
 from saes.evaluation.probing import read_labelled
-from saes.scope.classify import AcrossChoice, Parts, only, parts_of
+from saes.scope.classify import AcrossChoice, TextSplit, only, parts_of
 from saes.suite import MlpChoice, hash_of, load_suite
 
 FIGURES = (".svg", ".pdf")
@@ -190,14 +190,14 @@ def _parts(
     own: Bool[Tensor, " texts"],
     alone: Bool[Tensor, " texts"] | None,
     seed: int,
-) -> Parts:
+) -> TextSplit:
     """Parts of one's own texts; where others `alone` are to judge on none of these is."""
     parts = parts_of(positive[own], seed=seed)
     if alone is not None:
-        parts = Parts(parts.train | parts.test, parts.held_out, torch.zeros_like(parts.test))
+        parts = TextSplit(parts.train | parts.test, parts.held_out, torch.zeros_like(parts.test))
 
     def among_all(part: Bool[Tensor, " own"]) -> Bool[Tensor, " texts"]:
         return torch.zeros_like(own).masked_scatter(own, part)
 
     test = among_all(parts.test) if alone is None else alone
-    return Parts(among_all(parts.train), among_all(parts.held_out), test)
+    return TextSplit(among_all(parts.train), among_all(parts.held_out), test)

@@ -12,8 +12,8 @@ from circuits.runs.estimate_tuning import tuning_estimate
 from circuits.runs.overwrite import digest
 from circuits.runs.trained import (
     BEFORE,
-    Rows,
     Start,
+    TokenRows,
     Train,
     TrainedConfig,
     clean_rows,
@@ -125,7 +125,7 @@ class _Given:
     strength: float
     behaviour: Behaviour
     tokenizer: Any
-    clean: Mapping[str, Rows]
+    clean: Mapping[str, TokenRows]
     prompts: tuple[str, ...]
     training: FineTuneConfig
     rollouts: "RolloutConfig"

@@ -29,7 +29,7 @@ from hooked_qwen.texts import first_texts
 from saes.examples.store import open_store
 from saes.scope.output_score import NEUTRAL
 from saes.scope.scorers import FITTED, unfitted
-from saes.scope.text_scores import Read, Scorer, mean_of_texts
+from saes.scope.text_scores import LabelledTextMeans, Scorer, mean_of_texts
 from saes.suite import MlpChoice, Suite, load_suite
 
 BESIDE = (".html", ".svg")
@@ -178,7 +178,7 @@ def scorer_of(
     errs = losses({s: x.double() for s, x in means.items()}, examples.positive, seed=seed)
     site = min(errs, key=lambda s: errs[s])
     return FITTED[name](
-        Read(
+        LabelledTextMeans(
             means=means[site],
             positive=examples.positive,
             site=site,

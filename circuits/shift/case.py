@@ -15,11 +15,11 @@ from circuits.analysis import Analysis
 from circuits.attribution.node_effects import NodeEffects
 from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.ranking import rank_nodes
-from circuits.discovery.resume import NOTHING_KEPT, Parts
+from circuits.discovery.resume import NOTHING_KEPT, DiscoveryParts
 from circuits.edits.ablation import Ablation, apply
 from circuits.metrics.answers import metric_of, with_own_answers
 from circuits.shift.labelled import LabelledText, ShiftData
-from circuits.shift.pooled import Texts, encoded, pooled
+from circuits.shift.pooled import EncodedTexts, encoded, pooled
 from circuits.shift.probe import Probe, fitted_probe, losses
 from circuits.shift.scores import ProbePredictions
 from hooked_qwen.nodes import Node
@@ -55,7 +55,7 @@ class Case:
     model: TransformerBridge
     suite: Suite
     data: ShiftData
-    texts: Mapping[str, Texts]
+    texts: Mapping[str, EncodedTexts]
     "by set; no `spurious_only` where the data has none"
     site: Site
     losses: Mapping[Site, float]
@@ -136,7 +136,7 @@ class Case:
         )
 
     def label_effects(
-        self, analysis: Analysis | None = None, *, parts: Parts = NOTHING_KEPT
+        self, analysis: Analysis | None = None, *, parts: DiscoveryParts = NOTHING_KEPT
     ) -> NodeEffects:
         """Of every node on the label's probe; `parts` keeps what a discovery needs of them too."""
         return rank_nodes(analysis or self.analysis, parts=parts)[0]
@@ -197,7 +197,7 @@ def _readable(model: TransformerBridge, suite: Suite, layer: int | None) -> list
     return [Site("resid_post", layer)]
 
 
-def _of_both(texts: Texts, n: int, seed: int) -> Int[Tensor, " chosen"]:
+def _of_both(texts: EncodedTexts, n: int, seed: int) -> Int[Tensor, " chosen"]:
     """At most `n` texts, as many of each class."""
     generator = torch.Generator().manual_seed(seed)
     chosen = []

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from circuits.shift.generate import Sets
 from circuits.shift.labelled import LabelledText, ShiftData
-from circuits.shift.labelled_rows import Row, Rows, read_rows
+from circuits.shift.labelled_rows import LabelledRow, LabelledRows, read_rows
 from circuits.tasks.names import MEN, WOMEN
 from circuits.tasks.words import entries
 from hooked_qwen.bundled.holdout import shares
@@ -32,8 +32,7 @@ GENDERED = {
 "The words that tell a gender in English, for files whose spurious classes are the two genders."
 N = 400
 SHOWN = 12
-Pair = tuple[str, str]
-Groups = Mapping[Pair, list[str]]
+Groups = Mapping[tuple[str, str], list[str]]
 "The texts of each label and spurious class."
 
 
@@ -72,7 +71,9 @@ def labelled_file(
     )
 
 
-def _two_labels(read: Rows, classes: Sequence[str] | None, notes: list[str]) -> Pair:
+def _two_labels(
+    read: LabelledRows, classes: Sequence[str] | None, notes: list[str]
+) -> tuple[str, str]:
     counts = Counter(row.label for row in read.rows)
     told = ", ".join(f"{name} ({count:,})" for name, count in counts.most_common(SHOWN))
     told += ", ..." if len(counts) > SHOWN else ""
@@ -92,7 +93,7 @@ def _two_labels(read: Rows, classes: Sequence[str] | None, notes: list[str]) -> 
     return classes[0], classes[1]
 
 
-def _two_spurious(read: Rows, labels: Pair, notes: list[str]) -> Pair:
+def _two_spurious(read: LabelledRows, labels: tuple[str, str], notes: list[str]) -> tuple[str, str]:
     """The two spurious classes, so ordered that the first goes with the first label."""
     ways = sorted({row.spurious for row in read.rows})
     if len(ways) != 2:
@@ -108,8 +109,8 @@ def _two_spurious(read: Rows, labels: Pair, notes: list[str]) -> Pair:
     return first, second
 
 
-def _grouped(rows: Sequence[Row], rng: random.Random) -> Groups:
-    groups: dict[Pair, list[str]] = defaultdict(list)
+def _grouped(rows: Sequence[LabelledRow], rng: random.Random) -> Groups:
+    groups: dict[tuple[str, str], list[str]] = defaultdict(list)
     for row in rows:
         groups[row.label, row.spurious].append(row.text)
     for key in sorted(groups):
@@ -118,7 +119,12 @@ def _grouped(rows: Sequence[Row], rng: random.Random) -> Groups:
 
 
 def _split(
-    groups: Groups, labels: Pair, ways: Pair, n: int | None, rng: random.Random, notes: list[str]
+    groups: Groups,
+    labels: tuple[str, str],
+    ways: tuple[str, str],
+    n: int | None,
+    rng: random.Random,
+    notes: list[str],
 ) -> Sets:
     """The four sets; texts of the groups that a set was cut from are in no other."""
     left = {
@@ -144,7 +150,10 @@ def _split(
 
 
 def _sizes(
-    counts: Mapping[tuple[int, int], int], labels: Pair, ways: Pair, n: int | None
+    counts: Mapping[tuple[int, int], int],
+    labels: tuple[str, str],
+    ways: tuple[str, str],
+    n: int | None,
 ) -> tuple[int, int]:
     """Texts of one group in a balanced set, and in the ambiguous one.
 
@@ -174,7 +183,9 @@ def _take(texts: list[str], size: int) -> list[str]:
     return taken
 
 
-def _of_others(groups: Groups, labels: Pair, ways: Pair, n: int) -> list[LabelledText]:
+def _of_others(
+    groups: Groups, labels: tuple[str, str], ways: tuple[str, str], n: int
+) -> list[LabelledText]:
     """Up to `n` texts of other classes, of each as many of one spurious class as of the other."""
     others = sorted({label for label, _ in groups} - set(labels))
     sizes = [min(len(groups.get((other, way), ())) for way in ways) for other in others]

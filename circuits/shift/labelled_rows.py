@@ -29,7 +29,7 @@ PUBLISHED = {"profession": PROFESSIONS, "gender": GENDERS}
 
 
 @dataclass(frozen=True)
-class Row:
+class LabelledRow:
     """A text with the values of its two fields."""
 
     text: str
@@ -38,24 +38,26 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Rows:
+class LabelledRows:
     """The rows of a file, no text twice, and the names of the two fields."""
 
-    rows: list[Row]
+    rows: list[LabelledRow]
     label: str
     spurious: str
     notes: list[str]
     "what was left out"
 
 
-def read_rows(path: Path, *, text: str | None, label: str | None, spurious: str | None) -> Rows:
+def read_rows(
+    path: Path, *, text: str | None, label: str | None, spurious: str | None
+) -> LabelledRows:
     """The rows that have all three fields; a field that is not named is found by its usual names.
 
     Raises `ValueError` naming file, line and what is wrong with it.
     """
     if not path.is_file():
         raise ValueError(f"there are no labelled texts at {path}: expected a file")
-    rows: dict[str, Row] = {}
+    rows: dict[str, LabelledRow] = {}
     left_out: Counter[str] = Counter()
     fields: tuple[str, str, str] | None = None
     is_published = True
@@ -71,7 +73,7 @@ def read_rows(path: Path, *, text: str | None, label: str | None, spurious: str 
     if fields is None or not rows:
         raise ValueError(f"{path} holds no labelled texts")
     notes = [f"left out: {count:,} rows {why}" for why, count in left_out.items()]
-    return Rows(list(rows.values()), *fields[1:], notes)
+    return LabelledRows(list(rows.values()), *fields[1:], notes)
 
 
 def _fields(
@@ -108,7 +110,7 @@ def _row(
     where: str,
     fields: tuple[str, str, str],
     numbered: Mapping[str, tuple[str, ...]],
-) -> Row | None:
+) -> LabelledRow | None:
     """One row, None where a field is empty."""
     for field in fields:
         if field not in record:
@@ -122,7 +124,7 @@ def _row(
     ]
     if not (text and text.strip() and all(values)):
         return None
-    return Row(text, *values)
+    return LabelledRow(text, *values)
 
 
 def _value(value: Any, where: str, field: str, numbered: tuple[str, ...]) -> str:

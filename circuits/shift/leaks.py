@@ -22,7 +22,7 @@ from circuits.shift.labelled import LabelledText, ShiftData, only_words, without
 from saes.evaluation.bootstrap import ratio_interval
 from saes.evaluation.probing import logistic
 
-Texts = Sequence[LabelledText]
+LabelledTexts = Sequence[LabelledText]
 
 
 def leaks(
@@ -53,7 +53,9 @@ def leaks(
     return pd.DataFrame(rows).set_index("read")
 
 
-def _accuracies(train: Texts, test: Texts, change: Callable[[str], str]) -> dict[str, float]:
+def _accuracies(
+    train: LabelledTexts, test: LabelledTexts, change: Callable[[str], str]
+) -> dict[str, float]:
     """What a bag of words gets right of changed texts, trained on texts changed alike."""
     train, test = ([replace(x, text=change(x.text)) for x in part] for part in (train, test))
     known = sorted({word for x in train for word in _words(x.text)})
@@ -72,7 +74,7 @@ def _accuracies(train: Texts, test: Texts, change: Callable[[str], str]) -> dict
     return found
 
 
-def _worst_group(right: Float[Tensor, " texts"], test: Texts) -> float:
+def _worst_group(right: Float[Tensor, " texts"], test: LabelledTexts) -> float:
     groups = torch.tensor([2 * x.label + x.spurious for x in test])
     return min(float(right[groups == group].mean()) for group in groups.unique())
 

@@ -43,7 +43,7 @@ class Judgement:
     "effects of all nodes on the label's probe"
 
 
-Method = Callable[[Judgement], Runs]
+ShiftMethod = Callable[[Judgement], Runs]
 
 
 def unedited(judged: Judgement) -> Runs:
@@ -161,7 +161,7 @@ def ceiling(judged: Judgement) -> Runs:
     return {"trained on balanced texts (ceiling)": [case.says(case.means["balanced"], probe)]}
 
 
-METHODS: tuple[Method, ...] = (
+METHODS: tuple[ShiftMethod, ...] = (
     unedited,
     shift,
     random_features,

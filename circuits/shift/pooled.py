@@ -32,7 +32,7 @@ TEXTS_PER_PASS = 32
 
 
 @dataclass(frozen=True, eq=False)
-class Texts:
+class EncodedTexts:
     """Labelled texts in tokens."""
 
     prompts: EncodedPrompts
@@ -44,7 +44,7 @@ class Texts:
     def __len__(self) -> int:
         return len(self.label)
 
-    def __getitem__(self, chosen: Int[Tensor, " some"]) -> "Texts":
+    def __getitem__(self, chosen: Int[Tensor, " some"]) -> "EncodedTexts":
         """Some of the texts."""
         prompts = self.prompts
         some = EncodedPrompts(
@@ -56,16 +56,16 @@ class Texts:
             None,
             begins_with=prompts.begins_with,
         )
-        return Texts(some, self.label[chosen], self.spurious[chosen])
+        return EncodedTexts(some, self.label[chosen], self.spurious[chosen])
 
 
-def encoded(model: TransformerBridge, texts: Sequence[LabelledText]) -> Texts:
+def encoded(model: TransformerBridge, texts: Sequence[LabelledText]) -> EncodedTexts:
     """The texts in the model's tokens, a BOS before each where the tokenizer puts one."""
     prompts = [
         Prompt(clean=t.text, patch=None, answer=(), wrong=(), where=f"text {i}")
         for i, t in enumerate(texts, 1)
     ]
-    return Texts(
+    return EncodedTexts(
         encode_prompts(prompts, model.tokenizer, positions="sum"),
         torch.tensor([t.label == 1 for t in texts]),
         torch.tensor([t.spurious == 1 for t in texts]),
@@ -85,7 +85,7 @@ class Pooled:
 @torch.no_grad()
 def pooled(
     model: TransformerBridge,
-    texts: Texts,
+    texts: EncodedTexts,
     sites: Iterable[Site],
     *,
     edit: AbstractContextManager[Any] | None = None,
@@ -122,7 +122,7 @@ def pooled(
 
 @torch.no_grad()
 def pooled_features(
-    model: TransformerBridge, suite: Suite, texts: Texts, nodes: Sequence[Node]
+    model: TransformerBridge, suite: Suite, texts: EncodedTexts, nodes: Sequence[Node]
 ) -> Float[Tensor, "texts nodes"]:
     """Each text's mean activation of each of some features, in float64."""
     by_name: dict[str, list[int]] = {}

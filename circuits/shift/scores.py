@@ -62,7 +62,7 @@ NUMBERS: dict[str, Callable[[Groups], Tensor]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Score:
+class MeanWithInterval:
     """A number with its 95 % interval."""
 
     value: float
@@ -70,16 +70,16 @@ class Score:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scores:
+class ClassifierScores:
     """The numbers of one classifier, means over seeds."""
 
-    label: Score
-    spurious: Score
-    worst: Score
-    groups: list[Score]
+    label: MeanWithInterval
+    spurious: MeanWithInterval
+    worst: MeanWithInterval
+    groups: list[MeanWithInterval]
 
 
-def scores(runs: Sequence[Sequence[ProbePredictions]], *, seed: int = 0) -> Scores:
+def scores(runs: Sequence[Sequence[ProbePredictions]], *, seed: int = 0) -> ClassifierScores:
     """Of a classifier's runs: one list for each seed, in it one for each random draw, if any."""
     right = [[said.right() for said in draws] for draws in runs]
     value = torch.stack(
@@ -87,14 +87,14 @@ def scores(runs: Sequence[Sequence[ProbePredictions]], *, seed: int = 0) -> Scor
     )  # [seeds, 4]; the worst group is that of each seed's mean over draws
     drawn = _drawn(right, seed)
     numbers = {
-        name: Score(value=float(of(value).mean()), interval=interval(of(drawn).mean(0)))
+        name: MeanWithInterval(value=float(of(value).mean()), interval=interval(of(drawn).mean(0)))
         for name, of in NUMBERS.items()
     }
     groups = [
-        Score(value=float(value[:, g].mean()), interval=interval(drawn[..., g].mean(0)))
+        MeanWithInterval(value=float(value[:, g].mean()), interval=interval(drawn[..., g].mean(0)))
         for g in range(4)
     ]
-    return Scores(**numbers, groups=groups)
+    return ClassifierScores(**numbers, groups=groups)
 
 
 def _shares(right: Sequence[Bool[Tensor, " members"]]) -> Float[Tensor, " 4"]:

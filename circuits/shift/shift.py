@@ -17,14 +17,14 @@ from typing import Any
 import pandas as pd
 from transformer_lens.model_bridge import TransformerBridge
 
-from circuits.discovery.resume import NOTHING_KEPT, Parts
+from circuits.discovery.resume import NOTHING_KEPT, DiscoveryParts
 from circuits.graph import rounded
 from circuits.shift.case import Case, CaseConfig
 from circuits.shift.finished import FinishedSeed, FinishedSeeds
 from circuits.shift.judging import Judged, by_file, by_rule, circuit_features, cut_nodes
 from circuits.shift.labelled import ShiftData
-from circuits.shift.methods import METHODS, Judgement, Method
-from circuits.shift.scores import NUMBERS, ProbePredictions, Score, scores
+from circuits.shift.methods import METHODS, Judgement, ShiftMethod
+from circuits.shift.scores import NUMBERS, MeanWithInterval, ProbePredictions, scores
 from hooked_qwen.identity import identity
 from hooked_qwen.nodes import Node
 from hooked_qwen.progress import Report, silent
@@ -82,7 +82,7 @@ class Shifted:
         rows = {}
         for name, runs in self.said.items():
             found = scores(runs)
-            own: list[Score] = [getattr(found, number) for number in NUMBERS]
+            own: list[MeanWithInterval] = [getattr(found, number) for number in NUMBERS]
             rows[name] = [x for score in own for x in (score.value, *(score.interval or ("", "")))]
         columns = [f"{n}{end}" for n in NUMBERS for end in ("", ", low", ", high")]
         return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
@@ -117,7 +117,7 @@ class Shifted:
 def _numbers(runs: Sequence[Sequence[ProbePredictions]]) -> dict[str, Any]:
     found = scores(runs)
 
-    def told(score: Score) -> dict[str, Any]:
+    def told(score: MeanWithInterval) -> dict[str, Any]:
         ends = None if score.interval is None else [rounded(end) for end in score.interval]
         return {"value": rounded(score.value), "interval": ends}
 
@@ -137,7 +137,7 @@ def shift(
     config: ShiftConfig,
     judgements: Mapping[Node, Mapping[str, Any]] | None = None,
     ask: Ask | None = None,
-    methods: Sequence[Method] = METHODS,
+    methods: Sequence[ShiftMethod] = METHODS,
     kept: Path | None = None,
     report: Report = silent,
 ) -> Shifted:
@@ -155,7 +155,7 @@ def shift(
     """
     done = FinishedSeeds(kept)
     work = _Work(model, suite, data, config, judgements, ask, methods, done, report)
-    opening = work.first(Parts(kept))
+    opening = work.first(DiscoveryParts(kept))
     found = [work.finished(opening)]
     # A copy without the states of its prompts, whose room the other seeds need.
     opening = replace(opening, case=replace(opening.case))
@@ -174,11 +174,11 @@ class _Work:
     config: ShiftConfig
     judgements: Mapping[Node, Mapping[str, Any]] | None
     ask: Ask | None
-    methods: Sequence[Method]
+    methods: Sequence[ShiftMethod]
     done: FinishedSeeds
     report: Report
 
-    def first(self, parts: Parts) -> Judgement:
+    def first(self, parts: DiscoveryParts) -> Judgement:
         """The first seed's circuit, judged; `parts` keeps its effects."""
         seed = self.config.seed
         case, known = self.case(seed), self.done.get(seed)
@@ -230,7 +230,7 @@ class _Work:
             report=self.report,
         )
 
-    def _judged(self, case: Case, parts: Parts = NOTHING_KEPT) -> Judgement:
+    def _judged(self, case: Case, parts: DiscoveryParts = NOTHING_KEPT) -> Judgement:
         """By the file, or by the rule; not at all where a person is asked."""
         label, spurious = case.label_effects(parts=parts), case.spurious_effects()
         features = circuit_features(label, spurious, case.config.nodes)

@@ -19,7 +19,7 @@ from circuits.tasks import agreement, copying, people, python, recall
 from circuits.tasks.choice import Choice
 from circuits.tasks.dealing import deal
 from hooked_qwen.bundled import language
-from hooked_qwen.families import SPLITS, Pair, Split, Task, TooFewPairs
+from hooked_qwen.families import SPLITS, PromptPair, Split, Task, TooFewPairs
 from hooked_qwen.load import BUNDLED, load_tokenizer, local_folder
 
 __all__ = [
@@ -184,7 +184,7 @@ def make(task: str, n: int, tokenizer: Any, *, split: Split, seed: int = 0) -> l
     return _prompts(deal(TASKS[task].templates(choice), n, choice, rng), f"{task}, {split}")
 
 
-def _prompts(pairs: Iterable[Pair], of: str) -> list[Prompt]:
+def _prompts(pairs: Iterable[PromptPair], of: str) -> list[Prompt]:
     return [
         Prompt(
             clean=pair.clean,

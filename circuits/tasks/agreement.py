@@ -16,7 +16,7 @@ from circuits.tasks.choice import Choice
 from circuits.tasks.dealing import Arrangements
 from circuits.tasks.words import ADJECTIVES, PEOPLE, THINGS, VERBS
 from hooked_qwen import families
-from hooked_qwen.families import Inflected, Pair, Template
+from hooked_qwen.families import Inflected, PromptPair, Template
 
 NUMBERS = ("singular", "plural")
 AUXILIARY = ("is", "are")
@@ -29,7 +29,7 @@ def simple(choice: Choice) -> tuple[Template, ...]:
     Differs: Marks et al. have no adjective; with one there are enough pairs.
     """
 
-    def build(number: int, adjective: str, noun: Inflected) -> Pair:
+    def build(number: int, adjective: str, noun: Inflected) -> PromptPair:
         return families.simple(noun, AUXILIARY, number, adjective)
 
     pools = (choice.pick("adjectives", ADJECTIVES), choice.pick("nouns", THINGS))
@@ -44,7 +44,7 @@ def nounpp(choice: Choice) -> tuple[Template, ...]:
 
     def build(
         numbers: tuple[int, int], nouns: tuple[Inflected, Inflected], preposition: str
-    ) -> Pair:
+    ) -> PromptPair:
         (subject, other), (number, between) = nouns, numbers
         return families.nounpp(subject, AUXILIARY, number, preposition, other[between])
 
@@ -61,7 +61,7 @@ def across_clause(choice: Choice) -> tuple[Template, ...]:
 
     def build(
         numbers: tuple[int, int], thing: Inflected, person: Inflected, verb: Inflected
-    ) -> Pair:
+    ) -> PromptPair:
         number, inner = numbers
         return families.across_clause(thing, AUXILIARY, number, person[inner], verb[inner])
 
@@ -82,7 +82,9 @@ def within_clause(choice: Choice) -> tuple[Template, ...]:
     Differs: each thing and person have one verb, as the prompt ends before it.
     """
 
-    def build(numbers: tuple[int, int], clause: tuple[Inflected, Inflected, Inflected]) -> Pair:
+    def build(
+        numbers: tuple[int, int], clause: tuple[Inflected, Inflected, Inflected]
+    ) -> PromptPair:
         (number, outer), (thing, person, verb) = numbers, clause
         return families.within_clause(thing[outer], person, verb, number)
 

@@ -3,7 +3,7 @@
 from circuits.tasks.choice import Choice
 from circuits.tasks.dealing import Arrangements
 from circuits.tasks.words import THINGS
-from hooked_qwen.families import Pair, Template, swap
+from hooked_qwen.families import PromptPair, Template, swap
 
 LENGTH = 6
 
@@ -18,7 +18,7 @@ def induction(choice: Choice) -> tuple[Template, ...]:
     Differs: nouns where they draw random tokens, so that every word is a whole token.
     """
 
-    def build(place: int, words: tuple[str, ...]) -> Pair:
+    def build(place: int, words: tuple[str, ...]) -> PromptPair:
         *listed, other = words
         answer, cue = listed[place], " ".join(listed[place - 2 : place])
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from circuits.prompt_files import Prompt
 from circuits.tasks.choice import Choice
-from hooked_qwen.families import Pair, Template, TooFewPairs
+from hooked_qwen.families import PromptPair, Template, TooFewPairs
 
 # A template is judged by this many of its pairs, and given up after so many that do not fit.
 SAMPLE = 16
@@ -35,7 +35,9 @@ class Arrangements(Sequence[Any]):
         return tuple(chosen)
 
 
-def deal(templates: Sequence[Template], n: int, choice: Choice, rng: random.Random) -> list[Pair]:
+def deal(
+    templates: Sequence[Template], n: int, choice: Choice, rng: random.Random
+) -> list[PromptPair]:
     """`n` different pairs of one token count, as many from each template as from every other.
 
     Templates whose pairs have another token count than most are left out. Raises `TooFewPairs` with
@@ -66,7 +68,7 @@ def _too_few(n: int, sizes: Sequence[int], choice: Choice) -> TooFewPairs:
     return TooFewPairs(f"{asked}; ask for {'fewer' if exist else 'another task'}", exist)
 
 
-def fits(prompt: Pair | Prompt, length: int, choice: Choice) -> bool:
+def fits(prompt: PromptPair | Prompt, length: int, choice: Choice) -> bool:
     """Whether clean and patch have `length` tokens and every answer is one more to either."""
     texts = (prompt.clean, prompt.patch or "")
     return all(choice.length(text) == length for text in texts) and all(
@@ -85,15 +87,15 @@ def _common_length(templates: Sequence[Template], choice: Choice, rng: random.Ra
     return lengths.most_common(1)[0][0] if lengths else 0
 
 
-def _sample(template: Template, n: int, rng: random.Random) -> Iterator[Pair]:
+def _sample(template: Template, n: int, rng: random.Random) -> Iterator[PromptPair]:
     return map(template.pair, rng.sample(range(len(template)), min(n, len(template))))
 
 
 def _draw(
     template: Template, n: int, length: int, choice: Choice, rng: random.Random
-) -> list[Pair]:
+) -> list[PromptPair]:
     """Up to `n` pairs of the template that fit, fewer only when it has no more."""
-    found: list[Pair] = []
+    found: list[PromptPair] = []
     for prompt in _sample(template, 2 * n + MISSES, rng):
         if len(found) == n:
             break

@@ -7,7 +7,7 @@ from circuits.tasks.dealing import Arrangements
 from circuits.tasks.names import MEN, WOMEN
 from circuits.tasks.words import GIFTS, ROLES, SHOPS
 from hooked_qwen import families
-from hooked_qwen.families import Pair, Template, swap
+from hooked_qwen.families import PromptPair, Template, swap
 
 SCENES = {
     "when": "When {} and {} went to the {place}, {again} gave the {gift} to",
@@ -33,7 +33,7 @@ def ioi(choice: Choice) -> tuple[Template, ...]:
 
     def build(
         scene: str, order: tuple[int, int], names: tuple[str, str], shop: str, gift: str
-    ) -> Pair:
+    ) -> PromptPair:
         said = (names[order[0]], names[order[1]])
         text = SCENES[scene].replace("{place}", shop).replace("{gift}", gift)
         return families.ioi(text, said, order.index(0))
@@ -59,7 +59,7 @@ def pronoun(choice: Choice) -> tuple[Template, ...]:
     pronouns in GPT-2 small".
     """
 
-    def build(which: int, names: tuple[str, str], role: str) -> Pair:
+    def build(which: int, names: tuple[str, str], role: str) -> PromptPair:
         order = (which, 1 - which)
         return swap(
             lambda i: f"So {names[i]} is such a good {role}, isn't",

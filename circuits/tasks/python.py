@@ -5,7 +5,7 @@ from itertools import permutations
 from circuits.tasks.choice import Choice
 from circuits.tasks.dealing import Arrangements
 from circuits.tasks.words import DIGITS, IDENTIFIERS
-from hooked_qwen.families import Pair, Template, swap
+from hooked_qwen.families import PromptPair, Template, swap
 
 BRACKETS = ("()", "[]", "{}")
 ORDINALS = ("first", "second", "third")
@@ -28,7 +28,7 @@ def docstring(choice: Choice) -> tuple[Template, ...]:
     Differs: wrong is the argument that follows, where they compare with every other name.
     """
 
-    def build(names: tuple[str, ...]) -> Pair:
+    def build(names: tuple[str, ...]) -> PromptPair:
         method, first, second, third, fourth, one, other = names
         signature = f"def {method}(self, {first}, {second}, {{}}, {{}}):\n"
         documented = f"    :param {first}: the {one}\n    :param {second}: the {other}\n"
@@ -61,7 +61,7 @@ def brackets(choice: Choice) -> tuple[Template, ...]:
     Source: our own; the language is that of Yao et al. 2021, arXiv:2105.11115.
     """
 
-    def build(outer: tuple[str, str], names: tuple[str, ...]) -> Pair:
+    def build(outer: tuple[str, str], names: tuple[str, ...]) -> PromptPair:
         [inner] = set(BRACKETS) - set(outer)
         return swap(lambda kind: _nested(kind[0], inner, names), outer, [kind[1] for kind in outer])
 
@@ -94,7 +94,9 @@ def variable(choice: Choice) -> tuple[Template, ...]:
     Differs: the names are given no arithmetic, and the patch swaps which one is asked for.
     """
 
-    def build(asked: tuple[int, int], names: tuple[str, ...], values: tuple[str, ...]) -> Pair:
+    def build(
+        asked: tuple[int, int], names: tuple[str, ...], values: tuple[str, ...]
+    ) -> PromptPair:
         lines = "".join(f">>> {n} = {v}\n" for n, v in zip(names, values, strict=True))
         return swap(lambda i: f"{lines}>>> {names[i]}\n", asked, [values[i] for i in asked])
 

@@ -3,7 +3,7 @@
 from circuits.tasks.choice import Choice
 from circuits.tasks.dealing import Arrangements
 from circuits.tasks.words import CAPITALS, CENTURIES, EVENTS
-from hooked_qwen.families import Pair, Template, fact
+from hooked_qwen.families import PromptPair, Template, fact
 
 SPANS = {
     "later": "The {} started in the year {}, and ended in the year {}",
@@ -35,13 +35,13 @@ def greater_than(choice: Choice) -> tuple[Template, ...]:
     centuries = choice.half(CENTURIES)
     width = 2 if choice.continues(SPANS["later"].format("war", 1743, 17), "55") else 1
 
-    def build(case: str, event: str, century: str, tens: int, unit: int) -> Pair:
+    def build(case: str, event: str, century: str, tens: int, unit: int) -> PromptPair:
         year, other = 10 * tens + unit, FURTHEST[case] + unit
         clean, patch = (
             SPANS[case].format(event, f"{century}{y:02}", century) for y in (year, other)
         )
         answer, wrong = _endings(year, other, width)
-        return Pair(clean=clean, patch=patch, answer=answer, wrong=wrong)
+        return PromptPair(clean=clean, patch=patch, answer=answer, wrong=wrong)
 
     return tuple(
         Template(case=case, pools=((case,), events, centuries, range(2, 8), range(10)), build=build)

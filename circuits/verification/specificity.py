@@ -43,7 +43,7 @@ RANDOM = "random features"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Task:
+class TaskCircuit:
     """A task with its circuit, as a run found it."""
 
     analysis: Analysis
@@ -76,7 +76,10 @@ def features_of(nodes: Iterable[Node]) -> tuple[Node, ...]:
 
 
 def specificity(
-    tasks: Mapping[str, Task], config: SpecificityConfig | None = None, *, report: Report = silent
+    tasks: Mapping[str, TaskCircuit],
+    config: SpecificityConfig | None = None,
+    *,
+    report: Report = silent,
 ) -> dict[str, Any]:
     """The matrix task x circuit, how much circuits overlap, and what each task's own adds.
 
@@ -114,7 +117,7 @@ def specificity(
     }
 
 
-def _check(tasks: Mapping[str, Task]) -> None:
+def _check(tasks: Mapping[str, TaskCircuit]) -> None:
     if len(tasks) < 2:
         raise ValueError(f"{len(tasks)} run was given: a circuit is held against those of others")
     first, *others = tasks.items()
@@ -138,7 +141,7 @@ def _size(whole: Mapping[str, Sequence[Node]], asked: int | None) -> int:
 
 
 def _random(
-    tasks: Mapping[str, Task], circuits: Sequence[Sequence[Node]], config: SpecificityConfig
+    tasks: Mapping[str, TaskCircuit], circuits: Sequence[Sequence[Node]], config: SpecificityConfig
 ) -> list[tuple[Node, ...]]:
     """Random circuits, each at the sites of one of the circuits in turn; none without room."""
     named = {node for nodes in circuits for node in nodes}

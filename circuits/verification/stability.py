@@ -29,7 +29,7 @@ from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.methods import discover_by_method
 from circuits.discovery.ranking import Ranking, rank_nodes
 from circuits.discovery.replaced_prompts import ReplacedPrompts, by_transcoders
-from circuits.discovery.resume import Parts
+from circuits.discovery.resume import DiscoveryParts
 from circuits.discovery.tracing import effects_by_prompt
 from circuits.graph import Node, ordered, rounded
 from circuits.prompts import EncodedPrompts
@@ -122,7 +122,7 @@ class EffectsOfEach:
 
 
 @dataclass(frozen=True)
-class _Kept(Parts):
+class _Kept(DiscoveryParts):
     """Notes what is found of each batch."""
 
     found: list[NodeEffects] = field(default_factory=list)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hooked_qwen.bundled.language import TASKS, Pair, held_out
+from hooked_qwen.bundled.language import TASKS, PromptPair, held_out
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ def score_tasks(
 
 @torch.no_grad()
 def score(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Pair]
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[PromptPair]
 ) -> Score:
     """Run the clean prompts, those of one length together so that nothing is padded."""
     model.eval()

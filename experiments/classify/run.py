@@ -26,7 +26,7 @@ from experiments.inputs import TwoLanguages, arguments
 from hooked_qwen.placement import Placement
 from hooked_qwen.sites import Site
 from saes.scope.activity import Activity
-from saes.scope.classify import AcrossChoice, Parts, by_features, judged_on
+from saes.scope.classify import AcrossChoice, TextSplit, by_features, judged_on
 from saes.scope.separation import Figures
 from saes.suite import load_suite
 
@@ -167,7 +167,7 @@ def judged(
 
 def split(
     pairs: Sequence[Pair], task: Task, learned_in: str, seed: int
-) -> tuple[Parts, dict[str, Bool[Tensor, " texts"]]]:
+) -> tuple[TextSplit, dict[str, Bool[Tensor, " texts"]]]:
     """Half of each chapter's runs of pairs to learn from in one language, half to judge in both."""
     generator = torch.Generator().manual_seed(seed)
     roles = torch.zeros(3, len(pairs), dtype=torch.bool)
@@ -186,7 +186,7 @@ def split(
         name: torch.cat([roles, nothing] if name == "en" else [nothing, roles], 1)
         for name in LANGUAGES
     }
-    return Parts(*sides[learned_in]), {name: side[2] for name, side in sides.items()}
+    return TextSplit(*sides[learned_in]), {name: side[2] for name, side in sides.items()}
 
 
 def _figures(figures: Figures) -> dict[str, Any]:

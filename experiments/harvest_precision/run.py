@@ -19,7 +19,7 @@ from circuits.graph import write_json
 from hooked_qwen.load import load
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import StreamConfig
-from hooked_qwen.texts import Texts, texts_of
+from hooked_qwen.texts import Corpus, texts_of
 from hooked_qwen.threads import fit_threads
 from saes.evaluation.metrics import evaluate, held_out_blocks
 from saes.sae import sae
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def train_one(
-    model: TransformerBridge, texts: Texts, out: Path, harvest: Harvest, seed: int
+    model: TransformerBridge, texts: Corpus, out: Path, harvest: Harvest, seed: int
 ) -> None:
     """The autoencoders of all sites from one pass over the text."""
     if (out / "suite.json").exists():
@@ -79,7 +79,7 @@ def train_one(
     )
 
 
-def compared(model: TransformerBridge, texts: Texts, work: Path) -> dict[str, Any]:
+def compared(model: TransformerBridge, texts: Corpus, work: Path) -> dict[str, Any]:
     """By site: each suite's quality, and how many features two of them share."""
     blocks = held_out_blocks(texts(), model, tokens=JUDGED_ON)
     suites = {f"{h}-{s}": load_suite(work / f"{h}-{s}") for h in HARVESTS for s in SEEDS}

@@ -29,7 +29,7 @@ from circuits.verification.verify import VerifyConfig
 from hooked_qwen.load import load
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import StreamConfig
-from hooked_qwen.texts import Texts, texts_of
+from hooked_qwen.texts import Corpus, texts_of
 from hooked_qwen.tokens import encode
 from saes.formats import ours
 from saes.sae import sae
@@ -87,7 +87,7 @@ def main() -> None:
     keep_results(work)
 
 
-def train_dictionaries(model: TransformerBridge, texts: Texts, out: Path) -> None:
+def train_dictionaries(model: TransformerBridge, texts: Corpus, out: Path) -> None:
     """Twelve dictionaries from one pass over 220,000 tokens, each token seen four times."""
     if not out.exists():
         with bars() as report:

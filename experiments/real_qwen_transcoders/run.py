@@ -18,7 +18,7 @@ from circuits.graph import write_json
 from hooked_qwen.load import load
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import StreamConfig
-from hooked_qwen.texts import Texts, texts_of
+from hooked_qwen.texts import Corpus, texts_of
 from saes.dictionary import DictionarySpec
 from saes.evaluation.baselines import evaluate_with_baselines
 from saes.evaluation.metrics import held_out_blocks
@@ -61,7 +61,7 @@ def main() -> None:
     write_json(judge_all(model, texts, work), RESULTS / "quality.json")
 
 
-def train_all(model: TransformerBridge, texts: Texts, work: Path) -> None:
+def train_all(model: TransformerBridge, texts: Corpus, work: Path) -> None:
     """One cache of activations, then one suite of each kind from it."""
     sites = [Site(kind, layer) for layer in LAYERS for kind in ("mlp_in", "mlp_out")]
     with bars() as report:
@@ -86,7 +86,7 @@ def train_all(model: TransformerBridge, texts: Texts, work: Path) -> None:
             )
 
 
-def judge_all(model: TransformerBridge, texts: Texts, work: Path) -> dict[str, Any]:
+def judge_all(model: TransformerBridge, texts: Corpus, work: Path) -> dict[str, Any]:
     """The quality of all nine on the same held-out text, with the controls of each."""
     blocks = held_out_blocks(texts(), model, tokens=JUDGED_ON + CONTROLS_ON)
     n = JUDGED_ON // blocks.shape[1]

@@ -21,7 +21,7 @@ from experiments.transcoders_and_saes.run import FIGURES, RESULTS, circuits_of, 
 from hooked_qwen.load import load
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import StreamConfig
-from hooked_qwen.texts import Texts, texts_of
+from hooked_qwen.texts import Corpus, texts_of
 from saes.evaluation.baselines import neurons_inside_mlps, untrained
 from saes.sae import sae
 from saes.suite import Suite, load_suite
@@ -74,7 +74,7 @@ def main() -> None:
     print(size_table(found))
 
 
-def train_both(model: TransformerBridge, texts: Texts, out: Path) -> None:
+def train_both(model: TransformerBridge, texts: Corpus, out: Path) -> None:
     """An SAE of each MLP's output and a plain transcoder of each MLP, from one pass."""
     saes = [sae(Site("mlp_out", layer), k=K) for layer in LAYERS]
     with bars() as report:

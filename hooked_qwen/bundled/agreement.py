@@ -10,7 +10,7 @@ from functools import cache
 from hooked_qwen import families
 from hooked_qwen.bundled.holdout import draw, held
 from hooked_qwen.bundled.lexicon import Noun, Verb, Words, entries, words
-from hooked_qwen.families import Pair, Template
+from hooked_qwen.families import PromptPair, Template
 
 PREPOSITIONS = ("near", "behind", "beside", "by")
 NUMBERS = (0, 1)
@@ -33,7 +33,9 @@ def simple(w: Words) -> tuple[Template, ...]:
 def nounpp(w: Words) -> tuple[Template, ...]:
     """`The key near the cabinets` -> ` is`: a noun of either number stands in between."""
 
-    def build(subject: Subject, number: int, preposition: str, step: int, plural: int) -> Pair:
+    def build(
+        subject: Subject, number: int, preposition: str, step: int, plural: int
+    ) -> PromptPair:
         other = _other(w.things, subject[0], step)
         return families.nounpp(*subject, number, preposition, other.form(plural))
 
@@ -50,7 +52,7 @@ def nounpp(w: Words) -> tuple[Template, ...]:
 def across_clause(w: Words) -> tuple[Template, ...]:
     """`The keys that the farmer likes` -> ` are`: a whole clause stands in between."""
 
-    def build(subject: Subject, number: int, step: int, plural: int, inner: Verb) -> Pair:
+    def build(subject: Subject, number: int, step: int, plural: int, inner: Verb) -> PromptPair:
         other = _other(w.people, subject[0], step)
         return families.across_clause(*subject, number, other.form(plural), inner.form(plural))
 
@@ -65,7 +67,7 @@ def across_clause(w: Words) -> tuple[Template, ...]:
 def within_clause(w: Words) -> tuple[Template, ...]:
     """`The keys that the farmer` -> ` likes`: the verb agrees with the clause's own subject."""
 
-    def build(head: Noun, plural: int, other: Noun, number: int, inner: Verb) -> Pair:
+    def build(head: Noun, plural: int, other: Noun, number: int, inner: Verb) -> PromptPair:
         return families.within_clause(head.form(plural), other, inner, number)
 
     def held_out(head: Noun, plural: int, other: Noun, number: int, inner: Verb) -> bool:

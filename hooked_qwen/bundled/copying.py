@@ -7,7 +7,7 @@ from itertools import permutations, product
 
 from hooked_qwen.bundled.holdout import draw, held
 from hooked_qwen.bundled.lexicon import Words, words
-from hooked_qwen.families import Pair, Template, swap
+from hooked_qwen.families import PromptPair, Template, swap
 
 BRACKETS = {"(": ")", "[": "]", "{": "}"}
 FRAMES = {
@@ -40,7 +40,7 @@ def induction(w: Words) -> tuple[Template, ...]:
 def _frame_template(w: Words, case: str) -> Template:
     length = FRAMES[case][2].count("{}")
 
-    def build(links: tuple[str, str, str], start: int, step: int) -> Pair:
+    def build(links: tuple[str, str, str], start: int, step: int) -> PromptPair:
         before, answer, wrong = links
         items = [*_fillers(w.code_words, links, start, step, length - 2), before]
         return swap(
@@ -97,7 +97,7 @@ def _shape_template(w: Words, shape: str) -> Template:
         letters = (w.letters[(start + i * step) % len(w.letters)] for i in range(len(shape)))
         return " ".join(f"{b} {x}" for b, x in zip(_kinded(shape, kinds), letters, strict=False))
 
-    def build(choice: tuple[Sequence[str], str], start: int, step: int) -> Pair:
+    def build(choice: tuple[Sequence[str], str], start: int, step: int) -> PromptPair:
         kinds, other = choice
         changed = [*kinds[:target], other, *kinds[target + 1 :]]
         return swap(
@@ -173,7 +173,7 @@ def _code_template(
     prompt: Callable[[str, str, Sequence[str]], str],
     prefix: Callable[[str], Sequence[str]],
 ) -> Template:
-    def build(kinds: tuple[str, str], function: str, names: tuple[str, str, str]) -> Pair:
+    def build(kinds: tuple[str, str], function: str, names: tuple[str, str, str]) -> PromptPair:
         return swap(
             lambda kind: prompt(kind, function, names),
             kinds,

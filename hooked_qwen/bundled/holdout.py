@@ -9,7 +9,7 @@ import random
 import zlib
 from collections.abc import Iterator, Sequence
 
-from hooked_qwen.families import Pair, Template, TooFewPairs
+from hooked_qwen.families import PromptPair, Template, TooFewPairs
 
 HELD_PERCENT = 12
 LOOKED_AT = 20_000
@@ -23,7 +23,7 @@ def held(key: str) -> bool:
     return zlib.crc32(key.encode()) % 100 < HELD_PERCENT
 
 
-def draw(rng: random.Random, template: Template) -> Pair:
+def draw(rng: random.Random, template: Template) -> PromptPair:
     """A random pair of the template that training text may contain."""
     while True:
         values = [rng.choice(pool) for pool in template.pools]
@@ -31,7 +31,7 @@ def draw(rng: random.Random, template: Template) -> Pair:
             return template.pair_of(values)
 
 
-def held_pairs(rng: random.Random, template: Template) -> Iterator[Pair]:
+def held_pairs(rng: random.Random, template: Template) -> Iterator[PromptPair]:
     """Pairs of the template that training text never contains, in random order.
 
     Looks at no more than `LOOKED_AT` combinations: the large templates have millions.

@@ -19,9 +19,9 @@ from itertools import islice
 from hooked_qwen.bundled import agreement, copying, people, recall, story
 from hooked_qwen.bundled.holdout import held_pairs, shares
 from hooked_qwen.bundled.lexicon import words
-from hooked_qwen.families import Pair, Split, Task, Template
+from hooked_qwen.families import PromptPair, Split, Task, Template
 
-__all__ = ["TASKS", "Pair", "Split", "documents", "held_out", "pairs", "rounds"]
+__all__ = ["TASKS", "PromptPair", "Split", "documents", "held_out", "pairs", "rounds"]
 
 TASKS: dict[str, Task] = {
     name: Task(name=name, templates=templates, description=description)
@@ -83,7 +83,7 @@ TASKS: dict[str, Task] = {
 }
 
 
-def pairs(task: str, n: int, *, split: Split, seed: int = 0) -> list[Pair]:
+def pairs(task: str, n: int, *, split: Split, seed: int = 0) -> list[PromptPair]:
     """`n` different pairs of a task, dealt evenly over its cases, from one half of the words.
 
     Raises `ValueError` for an unknown task or split, or if fewer than `n` pairs exist.
@@ -102,7 +102,7 @@ def pairs(task: str, n: int, *, split: Split, seed: int = 0) -> list[Pair]:
     return chosen
 
 
-def held_out(task: str, n: int = 300) -> list[Pair]:
+def held_out(task: str, n: int = 300) -> list[PromptPair]:
     """About `n` pairs, from both halves of the words, that `documents` never spells out.
 
     Which combinations are held out is a rule (`templates.held`), the same on every machine.

@@ -9,7 +9,7 @@ from hooked_qwen import families
 from hooked_qwen.bundled.atlas import Town
 from hooked_qwen.bundled.holdout import draw, held
 from hooked_qwen.bundled.lexicon import Noun, Person, Words, words
-from hooked_qwen.families import Pair, Template, swap
+from hooked_qwen.families import PromptPair, Template, swap
 
 OPENERS = ("When", "After", "While", "Once")
 TIMES = ("One day", "One morning", "Every evening", "Every week")
@@ -28,7 +28,7 @@ def ioi(w: Words) -> tuple[Template, ...]:
 def _ioi_template(w: Words, case: str, opener: str, order: str) -> Template:
     receiver = ("ABBA", "BABA").index(order)
 
-    def build(names: Couple, journey: str, place: str, gift: str, thing: str) -> Pair:
+    def build(names: Couple, journey: str, place: str, gift: str, thing: str) -> PromptPair:
         scene = f"{opener} {{}} and {{}} {journey} to the {place}, {{again}} {gift} a {thing} to"
         return families.ioi(scene, (names[0].name, names[1].name), receiver)
 
@@ -44,7 +44,7 @@ def pronoun(w: Words) -> tuple[Template, ...]:
     """`Anna was a doctor in Velmar. One day` -> ` she`, near, far, and past another name."""
 
     def template(case: str, middle: str) -> Template:
-        def build(couple: Couple, job: Noun, town: Town, time: str) -> Pair:
+        def build(couple: Couple, job: Noun, town: Town, time: str) -> PromptPair:
             def life(of: Couple) -> str:
                 who, friend = of
                 between = middle.format(friend=friend.name)
@@ -77,7 +77,7 @@ def profession(w: Words) -> tuple[Template, ...]:
 
 
 def _one_biography(w: Words) -> Template:
-    def build(who: Person, jobs: tuple[Noun, Noun], town: Town, time: str) -> Pair:
+    def build(who: Person, jobs: tuple[Noun, Noun], town: Town, time: str) -> PromptPair:
         def life(job: Noun) -> str:
             return (
                 f"{who.name} was a {job.singular} in {town.name}. {time} {who.pronoun} went out "
@@ -94,7 +94,7 @@ def _one_biography(w: Words) -> Template:
 
 
 def _two_biographies(w: Words, case: str, asked: int) -> Template:
-    def build(couple: Couple, jobs: tuple[Noun, Noun], town: Town) -> Pair:
+    def build(couple: Couple, jobs: tuple[Noun, Noun], town: Town) -> PromptPair:
         lives = " ".join(
             f"{person.name} was a {job.singular} in {town.name}."
             for person, job in zip(couple, jobs, strict=True)

@@ -8,7 +8,7 @@ from typing import Any
 from hooked_qwen.bundled.atlas import Region, Town
 from hooked_qwen.bundled.holdout import held
 from hooked_qwen.bundled.lexicon import Words, words
-from hooked_qwen.families import Pair, Template, fact, swap
+from hooked_qwen.families import PromptPair, Template, fact, swap
 
 Location = Region | Town
 CENTURIES = (1700, 1800)
@@ -50,7 +50,7 @@ def greater_than(w: Words) -> tuple[Template, ...]:
 def _span_template(w: Words, case: str, sentence: str) -> Template:
     starts = tuple(year for year in w.years if 22 <= year % 100 <= 79)
 
-    def build(event: str, start: int, ahead: int, back: int) -> Pair:
+    def build(event: str, start: int, ahead: int, back: int) -> PromptPair:
         early = start // 100 * 100 + 2 + start % 2
         return swap(
             lambda year: sentence.format(event=event, start=year),
@@ -89,7 +89,7 @@ def _fact_template(
     pairs: Sequence[tuple[Location, Location]],
     held_out: Callable[[Any], bool],
 ) -> Template:
-    def build(places: tuple[Location, Location]) -> Pair:
+    def build(places: tuple[Location, Location]) -> PromptPair:
         return fact(sentence, [(place.name, place.capital) for place in places])
 
     return Template(case=case, pools=(pairs,), build=build, held_out=held_out)

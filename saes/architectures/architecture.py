@@ -12,14 +12,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from saes.training.config import TrainConfig
-from saes.training.step import Dead, Memory, Numbers, StepResult, Weights
+from saes.training.step import Dead, DictionaryWeights, Memory, Numbers, StepResult
 
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
     """What a dictionary begins with, before its architecture adds to it."""
 
-    weights: Weights
+    weights: DictionaryWeights
     x: Float[Tensor, "tokens d_source"]
     "normalised activations of the first batches"
     k: int | None
@@ -66,7 +66,7 @@ def nothing_else(start: Start) -> Begun:
     return Begun()
 
 
-def fold_encoder(weights: Weights) -> Folded:
+def fold_encoder(weights: DictionaryWeights) -> Folded:
     """For architectures whose pre-activation is the encoder's."""
     return Folded(gain=torch.ones_like(weights.b_enc), bias=weights.b_enc)
 
@@ -76,12 +76,17 @@ class Architecture:
     """How few features are kept on, in training and in the finished dictionary."""
 
     step: Callable[
-        [Weights, Float[Tensor, "tokens d_source"], Float[Tensor, "tokens d_target"], StepOptions],
+        [
+            DictionaryWeights,
+            Float[Tensor, "tokens d_source"],
+            Float[Tensor, "tokens d_target"],
+            StepOptions,
+        ],
         StepResult,
     ]
     "loss and gradients of one batch of normalised activations; it must not wait for its device"
     begin: Callable[[Start], Begun] = nothing_else
-    fold: Callable[[Weights], Folded] = fold_encoder
+    fold: Callable[[DictionaryWeights], Folded] = fold_encoder
     rates: Mapping[str, float] = field(default_factory=dict)
     "learning rate of a parameter of its own over that of the others, where it is not 1"
     threshold: Literal["none", "learnt", "calibrated"] = "none"

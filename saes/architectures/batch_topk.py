@@ -12,7 +12,7 @@ from torch import Tensor
 from saes.architectures.architecture import Architecture, Begun, Start, StepOptions
 from saes.architectures.topk import step_by
 from saes.training.encode import TopKSelection
-from saes.training.step import StepResult, Weights, number_like
+from saes.training.step import DictionaryWeights, StepResult, number_like
 
 LOWERED = 0.9
 "The guess at the smallest feature kept, over that of the batch before: a little too many are found"
@@ -24,7 +24,7 @@ def begin(start: Start) -> Begun:
 
 
 def step(
-    weights: Weights,
+    weights: DictionaryWeights,
     x: Float[Tensor, "tokens d_source"],
     y: Float[Tensor, "tokens d_target"],
     options: StepOptions,

@@ -19,7 +19,7 @@ from torch import Tensor
 from saes.architectures import relu
 from saes.architectures.architecture import Architecture, Begun, Folded, Start, StepOptions
 from saes.training.dense_step import dense_step, towards_k
-from saes.training.step import StepResult, Weights
+from saes.training.step import DictionaryWeights, StepResult
 
 
 def begin(start: Start) -> Begun:
@@ -29,7 +29,7 @@ def begin(start: Start) -> Begun:
 
 
 def step(
-    weights: Weights,
+    weights: DictionaryWeights,
     x: Float[Tensor, "tokens d_source"],
     y: Float[Tensor, "tokens d_target"],
     options: StepOptions,
@@ -37,7 +37,7 @@ def step(
     """The dense step; the coefficient moves towards k."""
     scale = (options.numbers["coefficient"] / y.shape[1]).to(x.dtype)
 
-    def encoding(w: Weights, pre: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
+    def encoding(w: DictionaryWeights, pre: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
         gate = pre.relu()
         f = (pre > 0) * ((pre - w.b_enc) * w.own["r_mag"].exp() + w.own["b_mag"]).relu()
         aside = rest.detach() - gate @ w.W_dec.detach()
@@ -47,7 +47,7 @@ def step(
     return replace(result, numbers=towards_k(options.numbers, result.l0, options.k))
 
 
-def fold(weights: Weights) -> Folded:
+def fold(weights: DictionaryWeights) -> Folded:
     """The gate w x + b_enc > 0, said of the magnitude."""
     gain, bias = weights.own["r_mag"].exp(), weights.own["b_mag"]
     return Folded(gain=gain, bias=bias, threshold=bias - gain * weights.b_enc)

@@ -28,7 +28,7 @@ from saes.architectures.architecture import (
     fold_encoder,
 )
 from saes.training.dense_step import dense_step
-from saes.training.step import StepResult, Weights, number_like
+from saes.training.step import DictionaryWeights, StepResult, number_like
 
 BANDWIDTH = 0.5
 "Width of the kernel, as a share of the standard deviation of the first pre-activations."
@@ -53,7 +53,7 @@ def begin(start: Start) -> Begun:
 
 
 def step(
-    weights: Weights,
+    weights: DictionaryWeights,
     x: Float[Tensor, "tokens d_source"],
     y: Float[Tensor, "tokens d_target"],
     options: StepOptions,
@@ -62,7 +62,7 @@ def step(
     numbers, k = options.numbers, options.k
     scale = (numbers["coefficient"] / y.shape[1]).to(x.dtype)
 
-    def encoding(w: Weights, pre: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
+    def encoding(w: DictionaryWeights, pre: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
         theta = w.own["log_threshold"].exp()
         f = _JumpReLU.apply(pre, theta, numbers["bandwidth"])
         l0 = _Step.apply(pre, theta, numbers["bandwidth"]).sum(-1).mean()
@@ -72,7 +72,7 @@ def step(
     return replace(result, numbers=numbers)
 
 
-def fold(weights: Weights) -> Folded:
+def fold(weights: DictionaryWeights) -> Folded:
     """The threshold as it is."""
     return replace(fold_encoder(weights), threshold=weights.own["log_threshold"].exp())
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from saes.architectures.architecture import Architecture, Begun, Start, StepOptions
 from saes.training.dense_step import dense_step, towards_k
-from saes.training.step import StepResult, Weights, number_like
+from saes.training.step import DictionaryWeights, StepResult, number_like
 
 
 def begin(start: Start) -> Begun:
@@ -23,7 +23,7 @@ def begin(start: Start) -> Begun:
 
 
 def step(
-    weights: Weights,
+    weights: DictionaryWeights,
     x: Float[Tensor, "tokens d_source"],
     y: Float[Tensor, "tokens d_target"],
     options: StepOptions,
@@ -31,7 +31,7 @@ def step(
     """The dense step; the coefficient moves towards k."""
     scale = (options.numbers["coefficient"] / y.shape[1]).to(x.dtype)
 
-    def encoding(w: Weights, pre: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
+    def encoding(w: DictionaryWeights, pre: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
         f = pre.relu()
         return f, scale * (f * w.W_dec.norm(dim=-1)).sum(-1).mean()
 

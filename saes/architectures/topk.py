@@ -9,11 +9,11 @@ from torch import Tensor
 from saes.architectures.architecture import Architecture, StepOptions
 from saes.training.encode import TopKSelection
 from saes.training.sparse_step import sparse_step
-from saes.training.step import StepResult, Weights
+from saes.training.step import DictionaryWeights, StepResult
 
 
 def step(
-    weights: Weights,
+    weights: DictionaryWeights,
     x: Float[Tensor, "tokens d_source"],
     y: Float[Tensor, "tokens d_target"],
     options: StepOptions,
@@ -31,7 +31,7 @@ def step(
 
 def step_by(
     choice: TopKSelection,
-    weights: Weights,
+    weights: DictionaryWeights,
     x: Float[Tensor, "tokens d_source"],
     y: Float[Tensor, "tokens d_target"],
     options: StepOptions,

@@ -23,9 +23,9 @@ from hooked_qwen.tokens import Batch
 from saes.on_demand import InTurn, OnDemand
 
 Mask = Bool[Tensor, "batch pos"]
-Pair = tuple[Site, Site]
+SourceAndTarget = tuple[Site, Site]
 "Source and target of a dictionary."
-TargetMeans = Mapping[Pair, Float[Tensor, "2 d_target"]]
+TargetMeans = Mapping[SourceAndTarget, Float[Tensor, "2 d_target"]]
 "The target's mean: without norm outliers, and with them."
 Sums = dict[str, Num[Tensor, " _"]]
 "Sums over the tokens of each block, by name."
@@ -39,8 +39,8 @@ class CleanRun:
     values: dict[Site, Activation]
     log_probs: Float[Tensor, "batch predicted vocabulary"]
     arguments: BlockArguments
-    outliers: Mapping[Pair, Mask]
-    with_outliers: frozenset[Pair]
+    outliers: Mapping[SourceAndTarget, Mask]
+    with_outliers: frozenset[SourceAndTarget]
     "where any of these tokens is an outlier"
 
 
@@ -65,12 +65,12 @@ def unpadded(tokens: Int[Tensor, "batch pos"]) -> Batch:
     return Batch(tokens=tokens, mask=torch.ones_like(tokens, dtype=torch.bool))
 
 
-def pairs_of(dictionaries: InTurn) -> set[Pair]:
+def pairs_of(dictionaries: InTurn) -> set[SourceAndTarget]:
     """What the dictionaries read and write."""
     return set(in_order(dictionaries))
 
 
-def in_order(dictionaries: InTurn) -> list[Pair]:
+def in_order(dictionaries: InTurn) -> list[SourceAndTarget]:
     """What each dictionary reads and writes; those that are read on demand are not read for it."""
     if isinstance(dictionaries, OnDemand):
         suite = dictionaries.suite
@@ -78,7 +78,7 @@ def in_order(dictionaries: InTurn) -> list[Pair]:
     return [(d.source, d.target) for d in dictionaries]
 
 
-def sites_of(pairs: Iterable[Pair]) -> set[Site]:
+def sites_of(pairs: Iterable[SourceAndTarget]) -> set[Site]:
     """Every site that is read or written."""
     return {site for pair in pairs for site in pair}
 
@@ -91,8 +91,8 @@ def site_means(
     """Means of the targets over the whole text, in a round of their own."""
     pairs = pairs_of(dictionaries)
     sites = sites_of(pairs)
-    totals: dict[Pair, Tensor] = {}
-    counts: dict[Pair, Tensor] = {}
+    totals: dict[SourceAndTarget, Tensor] = {}
+    counts: dict[SourceAndTarget, Tensor] = {}
     for tokens in passes if sites else ():
         with capture(model, sites) as values:
             run_through(model, unpadded(tokens), max(site.layer for site in sites))
@@ -106,7 +106,7 @@ def site_means(
 
 
 def clean_run(
-    model: TransformerBridge, pairs: Iterable[Pair], tokens: Int[Tensor, "batch pos"]
+    model: TransformerBridge, pairs: Iterable[SourceAndTarget], tokens: Int[Tensor, "batch pos"]
 ) -> CleanRun:
     """One pass that keeps the sites of `pairs`, and what an edited run from any layer starts from.
 
@@ -163,7 +163,7 @@ def spliced_sums(model: TransformerBridge, clean: CleanRun, dictionaries: InTurn
 
 
 def _with_and_without(
-    run: Callable[[Mapping[Site, Mask]], Effect], clean: CleanRun, pairs: Sequence[Pair]
+    run: Callable[[Mapping[Site, Mask]], Effect], clean: CleanRun, pairs: Sequence[SourceAndTarget]
 ) -> tuple[Effect, Effect]:
     """The run that keeps the outliers, and the one that keeps nothing: often the same."""
     outliers = {target: clean.outliers[source, target] for source, target in pairs}
@@ -190,7 +190,7 @@ def _splice(
     model: TransformerBridge,
     clean: CleanRun,
     dictionaries: InTurn,
-    pairs: Sequence[Pair],
+    pairs: Sequence[SourceAndTarget],
     keep: Mapping[Site, Mask],
 ) -> Effect:
     elsewhere = {source for source, target in pairs if source != target}

@@ -46,7 +46,7 @@ EMPTY = -1
 TOTALS = ("tokens", "fired", "counts")
 MULTIPLIER = 6364136223846793005
 
-Rows = Sequence[Int[Tensor, " _"]] | Int[Tensor, "rows pos"]
+TokenTensors = Sequence[Int[Tensor, " _"]] | Int[Tensor, "rows pos"]
 Slots = dict[str, Tensor]
 """Passages in the making, each tensor `[features, examples, ...]`, best first.
 
@@ -86,7 +86,7 @@ class Examples:
     "tokens on which each feature is active"
     top: Passages
     sampled: Passages
-    rows: Rows
+    rows: TokenTensors
     "the text that passages point into"
     counts: Int[Tensor, "features steps"] | None = None
     "tokens by activation, as in `histogram`; None where nobody counted"
@@ -203,7 +203,7 @@ class Tally:
             key, at = torch.where(active, sampling_keys.unsqueeze(-1), EMPTY).max(1)
             self.sampled = _best(self.sampled, _passages(f, at, key.double(), batch, first))
 
-    def examples(self, rows: Rows) -> Examples:
+    def examples(self, rows: TokenTensors) -> Examples:
         """The result, its passages pointing into `rows`."""
         state, parts = self.state(), [field.name for field in fields(Passages)]
         top, sampled = (

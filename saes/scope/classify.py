@@ -37,7 +37,7 @@ from hooked_qwen.sites import Site
 from saes.evaluation.probing import logistic, standardised
 from saes.scope.activity import Activity
 from saes.scope.detector import Across, Detector, best_threshold, chosen_detectors
-from saes.scope.separation import Figures, Scores, auroc, figures_of
+from saes.scope.separation import Figures, TextScores, auroc, figures_of
 
 SIZES = (1, 2, 5, 10, 20, 50)
 "Numbers of features that are tried."
@@ -48,7 +48,7 @@ AcrossChoice = Literal["one", "several", "chosen"]
 
 
 @dataclass(frozen=True)
-class Parts:
+class TextSplit:
     """Which texts are for what."""
 
     train: Bool[Tensor, " texts"]
@@ -58,18 +58,18 @@ class Parts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Method:
+class TextClassifier:
     """One way to tell the texts apart."""
 
     name: str
     threshold: float
     choice: str
     "what the held-out part chose, in words"
-    scores: Scores = field(repr=False, compare=False)
+    scores: TextScores = field(repr=False, compare=False)
     "of every text, whatever it is for"
 
 
-def parts_of(positive: Bool[Tensor, " texts"], *, seed: int = 0) -> Parts:
+def parts_of(positive: Bool[Tensor, " texts"], *, seed: int = 0) -> TextSplit:
     """Half of the texts of each kind to train, a fifth held out, the rest to test.
 
     Raises `ValueError` for fewer than four of a kind.
@@ -85,10 +85,12 @@ def parts_of(positive: Bool[Tensor, " texts"], *, seed: int = 0) -> Parts:
         first, second = round(0.5 * n), max(1, round(0.2 * n))
         train[order[:first]] = True
         held_out[order[first : first + second]] = True
-    return Parts(train, held_out, ~(train | held_out))
+    return TextSplit(train, held_out, ~(train | held_out))
 
 
-def only(parts: Parts, positive: Bool[Tensor, " texts"], count: int, *, seed: int = 0) -> Parts:
+def only(
+    parts: TextSplit, positive: Bool[Tensor, " texts"], count: int, *, seed: int = 0
+) -> TextSplit:
     """The same test part, with `count` texts of each kind to train and hold out, as few as that.
 
     A third of them, one at least, is held out.
@@ -102,18 +104,18 @@ def only(parts: Parts, positive: Bool[Tensor, " texts"], count: int, *, seed: in
         held_out[some[:split]] = True
         # Of a single text both are made: it is all that there is.
         train[some[split:] if len(some) > 1 else some] = True
-    return Parts(train, held_out, parts.test)
+    return TextSplit(train, held_out, parts.test)
 
 
 def by_features(
     activity: Activity,
     positive: Bool[Tensor, " texts"],
-    parts: Parts,
+    parts: TextSplit,
     *,
     name: str = "features",
     sizes: Sequence[int] = SIZES,
     across: AcrossChoice = "one",
-) -> tuple[Method, Detector | None]:
+) -> tuple[TextClassifier, Detector | None]:
     """The detector whose number of features ranks the held-out part best; the fewest of equals.
 
     With `chosen` both ways to choose as many features are held against each other too; of equals
@@ -123,7 +125,7 @@ def by_features(
     train = parts.train.nonzero().flatten()
     own = activity.of_texts(train)
     by_way = [chosen_detectors(own, positive[train], sizes, across=way) for way in ways]
-    best: tuple[float, Detector, Scores] | None = None
+    best: tuple[float, Detector, TextScores] | None = None
     for found in chain.from_iterable(zip(*by_way, strict=True)):
         if found is None:
             continue
@@ -143,8 +145,8 @@ def by_features(
 def by_stream(
     means: Mapping[Site, Float[Tensor, "texts d"]],
     positive: Bool[Tensor, " texts"],
-    parts: Parts,
-) -> list[Method]:
+    parts: TextSplit,
+) -> list[TextClassifier]:
     """A linear probe and the difference of means, each at the layer that serves it best."""
     ways: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
         "linear probe": _probe,
@@ -152,7 +154,7 @@ def by_stream(
     }
     found = []
     for name, direction in ways.items():
-        best: tuple[float, Site, Scores] | None = None
+        best: tuple[float, Site, TextScores] | None = None
         for site, x in means.items():
             x, y = standardised(x.double(), parts.train), positive[parts.train]
             scores = x @ direction(x[parts.train], y)
@@ -168,7 +170,9 @@ def _probe(x: Float[Tensor, "train d"], positive: Bool[Tensor, " train"]) -> Flo
     return logistic(x, positive)[0]
 
 
-def by_words(texts: Sequence[str], positive: Bool[Tensor, " texts"], parts: Parts) -> Method:
+def by_words(
+    texts: Sequence[str], positive: Bool[Tensor, " texts"], parts: TextSplit
+) -> TextClassifier:
     """The words of the texts; those that the training part has."""
     train = parts.train.nonzero().flatten().tolist()
     words = TfidfVectorizer(token_pattern=WORD)
@@ -182,14 +186,16 @@ def by_words(texts: Sequence[str], positive: Bool[Tensor, " texts"], parts: Part
 
 
 def _thresholded(
-    name: str, scores: Scores, positive: Bool[Tensor, " texts"], parts: Parts, choice: str
-) -> Method:
+    name: str, scores: TextScores, positive: Bool[Tensor, " texts"], parts: TextSplit, choice: str
+) -> TextClassifier:
     threshold = best_threshold(scores[parts.held_out], positive[parts.held_out])
-    return Method(name=name, threshold=threshold, choice=choice, scores=scores)
+    return TextClassifier(name=name, threshold=threshold, choice=choice, scores=scores)
 
 
 def judged_on(
-    draws: Sequence[Method], positive: Bool[Tensor, " texts"], judged: Bool[Tensor, " texts"]
+    draws: Sequence[TextClassifier],
+    positive: Bool[Tensor, " texts"],
+    judged: Bool[Tensor, " texts"],
 ) -> Figures:
     """How well a method tells some texts apart, learned once or from several draws of texts."""
     scores = [method.scores[judged] for method in draws]

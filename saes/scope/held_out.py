@@ -62,7 +62,7 @@ class Passage:
 
 
 @dataclass(frozen=True)
-class Split:
+class PassageSplit:
     """The passages of one feature."""
 
     shown: tuple[Passage, ...]
@@ -75,7 +75,7 @@ class Split:
     "held out: on, and marked where it is not"
 
 
-def split_contexts(contexts: Contexts, feature: int, config: SplitConfig) -> Split | None:
+def split_contexts(contexts: Contexts, feature: int, config: SplitConfig) -> PassageSplit | None:
     """The passages of a feature; None where it is on in fewer than `LEAST` contexts that differ."""
     generator = torch.Generator().manual_seed(config.seed * 1_000_003 + feature)
     on, values = contexts.of(feature)
@@ -94,7 +94,7 @@ def split_contexts(contexts: Contexts, feature: int, config: SplitConfig) -> Spl
             ]
     wrong = [w for p in second if (w := _mismarked(p, generator)) is not None]
     off = _off(contexts, on, len(first), generator)
-    return Split(tuple(_strongest_first(shown)), tuple(first), tuple(off), tuple(wrong))
+    return PassageSplit(tuple(_strongest_first(shown)), tuple(first), tuple(off), tuple(wrong))
 
 
 def _once(tokens: Int[Tensor, "on pos"]) -> Int[Tensor, " different"]:

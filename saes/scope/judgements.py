@@ -26,7 +26,7 @@ Verdict = bool | None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Score:
+class JudgementScore:
     """Judgements held against the truth."""
 
     balanced_accuracy: float | None
@@ -39,13 +39,13 @@ class Score:
     asked: int
 
 
-def score(truth: Sequence[bool], said: Sequence[Verdict]) -> Score:
+def score(truth: Sequence[bool], said: Sequence[Verdict]) -> JudgementScore:
     """What was said of some things, held against what they are."""
     pairs = [(t, s) for t, s in zip(truth, said, strict=True) if s is not None]
     hits = torch.tensor([float(s) for t, s in pairs if t], dtype=torch.float64)
     wrong = torch.tensor([float(s) for t, s in pairs if not t], dtype=torch.float64)
     if not len(hits) or not len(wrong):
-        return Score(
+        return JudgementScore(
             balanced_accuracy=None,
             interval=None,
             f1=None,
@@ -58,7 +58,7 @@ def score(truth: Sequence[bool], said: Sequence[Verdict]) -> Score:
     f1s = _f1(of_hits[:draws] @ hits * len(hits), of_wrong[:draws] @ wrong * len(wrong), len(hits))
     called = int(hits.sum()), len(wrong) - int(wrong.sum())
     counts = len(hits), len(wrong)
-    return Score(
+    return JudgementScore(
         balanced_accuracy=sum(c / n for c, n in zip(called, counts, strict=True)) / 2,
         interval=_mean_of_shares(called, counts),
         f1=float(_f1(hits.sum(), wrong.sum(), len(hits))),

@@ -11,7 +11,7 @@ from typing import Any
 from saes.scope.behaviour import by_behaviour
 from saes.scope.text_scores import (
     SCRIPTS,
-    Read,
+    LabelledTextMeans,
     Scorer,
     by_language,
     by_means,
@@ -28,7 +28,7 @@ OF_TEXT: dict[str, Callable[[str], Scorer]] = {
 "Scorers that take an argument and need no examples."
 OF_TOKENS: dict[str, Callable[[str, Any], Scorer]] = {"behaviour": by_behaviour}
 "Those that also take a tokenizer."
-FITTED: dict[str, Callable[[Read], Scorer]] = {"probe": by_probe, "means": by_means}
+FITTED: dict[str, Callable[[LabelledTextMeans], Scorer]] = {"probe": by_probe, "means": by_means}
 "Scorers that are fitted on example texts."
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from saes.evaluation.bootstrap import Interval, interval, resamples
 
 FALSE_POSITIVES = 0.01
-Scores = Float[Tensor, " texts"]
+TextScores = Float[Tensor, " texts"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class Figures:
 
 
 def figures_of(
-    scores: Sequence[Scores],
+    scores: Sequence[TextScores],
     positive: Bool[Tensor, " texts"],
     thresholds: Sequence[float],
     *,
@@ -75,7 +75,7 @@ def figures_of(
 
 
 def _exact(
-    scores: Scores, positive: Bool[Tensor, " texts"], threshold: float
+    scores: TextScores, positive: Bool[Tensor, " texts"], threshold: float
 ) -> tuple[float, float, float, float]:
     """F1, AUROC, TPR and accuracy."""
     says = scores > threshold
@@ -89,7 +89,7 @@ def _exact(
 
 
 def _resampled(
-    scores: Scores,
+    scores: TextScores,
     positive: Bool[Tensor, " texts"],
     threshold: float,
     of_positive: Float[Tensor, "draws positive"],
@@ -115,17 +115,19 @@ def _f1(hits: Tensor, wrong: Tensor, positive: int) -> Tensor:
     return 2 * hits / (hits + wrong + positive)
 
 
-def auroc(scores: Scores, positive: Bool[Tensor, " texts"]) -> float:
+def auroc(scores: TextScores, positive: Bool[Tensor, " texts"]) -> float:
     """P(a positive text's score is above a negative one's), ties half."""
     return float(_above(scores, positive).mean())
 
 
-def _above(scores: Scores, positive: Bool[Tensor, " texts"]) -> Float[Tensor, "positive negative"]:
+def _above(
+    scores: TextScores, positive: Bool[Tensor, " texts"]
+) -> Float[Tensor, "positive negative"]:
     difference = scores[positive].double()[:, None] - scores[~positive].double()
     return (difference.sign() + 1) / 2
 
 
-def true_positives(scores: Scores, positive: Bool[Tensor, " texts"]) -> float:
+def true_positives(scores: TextScores, positive: Bool[Tensor, " texts"]) -> float:
     """The share of positive texts above the lowest threshold that 1 % of negative texts pass.
 
     With fewer than a hundred negative texts none of them may pass.

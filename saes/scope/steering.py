@@ -44,18 +44,18 @@ from saes.scope.usage import Usage
 from saes.suite import Suite
 
 Unit = Literal["max", "token", "activation"]
-Method = Literal["feature", "random feature", "encoder direction", "difference of means"]
-FEATURE: Method = "feature"
-RANDOM: Method = "random feature"
-ENCODER: Method = "encoder direction"
-MEANS: Method = "difference of means"
+SteeringMethod = Literal["feature", "random feature", "encoder direction", "difference of means"]
+FEATURE: SteeringMethod = "feature"
+RANDOM: SteeringMethod = "random feature"
+ENCODER: SteeringMethod = "encoder direction"
+MEANS: SteeringMethod = "difference of means"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Direction:
     """Something to steer along."""
 
-    method: Method
+    method: SteeringMethod
     node: Node
     "in the suite that has directions too"
     unit: float

@@ -116,7 +116,7 @@ def _right(said: Sequence[str], labels: Sequence[str]) -> Float[Tensor, " others
 
 
 @dataclass(frozen=True, kw_only=True)
-class Score:
+class AccuracyScore:
     """The accuracy of a classifier, and what it is ahead of the one of real texts alone."""
 
     accuracy: float
@@ -129,10 +129,10 @@ class Score:
 
 def score_of(
     right: Float[Tensor, "seeds others"], real: Float[Tensor, " others"], *, seed: int = 0
-) -> Score:
+) -> AccuracyScore:
     """From which test texts are told right under each seed, and by real texts alone."""
     each, drawn = right.mean(0), resamples(right.shape[1], seed=seed)
-    return Score(
+    return AccuracyScore(
         accuracy=float(each.mean()),
         interval=interval(drawn @ each),
         by_seed=right.mean(1).tolist(),

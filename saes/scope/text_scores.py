@@ -58,7 +58,7 @@ N = 4
 "Tokens of an n-gram."
 SHOWN = 60
 "Characters of a pattern that are told at most."
-Score = Callable[[Sequence[str]], Float[Tensor, " texts"]]
+TextScore = Callable[[Sequence[str]], Float[Tensor, " texts"]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,11 +69,11 @@ class Scorer:
     "as it was asked for, such as `script:cjk`"
     said: str
     "what it says, in words"
-    of: Score
+    of: TextScore
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Read:
+class LabelledTextMeans:
     """The mean of a site's tensor over each of some texts, and how more texts are read."""
 
     means: Float[Tensor, "texts d"]
@@ -178,7 +178,7 @@ def languages() -> Any:
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 
 
-def by_probe(read: Read) -> Scorer:
+def by_probe(read: LabelledTextMeans) -> Scorer:
     """The probability that a linear probe gives to a text being one of the positive ones."""
     x = read.means.double()
     every = torch.ones_like(read.positive)
@@ -194,7 +194,7 @@ def by_probe(read: Read) -> Scorer:
     return Scorer(name="probe", said=said, of=of)
 
 
-def by_means(read: Read) -> Scorer:
+def by_means(read: LabelledTextMeans) -> Scorer:
     """How far a text lies from the mean of the negative ones to that of the positive ones."""
     x = read.means.double()
     zero, one = x[~read.positive].mean(0), x[read.positive].mean(0)

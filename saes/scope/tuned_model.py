@@ -35,7 +35,7 @@ AT_ONCE = 16
 "Texts that are written together."
 KEPT = 3
 "Continuations that a record quotes."
-Rows = Sequence[Sequence[int]]
+TokenRows = Sequence[Sequence[int]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +108,7 @@ def behaviour_of(
 
 
 @torch.no_grad()
-def cross_entropies(model: nn.Module, rows: Rows) -> tuple[Tensor, Tensor]:
+def cross_entropies(model: nn.Module, rows: TokenRows) -> tuple[Tensor, Tensor]:
     """Of each text: the sum over its predicted tokens in nats, and how many these are."""
     order, sums, counts = [], [], []
     for index, tokens in by_length(rows, max(1, TOKENS_PER_PASS // max(map(len, rows)))):
@@ -132,7 +132,7 @@ class Judge:
     suite: Suite
     prompts: Sequence[str]
     behaviour: Behaviour
-    clean: Mapping[str, Rows]
+    clean: Mapping[str, TokenRows]
     "texts of tokens by what they are called"
     features: Mapping[str, ChosenFeatures]
     "by what they are called"

@@ -15,19 +15,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from saes.training.step import Numbers, StepResult, Weights, precise
+from saes.training.step import DictionaryWeights, Numbers, StepResult, precise
 
 CONTROL_RATE = 0.02
 "Largest relative change of the L1 coefficient in a step, where L0 is to reach a k."
 Encoding = Callable[
-    [Weights, Float[Tensor, "tokens features"], Float[Tensor, "tokens d_target"]],
+    [DictionaryWeights, Float[Tensor, "tokens features"], Float[Tensor, "tokens d_target"]],
     tuple[Float[Tensor, "tokens features"], Float[Tensor, ""]],
 ]
 "Features and their cost, from the encoder's output and what the features are to add up to."
 
 
 def dense_step(
-    weights: Weights,
+    weights: DictionaryWeights,
     x: Float[Tensor, "tokens d_source"],
     y: Float[Tensor, "tokens d_target"],
     encoding: Encoding,
@@ -35,7 +35,7 @@ def dense_step(
     """Loss and gradients of one batch."""
     leaves = {n: w.detach().requires_grad_() for n, w in weights.named().items()}
     with torch.enable_grad():
-        w = Weights.of(leaves)
+        w = DictionaryWeights.of(leaves)
         pre = x @ w.W_enc.T + w.b_enc
         skip = 0.0 if w.W_skip is None else x @ w.W_skip.T
         rest = y - w.b_dec - skip
@@ -46,7 +46,7 @@ def dense_step(
     by_name = dict(zip(leaves, gradients, strict=True))
     on = f.detach() > 0
     return StepResult(
-        gradients=Weights.of(by_name),
+        gradients=DictionaryWeights.of(by_name),
         along=(by_name["W_dec"] * weights.W_dec).sum(-1),
         loss=precise(loss.detach()),
         squared_error=precise(error.detach().square().sum()),

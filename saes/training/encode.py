@@ -19,7 +19,7 @@ from saes.training.selection import (
     select_topk,
 )
 from saes.training.sparse_products import Bags
-from saes.training.step import Memory, Weights
+from saes.training.step import DictionaryWeights, Memory
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -57,7 +57,10 @@ class TopKSelection:
 
 
 def encode(
-    weights: Weights, x: Float[Tensor, "tokens d_source"], choice: TopKSelection, memory: Memory
+    weights: DictionaryWeights,
+    x: Float[Tensor, "tokens d_source"],
+    choice: TopKSelection,
+    memory: Memory,
 ) -> Pairs:
     """The chosen features, their values in full precision."""
     if choice.precision == "bfloat16":
@@ -69,7 +72,10 @@ def encode(
 
 
 def screened_topk(
-    weights: Weights, x: Float[Tensor, "tokens d_source"], choice: TopKSelection, memory: Memory
+    weights: DictionaryWeights,
+    x: Float[Tensor, "tokens d_source"],
+    choice: TopKSelection,
+    memory: Memory,
 ) -> Pairs:
     """The k largest of each token, exactly, by way of a product in bfloat16.
 
@@ -98,7 +104,7 @@ def screened_topk(
 
 
 def _bounding(
-    weights: Weights, x: Float[Tensor, "tokens d_source"]
+    weights: DictionaryWeights, x: Float[Tensor, "tokens d_source"]
 ) -> tuple[
     Float[Tensor, "features wider"], Float[Tensor, " features"], Float[Tensor, "tokens wider"]
 ]:
@@ -137,7 +143,7 @@ def _rough(
 
 
 def _scores(
-    weights: Weights, x: Float[Tensor, "tokens d_source"], pairs: Pairs
+    weights: DictionaryWeights, x: Float[Tensor, "tokens d_source"], pairs: Pairs
 ) -> Float[Tensor, " pairs"]:
     """The pre-activations of some features, in full precision."""
     bags = Bags.of(pairs, (len(weights.W_enc),))

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 
-from hooked_qwen.texts import Texts
+from hooked_qwen.texts import Corpus
 
 HELD_OUT_CHARACTERS = 40_000
 
 
-def training_text(texts: Texts) -> Iterator[str]:
+def training_text(texts: Corpus) -> Iterator[str]:
     """What is not held out, again and again; raises `ValueError` when that is nothing."""
     while True:
         rest = _after_held_out(texts())

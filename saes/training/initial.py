@@ -9,7 +9,7 @@ from torch import Tensor
 from saes.architectures.table import architecture
 from saes.dictionary import DictionarySpec
 from saes.training.config import TrainConfig
-from saes.training.step import Weights
+from saes.training.step import DictionaryWeights
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def nested_widths(spec: DictionarySpec, config: TrainConfig) -> tuple[int, ...]:
 
 def initial_weights(
     spec: DictionarySpec, width: int, x: Float[Tensor, "tokens d_source"], d_target: int, seed: int
-) -> Weights:
+) -> DictionaryWeights:
     """Random unit rows; an SAE's encoder starts as its decoder's transpose."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -46,7 +46,7 @@ def initial_weights(
         return rows / rows.norm(dim=-1, keepdim=True)
 
     W_dec = unit_rows(d_target)
-    return Weights(
+    return DictionaryWeights(
         W_enc=W_dec.clone() if spec.source == spec.target else unit_rows(x.shape[1]),
         b_enc=torch.zeros(width).to(x),
         W_dec=W_dec,

@@ -21,7 +21,7 @@ from saes.architectures.table import architecture
 from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.training.calibration import calibrate
 from saes.training.config import TrainConfig
-from saes.training.recorded import Record, recorder
+from saes.training.recorded import WorkRecorder, recorder
 from saes.training.step import Memory
 from saes.training.trainer import DictionaryTrainer
 
@@ -110,7 +110,7 @@ def fit(
     report_calibration: Callable[[int, int], None] = lambda done, total: None,
     keep: Callable[[Callable[[], Snapshot]], None] | None = None,
     after: Snapshot | None = None,
-    record: Callable[[torch.device], Record | None] = recorder,
+    record: Callable[[torch.device], WorkRecorder | None] = recorder,
 ) -> list[Trained]:
     """Train one dictionary for each of `specs` on the same stream of activations.
 

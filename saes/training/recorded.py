@@ -21,7 +21,7 @@ from torch import Tensor
 
 from saes.training.step import Memory, number_like
 
-Record = Callable[[Callable[[], None]], Callable[[], None]]
+WorkRecorder = Callable[[Callable[[], None]], Callable[[], None]]
 "Gives what does the same on a device as some work, from the tensors as they then are."
 MOST = 64
 "Recordings of one dictionary; then the one that has not been used for longest goes."
@@ -47,7 +47,7 @@ class Given:
 class Recordings:
     """The recordings of one dictionary's steps."""
 
-    def __init__(self, record: Record, memory: Memory, like: Tensor) -> None:
+    def __init__(self, record: WorkRecorder, memory: Memory, like: Tensor) -> None:
         """`like` is a weight; `memory` is what the steps write into."""
         self._record, self._memory = record, memory
         self._met: set[tuple[int, int]] = set()
@@ -126,7 +126,7 @@ def list_length(dead: int, width: int) -> int:
     return min(width, max(SHORTEST, 1 << (dead - 1).bit_length()))
 
 
-def recorder(device: torch.device) -> Record | None:
+def recorder(device: torch.device) -> WorkRecorder | None:
     """How steps are recorded on `device`; None: they are not, as nothing would be gained.
 
     Recordings of one recorder share the memory that steps need on their way: they run in turn.

@@ -25,7 +25,7 @@ from hooked_qwen.precision import computed_in, model_precision
 from hooked_qwen.shards import Cache
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import ActivationBatch, StreamConfig, activation_batches, shuffled
-from hooked_qwen.texts import Texts
+from hooked_qwen.texts import Corpus
 from hooked_qwen.texts_read import TextsRead
 from saes.dictionary import DictionarySpec
 from saes.evaluation.metrics import Quality, evaluate, held_out_blocks
@@ -55,7 +55,7 @@ class RunOptions:
 def train_suite(
     model: TransformerBridge,
     specs: Sequence[DictionarySpec],
-    texts: Texts | None,
+    texts: Corpus | None,
     out: Path,
     *,
     config: TrainConfig,
@@ -141,7 +141,7 @@ def train_suite(
 
 
 def _judged_on(
-    texts: Texts | None, cache: Cache | None, model: TransformerBridge, tokens: int
+    texts: Corpus | None, cache: Cache | None, model: TransformerBridge, tokens: int
 ) -> Int[Tensor, "blocks pos"]:
     """Held-out tokens, of the text or, without one, of the cache."""
     if texts is not None:

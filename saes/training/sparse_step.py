@@ -28,12 +28,12 @@ from torch import Tensor
 from saes.nonlinearities import topk
 from saes.training.encode import TopKSelection, encode
 from saes.training.sparse_products import Bags, ByFeature, any_by_feature, sums_by_feature
-from saes.training.step import Dead, Memory, StepResult, Weights, precise, sum_of_squares
+from saes.training.step import Dead, DictionaryWeights, Memory, StepResult, precise, sum_of_squares
 
 
 @torch.no_grad()
 def sparse_step(
-    weights: Weights,
+    weights: DictionaryWeights,
     x: Float[Tensor, "tokens d_source"],
     y: Float[Tensor, "tokens d_target"],
     *,
@@ -70,7 +70,7 @@ def sparse_step(
 
 
 def _errors(
-    weights: Weights,
+    weights: DictionaryWeights,
     bags: Bags,
     x: Float[Tensor, "tokens d_source"],
     y: Float[Tensor, "tokens d_target"],
@@ -85,12 +85,12 @@ def _errors(
 
 
 def _gradients(
-    weights: Weights,
+    weights: DictionaryWeights,
     bags: Bags,
     x: Float[Tensor, "tokens d_source"],
     error: Float[Tensor, "tokens prefixes d_target"],
     memory: Memory,
-) -> tuple[Weights, Float[Tensor, " features"]]:
+) -> tuple[DictionaryWeights, Float[Tensor, " features"]]:
     """Gradients of the mean squared error, and each decoder row's product with its own.
 
     With g_p = -2 error_p / (tokens * prefixes * d_target), the gradient at the output of prefix p,
@@ -110,7 +110,7 @@ def _gradients(
     d_values = bags.row_products(d_bags, weights.W_dec)
     d_pre = d_values * (bags.values > 0)
     by_feature = ByFeature.of(bags.features, width)
-    gradients = Weights(
+    gradients = DictionaryWeights(
         W_enc=by_feature.product(d_pre, bags.tokens, x, "W_enc", memory),
         b_enc=sums_by_feature(d_pre, bags.features, width),
         W_dec=by_feature.product(bags.values, bags.ids, d_bags, "W_dec", memory),
@@ -122,9 +122,9 @@ def _gradients(
 
 
 def _add_aux(
-    gradients: Weights,
+    gradients: DictionaryWeights,
     along: Float[Tensor, " features"],
-    weights: Weights,
+    weights: DictionaryWeights,
     x: Float[Tensor, "tokens d_source"],
     error: Float[Tensor, "tokens d_target"],
     dead: Dead,

@@ -19,7 +19,7 @@ CORE = ("W_enc", "b_enc", "W_dec", "b_dec", "W_skip")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Weights:
+class DictionaryWeights:
     """What a dictionary learns, or the gradients of it."""
 
     W_enc: Float[Tensor, "features d_source"]
@@ -31,7 +31,7 @@ class Weights:
     "what only this architecture learns, such as JumpReLU's `log_threshold`"
 
     @classmethod
-    def of(cls, named: Mapping[str, Tensor]) -> "Weights":
+    def of(cls, named: Mapping[str, Tensor]) -> "DictionaryWeights":
         """From all tensors by name, as `named` gives them."""
         core = {name: named[name] for name in CORE if name in named}
         return cls(**core, own={name: value for name, value in named.items() if name not in CORE})
@@ -46,7 +46,7 @@ class Weights:
 class StepResult:
     """Gradients of one batch and what the log shows of it."""
 
-    gradients: Weights
+    gradients: DictionaryWeights
     along: Float[Tensor, " features"]
     "product of each decoder row with its gradient: the part that only changes the row's length"
     loss: Float[Tensor, ""]

@@ -14,7 +14,7 @@ from hooked_qwen.progress import Report, silent
 from hooked_qwen.shards import Cache, write_cache
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import StreamConfig
-from hooked_qwen.texts import Texts
+from hooked_qwen.texts import Corpus
 from hooked_qwen.threads import fit_threads
 from saes.dictionary import DictionarySpec
 from saes.evaluation.metrics import Quality, held_out_blocks
@@ -32,7 +32,7 @@ NOTE_EVERY = 1.0
 def train(
     model: TransformerBridge,
     specs: Sequence[DictionarySpec],
-    texts: Texts | None,
+    texts: Corpus | None,
     out: Path,
     *,
     config: TrainConfig,
@@ -86,7 +86,7 @@ def _telling(report: Report) -> Callable[[Progress], None]:
 def cache_activations(
     model: TransformerBridge,
     sites: Sequence[Site],
-    texts: Texts,
+    texts: Corpus,
     out: Path,
     *,
     tokens: int,

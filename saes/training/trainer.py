@@ -13,8 +13,8 @@ from saes.architectures.table import architecture
 from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.training.config import TrainConfig, record_of
 from saes.training.initial import Normalisation, initial_weights, nested_widths
-from saes.training.recorded import Given, Record, Recordings
-from saes.training.step import Dead, Memory, Numbers, StepResult, Weights, sum_of_squares
+from saes.training.recorded import Given, Recordings, WorkRecorder
+from saes.training.step import Dead, DictionaryWeights, Memory, Numbers, StepResult, sum_of_squares
 from saes.training.watched import FVU_MEMORY, Watched
 
 
@@ -27,12 +27,12 @@ class DictionaryTrainer:
         config: TrainConfig,
         source: Normalisation,
         target: Normalisation,
-        weights: Weights,
+        weights: DictionaryWeights,
         *,
         seed: int,
         numbers: Numbers | None = None,
         memory: Memory | None = None,
-        record: Record | None = None,
+        record: WorkRecorder | None = None,
     ) -> None:
         """`weights` with the architecture's own, and the `numbers` that it goes by.
 
@@ -62,7 +62,7 @@ class DictionaryTrainer:
         config: TrainConfig,
         seed: int,
         memory: Memory | None = None,
-        record: Record | None = None,
+        record: WorkRecorder | None = None,
     ) -> "DictionaryTrainer":
         """A dictionary before its first step; `first` sets the normalisation."""
         pairs = [batch.pair(spec.source, spec.target) for batch in first]
@@ -73,7 +73,7 @@ class DictionaryTrainer:
         begun: Begun = architecture(spec.architecture).begin(
             Start(weights=weights, x=x, k=spec.k, sparsity=config.sparsity)
         )
-        weights = Weights.of(weights.named() | dict(begun.parameters))
+        weights = DictionaryWeights.of(weights.named() | dict(begun.parameters))
         return cls(
             spec,
             config,
@@ -223,8 +223,8 @@ class DictionaryTrainer:
         out = self.memory.take("pre-activations", len(x), len(learnt.W_enc), x)
         return torch.addmm(learnt.b_enc, self.source.apply(x), learnt.W_enc.T, out=out)
 
-    def _learnt(self) -> Weights:
-        return Weights.of(self.averages or self.weights.named())
+    def _learnt(self) -> DictionaryWeights:
+        return DictionaryWeights.of(self.averages or self.weights.named())
 
     def finish(self) -> SparseDictionary:
         """The dictionary on raw activations, decoder rows of unit norm.

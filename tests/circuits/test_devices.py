@@ -9,7 +9,7 @@ from circuits.analysis import Analysis
 from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.ranking import rank_nodes
 from circuits.discovery.replacement import discover_replacement
-from circuits.discovery.resume import Parts
+from circuits.discovery.resume import DiscoveryParts
 from circuits.discovery.sparse_feature import discover
 from circuits.edits import ablation as edits
 from circuits.edits.ablate import ablate
@@ -187,8 +187,8 @@ def test_what_is_kept_of_a_run_goes_on_where_the_model_is(other, tmp_path):
     model, suite = toy_on(other.name), full_suite(dtype=torch.float32)
     analysis = Analysis.of(model, suite, toy_prompts(n=4, length=4), CONFIGS["ig"])
     with other.complaining():
-        rank_nodes(analysis, parts=Parts(tmp_path))
-        kept = discover(analysis, parts=Parts(tmp_path))
+        rank_nodes(analysis, parts=DiscoveryParts(tmp_path))
+        kept = discover(analysis, parts=DiscoveryParts(tmp_path))
     other.agrees(as_json(kept.graph), as_json(discover(analysis).graph))
 
 

@@ -8,7 +8,7 @@ import torch
 
 from circuits.analysis import Analysis
 from circuits.discovery.config import DiscoverConfig
-from circuits.discovery.resume import UNFINISHED, Parts, close_parts, open_parts
+from circuits.discovery.resume import UNFINISHED, DiscoveryParts, close_parts, open_parts
 from circuits.discovery.sparse_feature import discover
 from circuits.graph import as_json
 from circuits.prompts import write_prompts
@@ -46,7 +46,7 @@ def test_a_run_that_goes_on_ends_in_the_same_graph(case, tmp_path, estimator, wh
     model, suite, prompts = case
     config = dataclasses.replace(CONFIG, estimator=estimator)
     whole = discover(Analysis.of(model, suite, prompts, config))
-    parts = Parts(tmp_path)
+    parts = DiscoveryParts(tmp_path)
     with pytest.raises(CutError):
         discover(Analysis.of(model, suite, prompts, config), parts=parts, report=cut_at(what, done))
     files = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
@@ -60,7 +60,7 @@ def test_a_run_that_goes_on_ends_in_the_same_graph(case, tmp_path, estimator, wh
 def test_what_is_kept_is_not_done_again(case, tmp_path):
     """All gradients, of nodes and of edges, come from files."""
     model, suite, prompts = case
-    parts = Parts(tmp_path)
+    parts = DiscoveryParts(tmp_path)
     taken = []
 
     def grad(block, given, out):

@@ -10,7 +10,7 @@ from circuits.ablation.exact_effects import exact_effects
 from circuits.analysis import Analysis
 from circuits.attribution.edges import edge_weights
 from circuits.attribution.effects import effects_by_prompt, gradients_at_clean
-from circuits.attribution.recorded import Run
+from circuits.attribution.recorded import RecordedRun
 from circuits.comparison import differences
 from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.ranking import rank_nodes
@@ -406,7 +406,7 @@ def test_a_state_does_not_keep_the_runs_that_it_was_made_from(analysis):
 
     def runs():
         gc.collect()
-        return sum(isinstance(each, Run) for each in gc.get_objects())
+        return sum(isinstance(each, RecordedRun) for each in gc.get_objects())
 
     there = runs()
     edit = edit_of({"node": Node("resid_post.1", 4), "do": "zero"})

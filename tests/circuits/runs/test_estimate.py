@@ -16,7 +16,7 @@ from circuits.discovery.replaced_prompts import Budget
 from circuits.discovery.sparse_feature import discover
 from circuits.prompts import Prompt
 from circuits.runs.estimate import estimate_discovery, task_of
-from circuits.runs.needs import Task, memory_of, operations_of, state_bytes
+from circuits.runs.needs import DiscoverySize, memory_of, operations_of, state_bytes
 from circuits.runs.needs_replacement import budget_of, prompt_bytes, sweep_operations
 from hooked_qwen.cost import ModelCost
 from hooked_qwen.placement import Placement
@@ -131,7 +131,7 @@ def wide(features, n=28):
 def test_memory_holds_the_dictionaries_within_what_is_given_and_does_not_grow_with_prompts(cost):
     shapes, config = wide(2048, n=3), DiscoverConfig()
     one = shapes[0].bytes
-    task = Task(prompts=64, tokens=20, config=config)
+    task = DiscoverySize(prompts=64, tokens=20, config=config)
     whole = memory_of(cost, shapes, task, None)
     assert whole.dictionaries == whole.every_dictionary == 3 * one
     # One more is there while it is read.
@@ -143,7 +143,7 @@ def test_memory_holds_the_dictionaries_within_what_is_given_and_does_not_grow_wi
 
 def test_more_prompts_than_are_kept_are_made_again(cost):
     shapes, config = wide(2048, n=3), DiscoverConfig()
-    few, many = (Task(prompts=n, tokens=20, config=config) for n in (32, 32_000))
+    few, many = (DiscoverySize(prompts=n, tokens=20, config=config) for n in (32, 32_000))
     of_few, of_many = (operations_of(cost, shapes, task, None).forward[0] for task in (few, many))
     assert of_many.amount == 2 * 1000 * of_few.amount
 
@@ -232,7 +232,7 @@ def transcoders():
 
 def replacement_task(tokens, **config):
     asked = DiscoverConfig(method="replacement", reference="zero", **config)
-    return Task(prompts=1, tokens=tokens, patched=False, config=asked)
+    return DiscoverySize(prompts=1, tokens=tokens, patched=False, config=asked)
 
 
 def test_what_is_kept_of_a_replaced_prompt_is_what_is_counted(model, transcoders, cost):

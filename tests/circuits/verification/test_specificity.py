@@ -7,7 +7,7 @@ from circuits.edits.ablate import ablate
 from circuits.edits.ablation import Ablation
 from circuits.graph import Node
 from circuits.render.heatmap import heat_map
-from circuits.verification.specificity import RANDOM, SpecificityConfig, Task, specificity
+from circuits.verification.specificity import RANDOM, SpecificityConfig, TaskCircuit, specificity
 from tests.toys import analysis_of, shared_toy, toy_prompts, toy_suite
 
 
@@ -18,7 +18,7 @@ def tasks():
     for name, length, seed in (("one", 4, 1), ("two", 5, 2)):
         analysis = analysis_of(model, suite, toy_prompts(3, length, seed=seed), nodes=6, steps=1)
         made = discover(analysis)
-        found[name] = Task(analysis=analysis, graph=made.graph, ranking=made.ranking)
+        found[name] = TaskCircuit(analysis=analysis, graph=made.graph, ranking=made.ranking)
     return found
 
 

@@ -14,7 +14,7 @@ from saes.scope.output_score import input_score, output_score, output_scores
 from saes.scope.scorers import kind_of_scorer, unfitted
 from saes.scope.steering_score import chosen, fluency, score, wanted
 from saes.scope.text_scores import (
-    Read,
+    LabelledTextMeans,
     by_language,
     by_means,
     by_probe,
@@ -119,7 +119,7 @@ def test_what_is_fitted_says_which_kind_a_text_is(model):
     site = Site("resid_post", 1)
     texts = ["aaa", "aba", "baa", "zzz", "zyz", "yzz"]
     positive = torch.tensor([True] * 3 + [False] * 3)
-    read = Read(
+    read = LabelledTextMeans(
         means=mean_of_texts(model, site, texts),
         positive=positive,
         site=site,

@@ -9,7 +9,7 @@ from saes.architectures.architecture import StepOptions
 from saes.architectures.jumprelu import TARGET_COEFFICIENT
 from saes.architectures.table import architecture as architecture_called
 from saes.training.config import TrainConfig
-from saes.training.step import Dead, Memory, Weights, number_like
+from saes.training.step import Dead, DictionaryWeights, Memory, number_like
 
 FEATURES, TOKENS, D_SOURCE, D_TARGET = 7, 11, 4, 5
 EPS = 0.4
@@ -22,7 +22,7 @@ def problem(architecture, *, skip=False, seed=0):
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
     own = {"jumprelu": ["log_threshold"], "gated": ["r_mag", "b_mag"]}.get(architecture, [])
-    weights = Weights(
+    weights = DictionaryWeights(
         W_enc=draw(FEATURES, D_SOURCE),
         b_enc=draw(FEATURES),
         W_dec=draw(FEATURES, D_TARGET),
@@ -84,7 +84,7 @@ def test_gradients_equal_autograd_of_the_plain_formula(architecture, skip):
     weights, x, y = problem(architecture, skip=skip)
     result = step(weights, x, y, architecture)
     leaves = {n: w.clone().requires_grad_() for n, w in weights.named().items()}
-    loss = plain_loss(Weights.of(leaves), x, y, architecture, 0.7)
+    loss = plain_loss(DictionaryWeights.of(leaves), x, y, architecture, 0.7)
     loss.backward()
     assert result.loss.item() == pytest.approx(loss.item(), rel=1e-10)
     for name, gradient in result.gradients.named().items():
@@ -98,7 +98,7 @@ def test_jumprelu_by_hand(target):
     result = step(weights, x, y, "jumprelu", target=target)
     leaves = {n: w.clone().requires_grad_() for n, w in weights.named().items()}
     coefficient = 0.7 if target is None else TARGET_COEFFICIENT
-    loss = plain_loss(Weights.of(leaves), x, y, "jumprelu", coefficient, target)
+    loss = plain_loss(DictionaryWeights.of(leaves), x, y, "jumprelu", coefficient, target)
     loss.backward()
     assert result.loss.item() == pytest.approx(loss.item(), rel=1e-10)
     for name in ("W_enc", "b_enc", "W_dec", "b_dec"):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from saes.training.encode import TopKSelection, screened_topk
-from saes.training.step import Memory, Weights
+from saes.training.step import DictionaryWeights, Memory
 
 
 @pytest.mark.parametrize("spread", [0.0, 1.0], ids=["one length", "many lengths"])
@@ -18,7 +18,7 @@ def test_candidates_from_a_rough_product_hold_the_largest(spread, difference):
 
     rows = draw(1, 64) + difference * draw(2000, 64)
     lengths = (spread * draw(2000, 1)).exp()
-    weights = Weights(
+    weights = DictionaryWeights(
         W_enc=rows / rows.norm(dim=-1, keepdim=True) * lengths,
         b_enc=0.3 * draw(2000),
         W_dec=rows,
@@ -39,7 +39,7 @@ def test_tokens_with_fewer_positive_pre_activations_than_k_keep_those():
     generator = torch.Generator().manual_seed(1)
     rows = torch.randn(500, 32, generator=generator)
     x = torch.randn(200, 32, generator=generator)
-    weights = Weights(W_enc=rows, b_enc=torch.full((500,), -14.0), W_dec=rows, b_dec=x[0])
+    weights = DictionaryWeights(W_enc=rows, b_enc=torch.full((500,), -14.0), W_dec=rows, b_dec=x[0])
     found = screened_topk(weights, x, TopKSelection(k=8, of_batch=False, prefixes=(500,)), Memory())
     expected = (x @ rows.T - 14).relu().topk(8).values
     on = (expected > 0).sum(1)

@@ -8,7 +8,7 @@ import torch
 from saes.nonlinearities import topk
 from saes.training.encode import TopKSelection
 from saes.training.sparse_step import sparse_step
-from saes.training.step import Dead, Memory, Weights
+from saes.training.step import Dead, DictionaryWeights, Memory
 
 FEATURES, TOKENS = 12, 9
 NONE = Dead(features=torch.zeros(0, dtype=torch.long))
@@ -21,7 +21,7 @@ def problem(seed=0, d_source=6, d_target=5, *, skip=False):
     def draw(*shape):
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-    weights = Weights(
+    weights = DictionaryWeights(
         W_enc=draw(FEATURES, d_source),
         b_enc=draw(FEATURES),
         W_dec=draw(FEATURES, d_target),
@@ -65,7 +65,7 @@ def test_gradients_equal_autograd_of_the_dense_formula(of_batch, prefixes, skip,
     listed = Dead(features=dead)
     result = sparse_step(weights, x, y, choice=choice, dead=listed, aux_coefficient=0.5)
     leaves = {n: w.clone().requires_grad_() for n, w in weights.named().items()}
-    loss = dense_loss(Weights(**leaves), x, y, choice, dead, 0.5)
+    loss = dense_loss(DictionaryWeights(**leaves), x, y, choice, dead, 0.5)
     loss.backward()
     assert result.loss.item() == pytest.approx(loss.item(), rel=1e-10)
     for name, gradient in result.gradients.named().items():
@@ -95,7 +95,7 @@ def test_the_smallest_feature_of_a_batch_is_known_for_the_next():
 def test_a_rough_encoder_keeps_exact_values():
     """In bfloat16 the choice may differ where two features are nearly equal; values may not."""
     weights, x, y = problem(4)
-    weights = Weights(**{n: w.float() for n, w in weights.named().items()})
+    weights = DictionaryWeights(**{n: w.float() for n, w in weights.named().items()})
     x, y = x.float(), y.float()
     rough = replace(PLAIN, precision="bfloat16", k=FEATURES)
     exact = replace(PLAIN, k=FEATURES)
