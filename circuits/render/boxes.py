@@ -78,7 +78,7 @@ class Box:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class BandRow:
     """A band on the sheet."""
 
     band: Band
@@ -113,7 +113,7 @@ class Sheet:
     axis: float  # in, where the columns begin
     boxes: Mapping[Node, Box]
     lines: tuple[Line, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[BandRow, ...]
     heads: tuple[Head, ...]
 
 
@@ -316,7 +316,7 @@ def _placed(
 ) -> Sheet | None:
     """Band over band; None where the boxes of some line do not fit."""
     done: dict[Node, Box] = {}
-    rows: list[Row] = []
+    rows: list[BandRow] = []
     lines: list[Line] = []
     top = MARGIN
     for band in sorted({band for band, _ in cells}):
@@ -331,7 +331,7 @@ def _placed(
             done |= placed
             lines.append(Line(top=first, bottom=bottom, nodes=tuple(placed)))
         top = bottom + channels[0] / 2
-        rows.append(Row(band=places.bands[band], top=start, bottom=top))
+        rows.append(BandRow(band=places.bands[band], top=start, bottom=top))
     heads = tuple(Head(x=centres[c.index], lines=c.lines, folded=c.folded) for c in columns)
     words = max(len(head.lines) for head in heads) * LEADING + 0.06
     return Sheet(
