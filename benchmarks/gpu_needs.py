@@ -65,7 +65,7 @@ QWEN3_30B_A3B = Qwen3MoeConfig(
     num_hidden_layers=48,
     num_attention_heads=32,
     num_key_value_heads=4,
-    head_dim=128,
+    head_dim=128,  # pyright: ignore[reportCallIssue]  (a field of any configuration)
     num_experts=128,
     num_experts_per_tok=8,
     moe_intermediate_size=768,
@@ -102,7 +102,7 @@ def row(case: Case) -> list[str]:
     whole = memory_of(model, shapes, TASK, None)
     todo = operations_of(model, shapes, TASK, None)
     items = [*todo.forward, *todo.both, *todo.edges, *todo.encoded, *todo.products]
-    gigabytes = [whole.model, whole.every_dictionary]
+    gigabytes: list[float] = [whole.model, whole.every_dictionary]
     gigabytes.append(whole.total - sum(gigabytes))
     return [
         case.model.removeprefix("Qwen3-"),
