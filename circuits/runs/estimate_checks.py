@@ -7,13 +7,14 @@ of a random dictionary set in it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from circuits.baseline_values import BaselineValue
-from circuits.edits.ablation import check_positions, parse_features
+from circuits.edits.ablation import Ablation, check_positions, parse_features
 from circuits.graph import Node
 from circuits.prompts import read_prompts
 from circuits.render.document import groups_on_page
@@ -31,6 +32,7 @@ from circuits.runs.estimate_reading import dictionary_times
 from circuits.runs.folder import Run, read_run
 from circuits.runs.needs import Amount, Memory, edge_operations, on
 from circuits.runs.needs_checks import (
+    LEFT,
     Checked,
     ablate_memory,
     ablate_passes,
@@ -44,7 +46,7 @@ from hooked_qwen.cost import ModelCost, Rate, measured_rate, one_layer, seconds
 from hooked_qwen.forward import block_arguments, resume
 from hooked_qwen.placement import ANYWHERE, Placement
 from saes.evaluation.baselines import neurons
-from saes.intervention import Baseline, setting
+from saes.intervention import Baseline, setting, touched
 from saes.nodes import NodeSet
 from saes.suite import Suite, load_suite
 
@@ -99,7 +101,7 @@ def estimate_ablation(
     summed = run.config.positions == "sum"
     check_positions(edit, 1 if summed else known.task.tokens)
     passes = ablate_passes(checked, edit)
-    return _estimated(known, checked, passes, ablate_memory(checked), left=True)
+    return _estimated(known, checked, passes, ablate_memory(checked), edit)
 
 
 def _readable(folder: Path, verb: str) -> Run:
@@ -140,26 +142,46 @@ def _checked(run: Run, known: Known, placement: Placement) -> Checked:
 
 
 def _estimated(
-    known: Known, run: Checked, passes: Sequence[Passes], memory: Memory, *, left: bool = False
+    known: Known,
+    run: Checked,
+    passes: Sequence[Passes],
+    memory: Memory,
+    edit: Ablation | None = None,
 ) -> Estimate:
-    """Seconds of all `passes`, and of the edges of a graph that is `left`."""
+    """Seconds of all `passes`, and of the edges of the graph that an ablation leaves."""
     counter, device = run.counter, known.device
     rows = max(1, MEASURED_TOKENS // known.task.tokens)
     rate = measured_rate(known.model, str(device), rows, known.task.tokens)
     setting_rate = _setting_rate(counter, rows, device)
     features = min(max(s.features for s in known.shapes), MEASURED_FEATURES)
     encoding = encoding_rate(known.model, features, MEASURED_TOKENS, device)
-    again = sum(one.count for one in passes if one.edited or one.encoded)
     items = [_item(one, rate, setting_rate, encoding, known.model) for one in passes]
-    if left:
+    if edit is not None:
         of_edges = edge_operations(known.model, known.shapes, known.task)
-        items += [Amount("left: edges", i.amount / rate.backward, "products") for i in of_edges]
+        items += [Amount(f"{LEFT}edges", i.amount / rate.backward, "products") for i in of_edges]
     times = (
         *known.opening(rate.hashed),
-        *dictionary_times(known.shapes, again, run.memory, known.disk, device),
+        *dictionary_times(
+            known.shapes, _read_again(run, passes, edit), run.memory, known.disk, device
+        ),
         *items,
     )
     return known.estimate(memory, times)
+
+
+def _read_again(run: Checked, passes: Sequence[Passes], edit: Ablation | None) -> int:
+    """How often all dictionaries are asked for.
+
+    An ablation asks for those of the sites where it ablates, which count as far as they are not
+    kept; the graph that is left asks for all.
+    """
+    reading = [one for one in passes if one.edited or one.encoded]
+    if edit is None:
+        return sum(one.count for one in reading)
+    sites = touched(run.counter.suite, edit.kept_set().complement())
+    some, every = (sum(s.bytes for s in c.shapes) for c in (run.counter.at(sites), run.counter))
+    share = 0.0 if run.memory is not None and some <= run.memory * 1e9 else some / every
+    return ceil(sum(one.count * (1.0 if LEFT in one.name else share) for one in reading))
 
 
 @dataclass(frozen=True)

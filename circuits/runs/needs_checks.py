@@ -34,6 +34,8 @@ from saes.intervention import touched
 
 STREAMS = 8
 "Copies of a site's tensor while its nodes are set: as it arrives, at the baseline, as it leaves."
+LEFT = "left: "
+"What the names of passes begin with that find the graph that is left."
 ASKED = 3
 "Numbers for each slot of a token while it is asked which of them belong to a set of nodes."
 
@@ -200,19 +202,19 @@ def _left(run: Checked, features: int, *, encodes: bool) -> list[Passes]:
     config, sites = task.config, counter.suite.writes
     state = state_bytes(counter.model, counter.shapes, task)
     loops = 2 + (config.metric == "kl")
-    made = counter.states("left: states", state, run.memory, loops)
+    made = counter.states(f"{LEFT}states", state, run.memory, loops)
     if config.reference == "mean":
         made += counter.states("", state, run.memory, 1)
     # Every prompt plainly, and under the ablation.
     edited = made.tokens // counter.model.n_layers * features
     # What nodes are on the patch, half of all tokens, is asked of what is ablated.
     found = made + replace(made, edited=edited, encoded=edited // 2 if encodes else 0)
-    under = counter.gradients("left: estimates", config.estimator, sites, under=features)
+    under = counter.gradients(f"{LEFT}estimates", config.estimator, sites, under=features)
     left = [found, under]
     if config.estimator == "exact":
         moving = _moving(counter, Basis(counter.shapes, {}, 1))
-        left.append(counter.every_move("left: exact effects", moving))
-    cut = Passes(name="left: edges")
+        left.append(counter.every_move(f"{LEFT}exact effects", moving))
+    cut = Passes(name=f"{LEFT}edges")
     for rows in counter.batches * max(1, config.edge_steps):
         cut += counter.resumed(rows, 0)
     return [*left, cut]

@@ -1,6 +1,7 @@
 """`verify --dry-run` and `ablate --dry-run`: what is counted, held against what is run."""
 
 import json
+import re
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -15,15 +16,18 @@ from circuits.edits.ablate import ablate
 from circuits.edits.ablation import Ablation
 from circuits.edits.edited import graph_left
 from circuits.runs.estimate import task_of
+from circuits.runs.estimate_checks import estimate_ablation
 from circuits.runs.needs_checks import Checked, ablate_passes, verify_passes
 from circuits.runs.needs_passes import PassCounter
 from circuits.verification.verify import VerifyConfig, verify
+from hooked_qwen.placement import Placement
 from tests.circuits.conftest import call
 from tests.circuits.runs.test_estimate import cost, model, shapes_of, suite
 from tests.toys import toy_prompts
 
 __all__ = ["cost", "model", "suite"]
 SINGLE = ("exact effects", "exact edges")
+AGAIN = re.compile(r"read (\d+) times more")
 ESTIMATORS = ("ig", "ig-inputs", "patching")
 
 
@@ -186,6 +190,17 @@ def test_the_commands_tell_memory_and_time_and_change_nothing(folder, monkeypatc
     for words in (*told, "passes of the model", "2 prompts of 5 tokens:", "at most on cpu"):
         assert words in said
     assert files_in(folder) == before
+
+
+def test_an_ablation_reads_the_dictionaries_of_its_sites_and_what_is_left_all(folder):
+    def read_again(memory, **asked):
+        done = estimate_ablation(folder, **asked, placement=Placement(memory=memory))
+        (again,) = (int(found[1]) for item in done.times if (found := AGAIN.match(item.note)))
+        return again
+
+    # In 3 MB there is room for one of them.
+    kept, let_go = (read_again(memory, top=1) for memory in (3e-3, 1e-9))
+    assert 0 < kept < let_go < read_again(1e-9, outside=True)
 
 
 def test_held_out_prompts_are_counted_too(folder):
