@@ -36,8 +36,8 @@ from benchmarks import sparse_feature_circuit_baseline as baseline
 from benchmarks.sparse_feature_circuit_baseline import Act, Cost
 from circuits.ablation.exact_effects import exact_effects
 from circuits.analysis import Analysis
+from circuits.attribution.decomposed_run import EMBED
 from circuits.attribution.edges import edge_weights
-from circuits.attribution.recorded import EMBED
 from circuits.attribution.spill import PerSite
 from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.ranking import rank_nodes

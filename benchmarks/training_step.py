@@ -35,7 +35,7 @@ from saes.sae import sae
 from saes.training.config import TrainConfig
 from saes.training.encode import Precision
 from saes.training.initial import Normalisation
-from saes.training.recorded import WorkRecorder, recorder
+from saes.training.recorded_step import WorkRecorder, recorder
 from saes.training.step import DictionaryWeights
 from saes.training.trainer import DictionaryTrainer
 

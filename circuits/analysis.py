@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from transformer_lens.model_bridge import TransformerBridge
 
+from circuits.attribution.decomposed_run import norm_limits
 from circuits.attribution.means import Means, mean_over
-from circuits.attribution.recorded import norm_limits
 from circuits.attribution.state import States, batches
 from circuits.discovery.config import DiscoverConfig
 from circuits.metrics.answers import metric_of

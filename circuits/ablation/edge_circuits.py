@@ -36,9 +36,9 @@ from torch import Tensor
 from circuits.ablation.exact_effects import rows_at_once
 from circuits.ablation.faithfulness import baseline_of
 from circuits.analysis import Analysis
+from circuits.attribution.decomposed_run import EMBED
 from circuits.attribution.deltas import at_positions, by_name, features_of, indices
 from circuits.attribution.edges import reaching_node, sites_of, to_output, upstream
-from circuits.attribution.recorded import EMBED
 from circuits.attribution.state import BatchState, each
 from circuits.attribution.vjp_batches import order_of
 from circuits.baseline_values import BaselineValue

@@ -8,7 +8,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.analysis import Analysis
-from circuits.attribution.recorded import EMBED
+from circuits.attribution.decomposed_run import EMBED
 from circuits.attribution.state import BatchState
 from circuits.metrics.metric import reading
 from hooked_qwen.forward import has_hooks, resume

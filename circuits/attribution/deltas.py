@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuits.attribution.recorded import EMBED
+from circuits.attribution.decomposed_run import EMBED
 from circuits.attribution.state import BatchState
 from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site

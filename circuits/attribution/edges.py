@@ -7,7 +7,7 @@ The Jacobian is taken with every other site of the graph held at its value. With
 attention to the stream the MLP is stopped, from the stream to the MLP attention is stopped, from
 stream to stream both are. With fewer sites the same rule leaves the paths through other
 modules in. Into a feature the edge uses the secant slope of the activation function, from the
-clean to the reference pre-activation (see `circuits.attribution.recorded.slopes`).
+clean to the reference pre-activation (see `circuits.attribution.decomposed_run.slopes`).
 
 One forward pass is cut at every site of the graph: what arrives is recorded, what leaves is a new
 leaf (see `circuits.attribution.cut_graph`). Each edge is then a vector-Jacobian product between an
@@ -40,7 +40,7 @@ from torch import Tensor
 
 from circuits.analysis import Analysis
 from circuits.attribution.cut_graph import CutModel, cut, first_move
-from circuits.attribution.recorded import EMBED
+from circuits.attribution.decomposed_run import EMBED
 from circuits.attribution.state import BatchState
 from circuits.attribution.vjp_batches import EdgeTargets, VJPBatch, order_of, together, vjp_batches
 from circuits.metrics.metric import Metric, SiteMetric, reaching

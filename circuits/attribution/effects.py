@@ -21,10 +21,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.analysis import Analysis
+from circuits.attribution.decomposed_run import EMBED
 from circuits.attribution.deltas import by_name, node_gains
 from circuits.attribution.forward import metric_from
 from circuits.attribution.node_effects import ERROR, TOKEN, NodeEffects, keys
-from circuits.attribution.recorded import EMBED
 from circuits.attribution.state import BatchState
 from circuits.metrics.metric import Metric, SiteMetric, reaches, reading
 from hooked_qwen.forward import last_logits, resume

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from circuits.attribution.recorded import DecomposedRun, decompose, run_plain
+from circuits.attribution.decomposed_run import DecomposedRun, decompose, run_plain
 from hooked_qwen.placement import device_of
 from hooked_qwen.precision import our_precision
 from hooked_qwen.sites import Site

@@ -26,8 +26,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from circuits.attribution.means import Means
-from circuits.attribution.recorded import (
+from circuits.attribution.decomposed_run import (
     EMBED,
     CleanAndPatchRuns,
     DecomposedRun,
@@ -35,6 +34,7 @@ from circuits.attribution.recorded import (
     decompose,
     run_plain,
 )
+from circuits.attribution.means import Means
 from circuits.baseline_values import BaselineValue
 from circuits.prompts import EncodedPrompts
 from hooked_qwen.forward import BlockArguments, LastLogits

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from circuits.ablation.faithfulness import fixed_baseline
 from circuits.analysis import Analysis
-from circuits.attribution.recorded import RecordedRun, decompose, run_plain, site_values
+from circuits.attribution.decomposed_run import RecordedRun, decompose, run_plain, site_values
 from circuits.attribution.state import check_patch
 from circuits.edits.ablation import Ablation
 from circuits.edits.edited_run import EditedRun, columns_of, read_elsewhere

@@ -29,8 +29,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from circuits.analysis import Analysis
+from circuits.attribution.decomposed_run import DecomposedRun
 from circuits.attribution.means import mean_of
-from circuits.attribution.recorded import DecomposedRun
 from circuits.attribution.state import (
     KEPT,
     BatchState,

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from circuits.attribution.recorded import CleanAndPatchRuns
+from circuits.attribution.decomposed_run import CleanAndPatchRuns
 from hooked_qwen.sites import Site
 from hooked_qwen.tokens import Batch
 from saes.features import Features

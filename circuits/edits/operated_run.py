@@ -23,7 +23,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from circuits.analysis import Analysis
-from circuits.attribution.recorded import (
+from circuits.attribution.decomposed_run import (
     CleanAndPatchRuns,
     RecordedRun,
     decompose,

@@ -11,7 +11,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from circuits.analysis import Analysis
-from circuits.attribution.recorded import decompose, run_plain
+from circuits.attribution.decomposed_run import decompose, run_plain
 from circuits.edits.ablated_run import at_baseline, baseline_for, run_ablated
 from circuits.edits.ablation import Ablation
 from circuits.edits.edited_run import columns_of

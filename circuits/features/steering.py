@@ -22,7 +22,7 @@ from typing import Any
 
 from transformer_lens.model_bridge import TransformerBridge
 
-from circuits.attribution.recorded import norm_limits
+from circuits.attribution.decomposed_run import norm_limits
 from circuits.edits.steered import Continuations, Writer, instructed, settings
 from circuits.features.named import Named, key_of
 from circuits.features.steering_arms import Arm, Form, SteerConfig, arms_of, directions_of

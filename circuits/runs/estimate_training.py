@@ -31,7 +31,7 @@ from saes.training.memory import (
     require_training_memory,
     weight_bytes,
 )
-from saes.training.recorded import recorder
+from saes.training.recorded_step import recorder
 from saes.training.trainer import DictionaryTrainer
 
 JUDGED_ON, BLOCK = 2048, 128

@@ -21,7 +21,7 @@ from saes.architectures.table import architecture
 from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.training.calibration import calibrate
 from saes.training.config import TrainConfig
-from saes.training.recorded import WorkRecorder, recorder
+from saes.training.recorded_step import WorkRecorder, recorder
 from saes.training.step import Memory
 from saes.training.trainer import DictionaryTrainer
 
@@ -118,7 +118,7 @@ def fit(
     the last step set thresholds (`saes.training.calibration`). `keep` is called
     between steps with a function that takes a snapshot; training that starts `after` one, with
     `batches` from its step on, ends with the same weights, on a CPU bit for bit. `record` gives
-    what records steps on a device (`saes.training.recorded`).
+    what records steps on a device (`saes.training.recorded_step`).
 
     Raises `ValueError` when the stream ends before `config.tokens`, `RuntimeError` when memory
     runs out, and `FloatingPointError` naming step and dictionary when a loss was not finite,

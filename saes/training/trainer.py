@@ -13,7 +13,7 @@ from saes.architectures.table import architecture
 from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.training.config import TrainConfig, record_of
 from saes.training.initial import Normalisation, initial_weights, nested_widths
-from saes.training.recorded import Given, Recordings, WorkRecorder
+from saes.training.recorded_step import Given, Recordings, WorkRecorder
 from saes.training.step import Dead, DictionaryWeights, Memory, Numbers, StepResult, sum_of_squares
 from saes.training.watched import FVU_MEMORY, Watched
 

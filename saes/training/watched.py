@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from saes.dictionary import DictionarySpec
-from saes.training.recorded import Given, list_length
+from saes.training.recorded_step import Given, list_length
 from saes.training.step import Dead, Numbers, StepResult, number_like, precise
 
 FVU_MEMORY = 0.95

@@ -9,7 +9,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from circuits import suites
 from circuits.analysis import Analysis
-from circuits.attribution.recorded import decompose
+from circuits.attribution.decomposed_run import decompose
 from circuits.attribution.state import batch_state
 from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.sparse_feature import discover

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from circuits.attribution.cut_graph import cut, first_move
+from circuits.attribution.decomposed_run import EMBED
 from circuits.attribution.deltas import node_deltas
 from circuits.attribution.edges import edge_weights, upstream
 from circuits.attribution.effects import effects_by_prompt, gradients_at_clean
-from circuits.attribution.recorded import EMBED
 from circuits.discovery.config import DiscoverConfig
 from circuits.graph import Node
 from hooked_qwen.forward import last_logits

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from circuits.attribution.decomposed_run import EMBED
 from circuits.attribution.effects import effects_by_prompt, node_effects
 from circuits.attribution.means import mean_over
-from circuits.attribution.recorded import EMBED
 from circuits.attribution.state import batches
 from circuits.prompts import EncodedPrompts
 from hooked_qwen.forward import last_logits

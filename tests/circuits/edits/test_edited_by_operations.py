@@ -8,9 +8,9 @@ import torch
 
 from circuits.ablation.exact_effects import exact_effects
 from circuits.analysis import Analysis
+from circuits.attribution.decomposed_run import RecordedRun
 from circuits.attribution.edges import edge_weights
 from circuits.attribution.effects import effects_by_prompt, gradients_at_clean
-from circuits.attribution.recorded import RecordedRun
 from circuits.comparison import differences
 from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.ranking import rank_nodes

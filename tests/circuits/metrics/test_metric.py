@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from circuits.attribution.decomposed_run import EMBED
 from circuits.attribution.effects import gradients_along_inputs
-from circuits.attribution.recorded import EMBED
 from circuits.discovery.config import DiscoverConfig
 from circuits.metrics.metric import (
     divergence,

@@ -8,7 +8,7 @@ import torch
 from hooked_qwen.stream import ActivationBatch
 from saes.architectures.table import ARCHITECTURES
 from saes.training.loop import fit
-from saes.training.recorded import MOST, Given, Recordings, list_length, recorder
+from saes.training.recorded_step import MOST, Given, Recordings, list_length, recorder
 from saes.training.step import Memory
 from tests.saes.training.test_device import CONFIG, SIZE, on, spec
 from tests.saes.training.test_loop import IN, OUT, assert_same, planted
