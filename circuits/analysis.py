@@ -44,7 +44,7 @@ class Analysis:
     metric: Metric
     "on these prompts"
     config: DiscoverConfig
-    "the estimator, how positions count, what nodes are moved to, how many prompts run together"
+    "the estimator, how positions count, what nodes are set to, how many prompts run together"
     edited: States | None = None
     "states of the prompts in an edited model, where that is what is looked at"
     made: dict[Any, Means] = field(default_factory=dict, repr=False)
@@ -108,7 +108,7 @@ class Analysis:
         """The same with another estimator, or other rules of what is kept.
 
         States are shared. Raises `ValueError` for a configuration that reads prompts in another
-        way, or moves nodes to something else: that is another analysis.
+        way, or sets nodes to something else: that is another analysis.
         """
         for name in ("positions", "reference", "batch_size"):
             own, other = getattr(self.config, name), getattr(config, name)
@@ -121,7 +121,7 @@ class Analysis:
 
     @cached_property
     def states(self) -> States:
-        """The prompts in batches, every site decomposed, nodes moved to the reference."""
+        """The prompts in batches, every site decomposed, with the nodes' reference values."""
         if self.edited is not None:
             return self.edited
         return batches(
@@ -135,7 +135,7 @@ class Analysis:
 
     @property
     def reference_means(self) -> Means | None:
-        """What nodes move to where the reference is the mean: means over the clean prompts."""
+        """What nodes are set to where the reference is the mean: means over the clean prompts."""
         return self._means("clean") if self.config.reference == "mean" else None
 
     @property

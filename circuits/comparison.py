@@ -49,7 +49,7 @@ class Difference:
 def differences(a: nx.DiGraph, b: nx.DiGraph, *, tolerance: float = TOLERANCE) -> list[Difference]:
     """Every node of `a` or `b`, largest change first, ties by name.
 
-    A node in both is `same` when its effect moved by at most `tolerance` of the larger of its
+    A node in both is `same` when its effect changed by at most `tolerance` of the larger of its
     two effects, and `ablated` where one of the graphs is of a model in which it is ablated.
 
     Raises `ValueError` when one graph keeps positions and the other sums them, when they are

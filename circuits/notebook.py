@@ -71,7 +71,7 @@ def open_analysis(
     """Open a model, its dictionaries and a prompt set, once for all that follows.
 
     `prompts` is a file, `Prompt`s, or mappings with the fields of a prompt file. `config` are
-    fields of `DiscoverConfig` (`metric`, `estimator`, `nodes`, `steps`, ...); nodes are moved to
+    fields of `DiscoverConfig` (`metric`, `estimator`, `nodes`, `steps`, ...); nodes are set to
     the patch where there is one, and positions kept where all prompts have one length, unless
     they say otherwise.
 

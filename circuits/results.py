@@ -26,7 +26,7 @@ class Circuit:
     graph: nx.DiGraph
     "keys are Node(site, feature, position); attributes as in `graph.json`"
     ranking: Ranking
-    "every node that moves with its mean effect, strongest first"
+    "every changed node with its mean effect, strongest first"
     verification: "Verification | None" = None
     "once `verify` has run"
     ablations: "dict[str, Ablated]" = field(default_factory=dict)

@@ -1,6 +1,6 @@
 """The exact oracle of nodes: what moving each of them does to the metric, by running the model.
 
-A node moves on the clean run, on its own, from its clean to its reference value, and everything
+A node is set in the clean run, on its own, from its clean to its reference value, and everything
 downstream reacts.
 """
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from circuits.analysis import Analysis
 from circuits.attribution.deltas import Deltas, by_name, node_deltas
-from circuits.attribution.forward import metric_moved
+from circuits.attribution.forward import metric_with_deltas
 from circuits.attribution.state import BatchState
 from circuits.metrics.metric import Metric, counts, on_clean
 from hooked_qwen.nodes import Node
@@ -50,7 +50,7 @@ def exact_effects(
                 part = slice(first, first + rows_at_once(state))
                 row, index = which[part], prompt[part]
                 moved = {site: delta[row, index] for site, delta in deltas.items()}
-                value = metric_moved(analysis, state, moved, index, start=start_at)
+                value = metric_with_deltas(analysis, state, moved, index, start=start_at)
                 effects[to[row], index] = (value - clean[index]).double()
             if report is not None:
                 report(len(some))
@@ -58,7 +58,7 @@ def exact_effects(
 
 
 def _moved(metric: Metric, deltas: Deltas, state: BatchState) -> Bool[Tensor, "nodes batch"]:
-    """Where a node moves, and its move can change the metric."""
+    """Where a node's clean and reference values differ and the metric can depend on it."""
     parts = [counts(metric, site, delta, state.rows) for site, delta in deltas.items()]
     return torch.stack(parts).any(0)
 

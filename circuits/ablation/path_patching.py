@@ -3,7 +3,7 @@
     exact(u -> d)       grad_d m . (d(u') - d)        d a feature's activation, or an error
     exact(u -> output)  m(u') - m
 
-In the run, u moves from its clean to its reference value, and every other site of the graph,
+In the run, u is set from its clean to its reference value, and every other site of the graph,
 the embeddings included, sends on its clean tensor whatever arrives there; d is read from what
 arrives. So the move reaches d only along paths that pass no other site. That is the edge whose
 weight `circuits.attribution.edges` estimates. A feature is read as it answers this move, where the
@@ -147,7 +147,7 @@ def _table(
     like = state.embed_change
     table = like.new_zeros(len(sources), len(targets), len(state.rows), dtype=torch.float64)
     limit = rows_at_once(state)
-    # Many nodes move on few of the prompts, so more are looked at than fill one run.
+    # Many nodes change on few of the prompts, so more are looked at than fill one run.
     for some in torch.arange(len(sources)).split(max(1, 4 * limit // len(state.rows))):
         deltas = node_deltas(setting.suite, state, [sources[i] for i in some.tolist()])
         moves = torch.stack([d.flatten(2).any(-1) for d in deltas.values()]).any(0)

@@ -43,7 +43,7 @@ def cut(
 
     With `moved`, what leaves each cut is that share of the way from its clean to its reference
     value, at all of them alike. Positions before `first` are not run again: attention sees the
-    keys and values they had, and nothing moves there.
+    keys and values they had, and no node changes there.
     """
     model, suite, metric = analysis.model, analysis.suite, analysis.metric
     leaves: dict[Site, Activation] = {}
@@ -69,10 +69,10 @@ def cut(
     return CutModel(first, arrivals, leaves, value)
 
 
-def first_move(model: TransformerBridge, state: BatchState) -> int:
-    """The first position at which any node of any prompt moves: no edge begins before it.
+def first_change(model: TransformerBridge, state: BatchState) -> int:
+    """The first position at which any node of any prompt changes: no edge begins before it.
 
-    The last position where nothing moves; 0 where the keys and values of the clean run were not
+    The last position where nothing changes; 0 where the keys and values of the clean run were not
     kept, or the model has hooks.
     """
     if state.arguments.cache is None or has_hooks(model):

@@ -102,7 +102,7 @@ def decompose(
 ) -> CleanAndPatchRuns:
     """What the nodes are in the clean `run` and the `patch` run; each dictionary is read once.
 
-    Moved to the patch, features have the slope of `slopes`; else 1 where they are on.
+    With the patch as reference, features have the slope of `slopes`; else 1 where they are on.
     """
     runs = [run] if patch is None else [run, patch]
     encoded: list[dict[str, Features]] = [{} for _ in runs]
@@ -169,7 +169,7 @@ def slopes(
 ) -> Features:
     """Change of each feature over the change of its pre-activation, from clean to reference.
 
-        slope = (f' - f) / (p' - p)      between 0 and 3; where p hardly moves, 1 if f is on
+        slope = (f' - f) / (p' - p)      between 0 and 3; where p hardly changes, 1 if f is on
 
     `moved` is how what the dictionary reads changes. Features that are off at both have slope 0
     and are left out.

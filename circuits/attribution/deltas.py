@@ -1,4 +1,4 @@
-"""How the model's tensors change when nodes move to their reference.
+"""How the model's tensors change when nodes are set to their reference values.
 
 feature  (f'_i - f_i) W_dec_i, at every site that its dictionary writes
 error    e' - e

@@ -39,7 +39,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.analysis import Analysis
-from circuits.attribution.cut_graph import CutModel, cut, first_move
+from circuits.attribution.cut_graph import CutModel, cut, first_change
 from circuits.attribution.decomposed_run import EMBED
 from circuits.attribution.state import BatchState
 from circuits.attribution.vjp_batches import EdgeTargets, VJPBatch, order_of, together, vjp_batches
@@ -149,7 +149,7 @@ def _weights_at(
     for node in nodes:
         for site in sites_of(suite, node):
             writing[site].append(node)
-    first = first_move(analysis.model, state)
+    first = first_change(analysis.model, state)
     if isinstance(metric, SiteMetric):
         read = (metric.weights_of(state.rows) != 0).any(0)
         first = min(first, int(read.int().argmax()))
@@ -323,7 +323,7 @@ def _products(
 ) -> Float[Tensor, "vjps batch sources"]:
     """The pulled-back gradients times each upstream node's move, over the node's positions.
 
-    `gradient` is at the last positions, those that were run; at others nothing moves. Features at
+    `gradient` is at the last positions, those that were run; at others no node changes. Features at
     the same position share one product with their decoder rows.
     """
     state, nodes, first = setting.state, setting.writing[site], setting.pieces.first

@@ -69,11 +69,12 @@ def _gradients(
 
 
 def gradients_along_path(analysis: Analysis, state: BatchState) -> Gradients:
-    """Mean gradient as all nodes of a site move together from clean to reference.
+    """Mean gradient on the path that takes all nodes of a site together from clean to reference.
 
     Points are the midpoints t = (j + 1/2) / `config.steps`. The features and the error of a site
     move along, so its tensor runs on the straight line between its two values; other sites react.
-    Before the first position at which a site moves, its gradient is left at zero: no node is there.
+    Before the first position at which a site changes, its gradient is left at zero: no changed node
+    is there.
 
     Source: integrated gradients, Sundararajan et al. 2017, arXiv:1703.01365; Marks et al. 2024,
     arXiv:2403.19647.
@@ -157,7 +158,7 @@ def _over_points(
 def node_effects(
     analysis: Analysis, state: BatchState, gradients: Mapping[Site, Tensor]
 ) -> NodeEffects:
-    """Effects of every node that moves on some prompt of the batch, summed over the batch.
+    """Effects of every node changed on some prompt of the batch, summed over the batch.
 
     feature  (f'_i - f_i) * (W_dec_i . g)        error  (e' - e) . g
     """
@@ -175,11 +176,11 @@ def node_effects(
     for site, nodes in state.errors.items():
         error = (nodes.change * gradients[site]).sum(-1)
         parts.append(_one_a_position(names, site, ERROR, error, nodes.change, columns))
-    # One look at what moves and one sort for all: each makes the host wait for the device.
-    key, effect, moves = (
+    # One look at what changes and one sort for all: each makes the host wait for the device.
+    key, effect, changes = (
         torch.cat([x.flatten() for x in of_all]) for of_all in zip(*parts, strict=True)
     )
-    on = moves.nonzero().squeeze(-1)
+    on = changes.nonzero().squeeze(-1)
     return NodeEffects.summed(names, key[on], effect[on].double())
 
 
@@ -191,7 +192,7 @@ def _one_a_position(
     change: Float[Tensor, "batch pos d_model"],
     columns: Int[Tensor, "batch pos"],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Key, effect and whether it moves, of nodes that there is one of at each position."""
+    """Key, effect and whether it changes, of nodes that there is one of at each position."""
     key = keys(names, str(site), columns, torch.full_like(columns, kind))
     return key, effect, change.any(-1)
 

@@ -45,7 +45,7 @@ class Estimator:
     at_clean: bool = False
     "whether one gradient is all: at the clean run, where a divergence from it has none"
     needs_patch: bool = False
-    "whether the embeddings move to those of a patch"
+    "whether the embeddings go to those of a patch"
 
     def gradients(self, analysis: "Analysis", state: "BatchState") -> "Gradients":
         """The metric's gradient to every site's tensor."""

@@ -17,7 +17,7 @@ from hooked_qwen.hooks import Change, intervene
 from hooked_qwen.sites import Site
 
 
-def metric_moved(
+def metric_with_deltas(
     analysis: Analysis,
     state: BatchState,
     deltas: Mapping[Site, Float[Tensor, "rows pos d_site"]],

@@ -1,4 +1,4 @@
-"""Effects of many nodes as arrays: a discovery weighs every node that moves, millions of them."""
+"""Effects of many nodes as arrays: a discovery weighs every changed node, millions of them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

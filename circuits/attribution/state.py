@@ -8,7 +8,7 @@ the features `f` and the error are the nodes, and the error is whatever the feat
 so the parts always add up to the tensor itself. The token embeddings are nodes too, one a position.
 
 Norm outliers (mostly the first token, at which Qwen parks attention, with hundreds of times the
-usual norm) do not move to zero or to a mean over other tokens: no dictionary was trained on them,
+usual norm) are not set to zero or to a mean over other tokens: no dictionary was trained on them,
 and without them the model is another one. They stay as they are and count in no such mean. Moved
 to a patch, or to the mean of a position that holds outliers only, they are nodes like others.
 
@@ -58,8 +58,8 @@ class FeatureState:
     f: Features
     reference: Features
     "axes of length 1 are the same for all prompts, or all positions"
-    moves: Bool[Tensor, "batch pos"]
-    "tokens at which features move to the reference"
+    replaced: Bool[Tensor, "batch pos"]
+    "tokens at which features take their reference values"
     slope: Features
     "change of each feature per change of its pre-activation"
     response: Features | None = None
@@ -68,7 +68,7 @@ class FeatureState:
     @property
     def change(self) -> Features:
         """Reference less clean, every feature in one slot."""
-        return self.reference.minus(self.f).coalesced().times(self.moves.unsqueeze(-1))
+        return self.reference.minus(self.f).coalesced().times(self.replaced.unsqueeze(-1))
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class BatchState:
         return sum(x.untyped_storage().nbytes() for x in apart.values())
 
     def tensor_change(self, suite: Suite, site: Site) -> Float[Tensor, "batch pos d_model"]:
-        """How the site's tensor changes when all its nodes move to the reference."""
+        """How the site's tensor changes when all its nodes take their reference values."""
         return self.errors[site].change + sum(
             suite[name].by_site(suite[name].write(self.features[name].change))[site]
             for name in suite.writing(site)
@@ -199,7 +199,7 @@ def batches(
 ) -> States:
     """The prompt set in batches, every site decomposed.
 
-    `reference` is what nodes are moved to: their value on the patch prompt, zero, or `means`.
+    `reference` is what nodes are set to: their value on the patch prompt, zero, or `means`.
     Where nothing counts columns from the left, each batch can have its `own` ones alone.
 
     Raises `ValueError` when that is a patch that the prompts do not have.
@@ -225,7 +225,7 @@ def batches(
 
 
 def check_patch(reference: BaselineValue, patch: object) -> None:
-    """Raise `ValueError` when nodes are to be moved to a patch that is not there."""
+    """Raise `ValueError` when nodes are to be set to a patch that is not there."""
     if reference == "patch" and patch is None:
         raise ValueError(
             "the prompts have no patch: give each one a patch, or use the reference zero or mean"
@@ -240,17 +240,17 @@ def batch_state(
     reference: BaselineValue,
     means: Means | None,
 ) -> BatchState:
-    """Where the nodes of the prompts `clean` stand, and where they are moved to.
+    """What the nodes of the prompts `clean` are, and their reference values.
 
-    Raises `ValueError` when they are to be moved to a patch that they do not have.
+    Raises `ValueError` when they are to be set to those of a patch that they do not have.
     """
     check_patch(reference, found.patch)
     recorded, run = found.clean, found.clean.run
-    moves = {key: _moves(run, key, clean.mask, reference, means) for key in run.outlier}
+    replaced = {key: _replaced(run, key, clean.mask, reference, means) for key in run.outlier}
     patch = found.patch if reference == "patch" else None
     features = {
         name: FeatureState(
-            f, _feature_reference(f, patch, means, name), moves[name], found.slopes[name]
+            f, _feature_reference(f, patch, means, name), replaced[name], found.slopes[name]
         )
         for name, f in recorded.features.items()
     }
@@ -261,7 +261,9 @@ def batch_state(
             moved = patch.errors[site]
         elif means is not None:
             moved = means.error[site].expand_as(error)
-        errors[site] = ErrorState(error, torch.where(moves[str(site)].unsqueeze(-1), moved, error))
+        errors[site] = ErrorState(
+            error, torch.where(replaced[str(site)].unsqueeze(-1), moved, error)
+        )
     embed_change = torch.zeros_like(run.values[EMBED])
     if patch is not None:
         embed_change = patch.run.values[EMBED] - run.values[EMBED]
@@ -279,14 +281,14 @@ def batch_state(
     )
 
 
-def _moves(
+def _replaced(
     run: RecordedRun,
     key: str,
     mask: Bool[Tensor, "batch pos"],
     reference: BaselineValue,
     means: Means | None,
 ) -> Bool[Tensor, "batch pos"]:
-    """The tokens at which nodes move: not padding, nor norm outliers that stay as they are."""
+    """The tokens at which nodes are set to the reference: no padding, no outliers that stay."""
     if reference == "patch":
         return mask
     stays = run.outlier[key]

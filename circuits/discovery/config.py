@@ -113,7 +113,7 @@ class DiscoverConfig:
         asked = estimator(self.estimator)
         if asked.needs_patch and self.reference != "patch":
             raise ValueError(
-                f"{self.estimator} moves the embeddings to those of a patch, but the reference is "
+                f"{self.estimator} takes the embeddings to those of a patch, but the reference is "
                 f"{self.reference}: use the estimator ig"
             )
         if asked.at_clean and self.metric == "kl":

@@ -11,13 +11,13 @@ from circuits.discovery.resume import NOTHING_KEPT, DiscoveryParts
 from hooked_qwen.progress import Report, counting, silent
 
 Ranking = NodeEffects
-"Every node that moves with its mean effect, strongest first."
+"Every changed node with its mean effect, strongest first."
 
 
 def rank_nodes(
     analysis: Analysis, *, parts: DiscoveryParts = NOTHING_KEPT, report: Report = silent
 ) -> tuple[Ranking, Spill]:
-    """Mean effect of every node that moves, strongest first, and each batch's gradients.
+    """Mean effect of every changed node, strongest first, and each batch's gradients.
 
     `parts` keeps what is done.
     """

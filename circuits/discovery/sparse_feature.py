@@ -35,7 +35,7 @@ OUTPUT = Node(LOGIT, LOGIT)
 
 @dataclass(frozen=True)
 class Discovery:
-    """A graph, and the mean effect of every node that moves, strongest first."""
+    """A graph, and the mean effect of every changed node, strongest first."""
 
     graph: nx.DiGraph
     ranking: Ranking

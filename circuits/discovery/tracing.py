@@ -11,7 +11,7 @@ from circuits.analysis import Analysis
 from circuits.attribution.node_effects import NodeEffects
 from circuits.discovery.influence import Influence, influence_of
 from circuits.discovery.linear_outputs import LinearOutputs
-from circuits.discovery.node_moves import moves_to
+from circuits.discovery.node_changes import changes_to
 from circuits.discovery.replaced_prompts import Opened, ReplacedPrompts
 from circuits.metrics.answers import preference_of
 from circuits.metrics.metric import on_clean, on_patch
@@ -87,8 +87,8 @@ def effects_by_prompt(prompts: ReplacedPrompts, report: Report = silent) -> Iter
         totals = opened.model.totals(opened.outputs.together)
         to_patch = prompts.analysis.config.reference == "patch"
         patched = _patched(prompts, opened) if to_patch else None
-        moved_to = _moved_to(prompts.analysis, patched)
-        effects = moves_to(opened.model, moved_to).effects(totals)
+        reference = _reference_model(prompts.analysis, patched)
+        effects = changes_to(opened.model, reference).effects(totals)
         report("effects by the graph", opened.number + 1, len(prompts))
         yield _summed(prompts.names, [opened.key], [effects])
 
@@ -107,8 +107,10 @@ def _patched(prompts: ReplacedPrompts, opened: Opened) -> ReplacementModel | Non
     return None if batch is None else prompts.replaced(batch, opened.number)
 
 
-def _moved_to(analysis: Analysis, patched: ReplacementModel | None) -> ReplacementModel | None:
-    """The model whose values nodes are moved to, None for zero."""
+def _reference_model(
+    analysis: Analysis, patched: ReplacementModel | None
+) -> ReplacementModel | None:
+    """The model whose values are the reference, None for zero."""
     if analysis.config.reference != "patch":
         return None
     if patched is None:
@@ -124,14 +126,14 @@ def _traced(
         model, outputs, targets=targets, at_once=prompts.at_once, report=report
     )
     patched = _patched(prompts, opened)
-    moved_to = _moved_to(analysis, patched)
+    reference = _reference_model(analysis, patched)
     totals = model.totals(outputs.together)
     row = torch.tensor([opened.number], device=model.recorded.logits.device)
     logits = model.recorded.logits[None]
     return Traced(
         key=opened.key,
         influence=influence,
-        effect=moves_to(model, moved_to).effects(totals),
+        effect=changes_to(model, reference).effects(totals),
         outputs=outputs,
         values=outputs.values(model),
         change=None if patched is None else _change(analysis, outputs, opened, patched),

@@ -140,7 +140,7 @@ def of_verification(record: Mapping[str, Any]) -> list[str]:
     found = []
     if None not in (full, empty) and abs(full - empty) < LEAST_MOVE * max(abs(full), abs(empty)):
         found.append(
-            f"ablating every node moves the metric from {full:z.2f} to {empty:z.2f} only: "
+            f"ablating every node changes the metric from {full:z.2f} to {empty:z.2f} only: "
             "faithfulness is a share of next to nothing"
         )
     return [

@@ -39,7 +39,7 @@ def ablate(
     if edit.to == "patch" and prompts.patch is None:
         raise ValueError("the prompts have no patch to ablate to: use --to zero or mean")
     check_positions(edit, analysis.n_positions)
-    # Whatever nodes were moved to when the graph was found, here they go to what the edit says.
+    # Whatever the reference was when the graph was found, here nodes are set to what the edit says.
     moved: BaselineValue = "zero" if prompts.patch is None else "patch"
     analysis = replace(analysis, config=replace(analysis.config, reference=moved))
     analysis = analysis.at(touched(analysis.suite, edit.kept_set().complement()))

@@ -31,7 +31,7 @@ from transcoders.generation import generating
 from transcoders.interventions import THE_MODEL, Mode
 
 LEAST = 0.01
-"A probability that moves by less is not marked, whatever its odds do."
+"A probability that changes by less is not marked, whatever its odds do."
 TINY = 1e-9
 
 

@@ -110,7 +110,7 @@ def edited_analysis(analysis: Analysis, edit: Ablation | Edit) -> Analysis:
 
 
 def _held(state: BatchState, run: EditedRun) -> BatchState:
-    """The state with pinned nodes that do not move, whatever they were to be moved to."""
+    """The state with pinned nodes at their clean values, whatever their reference values were."""
 
     def feature(name: str, nodes: FeatureState) -> FeatureState:
         reference = nodes.reference.expand(*nodes.f.value.shape[:-1])

@@ -23,7 +23,7 @@ class EditedRun:
     nodes: CleanAndPatchRuns
     "as they stand under the edit"
     held: Callable[[str, Features], Bool[Tensor, "batch pos slots"]]
-    "which features of a dictionary stand still, whatever they would be moved to"
+    "which features of a dictionary keep their clean values, whatever the reference"
     held_errors: Callable[[Site], Bool[Tensor, "batch pos"]]
     "at which tokens the error of a site stands still"
     under: Callable[[Int[Tensor, " rows"]], AbstractContextManager[None]]

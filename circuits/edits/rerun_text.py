@@ -1,4 +1,4 @@
-"""Run a text again under an edit: what prediction costs, and the tokens that move most.
+"""Run a text again under an edit: what prediction costs, and which tokens' changes most.
 
 Axes: `blocks` of text, `predicted` the tokens after a block's first.
 """
@@ -111,7 +111,7 @@ def rerun_text(
         rerun_text(analysis.model, analysis.suite, edit, blocks)["change"]
 
     `same` is the share of tokens whose likeliest follower stays; `most` lists the tokens whose
-    prediction moves most. Raises as `rerun_prompts` does.
+    prediction changes most. Raises as `rerun_prompts` does.
     """
     edited = Edited(model=model, suite=suite, edit=edit)
     found = run_text(model, plain_text(model, blocks), edited)
@@ -130,7 +130,7 @@ def rerun_text(
 def _most(
     model: TransformerBridge, blocks: Int[Tensor, "blocks pos"], found: TextOutcomes
 ) -> list[dict[str, Any]]:
-    """The tokens whose prediction moves most, with what stands before them."""
+    """The tokens whose prediction changes most, with what stands before them."""
     order = found.kl.flatten().argsort(descending=True, stable=True)[:MOST].tolist()
     rows = []
     for place in order:

@@ -133,7 +133,7 @@ def _measured(
     text: PlainText,
     report: Report,
 ) -> dict[str, dict[str, list[Moved]]]:
-    """How far each draw of the edit and of each control moves the behaviours and the text."""
+    """How far each draw of the edit and of each control changes the behaviours and the text."""
     found: dict[str, dict[str, list[Moved]]] = {name: {} for name in (*known, TEXT)}
     total, done = sum(map(len, runs.values())) * (len(known) + 1), 0
     for kind, some in runs.items():

@@ -1,7 +1,7 @@
 """Features ranked by what they do to a metric, on two sets of texts or on a set of prompts.
 
-A feature moves to its reference at every token, alone: to zero in texts and in prompts that have no
-patch, else to its value on the patch. Its effect is what the metric is then, less what it was.
+A feature is set to its reference at every token, alone: to zero in texts and in prompts without
+a patch, else to its value on the patch. Its effect is what the metric is then, less what it was.
 
     two sets   mean effect on the positive texts - mean effect on the negative ones
     prompts    mean effect
@@ -56,7 +56,7 @@ def text_analysis(
     estimator: str = "patching",
     longest: int = LONGEST,
 ) -> Analysis:
-    """An analysis of texts, a text a batch, in which features move to zero."""
+    """An analysis of texts, a text a batch, in which features are set to zero."""
     prompts = encoded_texts(texts, model.tokenizer, longest=longest)
     config = DiscoverConfig(
         reference="zero", positions="sum", batch_size=1, estimator=estimator, nodes=1
@@ -75,7 +75,7 @@ class _Effects:
 
     names: tuple[str, ...]
     key: Int[Tensor, " on"]
-    "of each feature that moves on some text"
+    "of each feature changed on some text"
     sums: TextSums
     clean: Float[Tensor, " texts"]
     "the metric"
@@ -85,7 +85,7 @@ class _Effects:
         return NodeEffects(self.names, key, torch.zeros(len(key)).double()).nodes()
 
     def counts(self) -> Int[Tensor, " on"]:
-        """On how many texts each feature moves."""
+        """On how many texts each feature changes."""
         return self.sums.column.bincount(minlength=self.sums.features)
 
     def of(self, columns: Sequence[int]) -> Float[Tensor, "nodes texts"]:
@@ -108,7 +108,7 @@ def by_effect(
 ) -> dict[str, Any]:
     """The features of most effect on the metric: of difference, where texts are of two kinds.
 
-    Raises `ValueError` where no feature moves, and for fewer than two texts of a kind.
+    Raises `ValueError` where no feature changes, and for fewer than two texts of a kind.
     """
     n = len(analysis.prompts)
     if positive is not None and min(int(positive.sum()), int((~positive).sum())) < 2:
@@ -195,7 +195,7 @@ def _estimated(analysis: Analysis, report: Report) -> _Effects:
     parts, clean = zip(*each(analysis.states, estimated), strict=True)
     every = NodeEffects.one_after_another(parts)
     if not len(every):
-        raise ValueError("no feature moves on any of the texts: there is no effect to rank")
+        raise ValueError("no feature changes on any of the texts: there is no effect to rank")
     text = torch.arange(len(parts)).repeat_interleave(torch.tensor([*map(len, parts)]))
     key, column = every.key.unique(return_inverse=True)
     sums = TextSums(text, column, every.effect, len(key), len(analysis.prompts))

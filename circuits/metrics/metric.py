@@ -51,7 +51,7 @@ class SiteMetric:
 
     site: Site
     when: Literal["arriving", "leaving"]
-    "whether it is read before or after the site's own nodes move"
+    "whether it is read before or after the site's own nodes change"
     weights: Float[Tensor, "prompts pos"]
     "what each column of a prompt counts for: 1 at the one that is read, or shares of a mean"
     value: Callable[[Float[Tensor, "batch d_site"]], Float[Tensor, " batch"]] | None

@@ -136,7 +136,7 @@ function modes(record) {
       "p",
       { class: "note" },
       "The graph holds attention and norms (frozen), and its features answer one to one (linear). " +
-        "Its predictions stand against interventions where this much is held: nodes move to the " +
+        "Its predictions stand against interventions where this much is held: nodes are set to the " +
         "reference, edges lose their source.",
     ),
     agreement(rows(record.node_modes), ["attention, MLPs", "nodes"]),

@@ -96,7 +96,7 @@ function behaviours(found, kinds) {
   );
   const scale = scaleOf(values, narrow.matches ? 260 : 520);
   return table(
-    "Behaviours that move, beside controls",
+    "Behaviours that change, beside controls",
     [
       column("behaviour"),
       column(axis(scale), { name: "share" }),
@@ -183,7 +183,7 @@ export function effectsPart(found) {
     title("side_effects", "Side effects"),
     note(
       "Change of the logit difference as a share of what swapping clean for patch does: at −1 as ",
-      "much as swapping, at 0 nothing. Behaviours that the edit moves most come first. Controls do ",
+      "much as swapping, at 0 nothing. Behaviours that the edit changes most come first. Controls do ",
       `as much at the same sites; each stands at the mean of ${count(found.draws, "draw")}. `,
       "Whiskers are 95 % intervals over pairs.",
     ),

@@ -45,9 +45,9 @@ export function textPart(found) {
       ["KL a token", fixed(found.kl.value, 4), ends(found.kl, (v) => fixed(v, 4))],
       ["likeliest token stays", percent(found.same.value), ends(found.same, percent)],
     ]),
-    el("h3", {}, "Tokens whose prediction moves most"),
+    el("h3", {}, "Tokens whose prediction changes most"),
     table(
-      "Tokens whose prediction moves most",
+      "Tokens whose prediction changes most",
       [
         column("what stands before", { class: "right" }),
         column("next token"),

@@ -37,12 +37,12 @@ const COLUMNS = {
     ["in positive", (f) => number(f.positive, true), TIPS.kind],
     ["in negative", (f) => number(f.negative, true), TIPS.kind],
     ["by chance", byChance, TIPS.chance],
-    ["texts", (f) => `${f.texts_on}`, "in how many texts it moves"],
+    ["texts", (f) => `${f.texts_on}`, "in how many texts it changes"],
   ],
   effect: [
     ["estimate", (f) => number(f.estimate, true), TIPS.estimate],
     ["exact", (f) => number(f.exact, true), `${TIPS.exact}, with its 95 % interval`, "effect"],
-    ["texts", (f) => `${f.texts_on}`, "in how many texts it moves"],
+    ["texts", (f) => `${f.texts_on}`, "in how many texts it changes"],
   ],
   text: [["largest", (f) => number(f.activation), "activation in the text"]],
   token: [["logits", (f) => number(f.logits, true), "per unit of activation, by the direct path"]],
@@ -61,11 +61,11 @@ const EXPLAINED = {
     "positive texts, in negative ones, and the first less the second with its 95 % interval, all " +
     "by running the model. Estimate: the difference by gradient, which features are ranked by. " +
     "By chance: how many features would do as much if the labels were shuffled. " +
-    "Texts: in how many the feature moves.",
+    "Texts: in how many the feature changes.",
   effect: ({ metric, reference }) =>
     `Change of the metric ${metric ?? ""} when the feature is set to its ` +
     `${reference ?? "reference"} value: estimate by gradient, which features are ranked by, and ` +
-    "exact by running the model, with its 95 % interval. Texts: in how many the feature moves.",
+    "exact by running the model, with its 95 % interval. Texts: in how many the feature changes.",
   text: () => "Largest: the feature's largest activation in the text.",
   token: () =>
     "Logits: what one unit of the feature's activation adds to the token's logit by the direct " +

@@ -111,7 +111,7 @@ def one_prompt(
 
 
 def reference_for(prompts: Sequence[Prompt]) -> BaselineValue:
-    """What nodes are moved to by default: the patch prompts', zero where there are none."""
+    """What nodes are set to by default: the patch prompts', zero where there are none."""
     return "patch" if any(p.patch is not None for p in prompts) else "zero"
 
 

@@ -2,7 +2,7 @@
 
 RUN/graph.json           the graph (circuits.graph)
 RUN/graph.html           the page
-RUN/ranking.json         mean effect of every node that moves, strongest first
+RUN/ranking.json         mean effect of every changed node, strongest first
 RUN/cards.json           what each feature of the graph is about
 RUN/heads.json           of a replacement graph, where its heads look and why
 RUN/manifest.json        command, versions, seed, paths, hashes, wall time, peak memory

@@ -194,7 +194,7 @@ def operations_of(
     runs = made * (2 if task.patched else 1) + (task.config.reference == "mean")
     full = model.layers(task.batch, task.tokens)
     forward = runs * task.batches * sum(c.forward for c in full)
-    # Columns before the first that moves are encoded once for clean and patch.
+    # Columns before the first that changes are encoded once for clean and patch.
     paired = task.patched and task.config.reference == "patch"
     times = made + (task.config.reference == "mean")
     rows = task.prompts * (times * task.tokens + (made * task.run if paired else 0))

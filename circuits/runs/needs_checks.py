@@ -48,7 +48,7 @@ class Checked:
     graph: nx.DiGraph
     ranking: Ranking
     groups: Sequence[Sequence[Node]] = ()
-    "of nodes that are moved together"
+    "of nodes that are set together"
     memory: float | None = None
     "GB that dictionaries and states may take"
     held_out: PassCounter | None = None
@@ -106,7 +106,7 @@ def _prepared(run: Checked, counter: PassCounter, to: BaselineValue, loops: int)
 
 
 def _means(counter: PassCounter, to: BaselineValue, features: int) -> Passes:
-    """Runs for what nodes are ablated to, and for what they were moved to."""
+    """Runs for what nodes are ablated to, and for their reference values."""
     times = (to == "mean") + (counter.task.config.reference == "mean")
     encoded = times * counter.task.prompts * counter.task.tokens * features
     return replace(counter.whole("means", times), encoded=encoded)
@@ -163,7 +163,7 @@ def _control(run: Checked, basis: Basis, to: BaselineValue, sizes: int) -> list[
 
 
 def _moving(counter: PassCounter, basis: Basis) -> dict[Site, float]:
-    """Nodes at a token that move, at each site."""
+    """Changed nodes at a token, at each site."""
     ends = 2 if counter.task.config.reference == "patch" else 1
     found: dict[Site, float] = dict(basis.coordinates)
     for shape in basis.shapes:
@@ -248,13 +248,13 @@ def ablate_memory(run: Checked) -> Memory:
 
 
 def _memory(run: Checked) -> Memory:
-    """Of what both do: states, passes of nodes that move alone, and of circuits."""
+    """Of what both do: states, passes of nodes that are set alone, and of circuits."""
     counter = run.counter
     model, task, d = counter.model, counter.task, counter.model.d_model
     asked = memory_of(model, counter.shapes, task, run.memory)
     encoding, passed, *_ = asked.working
     tokens = counter.rows_at_once * task.tokens
-    # Moves of four times as many nodes are looked at as a pass takes: many move on few prompts.
+    # Changes of four times as many nodes are looked at as a pass takes: many change on few prompts.
     moves = FLOAT32 * d * (4 + 3) * tokens + _layer(counter, tokens)
     some = _tokens_at_once(counter)
     slots = max(on(shape) for shape in counter.shapes) * (ASKED * INDEX + 2 * FLOAT32)
@@ -262,7 +262,7 @@ def _memory(run: Checked) -> Memory:
     working = (
         encoding,
         passed,
-        Amount("nodes moved alone", moves, f"{tokens:,} tokens at once"),
+        Amount("nodes set alone", moves, f"{tokens:,} tokens at once"),
         Amount("circuits side by side", circuits, f"{some:,} tokens at once"),
     )
     return replace(asked, working=working)

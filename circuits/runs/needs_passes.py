@@ -2,7 +2,7 @@
 
 A pass runs what of the model lies behind a site, of some rows and positions. It is counted by the
 MLPs that it runs, which is what tells passes of part of a model apart, and by the tokens that go
-through them. What depends on values is taken as its most: every node moves on every prompt.
+through them. What depends on values is taken as its most: every node changes on every prompt.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -170,7 +170,7 @@ class PassCounter:
         return replace(found, edited=n * self.task.prompts * tokens * features)
 
     def every_move(self, name: str, at_a_token: Mapping[Site, float]) -> Passes:
-        """As many nodes at each token of a site, each moved alone."""
+        """As many nodes at each token of a site, each set alone."""
         found, limit = Passes(name=name), self.rows_at_once
         pairs = self.task.prompts * self.task.run
         for site, nodes in at_a_token.items():
@@ -179,7 +179,7 @@ class PassCounter:
         return found
 
     def groups(self, name: str, groups: Sequence[Sequence[Node]]) -> Passes:
-        """Sets of nodes that move together, each set alone."""
+        """Sets of nodes that are set together, each set alone."""
         found, tokens = Passes(name=name), self.task.tokens
         moved = [touched(self.suite, NodeSet.of(group)) for group in groups]
         for rows in self.batches:
@@ -203,7 +203,7 @@ class PassCounter:
         return self.at(sites).features
 
     def moves(self, name: str, nodes: Sequence[Node]) -> Passes:
-        """Every node moved alone on every prompt, as `exact_effects` runs them."""
+        """Every node set alone on every prompt, as `exact_effects` runs them."""
         found = Passes(name=name)
         for rows in self.batches:
             limit = self.rows_at_once
@@ -224,7 +224,7 @@ class PassCounter:
         return self.resumed(rows, min(sites).layer)
 
     def edges(self, name: str, edges: Sequence[Edge]) -> Passes:
-        """The sources of some edges, each moved alone, as `exact_edges` runs them."""
+        """The sources of some edges, each set alone, as `exact_edges` runs them."""
         found, metric = Passes(name=name), logit_difference([[0]], [[0]])
         for members in by_source(self.suite, metric, edges).values():
             sources = list(dict.fromkeys(edges[i][0] for i in members))
@@ -248,7 +248,7 @@ class PassCounter:
 
     @property
     def rows_at_once(self) -> int:
-        """Of a pass in which each row moves another node."""
+        """Of a pass in which each row sets another node."""
         return max(1, min(ROWS_AT_ONCE, TOKENS_AT_ONCE // self.task.tokens))
 
     def states(self, name: str, state: int, memory: float | None, traversals: int) -> Passes:

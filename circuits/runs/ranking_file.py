@@ -1,4 +1,4 @@
-"""`ranking.json`: every node that moves and its effect, strongest first, a line for each."""
+"""`ranking.json`: every changed node and its effect, strongest first, a line for each."""
 
 import json
 from itertools import islice

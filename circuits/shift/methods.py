@@ -57,7 +57,7 @@ def shift(judged: Judgement) -> Runs:
 
 
 def random_features(judged: Judgement) -> Runs:
-    """As many other features at the same sites: any that move, and ones as active."""
+    """As many other features at the same sites: any changed ones, and ones as active."""
     case = judged.case
     cut = Ablation(ablated=cut_nodes(judged.features), to="zero")
     draws = control_nodes(cut, judged.ranking, case.analysis.states, seed=case.seed)

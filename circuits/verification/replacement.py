@@ -1,7 +1,7 @@
 """Hold a replacement graph against interventions: what it predicts, and what they do.
 
-Nodes: each is moved to the reference alone, as its `effect` has it
-(`circuits.discovery.node_moves`), in the model itself and with parts of it held
+Nodes: each is set to its reference alone, as its `effect` has it
+(`circuits.discovery.node_changes`), in the model itself and with parts of it held
 (`transcoders.interventions`). Where attention is frozen and MLPs are linear the effect is what
 happens; the other modes say how much it matters that attention and features do react.
 
@@ -33,7 +33,7 @@ from circuits.attribution.effects import node_effects
 from circuits.attribution.node_effects import NodeEffects
 from circuits.attribution.state import BatchState, each
 from circuits.discovery.influence import influence_of
-from circuits.discovery.node_moves import NodeMoves, moves_to
+from circuits.discovery.node_changes import NodeChanges, changes_to
 from circuits.discovery.ranking import Ranking
 from circuits.discovery.replaced_prompts import Opened, ReplacedPrompts, by_transcoders
 from circuits.edits.held_run import HeldRun, adding, rows_at_once, run_held
@@ -82,7 +82,7 @@ class Interventions:
 
 
 def cut_of(analysis: Analysis, ranking: Ranking) -> tuple[Analysis, Ranking]:
-    """An analysis by the dictionaries whose nodes its graph has, and the nodes that move in it."""
+    """An analysis by the dictionaries whose nodes its graph has, and the changed nodes in it."""
     if analysis.config.method == "replacement":
         return of_transcoders(analysis, ranking)
     return analysis, ranking
@@ -114,7 +114,7 @@ def _moving(analysis: Analysis, state: BatchState) -> NodeEffects:
 def measure(
     analysis: Analysis, nodes: Sequence[Node], edges: Sequence[Edge], report: Report
 ) -> Interventions:
-    """Every node moved to the reference, every edge's source taken away, in every mode."""
+    """Every node set to its reference, every edge's source taken away, in every mode."""
     prompts = ReplacedPrompts(analysis)
     tick = counting(report, "interventions", len(prompts) * (len(NODE_MODES) + len(EDGE_MODES)))
     predicted: list[Tensor] = []
@@ -122,12 +122,12 @@ def measure(
     of_edges: dict[Mode, list[Tensor]] = {mode: [] for mode in EDGE_MODES}
     for opened in prompts:
         here = _Prompt(analysis, prompts.names, opened)
-        moves = moves_to(opened.model, _patched(prompts, opened))
+        moves = changes_to(opened.model, _patched(prompts, opened))
         predicted.append(here.predicted(moves, nodes))
         for mode, found in of_nodes.items():
             found.append(here.moved(moves, nodes, mode))
             tick(1)
-        gone = moves_to(opened.model, None)
+        gone = changes_to(opened.model, None)
         for mode, found in of_edges.items():
             found.append(here.edges(gone, edges, mode))
             tick(1)
@@ -156,20 +156,24 @@ class _Prompt:
         key = NodeEffects.listed(self._names, [(node, 0.0)]).key.to(self.opened.key.device)
         return (self.opened.key == key).nonzero().squeeze(-1)
 
-    def predicted(self, moves: NodeMoves, nodes: Sequence[Node]) -> Float[Tensor, " nodes"]:
+    def predicted(self, moves: NodeChanges, nodes: Sequence[Node]) -> Float[Tensor, " nodes"]:
         """What moving each node does by all linear paths: its `effect` in this prompt."""
         model, outputs = self.opened.model, self.opened.outputs
         effects = moves.effects(model.totals(outputs.together)).double()
         return torch.stack([effects[self.sources(node)].sum() for node in nodes]).cpu()
 
-    def moved(self, moves: NodeMoves, nodes: Sequence[Node], mode: Mode) -> Float[Tensor, " nodes"]:
+    def moved(
+        self, moves: NodeChanges, nodes: Sequence[Node], mode: Mode
+    ) -> Float[Tensor, " nodes"]:
         """What moving each node alone does to the metric."""
         found = torch.zeros(len(nodes), dtype=torch.float64)
         for part, run in self._passes(moves, nodes, mode, ()):
             found[part] = run.change
         return found
 
-    def edges(self, moves: NodeMoves, edges: Sequence[Edge], mode: Mode) -> Float[Tensor, " edges"]:
+    def edges(
+        self, moves: NodeChanges, edges: Sequence[Edge], mode: Mode
+    ) -> Float[Tensor, " edges"]:
         """What each target loses where the source is taken away."""
         found = torch.zeros(len(edges), dtype=torch.float64)
         nodes = list(dict.fromkeys(source for source, _ in edges))
@@ -184,7 +188,7 @@ class _Prompt:
         return found
 
     def _passes(
-        self, moves: NodeMoves, nodes: Sequence[Node], mode: Mode, reads: Iterable[Site]
+        self, moves: NodeChanges, nodes: Sequence[Node], mode: Mode, reads: Iterable[Site]
     ) -> Iterator[tuple[slice, HeldRun]]:
         """Some of the nodes at a time, each moved in a row of its own."""
         number, sources = self.opened.number, [self.sources(node) for node in nodes]

@@ -192,7 +192,7 @@ def _lost(
     to = to or default_to(analysis.prompts)
     if to == "patch" and analysis.prompts.patch is None:
         raise ValueError("a task has no patch to cut to: use --to zero or mean")
-    # Whatever nodes were moved to when the graph was found, here they go to what is asked for.
+    # Whatever the reference was when the graph was found, here nodes are set to what is asked for.
     moved: BaselineValue = "zero" if analysis.prompts.patch is None else "patch"
     analysis = replace(analysis, config=replace(analysis.config, reference=moved))
     scale = full_and_empty(analysis, to)

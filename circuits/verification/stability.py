@@ -114,7 +114,7 @@ def _size(graph: nx.DiGraph) -> int:
 
 @dataclass(frozen=True, eq=False)
 class EffectsOfEach:
-    """Every node that moves on some prompt, with its effect on each prompt."""
+    """Every node changed on some prompt, with its effect on each prompt."""
 
     nodes: NodeEffects
     "in the order of their keys"

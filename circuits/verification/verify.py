@@ -71,10 +71,10 @@ def verify(
 
     `graph` and `ranking` are those of `discover` on this analysis. With `held_out`, the circuit is
     also held against prompts that it was not found on; `groups` of the graph's features and errors
-    are moved together, each group at once.
+    are set together, each group at once.
 
     Raises `ValueError` when positions are kept and the held-out prompts have another length, and
-    when nodes are to be ablated to a patch that they were not moved to.
+    when nodes are to be ablated to a patch that was not the reference.
     """
     config, discovered = config or VerifyConfig(), analysis.config
     analysis, ranking = cut_of(analysis, ranking)
@@ -170,17 +170,17 @@ def _together(
 
 
 def ablated_to(analysis: Analysis, config: VerifyConfig) -> BaselineValue:
-    """What nodes are ablated to; `ValueError` for a patch that they were not moved to."""
+    """What nodes are ablated to; `ValueError` for a patch that was not the reference."""
     to = config.to or default_to(analysis.prompts)
     check_ablated_to(to, analysis.config.reference)
     return to
 
 
 def check_ablated_to(to: BaselineValue, reference: BaselineValue) -> None:
-    """Raise `ValueError` for a patch that nodes were not moved to."""
+    """Raise `ValueError` for a patch that was not the reference."""
     if to == "patch" and reference != "patch":
         raise ValueError(
-            f"nodes were moved to {reference} in this run, not to a patch: verify with "
+            f"nodes were set to {reference} in this run, not to a patch: verify with "
             "--to mean or zero, or discover again with --reference patch"
         )
 

@@ -1,7 +1,7 @@
 """Which features are on in each of some texts, and how strongly.
 
 Norm outliers (mostly the first token) are left out, as everywhere texts are summed up: features
-that answer to the norm alone would be on in all of them.
+that respond to the norm alone would be on in all of them.
 
 Axes: `texts`; `entries` pairs of a text and a feature that is on in it; features count through
 all dictionaries, one after another.

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from circuits.attribution.cut_graph import cut, first_move
+from circuits.attribution.cut_graph import cut, first_change
 from circuits.attribution.decomposed_run import EMBED
 from circuits.attribution.deltas import node_deltas
 from circuits.attribution.edges import edge_weights, upstream
@@ -196,7 +196,7 @@ def test_how_many_products_are_made_at_once_changes_no_weight(small_chunks):
     assert apart == pytest.approx(together, abs=1e-10)
 
 
-def test_what_happens_before_the_first_move_changes_no_weight():
+def test_what_happens_before_the_first_change_changes_no_weight():
     """The patch differs late: positions before it are not run, and nothing is lost with them.
 
     A model with a hook, which here does nothing, runs all positions.
@@ -209,11 +209,11 @@ def test_what_happens_before_the_first_move_changes_no_weight():
     analysis = analysis_of(shared_toy(), suite, prompts)
     (state,) = analysis.states
     gradients = gradients_at_clean(analysis, state)
-    assert first_move(analysis.model, state) == 4
+    assert first_change(analysis.model, state) == 4
     found = edge_weights(analysis, state, gradients, with_both(suite))
     handle = analysis.model.blocks[2].register_forward_hook(lambda *_: None)
     try:
-        assert first_move(analysis.model, state) == 0
+        assert first_change(analysis.model, state) == 0
         whole = edge_weights(analysis, state, gradients, with_both(suite))
     finally:
         handle.remove()

@@ -229,7 +229,7 @@ def drawn_gradients(suite, like):
 @pytest.mark.parametrize("reference", ["patch", "mean"])
 @of_every_kind
 def test_effects_are_moves_times_gradients(case, kind, reference, positions):
-    """Of every node that moves and of no other; on each prompt, and summed over them."""
+    """Of every changed node and of no other; on each prompt, and summed over them."""
     suite, prompts = case.suite(kind), case.prompts
     by_position = positions == "keep"
     analysis, state = analysed(case, suite, reference, by_position)

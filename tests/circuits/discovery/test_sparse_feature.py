@@ -181,7 +181,7 @@ def test_nodes_that_were_not_moved_to_a_patch_cannot_be_ablated_to_it(case):
     model, suite, prompts = case
     analysis = analysis_of(model, suite, prompts, estimator="patching", reference="zero", nodes=5)
     found = discover(analysis)
-    with pytest.raises(ValueError, match="moved to zero in this run, not to a patch"):
+    with pytest.raises(ValueError, match="set to zero in this run, not to a patch"):
         verify(analysis, found.graph, found.ranking, config=VerifyConfig(to="patch"))
 
 

@@ -114,7 +114,7 @@ def test_effects_of_the_embeddings_along_their_path_add_up_to_the_whole_change(c
     [
         ({"metric": "kl", "estimator": "patching"}, "kl has no gradient at the clean run"),
         ({"metric": "kl", "estimator": "relp"}, "kl has no gradient at the clean run"),
-        ({"estimator": "ig-inputs", "reference": "zero"}, "ig-inputs moves the embeddings"),
+        ({"estimator": "ig-inputs", "reference": "zero"}, "ig-inputs takes the embeddings"),
         ({"threshold": 0.1, "influence": 0.9}, "prune by one of threshold and influence"),
     ],
 )

@@ -6,7 +6,7 @@ import torch
 
 from circuits.ablation.exact_effects import exact_effects
 from circuits.attribution.deltas import node_deltas
-from circuits.attribution.forward import metric_moved
+from circuits.attribution.forward import metric_with_deltas
 from circuits.graph import Node, ordered
 from circuits.render.document import groups_on_page
 from circuits.verification.group_effects import group_scores, joint_effects
@@ -42,7 +42,7 @@ def test_features_of_one_site_move_by_the_sum_of_their_changes(case):
     group = [n for n in some if n.kind == "feature"][:6]
     deltas = {site: d.sum(0) for site, d in node_deltas(analysis.suite, state, group).items()}
     clean = analysis.metric(state.logits, state.rows)
-    expected = metric_moved(analysis, state, deltas, state.every_row) - clean
+    expected = metric_with_deltas(analysis, state, deltas, state.every_row) - clean
     (found,) = joint_effects(analysis, [group])
     alone = exact_effects(analysis, state, group).sum(0)
     assert (found - alone).abs().max() > 1e-3

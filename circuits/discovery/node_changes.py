@@ -1,4 +1,4 @@
-"""How each source of a replaced prompt moves to the reference, and what that writes.
+"""How each source of a replaced prompt changes on the way to its reference, and what that writes.
 
 feature  (f' - f) W_dec_i, at every MLP that its transcoder writes
 error    e' - e
@@ -24,7 +24,7 @@ from transcoders.sources import ERROR, FEATURE, TOKEN, written_rows
 
 
 @dataclass(frozen=True)
-class NodeMoves:
+class NodeChanges:
     """How the sources of one prompt move."""
 
     model: ReplacementModel
@@ -77,7 +77,7 @@ class NodeMoves:
         return found
 
 
-def moves_to(model: ReplacementModel, patched: ReplacementModel | None) -> NodeMoves:
+def changes_to(model: ReplacementModel, patched: ReplacementModel | None) -> NodeChanges:
     """To the values in the patch prompt, or to zero where there is none."""
     sources, embed = model.sources, model.recorded.embed
     there, vectors = torch.zeros_like(sources.activation), {EMBED: -embed}
@@ -88,7 +88,7 @@ def moves_to(model: ReplacementModel, patched: ReplacementModel | None) -> NodeM
         to = 0.0 if patched is None else patched.sources.layers[layer].error
         vectors[Site("mlp_out", layer)] = to - written.error
     of_feature = sources.kind == FEATURE
-    return NodeMoves(model, torch.where(of_feature, there - sources.activation, 0.0), vectors)
+    return NodeChanges(model, torch.where(of_feature, there - sources.activation, 0.0), vectors)
 
 
 def _activations_there(
