@@ -198,7 +198,7 @@ def _found(asked: _Asked, opened: _Opened, report: Report) -> _Found:
 
 
 def _of_prompts(asked: _Asked, file: Path, opened: _Opened, report: Report) -> _Found:
-    """Features by their effect on a metric of prompts, set to their patch values if there are any."""
+    """Features by their effect on a metric of prompts, set to patch values if there are any."""
     listed, metric = read_prompts(file), asked.metric or DiscoverConfig.metric
     config = DiscoverConfig(
         metric=read_metric(str(metric)),
