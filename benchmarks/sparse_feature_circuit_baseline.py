@@ -113,7 +113,7 @@ def _decode(dictionary: SparseDictionary, f: Tensor) -> Tensor:
 
 
 def node_effects(p: Problem, *, steps: int) -> dict[Node, float]:
-    """Mean effect over the prompts of every changed node."""
+    """Mean effect over the prompts of every node that moves."""
     clean, patch = states(p)
     effects = {}
     for site in p.submodules:
