@@ -9,7 +9,7 @@ as a whole (metric, units, dictionaries, column tokens) is in `graph.graph`.
 
 Others may be added (`circuits.edits.graph` does); what JSON can hold of them goes into the file.
 
-Units and sign of `effect`, `exact` and `weight`: those of the metric; positive means that moving
+Units and sign of `effect`, `exact` and `weight`: those of the metric; positive means that setting
 the source from its clean to its patch value *raises* the metric.
 """
 

@@ -37,7 +37,7 @@ ROWS_AT_ONCE = 2**26
 
 @dataclass(frozen=True)
 class Pinned:
-    """Nodes that stand still in a prompt, whatever it does, and what leaves its MLPs then."""
+    """Nodes held at their values in a prompt, and what leaves its MLPs then."""
 
     mlp_out: Mapping[Site, Float[Tensor, "pos d_model"]]
     "where it is not what the MLP gives"

@@ -1,4 +1,4 @@
-"""A run of some prompts, and what the nodes are in it.
+"""A run of some prompts, decomposed into features and errors at every site.
 
 A run needs the model and no dictionary; `decompose` then reads each dictionary once, however many
 runs it is asked of: dictionaries of a hundred thousand features are not all in memory at once.

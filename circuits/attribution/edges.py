@@ -117,6 +117,7 @@ def edge_weights(
     a node add up to its effect, if `nodes` are all that change.
     """
     steps = analysis.config.edge_steps
+    # Midpoints of equal parts; at 0, the clean run, the Jacobian misses what is not linear.
     points = [(j + 0.5) / steps for j in range(steps)] or [0.0]
     weights: EdgeWeights = {}
     rows = _rows(analysis.suite, nodes := list(nodes))
@@ -151,6 +152,8 @@ def _weights_at(
             writing[site].append(node)
     first = first_change(analysis.model, state)
     if isinstance(metric, SiteMetric):
+        # Such a metric may read positions before the first at which a node changes; the cut run
+        # must have them too.
         read = (metric.weights_of(state.rows) != 0).any(0)
         first = min(first, int(read.int().argmax()))
     pieces = cut(analysis, state, first=first, moved=moved)
@@ -221,6 +224,8 @@ def _tables(
         for source, gradient in _pull_back(setting, group, some, sources).items():
             found = _products(setting, source, gradient).double()
             for start, members in zip(starts, some, strict=True):
+                # A product holds a different target on each prompt, and no gradient goes from one
+                # prompt to another: the row of the pair's own prompt is that target's alone.
                 values = found[members.vjp, members.prompt]
                 tables[source].index_add_(0, start + members.node, values)
     for source, table in tables.items():
@@ -256,6 +261,7 @@ def _pull_back(
             if read not in cotangents:
                 cotangents[read] = read.new_zeros(n_vjps, *read.shape)
             where = here.vjp.unsqueeze(-1), prompt, at - pieces.first
+            # Added: an error reads its site as it is, and often again through its features.
             cotangents[read].index_put_(where, rows, accumulate=True)
     return _pull(pieces, sources, list(cotangents), list(cotangents.values()))
 
@@ -276,6 +282,8 @@ def _cotangents(
         name, own = targets.name, setting.rows[targets.name]
         i = own.at(targets.features[nodes])
         g = torch.cat([setting.gradients[s][prompt, at] for s in suite.writes_of(name)], -1)
+        # The chain rule from the metric back to what is read: dm/df = g . W_dec_i, then the secant
+        # slope in place of the activation function's derivative, then W_enc_i.
         along = (g * own.W_dec[i].unsqueeze(1)).sum(-1)
         along = along * targets.slope[nodes, prompt.squeeze(-1)]
         yield from _as_read(setting, name, along.unsqueeze(-1) * own.W_enc[i].unsqueeze(1))
@@ -284,6 +292,7 @@ def _cotangents(
     g, response = setting.gradients[site][prompt, at], setting.state.errors[site].response
     if response is not None:
         g = g * response[prompt, at].unsqueeze(-1)
+    # error = x - sum of f W_dec - b_dec: x with the sign +, all features that respond with -.
     yield setting.pieces.arrivals[site], g
     for name in suite.writing(site):
         dictionary, slope = suite[name], setting.state.features[name].slope[prompt, at]
@@ -307,6 +316,8 @@ def _pull(
     cotangents: Sequence[Tensor],
 ) -> dict[Site, Float[Tensor, "vjps batch run d_model"]]:
     """Gradients to the leaves at `sources`, at the positions that were run."""
+    # One batched backward pass for all products. The graph is kept, since every batch of products
+    # goes back through it; a leaf that no output depends on has no gradient.
     pulled = torch.autograd.grad(
         outputs,
         [pieces.leaves[s] for s in sources],
@@ -338,6 +349,7 @@ def _products(
         if kind == "feature":
             own, writes = setting.rows[name], setting.suite.writes_of(name)
             chosen = torch.tensor([int(nodes[c].feature) for c in columns], device=g.device)
+            # g . (f' - f) W_dec_i as (g . W_dec_i)(f' - f): no change of d_model for each node.
             rows = by_site(writes, own.W_dec[own.at(chosen)])[site]
             moves = setting.changes[name][:, at].of(chosen)
             found[..., columns] = ((g @ rows.T) * moves).sum(2)

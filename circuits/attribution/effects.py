@@ -1,16 +1,16 @@
-"""Node effects by gradient: what moving each node to its reference would do to the metric.
+"""Node effects by gradient: what setting each node to its reference value would do to the metric.
 
     patching   IE_i ~ (a'_i - a_i) * dm/da_i                        gradient at the clean value
     ig         IE_i ~ (a'_i - a_i) * mean over t of dm/da_i         at a + t (a' - a)
-    ig-inputs  the same mean, as the embeddings move and every node follows
+    ig-inputs  the same mean, as the embeddings go to the patch and every node follows
     relp       patching, the gradient taken by `hooked_qwen.relevance`'s rules
 
 The site's tensor is the sum of what its nodes write, so the gradient of a feature is the site's
 gradient times the feature's decoder row, and one backward pass serves every feature of a site.
-Both are first order in the move; `circuits.ablation.exact_effects` measures the same effects
+All are first order in the change; `circuits.ablation.exact_effects` measures the same effects
 exactly.
 
-Units are those of the metric; positive means that the move raises it.
+Units are those of the metric; positive means that the change raises it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The metric of prompts in which the tensor at some site is another one.
+"""The metric after the tensor at some site has been replaced: the runs of patching and ablation.
 
 Nothing before that site is run again, nor positions before the first that differs.
 """
@@ -57,7 +57,7 @@ def metric_from(
     if not isinstance(metric, SiteMetric):
         last = run_from(model, state, site, value, index, start=start)
         return metric_at(model, last, metric, rows)
-    if not reaches(metric, site):
+    if not reaches(metric, site):  # it reads a tensor that this site comes after
         return metric.clean[rows].to(value)
     if site == metric.site:
         return metric.read(value, rows)
@@ -102,6 +102,8 @@ def _run_from(
     index: Tensor,
     start: int | None,
 ) -> Float[Tensor, "rows 1 d_model"]:
+    # Attention is causal, so positions before the first change keep the keys and values of the
+    # clean run's KV cache. Hooks expect whole sequences: where there are some, all positions run.
     first, hooked = 0, has_hooks(model)
     if state.arguments.cache is not None and not hooked:
         first = _first_that_differs(state, site, value, index) if start is None else start
@@ -115,6 +117,8 @@ def _run_from(
 
 
 def _first_that_differs(state: BatchState, site: Site, value: Tensor, index: Tensor) -> int:
+    # Waits for the device; who knows the position gives `start`. Where nothing differs, the last
+    # position is run, as a run needs one.
     differs = (value != state.values[site][index]).any(-1).any(0).tolist()
     return differs.index(True) if True in differs else len(differs) - 1
 
@@ -152,5 +156,7 @@ def _stream_after(
         return state.values[Site(kind, site.layer)][index, first:]
 
     if site.kind == "mlp_out":
+        # resid_post = resid_mid + mlp_out: the MLP's output is exchanged in the sum, none is run.
         return clean("resid_post") + (value - clean("mlp_out")), site.layer + 1
+    # resid_mid = resid_pre + attn_out: the MLP of the same block still has to read it.
     return mlp_half(model, clean("resid_pre") + value, site.layer), site.layer + 1

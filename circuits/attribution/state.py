@@ -9,8 +9,9 @@ so the parts always add up to the tensor itself. The token embeddings are nodes 
 
 Norm outliers (mostly the first token, at which Qwen parks attention, with hundreds of times the
 usual norm) are not set to zero or to a mean over other tokens: no dictionary was trained on them,
-and without them the model is another one. They stay as they are and count in no such mean. Moved
-to a patch, or to the mean of a position that holds outliers only, they are nodes like others.
+and without them the model is another one. They stay as they are and count in no such mean. Set
+to their patch values, or to the mean of a position that holds outliers only, they are nodes like
+others.
 
 Axes: `batch` prompts, `pos` columns (prompts padded on the left), `slots` as in `saes.features`.
 """

@@ -4,7 +4,7 @@ feature  (f' - f) W_dec_i, at every MLP that its transcoder writes
 error    e' - e
 token    the patch's embedding less the clean one's
 
-to the patch prompt's values, or to zero. A feature that is off is no source and does not move.
+to the patch prompt's values, or to zero. A feature that is off is no source and does not change.
 
 Axes: as in `transcoders.sources`; `rows` of a pass, the prompt as it is first.
 """

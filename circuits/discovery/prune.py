@@ -7,7 +7,7 @@
                   would fall under a faithfulness f (backward elimination); it hangs together
                   in every round, so that what is measured is what is kept
 
-Every node that is kept has a path to the output, and one from the tokens where these move; every
+Every node that is kept has a path to the output, and one from the tokens where these change; every
 edge that is kept is either strong or one of the two that connect a node. All choices are
 deterministic: ties are broken by the node's name.
 

@@ -1,7 +1,7 @@
 """From prompts to the exact graph of their replacement models.
 
 Nodes are active features, errors and tokens; edges are what a source adds to a target's
-pre-activation while attention patterns and norms stand still (`transcoders.replacement`):
+pre-activation with attention patterns and norms frozen (`transcoders.replacement`):
 
     pre_activation(t) = bias(t) + sum over s of weight(s -> t)        where nothing is left out
 
@@ -11,7 +11,7 @@ its effect (`circuits.discovery.tracing`); the second weighs the edges of the no
 (`circuits.discovery.edge_heads`). None holds more edges than one sweep has, besides those among
 nodes that may be kept.
 
-    effect      what moving the node to the reference does to the outputs by all paths, with
+    effect      what setting the node to its reference does to the outputs by all paths, with
                 patterns and norms frozen and features answering one to one; its sign as ever
     influence   the node's share of all paths to the outputs, by the size of their edges
 

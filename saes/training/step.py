@@ -15,6 +15,7 @@ Numbers = dict[str, Tensor]
 "Single numbers by name, each a tensor without axes on the device of the weights."
 ROOM = 8
 "Memory that grows grows by one part in this more."
+# What every architecture learns (a skip connection: transcoders that have one); all else is `own`.
 CORE = ("W_enc", "b_enc", "W_dec", "b_dec", "W_skip")
 
 
@@ -48,7 +49,8 @@ class StepResult:
 
     gradients: DictionaryWeights
     along: Float[Tensor, " features"]
-    "product of each decoder row with its gradient: the part that only changes the row's length"
+    """product of each decoder row with its gradient: the part that would only change the row's
+    length, which the trainer takes out as rows are kept at norm 1"""
     loss: Float[Tensor, ""]
     squared_error: Float[Tensor, ""]
     "of the whole reconstruction, summed over the batch"
@@ -65,7 +67,8 @@ class Dead:
 
     features: Int[Tensor, " listed"]
     counted: Bool[Tensor, " listed"] | None = None
-    "which of those listed are dead, where the list is as long as it must be; None: all"
+    """which of those listed are dead, where the list is padded to the length that a recorded step
+    (a CUDA graph) was recorded with; None: all"""
 
     def __len__(self) -> int:
         return len(self.features)
@@ -84,6 +87,7 @@ class Memory:
         self, use: str, rows: int, columns: int, like: Tensor
     ) -> Float[Tensor, "rows columns"]:
         """Memory for `use`, with anything in it, until `use` is taken again for such tensors."""
+        # A view changes neither dtype nor device, so each combination has memory of its own.
         size, key = rows * columns, (use, like.dtype, like.device)
         kept = self._kept.get(key)
         if kept is None:
@@ -94,7 +98,10 @@ class Memory:
         return kept[:size].view(rows, columns)
 
     def held(self) -> tuple[Tensor, ...]:
-        """All of it, for those who write into it later: `take` lets go of what is too small."""
+        """All of it, for those who write into it later: `take` lets go of what is too small.
+
+        A CUDA graph writes to the addresses that it was recorded with, whoever holds them by then.
+        """
         return tuple(self._kept.values())
 
 
