@@ -40,7 +40,7 @@ EVERY = slice(None)
 
 
 @dataclass(frozen=True)
-class Move:
+class EncodedChange:
     """What a move of what a dictionary reads does to its features."""
 
     before: Features
@@ -161,7 +161,7 @@ class SparseDictionary(nn.Module):
     @torch.no_grad()
     def encode_move(
         self, x: Float[Tensor, "*batch d_source"], to: Float[Tensor, "*batch d_source"]
-    ) -> "Move":
+    ) -> "EncodedChange":
         """The features at both ends of a move of the source activations, from `x` to `to`."""
         flat = x.reshape(-1, x.shape[-1]), to.reshape(-1, x.shape[-1])
         # Half as many tokens as `encode` takes: the pre-activations of both ends are there.
@@ -169,7 +169,9 @@ class SparseDictionary(nn.Module):
         found = [self._moved(*ends) for ends in zip(*(x.split(at_once) for x in flat), strict=True)]
         before, after, largest = zip(*found, strict=True)
         shape = x.shape[:-1]
-        return Move(cat(before).view(shape), cat(after).view(shape), torch.cat(largest).view(shape))
+        return EncodedChange(
+            cat(before).view(shape), cat(after).view(shape), torch.cat(largest).view(shape)
+        )
 
     def _encoded(self, x: Float[Tensor, "tokens d_source"]) -> Features:
         found = [self._chosen(self.pre_activations(x, part), part) for part in self._parts()]

@@ -21,7 +21,7 @@ from hooked_qwen.placement import device_of
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import OUTLIER_FACTOR, is_outlier_in_prompt
 from hooked_qwen.tokens import Batch
-from saes.dictionary import Move, SparseDictionary
+from saes.dictionary import EncodedChange, SparseDictionary
 from saes.features import Features, cat
 from saes.suite import Suite
 
@@ -130,7 +130,7 @@ def decompose(
 
 def _encoded(
     suite: Suite, name: str, runs: Sequence[RecordedRun], same: int
-) -> tuple[Sequence[Features], Move | None]:
+) -> tuple[Sequence[Features], EncodedChange | None]:
     """A dictionary's features in each of one or two runs; of two, as a move too.
 
     The two read the same in the first `same` columns, which are encoded once.
@@ -144,7 +144,7 @@ def _encoded(
     if same:
         alike = suite[name].encode(first[:, :same])
         still = torch.zeros_like(first[:, :same, 0])
-        move = Move(
+        move = EncodedChange(
             cat([alike, move.before], 1),
             cat([alike, move.after], 1),
             torch.cat([still, move.largest], 1),
@@ -152,7 +152,7 @@ def _encoded(
     before, after = (
         f if k is None else k for f, k in zip((move.before, move.after), known, strict=True)
     )
-    return (before, after), Move(before, after, move.largest)
+    return (before, after), EncodedChange(before, after, move.largest)
 
 
 def _alike(runs: Sequence[RecordedRun]) -> int:
@@ -165,7 +165,7 @@ def _alike(runs: Sequence[RecordedRun]) -> int:
 
 
 def slopes(
-    dictionary: SparseDictionary, move: Move, moved: Float[Tensor, "batch pos d_source"]
+    dictionary: SparseDictionary, move: EncodedChange, moved: Float[Tensor, "batch pos d_source"]
 ) -> Features:
     """Change of each feature over the change of its pre-activation, from clean to reference.
 

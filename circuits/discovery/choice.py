@@ -16,7 +16,7 @@ from circuits.discovery.prune import (
     unconnected,
 )
 from circuits.discovery.ranking import Ranking
-from circuits.discovery.verdicts import Kept
+from circuits.discovery.verdicts import NodeCounts
 from circuits.graph import Node
 
 SPARE = 20
@@ -49,7 +49,7 @@ def choose(
     weights: EdgeWeights,
     config: DiscoverConfig,
     measure: Removal | None,
-) -> tuple[list[Node], Kept]:
+) -> tuple[list[Node], NodeCounts]:
     """The nodes of the graph; the strongest as they are, where none has a path to the output."""
     nodes, count = pool.nodes, config.node_count
 
@@ -68,7 +68,7 @@ def choose(
     reached = None
     if config.influence is not None:
         reached = share_of_influence(kept, nodes, weights, output)
-    return kept, Kept(
+    return kept, NodeCounts(
         asked=count,
         changed=pool.changed,
         considered=pool.considered,

@@ -40,7 +40,7 @@ UNITS = "pre-activation of the target"
 
 
 @dataclass(frozen=True)
-class Pool:
+class LinearNodePool:
     """The nodes that a graph is chosen from."""
 
     known: Int[Tensor, " known"]
@@ -60,7 +60,7 @@ class Pool:
 
 def nodes_to_weigh(
     influence: NodeEffects, config: DiscoverConfig, on_paths: OnPaths | None = None
-) -> Pool:
+) -> LinearNodePool:
     """The nodes of most influence, and some to spare where one is not connected.
 
     Where paths are kept, those that lie on them.
@@ -81,7 +81,7 @@ def nodes_to_weigh(
     chosen = inner[:kept]
     both = NodeEffects.one_after_another([chosen, tokens])
     order = both.key.argsort()
-    return Pool(
+    return LinearNodePool(
         known=both.key[order],
         nodes=tuple(chosen.nodes()),
         tokens=tuple(tokens.nodes()),
@@ -112,7 +112,7 @@ def _limits(inner: NodeEffects, config: DiscoverConfig, total: float) -> dict[st
 def graph_of(
     analysis: Analysis,
     tracing: Tracing,
-    pool: Pool,
+    pool: LinearNodePool,
     sums: LinearEdges,
     on_paths: OnPaths | None = None,
 ) -> nx.DiGraph:
@@ -149,13 +149,16 @@ def graph_of(
     return graph
 
 
-def ends_of(pool: Pool, tracing: Tracing) -> list[Node]:
+def ends_of(pool: LinearNodePool, tracing: Tracing) -> list[Node]:
     """Every node that an edge may join, by its rank."""
     return [*pool.by_rank, *(output.node for output in tracing.prompts[0].outputs.outputs)]
 
 
 def _kept(
-    config: DiscoverConfig, pool: Pool, flow: dict[tuple[Node, Node], float], tracing: Tracing
+    config: DiscoverConfig,
+    pool: LinearNodePool,
+    flow: dict[tuple[Node, Node], float],
+    tracing: Tracing,
 ) -> tuple[list[Node], set[tuple[Node, Node]]]:
     """Features and errors that are kept, and edges."""
     if config.nodes is None:
@@ -176,7 +179,7 @@ def _add_nodes(
     nodes: Sequence[Node],
     analysis: Analysis,
     tracing: Tracing,
-    pool: Pool,
+    pool: LinearNodePool,
     sums: LinearEdges,
 ) -> None:
     wanted = set(nodes) | set(pool.tokens)
@@ -200,11 +203,13 @@ def _add_nodes(
     _add_outputs(graph, tracing, pool, sums)
 
 
-def _values(of: NodeEffects, pool: Pool) -> dict[Node, float]:
+def _values(of: NodeEffects, pool: LinearNodePool) -> dict[Node, float]:
     return dict(of.where(torch.isin(of.key, pool.known.cpu())))
 
 
-def _add_outputs(graph: nx.DiGraph, tracing: Tracing, pool: Pool, sums: LinearEdges) -> None:
+def _add_outputs(
+    graph: nx.DiGraph, tracing: Tracing, pool: LinearNodePool, sums: LinearEdges
+) -> None:
     first, n = tracing.prompts[0], len(tracing.prompts)
     found = sums.of_nodes()[len(pool.known) :]
     for number, (output, values) in enumerate(zip(first.outputs.outputs, found, strict=True)):
@@ -242,7 +247,7 @@ def _meta(
     analysis: Analysis,
     graph: nx.DiGraph,
     tracing: Tracing,
-    pool: Pool,
+    pool: LinearNodePool,
     nodes: Sequence[Node],
     weighed: int,
 ) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from circuits.discovery.prune import Removal, kept_edges
 from circuits.discovery.ranking import Ranking, rank_nodes
 from circuits.discovery.resume import NOTHING_KEPT, DiscoveryParts
 from circuits.discovery.summary import Summary
-from circuits.discovery.verdicts import Kept, of_nodes, of_task
+from circuits.discovery.verdicts import NodeCounts, of_nodes, of_task
 from circuits.features.card import promoted_labels
 from circuits.graph import Node
 from circuits.metrics.readout import metric_name
@@ -175,7 +175,7 @@ def _add_tokens(graph: nx.DiGraph, prompts: EncodedPrompts) -> None:
             data["label"] = f"error of {node.site}"
 
 
-def _told(kept: Kept, summary: Summary, config: DiscoverConfig) -> dict[str, Any]:
+def _told(kept: NodeCounts, summary: Summary, config: DiscoverConfig) -> dict[str, Any]:
     """What became of the nodes that were asked for, and what a reader should hear of it."""
     of_metric = of_task(
         metric_name(config.metric),

@@ -30,7 +30,7 @@ REASONS = {
 
 
 @dataclass(frozen=True)
-class Kept:
+class NodeCounts:
     """How many nodes a graph was asked for and has, and where the others went."""
 
     asked: int
@@ -63,7 +63,7 @@ class Kept:
         }
 
 
-def of_nodes(kept: Kept) -> list[str]:
+def of_nodes(kept: NodeCounts) -> list[str]:
     """Why a graph has fewer nodes than were asked for, or nodes that nothing connects."""
     found = []
     if kept.kept < kept.asked:
@@ -88,7 +88,7 @@ def of_nodes(kept: Kept) -> list[str]:
     return found
 
 
-def _reasons(kept: Kept) -> str:
+def _reasons(kept: NodeCounts) -> str:
     counts = {why: kept.left_out.get(why, 0) for why in REASONS}
     parts = [REASONS[why].format(n=f"{n:,}") for why, n in counts.items() if n]
     if kept.changed < kept.asked:

@@ -21,7 +21,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoModelForCausalLM
 
-from circuits.edits.fold import CannotFold, Folded, fold, plain_weights, saved_model
+from circuits.edits.fold import CannotFold, FoldedModel, fold, plain_weights, saved_model
 from circuits.edits.loader import LOADER, CannotWrite, loader_text, needed
 from circuits.graph import rounded, write_json
 from hooked_qwen.files import build_folder_atomically
@@ -110,7 +110,7 @@ def _tokens(model: TransformerBridge, prompts: Sequence[str]) -> list[Tokens]:
 
 def _folded(
     opened: Opened, edit: Edit, texts: Sequence[Tokens], config: BakeConfig
-) -> tuple[Folded | None, str | None]:
+) -> tuple[FoldedModel | None, str | None]:
     """The weights with the edit in them, or why there are none."""
     if config.how == "loader":
         return None, "the loader was asked for"
@@ -132,7 +132,7 @@ def _folded(
     return found, None
 
 
-def _require_on(opened: Opened, edit: Edit, texts: Sequence[Tokens], found: Folded) -> None:
+def _require_on(opened: Opened, edit: Edit, texts: Sequence[Tokens], found: FoldedModel) -> None:
     """Raise `CannotFold` for a feature that is off at a token of the prompts, under the edit."""
     sites = {Site.parse(node.site) for node in found.where_on}
     off = dict.fromkeys(found.where_on, 0)

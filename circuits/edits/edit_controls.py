@@ -42,7 +42,7 @@ Swap = Mapping[tuple[str, int], tuple[str, int]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Activity:
+class MeanActivations:
     """How active features and coordinates are over a text: their means, on the CPU."""
 
     features: Mapping[str, Float[Tensor, " features"]]
@@ -52,7 +52,7 @@ class Activity:
 @torch.no_grad()
 def activity_over(
     model: TransformerBridge, suite: Suite, names: Sequence[str], blocks: Int[Tensor, "blocks pos"]
-) -> Activity:
+) -> MeanActivations:
     """Means over the tokens of a text, of some dictionaries' features and what these write."""
     sums = {name: FeatureSums() for name in names}
     written = {site for name in names for site in suite.writes_of(name)}
@@ -72,13 +72,13 @@ def activity_over(
         _, feature, total = sums[name].entries()
         found[name] = torch.zeros(suite[name].n_features, dtype=torch.float64)
         found[name][feature.cpu()] = total.double().cpu() / blocks.numel()
-    return Activity(
+    return MeanActivations(
         features=found, coordinates={site: t / blocks.numel() for site, t in totals.items()}
     )
 
 
 def controls_of(
-    edited: Edited, activity: Activity, *, draws: int, seed: int = 0
+    edited: Edited, activity: MeanActivations, *, draws: int, seed: int = 0
 ) -> dict[str, list[Edited]]:
     """For each kind of control, by name, the edits that it draws; none where there is no room.
 
@@ -123,7 +123,10 @@ def features_of(edit: Edit) -> dict[str, tuple[int, ...]]:
 
 
 def _random(
-    suite: Suite, chosen: Mapping[str, tuple[int, ...]], activity: Activity, rng: random.Random
+    suite: Suite,
+    chosen: Mapping[str, tuple[int, ...]],
+    activity: MeanActivations,
+    rng: random.Random,
 ) -> Swap | None:
     """As many others that fire; others that do not, where a dictionary has too few."""
     found: dict[tuple[str, int], tuple[str, int]] = {}
@@ -145,7 +148,10 @@ def _free(activity: Float[Tensor, " features"], taken: Sequence[int]) -> list[in
 
 
 def _alike(
-    suite: Suite, chosen: Mapping[str, tuple[int, ...]], activity: Activity, rng: random.Random
+    suite: Suite,
+    chosen: Mapping[str, tuple[int, ...]],
+    activity: MeanActivations,
+    rng: random.Random,
 ) -> Swap | None:
     """For each one of the nearest in mean activation and decoder norm, on a scale of logarithms."""
     found: dict[tuple[str, int], tuple[str, int]] = {}
@@ -171,7 +177,7 @@ def _alike(
 def _neurons(
     edited: Edited,
     chosen: Mapping[str, tuple[int, ...]],
-    activity: Activity,
+    activity: MeanActivations,
     rng: random.Random,
 ) -> Edited | None:
     """As many coordinates of every tensor that the features write."""
@@ -217,7 +223,7 @@ def _placed(
     return other(node), tuple(other(n) for n in besides)
 
 
-def _swapped(edit: Edit, swap: Swap, activity: Activity) -> Edit:
+def _swapped(edit: Edit, swap: Swap, activity: MeanActivations) -> Edit:
     """The same done to other features; a mean is then that over the text."""
     operations, means = [], dict(edit.means)
     for op in edit.operations:

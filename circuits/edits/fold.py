@@ -49,7 +49,7 @@ class CannotFold(ValueError):
 
 
 @dataclass(frozen=True)
-class Folded:
+class FoldedModel:
     """A model's weights and configuration with an edit in them."""
 
     config: Any
@@ -80,7 +80,7 @@ def saved_model(config: Any, weights: NamedWeights) -> PreTrainedModel:
     return plain
 
 
-def fold(model: TransformerBridge, suite: Suite, edit: Edit) -> Folded:
+def fold(model: TransformerBridge, suite: Suite, edit: Edit) -> FoldedModel:
     """The weights that do what the edit does; raises `CannotFold` with the reason where none do."""
     by_site: dict[Site, list[Operation]] = {}
     for op in edit.operations:
@@ -108,7 +108,7 @@ def fold(model: TransformerBridge, suite: Suite, edit: Edit) -> Folded:
         config, more = _with_biases(config, biases, weights)
         weights |= {n: b.to(like) for n, b in more.items()}
         changed += [name for name in biases if name not in changed]
-    return Folded(config, weights, tuple(changed), tuple(where_on))
+    return FoldedModel(config, weights, tuple(changed), tuple(where_on))
 
 
 def is_linear(dictionary: SparseDictionary) -> bool:

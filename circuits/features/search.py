@@ -21,7 +21,7 @@ from hooked_qwen.nodes import Node
 from hooked_qwen.progress import Report, silent
 from hooked_qwen.tokens import encode, token_strings
 from saes.scope.activity import LONGEST, activity_of
-from saes.scope.contrast import SHUFFLES, By, contrast
+from saes.scope.contrast import SHUFFLES, RankedBy, contrast
 from saes.suite import Suite
 
 SCHEMA = "feature-search/1"
@@ -34,7 +34,7 @@ def by_contrast(
     negative: Sequence[str],
     named: Named,
     *,
-    by: By = "share",
+    by: RankedBy = "share",
     top: int = 20,
     seed: int = 0,
     longest: int = LONGEST,

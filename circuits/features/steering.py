@@ -26,7 +26,7 @@ from circuits.attribution.decomposed_run import norm_limits
 from circuits.edits.steered import Continuations, Writer, instructed, settings
 from circuits.features.named import Named, key_of
 from circuits.features.steering_arms import Arm, Form, SteerConfig, arms_of, directions_of
-from circuits.features.steering_choice import Chosen, Examples, SteeringFeatures, only
+from circuits.features.steering_choice import ConceptTexts, SteeringFeature, SteeringFeatures, only
 from circuits.features.steering_methods import ScoredContinuations, methods_of, selection_of
 from circuits.graph import rounded
 from hooked_qwen.nodes import Node
@@ -66,7 +66,7 @@ def steered(
     scorer: Scorer,
     named: Named,
     *,
-    examples: Examples | None = None,
+    examples: ConceptTexts | None = None,
     config: SteerConfig | None = None,
     report: Report = silent,
 ) -> dict[str, Any]:
@@ -148,7 +148,9 @@ def _length(arm: Arm) -> dict[str, Any]:
     }
 
 
-def _feature(one: Chosen, choice: SteeringFeatures, labels: Mapping[Node, str]) -> dict[str, Any]:
+def _feature(
+    one: SteeringFeature, choice: SteeringFeatures, labels: Mapping[Node, str]
+) -> dict[str, Any]:
     between = one.contrast
     return {
         "feature": key_of(one.node),

@@ -12,7 +12,7 @@ from typing import Literal
 from torch import Tensor
 
 from circuits.edits.continuations import GenerateConfig
-from circuits.features.steering_choice import Chosen, SteeringFeatures
+from circuits.features.steering_choice import SteeringFeature, SteeringFeatures
 from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site
 from saes.edit_file import Edit, Where
@@ -134,7 +134,7 @@ def _along(
 def arms_of(
     suite: Suite,
     directions: Sequence[Direction],
-    features: Sequence[Chosen],
+    features: Sequence[SteeringFeature],
     limits: Mapping[Site, float],
     config: SteerConfig,
 ) -> list[Arm]:

@@ -30,9 +30,9 @@ from saes.scope.output_score import PROMOTED, input_score, largest_at_end, outpu
 from saes.scope.usage import Usage, usage_in, usage_of_store
 from saes.suite import Suite
 
-By = Literal["activation", "output"]
+ChosenBy = Literal["activation", "output"]
 Select = Literal["activation", "output", "both"]
-SELECTS: Mapping[Select, tuple[By, ...]] = {
+SELECTS: Mapping[Select, tuple[ChosenBy, ...]] = {
     "activation": ("activation",),
     "output": ("output",),
     "both": ("output", "activation"),
@@ -42,7 +42,7 @@ SHOWN = 8
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Examples:
+class ConceptTexts:
     """Texts with and without a concept."""
 
     texts: tuple[str, ...]
@@ -50,11 +50,11 @@ class Examples:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chosen:
+class SteeringFeature:
     """A feature to steer along, and how it came to be one."""
 
     node: Node
-    by: tuple[By, ...]
+    by: tuple[ChosenBy, ...]
     "empty for one that was named"
     output_score: float
     input_score: float | None
@@ -68,7 +68,7 @@ class Chosen:
 class SteeringFeatures:
     """The features to steer along, and what was read on the way."""
 
-    features: tuple[Chosen, ...]
+    features: tuple[SteeringFeature, ...]
     candidates: int
     "that were scored"
     usage: Usage
@@ -83,7 +83,7 @@ def choose(
     suite: Suite,
     *,
     named: Sequence[Node],
-    examples: Examples | None,
+    examples: ConceptTexts | None,
     usage_from: Sequence[str] | Store,
     select: Select = "both",
     top: int = 3,
@@ -153,7 +153,7 @@ def _scored(
     usage: Usage,
     neutral: str,
     at_neutral: Mapping[str, float],
-) -> list[Chosen]:
+) -> list[SteeringFeature]:
     fitted = suite.fitting(model)
     promoted: dict[Node, Int[Tensor, " k"]] = {}
     for name in dict.fromkeys(node.site for node in pool):
@@ -164,7 +164,7 @@ def _scored(
     stacked = torch.stack([promoted[node] for node in pool])
     outputs = output_scores(model, suite, pool, stacked, prompt=neutral, largest=at_neutral)
     return [
-        Chosen(
+        SteeringFeature(
             node=node,
             by=(),
             output_score=output,
@@ -176,7 +176,9 @@ def _scored(
     ]
 
 
-def _selected(scored: Sequence[Chosen], select: Select, top: int, usage: Usage) -> list[Chosen]:
+def _selected(
+    scored: Sequence[SteeringFeature], select: Select, top: int, usage: Usage
+) -> list[SteeringFeature]:
     """The `top` by each way, each feature once; those without a maximum are left out."""
     there = [one for one in scored if usage.largest_of(one.node) != 0]
     if not there:
@@ -187,8 +189,8 @@ def _selected(scored: Sequence[Chosen], select: Select, top: int, usage: Usage) 
     if left := len(scored) - len(there):
         notify(f"{left} of {len(scored)} candidates are on nowhere in the text, and are left out")
     by_output = sorted(there, key=lambda one: -one.output_score)
-    ways: dict[By, Sequence[Chosen]] = {"output": by_output, "activation": there}
-    by: dict[Node, list[By]] = {}
+    ways: dict[ChosenBy, Sequence[SteeringFeature]] = {"output": by_output, "activation": there}
+    by: dict[Node, list[ChosenBy]] = {}
     for way in SELECTS[select]:
         for one in ways[way][:top]:
             by.setdefault(one.node, []).append(way)

@@ -23,7 +23,7 @@ from torch import Tensor
 from circuits.edits.figures import figure, mean_of
 from circuits.edits.steered import Continuations
 from circuits.features.steering_arms import Arm
-from circuits.features.steering_choice import Chosen
+from circuits.features.steering_choice import SteeringFeature
 from circuits.graph import rounded
 from saes.evaluation.bootstrap import interval, ratio, ratio_interval, resamples
 from saes.scope.steering import ENCODER, MEANS, RANDOM
@@ -154,7 +154,10 @@ def methods_of(
 
 
 def selection_of(
-    arms: Sequence[Arm], judged: ScoredContinuations, features: Sequence[Chosen], alone: int
+    arms: Sequence[Arm],
+    judged: ScoredContinuations,
+    features: Sequence[SteeringFeature],
+    alone: int,
 ) -> dict[str, Any] | None:
     """The mean over features chosen either way, each at its own best strength, and both compared.
 

@@ -45,7 +45,7 @@ MEAN: Literal["mean"] = "mean"
 DIRECTION_FILE = "metric.safetensors"
 "What a run folder keeps of a readout."
 BATCH = 32
-Value = Callable[[Float[Tensor, "batch d_site"]], Float[Tensor, " batch"]]
+ReadoutValue = Callable[[Float[Tensor, "batch d_site"]], Float[Tensor, " batch"]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -282,7 +282,7 @@ def _bound(
     site: Site,
     when: Literal["arriving", "leaving"],
     weights: Float[Tensor, "prompts pos"],
-    value: Value,
+    value: ReadoutValue,
 ) -> SiteMetric:
     """The metric with its values on both halves of the prompt set."""
     nothing = torch.zeros(len(weights))

@@ -21,7 +21,7 @@ from circuits.runs.needs import (
     USUAL_K,
     Amount,
     DiscoverySize,
-    Memory,
+    MemoryNeeds,
     memory_of,
     operations_of,
 )
@@ -44,7 +44,7 @@ class Estimate:
 
     device: torch.device
     task: DiscoverySize
-    memory: Memory
+    memory: MemoryNeeds
     "on the device"
     process: int
     "bytes of the process with all its libraries, before anything is loaded"
@@ -136,7 +136,7 @@ class Known:
     def _stored(self) -> int:
         return sum(path.stat().st_size for path in self.files) or self.model.weights
 
-    def estimate(self, memory: Memory, times: Sequence[Amount], *said: str) -> Estimate:
+    def estimate(self, memory: MemoryNeeds, times: Sequence[Amount], *said: str) -> Estimate:
         """All together, with what else was `said` of what could not be known."""
         return Estimate(
             device=self.device,
@@ -187,7 +187,7 @@ def read_inputs(
 
 def _memory(
     cost: ModelCost, shapes: Sequence[DictionaryShape], task: DiscoverySize, memory: float | None
-) -> Memory:
+) -> MemoryNeeds:
     by_method = {"sparse-feature": memory_of, "replacement": replacement_memory}
     return by_method[task.config.method](cost, shapes, task, memory)
 

@@ -30,7 +30,7 @@ from circuits.runs.estimate import (
 )
 from circuits.runs.estimate_reading import dictionary_times
 from circuits.runs.folder import Run, read_run
-from circuits.runs.needs import Amount, Memory, edge_operations, on
+from circuits.runs.needs import Amount, MemoryNeeds, edge_operations, on
 from circuits.runs.needs_checks import (
     LEFT,
     Checked,
@@ -145,7 +145,7 @@ def _estimated(
     known: Known,
     run: Checked,
     passes: Sequence[Passes],
-    memory: Memory,
+    memory: MemoryNeeds,
     edit: Ablation | None = None,
 ) -> Estimate:
     """Seconds of all `passes`, and of the edges of the graph that an ablation leaves."""

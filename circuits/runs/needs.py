@@ -78,7 +78,7 @@ class Amount:
 
 
 @dataclass(frozen=True)
-class Memory:
+class MemoryNeeds:
     """What lies on the device at once."""
 
     model: int
@@ -103,7 +103,7 @@ class Memory:
 
 def memory_of(
     model: ModelCost, shapes: Sequence[DictionaryShape], task: DiscoverySize, memory: float | None
-) -> Memory:
+) -> MemoryNeeds:
     """Bytes on the device, where dictionaries and states may take `memory` GB."""
     every, one = sum(s.bytes for s in shapes), max(s.bytes for s in shapes)
     room = KEPT if memory is None else memory * 1e9 / 4
@@ -112,7 +112,7 @@ def memory_of(
         resident = int(max(memory * 1e9, one)) + one
     state = state_bytes(model, shapes, task)
     gradient = FLOAT32 * (len(written(shapes)) + 1) * _stream(model, task)
-    return Memory(
+    return MemoryNeeds(
         model=model.weights,
         dictionaries=min(resident, every + one),
         every_dictionary=every,

@@ -16,7 +16,7 @@ from circuits.discovery.ranking import Ranking
 from circuits.edits.ablation import Ablation
 from circuits.edits.control_nodes import DRAWS
 from circuits.graph import Node, ordered
-from circuits.runs.needs import INDEX, Amount, Memory, memory_of, on, state_bytes
+from circuits.runs.needs import INDEX, Amount, MemoryNeeds, memory_of, on, state_bytes
 from circuits.runs.needs_passes import PassCounter, Passes
 from circuits.verification.estimator_agreement import edges_to_measure
 from circuits.verification.faithfulness_curves import (
@@ -220,7 +220,7 @@ def _left(run: Checked, features: int, *, encodes: bool) -> list[Passes]:
     return [*left, cut]
 
 
-def verify_memory(run: Checked, config: VerifyConfig) -> Memory:
+def verify_memory(run: Checked, config: VerifyConfig) -> MemoryNeeds:
     """Bytes on the device while a run is verified."""
     found, counter = _memory(run), run.counter
     if config.level == "quick":
@@ -239,7 +239,7 @@ def verify_memory(run: Checked, config: VerifyConfig) -> Memory:
     )
 
 
-def ablate_memory(run: Checked) -> Memory:
+def ablate_memory(run: Checked) -> MemoryNeeds:
     """Bytes on the device while nodes are ablated, and while what is left is found."""
     found = _memory(run)
     asked = memory_of(run.counter.model, run.counter.shapes, run.counter.task, run.memory)
@@ -247,7 +247,7 @@ def ablate_memory(run: Checked) -> Memory:
     return max(found, left, key=lambda memory: memory.total)
 
 
-def _memory(run: Checked) -> Memory:
+def _memory(run: Checked) -> MemoryNeeds:
     """Of what both do: states, passes of nodes that are set alone, and of circuits."""
     counter = run.counter
     model, task, d = counter.model, counter.task, counter.model.d_model

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from circuits.discovery.edge_heads import NUMBERS_AT_ONCE
 from circuits.discovery.replaced_prompts import Budget
 from circuits.features.card import FEATURES_AT_ONCE
-from circuits.runs.needs import INDEX, Amount, DiscoverySize, Memory, Operations, on
+from circuits.runs.needs import INDEX, Amount, DiscoverySize, MemoryNeeds, Operations, on
 from hooked_qwen.cost import ModelCost
 from saes.dictionary import most_pre_activations
 from saes.formats.shapes import FLOAT32, DictionaryShape
@@ -28,7 +28,7 @@ ENCODED_TIMES = 3
 
 def replacement_memory(
     model: ModelCost, shapes: Sequence[DictionaryShape], task: DiscoverySize, memory: float | None
-) -> Memory:
+) -> MemoryNeeds:
     """Bytes on the device, where dictionaries and rows may take `memory` GB."""
     every, one = sum(s.bytes for s in shapes), max(s.bytes for s in shapes)
     budget = budget_of(model, task, memory)
@@ -37,7 +37,7 @@ def replacement_memory(
         resident = int(max(memory * 1e9, one)) + one
     prompt = prompt_bytes(model, shapes, task, budget)
     # With a patch both prompts of a pair are there for a while.
-    return Memory(
+    return MemoryNeeds(
         model=model.weights,
         dictionaries=min(resident, every + one),
         every_dictionary=every,

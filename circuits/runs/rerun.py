@@ -20,7 +20,7 @@ from circuits.graph import rounded
 from circuits.render.rerun_page import Graphs
 from circuits.runs.overwrite import MADE_FROM, digest
 from circuits.runs.rerun_folder import check_folder, write_folder
-from circuits.runs.rerun_inputs import Opened, Rerun, open_run, open_without_run
+from circuits.runs.rerun_inputs import OpenedRerun, Rerun, open_run, open_without_run
 from hooked_qwen.load import BUNDLED
 from hooked_qwen.placement import ANYWHERE, Placement
 from hooked_qwen.progress import Report, silent
@@ -99,7 +99,7 @@ def _has_graph_left(analysis: Analysis, rerun: Rerun) -> bool:
     return analysis.config.method == "sparse-feature" and rerun.mode == THE_MODEL
 
 
-def _parts(opened: Opened, edit: Edit, rerun: Rerun, report: Report) -> Mapping[str, Any]:
+def _parts(opened: OpenedRerun, edit: Edit, rerun: Rerun, report: Report) -> Mapping[str, Any]:
     model, suite = opened.model, opened.suite
     found: dict[str, Any] = {}
     total = sum(map(bool, (opened.analysis, rerun.text, rerun.generate)))
@@ -123,12 +123,12 @@ def _parts(opened: Opened, edit: Edit, rerun: Rerun, report: Report) -> Mapping[
     return found
 
 
-def _blocks(opened: Opened, rerun: Rerun) -> Int[Tensor, "blocks pos"]:
+def _blocks(opened: OpenedRerun, rerun: Rerun) -> Int[Tensor, "blocks pos"]:
     texts = texts_of(list(rerun.text or (BUNDLED,)), seed=rerun.seed)
     return held_out_blocks(texts(), opened.model, tokens=rerun.tokens)
 
 
-def _side_effects(opened: Opened, edit: Edit, rerun: Rerun, report: Report) -> dict[str, Any]:
+def _side_effects(opened: OpenedRerun, edit: Edit, rerun: Rerun, report: Report) -> dict[str, Any]:
     config = rerun.side_effects
     assert config is not None, "asked for above"
     behaviours, left_out = behaviours_for(opened.name, opened.model.tokenizer, config)

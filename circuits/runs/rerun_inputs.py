@@ -81,7 +81,7 @@ class Rerun:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Opened:
+class OpenedRerun:
     """A model, its dictionaries, and the prompts that are run again, if any."""
 
     model: TransformerBridge
@@ -105,7 +105,7 @@ class Opening:
     """What decides the result, known before anything is opened."""
 
     source: dict[str, Any]
-    open: Callable[[Report], Opened]
+    open: Callable[[Report], OpenedRerun]
 
 
 def open_without_run(
@@ -120,14 +120,14 @@ def open_without_run(
     suite = load_suite(dictionaries, mlp=mlp, memory=placement.memory)
     check(suite, edit)
 
-    def opened(report: Report) -> Opened:
+    def opened(report: Report) -> OpenedRerun:
         loaded = load_model(model, report, placement)
         suite.notify_of_another_model(loaded)
         fitting = suite.fitting(loaded)
         if rerun.prompts is None:
-            return Opened(model=loaded, suite=fitting, name=model)
+            return OpenedRerun(model=loaded, suite=fitting, name=model)
         analysis = _analysis(loaded, fitting, rerun.prompts, rerun.metric, model)
-        return Opened(
+        return OpenedRerun(
             model=loaded, suite=fitting, name=model, analysis=analysis, told=rerun.prompts.name
         )
 
@@ -179,12 +179,12 @@ def open_run(
     inputs = run.inputs
     check(load_suite(inputs.dictionaries, mlp=inputs.mlp, memory=placement.memory), edit)
 
-    def opened(report: Report) -> Opened:
+    def opened(report: Report) -> OpenedRerun:
         loaded = run.open(placement)
         analysis, told = loaded.analysis, "the run"
         if rerun.prompts is not None:
             analysis, told = analysis.on(loaded.others(rerun.prompts)), rerun.prompts.name
-        return Opened(
+        return OpenedRerun(
             model=analysis.model,
             suite=analysis.suite,
             name=inputs.model,

@@ -27,7 +27,7 @@ from hooked_qwen.progress import Report
 from hooked_qwen.texts import texts_of
 from hooked_qwen.threads import fit_threads_to
 from hooked_qwen.tokens import encode_prompt
-from saes.scope.fine_tune import Curve
+from saes.scope.fine_tune import TrainingCurve
 from saes.scope.trained_weights import counts, opened
 from saes.scope.tuned_model import Judge, difference
 
@@ -38,7 +38,7 @@ HELD_OUT = 10
 "One text in so many is held out where no others are given."
 LEAST = 8
 "Tokens of a text at least."
-Train = Callable[[nn.Module, Report], Curve]
+Train = Callable[[nn.Module, Report], TrainingCurve]
 "Trains a model in place, telling how far it is; the curve."
 TokenRows = list[list[int]]
 
@@ -159,7 +159,7 @@ def _is_list_of_features(record: Any) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Start:
+class StartingModel:
     """The model that every arm starts from."""
 
     source: str
@@ -193,7 +193,12 @@ class Start:
 
 
 def in_turn(
-    start: Start, arms: Mapping[str, Train], judge: Judge, kept: str, folder: Path, report: Report
+    start: StartingModel,
+    arms: Mapping[str, Train],
+    judge: Judge,
+    kept: str,
+    folder: Path,
+    report: Report,
 ) -> dict[str, Any]:
     """Train each arm, judge it, and save the one that is `kept` into `folder`; their records."""
     records: dict[str, Any] = {}
@@ -218,7 +223,7 @@ def _telling(name: str, report: Report) -> Report:
     return of_arm
 
 
-def _save(model: nn.Module, start: Start, folder: Path) -> None:
+def _save(model: nn.Module, start: StartingModel, folder: Path) -> None:
     """As an adapter, or a whole model with its tokenizer; `--model` takes both."""
     cast(Any, model).save_pretrained(folder)
     if start.rank is not None:

@@ -12,7 +12,7 @@ from circuits.runs.estimate_tuning import tuning_estimate
 from circuits.runs.overwrite import digest
 from circuits.runs.trained import (
     BEFORE,
-    Start,
+    StartingModel,
     TokenRows,
     Train,
     TrainedConfig,
@@ -31,13 +31,13 @@ from hooked_qwen.progress import Report, silent
 from hooked_qwen.tokens import encode_prompt
 from saes.scope.behaviour import Behaviour, behaviour_called
 from saes.scope.chosen_features import (
-    Firing,
+    FiringStatistics,
     check_nodes,
     chosen_features,
     firing,
     random_like,
 )
-from saes.scope.fine_tune import Curve, FineTuneConfig, check_trainer
+from saes.scope.fine_tune import FineTuneConfig, TrainingCurve, check_trainer
 from saes.scope.tuned_model import Judge, WriteConfig
 from saes.suite import MlpChoice, Suite, hash_of, load_suite
 
@@ -84,7 +84,9 @@ def reinforce(
     suite = load_suite(dictionaries, mlp=mlp, memory=placement.memory)
     tokenizer = load_tokenizer(model)
     given = _Given(
-        start=Start(source=model, placement=placement, rank=trained.rank, seed=training.seed),
+        start=StartingModel(
+            source=model, placement=placement, rank=trained.rank, seed=training.seed
+        ),
         suite=suite,
         node=Node.parse(feature),
         strength=strength,
@@ -119,7 +121,7 @@ def reinforce(
 class _Given:
     """What is trained, on what, and how it is judged."""
 
-    start: Start
+    start: StartingModel
     suite: Suite
     node: Node
     strength: float
@@ -240,7 +242,7 @@ def _arm(given: _Given, vector: Tensor | None) -> Train:
     site = given.suite[given.node.site].target
     steering = None if vector is None else Steering(site=site, vector=vector)
 
-    def train(model: nn.Module, report: Report) -> Curve:
+    def train(model: nn.Module, report: Report) -> TrainingCurve:
         return train_by_grpo(
             model,
             given.tokenizer,
@@ -255,7 +257,7 @@ def _arm(given: _Given, vector: Tensor | None) -> Train:
     return train
 
 
-def _push(suite: Suite, node: Node, fired: Firing, strength: float) -> Tensor:
+def _push(suite: Suite, node: Node, fired: FiringStatistics, strength: float) -> Tensor:
     """What is added for a feature: strength times its largest activation times its decoder row."""
     dictionary = suite[node.site]
     if len(dictionary.writes) > 1:

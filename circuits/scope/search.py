@@ -29,7 +29,7 @@ from hooked_qwen.nodes import Node
 from hooked_qwen.placement import ANYWHERE, Placement
 from hooked_qwen.progress import Report, silent
 from hooked_qwen.texts import first_texts
-from saes.scope.contrast import By
+from saes.scope.contrast import RankedBy
 from saes.suite import MlpChoice, Suite, load_suite
 
 ON_PAGE = 8
@@ -47,7 +47,7 @@ class _Asked:
     token: str | None
     label: str | None
     metric: str | None
-    by: By
+    by: RankedBy
     estimator: str
     top: int
     texts: int
@@ -99,7 +99,7 @@ def search(
     token: str | None = None,
     label: str | None = None,
     metric: str | None = None,
-    by: By = "share",
+    by: RankedBy = "share",
     estimator: str = "patching",
     top: int = 20,
     texts: int = 200,

@@ -12,7 +12,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.features.named import Named
 from circuits.features.steering import SteerConfig, rows_of_prompts, steered
-from circuits.features.steering_choice import Examples, Select, choose
+from circuits.features.steering_choice import ConceptTexts, Select, choose
 from circuits.graph import write_json
 from circuits.render.steer_page import steer_page
 from circuits.render.steering_map import steering_map
@@ -141,14 +141,14 @@ def steer(
     return record
 
 
-def _examples(positive: Sequence[str], negative: Sequence[str], count: int) -> Examples | None:
+def _examples(positive: Sequence[str], negative: Sequence[str], count: int) -> ConceptTexts | None:
     if bool(positive) != bool(negative):
         raise ValueError("examples are two sets: give --positive and --negative")
     if not positive:
         return None
     sets = [first_texts(sources, count) for sources in (positive, negative)]
     kinds = torch.tensor([True] * len(sets[0]) + [False] * len(sets[1]))
-    return Examples(texts=(*sets[0], *sets[1]), positive=kinds)
+    return ConceptTexts(texts=(*sets[0], *sets[1]), positive=kinds)
 
 
 def _at(suite: Suite, names: Sequence[str]) -> Suite:
@@ -161,7 +161,7 @@ def _at(suite: Suite, names: Sequence[str]) -> Suite:
 def scorer_of(
     model: TransformerBridge,
     name: str,
-    examples: Examples | None,
+    examples: ConceptTexts | None,
     means: Mapping[Site, Float[Tensor, "texts d"]],
     *,
     seed: int = 0,

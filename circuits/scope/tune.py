@@ -14,7 +14,7 @@ from circuits.runs.overwrite import digest
 from circuits.runs.trained import (
     BEFORE,
     Material,
-    Start,
+    StartingModel,
     Train,
     TrainedConfig,
     compared,
@@ -39,9 +39,9 @@ from saes.scope.chosen_features import (
     random_like,
 )
 from saes.scope.fine_tune import (
-    Curve,
     FeaturePenalty,
     FineTuneConfig,
+    TrainingCurve,
     check_trainer,
     fine_tune,
 )
@@ -97,7 +97,9 @@ def tune(
         suite=suite,
         tokenizer=tokenizer,
         texts=material(tokenizer, text, held_out, prompts, trained),
-        start=Start(source=model, placement=placement, rank=trained.rank, seed=training.seed),
+        start=StartingModel(
+            source=model, placement=placement, rank=trained.rank, seed=training.seed
+        ),
         weight=weight,
         alpha=alpha,
         training=training,
@@ -125,7 +127,7 @@ def tune(
 class _Given:
     """What is trained, on what, with which penalty, and how it is judged."""
 
-    start: Start
+    start: StartingModel
     suite: Suite
     nodes: tuple[Node, ...]
     weight: float
@@ -209,7 +211,7 @@ def _tuned(given: _Given, folder: Path, report: Report) -> dict[str, Any]:
 def _arm(given: _Given, penalty: FeaturePenalty) -> Train:
     pad = end_of_text(given.tokenizer)
 
-    def train(model: nn.Module, report: Report) -> Curve:
+    def train(model: nn.Module, report: Report) -> TrainingCurve:
         return fine_tune(model, given.texts.train, penalty, given.training, pad=pad, report=report)
 
     return train

@@ -24,7 +24,7 @@ from hooked_qwen.files import write_atomically
 from hooked_qwen.nodes import Node
 
 SCHEMA = "judgements/1"
-By = Literal["rule", "file", "person"]
+JudgedBy = Literal["rule", "file", "person"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class Judged:
     cut: bool | None = None
     "None: not judged yet"
     reason: str = ""
-    by: By = "rule"
+    by: JudgedBy = "rule"
 
     def record(self) -> dict[str, Any]:
         """As files hold it."""
@@ -118,7 +118,7 @@ def read_judgements(path: Path) -> dict[Node, Mapping[str, Any]]:
 
 
 def by_file(
-    features: Sequence[Judged], said: Mapping[Node, Mapping[str, Any]], by: By = "file"
+    features: Sequence[Judged], said: Mapping[Node, Mapping[str, Any]], by: JudgedBy = "file"
 ) -> list[Judged]:
     """The features with what is said of them; those of which nothing is said stay unjudged."""
     return [

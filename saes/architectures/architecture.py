@@ -12,11 +12,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from saes.training.config import TrainConfig
-from saes.training.step import Dead, DictionaryWeights, Memory, Numbers, StepResult
+from saes.training.step import Dead, DictionaryWeights, Numbers, ScratchMemory, StepResult
 
 
 @dataclass(frozen=True, kw_only=True)
-class Start:
+class TrainingStart:
     """What a dictionary begins with, before its architecture adds to it."""
 
     weights: DictionaryWeights
@@ -39,7 +39,7 @@ class StepOptions:
     "as the architecture began them, or its last step left them"
     dead: Dead
     "none where the architecture revives none"
-    memory: Memory
+    memory: ScratchMemory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class Begun:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Folded:
+class FoldedFeatures:
     """A feature as the finished dictionary computes it: gain * w x + bias, on above a threshold."""
 
     gain: Float[Tensor, " features"]
@@ -61,14 +61,14 @@ class Folded:
     threshold: Float[Tensor, " features"] | None = None
 
 
-def nothing_else(start: Start) -> Begun:
+def nothing_else(start: TrainingStart) -> Begun:
     """For architectures that learn what all learn."""
     return Begun()
 
 
-def fold_encoder(weights: DictionaryWeights) -> Folded:
+def fold_encoder(weights: DictionaryWeights) -> FoldedFeatures:
     """For architectures whose pre-activation is the encoder's."""
-    return Folded(gain=torch.ones_like(weights.b_enc), bias=weights.b_enc)
+    return FoldedFeatures(gain=torch.ones_like(weights.b_enc), bias=weights.b_enc)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +85,8 @@ class Architecture:
         StepResult,
     ]
     "loss and gradients of one batch of normalised activations; it must not wait for its device"
-    begin: Callable[[Start], Begun] = nothing_else
-    fold: Callable[[DictionaryWeights], Folded] = fold_encoder
+    begin: Callable[[TrainingStart], Begun] = nothing_else
+    fold: Callable[[DictionaryWeights], FoldedFeatures] = fold_encoder
     rates: Mapping[str, float] = field(default_factory=dict)
     "learning rate of a parameter of its own over that of the others, where it is not 1"
     threshold: Literal["none", "learnt", "calibrated"] = "none"

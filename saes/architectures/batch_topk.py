@@ -9,7 +9,7 @@ Source: Bussmann et al. 2024, arXiv:2412.06410.
 from jaxtyping import Float
 from torch import Tensor
 
-from saes.architectures.architecture import Architecture, Begun, Start, StepOptions
+from saes.architectures.architecture import Architecture, Begun, StepOptions, TrainingStart
 from saes.architectures.topk import step_by
 from saes.training.encode import TopKSelection
 from saes.training.step import DictionaryWeights, StepResult, number_like
@@ -18,7 +18,7 @@ LOWERED = 0.9
 "The guess at the smallest feature kept, over that of the batch before: a little too many are found"
 
 
-def begin(start: Start) -> Begun:
+def begin(start: TrainingStart) -> Begun:
     """Nothing is known of the smallest feature that will be kept."""
     return Begun(numbers={"smallest": number_like(0.0, start.x)})
 

@@ -17,12 +17,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from saes.architectures import relu
-from saes.architectures.architecture import Architecture, Begun, Folded, Start, StepOptions
+from saes.architectures.architecture import (
+    Architecture,
+    Begun,
+    FoldedFeatures,
+    StepOptions,
+    TrainingStart,
+)
 from saes.training.dense_step import dense_step, towards_k
 from saes.training.step import DictionaryWeights, StepResult
 
 
-def begin(start: Start) -> Begun:
+def begin(start: TrainingStart) -> Begun:
     """Scale one and bias zero: the magnitude is the gate."""
     zeros = torch.zeros_like(start.weights.b_enc)
     return replace(relu.begin(start), parameters={"r_mag": zeros, "b_mag": zeros.clone()})
@@ -47,10 +53,10 @@ def step(
     return replace(result, numbers=towards_k(options.numbers, result.l0, options.k))
 
 
-def fold(weights: DictionaryWeights) -> Folded:
+def fold(weights: DictionaryWeights) -> FoldedFeatures:
     """The gate w x + b_enc > 0, said of the magnitude."""
     gain, bias = weights.own["r_mag"].exp(), weights.own["b_mag"]
-    return Folded(gain=gain, bias=bias, threshold=bias - gain * weights.b_enc)
+    return FoldedFeatures(gain=gain, bias=bias, threshold=bias - gain * weights.b_enc)
 
 
 ARCHITECTURE = Architecture(step=step, begin=begin, fold=fold, threshold="learnt")

@@ -22,9 +22,9 @@ from torch import Tensor
 from saes.architectures.architecture import (
     Architecture,
     Begun,
-    Folded,
-    Start,
+    FoldedFeatures,
     StepOptions,
+    TrainingStart,
     fold_encoder,
 )
 from saes.training.dense_step import dense_step
@@ -38,7 +38,7 @@ TARGET_COEFFICIENT = 3.0
 "Weight of the quadratic penalty, at which L0 ends within a few percent of its target."
 
 
-def begin(start: Start) -> Begun:
+def begin(start: TrainingStart) -> Begun:
     """Thresholds that give the average token its k features."""
     W_enc = start.weights.W_enc
     pre = start.x[:1024] @ W_enc.T
@@ -72,7 +72,7 @@ def step(
     return replace(result, numbers=numbers)
 
 
-def fold(weights: DictionaryWeights) -> Folded:
+def fold(weights: DictionaryWeights) -> FoldedFeatures:
     """The threshold as it is."""
     return replace(fold_encoder(weights), threshold=weights.own["log_threshold"].exp())
 

@@ -12,12 +12,12 @@ from dataclasses import replace
 from jaxtyping import Float
 from torch import Tensor
 
-from saes.architectures.architecture import Architecture, Begun, Start, StepOptions
+from saes.architectures.architecture import Architecture, Begun, StepOptions, TrainingStart
 from saes.training.dense_step import dense_step, towards_k
 from saes.training.step import DictionaryWeights, StepResult, number_like
 
 
-def begin(start: Start) -> Begun:
+def begin(start: TrainingStart) -> Begun:
     """The coefficient starts from what the user gave."""
     return Begun(numbers={"coefficient": number_like(start.sparsity, start.x)})
 

@@ -12,7 +12,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from hooked_qwen.forward import run_through
 from hooked_qwen.hooks import capture
 from hooked_qwen.sites import Site
-from saes.dictionary import EVERY, Move, SparseDictionary, fitted
+from saes.dictionary import EVERY, EncodedChange, SparseDictionary, fitted
 from saes.dictionary_spec import DictionarySpec, check_shapes
 from saes.evaluation.metrics import BLOCKS_PER_PASS, Quality, evaluate
 from saes.evaluation.splice import is_outlier_pair, pairs_of, sites_of, unpadded
@@ -104,8 +104,8 @@ class Coordinates(SparseDictionary):
 
     def encode_move(
         self, x: Float[Tensor, "*batch d_source"], to: Float[Tensor, "*batch d_source"]
-    ) -> Move:
-        return Move(self.encode(x), self.encode(to), (to - x).abs().amax(-1))
+    ) -> EncodedChange:
+        return EncodedChange(self.encode(x), self.encode(to), (to - x).abs().amax(-1))
 
     def read_by(self, weights: Features) -> Float[Tensor, "*batch d_source"]:
         return weights.dense()

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from saes.evaluation.conventions import Convention, Move
+from saes.evaluation.conventions import Convention, SiteShift
 from saes.evaluation.readings import Reader, Scaling, Way, scaling_by_token
 from saes.evaluation.splice import is_outlier_pair
 from saes.formats.checkpoint import Checkpoint
@@ -74,7 +74,7 @@ class TriedFile:
         signs.sort(key=lambda sign: sign != what.activation)
         return (*turns, *(list(dict.fromkeys(x)) for x in (scales, centres)), signs)
 
-    def given(self, move: tuple[Move, Move]) -> Convention:
+    def given(self, move: tuple[SiteShift, SiteShift]) -> Convention:
         """The map as it stands."""
         what, tensors = self.what, self._tensors()
         axes = self._plain({}).axes_of(self.file, tensors)

@@ -20,7 +20,7 @@ OTHER_KINDS = ("resid_post", "resid_mid", "attn_out", "mlp_in", "mlp_out")
 
 
 @dataclass(frozen=True)
-class Move:
+class SiteShift:
     """A site in the place of the one that a map names."""
 
     kind: str
@@ -45,8 +45,8 @@ class Move:
 class Convention:
     """One way to read the files, in the words of a map."""
 
-    source: Move
-    target: Move
+    source: SiteShift
+    target: SiteShift
     W_enc: str
     W_dec: str
     scale: str
@@ -123,17 +123,19 @@ class Trial:
         return self.second is not None and self.second.is_close
 
 
-def moves_of(entry: Entry) -> list[tuple[Move, Move]]:
+def moves_of(entry: Entry) -> list[tuple[SiteShift, SiteShift]]:
     """The map's own site first."""
     source, target = entry.source, entry.target
-    moves = [(Move(source.kind, n), Move(target.kind, n)) for n in (0, -1, 1)]
+    moves = [(SiteShift(source.kind, n), SiteShift(target.kind, n)) for n in (0, -1, 1)]
     if source == target:
-        other = [Move(kind, 0) for kind in OTHER_KINDS if kind != source.kind]
+        other = [SiteShift(kind, 0) for kind in OTHER_KINDS if kind != source.kind]
         moves += [(move, move) for move in other]
     return moves
 
 
-def ends_after(entry: Entry, move: tuple[Move, Move], n_layers: int) -> tuple[Site, Site] | None:
+def ends_after(
+    entry: Entry, move: tuple[SiteShift, SiteShift], n_layers: int
+) -> tuple[Site, Site] | None:
     """What is read and written after a move; None outside the model."""
     source, target = move[0].of(entry.source), move[1].of(entry.target)
     if source is None or target is None or max(source.layer, target.layer) >= n_layers:
@@ -142,7 +144,7 @@ def ends_after(entry: Entry, move: tuple[Move, Move], n_layers: int) -> tuple[Si
 
 
 def chosen_entries(
-    entries: Sequence[Entry], moves: Sequence[tuple[Move, Move]], n_layers: int
+    entries: Sequence[Entry], moves: Sequence[tuple[SiteShift, SiteShift]], n_layers: int
 ) -> list[Entry]:
     """At most two files, of layers that have neighbours where there are such."""
 
@@ -177,7 +179,7 @@ def as_map(
     ends = (convention.source, convention.target)
     if layer := re.search(r"\{layer([+-]\d+)?\}", what.site):
         later = int(layer[1] or 0)
-        site, target = (Move(end.kind, end.layers + later).told() for end in ends)
+        site, target = (SiteShift(end.kind, end.layers + later).told() for end in ends)
         return replace(found, site=site, target="" if target == site else target)
     moved = {e.name: (ends[0].of(e.source), ends[1].of(e.target)) for e in entries}
     sites = {k: str(a) if a == b else f"{a}-{b}" for k, (a, b) in moved.items()}

@@ -59,7 +59,7 @@ class Labelled:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Probe:
+class ProbeScore:
     """How well a probe tells the texts of the test half apart."""
 
     reads: str
@@ -82,7 +82,7 @@ class Probing:
     test: int
     majority: float
     "accuracy of always saying the more frequent label, on the test half"
-    probes: list[Probe]
+    probes: list[ProbeScore]
 
 
 def read_labelled(path: Path) -> list[Labelled]:
@@ -241,12 +241,12 @@ def _fitted(
     train: Bool[Tensor, " texts"],
     chosen: list[int] | None,
     seed: int,
-) -> Probe:
+) -> ProbeScore:
     """A probe of the `chosen` columns, or of all, fitted on one half and judged on the other."""
     columns = z if chosen is None else z[:, chosen]
     w, b = logistic(columns[train], positive[train])
     right = ((columns[~train] @ w + b > 0) == positive[~train]).double()
-    return Probe(
+    return ProbeScore(
         reads=reads,
         chosen=chosen,
         accuracy=float(right.mean()),

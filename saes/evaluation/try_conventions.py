@@ -39,7 +39,7 @@ from saes.evaluation.conventions import (
     CLOSE,
     SAME,
     Convention,
-    Move,
+    SiteShift,
     Trial,
     Tried,
     chosen_entries,
@@ -112,7 +112,7 @@ class _Search:
         ends = (self._ends(file, move) for file in self.files for move in moves_of(chosen[0]))
         self.seen = activations(model, blocks, {site for pair in ends if pair for site in pair})
 
-    def conventions(self, moves: Sequence[tuple[Move, Move]]) -> list[Convention]:
+    def conventions(self, moves: Sequence[tuple[SiteShift, SiteShift]]) -> list[Convention]:
         """Every combination that the model has the sites for."""
         there = [move for move in moves if all(self._ends(file, move) for file in self.files)]
         first = self._ends(self.files[0], there[0]) or ()
@@ -134,7 +134,7 @@ class _Search:
         self.report(len(self.files) * len(moves), len(self.files) * len(moves))
         return found
 
-    def _ends(self, file: TriedFile, move: tuple[Move, Move]) -> tuple[Site, Site] | None:
+    def _ends(self, file: TriedFile, move: tuple[SiteShift, SiteShift]) -> tuple[Site, Site] | None:
         return ends_after(file.file.entry, move, self.n_layers)
 
 

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from hooked_qwen.sites import Site
 from saes.dictionary import SparseDictionary
-from saes.formats.layout import Layout, save_weights
+from saes.formats.layout import FileLayout, save_weights
 from saes.formats.names import transformer_lens
 from saes.formats.patterns import pattern
 from saes.formats.place import Entry, Place, entry_of
@@ -187,4 +187,4 @@ def _hooks(one: SparseDictionary) -> dict[str, str]:
     return {k: transformer_lens(site).removeprefix(f"blocks.{layer}.") for k, site in ends.items()}
 
 
-LAYOUT = Layout(name="circuit-tracer", matches=matches, find=find, load=load, save=save)
+LAYOUT = FileLayout(name="circuit-tracer", matches=matches, find=find, load=load, save=save)

@@ -5,7 +5,7 @@ Reading one would import and run whatever it names. Source of the models: arXiv:
 
 from typing import Any, NoReturn
 
-from saes.formats.layout import Layout
+from saes.formats.layout import FileLayout
 
 
 def _refused(place: Any) -> NoReturn:
@@ -18,7 +18,7 @@ def _refused(place: Any) -> NoReturn:
     )
 
 
-LAYOUT = Layout(
+LAYOUT = FileLayout(
     name="dunefsky",
     matches=lambda place: any(name.endswith(".pt") for name in place.names),
     find=_refused,

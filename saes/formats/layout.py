@@ -21,7 +21,7 @@ Save = Callable[[Iterable[SparseDictionary], Path], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
+class FileLayout:
     """One way of laying out dictionaries in files."""
 
     name: str
@@ -45,7 +45,7 @@ def layout_of_folders(
     terms: Callable[[Config, dict[str, Tensor], Path], Terms],
     save: Save | None = None,
     name_of: Callable[[Place, str], str] = Place.name_of,
-) -> Layout:
+) -> FileLayout:
     """A layout with a folder for each dictionary, which holds its weights and its configuration.
 
     `sites` tells source and target from the configuration and the dictionary's name, `terms` what
@@ -70,7 +70,7 @@ def layout_of_folders(
                 raise ValueError(f"{path}: {tensor} is {shape}, {config} says {said}")
         return read
 
-    return Layout(
+    return FileLayout(
         name=name,
         matches=lambda place: bool(place.folders_with(weights, config)),
         find=lambda place: [entry(place, f) for f in place.folders_with(weights, config)],
@@ -85,7 +85,7 @@ def layout_of_files(
     files: str,
     site: Callable[[Place], str],
     terms: Callable[[Path], Terms],
-) -> Layout:
+) -> FileLayout:
     """A layout with a file for each autoencoder, called `files` as a map would say it.
 
     `site` tells from the place what they are of, `terms` from a file's path what is in it.
@@ -105,7 +105,7 @@ def layout_of_files(
         (path,) = entry.fetch()
         return terms(path).read(path, read_weights(path), entry)
 
-    return Layout(
+    return FileLayout(
         name=name,
         matches=lambda place: any(map(named.fullmatch, place.names)),
         find=find,

@@ -24,7 +24,7 @@ from hooked_qwen.files import build_folder_atomically, write_atomically
 from hooked_qwen.sites import Site
 from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.formats.card import card_text
-from saes.formats.layout import Layout
+from saes.formats.layout import FileLayout
 from saes.formats.place import Entry, Place, inside
 from saes.formats.reading import Config, assemble, check_real, read_config, read_weights
 
@@ -233,4 +233,4 @@ def _read(path: Path, schema: str) -> dict[str, Any]:
     return record
 
 
-LAYOUT = Layout(name="ours", matches=matches, find=find, load=load, save=save)
+LAYOUT = FileLayout(name="ours", matches=matches, find=find, load=load, save=save)

@@ -13,11 +13,11 @@ from saes.formats import (
     scopes,
     sparsify,
 )
-from saes.formats.layout import Layout
+from saes.formats.layout import FileLayout
 from saes.formats.place import Entry, Place
 
 # In this order: the first that matches is taken, so what matches least comes first.
-LAYOUTS: tuple[Layout, ...] = (
+LAYOUTS: tuple[FileLayout, ...] = (
     ours.LAYOUT,
     scopes.QWEN_SCOPE,
     scopes.GEMMA_SCOPE,
@@ -36,7 +36,7 @@ WRITTEN = {layout.name: layout.save for layout in LAYOUTS if layout.save}
 class Found:
     """What a place holds: a layout, and the dictionaries in it, none of them read yet."""
 
-    layout: Layout
+    layout: FileLayout
     place: Place
     entries: tuple[Entry, ...]
 

@@ -147,7 +147,7 @@ def mean_pre_activations(
 
 
 @dataclass(frozen=True)
-class Firing:
+class FiringStatistics:
     """How the features of one dictionary are on in some texts."""
 
     density: Float[Tensor, " features"]
@@ -175,14 +175,14 @@ class _Tally:
         largest.scatter_reduce_(0, index, value, "amax")
         self.tokens += len(f.index)
 
-    def firing(self) -> Firing:
+    def firing(self) -> FiringStatistics:
         fired, total, largest = self.sums
-        return Firing(fired / self.tokens, total / self.tokens, largest)
+        return FiringStatistics(fired / self.tokens, total / self.tokens, largest)
 
 
 def firing(
     model: nn.Module, suite: Suite, names: Sequence[str], rows: Sequence[Sequence[int]]
-) -> dict[str, Firing]:
+) -> dict[str, FiringStatistics]:
     """Of whole dictionaries, by name; on the host."""
     return survey(model, suite, names, rows, ())[0]
 
@@ -193,7 +193,7 @@ def survey(
     names: Sequence[str],
     rows: Sequence[Sequence[int]],
     chosen: Sequence[ChosenFeatures],
-) -> tuple[dict[str, Firing], list[Float[Tensor, " chosen"]]]:
+) -> tuple[dict[str, FiringStatistics], list[Float[Tensor, " chosen"]]]:
     """`firing` of dictionaries, and `mean_pre_activations` of some sets of features, in one pass.
 
     Raises `ValueError` where no token counts.
@@ -218,7 +218,11 @@ def survey(
 
 
 def random_like(
-    nodes: Sequence[Node], of: Mapping[str, Firing], *, seed: int = 0, nearest: int = NEAREST
+    nodes: Sequence[Node],
+    of: Mapping[str, FiringStatistics],
+    *,
+    seed: int = 0,
+    nearest: int = NEAREST,
 ) -> tuple[Node, ...]:
     """For each feature another of its dictionary that is on about as often, each once.
 

@@ -27,8 +27,8 @@ from hooked_qwen.nodes import Node
 from saes.evaluation.bootstrap import Interval, interval, resamples
 from saes.scope.activity import Activity, difference_weights
 
-By = Literal["share", "mean"]
-WAYS: tuple[By, ...] = ("share", "mean")
+RankedBy = Literal["share", "mean"]
+WAYS: tuple[RankedBy, ...] = ("share", "mean")
 SHUFFLES = 200
 SHUFFLES_AT_ONCE = 16
 ROUNDING = 1e-9
@@ -63,7 +63,7 @@ class Contrast:
 class Search:
     """The features that differ most between two sets of texts."""
 
-    by: By
+    by: RankedBy
     positive: int
     "texts"
     negative: int
@@ -78,7 +78,7 @@ def contrast(
     activity: Activity,
     positive: Bool[Tensor, " texts"],
     *,
-    by: By = "share",
+    by: RankedBy = "share",
     top: int = 20,
     shuffles: int = SHUFFLES,
     seed: int = 0,
@@ -129,7 +129,7 @@ class TextSums:
         found = weight.new_zeros(self.features, weight.shape[1])
         return found.index_add_(0, self.column, self.value[:, None] * weight[self.text])
 
-    def scale(self, by: By) -> Float[Tensor, "on 1"] | float:
+    def scale(self, by: RankedBy) -> Float[Tensor, "on 1"] | float:
         """What turns a difference into the unit that features are ranked in."""
         if by == "share":
             return 1.0

@@ -33,7 +33,7 @@ from saes.scope.chosen_features import ChosenFeatures
 
 UNTRAINED = -100
 "Label of a token that is not trained on, as everywhere in transformers."
-Curve = list[dict[str, int | float]]
+TrainingCurve = list[dict[str, int | float]]
 "What was seen at some steps of a training."
 LOGGED = 50
 "Points of a training's curve at most."
@@ -97,7 +97,7 @@ def fine_tune(
     *,
     pad: int,
     report: Report = silent,
-) -> Curve:
+) -> TrainingCurve:
     """Train `model`, plain or with peft's adapters, in place on texts of tokens; its curve.
 
     The curve has, at some steps, the cross-entropy and the penalty without lambda, each the mean
@@ -173,7 +173,7 @@ class _Trainer(Trainer):
     def __init__(self, penalty: FeaturePenalty, report: Report, **settings: Any) -> None:
         super().__init__(**settings)
         self.penalty, self.report = penalty, report
-        self.curve: Curve = []
+        self.curve: TrainingCurve = []
         self._excess: Tensor | None = None
         "summed since the last point of the curve"
         self._logged = 0

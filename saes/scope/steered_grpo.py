@@ -35,7 +35,7 @@ from hooked_qwen.plain_model import Activation, Change, shifted
 from hooked_qwen.progress import Report, silent
 from hooked_qwen.sites import Site
 from saes.scope.behaviour import Behaviour, pieces_of
-from saes.scope.fine_tune import Curve, FineTuneConfig, arguments
+from saes.scope.fine_tune import FineTuneConfig, TrainingCurve, arguments
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,14 +119,14 @@ def reinforce(
     rollouts: RolloutConfig,
     *,
     report: Report = silent,
-) -> Curve:
+) -> TrainingCurve:
     """Train `model` in place against a behaviour; its curve.
 
     At each step the curve has the mean behaviour of the first rollouts of the groups, the steered
     ones where some are, and of the others. Without `steering` this is trl's GRPO. Raises
     `ValueError` as `fine_tune`, and `RuntimeError` where trl never asked for a rollout here.
     """
-    curve: Curve = []
+    curve: TrainingCurve = []
 
     def reward(completion_ids: Sequence[Sequence[int]], **_: Any) -> list[float]:
         shown = [behaviour(pieces_of(tokenizer, ids)) for ids in completion_ids]

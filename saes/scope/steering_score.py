@@ -31,7 +31,7 @@ LEAST = 4
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Chosen:
+class HeldOutChoice:
     """What is chosen among arms, judged on prompts that did not choose it."""
 
     arms: tuple[int, ...]
@@ -69,7 +69,7 @@ def score(concept: Float[Tensor, "*any"], fluent: Float[Tensor, "*any"]) -> Floa
     return 2 * concept * fluent / (concept + fluent).clamp_min(1e-12)
 
 
-def chosen(scores: Float[Tensor, "arms prompts"]) -> Chosen:
+def chosen(scores: Float[Tensor, "arms prompts"]) -> HeldOutChoice:
     """The arm with the best mean, of the first of equals: chosen on one half, judged on the other.
 
     The halves are the prompts with even and those with odd numbers.
@@ -77,10 +77,10 @@ def chosen(scores: Float[Tensor, "arms prompts"]) -> Chosen:
     n = scores.shape[1]
     if n < LEAST:
         best = _best(scores)
-        return Chosen(arms=(best,), arm_of=(best,) * n, score=scores[best])
+        return HeldOutChoice(arms=(best,), arm_of=(best,) * n, score=scores[best])
     by_even, by_odd = _best(scores[:, ::2]), _best(scores[:, 1::2])
     arm_of = tuple(by_odd if i % 2 == 0 else by_even for i in range(n))
-    return Chosen(
+    return HeldOutChoice(
         arms=(by_even, by_odd), arm_of=arm_of, score=scores[torch.tensor(arm_of), torch.arange(n)]
     )
 

@@ -26,7 +26,7 @@ from saes.scope.behaviour import Behaviour, pieces_of
 from saes.scope.chosen_features import (
     TOKENS_PER_PASS,
     ChosenFeatures,
-    Firing,
+    FiringStatistics,
     survey,
 )
 from saes.suite import Suite
@@ -176,7 +176,7 @@ class Judge:
         return [row for row in rows if len(row) > 1] or rows
 
 
-def _of(fired: Mapping[str, Firing], chosen: ChosenFeatures) -> float:
+def _of(fired: Mapping[str, FiringStatistics], chosen: ChosenFeatures) -> float:
     means = [float(fired[node.site].mean[int(node.feature)]) for node in chosen.nodes]
     return sum(means) / len(means)
 

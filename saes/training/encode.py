@@ -19,7 +19,7 @@ from saes.training.selection import (
     select_topk,
 )
 from saes.training.sparse_products import Bags
-from saes.training.step import DictionaryWeights, Memory
+from saes.training.step import DictionaryWeights, ScratchMemory
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -60,7 +60,7 @@ def encode(
     weights: DictionaryWeights,
     x: Float[Tensor, "tokens d_source"],
     choice: TopKSelection,
-    memory: Memory,
+    memory: ScratchMemory,
 ) -> Pairs:
     """The chosen features, their values in full precision."""
     if choice.precision == "bfloat16":
@@ -75,7 +75,7 @@ def screened_topk(
     weights: DictionaryWeights,
     x: Float[Tensor, "tokens d_source"],
     choice: TopKSelection,
-    memory: Memory,
+    memory: ScratchMemory,
 ) -> Pairs:
     """The k largest of each token, exactly, by way of a product in bfloat16.
 
@@ -135,7 +135,7 @@ def _rough(
     b_enc: Float[Tensor, " features"],
     x: Float[Tensor, "tokens d_source"],
     choice: TopKSelection,
-    memory: Memory,
+    memory: ScratchMemory,
 ) -> Pairs:
     """The chosen features, their values rounded."""
     half = torch.bfloat16
@@ -162,7 +162,7 @@ def _choose(
     b_enc: Float[Tensor, " features"],
     x: Float[Tensor, "tokens d_source"],
     choice: TopKSelection,
-    memory: Memory,
+    memory: ScratchMemory,
 ) -> Pairs:
     """The chosen features by one product, or by several where it would take too much memory."""
     size = max(1, ENCODED_AT_ONCE // len(W_enc))

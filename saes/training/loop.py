@@ -22,7 +22,7 @@ from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.training.calibration import calibrate
 from saes.training.config import TrainConfig
 from saes.training.recorded_step import WorkRecorder, recorder
-from saes.training.step import Memory
+from saes.training.step import ScratchMemory
 from saes.training.trainer import DictionaryTrainer
 
 BATCHES_FOR_MEAN = 8
@@ -133,7 +133,7 @@ def fit(
         raise ValueError("no activations to train on: the text is shorter than one batch")
     size = len(next(iter(first[0].values.values())))
     steps = max(1, config.tokens // size)
-    memory, recorded = Memory(), cache(record)
+    memory, recorded = ScratchMemory(), cache(record)
     trainers = [
         DictionaryTrainer.begin(
             spec,

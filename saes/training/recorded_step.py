@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from saes.training.step import Memory, number_like
+from saes.training.step import ScratchMemory, number_like
 
 WorkRecorder = Callable[[Callable[[], None]], Callable[[], None]]
 "Gives what does the same on a device as some work, from the tensors as they then are."
@@ -47,7 +47,7 @@ class Given:
 class Recordings:
     """The recordings of one dictionary's steps."""
 
-    def __init__(self, record: WorkRecorder, memory: Memory, like: Tensor) -> None:
+    def __init__(self, record: WorkRecorder, memory: ScratchMemory, like: Tensor) -> None:
         """`like` is a weight; `memory` is what the steps write into."""
         self._record, self._memory = record, memory
         self._met: set[tuple[int, int]] = set()

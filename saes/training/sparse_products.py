@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from saes.training.selection import Pairs, prefix_of, starts_of
-from saes.training.step import Memory
+from saes.training.step import ScratchMemory
 
 SHORT = 2**15
 "Features up to which their numbers fit into 16 bits."
@@ -91,7 +91,7 @@ class ByFeature:
         row_of: Int[Tensor, " pairs"],
         rows: Float[Tensor, "rows d"],
         use: str,
-        memory: Memory,
+        memory: ScratchMemory,
     ) -> Float[Tensor, "features d"]:
         """Row i: the sum over pairs of feature i of the value times the pair's row.
 

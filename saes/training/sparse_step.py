@@ -28,7 +28,14 @@ from torch import Tensor
 from saes.nonlinearities import topk
 from saes.training.encode import TopKSelection, encode
 from saes.training.sparse_products import Bags, ByFeature, any_by_feature, sums_by_feature
-from saes.training.step import Dead, DictionaryWeights, Memory, StepResult, precise, sum_of_squares
+from saes.training.step import (
+    Dead,
+    DictionaryWeights,
+    ScratchMemory,
+    StepResult,
+    precise,
+    sum_of_squares,
+)
 
 
 @torch.no_grad()
@@ -40,13 +47,13 @@ def sparse_step(
     choice: TopKSelection,
     dead: Dead,
     aux_coefficient: float,
-    memory: Memory | None = None,
+    memory: ScratchMemory | None = None,
 ) -> StepResult:
     """Loss and exact gradients of one batch.
 
     The gradients lie in `memory` and last until the next step that has the same.
     """
-    memory = memory or Memory()
+    memory = memory or ScratchMemory()
     bags = Bags.of(encode(weights, x, choice, memory), choice.prefixes)
     error = _errors(weights, bags, x, y)
     gradients, along = _gradients(weights, bags, x, error, memory)
@@ -89,7 +96,7 @@ def _gradients(
     bags: Bags,
     x: Float[Tensor, "tokens d_source"],
     error: Float[Tensor, "tokens prefixes d_target"],
-    memory: Memory,
+    memory: ScratchMemory,
 ) -> tuple[DictionaryWeights, Float[Tensor, " features"]]:
     """Gradients of the mean squared error, and each decoder row's product with its own.
 

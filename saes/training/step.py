@@ -74,7 +74,7 @@ class Dead:
         return len(self.features)
 
 
-class Memory:
+class ScratchMemory:
     """Large tensors that the steps of one or several dictionaries write into in turn.
 
     The system clears fresh memory first, which costs as much time as the sparse products do.

@@ -8,13 +8,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooked_qwen.stream import ActivationBatch
-from saes.architectures.architecture import Begun, Start, StepOptions
+from saes.architectures.architecture import Begun, StepOptions, TrainingStart
 from saes.architectures.table import architecture
 from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.training.config import TrainConfig, record_of
 from saes.training.initial import Normalisation, initial_weights, nested_widths
 from saes.training.recorded_step import Given, Recordings, WorkRecorder
-from saes.training.step import Dead, DictionaryWeights, Memory, Numbers, StepResult, sum_of_squares
+from saes.training.step import (
+    Dead,
+    DictionaryWeights,
+    Numbers,
+    ScratchMemory,
+    StepResult,
+    sum_of_squares,
+)
 from saes.training.watched import FVU_MEMORY, Watched
 
 
@@ -31,7 +38,7 @@ class DictionaryTrainer:
         *,
         seed: int,
         numbers: Numbers | None = None,
-        memory: Memory | None = None,
+        memory: ScratchMemory | None = None,
         record: WorkRecorder | None = None,
     ) -> None:
         """`weights` with the architecture's own, and the `numbers` that it goes by.
@@ -39,7 +46,7 @@ class DictionaryTrainer:
         Dictionaries that train in turn may share `memory`; `record` records steps, where given.
         """
         self.architecture = architecture(spec.architecture)
-        self.memory = memory or Memory()
+        self.memory = memory or ScratchMemory()
         self.spec, self.config, self.seed = spec, config, seed
         self.source, self.target, self.weights = source, target, weights
         self.numbers: Numbers = dict(numbers or {})
@@ -61,7 +68,7 @@ class DictionaryTrainer:
         first: Sequence[ActivationBatch],
         config: TrainConfig,
         seed: int,
-        memory: Memory | None = None,
+        memory: ScratchMemory | None = None,
         record: WorkRecorder | None = None,
     ) -> "DictionaryTrainer":
         """A dictionary before its first step; `first` sets the normalisation."""
@@ -71,7 +78,7 @@ class DictionaryTrainer:
         x = source.apply(x)
         weights = initial_weights(spec, config.width, x, y.shape[1], seed)
         begun: Begun = architecture(spec.architecture).begin(
-            Start(weights=weights, x=x, k=spec.k, sparsity=config.sparsity)
+            TrainingStart(weights=weights, x=x, k=spec.k, sparsity=config.sparsity)
         )
         weights = DictionaryWeights.of(weights.named() | dict(begun.parameters))
         return cls(

@@ -13,7 +13,7 @@ from circuits import scope
 from circuits.cli.tune_tables import tell
 from circuits.render.tune_figure import tune_figure
 from circuits.runs.trained import (
-    Start,
+    StartingModel,
     TrainedConfig,
     in_turn,
     nodes_asked,
@@ -110,7 +110,7 @@ def test_what_is_said_names_the_measure_and_shows_what_every_model_writes(tuned)
 
 def test_progress_says_which_model_is_trained_or_judged(tmp_path):
     told = []
-    start = Start(source="bundled", placement=ANYWHERE, rank=None, seed=0)
+    start = StartingModel(source="bundled", placement=ANYWHERE, rank=None, seed=0)
     judge = Judge(
         tokenizer=load_tokenizer("bundled"),
         suite=load_suite("bundled"),

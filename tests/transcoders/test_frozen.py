@@ -12,7 +12,7 @@ from tests import toys
 from tests.transcoders.toys import FAMILIES, TOKENS, replaced, suite_of, toy_of
 from transcoders.frozen.attention import known_attention
 from transcoders.frozen.delta_net import Delta, freeze_delta_net
-from transcoders.frozen.pattern import Kept, Softmax
+from transcoders.frozen.pattern import PatternInMemory, Softmax
 from transcoders.replacement import replace_mlps
 
 POS, HEADS, D_HEAD = 9, 3, 5
@@ -64,7 +64,7 @@ def test_a_delta_rule_solved_in_parts_is_the_same(at_once):
     key = F.normalize(draw(HEADS, POS, D_HEAD), dim=-1)
     decays = -draw(HEADS, POS).abs()
     rule = Delta(draw(HEADS, POS, D_HEAD), key, decays, draw(HEADS, POS).sigmoid(), at_once=at_once)
-    assert_is(rule, Kept(whole(replace(rule, at_once=2**20)).unsqueeze(1)))
+    assert_is(rule, PatternInMemory(whole(replace(rule, at_once=2**20)).unsqueeze(1)))
 
 
 @pytest.mark.parametrize("window", [None, 1, 3, POS])
@@ -76,7 +76,7 @@ def test_attention_made_in_parts_is_the_same(window, at_once):
     behind = torch.arange(POS)[:, None] - torch.arange(POS)
     seen = (behind >= 0) & (behind < (window or POS))
     scores = (0.3 * query @ key[:, None].mT).masked_fill(~seen, -torch.inf)
-    assert_is(made, Kept(scores.softmax(-1, dtype=torch.float32).double()))
+    assert_is(made, PatternInMemory(scores.softmax(-1, dtype=torch.float32).double()))
 
 
 def assert_is(pattern, kept):
@@ -99,7 +99,7 @@ def assert_is(pattern, kept):
 def test_patterns_that_are_not_kept_are_made_again(family):
     kept = replaced(family, suite_of([0, 1]))
     anew = replace_mlps(toy_of(family), suite_of([0, 1]), TOKENS, patterns_kept=0)
-    assert not any(isinstance(layer.mixer.mixing, Kept) for layer in anew.frozen.layers)
+    assert not any(isinstance(layer.mixer.mixing, PatternInMemory) for layer in anew.frozen.layers)
     directions = draw(3, 24)
     found, expected = (model.inputs(model.last_token(directions)) for model in (anew, kept))
     assert (found.weight - expected.weight).abs().max() < 1e-12
@@ -109,7 +109,7 @@ def test_patterns_that_are_not_kept_are_made_again(family):
 def test_patterns_are_kept_while_there_is_room():
     whole = 8 * HEADS_OF_TOY * len(TOKENS) ** 2
     model = replace_mlps(toy_of("qwen3"), suite_of([0]), TOKENS, patterns_kept=2 * whole)
-    kept = [isinstance(layer.mixer.mixing, Kept) for layer in model.frozen.layers]
+    kept = [isinstance(layer.mixer.mixing, PatternInMemory) for layer in model.frozen.layers]
     assert kept == [True, True, False]
 
 

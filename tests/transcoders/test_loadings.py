@@ -8,7 +8,7 @@ import torch
 from hooked_qwen.sites import Site
 from tests.transcoders.toys import FAMILIES, cross_layer_suite, replaced, suite_of, toy_of
 from transcoders.attention import edge_by_head
-from transcoders.frozen.pattern import Kept
+from transcoders.frozen.pattern import PatternInMemory
 from transcoders.loadings import heads_of, loadings_of, readers_of
 from transcoders.replacement import Targets
 from transcoders.sources import BIAS, ERROR, FEATURE, TOKEN
@@ -52,7 +52,9 @@ def left_with(model, head=None):
         if head is not None and head.layer == number:
             flat = layer.mixer.pattern.flatten(0, 1)
             pattern.flatten(0, 1)[head.head] = flat[head.head]
-        layers.append(replace(layer, mixer=replace(layer.mixer, mixing=Kept(pattern)), skip=None))
+        layers.append(
+            replace(layer, mixer=replace(layer.mixer, mixing=PatternInMemory(pattern)), skip=None)
+        )
     return replace(model, frozen=replace(model.frozen, layers=tuple(layers)))
 
 

@@ -39,7 +39,7 @@ from transcoders.frozen.attention import freeze_attention, known_attention, soft
 from transcoders.frozen.delta_net import freeze_delta_net
 from transcoders.frozen.mixer import FrozenMixer
 from transcoders.frozen.norm import FrozenNorm, freeze_norm
-from transcoders.frozen.pattern import Kept, Pattern, Room
+from transcoders.frozen.pattern import Pattern, PatternInMemory, Room
 
 EMBED = Site("embed")
 
@@ -218,7 +218,7 @@ def freeze_mixer(
         return freeze_attention(block.attn, norm, x, pattern)
     mixer = freeze_delta_net(token_mixer(block).original_component, norm, x)
     if room.takes(mixer.groups * len(x) ** 2 * x.element_size()):
-        return replace(mixer, mixing=Kept(mixer.pattern))
+        return replace(mixer, mixing=PatternInMemory(mixer.pattern))
     return mixer
 
 
@@ -254,7 +254,7 @@ def patterns_of_first(
         def note(_module: nn.Module, _args: Any, output: Tensor) -> None:
             made = softmax_pattern(own, rotated.pop("q"), rotated.pop("k"))
             if room.takes(output[0].numel() * made.key.element_size()):
-                made = Kept(widened(output[0]).to(home).unflatten(0, made.heads))
+                made = PatternInMemory(widened(output[0]).to(home).unflatten(0, made.heads))
             seen[number] = made
 
         return note

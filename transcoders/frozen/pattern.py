@@ -48,7 +48,7 @@ class Pattern(Protocol):
 
 
 @dataclass(frozen=True)
-class Kept:
+class PatternInMemory:
     """A pattern that is in memory."""
 
     tensor: Float[Tensor, "groups shared query key"]

@@ -15,7 +15,7 @@ from circuits.edits.steered import Writer, instructed
 from circuits.features.named import Named
 from circuits.features.steering import steered
 from circuits.features.steering_arms import SteerConfig
-from circuits.features.steering_choice import Examples, choose
+from circuits.features.steering_choice import ConceptTexts, choose
 from circuits.render.steer_page import verdict
 from hooked_qwen.load import hook
 from hooked_qwen.nodes import Node
@@ -51,7 +51,7 @@ def suite():
 
 @pytest.fixture(scope="module")
 def examples():
-    return Examples(texts=tuple(TEXTS), positive=torch.tensor([True, False] * 4))
+    return ConceptTexts(texts=tuple(TEXTS), positive=torch.tensor([True, False] * 4))
 
 
 def chosen_by(model, suite, examples, **options):
@@ -326,7 +326,7 @@ def test_a_sweep_on_another_device_is_the_same(other):
     def made(device):
         model, suite = model_on(device), toy_suite(*SITES, dtype=torch.float32)
         kinds = torch.tensor([True, False] * 4)
-        examples = Examples(texts=tuple(TEXTS), positive=kinds)
+        examples = ConceptTexts(texts=tuple(TEXTS), positive=kinds)
         choice = chosen_by(model, suite, examples, top=1)
         config = replace(CONFIG, strengths=(1.0,))
         return steered(

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import torch
 
-from saes.architectures.architecture import Architecture, Begun, Folded
+from saes.architectures.architecture import Architecture, Begun, FoldedFeatures
 from saes.training.dense_step import dense_step
 from saes.training.step import number_like
 
@@ -32,7 +32,7 @@ def step(weights, x, y, options):
 
 def fold(weights):
     gain = weights.own["log_gain"].exp()
-    return Folded(gain=gain, bias=gain * weights.b_enc)
+    return FoldedFeatures(gain=gain, bias=gain * weights.b_enc)
 
 
 ARCHITECTURE = Architecture(step=step, begin=begin, fold=fold, rates={"log_gain": 3.0})

@@ -7,7 +7,7 @@ from hooked_qwen.hooks import capture
 from hooked_qwen.load import load
 from hooked_qwen.sites import Site
 from saes.evaluation.convention_files import Here
-from saes.evaluation.conventions import Move, as_map
+from saes.evaluation.conventions import SiteShift, as_map
 from saes.evaluation.metrics import evaluate, held_out_blocks
 from saes.evaluation.readings import Reader, Scaling, Way, scaling_by_token
 from saes.evaluation.try_conventions import activations, try_conventions
@@ -231,5 +231,5 @@ def test_activations_are_the_models(model, blocks):
 
 
 def test_the_embedding_has_no_layer_before_or_after():
-    moves = [Move("embed", layers) for layers in (0, 1, -1)]
+    moves = [SiteShift("embed", layers) for layers in (0, 1, -1)]
     assert [move.of(Site("embed")) for move in moves] == [Site("embed"), None, None]

@@ -9,7 +9,7 @@ from saes.architectures.architecture import StepOptions
 from saes.architectures.jumprelu import TARGET_COEFFICIENT
 from saes.architectures.table import architecture as architecture_called
 from saes.training.config import TrainConfig
-from saes.training.step import Dead, DictionaryWeights, Memory, number_like
+from saes.training.step import Dead, DictionaryWeights, ScratchMemory, number_like
 
 FEATURES, TOKENS, D_SOURCE, D_TARGET = 7, 11, 4, 5
 EPS = 0.4
@@ -41,7 +41,7 @@ def step(weights, x, y, architecture, coefficient=0.7, target=None):
         config=TrainConfig(width=FEATURES),
         numbers={name: number_like(value, x) for name, value in numbers.items()},
         dead=Dead(features=torch.empty(0, dtype=torch.long)),
-        memory=Memory(),
+        memory=ScratchMemory(),
     )
     return architecture_called(architecture).step(weights, x, y, options)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from saes.training.encode import TopKSelection, screened_topk
-from saes.training.step import DictionaryWeights, Memory
+from saes.training.step import DictionaryWeights, ScratchMemory
 
 
 @pytest.mark.parametrize("spread", [0.0, 1.0], ids=["one length", "many lengths"])
@@ -25,7 +25,7 @@ def test_candidates_from_a_rough_product_hold_the_largest(spread, difference):
         b_dec=draw(64),
     )
     x, choice = 3 * draw(300, 64), TopKSelection(k=8, of_batch=False, prefixes=(2000,))
-    found = screened_topk(weights, x, choice, Memory())
+    found = screened_topk(weights, x, choice, ScratchMemory())
     expected = (x @ weights.W_enc.T + weights.b_enc).relu().topk(8).values
     values = found.values.view(300, 8).sort(descending=True).values
     torch.testing.assert_close(values, expected, atol=1e-5, rtol=1e-5)
@@ -40,7 +40,9 @@ def test_tokens_with_fewer_positive_pre_activations_than_k_keep_those():
     rows = torch.randn(500, 32, generator=generator)
     x = torch.randn(200, 32, generator=generator)
     weights = DictionaryWeights(W_enc=rows, b_enc=torch.full((500,), -14.0), W_dec=rows, b_dec=x[0])
-    found = screened_topk(weights, x, TopKSelection(k=8, of_batch=False, prefixes=(500,)), Memory())
+    found = screened_topk(
+        weights, x, TopKSelection(k=8, of_batch=False, prefixes=(500,)), ScratchMemory()
+    )
     expected = (x @ rows.T - 14).relu().topk(8).values
     on = (expected > 0).sum(1)
     assert on.min() == 0

@@ -9,7 +9,7 @@ from hooked_qwen.stream import ActivationBatch
 from saes.architectures.table import ARCHITECTURES
 from saes.training.loop import fit
 from saes.training.recorded_step import MOST, Given, Recordings, list_length, recorder
-from saes.training.step import Memory
+from saes.training.step import ScratchMemory
 from tests.saes.training.test_device import CONFIG, SIZE, on, spec
 from tests.saes.training.test_loop import IN, OUT, assert_same, planted
 from tests.tape import Tapes
@@ -112,7 +112,7 @@ def given(tokens, dtype=torch.float32, value=1.0):
 
 def test_a_step_is_recorded_when_its_shape_has_been_met_before():
     steps = Steps()
-    recordings = Recordings(steps.record, Memory(), torch.zeros(2))
+    recordings = Recordings(steps.record, ScratchMemory(), torch.zeros(2))
     for tokens, dead in ((4, 0), (4, 0), (4, 0), (3, 0), (4, 32), (4, 32), (3, 0), (4, 0)):
         recordings.run(steps.work, given(tokens), 4, dead)
     assert steps.plain == 3
@@ -124,7 +124,7 @@ def test_a_step_is_recorded_when_its_shape_has_been_met_before():
 
 def test_the_recording_used_longest_ago_goes():
     steps = Steps()
-    recordings = Recordings(steps.record, Memory(), torch.zeros(2))
+    recordings = Recordings(steps.record, ScratchMemory(), torch.zeros(2))
     most = MOST + 1
     for tokens in range(1, most + 1):
         for _ in range(2):
@@ -138,7 +138,7 @@ def test_the_recording_used_longest_ago_goes():
 
 def test_of_many_shapes_that_come_in_turn_no_more_are_kept():
     steps = Steps()
-    recordings = Recordings(steps.record, Memory(), torch.zeros(2))
+    recordings = Recordings(steps.record, ScratchMemory(), torch.zeros(2))
     most = 2 * MOST
     for _ in range(3):
         for tokens in range(1, most + 1):
@@ -157,7 +157,7 @@ def test_a_step_that_cannot_be_recorded_says_what_it_must_not_do():
     def fail(work):
         raise RuntimeError("operation not permitted")
 
-    recordings = Recordings(fail, Memory(), torch.zeros(2))
+    recordings = Recordings(fail, ScratchMemory(), torch.zeros(2))
     recordings.run(lambda now, dead: None, given(4), 4, 0)
     with pytest.raises(RuntimeError, match="not permitted") as failed:
         recordings.run(lambda now, dead: None, given(4), 4, 0)
@@ -167,7 +167,7 @@ def test_a_step_that_cannot_be_recorded_says_what_it_must_not_do():
 
 
 def test_memory_that_grows_has_room_for_batches_a_little_larger():
-    memory, like = Memory(), torch.zeros(1)
+    memory, like = ScratchMemory(), torch.zeros(1)
     sizes = [
         memory.take("rows", rows, 10, like).untyped_storage().nbytes() for rows in (80, 88, 96)
     ]
@@ -184,7 +184,7 @@ def test_a_recording_reads_each_batch_where_it_lay_at_first():
     def work(now, dead):
         seen.append(now)
 
-    recordings = Recordings(record, Memory(), torch.zeros(2))
+    recordings = Recordings(record, ScratchMemory(), torch.zeros(2))
     for value in (1.0, 2.0, 3.0):
         x = torch.full((4, 3), value)
         y = torch.full((4, 5), -value)
@@ -199,7 +199,7 @@ def test_a_recording_reads_each_batch_where_it_lay_at_first():
 
 def test_recordings_that_share_memory_each_read_their_own_batches():
     """The same shape in two precisions, as on two devices."""
-    memory, seen = Memory(), []
+    memory, seen = ScratchMemory(), []
 
     def record(work):
         work()

@@ -8,7 +8,7 @@ import torch
 from saes.nonlinearities import topk
 from saes.training.encode import TopKSelection
 from saes.training.sparse_step import sparse_step
-from saes.training.step import Dead, DictionaryWeights, Memory
+from saes.training.step import Dead, DictionaryWeights, ScratchMemory
 
 FEATURES, TOKENS = 12, 9
 NONE = Dead(features=torch.zeros(0, dtype=torch.long))
@@ -152,7 +152,7 @@ def test_encoding_a_few_tokens_at_a_time_changes_nothing(small_chunks, size):
 
 def test_steps_that_share_memory_give_the_same_gradients():
     """A wide dictionary, a narrow one and the wide one again, as `fit` trains them in turn."""
-    memory = Memory()
+    memory = ScratchMemory()
     for widths in [(6, 5), (3, 2), (6, 5)]:
         weights, x, y = problem(6, *widths)
         alone, together = (
