@@ -23,7 +23,7 @@ from saes.evaluation.probing import logistic
 
 
 @dataclass(frozen=True, eq=False)
-class ProbeScore:
+class Probe:
     """A direction and a bias."""
 
     direction: Float[Tensor, " d"]
@@ -42,13 +42,13 @@ class ProbeScore:
         return Readout(site=site, direction=self.direction.float(), bias=self.bias, position=MEAN)
 
 
-def fitted_probe(x: Float[Tensor, "texts d"], positive: Bool[Tensor, " texts"]) -> ProbeScore:
+def fitted_probe(x: Float[Tensor, "texts d"], positive: Bool[Tensor, " texts"]) -> Probe:
     """The probe that tells `positive` texts from the others; what is constant counts nothing."""
     mean, spread = x.mean(0), x.std(0, correction=0)
     scale = torch.where(spread > 0, 1 / spread.clamp_min(1e-30), 0.0)
     w, b = logistic((x - mean) * scale, positive)
     direction = w * scale
-    return ProbeScore(direction, float(b - mean @ direction))
+    return Probe(direction, float(b - mean @ direction))
 
 
 def held_out_loss(
