@@ -75,20 +75,20 @@ def known_as(model: TransformerBridge, name: str) -> None:
     _known[model] = _state(_weights(model.original_model)), name
 
 
-NamedWeights = list[tuple[str, Tensor]]
+NamedTensors = list[tuple[str, Tensor]]
 
 
-def _weights(model: nn.Module) -> NamedWeights:
+def _weights(model: nn.Module) -> NamedTensors:
     return [(_published(name), p.detach()) for name, p in model.named_parameters()]
 
 
-def _state(weights: NamedWeights) -> Any:
+def _state(weights: NamedTensors) -> Any:
     return [(name, p.data_ptr(), p.dtype, _writes(p)) for name, p in weights]
 
 
-def _groups(weights: NamedWeights) -> Iterator[NamedWeights]:
+def _groups(weights: NamedTensors) -> Iterator[NamedTensors]:
     """Weights that are hashed in one go: on the host each alone, else as many as fit together."""
-    group: NamedWeights = []
+    group: NamedTensors = []
     for name, p in weights:
         alike = group and (p.dtype, p.device) == (group[0][1].dtype, group[0][1].device)
         size = sum(q.numel() for _, q in group) + p.numel()
@@ -100,7 +100,7 @@ def _groups(weights: NamedWeights) -> Iterator[NamedWeights]:
         yield group
 
 
-def _hashes(group: NamedWeights) -> list[tuple[str, bytes]]:
+def _hashes(group: NamedTensors) -> list[tuple[str, bytes]]:
     """The hash of each; small ones of a device come to the host in one copy, which waits for it."""
     if len(group) > 1:
         sizes = [p.numel() for _, p in group]

@@ -3,7 +3,7 @@
 A chain begins where nothing leads on (`Fan`s say what leads into a node, nodes without one are
 ends) and its weight is the product of the factors of its edges. Two things are found:
 
-    which fans to ask for    asking may be dear: those of the nodes that the largest product of
+    which fans to ask for    asking may be costly: those of the nodes that the largest product of
                              factors leads on from, as many as a budget allows (`grow`)
     the strongest chains     of all that the fans that are known make, the largest by size, exactly:
                              a best-first search whose bound is exact, as the largest product that

@@ -10,7 +10,7 @@ what is held is held at the first row's values, in the same pass. Two things are
     mlps        model       the MLPs themselves run
                 transcoders features switch on and off by their own rule on what arrives; what the
                             transcoders miss (the errors) stays as it is
-                linear      the prompt's active features answer one to one, no other comes on;
+                linear      the prompt's active features respond one to one, no other comes on;
                             errors stay
                 frozen      no feature and no error responds; a skip connection still carries
 

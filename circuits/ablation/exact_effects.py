@@ -1,4 +1,4 @@
-"""The exact oracle of nodes: what moving each of them does to the metric, by running the model.
+"""The exact oracle of nodes: run the model with each of them at its reference value.
 
 A node is set in the clean run, on its own, from its clean to its reference value, and everything
 downstream reacts.

@@ -5,11 +5,11 @@
 
 In the run, u is set from its clean to its reference value, and every other site of the graph,
 the embeddings included, sends on its clean tensor whatever arrives there; d is read from what
-arrives. So the move reaches d only along paths that pass no other site. That is the edge whose
-weight `circuits.attribution.edges` estimates. A feature is read as it answers this move, where the
-estimate takes its slope over the whole way from the clean to the patch prompt.
+arrives. So the change reaches d only along paths that pass no other site. That is the edge whose
+weight `circuits.attribution.edges` estimates. A feature's exact change is its response to
+this change alone, where the estimate uses the secant slope from the clean to the patch prompt.
 
-Units are those of the metric; positive means that moving u to its reference value raises it.
+Units are those of the metric; positive means that setting u to its reference value raises it.
 
 Source: path patching, Goldowsky-Dill et al. 2023, arXiv:2304.05969.
 Differs: the target's change is scaled by the metric's gradient to the target, where they let it

@@ -43,7 +43,7 @@ class RecordedRun:
     known: Mapping[str, Features] = field(default_factory=dict)
     "features of dictionaries that are not those of what was read"
     standing: Callable[[str, Features], Features] = lambda name, encoded: encoded
-    "what stands at the sites written, of the features of a dictionary: the same, but for an edit"
+    "the features that a dictionary writes, given those encoded: the same unless an edit changes them"
     arriving: Mapping[Site, Float[Tensor, "batch pos d_model"]] = field(default_factory=dict)
     "under an edit, what arrives where runs that begin later do not see it, and is asked for there"
 
@@ -56,7 +56,7 @@ class DecomposedRun:
     encoded: Mapping[str, Features]
     "the features of what was read"
     features: Mapping[str, Features]
-    "those that stand at the sites written"
+    "those that are written"
     errors: Mapping[Site, Float[Tensor, "batch pos d_model"]]
     "what is left of each site's tensor without what its dictionaries write"
 

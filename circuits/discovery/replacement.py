@@ -12,7 +12,7 @@ its effect (`circuits.discovery.tracing`); the second weighs the edges of the no
 nodes that may be kept.
 
     effect      what setting the node to its reference does to the outputs by all paths, with
-                patterns and norms frozen and features answering one to one; its sign as ever
+                patterns and norms frozen and features responding one to one; its sign as ever
     influence   the node's share of all paths to the outputs, by the size of their edges
 
 Of several prompts all numbers are means, a feature that is off counts as 0, and edges have their

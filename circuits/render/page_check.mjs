@@ -135,7 +135,7 @@ function modes(record) {
     el(
       "p",
       { class: "note" },
-      "The graph holds attention and norms (frozen), and its features answer one to one (linear). " +
+      "The graph holds attention and norms (frozen), and its features respond one to one (linear). " +
         "Its predictions stand against interventions where this much is held: nodes are set to the " +
         "reference, edges lose their source.",
     ),

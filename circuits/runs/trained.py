@@ -40,7 +40,6 @@ LEAST = 8
 "Tokens of a text at least."
 Train = Callable[[nn.Module, Report], TrainingCurve]
 "Trains a model in place, telling how far it is; the curve."
-TokenRows = list[list[int]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +68,8 @@ class TrainedConfig:
 class Material:
     """Tokens of the texts to train on and of those held out, and the prompts to write after."""
 
-    train: TokenRows
-    clean: Mapping[str, TokenRows]
+    train: list[list[int]]
+    clean: Mapping[str, list[list[int]]]
     prompts: tuple[str, ...]
 
 
@@ -97,7 +96,7 @@ def material(
 
 def clean_rows(
     tokenizer: Any, sources: Sequence[str], config: TrainedConfig
-) -> dict[str, TokenRows]:
+) -> dict[str, list[list[int]]]:
     """Texts to judge on, by the names of their sources."""
     return {Path(source).name: rows_of(tokenizer, [source], config) for source in sources}
 
@@ -113,12 +112,14 @@ def prompts_of(tokenizer: Any, sources: Sequence[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def rows_of(tokenizer: Any, sources: Sequence[str | Path], config: TrainedConfig) -> TokenRows:
+def rows_of(
+    tokenizer: Any, sources: Sequence[str | Path], config: TrainedConfig
+) -> list[list[int]]:
     """Texts of tokens, the long ones in several pieces.
 
     Raises `ValueError` where no text is long enough.
     """
-    rows: TokenRows = []
+    rows: list[list[int]] = []
     for text in texts_of(sources)():
         tokens = encode_prompt(tokenizer, text)
         pieces = (tokens[i : i + config.longest] for i in range(0, len(tokens), config.longest))
@@ -130,7 +131,7 @@ def rows_of(tokenizer: Any, sources: Sequence[str | Path], config: TrainedConfig
     return rows[: config.texts]
 
 
-def _apart(rows: TokenRows) -> tuple[TokenRows, dict[str, TokenRows]]:
+def _apart(rows: list[list[int]]) -> tuple[list[list[int]], dict[str, list[list[int]]]]:
     if len(rows) < 2:
         raise ValueError("there is one text only, to train on or to hold out: give more of them")
     held = rows[::HELD_OUT]

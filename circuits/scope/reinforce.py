@@ -13,7 +13,6 @@ from circuits.runs.overwrite import digest
 from circuits.runs.trained import (
     BEFORE,
     StartingModel,
-    TokenRows,
     Train,
     TrainedConfig,
     clean_rows,
@@ -127,7 +126,7 @@ class _Given:
     strength: float
     behaviour: Behaviour
     tokenizer: Any
-    clean: Mapping[str, TokenRows]
+    clean: Mapping[str, list[list[int]]]
     prompts: tuple[str, ...]
     training: FineTuneConfig
     rollouts: "RolloutConfig"

@@ -3,7 +3,7 @@
 A step of usual size is a millisecond of work for a GPU, but the host needs several milliseconds
 to launch its 150 kernels one by one. A recording (a CUDA graph) is launched at once.
 
-What a recording reads lies where it lay when it was recorded. So a batch is copied to one place,
+A recording reads from the addresses that it was recorded with. So a batch is copied to one place,
 numbers that change from step to step are tensors there, and there is a recording for each number
 of tokens and length of the list of dead features, made when the two have been met before.
 """
