@@ -43,7 +43,7 @@ class RecordedRun:
     known: Mapping[str, Features] = field(default_factory=dict)
     "features of dictionaries that are not those of what was read"
     standing: Callable[[str, Features], Features] = lambda name, encoded: encoded
-    "the features that a dictionary writes, given those encoded: the same unless an edit changes them"
+    "the features that are written, given those encoded: the same unless an edit changes them"
     arriving: Mapping[Site, Float[Tensor, "batch pos d_model"]] = field(default_factory=dict)
     "under an edit, what arrives where runs that begin later do not see it, and is asked for there"
 
