@@ -1,23 +1,13 @@
-"""Features' examples come from little text, and dictionaries are judged on little.
+"""Features' examples come from little text: looking at it is most of a small discovery.
 
-Looking at it is most of a small discovery, and half of a small training. What an estimate times is
-timed for a moment.
+What an estimate times is timed for a moment.
 """
-
-from functools import partial
 
 import pytest
 
-from circuits.runs import commands
-from hooked_qwen import cost
-from saes.training import run
+from tests.limits import set_size
 
 
 def shorten(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(commands, "EXAMPLE_TOKENS", 2048)
-    patch.setattr(run, "held_out_blocks", partial(_few, run.held_out_blocks))
-    patch.setattr(cost, "LONG_ENOUGH", 0.01)
-
-
-def _few(blocks, texts, model, *, tokens):
-    return blocks(texts, model, tokens=min(tokens, 512))
+    set_size(patch, "circuits.runs.commands.EXAMPLE_TOKENS", 2048)
+    set_size(patch, "hooked_qwen.cost.LONG_ENOUGH", 0.01)

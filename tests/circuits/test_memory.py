@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from circuits import suites
 from circuits.analysis import Analysis
 from circuits.attribution.decomposed_run import decompose
 from circuits.attribution.state import batch_state
@@ -185,8 +184,9 @@ def paged(folder, out, placement):
 @pytest.mark.parametrize(("verb", "held"), [(judged, 1), (carded, 1), (paged, 2)])
 def test_verbs_for_dictionaries_hold_few_and_say_the_same(tmp_path, monkeypatch, verb, held):
     """The page holds two: features are held against those of each other layer."""
-    loaded = hook(toy_hf("qwen3", torch.float32), tokenizer=toy_tokenizer(), name="toy")
-    monkeypatch.setattr(suites, "load_model", lambda *given: loaded)
+    monkeypatch.chdir(tmp_path)
+    toy_hf("qwen3", torch.float32).save_pretrained("toy")
+    toy_tokenizer().save_pretrained("toy")
     dictionaries = full_suite(torch.float32)
     extra = random_dictionary(
         DictionarySpec(source=Site("mlp_out", 1), target=Site("mlp_out", 1), k=5),

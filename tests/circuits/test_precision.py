@@ -19,6 +19,7 @@ from hooked_qwen.stream import StreamConfig
 from saes.evaluation.baselines import evaluate_with_baselines
 from saes.sae import sae
 from saes.training.config import TrainConfig
+from saes.training.held_out import HELD_OUT_CHARACTERS
 from saes.training.run import train_suite
 from tests.toys import (
     found_and_verified,
@@ -97,17 +98,14 @@ def test_captures_and_logits_are_wide_and_edits_fit_the_model(dtype):
 
 
 @pytest.mark.parametrize("dtype", MODELS)
-def test_dictionaries_are_trained_on_and_judged_with_a_model_of_any_precision(
-    dtype, tmp_path, monkeypatch
-):
-    monkeypatch.setattr("saes.training.held_out.HELD_OUT_CHARACTERS", 300)
+def test_dictionaries_are_trained_on_and_judged_with_a_model_of_any_precision(dtype, tmp_path):
     model = speaking_toy(dtype=dtype)
     specs = [sae(MLP, k=3), sae(Site("attn_out", 0), k=2, architecture="jumprelu")]
     stream = StreamConfig(block_length=8, blocks_per_pass=2, batch_size=16, buffer_size=32)
     quality = train_suite(
         model,
         specs,
-        lambda: iter(["abcdefgh" * 40] * 2),
+        lambda: iter(["abcdefgh" * (HELD_OUT_CHARACTERS // 8 + 40)]),
         tmp_path / "suite",
         config=TrainConfig(width=10, tokens=16 * 10),
         stream=stream,

@@ -1,8 +1,6 @@
 """`circuits tune` and `circuits reinforce` on the bundled model, and what they write."""
 
 import json
-from dataclasses import replace
-from importlib import import_module
 from itertools import islice
 
 import pytest
@@ -25,6 +23,8 @@ from hooked_qwen.load import load_tokenizer
 from hooked_qwen.nodes import Node
 from hooked_qwen.notices import Notice
 from hooked_qwen.placement import ANYWHERE
+from hooked_qwen.plain_model import load_plain
+from saes.scope.chosen_features import firing
 from saes.scope.tuned_model import Judge, WriteConfig
 from saes.suite import load_suite
 from tests.circuits.conftest import call
@@ -254,20 +254,17 @@ def test_what_cannot_be_done_is_said_in_one_line(texts, tmp_path, fails):
     assert "GRPOConfig does not take that" in said
 
 
-def test_a_feature_that_is_never_on_has_no_unit(texts, tmp_path, fails, monkeypatch):
-    reinforce = import_module("circuits.scope.reinforce")
-
-    def off(*arguments):
-        found = firing(*arguments)
-        return {name: replace(one, largest=one.largest * 0) for name, one in found.items()}
-
-    firing = reinforce.firing
-    monkeypatch.setattr(reinforce, "firing", off)
+def test_a_feature_that_is_never_on_has_no_unit(texts, tmp_path, fails):
+    config = TrainedConfig(longest=24, texts=24)
+    rows = rows_of(load_tokenizer("bundled"), [texts / "clean.jsonl"], config)
+    name, suite = "resid_post.3", load_suite("bundled")
+    largest = firing(load_plain("bundled", device="cpu"), suite, [name], rows)[name].largest
+    feature = f"{name}/{int((largest == 0).nonzero()[0])}"
     said = fails(
-        "reinforce", "bundled", "--held-out", texts / "clean.jsonl", "--feature", FEATURE,
+        "reinforce", "bundled", "--held-out", texts / "clean.jsonl", "--feature", feature,
         "--prompts", texts / "prompts.jsonl", *SMALL, "--out", tmp_path / "rl",
     )  # fmt: skip
-    assert f"{FEATURE} is on at no token" in said
+    assert f"{feature} is on at no token" in said
     assert not (tmp_path / "rl").exists()
 
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from hooked_qwen import identity as identities
 from hooked_qwen.identity import identity, identity_of
 from hooked_qwen.load import hook, load
 from hooked_qwen.plain_model import load_plain
@@ -20,6 +19,7 @@ from saes.formats.ours import read_record
 from saes.sae import sae
 from saes.suite import find, load_suite
 from saes.training.config import TrainConfig
+from saes.training.held_out import HELD_OUT_CHARACTERS
 from saes.training.run import RunOptions, train_suite
 from tests.toys import FAMILIES, toy, toy_hf, toy_tokenizer
 
@@ -66,14 +66,16 @@ def test_a_weight_or_an_entry_that_changes_the_logits_is_another_model(tmp_path)
     assert len({identity(load(folder)) for folder in (one, other, third)}) == 3
 
 
-def test_asked_again_it_is_not_computed_again_until_a_weight_is_written(monkeypatch):
+def test_asked_again_it_is_not_computed_again_until_a_weight_is_written():
+    """What is written behind torch's back is not seen, as the weights are not looked at again."""
     model = toy(dtype=torch.float32)
     first = identity(model)
-    with monkeypatch.context() as patched:
-        patched.setattr(identities, "identity_of", None)
-        assert identity(model) == first
+    weight = model.original_model.get_parameter("lm_head._original_component.weight")
+    weight.detach().numpy()[0, 0] += 1
+    assert identity(model) == first
+    assert identity_of(model.original_model) != first
     with torch.no_grad():
-        model.original_model.get_parameter("lm_head._original_component.weight")[0, 0] += 1
+        weight[0, 1] += 1
     assert identity(model) != first
 
 
@@ -115,9 +117,7 @@ class Killed(Exception):
     pass
 
 
-def train(model, out, *, after=None, monkeypatch):
-    monkeypatch.setattr("saes.training.held_out.HELD_OUT_CHARACTERS", 200)
-
+def train(model, out, *, after=None):
     def stop(now):
         if now.step == after:
             raise Killed
@@ -125,7 +125,7 @@ def train(model, out, *, after=None, monkeypatch):
     return train_suite(
         model,
         [sae(Site("mlp_out", 1), k=3)],
-        lambda: iter(LETTERS),
+        lambda: iter(["abcdefgh" * (HELD_OUT_CHARACTERS // 8), *LETTERS]),
         out,
         config=TrainConfig(width=10, tokens=16 * 12),
         stream=CONFIG,
@@ -135,18 +135,18 @@ def train(model, out, *, after=None, monkeypatch):
     )
 
 
-def test_two_models_of_one_name_do_not_go_on_from_one_checkpoint(namesakes, tmp_path, monkeypatch):
+def test_two_models_of_one_name_do_not_go_on_from_one_checkpoint(namesakes, tmp_path):
     out = tmp_path / "suite"
     with pytest.raises(Killed):
-        train(namesakes[0], out, after=10, monkeypatch=monkeypatch)
+        train(namesakes[0], out, after=10)
     with pytest.raises(ValueError, match="is of another training run: model hash was"):
-        train(namesakes[1], out, monkeypatch=monkeypatch)
-    assert train(namesakes[0], out, monkeypatch=monkeypatch)
+        train(namesakes[1], out)
+    assert train(namesakes[0], out)
 
 
-def test_dictionaries_say_which_model_they_were_trained_on(namesakes, tmp_path, monkeypatch):
+def test_dictionaries_say_which_model_they_were_trained_on(namesakes, tmp_path):
     out = tmp_path / "suite"
-    train(namesakes[0], out, monkeypatch=monkeypatch)
+    train(namesakes[0], out)
     record = json.loads((out / "mlp_out.1/dictionary.json").read_text(encoding="utf-8"))
     assert record["model"] == {"name": "A", "hash": identity(namesakes[0]), "d_model": 24}
     load_suite(out).notify_of_another_model(namesakes[0])
@@ -160,9 +160,9 @@ def test_the_bundled_dictionaries_say_which_model_they_were_trained_on():
         assert read_record(entry.place.fetch(entry.files[1]).parent)["model"]["hash"] == known
 
 
-def test_dictionaries_without_a_hash_give_no_alarm(namesakes, tmp_path, monkeypatch):
+def test_dictionaries_without_a_hash_give_no_alarm(namesakes, tmp_path):
     out = tmp_path / "suite"
-    train(namesakes[0], out, monkeypatch=monkeypatch)
+    train(namesakes[0], out)
     path = out / "mlp_out.1/dictionary.json"
     record = json.loads(path.read_text(encoding="utf-8"))
     del record["model"]["hash"]

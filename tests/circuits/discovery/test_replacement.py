@@ -31,7 +31,7 @@ from tests.toys import (
     toy_suite,
 )
 from tests.transcoders.toys import cross_layer_suite
-from transcoders.replacement import ReplacementModel
+from transcoders.sources import FEATURE
 
 EXACT, MODELS = 1e-10, 1e-5
 LENGTH = 4
@@ -384,20 +384,24 @@ def test_batch_sizes_and_room_give_the_same_bytes(prompts, nodes):
     assert len(texts) == 1
 
 
-def test_no_more_edges_are_there_than_one_sweep_may_have(one, monkeypatch):
-    suite, sizes = Suite(toy_suite(*SITES), {}, memory=5e-5), []
-    weigh = ReplacementModel.inputs
-
-    def noted(model, targets):
-        found = weigh(model, targets)
-        sizes.append((found.weight.numel() * 8, len(targets.position)))
-        return found
-
-    monkeypatch.setattr(ReplacementModel, "inputs", noted)
-    graph = graph_of(one, suite, nodes=10)
-    room = 5e-5 * 1e9 / 4 / 4
+def test_no_more_edges_are_there_than_one_sweep_may_have(one):
+    """A quarter of a quarter of the memory, in bytes."""
+    memory, room = 5e-5, 3125
+    (opened,) = ReplacedPrompts.of_transcoders(analysis(one))
+    model = opened.model
+    features = (model.sources.kind == FEATURE).nonzero().squeeze(-1)
+    groups = list(model.grouped(features, room))
+    assert torch.cat(groups).sort().values.tolist() == features.tolist()
+    sizes = [(model.inputs(model.features(some)).weight.nbytes, len(some)) for some in groups]
     assert all(size <= room or targets == 1 for size, targets in sizes)
-    assert sum(targets for _, targets in sizes) > graph.graph["features_traced"] > 10
+    assert max(targets for _, targets in sizes) > 1
+    sweeps = []
+    for most in (None, memory):
+        told = []
+        asked = analysis(one, Suite(toy_suite(*SITES), {}, memory=most), nodes=10)
+        discover_replacement(asked, report=lambda what, *_, to=told: to.append(what))
+        sweeps.append(told.count("influence"))
+    assert sweeps[1] > 2 * sweeps[0]
 
 
 def test_nodes_are_those_of_most_influence_and_lead_to_the_output(one):

@@ -2,11 +2,13 @@
 
 import json
 import re
+import shutil
 from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from circuits.ablation.faithfulness import default_to
 from circuits.analysis import Analysis
@@ -21,6 +23,7 @@ from circuits.runs.needs_checks import Checked, ablate_passes, verify_passes
 from circuits.runs.needs_passes import PassCounter
 from circuits.verification.verify import VerifyConfig, verify
 from hooked_qwen.placement import Placement
+from hooked_qwen import bundled
 from tests.circuits.conftest import call
 from tests.circuits.runs.test_estimate import cost, model, shapes_of, suite
 from tests.toys import toy_prompts
@@ -152,8 +155,9 @@ def test_batches_that_are_not_kept_are_run_for_every_loop_over_the_prompts(model
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A run of the bundled model."""
+    """A run of the bundled model, whose weights are others by now: who loads it is refused."""
     into = tmp_path_factory.mktemp("runs")
+    weights = shutil.copytree(bundled.PATH, into / "model") / "model.safetensors"
     rows = [
         {"clean": f"The {noun}s by the bucket", "patch": f"The {noun} by the bucket"}
         for noun in ("judge", "boy")
@@ -163,8 +167,10 @@ def folder(tmp_path_factory):
     done = call(
         *("discover", into / "prompts.jsonl", "--nodes", 10),
         *("--estimator", "patching", "--out", into / "run"),
+        *("--model", into / "model", "--dictionaries", "bundled"),
     )
     assert done.exit_code == 0, done.output
+    save_file({k: torch.zeros_like(v) for k, v in load_file(weights).items()}, weights)
     return into / "run"
 
 
@@ -180,10 +186,10 @@ def files_in(folder):
         (("ablate", "--top", 2), ("prompts under the ablation, and controls", "left: edges")),
     ],
 )
-def test_the_commands_tell_memory_and_time_and_change_nothing(folder, monkeypatch, options, told):
-    monkeypatch.setattr("circuits.runs.inputs.load_model", None)
+def test_the_commands_tell_memory_and_time_and_change_nothing(folder, fails, options, told):
     before = files_in(folder)
     verb, *rest = options
+    assert "model" in fails(verb, folder, *rest)
     done = call(verb, folder, *rest, "--dry-run")
     assert done.exit_code == 0, done.output
     said = " ".join(done.output.split())

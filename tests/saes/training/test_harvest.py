@@ -20,10 +20,10 @@ from hooked_qwen.tokens import Batch
 from saes.evaluation.metrics import evaluate, held_out_blocks
 from saes.sae import sae
 from saes.suite import load_suite
-from saes.training import harvest, held_out
+from saes.training import harvest
 from saes.training.config import TrainConfig
 from saes.training.harvest import SAFE, choose_harvest, rounding_errors
-from saes.training.held_out import held_out_text
+from saes.training.held_out import HELD_OUT_CHARACTERS, held_out_text
 from saes.training.run import RunOptions, train_suite
 from tests.toys import SIZES, shared_toy, toy_hf, toy_tokenizer
 
@@ -35,16 +35,9 @@ STREAM = StreamConfig(block_length=8, blocks_per_pass=2, batch_size=16, buffer_s
 CONFIG = TrainConfig(width=10, tokens=16 * 12)
 
 
-HELD_OUT = 300
-
-
-@pytest.fixture(autouse=True)
-def _short(monkeypatch):
-    monkeypatch.setattr(held_out, "HELD_OUT_CHARACTERS", HELD_OUT)
-
-
 def texts():
-    yield "cdefgh uvwx" * 60
+    yield "cdefgh uvw" * (HELD_OUT_CHARACTERS // 10)
+    yield "cdefgh uvwx" * 40
 
 
 def train(model, out, **options):

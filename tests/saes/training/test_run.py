@@ -1,11 +1,11 @@
 """A training run: held-out text stays held out, and the folder is whole or absent."""
 
 import json
+import shutil
 import string
 import sys
 import types
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,10 +16,11 @@ from hooked_qwen.shards import write_cache
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import StreamConfig
 from hooked_qwen.tensor_files import read_tensors_and_metadata
-from saes.evaluation.metrics import evaluate, held_out_blocks
+from saes.evaluation.metrics import held_out_blocks
 from saes.sae import sae
 from saes.suite import load_suite
 from saes.training import held_out, run
+from saes.training.held_out import HELD_OUT_CHARACTERS
 from saes.training.log import open_log
 from saes.training.loop import TrainConfig
 from saes.training.run import RunOptions, check_place, cut_off, train_suite
@@ -29,15 +30,7 @@ from transcoders.transcoder import transcoder
 SPECS = [transcoder(1, k=3), sae(Site("mlp_out", 1), k=3), sae(Site("attn_out", 0), k=2)]
 STREAM = StreamConfig(block_length=8, blocks_per_pass=2, batch_size=16, buffer_size=32)
 CONFIG = TrainConfig(width=10, tokens=16 * 12)
-HELD_OUT, TRAINED = "cdefgh" * 20, "uvwxyz" * 30
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _short():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(held_out, "HELD_OUT_CHARACTERS", len(HELD_OUT))
-        patch.setattr(run, "held_out_blocks", partial(held_out_blocks, length=8))
-        yield
+HELD_OUT, TRAINED = "cdefghij" * (HELD_OUT_CHARACTERS // 8), "uvwxyz" * 30
 
 
 @pytest.fixture
@@ -50,14 +43,14 @@ def toy_with_tokenizer():
 
 
 def texts():
-    """The first `HELD_OUT_CHARACTERS` end in the middle of a text."""
+    """What is held out ends in the middle of a text."""
     yield HELD_OUT[:50]
     yield HELD_OUT[50:] + TRAINED[:40]
     yield TRAINED[40:]
 
 
 def train(model, out, **changes):
-    options = {"config": CONFIG, "stream": STREAM, "evaluation_tokens": 64} | changes
+    options = {"config": CONFIG, "stream": STREAM, "evaluation_tokens": 128} | changes
     specs, source = options.pop("specs", SPECS), options.pop("texts", texts)
     return train_suite(model, specs, source, out, **options)
 
@@ -75,39 +68,41 @@ def test_a_run_writes_a_suite_that_loads_with_its_quality(model, tmp_path):
         assert record["training"]["width"] == CONFIG.width
 
 
-def seen_tokens(model, monkeypatch):
-    """Tokens of every text that the run turned into activations, training first."""
-    seen = []
-    whole = run.activation_batches
+@pytest.fixture
+def read(model):
+    """The tokens that the model reads, pass by pass: those to train on, then those to judge on."""
+    passes = {"training": [], "evaluating": []}
+    now = ["training"]
 
-    def spy(model, sites, texts, **options):
-        def watched():
-            for text in texts:
-                seen.append(text)
-                yield text
+    def seen(_, given):
+        passes[now[0]].append(given[0].clone())
 
-        return whole(model, sites, watched(), **options)
+    def stage(what, done, total):
+        now[0] = what
 
-    monkeypatch.setattr(run, "activation_batches", spy)
-    return seen
-
-
-def test_training_sees_all_but_the_held_out_text_as_often_as_it_needs(model, tmp_path, monkeypatch):
-    read = seen_tokens(model, monkeypatch)
-    train(model, tmp_path / "suite", config=TrainConfig(width=10, tokens=16 * 40))
-    assert set("".join(read)) == set(TRAINED)
-    assert "".join(read)[: 2 * len(TRAINED)] == 2 * TRAINED
+    handle = model.embed.register_forward_pre_hook(seen)
+    yield passes, stage
+    handle.remove()
 
 
-def test_quality_is_of_the_held_out_text(model, tmp_path, monkeypatch):
-    judged = []
-    monkeypatch.setattr(
-        run, "evaluate", lambda m, d, blocks, **k: judged.append(blocks) or evaluate(m, d, blocks)
-    )
-    train(model, tmp_path / "suite")
+def test_training_sees_all_but_the_held_out_text_as_often_as_it_needs(model, tmp_path, read):
+    passes, stage = read
+    config = TrainConfig(width=10, tokens=16 * 40)
+    train(model, tmp_path / "suite", config=config, report_stage=stage)
+    tokens = torch.cat([one.flatten() for one in passes["training"]]).tolist()
+    text = toy_tokenizer().decode([token for token in tokens if token != 0])
+    assert set(text) == set(TRAINED)
+    assert text[: 2 * len(TRAINED)] == 2 * TRAINED
+
+
+def test_quality_is_of_the_held_out_text(model, tmp_path, read):
+    passes, stage = read
+    train(model, tmp_path / "suite", report_stage=stage)
     stream = toy_tokenizer()(HELD_OUT[:50])["input_ids"] + [0]
     stream += toy_tokenizer()(HELD_OUT[50:])["input_ids"]
-    assert judged[0].flatten().tolist() == stream[:64]
+    assert passes["evaluating"]
+    for one in passes["evaluating"]:
+        assert one.flatten().tolist() == stream[:128]
 
 
 def dictionaries_in(out):
@@ -115,21 +110,26 @@ def dictionaries_in(out):
     return {path.relative_to(out): path.read_bytes() for path in files}
 
 
-@pytest.mark.parametrize(
-    "fails",
-    ["saes.training.run.fit", "saes.training.run.evaluate", "saes.formats.ours.save_suite_index"],
-)
-def test_a_run_that_fails_leaves_the_old_folder(model, tmp_path, monkeypatch, fails):
+def fail(*_, **__):
+    raise OSError("the disk is full")
+
+
+def fail_at(stage):
+    """A report that fails at a stage."""
+    return lambda what, done, total: fail() if what == stage else None
+
+
+@pytest.mark.parametrize("stage", ["training", "evaluating", "writing"])
+def test_a_run_that_fails_leaves_the_old_folder(model, tmp_path, monkeypatch, stage):
     out = tmp_path / "suite"
     train(model, out)
     before = dictionaries_in(out)
-
-    def fail(*_, **__):
-        raise OSError("the disk is full")
-
-    monkeypatch.setattr(fails, fail)
+    if stage == "writing":
+        # The last file of a new folder: all others are written by then.
+        monkeypatch.setattr(shutil, "copyfile", fail)
+    options = {"report": fail} if stage == "training" else {"report_stage": fail_at(stage)}
     with pytest.raises(OSError, match="the disk is full"):
-        train(model, out)
+        train(model, out, **({} if stage == "writing" else options))
     assert dictionaries_in(out) == before
     assert list(tmp_path.iterdir()) == [out]
 
@@ -193,8 +193,8 @@ def test_a_run_that_goes_on_ends_with_the_same_weights(model, whole, tmp_path, s
     assert not (tmp_path / "cut/checkpoint.safetensors").exists()
 
 
-def test_the_log_of_a_run_that_went_on_has_each_line_once(model, tmp_path, monkeypatch):
-    monkeypatch.setattr("saes.training.log.LOG_EVERY", 4)
+def test_the_log_of_a_run_that_went_on_has_each_line_once(model, tmp_path, small_chunks):
+    small_chunks("saes.training.log.LOG_EVERY", 4)
     with pytest.raises(Killed):
         train(model, tmp_path / "cut", options=EACH_STEP, report=killed_at(9))
     with (tmp_path / "cut/training.jsonl").open("a") as log:
@@ -245,7 +245,7 @@ def cached(model, out, **options):
 
 
 def test_a_cache_has_the_text_to_judge_on(model, tmp_path):
-    blocks = held_out_blocks(held_out.held_out_text(texts()), model, tokens=64, length=8)
+    blocks = held_out_blocks(held_out.held_out_text(texts()), model, tokens=128)
     cache = cached(model, tmp_path / "cache", held_out=blocks)
     quality = train(model, tmp_path / "with-text", cache=cache)
     assert train(model, tmp_path / "without", texts=None, cache=cache) == quality
@@ -401,7 +401,9 @@ def test_a_corpus_with_nothing_left_to_train_on(model, tmp_path):
         train(model, tmp_path / "suite", texts=short)
 
 
-def test_a_run_that_cannot_be_judged_says_so_before_it_trains(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "fit", lambda *_, **__: pytest.fail("trained first"))
+def test_a_run_that_cannot_be_judged_says_so_before_it_trains(model, tmp_path):
+    def trained(now):
+        pytest.fail("trained first")
+
     with pytest.raises(ValueError, match="tokens"):
-        train(model, tmp_path / "suite", evaluation_tokens=5)
+        train(model, tmp_path / "suite", evaluation_tokens=5, report=trained)

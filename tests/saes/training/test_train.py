@@ -1,5 +1,6 @@
 """What a user starts: a suite from text or a cache, told of while it goes on."""
 
+import time
 from functools import partial
 
 import pytest
@@ -7,12 +8,11 @@ import pytest
 from hooked_qwen.shards import Cache
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import StreamConfig
-from saes.evaluation.metrics import held_out_blocks
 from saes.sae import sae
 from saes.suite import load_suite
-from saes.training import held_out, run
-from saes.training import train as training
+from saes.training import train
 from saes.training.config import TrainConfig
+from saes.training.held_out import HELD_OUT_CHARACTERS
 from tests.toys import speaking_toy
 
 SPEC = sae(Site("mlp_out", 1), k=3)
@@ -21,21 +21,20 @@ CONFIG = TrainConfig(width=10, tokens=16 * 12)
 
 
 @pytest.fixture
-def model(monkeypatch):
-    monkeypatch.setattr(held_out, "HELD_OUT_CHARACTERS", 120)
-    for module in (run, training):
-        monkeypatch.setattr(module, "held_out_blocks", partial(held_out_blocks, length=8))
+def model():
     return speaking_toy("qwen3")
 
 
 def texts():
-    yield "cdefgh" * 20 + "uvwxyz" * 40
+    """What is held out, and what is trained on."""
+    yield "cdefgh" * (HELD_OUT_CHARACTERS // 6) + "uvwx"
+    yield "uvwxyz" * 40
 
 
 def test_a_training_tells_how_it_goes(model, tmp_path):
     told = []
     options = {"config": CONFIG, "stream": STREAM, "report": lambda *of: told.append(of)}
-    (quality,) = training.train(model, [SPEC], texts, tmp_path / "suite", **options)
+    (quality,) = train.train(model, [SPEC], texts, tmp_path / "suite", **options)
     stages = [what for what, *_ in told]
     assert stages[0] == "first activations"
     assert {"training", "evaluating", "writing"} <= set(stages)
@@ -46,41 +45,47 @@ def test_a_training_tells_how_it_goes(model, tmp_path):
     assert set(load_suite(tmp_path / "suite")) == {str(SPEC.target)}
 
 
-def test_what_is_shown_of_a_training_is_read_once_a_second(model, tmp_path, monkeypatch):
-    """Reading it makes the host wait for a device."""
-    read = []
-    whole = training.Progress.loss.fget
-    monkeypatch.setattr(
-        training.Progress, "loss", property(lambda now: read.append(now.step) or whole(now))
-    )
-    monkeypatch.setattr(training, "NOTE_EVERY", 1e9)
-    training.train(model, [SPEC], texts, tmp_path / "suite", config=CONFIG, stream=STREAM)
-    assert read == [1, 12]
+@pytest.mark.parametrize(("seconds", "notes"), [(0.3, [1, 5, 9, 12]), (1.0, range(1, 13))])
+def test_what_is_shown_of_a_training_is_read_once_a_second(
+    model, tmp_path, monkeypatch, seconds, notes
+):
+    """Reading it makes the host wait for a device; until then the last note stands."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    told = []
+
+    def report(what, done, total, note=""):
+        if what == "training":
+            told.append(note.rpartition(", ")[0])
+            now[0] += seconds
+
+    train.train(model, [SPEC], texts, tmp_path, config=CONFIG, stream=STREAM, report=report)
+    assert [1 + i for i, note in enumerate(told) if note != told[i - 1] or i == 0] == list(notes)
 
 
 def test_a_training_from_a_cache_is_that_from_the_text(model, tmp_path):
-    written = training.cache_activations(
+    written = train.cache_activations(
         model, [SPEC.source], texts, tmp_path / "cache", tokens=16 * 12, stream=STREAM
     )
     assert written.tokens == 16 * 12
     assert Cache.open(tmp_path / "cache").held_out() is not None
     options = {"config": CONFIG, "stream": STREAM}
-    live = training.train(model, [SPEC], texts, tmp_path / "live", **options)
+    live = train.train(model, [SPEC], texts, tmp_path / "live", **options)
     cache = tmp_path / "cache"
-    cached = training.train(model, [SPEC], None, tmp_path / "cached", cache=cache, **options)
+    cached = train.train(model, [SPEC], None, tmp_path / "cached", cache=cache, **options)
     assert cached == live
 
 
 @pytest.mark.parametrize(
     ("start", "message"),
     [
-        (partial(training.train, config=CONFIG), "training 1 dictionary takes about .* GB"),
-        (partial(training.cache_activations, tokens=64), "a buffer of 1 site takes about .* GB"),
+        (partial(train.train, config=CONFIG), "training 1 dictionary takes about .* GB"),
+        (partial(train.cache_activations, tokens=64), "a buffer of 1 site takes about .* GB"),
     ],
     ids=["train", "cache"],
 )
 def test_what_does_not_fit_the_memory_is_refused_before_it_begins(model, tmp_path, start, message):
-    what = [SPEC] if start.func is training.train else [SPEC.source]
+    what = [SPEC] if start.func is train.train else [SPEC.source]
     with pytest.raises(ValueError, match=message):
         start(model, what, texts, tmp_path / "out", stream=STREAM, memory=1e-6)
     assert not (tmp_path / "out").exists()
