@@ -22,8 +22,8 @@ from circuits.runs.estimate_checks import estimate_ablation
 from circuits.runs.needs_checks import Checked, ablate_passes, verify_passes
 from circuits.runs.needs_passes import PassCounter
 from circuits.verification.verify import VerifyConfig, verify
-from hooked_qwen.placement import Placement
 from hooked_qwen import bundled
+from hooked_qwen.placement import Placement
 from tests.circuits.conftest import call
 from tests.circuits.runs.test_estimate import cost, model, shapes_of, suite
 from tests.toys import toy_prompts
