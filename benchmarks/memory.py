@@ -5,8 +5,10 @@
 
 A random Qwen3 (4 layers, d 1,024) with one TopK dictionary (k 50, negative features kept, the shape
 of Qwen-Scope's) for each layer's stream, on random pairs of prompts of ten tokens that differ in
-one. Each case runs in a process of its own, with memory for one dictionary. What is told is the
-peak beyond the model and one dictionary, in MB, and the seconds of each verb.
+one. Each case runs in a process of its own, with so little memory that one dictionary is held,
+whatever its size, and with the same room for states at every width. What is told is the peak beyond
+the model and one dictionary, in MB, and the seconds of each verb. In the file of results, what was
+not measured again stays.
 """
 
 import argparse
@@ -42,6 +44,8 @@ from saes.formats import ours
 from saes.suite import load_suite
 
 RESULTS = Path(__file__).parent / "results" / "memory.json"
+MEMORY = 0.05
+"GB for dictionaries and states: one of 4,096 features and a half, and 12.5 MB of states."
 LAYERS, WIDTH, VOCABULARY, TOKENS, K = 4, 1024, 4096, 10, 50
 WIDTHS, PROMPTS = (4096, 32_768, 131_072), (40, 400)
 VERBS = ("discover", "verify", "ablate")
@@ -81,7 +85,18 @@ def main() -> None:
         rows = [_row(work, m, n, verbs) for m in chosen.widths for n in chosen.prompts]
     print(table(rows, verbs))
     if not chosen.quick:
-        RESULTS.write_text(json.dumps({"torch": torch.__version__, "rows": rows}, indent=1) + "\n")
+        keep(rows)
+
+
+def keep(rows: list[dict[str, Any]]) -> None:
+    """Put the rows into the file of results, verb by verb in the place of the same case."""
+    found = json.loads(RESULTS.read_text(encoding="utf-8"))
+    by_case = {(row["features"], row["prompts"]): row for row in found["rows"]}
+    for row in rows:
+        case = row["features"], row["prompts"]
+        by_case[case] = by_case.get(case, {}) | row
+    found |= {"torch": torch.__version__, "rows": [by_case[case] for case in sorted(by_case)]}
+    RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 def _row(work: Path, features: int, prompts: int, verbs: tuple[str, ...]) -> dict[str, Any]:
@@ -157,7 +172,7 @@ def measure(case: Case) -> dict[str, Any]:
     torch.set_num_threads(1)
     model, prompts = random_model(), random_prompts(case.prompts)
     one = 2 * 4 * case.features * WIDTH
-    suite = load_suite(case.dictionaries, memory=1.5 * one / 1e9)
+    suite = load_suite(case.dictionaries, memory=MEMORY)
     config = DiscoverConfig(steps=4, nodes=50)
     before = psutil.Process().memory_info().rss
     found: dict[str, Any] = {}
