@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from circuits.ablation.exact_effects import exact_effects
+from circuits.ablation.faithfulness import full_and_empty, metric_with, metrics_with
 from circuits.ablation.path_patching import exact_edges
 from circuits.analysis import Analysis
 from circuits.attribution.edges import edge_weights
 from circuits.attribution.effects import effects_by_prompt, gradients_at_clean
+from circuits.attribution.node_effects import TOKEN
 from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.ranking import rank_nodes
 from circuits.discovery.sparse_feature import discover
@@ -25,6 +27,7 @@ from hooked_qwen.load import hook
 from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site
 from saes.dictionary import DictionarySpec, SparseDictionary
+from saes.nodes import NodeSet
 from saes.suite import Suite
 from tests.toys import toy_hf, toy_prompts
 
@@ -164,6 +167,24 @@ def test_a_graph_is_found_and_checked(analysis, discovery):
     assert set(analysis.suite) - {"attn_out.2"} <= names
 
 
+def test_what_verify_measures_is_what_was_estimated(analysis):
+    """To 1e-10, before a record rounds it: every node's effect, and all of them together."""
+    ranking, _ = rank_nodes(analysis)
+    inner = ranking.inner()
+    scale = full_and_empty(analysis, "patch")
+    without = [NodeSet.of([node]).complement() for node in inner.nodes()]
+    moved = metrics_with(analysis, without, "patch") - scale.full
+    torch.testing.assert_close(moved.mean(1), inner.effect, **EXACT)
+    tokens = ranking.where(ranking.feature == TOKEN)
+    assert float(inner.effect.abs().max()) > 0.1
+    # Tokens, errors and features of one site after another hand the same change on.
+    assert float((scale.empty - scale.full).mean()) == pytest.approx(
+        float(tokens.effect.sum()), abs=1e-10
+    )
+    kept = metric_with(analysis, inner.as_set(), "patch")
+    torch.testing.assert_close(kept, scale.full, **EXACT)
+
+
 def test_features_are_cut_out(analysis, discovery):
     """Set to zero, features take away just what they wrote."""
     state, suite, config = analysis.states[0], analysis.suite, analysis.config
@@ -174,6 +195,9 @@ def test_features_are_cut_out(analysis, discovery):
     dictionary = suite[name]
     gain = sum(part @ config.metric.direction
                for part in dictionary.by_site(dictionary.W_dec).values())  # fmt: skip
+    after = metric_with(analysis, edit.kept_set(), "zero")
+    f = torch.cat([s.features[name].f.dense()[:, CHANGED, 1] for s in analysis.states])
+    torch.testing.assert_close(after, analysis.metric.clean - f * gain[1], **EXACT)
     for row, before in zip(result["prompts"][:3], analysis.metric.clean[:3].tolist(), strict=True):
         f = state.features[name].f.dense()[int(result["prompts"].index(row))]
         lost = float(f[CHANGED, 1] * gain[1])
