@@ -51,7 +51,7 @@ def qwen3(layers: int, d: int, d_mlp: int, heads: int, *, tied: bool) -> Qwen3Co
         num_hidden_layers=layers,
         num_attention_heads=heads,
         num_key_value_heads=8,
-        head_dim=128,
+        head_dim=128,  # pyright: ignore[reportCallIssue] - read by the model, and no field of its class
         tie_word_embeddings=tied,
     )
 

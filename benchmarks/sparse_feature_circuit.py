@@ -43,8 +43,8 @@ from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.ranking import rank_nodes
 from circuits.graph import Node
 from circuits.prompts import encode_prompts, read_prompts
-from circuits.runs.commands import make_prompts
-from circuits.runs.folder import peak_memory
+from circuits.runs.prompt_sets import make_prompts
+from circuits.runs.stopwatch import peak_memory
 from circuits.verification.estimator_agreement import agreement
 from hooked_qwen.forward import last_logits
 from hooked_qwen.hooks import intervene

@@ -29,7 +29,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.graph import Node
-from circuits.metrics.metric import Metric
+from circuits.metrics.metric import LogitMetric, Metric, SiteMetric
 from circuits.prompts import EncodedPrompts
 from hooked_qwen.forward import last_logits
 from hooked_qwen.hooks import Change, capture, intervene
@@ -68,7 +68,7 @@ class Problem:
     suite: Suite
     clean: Batch
     patch: Batch
-    metric: Metric
+    metric: LogitMetric
     cost: Cost
 
     @property
@@ -85,6 +85,7 @@ def problem(
 ) -> Problem:
     """All prompts as one batch; at the cost `published` the model's weights take gradients."""
     assert prompts.patch is not None, "the paper's procedure moves clean prompts to patch prompts"
+    assert not isinstance(metric, SiteMetric), "the paper's metrics are of logits"
     model.requires_grad_(cost == "published")
     return Problem(model, suite, prompts.clean, prompts.patch, metric, cost)
 

@@ -13,10 +13,14 @@ from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.sparse_feature import Discovery
 from circuits.graph import ordered, write_json
 from circuits.render.words import counted
-from circuits.runs.commands import ablate_run, discover_run, make_prompts, render_run, verify_run
-from circuits.runs.folder import Stopwatch
+from circuits.runs.ablate_run import ablate_run
+from circuits.runs.discover_run import discover_run
 from circuits.runs.inputs import Inputs
 from circuits.runs.overwrite import ablations_in
+from circuits.runs.prompt_sets import make_prompts
+from circuits.runs.render_run import render_run
+from circuits.runs.stopwatch import Stopwatch
+from circuits.runs.verify_run import verify_run
 from circuits.suites import load_model
 from circuits.verification.verify import VerifyConfig
 from hooked_qwen.load import BUNDLED

@@ -32,8 +32,11 @@ from circuits.render.document import groups_on_page
 from circuits.render.exporters import Drawn, exporters
 from circuits.render.page import page
 from circuits.results import Ablated, Circuit, Sufficiency, Verification
-from circuits.runs import commands
-from circuits.runs.folder import read_run, verification_of
+from circuits.runs import prompt_sets
+from circuits.runs.ablate_run import ablation_of
+from circuits.runs.discover_run import label_features
+from circuits.runs.finished_run import read_run
+from circuits.runs.folder import verification_of
 from circuits.runs.inputs import Inputs, open_inputs
 from circuits.suites import load_model
 from circuits.verification.replacement import cut_of
@@ -85,10 +88,10 @@ def open_analysis(
         listed = [_prompt(given) for given in prompts]
     if not listed:
         raise ValueError("there are no prompts: name a file, or give at least one prompt")
-    config.setdefault("reference", commands.reference_for(listed))
+    config.setdefault("reference", prompt_sets.reference_for(listed))
     if "positions" not in config:
         bos = config.get("bos", "auto")
-        config["positions"] = commands.positions_for(listed, model, bos, unfit)
+        config["positions"] = prompt_sets.positions_for(listed, model, bos, unfit)
     inputs = Inputs.resolved(model, str(dictionaries), "", mlp, unfit)
     placement = Placement(device=device, dtype=dtype, memory=memory)
     return open_inputs(inputs, DiscoverConfig(**config), listed, placement=placement).analysis
@@ -135,7 +138,7 @@ def make_prompts(
     The splits `train` and `test` share no content word. Raises `ValueError` for an unknown task,
     and where `out` holds something else.
     """
-    return commands.make_prompts(task, n, split=split, seed=seed, model=model, out=Path(out))
+    return prompt_sets.make_prompts(task, n, split=split, seed=seed, model=model, out=Path(out))
 
 
 def train(
@@ -193,7 +196,7 @@ def discover(analysis: Analysis, *, text: Sequence[str] = (), report: Report = s
     """
     found = discover_by_method(analysis, report=report)
     texts = texts_of(list(text)) if text else None
-    cards = commands.label_features(analysis, found.graph, texts, report)
+    cards = label_features(analysis, found.graph, texts, report)
     return Circuit(analysis, found.graph, found.ranking, cards=cards)
 
 
@@ -360,4 +363,4 @@ def _ablation(
         named = parse_features(nodes, circuit.analysis.suite) if nodes else ()
     else:
         named = tuple(nodes)
-    return commands.ablation_of(circuit.graph, named, top, outside=outside, to=to)
+    return ablation_of(circuit.graph, named, top, outside=outside, to=to)

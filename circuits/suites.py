@@ -32,7 +32,7 @@ from saes.examples.store import Store, StoreConfig, build_store
 from saes.formats.shapes import shape_of
 from saes.on_demand import OnDemand, each, load_all
 from saes.suite import MlpChoice, hash_of, load_suite
-from transcoders.replacement import transcoders_in
+from transcoders.in_suite import transcoders_in
 
 COACTIVE_TOKENS = 16_384
 "Tokens of text in which is looked at what is on together."

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from circuits.runs import folder as runs
+from circuits.runs import stopwatch
 
 REPOSITORY = Path(__file__).parents[1]
 FOLDERS = ("hooked_qwen", "saes", "transcoders", "circuits", "experiments", "benchmarks")
@@ -63,8 +63,8 @@ def test_what_counts_as_an_import(source, found):
 
 def test_peak_memory_is_at_least_what_is_held(monkeypatch):
     held = psutil.Process().memory_info().rss
-    assert held * 0.5 < runs.peak_memory() < 2**45
+    assert held * 0.5 < stopwatch.peak_memory() < 2**45
     of_windows = SimpleNamespace(memory_info=lambda: SimpleNamespace(peak_wset=123))
     monkeypatch.setattr(psutil, "Process", lambda: of_windows)
     monkeypatch.setattr(sys, "platform", "win32")
-    assert runs.peak_memory() == 123
+    assert stopwatch.peak_memory() == 123

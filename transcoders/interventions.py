@@ -47,7 +47,7 @@ from saes.suite import Suite
 from transcoders.frozen.model import freeze_mixer, patterns_of_first
 from transcoders.frozen.norm import freeze_norm
 from transcoders.frozen.pattern import Pattern, Room
-from transcoders.replacement import transcoders_among
+from transcoders.in_suite import transcoders_among
 
 NOTHING_KEPT = Room(0)
 "Each pattern is used once in a pass: it is made a part at a time."

@@ -25,7 +25,7 @@ Source: Dunefsky et al. 2024, arXiv:2406.11944; Ameisen et al. 2025, Circuit Tra
 Axes: as in `transcoders.sources`; `targets` that are swept together.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -38,16 +38,18 @@ from hooked_qwen.hooks import intervene
 from hooked_qwen.placement import device_of
 from hooked_qwen.sites import Site
 from saes.dictionary import SparseDictionary
-from saes.on_demand import InTurn, OnDemand, each
+from saes.on_demand import InTurn, OnDemand
 from saes.suite import Suite
 from transcoders.frozen.model import EMBED, FrozenModel, Pushed, Recorded, freeze
-from transcoders.sources import BIAS, LayerWrites, Pinned, Sources, sources_of
+from transcoders.in_suite import check_skips, skips_of, transcoders_among
+from transcoders.sources import BIAS, Pinned, Sources, sources_of
+from transcoders.sweeps import in_sweeps
+from transcoders.written import WrittenRows
 
 SWEPT_AT_ONCE = 2**25
 "Bytes of a sweep's gradient, and of its weights, at most (unless one target has more)."
-EFFICIENT = 64
-"Targets in a sweep from which on those of later tokens are left to the next."
 ROWS_KEPT = 2**30
+"Bytes of what is written that are kept between sweeps."
 PATTERNS_KEPT = 2**30
 
 
@@ -96,8 +98,7 @@ class ReplacementModel:
     reads: tuple[int, ...]
     "the layer that each of them reads"
     sources: Sources
-    rows_kept: int = ROWS_KEPT
-    "bytes of what is written that are kept between sweeps; beyond, they are made for each"
+    written: WrittenRows
 
     @property
     def n_tokens(self) -> int:
@@ -176,21 +177,14 @@ class ReplacementModel:
 
         A sweep's gradient and its weights have `at_once` bytes each at most.
         """
-        layer, position = self.read_layer(source), self.sources.position[source]
-        size, width = self.recorded.embed.element_size(), self._width
-        for number in layer.unique().flip(0).tolist():
-            here = source[layer == number]
-            at = position[layer == number]
-            order = at.sort(stable=True).indices
-            here, upto = here[order], (at[order] + 1).tolist()
-            below, first = self.sources.before(number), 0
-            for i in range(1, len(here) + 1):
-                full = i == len(here) or _full(
-                    i - first + 1, upto[first], upto[i], width, below, at_once // size
-                )
-                if full:
-                    yield here[first:i]
-                    first = i
+        return in_sweeps(
+            source,
+            self.read_layer(source),
+            self.sources.position[source],
+            below=self.sources.before,
+            width=self._width,
+            numbers=at_once // self.recorded.embed.element_size(),
+        )
 
     @property
     def _width(self) -> int:
@@ -209,7 +203,7 @@ class ReplacementModel:
                 upto = len(g)
                 weight[:upto] = (g @ self.recorded.embed[:upto, :, None]).squeeze(-1)
             else:
-                self._add(site.layer, g, weight)
+                self.written.add_products(site.layer, g, weight)
         biases = (self.sources.kind[: len(weight)] == BIAS).nonzero().squeeze(-1)
         bias += weight[biases].sum(0)
         weight[biases] = 0.0
@@ -220,45 +214,6 @@ class ReplacementModel:
         layer = self.frozen.layers[targets.site.layer]
         read = (layer.mixer.constant() * layer.norm.scale)[targets.position]
         return (targets.vectors * read).sum(-1)
-
-    def _add(self, layer: int, g: Float[Tensor, "upto targets d_model"], weight: Tensor) -> None:
-        """Add to `weight` what the sources that write at a layer get of its gradient."""
-        written = self.sources.layers[layer]
-        for first, last, rows in self._rows(layer, len(g)):
-            source, here = written.source[written.span(first, last)], g[first:last]
-            if written.own:
-                start = int(source[0])
-                _products(rows, here, written, first, weight[start : start + len(rows)])
-            else:
-                found = g.new_empty(len(rows), g.shape[1])
-                _products(rows, here, written, first, found)
-                weight.index_add_(0, source, found)
-
-    def _rows(
-        self, layer: int, upto: int
-    ) -> Iterator[tuple[int, int, Float[Tensor, "written d_model"]]]:
-        """What is written at the first tokens of a layer, a row for each source: in parts.
-
-        Each with the token that it begins at, and the one after its last.
-        """
-        written = self.sources.layers[layer]
-        if self._kept is not None:
-            yield 0, upto, self._kept[layer][: written.start[upto]]
-            return
-        for first, last in written.parts(upto):
-            yield first, last, self._made(layer, first, last)
-
-    def _made(self, layer: int, first: int, last: int) -> Float[Tensor, "written d_model"]:
-        written = self.sources.layers[layer]
-        return written.rows(Site("mlp_out", layer), self.dictionaries, first, last)
-
-    @cached_property
-    def _kept(self) -> list[Tensor] | None:
-        layers, embed = self.sources.layers, self.recorded.embed
-        size = sum(len(layer.source) for layer in layers) * embed.shape[1] * embed.element_size()
-        if size > self.rows_kept:
-            return None
-        return [self._made(number, 0, self.n_tokens) for number in range(len(layers))]
 
     def totals(self, targets: Targets) -> Totals:
         """How what some targets read together hangs on each source, by all paths: one pass back.
@@ -272,7 +227,7 @@ class ReplacementModel:
             if targets.site == Site("resid_post", number):
                 g[:, 0].index_add_(0, targets.position, targets.vectors)
             gradients[Site("mlp_out", number)] = g[:, 0].clone()
-            for first, last, rows in self._rows(number, self.n_tokens):
+            for first, last, rows in self.written.rows(number, self.n_tokens):
                 span = written.span(first, last)
                 share = (rows * g[written.position[span], 0]).sum(-1) / written.value[span]
                 of_feature = written.dictionary[span] >= 0
@@ -296,94 +251,6 @@ class ReplacementModel:
         return read
 
 
-def _full(n: int, first: int, last: int, width: int, below: int, numbers: int) -> bool:
-    """Whether `n` targets, of tokens up to `first` and now `last`, are too many for one sweep."""
-    too_large = n * max(last * width, below) > numbers
-    return too_large or (n > EFFICIENT and last > first * 1.25)
-
-
-def _products(
-    rows: Float[Tensor, "written d_model"],
-    g: Float[Tensor, "tokens targets d_model"],
-    written: LayerWrites,
-    first: int,
-    out: Float[Tensor, "written targets"],
-) -> None:
-    """Fill `out` with the products of every token's rows and the gradients there.
-
-    The tokens are those from `first` on.
-    """
-    tokens, n = g.shape[:2]
-    if each := written.per_token:
-        torch.bmm(rows.view(tokens, each, -1), g.mT, out=out.view(tokens, each, n))
-        return
-    start = written.start[first]
-    for at in range(tokens):
-        span = written.span(first + at, first + at + 1)
-        part = slice(span.start - start, span.stop - start)
-        torch.mm(rows[part], g[at].T, out=out[part])
-
-
-def transcoders_in(suite: Suite) -> list[str]:
-    """As `transcoders_among`, nothing where there are none."""
-    return [n for n in suite if _is_transcoder(suite.reads_of(n), suite.writes_of(n))]
-
-
-def transcoders_among(suite: Suite) -> list[str]:
-    """Those that read the MLP of one layer and write MLPs from there on; in their order.
-
-    Raises `ValueError` where there are none.
-    """
-    found = transcoders_in(suite)
-    if not found:
-        there = ", ".join(suite) or "none"
-        raise ValueError(
-            "a replacement model needs transcoders, which read mlp_in.L and write mlp_out.L or "
-            f"later ones; the dictionaries that are there are {there}: train some with "
-            "`circuits train transcoders`, or choose them with --mlp transcoder"
-        )
-    return found
-
-
-def _is_transcoder(reads: Sequence[Site], writes: Sequence[Site]) -> bool:
-    kinds = {site.kind for site in writes}
-    one = len(reads) == 1 and reads[0].kind == "mlp_in"
-    return one and kinds == {"mlp_out"} and min(writes).layer >= reads[0].layer
-
-
-def _skips(dictionaries: InTurn) -> dict[int, Tensor]:
-    """The skip connections by layer, summed where several dictionaries have one."""
-    skips: dict[int, Tensor] = {}
-    for found in each(dictionaries, _skip):
-        if found is not None:
-            layer, W_skip = found
-            skips[layer] = skips.get(layer, 0.0) + W_skip
-    return skips
-
-
-def _skip(dictionary: SparseDictionary) -> tuple[int, Tensor] | None:
-    layer = dictionary.source.layer
-    if dictionary.W_skip is None:
-        return None
-    if dictionary.writes != (Site("mlp_out", layer),):
-        raise ValueError(
-            f"{dictionary.name} has a skip connection from {dictionary.source} to "
-            f"{', '.join(map(str, dictionary.writes))}: a replacement model takes those of one "
-            "layer's MLP"
-        )
-    return layer, dictionary.W_skip
-
-
-def _check_skips(skips: Mapping[int, Tensor], pinned: Pinned) -> None:
-    for site, held in pinned.errors.items():
-        if site.layer in skips and held.any():
-            raise ValueError(
-                f"the error of {site} is ablated, and what the skip connection there adds is part "
-                "of it: the replacement graph that is left has no place for half a connection. "
-                "Ablate features, or use transcoders without a skip connection"
-            )
-
-
 def replace_mlps(
     model: TransformerBridge,
     dictionaries: Mapping[str, SparseDictionary],
@@ -405,9 +272,9 @@ def replace_mlps(
     names = transcoders_among(suite)
     opened = OnDemand(suite.fitting(model), names)
     writes = [suite.writes_of(name) for name in names]
-    skips, forced = _skips(opened), {}
+    skips, forced = skips_of(opened), {}
     if pinned is not None:
-        _check_skips(skips, pinned)
+        check_skips(skips, pinned)
         forced = {site: lambda _, y=y: y[None] for site, y in pinned.mlp_out.items()}
     with torch.no_grad():
         with intervene(model, forced):
@@ -422,5 +289,5 @@ def replace_mlps(
         names=tuple(names),
         reads=tuple(suite.reads_of(name)[0].layer for name in names),
         sources=sources,
-        rows_kept=rows_kept,
+        written=WrittenRows(sources, opened, rows_kept),
     )

@@ -30,7 +30,7 @@ from circuits.ablation.exact_effects import rows_at_once
 from circuits.analysis import Analysis
 from circuits.attribution.decomposed_run import EMBED
 from circuits.attribution.deltas import features_of, node_deltas
-from circuits.attribution.edges import reaching_node, sites_of, to_output
+from circuits.attribution.direct_paths import reaching_node, sites_of, to_output
 from circuits.attribution.state import BatchState
 from circuits.attribution.vjp_batches import order_of
 from circuits.graph import Edge

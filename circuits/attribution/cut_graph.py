@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
@@ -30,6 +31,22 @@ class CutModel:
         """What a dictionary that writes `own` reads at `site`: where others write, what leaves."""
         arrives = self.arrivals[site]
         return arrives if site in own else self.leaves.get(site, arrives)
+
+    def pull(
+        self, sources: Sequence[Site], outputs: Sequence[Tensor], cotangents: Sequence[Tensor]
+    ) -> dict[Site, Float[Tensor, "vjps batch run d_model"]]:
+        """Gradients to the leaves at `sources`, at the positions that were run."""
+        # One batched backward pass for all products. The graph is kept, since every batch of them
+        # goes back through it; a leaf that no output depends on has no gradient.
+        pulled = torch.autograd.grad(
+            outputs,
+            [self.leaves[s] for s in sources],
+            cotangents,
+            is_grads_batched=True,
+            retain_graph=True,
+            allow_unused=True,
+        )
+        return {s: x for s, x in zip(sources, pulled, strict=True) if x is not None}
 
 
 def cut(

@@ -39,40 +39,21 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.analysis import Analysis
+from circuits.attribution.chosen_rows import ChosenRows, rows_of
 from circuits.attribution.cut_graph import CutModel, cut, first_change
-from circuits.attribution.decomposed_run import EMBED
+from circuits.attribution.direct_paths import reaching_node, sites_of, to_output
 from circuits.attribution.state import BatchState
 from circuits.attribution.vjp_batches import EdgeTargets, VJPBatch, order_of, together, vjp_batches
-from circuits.metrics.metric import Metric, SiteMetric, reaching
+from circuits.metrics.metric import SiteMetric
 from hooked_qwen.hooks import Activation
 from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site
-from saes.dictionary import SparseDictionary, by_site
+from saes.dictionary import by_site
 from saes.features import Features
 from saes.suite import Suite
 
 EdgeWeights = dict[tuple[Node, Node], float]
 LOGIT = "logit"
-
-
-@dataclass(frozen=True)
-class ChosenRows:
-    """The rows of some features of a dictionary, which need not be read again for them."""
-
-    known: Int[Tensor, " chosen"]
-    "the features, in order"
-    W_enc: Float[Tensor, "chosen d_source"]
-    W_dec: Float[Tensor, "chosen d_target"]
-
-    @classmethod
-    def of(cls, dictionary: SparseDictionary, features: Iterable[int]) -> "ChosenRows":
-        """Those of `features`."""
-        known = torch.tensor(sorted(set(features)), device=dictionary.W_dec.device)
-        return cls(known, dictionary.W_enc[known], dictionary.W_dec[known])
-
-    def at(self, features: Int[Tensor, "*any"]) -> Int[Tensor, "*any"]:
-        """In which row each of some features stands."""
-        return torch.searchsorted(self.known, features)
 
 
 @dataclass(frozen=True)
@@ -120,21 +101,13 @@ def edge_weights(
     # Midpoints of equal parts; at 0, the clean run, the Jacobian misses what is not linear.
     points = [(j + 0.5) / steps for j in range(steps)] or [0.0]
     weights: EdgeWeights = {}
-    rows = _rows(analysis.suite, nodes := list(nodes))
+    rows = rows_of(analysis.suite, nodes := list(nodes))
     with state.under(state.every_row):
         for moved in points:
             found = _weights_at(analysis, state, gradients, nodes, rows, moved)
             for edge, weight in found.items():
                 weights[edge] = weights.get(edge, 0.0) + weight / len(points)
     return weights
-
-
-def _rows(suite: Suite, nodes: Iterable[Node]) -> dict[str, ChosenRows]:
-    chosen: dict[str, list[int]] = defaultdict(list)
-    for node in nodes:
-        if node.kind == "feature":
-            chosen[node.site].append(int(node.feature))
-    return {name: ChosenRows.of(suite[name], features) for name, features in chosen.items()}
 
 
 def _weights_at(
@@ -167,43 +140,6 @@ def _weights_at(
     output = [Node(LOGIT, LOGIT)]
     found += [(source, output, table) for source, table in _to_output(setting).items()]
     return _as_weights(suite, writing, found)
-
-
-def sites_of(suite: Suite, node: Node) -> tuple[Site, ...]:
-    """The sites that a node writes."""
-    return suite.writes_of(node.site) if node.kind == "feature" else (Site.parse(node.site),)
-
-
-def reaching_node(suite: Suite, node: Node) -> list[Site]:
-    """The sites whose leaves can reach what `node` reads directly, latest first."""
-    if node.kind == "feature":
-        own, read = suite.writes_of(node.site), set(suite.reads_of(node.site))
-    else:
-        site = Site.parse(node.site)
-        own = (site,)
-        read = {site, *(r for name in suite.writing(site) for r in suite.reads_of(name))}
-    written = suite.writes
-    found = {s for r in read for s in upstream(written, r)}
-    return sorted(found | {r for r in read if r in written and r not in own}, reverse=True)
-
-
-def upstream(sites: Iterable[Site], site: Site | None) -> list[Site]:
-    """The sites whose leaves can reach `site` directly (None: the end), latest first.
-
-    They go back to the last cut through the whole residual stream.
-    """
-    found = []
-    for earlier in sorted(sites, reverse=True):
-        if site is None or earlier < site:
-            found.append(earlier)
-            if earlier.kind == "resid_post":
-                return found
-    return [*found, EMBED]
-
-
-def to_output(suite: Suite, metric: Metric) -> list[Site]:
-    """The sites whose leaves can reach the metric directly, latest first."""
-    return upstream(reaching(metric, suite.writes), None)
 
 
 def _tables(
@@ -239,7 +175,7 @@ def _to_output(setting: _Setting) -> dict[Site, Float[Tensor, "1 sources"]]:
     sources, value = setting.sources(None), setting.pieces.metric
     if not sources:
         return {}
-    pulled = _pull(setting.pieces, sources, [value], [torch.ones_like(value).unsqueeze(0)])
+    pulled = setting.pieces.pull(sources, [value], [torch.ones_like(value).unsqueeze(0)])
     if (last := to_output(setting.suite, setting.analysis.metric)[0]) in pulled:
         # Nothing lies between: what reaches the metric directly is the whole effect.
         pulled[last] = setting.gradients[last][:, setting.pieces.first :].unsqueeze(0)
@@ -263,7 +199,7 @@ def _pull_back(
             where = here.vjp.unsqueeze(-1), prompt, at - pieces.first
             # Added: an error reads its site as it is, and often again through its features.
             cotangents[read].index_put_(where, rows, accumulate=True)
-    return _pull(pieces, sources, list(cotangents), list(cotangents.values()))
+    return pieces.pull(sources, list(cotangents), list(cotangents.values()))
 
 
 def _cotangents(
@@ -307,26 +243,6 @@ def _as_read(
     """Rows of what a dictionary reads, for the tensor at each of its sites."""
     for site, part in by_site(setting.suite.reads_of(name), rows).items():
         yield setting.pieces.read(site, setting.suite.writes_of(name)), part
-
-
-def _pull(
-    pieces: CutModel,
-    sources: Sequence[Site],
-    outputs: Sequence[Tensor],
-    cotangents: Sequence[Tensor],
-) -> dict[Site, Float[Tensor, "vjps batch run d_model"]]:
-    """Gradients to the leaves at `sources`, at the positions that were run."""
-    # One batched backward pass for all products. The graph is kept, since every batch of products
-    # goes back through it; a leaf that no output depends on has no gradient.
-    pulled = torch.autograd.grad(
-        outputs,
-        [pieces.leaves[s] for s in sources],
-        cotangents,
-        is_grads_batched=True,
-        retain_graph=True,
-        allow_unused=True,
-    )
-    return {s: x for s, x in zip(sources, pulled, strict=True) if x is not None}
 
 
 def _products(

@@ -97,7 +97,7 @@ def stability(
     Example: `circuits stability run`
     """
     from circuits.runs.checks import STABILITY, stability_run
-    from circuits.runs.folder import read_run
+    from circuits.runs.finished_run import read_run
     from circuits.verification.stability import CHEAP, StabilityConfig
 
     placement = placed(device, dtype, memory)
@@ -160,8 +160,8 @@ def sufficiency(
     from circuits.discovery.config import DiscoverConfig
     from circuits.metrics.readout import read_metric
     from circuits.prompts import read_prompts
-    from circuits.runs.commands import reference_for
     from circuits.runs.inputs import Inputs
+    from circuits.runs.prompt_sets import reference_for
     from circuits.runs.sufficiency_run import FIGURES, RECORD, sufficiency_run
     from circuits.verification.faithfulness_curves import SIZES
     from circuits.verification.sufficiency import SufficiencyConfig

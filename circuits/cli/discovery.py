@@ -158,8 +158,9 @@ def discover(
     from circuits.discovery.config import DiscoverConfig
     from circuits.metrics.readout import read_metric
     from circuits.prompts import WhenUnfit, read_prompts
-    from circuits.runs import commands
+    from circuits.runs.discover_run import discover_run
     from circuits.runs.inputs import Inputs
+    from circuits.runs.prompt_sets import positions_for, reference_for
 
     placement = placed(device, dtype, memory)
     if method is GraphMethod.replacement:
@@ -178,9 +179,9 @@ def discover(
         influence=influence,
         faithfulness=faithfulness,
         paths=paths,
-        positions=positions.value if positions else commands.positions_for(*fitting),
+        positions=positions.value if positions else positions_for(*fitting),
         bos=bos.value,
-        reference=reference.value if reference else commands.reference_for(listed),
+        reference=reference.value if reference else reference_for(listed),
         edge_steps=edge_steps,
         edge_threshold=edge_threshold,
     )
@@ -194,7 +195,7 @@ def discover(
     inputs = Inputs.resolved(model, dictionaries, path, mlp.value, unfit)
     say_found(dictionaries, mlp)
     with bars() as report:
-        found = commands.discover_run(
+        found = discover_run(
             inputs,
             out,
             config=config,
@@ -232,7 +233,7 @@ def _prompts_asked(
     wrong: list[str] | None,
 ) -> tuple[Path, "list[Prompt] | None"]:
     """The prompt file, and the one prompt to write there where it is given in its place."""
-    from circuits.runs.commands import one_prompt
+    from circuits.runs.prompt_sets import one_prompt
 
     if prompts is not None and clean is None:
         if patch or answer or wrong:

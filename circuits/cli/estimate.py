@@ -72,7 +72,7 @@ def estimate(
     """
     from circuits.discovery.config import DiscoverConfig
     from circuits.prompts import read_prompts
-    from circuits.runs.commands import reference_for
+    from circuits.runs.prompt_sets import reference_for
 
     listed = read_prompts(prompts)
     if method is GraphMethod.replacement:
@@ -103,7 +103,7 @@ def estimated(
     placement: "Placement",
 ) -> "Estimate":
     """What a discovery takes; the bundled model always has text for examples."""
-    from circuits.runs.commands import EXAMPLE_TOKENS
+    from circuits.runs.discover_run import EXAMPLE_TOKENS
     from circuits.runs.estimate import estimate_discovery
     from hooked_qwen.load import BUNDLED, local_folder
 

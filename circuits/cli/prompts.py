@@ -43,12 +43,10 @@ def make_prompts(
 
     Example: `circuits prompts make agreement_nounpp --n 40 --out prompts.jsonl`
     """
-    from circuits.runs import commands
+    from circuits.runs.prompt_sets import make_prompts
 
     at_least(1, n=n)
-    prompts = commands.make_prompts(
-        task, n, split=split.value, seed=seed, model=model, out=out, force=force
-    )
+    prompts = make_prompts(task, n, split=split.value, seed=seed, model=model, out=out, force=force)
     console.print(
         f"{counted(len(prompts), 'pair')} in {out}, such as {prompts[0].clean!r}",
         highlight=False,

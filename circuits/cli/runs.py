@@ -93,8 +93,8 @@ def verify(
 
     Example: `circuits verify run --dry-run`
     """
-    from circuits.runs import commands
-    from circuits.runs.folder import read_run
+    from circuits.runs.finished_run import read_run
+    from circuits.runs.verify_run import verify_run
     from circuits.verification.verify import VerifyConfig
 
     placement = placed(device, dtype, memory)
@@ -129,7 +129,7 @@ def verify(
         console.print(f"record {into / 'verification.json'}", highlight=False)
         return
     with bars() as report:
-        record = commands.verify_run(
+        record = verify_run(
             run,
             config=config,
             held_out=held_out,
@@ -170,7 +170,7 @@ def ablate(
 
     Example: `circuits ablate run --features "mlp_out.3/812,resid_post.4/17"`
     """
-    from circuits.runs import commands
+    from circuits.runs.ablate_run import ablate_run
 
     placement = placed(device, dtype, memory)
     if sum([features is not None, top is not None, outside]) != 1:
@@ -185,7 +185,7 @@ def ablate(
         return
     label = _ablation_name(features, top, to, prompts, seed) if name is None else name
     with bars() as report:
-        result = commands.ablate_run(
+        result = ablate_run(
             run,
             features=features,
             top=top,
@@ -234,13 +234,13 @@ def compare(
 
     Example: `circuits compare run rerun`
     """
-    from circuits.runs import commands
+    from circuits.runs.compare_runs import compare_runs, names_of
     from circuits.runs.pages import named_graph
 
     at_least(1, rows=rows)
-    changes = commands.compare_runs(run_a, run_b, out, force=force)
+    changes = compare_runs(run_a, run_b, out, force=force)
     graphs = named_graph(run_a), named_graph(run_b)
-    comparison_table(changes, commands.names_of(run_a, run_b), graphs, shown=rows)
+    comparison_table(changes, names_of(run_a, run_b), graphs, shown=rows)
     console.print(f"page {out}", highlight=False)
 
 
@@ -306,7 +306,7 @@ def render(
     Example: `circuits render run --to svg --against other`
     """
     from circuits.render.figure_config import FigureConfig, width_in
-    from circuits.runs import commands
+    from circuits.runs.render_run import render_run
 
     at_least(1, nodes=nodes)
     config = FigureConfig(
@@ -316,7 +316,7 @@ def render(
         letters=letters.value,
         captions=captions,
     )
-    written = commands.render_run(
+    written = render_run(
         run,
         to.split(","),
         nodes,

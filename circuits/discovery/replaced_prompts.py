@@ -15,13 +15,13 @@ from circuits.discovery.linear_outputs import LinearOutputs, linear_outputs
 from hooked_qwen.sites import forward_order
 from hooked_qwen.tokens import Batch
 from saes.formats.shapes import FLOAT32
+from transcoders.in_suite import transcoders_among
 from transcoders.replacement import (
     PATTERNS_KEPT,
     ROWS_KEPT,
     SWEPT_AT_ONCE,
     ReplacementModel,
     replace_mlps,
-    transcoders_among,
 )
 from transcoders.sources import ERROR, FEATURE, TOKEN, Pinned
 

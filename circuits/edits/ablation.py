@@ -18,7 +18,7 @@ from circuits.baseline_values import BaselineValue, FixedBaselineValue
 from circuits.graph import Node
 from hooked_qwen.placement import device_of
 from hooked_qwen.positions import follow_positions
-from saes.edit import check_node
+from saes.edit_checks import check_node
 from saes.features import cat
 from saes.intervention import TableIndex, setting, touched
 from saes.nodes import NodeSet

@@ -30,7 +30,7 @@ from hooked_qwen.identity import identity
 from hooked_qwen.notices import counted
 from hooked_qwen.placement import device_of
 from hooked_qwen.sites import Site
-from saes.edit import check
+from saes.edit_checks import check_edit
 from saes.edit_file import Edit, Opened
 from saes.formats import ours
 from saes.identity import suite_hash
@@ -73,7 +73,7 @@ def bake(
     nothing on the prompts, for then nothing would be compared.
     """
     config, model, suite = config or BakeConfig(), opened.model, opened.suite
-    check(suite, edit)
+    check_edit(suite, edit)
     texts = _tokens(model, prompts)
     folded, reason = _folded(opened, edit, texts, config)
     record: dict[str, Any] = {

@@ -24,12 +24,13 @@ from hooked_qwen.hooks import Activation, capture, intervene
 from hooked_qwen.placement import device_of
 from hooked_qwen.sites import Site
 from hooked_qwen.tokens import Batch
-from saes.edit import Standing, applied_by_row, check
+from saes.edit import Standing, applied_by_row
+from saes.edit_checks import check_edit
 from saes.edit_file import Edit
 from saes.edited_pass import Patch
 from saes.firing import Firing
+from transcoders.in_suite import transcoders_among
 from transcoders.interventions import Mode, held
-from transcoders.replacement import transcoders_among
 
 ROWS_AT_ONCE = 256
 TOKENS_AT_ONCE = 4096
@@ -139,9 +140,9 @@ def held_edits(
     mode: Mode,
     fired: Fired | None = None,
 ) -> HeldRun:
-    """A prompt as it is and under each of the edits; raises as `saes.edit.check` does."""
+    """A prompt as it is and under each edit; raises as `saes.edit_checks.check_edit` does."""
     for edit in edits:
-        check(analysis.suite, edit)
+        check_edit(analysis.suite, edit)
     patch = _patch(analysis, number, edits)
     size, parts = rows_at_once(analysis, number), []
     for start in range(0, len(edits), size):

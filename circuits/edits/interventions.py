@@ -17,7 +17,7 @@ from circuits.edits.make import Change, check_counted_from_start, with_means
 from circuits.graph import Node, ordered
 from circuits.results import Circuit
 from hooked_qwen.progress import Report, counting, silent
-from saes.edit import check_node
+from saes.edit_checks import check_node
 from saes.edit_file import Edit, Operation, Value, Where
 from transcoders.interventions import THE_GRAPH, THE_MODEL, Mode
 

@@ -14,7 +14,7 @@ from circuits.graph import Node, ordered
 from circuits.results import Circuit
 from hooked_qwen.nodes import EVERY
 from hooked_qwen.sites import Site
-from saes.edit import check_node
+from saes.edit_checks import check_node
 from saes.edit_file import Condition, Edit, Mean, Operation, Value, Where
 from saes.identity import suite_hash
 from saes.operations import kind_of

@@ -38,7 +38,8 @@ from hooked_qwen.hooks import capture_arriving
 from hooked_qwen.placement import device_of
 from hooked_qwen.sites import Site
 from hooked_qwen.tokens import Batch
-from saes.edit import applied, check
+from saes.edit import applied
+from saes.edit_checks import check_edit
 from saes.edit_file import Edit
 from saes.edit_steps import Plan
 from saes.edited_pass import Chosen, EditedPass, Patch
@@ -106,7 +107,7 @@ def check_operations(analysis: Analysis, edit: Edit) -> None:
     site that a dictionary writes before all that it reads has run; and of a feature that is edited
     at some of the sites that it writes only, for the sake of a norm that is known later.
     """
-    check(analysis.suite, edit)
+    check_edit(analysis.suite, edit)
     if any(op.needs == "patch" for op in edit.operations):
         check_patch("patch", analysis.prompts.patch)
     for site in edited_errors(edit):

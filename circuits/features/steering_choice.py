@@ -22,7 +22,7 @@ from hooked_qwen.notices import notify
 from hooked_qwen.progress import Report, silent
 from hooked_qwen.sites import Site
 from hooked_qwen.tokens import token_strings
-from saes.edit import check_node
+from saes.edit_checks import check_node
 from saes.examples.store import Store
 from saes.scope.activity import read_through
 from saes.scope.contrast import Contrast, contrast

@@ -7,22 +7,34 @@ stand on *lines* that cross the whole sheet; between two lines runs a channel th
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 
 import networkx as nx
 
 from circuits.graph import Node
+from circuits.render.columns import HEADS, Column, columns_of
 from circuits.render.ink import drawable, fold, measure
 from circuits.render.layout import Band, Layout
+from circuits.render.sheet import (
+    FOOT,
+    GAP,
+    GUTTER,
+    LEADING,
+    MARGIN,
+    PAD,
+    POINT,
+    TEXT,
+    BandRow,
+    Box,
+    Head,
+    Line,
+    Sheet,
+    Words,
+)
 from circuits.render.spacing import spaced
 
-TEXT = 6.5  # points, of all text
-LEADING = 0.105  # line height, in
-PAD, GAP, GUTTER = 0.038, 0.085, 0.07
 CHANNELS = ((0.19, 0.13), (0.13, 0.1))  # heights of channels between bands, between lines of one
-MARGIN, FOOT = 0.04, 0.14
-POINT = 0.05  # how far the sides of an error's box stick out
 PAGES = (3.3, 6.75)  # one and two columns of a paper
 TALLEST = 9.0  # in
 ROOMS = ((1.15, 2), (0.9, 2), (0.9, 3), (0.7, 3), (0.55, 3), (0.42, 4), (0.34, 4))
@@ -32,102 +44,8 @@ LOWEST = (1.5, 1)
 WORTH = 0.93
 "Less room for text must bring the height to this share of what it was."
 ACROSS = 6  # boxes of a cell side by side, at most
-HEADS = (0.5, 0.34)  # widest text of a token under its column
 
 Cells = Mapping[tuple[int, int], Sequence[Node]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Words:
-    """What a box says; one of the first two at least."""
-
-    label: str
-    name: str = ""
-    "what a paper cites, such as `4/15`"
-    badge: str = ""
-    "what an intervention did"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Box:
-    """A node's box: its label's lines, under them its name, and what was done to the node."""
-
-    left: float  # in
-    top: float  # in
-    width: float  # in
-    height: float  # in
-    lines: tuple[str, ...]
-    name: str = ""
-    badge: str = ""
-
-    @property
-    def x(self) -> float:
-        return self.left + self.width / 2
-
-    @property
-    def right(self) -> float:
-        return self.left + self.width
-
-    @property
-    def bottom(self) -> float:
-        return self.top + self.height
-
-    @property
-    def texts(self) -> tuple[str, ...]:
-        return (*self.lines, *filter(None, (self.name, self.badge)))
-
-
-@dataclass(frozen=True, kw_only=True)
-class BandRow:
-    """A band on the sheet."""
-
-    band: Band
-    top: float  # in
-    bottom: float  # in
-
-
-@dataclass(frozen=True, kw_only=True)
-class Line:
-    """A row of boxes: no box of another line reaches between its top and its bottom."""
-
-    top: float  # in
-    bottom: float  # in
-    nodes: tuple[Node, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Head:
-    """What stands under a column: its token, or how many without nodes are folded there."""
-
-    x: float  # centre, in
-    lines: tuple[str, ...]
-    folded: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sheet:
-    """A figure before it is drawn: its size, its boxes, its axes."""
-
-    width: float  # in
-    height: float  # in
-    axis: float  # in, where the columns begin
-    boxes: Mapping[Node, Box]
-    lines: tuple[Line, ...]
-    rows: tuple[BandRow, ...]
-    heads: tuple[Head, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Column:
-    """A column of the sheet: one of the layout's, or several without nodes."""
-
-    index: int  # of the layout's, the first where several are folded
-    lines: tuple[str, ...]
-    folded: bool = False
-
-    @property
-    def width(self) -> float:
-        return max(measure(line, TEXT) for line in self.lines) + GAP
 
 
 def sheet(
@@ -176,7 +94,7 @@ def _fitted(
     bounds = (axis + GUTTER, page - MARGIN - GUTTER)
     best = None
     for heads, channels in product(HEADS, CHANNELS):
-        columns = _columns(places, {column for _, column in cells}, heads)
+        columns = columns_of(places, {column for _, column in cells}, heads)
         for room in (*ROOMS, LOWEST):
             if room == LOWEST and best and best.height <= tallest - foot:
                 break
@@ -194,7 +112,7 @@ def _wrapped(
     places: Layout,
     boxes: Mapping[Node, Box],
     bounds: tuple[float, float],
-    columns: Sequence[_Column],
+    columns: Sequence[Column],
     channels: tuple[float, float],
 ) -> Iterator[Sheet]:
     """Sheets with ever fewer boxes of a cell side by side, those that fit."""
@@ -210,31 +128,6 @@ def _wrapped(
 
 def band_name(band: Band) -> str:
     return {"logit": "output", "embed": "tokens"}.get(band.site, band.site)
-
-
-def _columns(places: Layout, used: set[int], room: float) -> list[_Column]:
-    """The layout's columns, neighbours that have no node folded into one.
-
-    Where there is less than the usual `room` for a token, one without nodes is folded too.
-    """
-    if len(places.columns) == 1:
-        return [_Column(index=0, lines=(places.columns[0].token,))]
-    found: list[_Column] = []
-    index = 0
-    while index < len(places.columns):
-        end = index
-        while end < len(places.columns) and end not in used:
-            end += 1
-        if end - index > 1:
-            lines = (f"… {end - index}", "tokens …")
-            found.append(_Column(index=index, lines=lines, folded=True))
-        elif end > index and room < HEADS[0]:
-            found.append(_Column(index=index, lines=("…",), folded=True))
-        else:
-            lines = fold(places.columns[index].token, TEXT, room, 2)
-            found.append(_Column(index=index, lines=tuple(lines)))
-        index = max(end, index + 1)
-    return found
 
 
 def _cells(graph: nx.DiGraph, places: Layout) -> dict[tuple[int, int], list[Node]]:
@@ -266,7 +159,7 @@ def _box(node: Node, words: Words, room: float, most: int) -> Box:
 def _centres(
     cells: Cells,
     boxes: Mapping[Node, Box],
-    columns: Sequence[_Column],
+    columns: Sequence[Column],
     across: int,
     bounds: tuple[float, float],
 ) -> dict[int, float] | None:
@@ -311,7 +204,7 @@ def _placed(
     centres: Mapping[int, float],
     across: int,
     bounds: tuple[float, float],
-    columns: Sequence[_Column],
+    columns: Sequence[Column],
     channels: tuple[float, float],
 ) -> Sheet | None:
     """Band over band; None where the boxes of some line do not fit."""

@@ -13,31 +13,19 @@ import networkx as nx
 
 from circuits.graph import Edge, Node
 from circuits.render import ink
-from circuits.render.boxes import (
-    FOOT,
-    LEADING,
-    MARGIN,
-    PAD,
-    POINT,
-    TEXT,
-    Box,
-    Sheet,
-    Words,
-    band_name,
-    sheet,
-)
+from circuits.render.boxes import band_name, sheet
 from circuits.render.connected import circuit_of
 from circuits.render.figure_config import STYLES, FigureConfig
 from circuits.render.interventions import Intervention, done_to
 from circuits.render.layout import Layout
+from circuits.render.legend import folded_edges, legend_entries, legend_lines, legend_marks
 from circuits.render.marks import Mark, Rect, Shape, Stroke, Text, Trace
 from circuits.render.routes import Curve, middle, routes
+from circuits.render.sheet import FOOT, HEAD, LEADING, MARGIN, PAD, POINT, TEXT, Box, Sheet, Words
 from circuits.render.supernodes import places_of, with_state
 from circuits.render.words import (
     NEUTRAL,
     OPPOSES,
-    SUPPORTS,
-    acts_on_target,
     caption,
     counted,
     edge_support,
@@ -48,10 +36,7 @@ from circuits.render.words import (
 from circuits.saved_state import SavedState
 
 THINNEST, THICKEST = 0.4, 1.8  # points
-HEAD = 0.032  # in, of an arrowhead, and half of a bar
-COUNTS = 4  # lines of the legend, at most, for how much is drawn
 FOLD = 0.05  # in, across the circle on an edge that stands for a path
-SAMPLE = 0.2  # in, of a line in the legend
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +59,7 @@ class Picture:
             *_edges(self),
             *_folds(self),
             *_nodes(self),
-            *_legend(self),
+            *legend_marks(self.legend, self.drawing),
         ]
 
 
@@ -103,14 +88,14 @@ def picture(
     def fitted(n: int) -> Picture | None:
         sites = None if first else style.sites
         circuit = circuit_of(whole, n, first=first, fill=not first, sites=sites)
-        legend = _legend_words(circuit, graph, cut=n < max_nodes)
+        legend = legend_entries(circuit, graph, cut=n < max_nodes)
         drawing = sheet(
             circuit,
             layout or places_of(circuit),
             {node: words_of(node, circuit, config.labels, intervention) for node in circuit},
             pages=config.pages,
             tallest=style.tallest,
-            foot=lambda page: FOOT + LEADING * (len(_wrapped(legend, page)) - 1),
+            foot=lambda page: FOOT + LEADING * (len(legend_lines(legend, page)) - 1),
         )
         if drawing is None:
             return None
@@ -118,7 +103,7 @@ def picture(
             circuit=circuit,
             drawing=drawing,
             curves=routes(circuit, drawing),
-            legend=tuple(_wrapped(legend, drawing.width)),
+            legend=tuple(legend_lines(legend, drawing.width)),
             scale=style.scale,
         )
 
@@ -302,67 +287,3 @@ def _texts(box: Box) -> Iterator[Mark]:
             )
             y, colour = y + inset / 2, "#ffffff"
         yield Text(at=(box.x, y), text=line, colour=colour)
-
-
-def _key(circuit: nx.DiGraph, folded: list[Edge]) -> str:
-    """What a circle on an edge says: how many nodes it leaves out there."""
-    if not folded:
-        return ""
-    left_out = sorted({len(circuit.edges[edge]["via"]) for edge in folded})
-    span = counted(left_out[-1], "node")
-    return f"○: by way of {f'{left_out[0]} to ' if len(left_out) > 1 else ''}{span}; "
-
-
-def folded_edges(circuit: nx.DiGraph) -> list[Edge]:
-    """Edges of a circuit that stand for paths, some nodes of which are not drawn."""
-    return [(u, v) for u, v, via in circuit.edges(data="via") if via]
-
-
-def _legend_words(circuit: nx.DiGraph, graph: nx.DiGraph, *, cut: bool) -> list[str]:
-    """The two kinds of lines, and how much of the graph is drawn."""
-    targets = {SUPPORTS: " / raises", OPPOSES: " / lowers"}
-    kinds = [g + (targets[g] if acts_on_target(graph.graph) else "") for g in (SUPPORTS, OPPOSES)]
-    inside = sum(len(data.get("members") or [0]) for _, data in circuit.nodes(data=True))
-    groups = sum(node.kind == "group" for node in circuit)
-    of_groups = f" in {counted(len(circuit), 'box', 'boxes')}" if groups else ""
-    nodes = f"{inside} of {counted(len(graph), 'node')}{of_groups}"
-    folded = folded_edges(circuit)
-    drawn = circuit.number_of_edges() - len(folded)
-    edges = f"{drawn} of {counted(graph.number_of_edges(), 'edge')}"
-    told = [graph.graph["legend"]] if "legend" in graph.graph else []
-    counts = _key(circuit, folded) + ", ".join([*told, nodes, edges])
-    return [*kinds, ink.drawable(counts) + (" (more do not fit)" if cut else "")]
-
-
-def _wrapped(entries: list[str], page: float) -> list[tuple[str, ...]]:
-    """The legend in one line, or the counts in lines under the kinds where it is too long."""
-    kinds = sum(SAMPLE + 0.17 + ink.measure(words, TEXT) for words in entries[:2])
-    counts = ink.measure(entries[2], TEXT)
-    if kinds + counts + 2 * MARGIN <= page:
-        return [tuple(entries)]
-    folded = ink.fold(entries[2], TEXT, page - 2 * MARGIN, COUNTS)
-    return [tuple(entries[:2]), *((line,) for line in folded)]
-
-
-def _legend(shown: Picture) -> Iterator[Mark]:
-    drawing = shown.drawing
-    y = drawing.height - MARGIN - 0.06 - LEADING * (len(shown.legend) - 1)
-    x = MARGIN
-    for group, words in zip((SUPPORTS, OPPOSES), shown.legend[0], strict=False):
-        colour, end = ink.COLOURS[group], x + SAMPLE
-        line = Curve((x, y), (((x, y), (end, y), (end, y)),))
-        yield Trace(curve=line, stroke=Stroke(colour=colour, width=1.1, dashed=group == OPPOSES))
-        if group == OPPOSES:
-            bar = Curve((end, y - HEAD), (((end, y), (end, y), (end, y + HEAD)),))
-            yield Trace(curve=bar, stroke=Stroke(colour=colour, width=1.1))
-        else:
-            tip = ((end + HEAD, y), (end, y - HEAD / 2), (end, y + HEAD / 2))
-            yield Shape(corners=tip, fill=colour)
-        yield Text(at=(end + 0.06, y), text=words, anchor="left")
-        x = end + 0.17 + ink.measure(words, TEXT)
-    if len(shown.legend) == 1:
-        at = (drawing.width - MARGIN, y)
-        yield Text(at=at, text=shown.legend[0][-1], colour=ink.SOFT, anchor="right")
-    for index, (words,) in enumerate(shown.legend[1:], start=1):
-        at = (MARGIN, y + index * LEADING)
-        yield Text(at=at, text=words, colour=ink.SOFT, anchor="left")

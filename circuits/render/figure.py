@@ -9,7 +9,6 @@ from matplotlib.patches import FancyBboxPatch, PathPatch, Polygon, Rectangle
 from matplotlib.path import Path as Outline
 
 from circuits.render import ink
-from circuits.render.boxes import TEXT
 from circuits.render.connected import circuit_of
 from circuits.render.curves import curves_figure
 from circuits.render.drawing import Picture, picture
@@ -19,6 +18,7 @@ from circuits.render.interventions import Intervention
 from circuits.render.latex_caption import write_caption
 from circuits.render.layout import Layout
 from circuits.render.marks import Mark, Rect, Shape, Stroke, Trace
+from circuits.render.sheet import TEXT
 from circuits.render.tikz import DASH, write_tikz
 from circuits.render.words import caption, readable
 from circuits.saved_state import SavedState

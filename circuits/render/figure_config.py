@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from circuits.render.boxes import PAGES, TALLEST, TEXT
+from circuits.render.boxes import PAGES, TALLEST
+from circuits.render.sheet import TEXT
 
 LABELS = ("both", "names", "ids")
 LETTERS = ("text", "outlines")

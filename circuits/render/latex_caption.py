@@ -6,9 +6,10 @@ from typing import Any
 
 import networkx as nx
 
-from circuits.render.drawing import Picture, folded_edges
+from circuits.render.drawing import Picture
 from circuits.render.interventions import Intervention
 from circuits.render.layout import depth
+from circuits.render.legend import folded_edges
 from circuits.render.stance_words import stance_words
 from circuits.render.tikz import escaped
 from circuits.render.words import acts_on_target, answers_in_words, counted

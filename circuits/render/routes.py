@@ -12,7 +12,7 @@ from itertools import pairwise
 import networkx as nx
 
 from circuits.graph import Edge, Node
-from circuits.render.boxes import MARGIN, Sheet
+from circuits.render.sheet import MARGIN, Sheet
 from circuits.render.spacing import spaced
 
 CLEARANCE = 0.016  # between an edge and a box that it passes

@@ -4,10 +4,10 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
-from circuits.render.boxes import TEXT
 from circuits.render.drawing import Picture
 from circuits.render.marks import Mark, Rect, Shape, Stroke, Text, Trace
 from circuits.render.routes import Curve, Point
+from circuits.render.sheet import TEXT
 from hooked_qwen.files import write_atomically
 
 DASH = (3.0, 1.6)  # of the line's width, as in the other formats

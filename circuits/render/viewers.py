@@ -12,9 +12,7 @@ Differs from our files in sign: a weight is positive where the source supports i
 """
 
 import re
-import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,8 @@ import networkx as nx
 from circuits.discovery.prune import influence
 from circuits.graph import Node, as_json, ordered, write_json
 from circuits.render.exporters import Drawn
-from circuits.render.layout import depth
+from circuits.render.viewer_features import viewer_features
+from circuits.render.viewer_places import Places
 from circuits.render.words import caption, edge_support, readable
 from circuits.saved_state import SavedState
 from hooked_qwen.files import build_folder_atomically
@@ -34,12 +33,8 @@ NEURONPEDIA, CIRCUIT_TRACER = "neuronpedia", "circuit-tracer"
 VIEWERS = (NEURONPEDIA, CIRCUIT_TRACER)
 OWN = "qwen_circuits"
 "Where a node, and the metadata, hold what the format has no field for; viewers ignore objects."
-FEATURE, ERROR = "cross layer transcoder", "mlp reconstruction error"
-"What viewers call the two; they show the examples of no other kind of node."
 LOCAL_FEATURES = "./data/features"
 "Where the pages of circuit-tracer's viewer find the folder `features` beside the graph."
-PER_SITE = 10**7
-"Numbers of features of a site; with `site * PER_SITE` before them no two are the same."
 OUTPUT = 40
 "Characters of an output's label: viewers write it across the picture."
 OF_ITS_OWN = ("gemma-2-2b", "qwen3-4b")
@@ -89,7 +84,7 @@ def viewer_graph(
     ours = as_json(graph)
     records = {node["id"]: node for node in ours["nodes"]}
     shares = cumulative_influence(graph)
-    places = _Places.of(graph, len(tokens))
+    places = Places.of(graph, len(tokens))
     nodes = [
         {
             **places.fields(node),
@@ -143,17 +138,6 @@ def _view(state: SavedState, ids: Mapping[Node, str]) -> dict[str, Any]:
     }
 
 
-def viewer_features(graph: nx.DiGraph, cards: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
-    """What is known of each feature of the graph, by the number that the graph gives it."""
-    places = _Places.of(graph, 0)
-    found = {}
-    for node in ordered(graph):
-        name = f"{node.site}/{node.feature}"
-        if node.kind == "feature" and name in cards:
-            found[places.number(node)] = _feature(places.number(node), name, cards[name])
-    return found
-
-
 def cumulative_influence(graph: nx.DiGraph) -> dict[Node, float]:
     """Of each node the share of all influence that it and the more influential nodes have.
 
@@ -178,65 +162,6 @@ def _influence(graph: nx.DiGraph) -> dict[Node, float]:
     weights = {(u, v): weight for u, v, weight in graph.edges(data="weight")}
     each = [influence(weights, output) for output in outputs]
     return {node: sum(found.get(node, 0.0) for found in each) for node in inner}
-
-
-@dataclass(frozen=True)
-class _Places:
-    """Where the nodes of a graph stand in a viewer, and what they are called there."""
-
-    sites: list[str]
-    "all that the graph may have nodes at: a feature has one number in all graphs of a suite"
-    first: int
-    "what the first layer is called"
-    last: int
-    "the last column"
-    layers: int
-
-    @classmethod
-    def of(cls, graph: nx.DiGraph, columns: int) -> "_Places":
-        named = {node.site for node in graph if node.kind != "logit"}
-        layers = [_layer(site) or 0 for site in named]
-        # Neuronpedia finds no layer where none but outputs lie above 0.
-        first = 0 if max(layers, default=0) else 1
-        known = sorted(named | set(graph.graph.get("dictionaries") or {}), key=depth)
-        return cls(known, first, columns - 1, max(layers, default=0) + first)
-
-    def number(self, node: Node) -> int:
-        """The number of a feature: viewers know of one dictionary for each layer."""
-        index = node.feature if isinstance(node.feature, int) else zlib.crc32(str(node).encode())
-        return self.sites.index(node.site) * PER_SITE + index % PER_SITE
-
-    def fields(self, node: Node) -> dict[str, Any]:
-        at = self.last if node.position is None and node.kind == "logit" else node.position or 0
-        if node.kind == "logit":
-            layer, number = str(self.layers + 1), zlib.crc32(str(node).encode())
-            return _fields(f"{layer}_{number}_{at}", layer, at, number, "logit")
-        if node.kind == "token":
-            return _fields(f"E_{at}_{at}", "E", at, at, "embedding")
-        layer = str((_layer(node.site) or 0) + self.first)
-        if node.kind == "error":
-            # circuit-tracer's own ids of errors are those of features of layer 0.
-            number = -1 - self.sites.index(node.site)
-            return _fields(f"err_{node.site}_{at}", layer, at, number, ERROR)
-        number = self.number(node)
-        return _fields(f"{layer}_{number}_{at}", layer, at, number, FEATURE)
-
-
-def _fields(node_id: str, layer: str, at: int, number: int, kind: str) -> dict[str, Any]:
-    return {
-        "node_id": node_id,
-        "jsNodeId": node_id,
-        "layer": layer,
-        "ctx_idx": at,
-        "feature": number,
-        "feature_type": kind,
-    }
-
-
-def _layer(site: str) -> int | None:
-    """The layer that a site or a dictionary is named for, of several the first."""
-    found = re.search(r"\.(\d+)", site)
-    return int(found[1]) if found else None
 
 
 def _tokens(graph: nx.DiGraph) -> list[str]:
@@ -306,32 +231,6 @@ def _described(graph: nx.DiGraph, model: str) -> str:
         f"Edges are in units of the {meta.get('edge_units', 'metric')}, positive where the source "
         f"supports. Labels say site and feature.{of_outputs}"
     )
-
-
-def _feature(number: int, name: str, card: Mapping[str, Any]) -> dict[str, Any]:
-    shown = [_example(example) for example in card.get("examples") or ()]
-    density = card.get("density")
-    return {
-        "index": number,
-        "transcoder_id": name,
-        "examples_quantiles": [{"quantile_name": "Top activations", "examples": shown}],
-        "top_logits": [str(token) for token, _ in card.get("promoted") or ()],
-        "bottom_logits": [str(token) for token, _ in card.get("suppressed") or ()],
-        "act_min": 0.0,
-        "act_max": card.get("max_activation") or 1.0,
-        **({} if density is None else {"activation_frequency": density}),
-    }
-
-
-def _example(example: Mapping[str, Any]) -> dict[str, Any]:
-    values = [float(value) for value in example["values"]]
-    peak = max(range(len(values)), key=values.__getitem__, default=0)
-    return {
-        "tokens": [readable(str(token)) for token in example["tokens"]],
-        "tokens_acts_list": values,
-        "train_token_ind": peak,
-        "is_repeated_datapoint": False,
-    }
 
 
 def _inert(text: str) -> str:

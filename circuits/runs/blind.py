@@ -28,7 +28,7 @@ from circuits.features.connections import connections_of
 from circuits.features.neighbours import find_feature
 from circuits.graph import Node, rounded, write_json
 from circuits.prompts import read_prompts
-from circuits.runs.folder import read_run
+from circuits.runs.finished_run import read_run
 from circuits.suites import load_model
 from hooked_qwen.placement import ANYWHERE, Placement
 from hooked_qwen.progress import Report, silent

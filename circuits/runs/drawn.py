@@ -10,7 +10,8 @@ from circuits.render.compared import comparison
 from circuits.render.exporters import Drawn
 from circuits.render.figure_config import FigureConfig
 from circuits.render.interventions import Intervention, intervention_of
-from circuits.runs.folder import check_finished, verification_of
+from circuits.runs.finished_run import check_finished
+from circuits.runs.folder import verification_of
 from circuits.runs.pages import cards_beside, named_graph
 from circuits.saved_state import read_state
 

@@ -22,7 +22,7 @@ from circuits.edits.make import (
 from circuits.edits.node_files import read_graph, read_nodes
 from circuits.graph import Node, write_json
 from circuits.prompts import read_prompts
-from circuits.runs.folder import read_run
+from circuits.runs.finished_run import read_run
 from circuits.runs.overwrite import EDITED, MADE_FROM, check_record, check_text
 from circuits.suites import load_model
 from circuits.verification.edited_circuit import verify_edited
@@ -32,7 +32,7 @@ from hooked_qwen.identity import identity
 from hooked_qwen.load import BUNDLED
 from hooked_qwen.placement import ANYWHERE, Placement
 from hooked_qwen.progress import Report, silent
-from saes.edit import check
+from saes.edit_checks import check_edit
 from saes.edit_file import Edit
 from saes.suite import MlpChoice, Suite, load_suite
 
@@ -104,7 +104,7 @@ def make_edit(
 def check_without_means(suite: Suite, edit: Edit) -> None:
     """`check` of an edit whose means are not known yet."""
     if not any(op.needs == "mean" for op in edit.operations):
-        check(suite, edit)
+        check_edit(suite, edit)
 
 
 def _selected(selection: Selection, change: Change, suite: Suite, graph: nx.DiGraph | None) -> Edit:
@@ -143,7 +143,7 @@ def read_edit(path: Path, dictionaries: str | None = None, mlp: MlpChoice = "sae
     """An edit, held against `dictionaries` where they are given; `ValueError` if of others."""
     edit = Edit.load(path)
     if dictionaries is not None:
-        check(load_suite(dictionaries, mlp=mlp), edit)
+        check_edit(load_suite(dictionaries, mlp=mlp), edit)
     return edit
 
 

@@ -19,7 +19,7 @@ from circuits.graph import Node
 from circuits.prompts import read_prompts
 from circuits.render.document import groups_on_page
 from circuits.render.words import counted
-from circuits.runs.commands import ablation_of
+from circuits.runs.ablate_run import ablation_of
 from circuits.runs.estimate import (
     MEASURED_FEATURES,
     Estimate,
@@ -29,7 +29,7 @@ from circuits.runs.estimate import (
     read_inputs,
 )
 from circuits.runs.estimate_reading import dictionary_times
-from circuits.runs.folder import Run, read_run
+from circuits.runs.finished_run import Run, read_run
 from circuits.runs.needs import Amount, MemoryNeeds, edge_operations, on
 from circuits.runs.needs_checks import (
     LEFT,

@@ -14,9 +14,10 @@ from circuits.attribution.node_effects import NodeEffects
 from circuits.attribution_graphs import read_attribution_graph, read_view
 from circuits.discovery.config import DiscoverConfig
 from circuits.graph import ordered, write_json
-from circuits.runs.folder import Stopwatch, remove_run, versions, write_page
+from circuits.runs.folder import remove_run, versions, write_page
 from circuits.runs.overwrite import RUN, VIEW, check_run
 from circuits.runs.ranking_file import RANKING, write_ranking
+from circuits.runs.stopwatch import Stopwatch
 from circuits.saved_state import as_json
 from hooked_qwen.files import content_hash
 from hooked_qwen.notices import notify

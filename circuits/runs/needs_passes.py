@@ -15,7 +15,7 @@ import torch
 from circuits.ablation.exact_effects import ROWS_AT_ONCE, TOKENS_AT_ONCE
 from circuits.ablation.path_patching import by_source, layers_between
 from circuits.attribution.deltas import by_name
-from circuits.attribution.edges import sites_of
+from circuits.attribution.direct_paths import sites_of
 from circuits.attribution.effects import TOKENS_AT_ONCE as POINTS_AT_ONCE
 from circuits.attribution.state import EMBED, KEPT
 from circuits.graph import Edge

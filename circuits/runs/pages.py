@@ -41,7 +41,7 @@ def named_graph(path: Path) -> nx.DiGraph:
     file = path if path.is_file() else path / GRAPH
     graph, run = graphs.load(file), run_of(file.parent)
     if run is not None:
-        graph = told(graph, _read(run / MANIFEST))
+        graph = told(graph, read_from_run(run / MANIFEST))
     return labelled(graph, labels_of(file.parent))
 
 
@@ -50,7 +50,7 @@ def labels_of(folder: Path) -> dict[str, Label]:
     run = run_of(folder)
     if run is None:
         return read_labels(folder / LABELS)
-    dictionaries = _read(run / MANIFEST).get("dictionaries_path")
+    dictionaries = read_from_run(run / MANIFEST).get("dictionaries_path")
     beside = labels_beside(str(dictionaries)) if dictionaries else {}
     return merged([beside, read_labels(run / LABELS)])
 
@@ -75,7 +75,7 @@ def cards_beside(path: Path) -> Mapping[str, Any]:
     """The cards of the run that a graph belongs to; none where there is no such run."""
     folder = path.parent if path.is_file() else path
     cards = (run_of(folder) or folder) / CARDS
-    return _read(cards) if cards.is_file() else {}
+    return read_from_run(cards) if cards.is_file() else {}
 
 
 def links_of(run: Path) -> Links:
@@ -124,7 +124,8 @@ def run_links(run: Path | None, out: Path) -> RunLinks | None:
     )
 
 
-def _read(path: Path) -> Any:
+def read_from_run(path: Path) -> Any:
+    """What a file of a run holds; raises `ValueError` where it is missing or damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError) as error:

@@ -8,7 +8,8 @@ from typing import Any
 
 from circuits.prompts import read_prompts
 from circuits.render.report import Reported, report_page
-from circuits.runs.folder import Run, read_run, verification_of
+from circuits.runs.finished_run import Run, read_run
+from circuits.runs.folder import verification_of
 from circuits.runs.overwrite import ABLATIONS, EDITED, MADE_FROM, check_page, digest, signed
 from circuits.runs.shown_paths import changes, in_record, shown_argument, shown_path
 from hooked_qwen.files import content_hash, write_atomically

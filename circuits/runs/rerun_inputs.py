@@ -14,14 +14,15 @@ from circuits.edits.continuations import GenerateConfig
 from circuits.edits.side_effects import SideEffectsConfig
 from circuits.metrics.answers import with_own_answers
 from circuits.prompts import encode_prompts, read_prompts
-from circuits.runs.commands import positions_for, reference_for
-from circuits.runs.folder import cards_of, read_run
+from circuits.runs.finished_run import read_run
+from circuits.runs.folder import cards_of
+from circuits.runs.prompt_sets import positions_for, reference_for
 from circuits.suites import load_model
 from hooked_qwen.files import content_hash
 from hooked_qwen.load import BUNDLED
 from hooked_qwen.placement import Placement
 from hooked_qwen.progress import Report
-from saes.edit import check
+from saes.edit_checks import check_edit
 from saes.edit_file import Edit
 from saes.suite import MlpChoice, Suite, hash_of, load_suite
 from transcoders.interventions import THE_MODEL, Mode
@@ -118,7 +119,7 @@ def open_without_run(
 ) -> Opening:
     """A model and dictionaries as they are named; `ValueError` where the edit is of others."""
     suite = load_suite(dictionaries, mlp=mlp, memory=placement.memory)
-    check(suite, edit)
+    check_edit(suite, edit)
 
     def opened(report: Report) -> OpenedRerun:
         loaded = load_model(model, report, placement)
@@ -177,7 +178,7 @@ def open_run(
     run = read_run(folder)
     run.check_has(model=True)
     inputs = run.inputs
-    check(load_suite(inputs.dictionaries, mlp=inputs.mlp, memory=placement.memory), edit)
+    check_edit(load_suite(inputs.dictionaries, mlp=inputs.mlp, memory=placement.memory), edit)
 
     def opened(report: Report) -> OpenedRerun:
         loaded = run.open(placement)

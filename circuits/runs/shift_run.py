@@ -21,10 +21,11 @@ from circuits.discovery.sparse_feature import discover
 from circuits.features.card import Cards, make_cards, prompt_texts
 from circuits.graph import write_json
 from circuits.render.shift_page import shift_page
-from circuits.runs.commands import identified, label_features
-from circuits.runs.folder import Stopwatch, write_run
+from circuits.runs.discover_run import identified, label_features
+from circuits.runs.folder import write_run
 from circuits.runs.inputs import Inputs
 from circuits.runs.overwrite import MADE_FROM, check_record, check_run
+from circuits.runs.stopwatch import Stopwatch
 from circuits.shift.case import Case
 from circuits.shift.finished import SEEDS
 from circuits.shift.judging import cut_nodes, read_judgements, save_judgements

@@ -1,7 +1,7 @@
 """Hold a graph that a person edited against ablation: its nodes, and with them its edges.
 
 nodes               every node outside ablated, every edge between those inside kept
-nodes and edges     edges that the graph lacks cut too (`circuits.ablation.edge_circuits`)
+nodes and edges     edges that the graph lacks cut too (`circuits.ablation.restricted_run`)
 random edges        as many edges between the same nodes, drawn from those that can carry
                     anything; the mean of some draws
 each edge           what the circuit loses in faithfulness without it
@@ -16,14 +16,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.ablation.edge_circuits import (
-    OUTPUT,
-    EdgeCircuit,
-    check_circuit,
-    possible_edges,
-    restricted_metric,
-)
+from circuits.ablation.edge_circuits import OUTPUT, EdgeCircuit, check_circuit, possible_edges
 from circuits.ablation.faithfulness import Measured, metric_with
+from circuits.ablation.restricted_run import restricted_metric
 from circuits.analysis import Analysis
 from circuits.edits.graph import expanded
 from circuits.graph import Edge, rounded

@@ -52,7 +52,7 @@ from saes.evaluation.baselines import neurons_inside_mlps, untrained
 from saes.evaluation.bootstrap import interval, resamples
 from saes.nodes import NodeSet
 from saes.suite import Suite
-from transcoders.replacement import transcoders_among
+from transcoders.in_suite import transcoders_among
 
 SCHEMA = "sufficiency/1"
 FEATURES, RANDOM = "strongest features", "random features"

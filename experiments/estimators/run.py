@@ -34,7 +34,7 @@ from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.ranking import Ranking, rank_nodes
 from circuits.graph import Edge, Node, write_json
 from circuits.prompts import EncodedPrompts, encode_prompts, read_prompts
-from circuits.runs.commands import make_prompts
+from circuits.runs.prompt_sets import make_prompts
 from circuits.verification.estimator_agreement import agreement
 from circuits.verification.faithfulness_curves import Scale
 from hooked_qwen.bundled.language import TASKS

@@ -22,9 +22,9 @@ from circuits.cli.progress_bars import bars
 from circuits.discovery.config import DiscoverConfig
 from circuits.graph import write_json
 from circuits.prompt_files import Prompt, read_prompts, write_prompts
-from circuits.runs.commands import make_prompts
 from circuits.runs.inputs import Inputs
 from circuits.runs.overwrite import MADE_FROM
+from circuits.runs.prompt_sets import make_prompts
 from circuits.runs.sufficiency_run import FIGURES, RECORD, sufficiency_run
 from circuits.verification.sufficiency import ERRORS, SufficiencyConfig
 from hooked_qwen.load import BUNDLED

@@ -22,9 +22,12 @@ from circuits.cli.progress_bars import bars
 from circuits.discovery.config import DiscoverConfig
 from circuits.graph import Node, ordered, write_json
 from circuits.prompts import Prompt, write_prompts
-from circuits.runs.commands import ablate_run, discover_run, render_run, verify_run
-from circuits.runs.folder import read_run
+from circuits.runs.ablate_run import ablate_run
+from circuits.runs.discover_run import discover_run
+from circuits.runs.finished_run import read_run
 from circuits.runs.inputs import Inputs
+from circuits.runs.render_run import render_run
+from circuits.runs.verify_run import verify_run
 from circuits.verification.verify import VerifyConfig
 from hooked_qwen.load import load
 from hooked_qwen.sites import Site

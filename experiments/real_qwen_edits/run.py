@@ -24,13 +24,16 @@ from circuits.graph import Node, ordered, write_json
 from circuits.prompts import Prompt
 from circuits.render.words import support
 from circuits.runs.checks import FIGURES, MATRIX, STABILITY, specificity_run, stability_run
-from circuits.runs.commands import discover_run, make_prompts, render_run, verify_run
+from circuits.runs.discover_run import discover_run
 from circuits.runs.edits import Selection, bake_edit, make_edit
-from circuits.runs.folder import read_run
+from circuits.runs.finished_run import read_run
 from circuits.runs.inputs import Inputs
 from circuits.runs.overwrite import MADE_FROM
+from circuits.runs.prompt_sets import make_prompts
+from circuits.runs.render_run import render_run
 from circuits.runs.rerun import Rerun, rerun_edit
 from circuits.runs.rerun_folder import RESULT
+from circuits.runs.verify_run import verify_run
 from circuits.verification.specificity import SpecificityConfig
 from circuits.verification.stability import StabilityConfig
 from circuits.verification.verify import VerifyConfig
@@ -57,7 +60,7 @@ WRITE_ON = ("The photos that the boy considers", "The photos that the boys consi
 TOKENS = 1024
 OWN = ("edit", "model", MADE_FROM)
 "What records say of this machine's files, which the results leave out."
-TWO, FOUR = "{:.2f}", "{:.4f}"
+TWO, FOUR = "{:.2f}".format, "{:.4f}".format
 
 
 @dataclass(frozen=True)
@@ -311,7 +314,7 @@ def effects(record: dict[str, Any]) -> str:
     text = found["text"]
     own = [f"{text['controls'][kind]['kl']['value']:.4f}" for kind in kinds]
     lines.append(
-        f"| text: KL, nats a token | | {with_interval(text['kl'], '{:.4f}')} | {' | '.join(own)} |"
+        f"| text: KL, nats a token | | {with_interval(text['kl'], FOUR)} | {' | '.join(own)} |"
     )
     return "\n".join(lines)
 

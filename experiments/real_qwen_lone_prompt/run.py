@@ -14,9 +14,12 @@ from pathlib import Path
 from circuits.cli.progress_bars import bars
 from circuits.discovery.config import DiscoverConfig
 from circuits.graph import ordered, rounded, write_json
-from circuits.runs.commands import discover_run, one_prompt, render_run, verify_run
-from circuits.runs.folder import read_run
+from circuits.runs.discover_run import discover_run
+from circuits.runs.finished_run import read_run
 from circuits.runs.inputs import Inputs
+from circuits.runs.prompt_sets import one_prompt
+from circuits.runs.render_run import render_run
+from circuits.runs.verify_run import verify_run
 from circuits.verification.verify import VerifyConfig
 
 RESULTS = Path(__file__).parent / "results"

@@ -21,9 +21,12 @@ from circuits.cli.progress_bars import bars
 from circuits.discovery.config import DiscoverConfig
 from circuits.graph import Node, ordered, rounded, write_json
 from circuits.render.curves import curves_figure
-from circuits.runs.commands import discover_run, make_prompts, render_run, verify_run
-from circuits.runs.folder import Run, read_run
+from circuits.runs.discover_run import discover_run
+from circuits.runs.finished_run import Run, read_run
 from circuits.runs.inputs import Inputs
+from circuits.runs.prompt_sets import make_prompts
+from circuits.runs.render_run import render_run
+from circuits.runs.verify_run import verify_run
 from circuits.verification.faithfulness_curves import Scale, curves, held_out_curves
 from circuits.verification.verify import VerifyConfig
 from hooked_qwen.families import Split

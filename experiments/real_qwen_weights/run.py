@@ -52,7 +52,8 @@ def layer_of(model: TransformerBridge, dictionary: SparseDictionary) -> dict[str
     generator = torch.Generator().manual_seed(0)
     some = torch.randperm(dictionary.n_features, generator=generator)[:FEATURES]
     site = dictionary.reads[0]
-    mlp = model.original_model.model.layers[site.layer].mlp
+    qwen: Any = model.original_model
+    mlp = qwen.model.layers[site.layer].mlp
     gain = gain_of(model.blocks[site.layer].ln2.original_component)
     neurons = torch.randperm(len(mlp.gate_proj.weight), generator=generator)[:FEATURES]
     d = dictionary.W_dec.shape[1]

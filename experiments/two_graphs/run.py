@@ -34,7 +34,7 @@ from circuits.verification.faithfulness_curves import Scale
 from experiments.estimators.run import task_prompts
 from hooked_qwen.load import BUNDLED, load
 from saes.suite import Suite, load_suite
-from transcoders.replacement import transcoders_among
+from transcoders.in_suite import transcoders_among
 
 RESULTS = Path(__file__).parent / "results"
 TASKS = ("agreement_nounpp", "greater_than", "two_step", "ioi", "pronoun", "brackets")

@@ -30,7 +30,8 @@ from hooked_qwen.sites import Site
 from saes.evaluation.baselines import neurons, neurons_inside_mlps, untrained
 from saes.evaluation.bootstrap import interval, resamples
 from saes.suite import Suite, load_suite
-from transcoders.replacement import replace_mlps, transcoders_among
+from transcoders.in_suite import transcoders_among
+from transcoders.replacement import replace_mlps
 
 RESULTS = Path(__file__).parent / "results"
 CAPITALS = {

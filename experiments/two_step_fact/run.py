@@ -40,7 +40,8 @@ from saes.evaluation.bootstrap import interval, resamples
 from saes.suite import Suite, load_suite
 from saes.training.config import TrainConfig
 from saes.training.train import train
-from transcoders.replacement import replace_mlps, transcoders_among
+from transcoders.in_suite import transcoders_among
+from transcoders.replacement import replace_mlps
 from transcoders.transcoder import transcoder
 
 RESULTS = Path(__file__).parent / "results"

@@ -17,7 +17,7 @@ from circuits.edits.edited import graph_left
 from circuits.graph import as_json, ordered
 from circuits.metrics.readout import Readout
 from circuits.prompts import encode_prompts, read_prompts
-from circuits.runs.commands import make_prompts
+from circuits.runs.prompt_sets import make_prompts
 from circuits.suites import evaluate_suite
 from circuits.verification.sufficiency import SufficiencyConfig, sufficiency
 from circuits.verification.verify import VerifyConfig, verify

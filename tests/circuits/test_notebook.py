@@ -13,8 +13,9 @@ import pytest
 
 import circuits
 from circuits.discovery.config import DiscoverConfig
-from circuits.runs.commands import discover_run, verify_run
+from circuits.runs.discover_run import discover_run
 from circuits.runs.inputs import Inputs
+from circuits.runs.verify_run import verify_run
 from circuits.verification.verify import VerifyConfig
 
 FEW = {"nodes": 20, "steps": 2}

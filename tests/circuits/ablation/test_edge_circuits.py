@@ -6,14 +6,9 @@ import networkx as nx
 import pytest
 import torch
 
-from circuits.ablation.edge_circuits import (
-    OUTPUT,
-    EdgeCircuit,
-    possible_edges,
-    restricted,
-    restricted_metric,
-)
+from circuits.ablation.edge_circuits import OUTPUT, EdgeCircuit, possible_edges
 from circuits.ablation.faithfulness import metric_with
+from circuits.ablation.restricted_run import restricted, restricted_metric
 from circuits.graph import Node
 from hooked_qwen.hooks import intervene
 from hooked_qwen.load import hook

@@ -8,7 +8,8 @@ import torch
 from circuits.attribution.cut_graph import cut, first_change
 from circuits.attribution.decomposed_run import EMBED
 from circuits.attribution.deltas import node_deltas
-from circuits.attribution.edges import edge_weights, upstream
+from circuits.attribution.direct_paths import upstream
+from circuits.attribution.edges import edge_weights
 from circuits.attribution.effects import effects_by_prompt, gradients_at_clean
 from circuits.discovery.config import DiscoverConfig
 from circuits.graph import Node

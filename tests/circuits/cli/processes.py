@@ -15,7 +15,7 @@ gc.disable()
 import pytest, torch
 from circuits.cli.app import main
 from tests.circuits.few_texts import shorten
-import circuits.runs.commands, circuits.suites, saes.training.train
+import circuits.runs.discover_run, circuits.suites, saes.training.train
 gc.freeze()
 gc.enable()
 

@@ -12,8 +12,8 @@ from functools import partial
 import pytest
 import torch
 
-from circuits.runs.commands import make_prompts
-from circuits.runs.folder import read_run
+from circuits.runs.finished_run import read_run
+from circuits.runs.prompt_sets import make_prompts
 from hooked_qwen.bundled import DICTIONARIES, PATH
 from hooked_qwen.files import PARTIAL
 from hooked_qwen.sites import Site

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from circuits.runs.folder import read_run
+from circuits.runs.finished_run import read_run
 from hooked_qwen.notices import Notice
 from hooked_qwen.placement import Placement, placement_of
 from tests.circuits.conftest import call

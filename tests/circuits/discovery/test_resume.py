@@ -12,8 +12,9 @@ from circuits.discovery.resume import UNFINISHED, DiscoveryParts, close_parts, o
 from circuits.discovery.sparse_feature import discover
 from circuits.graph import as_json
 from circuits.prompts import write_prompts
-from circuits.runs.commands import discover_run, make_prompts
+from circuits.runs.discover_run import discover_run
 from circuits.runs.inputs import Inputs
+from circuits.runs.prompt_sets import make_prompts
 from tests.toys import full_suite, shared_toy, toy_prompts
 
 CONFIG = DiscoverConfig(estimator="ig", nodes=15, steps=2, batch_size=2)

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from circuits.ablation.edge_circuits import EdgeCircuit, possible_edges, restricted_metric
+from circuits.ablation.edge_circuits import EdgeCircuit, possible_edges
 from circuits.ablation.faithfulness import metric_with
+from circuits.ablation.restricted_run import restricted_metric
 from circuits.edits.patch import patch_values
 from circuits.graph import Node
 from hooked_qwen.hooks import capture

@@ -6,7 +6,8 @@ import networkx as nx
 import pytest
 
 from circuits import graph as graphs
-from circuits.ablation.edge_circuits import EdgeCircuit, restricted_metric
+from circuits.ablation.edge_circuits import EdgeCircuit
+from circuits.ablation.restricted_run import restricted_metric
 from circuits.discovery.sparse_feature import discover
 from circuits.edits.graph import expanded, labelled, merged, removed
 from circuits.edits.node_files import read_graph, read_nodes

@@ -20,9 +20,11 @@ from circuits.edits.ablate import ablate
 from circuits.graph import Node, as_json
 from circuits.metrics.answers import metric_of
 from circuits.metrics.readout import Readout, keep_readout, read_metric
-from circuits.runs.commands import discover_run, make_prompts, verify_run
-from circuits.runs.folder import read_run
+from circuits.runs.discover_run import discover_run
+from circuits.runs.finished_run import read_run
 from circuits.runs.inputs import Inputs
+from circuits.runs.prompt_sets import make_prompts
+from circuits.runs.verify_run import verify_run
 from circuits.verification.verify import VerifyConfig
 from hooked_qwen.forward import last_logits
 from hooked_qwen.hooks import capture

@@ -8,7 +8,7 @@ import pytest
 
 from circuits.graph import Node, ordered
 from circuits.render import ink
-from circuits.render.boxes import PAD, PAGES, TALLEST, TEXT
+from circuits.render.boxes import PAGES, TALLEST
 from circuits.render.compared import comparison
 from circuits.render.connected import circuit_of
 from circuits.render.drawing import FOLD, picture
@@ -16,6 +16,7 @@ from circuits.render.figure_config import FigureConfig
 from circuits.render.interventions import Intervention
 from circuits.render.marks import Rect
 from circuits.render.routes import lanes, samples
+from circuits.render.sheet import PAD, TEXT
 from circuits.saved_state import SavedState
 from tests.circuits import synthetic
 

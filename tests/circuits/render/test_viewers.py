@@ -9,13 +9,8 @@ import pytest
 from circuits.discovery.prune import influence
 from circuits.graph import Node, rounded
 from circuits.render.exporters import Drawn, exporters
-from circuits.render.viewers import (
-    VIEWERS,
-    cumulative_influence,
-    export_for_viewer,
-    viewer_features,
-    viewer_graph,
-)
+from circuits.render.viewer_features import viewer_features
+from circuits.render.viewers import VIEWERS, cumulative_influence, export_for_viewer, viewer_graph
 from circuits.saved_state import SavedState
 from hooked_qwen.notices import Notice
 from tests.circuits.discovery.test_replacement import graph_of as replacement_graph

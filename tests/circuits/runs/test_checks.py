@@ -7,9 +7,11 @@ import pytest
 
 from circuits.discovery.config import DiscoverConfig
 from circuits.graph import Node
+from circuits.runs.ablate_run import ablate_run
 from circuits.runs.checks import FIGURES, MATRIX, STABILITY, run_names, specificity_run
-from circuits.runs.commands import ablate_run, discover_run, one_prompt
+from circuits.runs.discover_run import discover_run
 from circuits.runs.inputs import Inputs
+from circuits.runs.prompt_sets import one_prompt
 from circuits.runs.sufficiency_run import FIGURES as SCORES
 from circuits.runs.sufficiency_run import RECORD
 from circuits.verification.specificity import SpecificityConfig

@@ -10,22 +10,14 @@ from circuits.edits.ablation import Ablation
 from circuits.features.names import name_of_card
 from circuits.graph import Node, as_json, load, ordered, save
 from circuits.prompt_files import prompt_lines, read_prompts
-from circuits.runs.commands import (
-    ablate_run,
-    ablation_name,
-    ablation_of,
-    compare_runs,
-    discover_run,
-    make_prompts,
-    names_of,
-    one_prompt,
-    positions_for,
-    reference_for,
-    render_run,
-    verify_run,
-)
+from circuits.runs.ablate_run import ablate_run, ablation_name, ablation_of
+from circuits.runs.compare_runs import compare_runs, names_of
+from circuits.runs.discover_run import discover_run
 from circuits.runs.inputs import Inputs
 from circuits.runs.overwrite import MADE_FROM
+from circuits.runs.prompt_sets import make_prompts, one_prompt, positions_for, reference_for
+from circuits.runs.render_run import render_run
+from circuits.runs.verify_run import verify_run
 from circuits.tasks import make_for
 from circuits.verification.verify import VerifyConfig
 from tests.circuits import synthetic

@@ -9,7 +9,7 @@ import pytest
 from circuits.discovery.output import output_node, prompts_record
 from circuits.graph import Node, load
 from circuits.render.words import caption
-from circuits.runs.folder import read_run
+from circuits.runs.finished_run import read_run
 from hooked_qwen.bundled import PATH, language
 from hooked_qwen.files import content_hash
 from hooked_qwen.tokens import token_strings

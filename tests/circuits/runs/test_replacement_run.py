@@ -5,7 +5,7 @@ import json
 import pytest
 
 from circuits.graph import load
-from circuits.runs.folder import read_run
+from circuits.runs.finished_run import read_run
 from tests.circuits.conftest import call
 
 PROMPT = ("--clean", "The surgeons near the jackets")

@@ -8,9 +8,11 @@ from circuits.discovery.config import DiscoverConfig
 from circuits.edits.edited import graph_left
 from circuits.graph import as_json, load
 from circuits.render.words import readable
-from circuits.runs.commands import compare_runs, discover_run, one_prompt
-from circuits.runs.folder import read_run
+from circuits.runs.compare_runs import compare_runs
+from circuits.runs.discover_run import discover_run
+from circuits.runs.finished_run import read_run
 from circuits.runs.inputs import Inputs
+from circuits.runs.prompt_sets import one_prompt
 from circuits.runs.rerun import Rerun, rerun_edit
 from hooked_qwen.nodes import Node
 from saes.edit_file import Edit, Operation

@@ -13,7 +13,7 @@ from circuits.attribution.estimators import ESTIMATORS
 from circuits.discovery.resume import UNFINISHED
 from circuits.discovery.sparse_feature import discover
 from circuits.graph import as_json
-from circuits.runs.folder import read_run
+from circuits.runs.finished_run import read_run
 from circuits.runs.shift_run import cut_edit, shift_run
 from circuits.shift.case import Case
 from circuits.shift.methods import METHODS, unedited
@@ -35,7 +35,7 @@ class CutError(Exception):
 @pytest.fixture(scope="module", autouse=True)
 def model(small_chunks_of_file):
     """Few examples, which are held to what they are elsewhere."""
-    small_chunks_of_file("circuits.runs.commands.EXAMPLE_TOKENS", 128)
+    small_chunks_of_file("circuits.runs.discover_run.EXAMPLE_TOKENS", 128)
     return load_model("bundled")
 
 

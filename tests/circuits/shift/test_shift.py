@@ -7,7 +7,7 @@ import torch
 from typer.testing import CliRunner
 
 from circuits.cli.app import app
-from circuits.runs.folder import read_run
+from circuits.runs.finished_run import read_run
 from circuits.shift.case import Case, CaseConfig
 from circuits.shift.finished import FinishedSeed
 from circuits.shift.judging import by_rule, circuit_features, read_judgements
@@ -18,7 +18,7 @@ from circuits.shift.texts import shift_data
 from circuits.suites import load_model
 from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site
-from saes.edit import check
+from saes.edit_checks import check_edit
 from saes.edit_file import Edit
 from saes.identity import suite_hash
 from saes.suite import load_suite
@@ -192,7 +192,7 @@ def test_the_cut_is_an_edit_and_the_circuit_a_run(folder):
     edit = Edit.load(folder / "edit.json")
     assert [str(op.node) for op in edit.operations] == cut
     suite = load_suite("bundled")
-    check(suite, edit)
+    check_edit(suite, edit)
     assert edit.suite_told() == f"{suite.summary()} ({suite_hash(suite)})"
     assert all(op.norm_below for op in edit.operations)
     run = read_run(folder / "circuit")
