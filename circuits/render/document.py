@@ -22,7 +22,10 @@ from circuits.render.words import caption
 
 MODULES = tuple(
     f"page_{name}.mjs"
-    for name in ("store", "scene", "layer", "places", "find", "histogram", "paths", "scores")
+    for name in (
+        *("store", "scene", "layer", "places", "tokens"),
+        *("find", "histogram", "paths", "scores"),
+    )
 )
 PARTS = (
     *("state", "keep", "network", "look", "view", "axes", "lines", "labels", "pointer"),

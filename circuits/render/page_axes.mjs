@@ -4,6 +4,7 @@ import { $, el, seen, svg, swatch } from "./page_dom.mjs";
 import { payload, scene, view } from "./page_state.mjs";
 import { canvas, network } from "./page_network.mjs";
 import { palette } from "./page_look.mjs";
+import { inRow } from "./page_tokens.mjs";
 
 /* Bands behind the nodes, every other layer shaded, and hairlines between columns. */
 function drawBands(ctx) {
@@ -33,6 +34,44 @@ export const tokenLabels = payload.columns.map((column) =>
 $("axis").append(...bandLabels);
 $("tokens").append(...tokenLabels);
 
+/* How long the text of each token's label is, px, with its padding. */
+let tokenLengths = null;
+function lengths() {
+  if (tokenLengths) return tokenLengths;
+  const ruler = document.createElement("canvas").getContext("2d");
+  ruler.font = getComputedStyle(tokenLabels[0]).font;
+  const length = (text) => Math.ceil(ruler.measureText(text).width) + 9;
+  tokenLengths = tokenLabels.map((label) => length(label.textContent));
+  return tokenLengths;
+}
+
+/* The left ends of the labels of columns with these centres in one row, null where they do not all
+   fit; of none but those that are seen. */
+function rowOf(centres) {
+  const room = canvas.clientWidth;
+  const shown = centres.map((x, i) => [x, i]).filter(([x]) => x >= 0 && x <= room);
+  const row = inRow(
+    shown.map(([x]) => x),
+    shown.map(([, i]) => lengths()[i]),
+    room,
+  );
+  return row && new Map(shown.map(([, i], at) => [i, row[at]]));
+}
+
+/* Labels stand upright, each at its whole length as far as a picture can spare the height, where
+   they do not fit into a row where all of the picture is seen; not by zoom, which would change the
+   room that there is. Whether that is another way than they stood. */
+const TALLEST = 132; // px
+export function turnTokens({ position, scale }) {
+  const at = (column) => canvas.clientWidth / 2 + (column.x - position.x) * scale;
+  const narrow = payload.columns.length > 1 && !rowOf(payload.columns.map(at));
+  const turned = narrow !== $("tokens").classList.contains("upright");
+  $("tokens").classList.toggle("upright", narrow);
+  const height = Math.min(Math.max(...lengths()) + 14, TALLEST);
+  $("tokens").style.setProperty("--upright", `${height}px`);
+  return turned;
+}
+
 /* Axis labels follow the canvas; those that would overlap the one before are left out. */
 function placeAxes() {
   const scale = network.getScale();
@@ -49,14 +88,18 @@ function placeAxes() {
   const narrow = $("tokens").classList.contains("upright");
   const at = chosen && (chosen.members ? chosen.strongest.column : chosen.column);
   last = -Infinity;
+  const centres = payload.columns.map(({ x }) => network.canvasToDOM({ x, y: 0 }).x);
+  const row = narrow ? null : rowOf(centres);
   payload.columns.forEach((column, index) => {
-    const { x } = network.canvasToDOM({ x: column.x, y: 0 });
-    const room = narrow ? 20 : Math.max(column.width * scale - 4, 12);
+    const x = centres[index];
     const label = tokenLabels[index];
-    label.hidden = x - last < 13 && at !== index;
+    const left = row?.get(index);
+    const room = narrow ? 20 : Math.max(column.width * scale - 4, 12);
+    label.hidden = left === undefined && x - last < 13 && at !== index;
     if (!label.hidden) last = x;
-    label.style.maxWidth = `${room}px`;
-    label.style.transform = `translateX(${x}px) translateX(-50%)`;
+    label.style.maxWidth = left === undefined ? `${room}px` : "";
+    label.style.transform =
+      left === undefined ? `translateX(${x}px) translateX(-50%)` : `translateX(${left}px)`;
     label.classList.toggle("lit", at === index);
   });
 }

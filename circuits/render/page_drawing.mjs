@@ -165,7 +165,9 @@ function drawnAxes(paint, height, left) {
   const tokens = payload.columns.flatMap((column, i) => {
     const x = network.canvasToDOM({ x: column.x, y: 0 }).x;
     if (tokenLabels[i].hidden || x < 0 || x > canvas.clientWidth) return [];
-    const at = { x: near(x + left), y: height + 18 };
+    const { left: from, width } = tokenLabels[i].getBoundingClientRect();
+    const seenAt = upright ? x : from + width / 2 - canvas.getBoundingClientRect().left;
+    const at = { x: near(seenAt + left), y: height + 18 };
     const turned = upright
       ? { "text-anchor": "start", transform: `rotate(90 ${at.x} ${height + 8})`, y: height + 12 }
       : { "text-anchor": "middle" };

@@ -1,10 +1,10 @@
 /* Which part of the picture is seen, at what scale, and the shape that the picture takes. */
 
-import { $ } from "./page_dom.mjs";
 import { flow, stretch } from "./page_scene.mjs";
 import { changed, drawnAs, laidOut, nodes, payload, scene, view } from "./page_state.mjs";
 import { canvas, draw, drawnAt, network } from "./page_network.mjs";
 import { magnified, placeOf } from "./page_look.mjs";
+import { turnTokens } from "./page_axes.mjs";
 
 /* What has to fit: the layout, or the nodes in rows of their own. */
 function extent() {
@@ -60,14 +60,12 @@ const flowOf = (shown) =>
     columns: payload.columns.map((column) => column.place),
   });
 
-/* Tokens stand upright where columns are narrow at the scale that fits; not by zoom, which would
-   change the room that there is. */
-function turnTokens() {
+/* Where all of the picture is seen. */
+function whole() {
   const { clientWidth: width, clientHeight: height } = canvas;
   const room = extent();
   const scale = Math.min((width - 24) / room.width, (height - 16) / room.height, room.most);
-  const narrow = payload.columns.some((c) => c.width * scale < 34) && payload.columns.length > 1;
-  $("tokens").classList.toggle("upright", narrow);
+  return { position: { x: room.x, y: room.y }, scale };
 }
 
 /* Whether the picture stands where a person moved it. */
@@ -79,12 +77,10 @@ export const keepPlace = () => {
 export function fit() {
   if (!canvas.clientWidth || !canvas.clientHeight) return;
   moved = false;
-  turnTokens();
   if (reshape()) draw();
-  const { clientWidth: width, clientHeight: height } = canvas;
-  const room = extent();
-  const scale = Math.min((width - 24) / room.width, (height - 16) / room.height, room.most);
-  network.moveTo({ position: { x: room.x, y: room.y }, scale });
+  // What the labels of columns take is taken from the picture's height.
+  if (turnTokens(whole()) && reshape()) draw();
+  network.moveTo(whole());
   if (magnified() !== drawnAt) draw();
 }
 

@@ -4,6 +4,7 @@ import io
 import re
 import shutil
 import subprocess
+from itertools import pairwise
 from xml.etree import ElementTree
 
 import numpy as np
@@ -118,6 +119,27 @@ def test_all_tokens_of_a_long_prompt_and_most_nodes_are_named(visit):
     assert tab.locator("#tokens span[hidden]").count() == 0
     named = [node for node in graph if node.kind in {"feature", "logit"}]
     assert len(tab.evaluate("circuit.labelled()")) > 0.8 * len(named)
+
+
+@pytest.mark.parametrize("width", [1000, 1400])
+def test_tokens_are_whole_in_a_row_where_they_have_the_room(visit, width):
+    prompt = ["The", " princesses", " beside", " the", " old", " rockets"]
+    tab = visit(page(synthetic.circuit(87, prompt=prompt)))
+    tab.set_viewport_size({"width": width, "height": 900})
+    tab.wait_for_timeout(300)
+    spans = tab.locator("#tokens span")
+    assert spans.all_text_contents() == prompt
+    whole = "all => all.map(s => [s.scrollWidth <= s.clientWidth, s.offsetHeight < 24])"
+    assert spans.evaluate_all(whole) == [[True, True]] * 6
+    ends = spans.evaluate_all("all => all.map(s => s.getBoundingClientRect().toJSON())")
+    assert all(a["right"] < b["left"] for a, b in pairwise(ends))
+
+
+def test_tokens_that_stand_upright_are_whole(visit):
+    prompt = [" extraordinary"[: 4 + i % 11] for i in range(40)]
+    spans = visit(page(synthetic.circuit(87, prompt=prompt))).locator("#tokens.upright span")
+    assert spans.count() == 40
+    assert spans.evaluate_all("all => all.every(s => s.scrollHeight <= s.clientHeight)")
 
 
 def test_the_svg_is_what_is_seen_with_text_as_text(visit, sample, sample_page):
