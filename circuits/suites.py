@@ -31,7 +31,7 @@ from saes.evaluation.probing import probe, read_labelled
 from saes.examples.store import Store, StoreConfig, build_store
 from saes.formats.shapes import shape_of
 from saes.on_demand import OnDemand, each, load_all
-from saes.suite import MlpChoice, hash_of, load_suite
+from saes.suite import MlpChoice, Suite, hash_of, load_suite
 from transcoders.in_suite import transcoders_in
 
 COACTIVE_TOKENS = 16_384
@@ -47,6 +47,20 @@ def load_model(
     fit_threads(model)
     report("loading", 1, 1)
     return model
+
+
+def open_suite(
+    dictionaries: str,
+    model: str,
+    mlp: MlpChoice,
+    placement: Placement = ANYWHERE,
+    report: Report = silent,
+) -> tuple[TransformerBridge, Suite]:
+    """The model, and dictionaries for it; a notice where they were trained on another one."""
+    suite = load_suite(dictionaries, mlp=mlp, memory=placement.memory)
+    loaded = load_model(model, report, placement)
+    suite.notify_of_another_model(loaded)
+    return loaded, suite
 
 
 def sources(
@@ -233,9 +247,7 @@ def suite_overview(
     """
     path, source = out / "suite.html", digest(made_from)
     check_page(path, source, force=force)
-    suite = load_suite(dictionaries, mlp=mlp, memory=placement.memory)
-    loaded = load_model(model, report, placement)
-    suite.notify_of_another_model(loaded)
+    loaded, suite = open_suite(dictionaries, model, mlp, placement, report)
     opened = OnDemand(suite.fitting(loaded))
     store = _store(loaded, opened, texts, out, StoreConfig(tokens=tokens, seed=seed), report)
     record = suite_record(loaded, opened, store, suite.metrics(), report=report)
@@ -270,9 +282,7 @@ def connections(
     """
     if out is not None:
         check_record(out, made_from or {}, force=force)
-    suite = load_suite(dictionaries, mlp=mlp, memory=placement.memory)
-    loaded = load_model(model, report, placement)
-    suite.notify_of_another_model(loaded)
+    loaded, suite = open_suite(dictionaries, model, mlp, placement, report)
     record = connections_of(
         loaded,
         suite.fitting(loaded),

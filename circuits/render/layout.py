@@ -17,20 +17,13 @@ import networkx as nx
 
 from circuits.graph import Node, ordered
 from circuits.render.words import cells, readable
+from hooked_qwen.sites import KINDS
 
 BAND_PADDING, COLUMN_PADDING = 6.0, 12.0
 EMPTY_COLUMN, TOKEN_COLUMN, CELL_WIDTH = 30.0, 116.0, 7.2
 ASPECT = 1.25  # width over height of the canvas on a laptop, beside the panel
 MOST_STRETCH = 1.8
-SUBLAYERS = (
-    "resid_pre",
-    "attn_out",
-    "resid_mid",
-    "mlp_in",
-    "mlp_hidden",
-    "mlp_out",
-    "resid_post",
-)
+SUBLAYERS = KINDS[1:]
 SUMMED = "all positions, summed"
 
 

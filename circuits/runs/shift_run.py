@@ -32,7 +32,7 @@ from circuits.shift.judging import cut_nodes, read_judgements, save_judgements
 from circuits.shift.methods import METHODS, ShiftMethod
 from circuits.shift.shift import Ask, ShiftConfig, Shifted, shift
 from circuits.shift.texts import shift_data
-from circuits.suites import load_model
+from circuits.suites import open_suite
 from hooked_qwen.bundled import language
 from hooked_qwen.files import content_hash, write_atomically
 from hooked_qwen.load import BUNDLED, local_folder
@@ -42,7 +42,7 @@ from hooked_qwen.placement import ANYWHERE, Placement, placement_of
 from hooked_qwen.progress import Report, silent
 from saes.edit_file import Edit, Operation
 from saes.identity import suite_hash
-from saes.suite import MlpChoice, hash_of, load_suite
+from saes.suite import MlpChoice, hash_of
 
 RECORD, PAGE, JUDGED = "shift.json", "shift.html", "judgements.json"
 
@@ -90,9 +90,7 @@ def shift_run(
     check_record(out / RECORD, source, force=force)
     check_run(out / "circuit", dict, force=force)
     said = None if judgements is None else read_judgements(judgements)
-    loaded = load_model(model, report, placement)
-    suite = load_suite(dictionaries, mlp=mlp, memory=placement.memory)
-    suite.notify_of_another_model(loaded)
+    loaded, suite = open_suite(dictionaries, model, mlp, placement, report)
     given = partial(shift_data, data, n=texts, model=model, **(fields or {}))
     by = "person" if ask is not None else "rule" if said is None else "file"
     exactly = identified(loaded, source | {"judged_by": by})

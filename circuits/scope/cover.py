@@ -11,7 +11,7 @@ from circuits.graph import write_json
 from circuits.render.coverage import growth_figure, overlap_figure
 from circuits.runs.overwrite import MADE_FROM, check_record, digest
 from circuits.scope.sample_sets import read_results, sample_sets
-from circuits.suites import load_model
+from circuits.suites import open_suite
 from hooked_qwen.identity import identity
 from hooked_qwen.load import load_tokenizer
 from hooked_qwen.placement import ANYWHERE, Placement
@@ -19,7 +19,7 @@ from hooked_qwen.progress import Report, silent
 from hooked_qwen.texts import texts_of
 from hooked_qwen.tokens import encode_prompt
 from saes.scope.activity import LONGEST
-from saes.suite import MlpChoice, hash_of, load_suite
+from saes.suite import MlpChoice, hash_of
 
 RECORD = "coverage.json"
 OVERLAP = ("overlap.svg", "overlap.pdf")
@@ -70,9 +70,7 @@ def cover(
     }
     if out is not None:
         check_record(out / RECORD, source, force=force)
-    suite = load_suite(dictionaries, mlp=mlp, memory=placement.memory)
-    loaded = load_model(model, report, placement)
-    suite.notify_of_another_model(loaded)
+    loaded, suite = open_suite(dictionaries, model, mlp, placement, report)
     record = covered(loaded, suite, found, config, common=shared, results=right, report=report)
     record = {**record, MADE_FROM: source, "model_hash": identity(loaded)}
     if out is not None:

@@ -23,14 +23,14 @@ from circuits.render.search_page import ranked, search_page
 from circuits.runs.overwrite import MADE_FROM, check_page, check_record, digest, signed
 from circuits.runs.pages import feature_pages
 from circuits.runs.prompt_sets import reference_for
-from circuits.suites import feature_names, load_model, sources
+from circuits.suites import feature_names, open_suite, sources
 from hooked_qwen.files import content_hash, write_atomically
 from hooked_qwen.nodes import Node
 from hooked_qwen.placement import ANYWHERE, Placement
 from hooked_qwen.progress import Report, silent
 from hooked_qwen.texts import first_texts
 from saes.scope.contrast import RankedBy
-from saes.suite import MlpChoice, Suite, load_suite
+from saes.suite import MlpChoice, Suite
 
 ON_PAGE = 8
 "Texts of each kind that a page shows."
@@ -145,9 +145,7 @@ def search(
     if label is not None:
         found = _Found(by_label(names, label, top=top))
     else:
-        suite = load_suite(dictionaries, mlp=mlp, memory=placement.memory)
-        loaded = load_model(model, report, placement)
-        suite.notify_of_another_model(loaded)
+        loaded, suite = open_suite(dictionaries, model, mlp, placement, report)
         opened = _Opened(model=loaded, suite=suite, named=Named(loaded, suite, names))
         found = _found(asked, opened, report)
     if out is not None:

@@ -21,13 +21,13 @@ from circuits.features.written import SyntheticText
 from circuits.graph import rounded, write_json
 from circuits.render.synthesis import synthesis_figure
 from circuits.runs.overwrite import MADE_FROM, check_record, digest
-from circuits.suites import feature_names, load_model
+from circuits.suites import feature_names, open_suite
 from hooked_qwen.files import write_atomically
 from hooked_qwen.identity import identity
 from hooked_qwen.placement import ANYWHERE, Placement
 from hooked_qwen.progress import Report, silent
 from saes.evaluation.probing import read_labelled
-from saes.suite import MlpChoice, hash_of, load_suite
+from saes.suite import MlpChoice, hash_of
 
 RECORD, KEPT, WRITTEN = "synthesis.json", "synthetic.jsonl", "written.jsonl"
 FIGURES = ("synthesis.svg", "synthesis.pdf")
@@ -82,9 +82,7 @@ def synthesise(
     }
     if out is not None:
         check_record(out / RECORD, source, force=force)
-    suite = load_suite(dictionaries, mlp=mlp, memory=placement.memory)
-    loaded = load_model(model, report, placement)
-    suite.notify_of_another_model(loaded)
+    loaded, suite = open_suite(dictionaries, model, mlp, placement, report)
     if style is None and generator is None:
         writing = replace(writing, style=default_style(loaded.tokenizer))
     found = synthesised(
