@@ -86,7 +86,11 @@ def _measured(tree: Path, dictionaries: Path) -> dict[str, Any]:
 
 
 def measure(tree: Path, dictionaries: Path) -> dict[str, Any]:
-    """One discovery by the code of `tree`, which is the first place that is looked in."""
+    """One discovery by the code of `tree`, which is the first place that is looked in.
+
+    The model and prompts of `benchmarks.memory` are made here once more: that module cannot be
+    imported beside the dense code, which has no `circuits.analysis`.
+    """
     sys.path[0] = str(tree)
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM

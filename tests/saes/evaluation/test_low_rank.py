@@ -4,38 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from hooked_qwen.hooks import capture
-from hooked_qwen.sites import Site
-from saes.dictionary_spec import DictionarySpec
 from saes.evaluation import baselines as controls
 from saes.evaluation.low_rank import low_rank
 from saes.evaluation.metrics import evaluate
-from tests.toys import SIZES, VOCABULARY, random_dictionary, shared_toy, toy_suite
-
-D = SIZES["hidden_size"]
-MLP = Site("mlp_out", 1)
-NAMES = ("mlp_out.1", "resid_post.0", "mlp_in.1-mlp_out.1")
-GENERATOR = torch.Generator().manual_seed(4)
-FITTED = torch.randint(1, VOCABULARY, (10, 9), generator=GENERATOR)
-JUDGED = torch.randint(1, VOCABULARY, (6, 9), generator=GENERATOR)
+from tests.saes.evaluation.test_baselines import FITTED, JUDGED, MLP, NAMES, D, one, plain_values
+from tests.toys import shared_toy, toy_suite
 
 
 @pytest.fixture(scope="module")
 def model():
     return shared_toy("qwen3")
-
-
-@torch.no_grad()
-def plain_values(model, blocks, dictionary):
-    with capture(model, [dictionary.source, dictionary.target]) as seen:
-        model(blocks)
-    return seen[dictionary.source].flatten(0, 1), seen[dictionary.target].flatten(0, 1)
-
-
-def one(name, k=5):
-    source, _, target = name.partition("-")
-    source, target = Site.parse(source), Site.parse(target or source)
-    return random_dictionary(DictionarySpec(source=source, target=target, k=k))
 
 
 def plain_rank(x, y, r):
