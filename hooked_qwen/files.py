@@ -59,6 +59,18 @@ def build_folder_atomically(path: Path, build: Callable[[Path], object]) -> None
         shutil.rmtree(old, ignore_errors=True)
 
 
+def check_not_file(folder: Path) -> None:
+    """Raise `ValueError` where a file stands at the place of a folder that is to be written."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file: give a folder")
+
+
+def check_new_folder(folder: Path) -> None:
+    """Raise `ValueError` where there is anything but an empty folder."""
+    if folder.exists() and (folder.is_file() or any(folder.iterdir())):
+        raise ValueError(f"{folder} is there already: name a new folder")
+
+
 def _name_target(error: OSError, partial: Path, path: Path) -> None:
     """Let the error tell of `path`, which is what the user knows of."""
     for name in ("filename", "filename2"):

@@ -12,7 +12,7 @@ from circuits.runs.inputs import Loaded
 from circuits.runs.overwrite import MADE_FROM, check_record
 from circuits.verification.specificity import SpecificityConfig, TaskCircuit, specificity
 from circuits.verification.stability import StabilityConfig, stability
-from hooked_qwen.files import content_hash
+from hooked_qwen.files import check_not_file, content_hash
 from hooked_qwen.placement import ANYWHERE, Placement
 from hooked_qwen.progress import Report, silent
 
@@ -44,8 +44,7 @@ def specificity_run(
         "config": asdict(config),
         "dtype": placement.dtype,
     }
-    if out.is_file():
-        raise ValueError(f"{out} is a file: give a folder")
+    check_not_file(out)
     check_record(out / MATRIX, source, force=force)
     tasks: dict[str, TaskCircuit] = {}
     first: Loaded | None = None

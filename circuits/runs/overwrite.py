@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from circuits.render.words import counted
+from hooked_qwen.files import check_not_file
 
 MADE_FROM = "made_from"
 "Where a record says what it was made from."
@@ -103,8 +104,7 @@ def check_text(path: Path, text: str, *, force: bool) -> None:
 
 def check_folder(folder: Path, files: Mapping[str, bytes], *, force: bool) -> None:
     """Raise `ValueError` where a folder holds anything else than these files, by their paths."""
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file: give a folder")
+    check_not_file(folder)
     if not folder.exists() or force:
         return
     there = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}

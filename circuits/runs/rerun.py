@@ -19,7 +19,7 @@ from circuits.edits.side_effects import behaviours_for, side_effects
 from circuits.graph import rounded
 from circuits.render.rerun_page import Graphs
 from circuits.runs.overwrite import MADE_FROM, digest
-from circuits.runs.rerun_folder import check_folder, write_folder
+from circuits.runs.rerun_folder import check_rerun, write_folder
 from circuits.runs.rerun_inputs import OpenedRerun, Rerun, open_run, open_without_run
 from hooked_qwen.load import BUNDLED
 from hooked_qwen.placement import ANYWHERE, Placement
@@ -64,7 +64,7 @@ def rerun_edit(
     opening = chosen(edit, rerun, model, dictionaries, mlp, placement)
     source = {"edit": digest(edit.text()), **opening.source, **rerun.made_from()}
     if out is not None:
-        check_folder(out, source, force=force)
+        check_rerun(out, source, force=force)
     opened = opening.open(report)
     left = None
     parts = dict(_parts(opened, edit, rerun, report))

@@ -8,18 +8,17 @@ from circuits import graph as graphs
 from circuits.graph import write_json
 from circuits.render.rerun_page import Graphs, rerun_page
 from circuits.runs.overwrite import check_record
-from hooked_qwen.files import write_atomically
+from hooked_qwen.files import check_not_file, write_atomically
 
 RESULT, GRAPH, PAGE = "result.json", "graph.json", "result.html"
 
 
-def check_folder(folder: Path, made_from: Mapping[str, Any], *, force: bool) -> None:
+def check_rerun(folder: Path, made_from: Mapping[str, Any], *, force: bool) -> None:
     """Raise `ValueError` where a rerun would take the place of something else.
 
     Of a rerun made from something else, unless by `force`; of anything that is no rerun always.
     """
-    if folder.is_file():
-        raise ValueError(f"{folder} is a file: give a folder")
+    check_not_file(folder)
     names = (GRAPH, PAGE, "manifest.json")
     others = [name for name in names if (folder / name).exists()]
     if others and not (folder / RESULT).exists():

@@ -10,6 +10,7 @@ from circuits.render.score_curves import score_figure
 from circuits.runs.inputs import Inputs, open_inputs
 from circuits.runs.overwrite import MADE_FROM, check_record
 from circuits.verification.sufficiency import SufficiencyConfig, sufficiency
+from hooked_qwen.files import check_not_file
 from hooked_qwen.placement import ANYWHERE, Placement
 from hooked_qwen.progress import Report, silent
 from hooked_qwen.sites import parse_layers
@@ -42,8 +43,7 @@ def sufficiency_run(
         "kept": asdict(kept) | {"layers": layers},
         "dtype": placement.dtype or "float32",
     }
-    if out.is_file():
-        raise ValueError(f"{out} is a file: give a folder")
+    check_not_file(out)
     check_record(out / RECORD, source, force=force)
     analysis = open_inputs(inputs, config, placement=placement).analysis
     if layers != "all":

@@ -17,7 +17,7 @@ from circuits.graph import write_json
 from circuits.render.tune_figure import tune_figure
 from circuits.runs.overwrite import MADE_FROM, check_record
 from hooked_qwen.adapters import require_peft
-from hooked_qwen.files import build_folder_atomically, content_hash
+from hooked_qwen.files import build_folder_atomically, check_not_file, content_hash
 from hooked_qwen.load import BUNDLED, load_tokenizer, local_folder
 from hooked_qwen.nodes import Node
 from hooked_qwen.notices import notify
@@ -260,6 +260,7 @@ def write_trained(
 
     Raises `ValueError` where `out` holds something else, unless by `force`.
     """
+    check_not_file(out)
     if out.exists() and not force and not (out / RECORD).exists() and any(out.iterdir()):
         raise ValueError(f"{out} is there already and holds something else: choose another --out")
     check_record(out / RECORD, made_from, force=force)

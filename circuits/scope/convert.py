@@ -12,7 +12,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.graph import rounded
 from circuits.suites import load_model
-from hooked_qwen.files import build_folder_atomically
+from hooked_qwen.files import build_folder_atomically, check_new_folder
 from hooked_qwen.identity import identity
 from hooked_qwen.notices import notify
 from hooked_qwen.placement import ANYWHERE, Placement
@@ -79,8 +79,7 @@ def convert(
     Raises `ValueError` where `out` is there, where a file is not as the map says, and where nothing
     that was tried fits.
     """
-    if out.exists() and (out.is_file() or any(out.iterdir())):
-        raise ValueError(f"{out} is there already: name a new folder")
+    check_new_folder(out)
     if bool(text) != (model is not None):
         raise ValueError("judging needs both --text and --model")
     if try_all and not text:

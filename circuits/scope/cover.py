@@ -12,6 +12,7 @@ from circuits.render.coverage import growth_figure, overlap_figure
 from circuits.runs.overwrite import MADE_FROM, check_record, digest
 from circuits.scope.sample_sets import read_results, sample_sets
 from circuits.suites import open_suite
+from hooked_qwen.files import check_not_file
 from hooked_qwen.identity import identity
 from hooked_qwen.load import load_tokenizer
 from hooked_qwen.placement import ANYWHERE, Placement
@@ -53,8 +54,8 @@ def cover(
     holds something else, unless by `force`.
     """
     config = config or CoverConfig()
-    if out is not None and out.is_file():
-        raise ValueError(f"{out} is a file: give a folder")
+    if out is not None:
+        check_not_file(out)
     tokenizer = load_tokenizer(model)
     found = sample_sets(sets, model, tokenizer, texts=texts, seed=config.seed)
     shared = list(islice(_lines(common, tokenizer), texts)) if common else []

@@ -22,7 +22,7 @@ from circuits.graph import rounded, write_json
 from circuits.render.synthesis import synthesis_figure
 from circuits.runs.overwrite import MADE_FROM, check_record, digest
 from circuits.suites import feature_names, open_suite
-from hooked_qwen.files import write_atomically
+from hooked_qwen.files import check_not_file, write_atomically
 from hooked_qwen.identity import identity
 from hooked_qwen.placement import ANYWHERE, Placement
 from hooked_qwen.progress import Report, silent
@@ -68,8 +68,8 @@ def synthesise(
     writing = WritingConfig(
         style=style or "instruction", tokens=tokens, temperature=temperature, separator=separator
     )
-    if out is not None and out.is_file():
-        raise ValueError(f"{out} is a file: give a folder")
+    if out is not None:
+        check_not_file(out)
     texts = [read_labelled(path) if path else [] for path in (training, target, test)]
     source = {
         "texts": [digest(*(f"{t.label} {t.text}" for t in some)) for some in texts],

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from hooked_qwen.files import build_folder_atomically
+from hooked_qwen.files import build_folder_atomically, check_new_folder
 from saes.dictionary import SparseDictionary
 from saes.formats import ours
 from saes.formats.place import Entry
@@ -23,8 +23,7 @@ def convert(source: str | Path, out: Path, to: str, *, only: MlpChoice | None = 
     """
     if to not in WRITTEN:
         raise ValueError(f"no layout {to!r} is written: expected one of {', '.join(WRITTEN)}")
-    if out.exists() and (out.is_file() or any(out.iterdir())):
-        raise ValueError(f"{out} is there already: name a new folder")
+    check_new_folder(out)
     found = find(source)
     entries = [e for e in found.entries if only is None or _kind(e) == only]
     if not entries:

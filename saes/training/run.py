@@ -17,7 +17,7 @@ from jaxtyping import Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from hooked_qwen.files import build_folder_atomically
+from hooked_qwen.files import build_folder_atomically, check_not_file
 from hooked_qwen.identity import identity
 from hooked_qwen.notices import notify
 from hooked_qwen.placement import name_of
@@ -189,10 +189,9 @@ def from_cache(
 
 def check_place(out: Path) -> None:
     """Raise `ValueError` when a run that a user starts would lose what is in `out`."""
+    check_not_file(out)
     if not out.exists():
         return
-    if not out.is_dir():
-        raise ValueError(f"{out} is a file: give a folder to write the dictionaries to")
     if (out / ours.SUITE).exists():
         raise ValueError(f"{out} is not empty, it holds dictionaries: choose another folder")
     strangers = [p.name for p in out.iterdir() if not p.name.startswith(".")]

@@ -231,6 +231,7 @@ def test_what_cannot_be_done_is_said_in_one_line(texts, tmp_path, fails):
     out = ("--out", tmp_path / "out")
     assert "give a folder for the model with --out" in fails(*given, "--feature", FEATURE)
     assert "no feature is named" in fails(*given, *out)
+    assert "is a file: give a folder" in fails(*given, "--feature", FEATURE, "--out", train)
     named = (*given, "--feature", FEATURE, *out)
     assert "is to be trained on and held out" in fails(*named, "--held-out", train)
     assert "--alpha is 'much'" in fails(*named, "--alpha", "much")

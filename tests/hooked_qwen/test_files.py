@@ -9,7 +9,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from hooked_qwen.files import build_folder_atomically, write_atomically
+from hooked_qwen.files import (
+    build_folder_atomically,
+    check_new_folder,
+    check_not_file,
+    write_atomically,
+)
 
 
 @pytest.fixture
@@ -76,3 +81,17 @@ def test_who_may_read_a_file_made_here_may_read_tensors_too(tmp_path, umask):
     assert (tmp_path / "one.safetensors").stat().st_mode == usual
     assert (tmp_path / "folder" / "two.safetensors").stat().st_mode == usual
     assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "one.safetensors", "plain"]
+
+
+def test_what_stands_at_the_place_of_a_folder(tmp_path):
+    (tmp_path / "file").touch()
+    for free in (tmp_path / "absent", tmp_path):
+        check_not_file(free)
+    with pytest.raises(ValueError, match="file is a file: give a folder"):
+        check_not_file(tmp_path / "file")
+    (tmp_path / "empty").mkdir()
+    for free in (tmp_path / "absent", tmp_path / "empty"):
+        check_new_folder(free)
+    for taken in (tmp_path / "file", tmp_path):
+        with pytest.raises(ValueError, match="is there already: name a new folder"):
+            check_new_folder(taken)
