@@ -17,9 +17,10 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -73,7 +74,8 @@ def main() -> None:
     parser.add_argument("--case", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.case:
-        print(json.dumps(measure(Case(**json.loads(chosen.case)))))
+        for row in measure(Case(**json.loads(chosen.case))):
+            print(json.dumps(row), flush=True)
         return
     if not RESET.exists():
         raise SystemExit("peak memory is measured on Linux only")
@@ -82,24 +84,30 @@ def main() -> None:
     with TemporaryDirectory() as temporary:
         work = chosen.work or Path(temporary)
         verbs = tuple(chosen.verbs)
-        rows = [_row(work, m, n, verbs) for m in chosen.widths for n in chosen.prompts]
+        rows: list[dict[str, Any]] = []
+        for features, prompts in product(chosen.widths, chosen.prompts):
+            row: dict[str, Any] = {}
+            for row in _rows(work, features, prompts, verbs):
+                if not chosen.quick:
+                    keep(row)
+            rows.append(row)
     print(table(rows, verbs))
-    if not chosen.quick:
-        keep(rows)
 
 
-def keep(rows: list[dict[str, Any]]) -> None:
-    """Put the rows into the file of results, verb by verb in the place of the same case."""
+def keep(row: dict[str, Any]) -> None:
+    """Put the row into the file of results, verb by verb in the place of the same case."""
     found = json.loads(RESULTS.read_text(encoding="utf-8"))
     by_case = {(row["features"], row["prompts"]): row for row in found["rows"]}
-    for row in rows:
-        case = row["features"], row["prompts"]
-        by_case[case] = by_case.get(case, {}) | row
+    case = row["features"], row["prompts"]
+    by_case[case] = by_case.get(case, {}) | row
     found |= {"torch": torch.__version__, "rows": [by_case[case] for case in sorted(by_case)]}
     RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
-def _row(work: Path, features: int, prompts: int, verbs: tuple[str, ...]) -> dict[str, Any]:
+def _rows(
+    work: Path, features: int, prompts: int, verbs: tuple[str, ...]
+) -> Iterator[dict[str, Any]]:
+    """What is measured of one case so far, after each verb."""
     folder = work / f"{features}"
     if not folder.exists():
         write_dictionaries(folder, features)
@@ -107,10 +115,13 @@ def _row(work: Path, features: int, prompts: int, verbs: tuple[str, ...]) -> dic
     command = [sys.executable, "-m", "benchmarks.memory", "--case", case]
     # Freed memory goes back to the system, so that the peak is what was held.
     tuned = os.environ | {"MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_TRIM_THRESHOLD_": "0"}
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=tuned)
-    row = json.loads(done.stdout.splitlines()[-1])
-    print(row, file=sys.stderr)
-    return row
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=tuned) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(line, end="", file=sys.stderr)
+            yield json.loads(line)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
 
 
 def table(rows: list[dict[str, Any]], verbs: tuple[str, ...]) -> str:
@@ -167,8 +178,8 @@ def random_prompts(n: int, tokens: int = TOKENS) -> EncodedPrompts:
     )
 
 
-def measure(case: Case) -> dict[str, Any]:
-    """Peak and time of each verb."""
+def measure(case: Case) -> Iterator[dict[str, Any]]:
+    """Peak and time of each verb so far, after each."""
     torch.set_num_threads(1)
     model, prompts = random_model(), random_prompts(case.prompts)
     one = 2 * 4 * case.features * WIDTH
@@ -188,11 +199,13 @@ def measure(case: Case) -> dict[str, Any]:
     # A new analysis for each verb, as for each command: none has the states of another.
     analysis = partial(Analysis.of, model, suite, prompts, config)
     rows["discover"] = timed(lambda: discover(analysis()))
+    yield rows
     discovery = found["last"]
     quick = VerifyConfig(level="quick")
     graph, ranking = discovery.graph, discovery.ranking
     if "verify" in case.verbs:
         rows["verify"] = timed(lambda: verify(analysis(), graph, ranking, config=quick))
+        yield rows
     edit = Ablation(ablated=tuple(n for n in ordered(graph) if n.kind == "feature")[:10], to="mean")
 
     def cut_out() -> None:
@@ -202,7 +215,7 @@ def measure(case: Case) -> dict[str, Any]:
 
     if "ablate" in case.verbs:
         rows["ablate"] = timed(cut_out)
-    return rows
+        yield rows
 
 
 def _peak() -> int:
