@@ -83,7 +83,7 @@ class MemoryNeeds:
 
     model: int
     dictionaries: int
-    "those that are kept there, and one more while it is read where not all are"
+    "those that are kept there; where not all are, one as its file has it too, while it is read"
     every_dictionary: int
     largest: int
     "of them"
@@ -105,23 +105,32 @@ def memory_of(
     model: ModelCost, shapes: Sequence[DictionaryShape], task: DiscoverySize, memory: float | None
 ) -> MemoryNeeds:
     """Bytes on the device, where dictionaries and states may take `memory` GB."""
-    every, one = sum(s.bytes for s in shapes), max(s.bytes for s in shapes)
     room = KEPT if memory is None else memory * 1e9 / 4
-    resident = every
-    if memory is not None and every > memory * 1e9:
-        resident = int(max(memory * 1e9, one)) + one
     state = state_bytes(model, shapes, task)
     gradient = FLOAT32 * (len(written(shapes)) + 1) * _stream(model, task)
     return MemoryNeeds(
         model=model.weights,
-        dictionaries=min(resident, every + one),
-        every_dictionary=every,
-        largest=one,
+        dictionaries=kept_dictionaries(shapes, memory),
+        every_dictionary=sum(s.bytes for s in shapes),
+        largest=max(s.bytes for s in shapes),
         one_state=state,
         states=_kept(state, task.batches, room),
         gradients=_kept(gradient, task.batches, room),
         working=_working(model, shapes, task),
     )
+
+
+def kept_dictionaries(shapes: Sequence[DictionaryShape], memory: float | None) -> int:
+    """Bytes of dictionaries that lie on the device at once.
+
+    With `memory` as many as fit, at least one; room for the next is made before it is read. In
+    half precision it is there as its file has it, too, until all of it is in float32.
+    """
+    every = sum(s.bytes for s in shapes)
+    if memory is None or every <= memory * 1e9:
+        return every
+    reading = max(s.stored if s.stored < s.bytes else 0 for s in shapes)
+    return min(every, int(max(memory * 1e9, *(s.bytes for s in shapes)))) + reading
 
 
 def _kept(one: int, batches: int, room: float) -> int:

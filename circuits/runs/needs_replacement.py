@@ -14,7 +14,15 @@ from collections.abc import Sequence
 from circuits.discovery.edge_heads import NUMBERS_AT_ONCE
 from circuits.discovery.replaced_prompts import Budget
 from circuits.features.card import FEATURES_AT_ONCE
-from circuits.runs.needs import INDEX, Amount, DiscoverySize, MemoryNeeds, Operations, on
+from circuits.runs.needs import (
+    INDEX,
+    Amount,
+    DiscoverySize,
+    MemoryNeeds,
+    Operations,
+    kept_dictionaries,
+    on,
+)
 from hooked_qwen.cost import ModelCost
 from saes.dictionary import most_pre_activations
 from saes.formats.shapes import FLOAT32, DictionaryShape
@@ -30,18 +38,14 @@ def replacement_memory(
     model: ModelCost, shapes: Sequence[DictionaryShape], task: DiscoverySize, memory: float | None
 ) -> MemoryNeeds:
     """Bytes on the device, where dictionaries and rows may take `memory` GB."""
-    every, one = sum(s.bytes for s in shapes), max(s.bytes for s in shapes)
     budget = budget_of(model, task, memory)
-    resident = every
-    if memory is not None and every > memory * 1e9:
-        resident = int(max(memory * 1e9, one)) + one
     prompt = prompt_bytes(model, shapes, task, budget)
     # With a patch both prompts of a pair are there for a while.
     return MemoryNeeds(
         model=model.weights,
-        dictionaries=min(resident, every + one),
-        every_dictionary=every,
-        largest=one,
+        dictionaries=kept_dictionaries(shapes, memory),
+        every_dictionary=sum(s.bytes for s in shapes),
+        largest=max(s.bytes for s in shapes),
         one_state=prompt,
         states=prompt * (1 + task.patched) + row_bytes(model, shapes, task, budget),
         gradients=0,

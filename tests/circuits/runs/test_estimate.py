@@ -122,7 +122,7 @@ def wide(features, n=28):
             features=features,
             k=50,
             bytes=4 * 2 * features * SIZES["hidden_size"],
-            stored=0,
+            stored=4 * 2 * features * SIZES["hidden_size"],
         )
         for layer in range(n)
     ]
@@ -134,8 +134,11 @@ def test_memory_holds_the_dictionaries_within_what_is_given_and_does_not_grow_wi
     task = DiscoverySize(prompts=64, tokens=20, config=config)
     whole = memory_of(cost, shapes, task, None)
     assert whole.dictionaries == whole.every_dictionary == 3 * one
-    # One more is there while it is read.
-    assert memory_of(cost, shapes, task, 1.5 * one / 1e9).dictionaries == int(2.5 * one)
+    assert memory_of(cost, shapes, task, 1.5 * one / 1e9).dictionaries == int(1.5 * one)
+    assert memory_of(cost, shapes, task, 0.5 * one / 1e9).dictionaries == one
+    # In half precision it is there twice while it is read, as its file has it and in float32.
+    halves = [replace(shape, stored=one // 2) for shape in shapes]
+    assert memory_of(cost, halves, task, 0.5 * one / 1e9).dictionaries == one + one // 2
     assert memory_of(cost, shapes, task, 4 * one / 1e9).dictionaries == 3 * one
     more = memory_of(cost, shapes, replace(task, prompts=6400), 1e-9)
     assert more.total == memory_of(cost, shapes, task, 1e-9).total
