@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.ablation.faithfulness import baseline_of, metric_with
+from circuits.ablation.faithfulness import baseline_of, metrics_with
 from circuits.analysis import Analysis
 from circuits.attribution.state import BatchState, each
 from circuits.baseline_values import BaselineValue
@@ -52,18 +52,16 @@ def ablate(
     )
     spared = _spared(analysis, edit)
 
-    def run(some: Ablation) -> Outcome:
-        kept = some.kept_set()
-        found = metric_with(analysis, kept, edit.to)
-        if analysis.config.metric == "logit-difference":
-            return torch.stack([found, found])
-        return torch.stack([found, metric_with(by_preference, kept, edit.to)])
-
-    after = run(edit)
-    controls = [
-        _control(name, [run(edit.with_nodes(nodes)) for nodes in draws])
-        for name, draws in control_nodes(edit, ranking, analysis.states, seed=seed).items()
-    ]
+    draws_of = control_nodes(edit, ranking, analysis.states, seed=seed)
+    drawn = [edit.with_nodes(nodes) for draws in draws_of.values() for nodes in draws]
+    # All in one go through the prompts: each batch of them is decomposed once.
+    kept = [some.kept_set() for some in (edit, *drawn)]
+    values = preferred = metrics_with(analysis, kept, edit.to)
+    if analysis.config.metric != "logit-difference":
+        preferred = metrics_with(by_preference, kept, edit.to)
+    outcomes = iter(torch.stack([values, preferred], 1))
+    after = next(outcomes)
+    controls = [_control(name, [next(outcomes) for _ in draws]) for name, draws in draws_of.items()]
     return {
         "schema": SCHEMA,
         "features": [str(node) for node in edit.ablated],
