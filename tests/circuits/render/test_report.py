@@ -9,9 +9,9 @@ import pytest
 
 from circuits.graph import Node
 from circuits.render.report import Reported, report_page
+from tests.circuits.attribution_graphs.test_read import SAMPLE
 from tests.circuits.conftest import call
 from tests.circuits.synthetic import ablations, circuit, verification
-from tests.circuits.test_attribution_graphs import SAMPLE
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)> \u202e {{ 7 * 7 }} 复"
 RERUN = {

@@ -9,8 +9,8 @@ import pytest
 from circuits.runs.shown_paths import in_record, shown_argument, shown_path
 from hooked_qwen import bundled
 from hooked_qwen.files import content_hash
+from tests.circuits.attribution_graphs.test_read import SAMPLE
 from tests.circuits.conftest import call
-from tests.circuits.test_attribution_graphs import SAMPLE
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from circuits.render.compared import comparison
 from circuits.render.connected import circuit_of
 from circuits.render.drawing import words_of
 from circuits.render.viewers import VIEWERS, viewer_graph
-from circuits.saved_state import SavedState
 from tests.circuits.conftest import call
 from tests.circuits.synthetic import circuit
 
@@ -238,13 +237,6 @@ def test_ids_by_token_layer_and_number(read):
     }
 
 
-def test_an_empty_view_of_an_address_is_empty(tmp_path):
-    record, path = copy.deepcopy(SAMPLE), tmp_path / "graph.json"
-    record["qParams"] = {"pinnedIds": "", "supernodes": "", "linkType": ""}
-    path.write_text(json.dumps(record), encoding="utf-8")
-    assert read_view(path) == SavedState()
-
-
 def test_outputs_come_by_their_probability(read):
     """A figure with room for one output draws the likeliest, and says how likely it is."""
     record = copy.deepcopy(SAMPLE)
@@ -354,15 +346,6 @@ def test_what_is_pinned_and_grouped_comes_along(tmp_path, written):
     path.write_text(json.dumps(SAMPLE), encoding="utf-8")
     assert call("import", path, "--out", run, "--force").exit_code == 0
     assert not (run / "imported-state.json").exists()
-
-
-def test_a_state_that_was_exported_comes_back(tmp_path):
-    graph = circuit(40)
-    one, two, three = [n for n in graph if n.kind == "feature"][:3]
-    state = SavedState(pinned=(one, two, three), groups={"a group": (two, three)})
-    path = tmp_path / "graph.json"
-    path.write_text(json.dumps(viewer_graph(graph, VIEWERS[0], slug="x", state=state)))
-    assert read_view(path) == state
 
 
 def broken(change):
