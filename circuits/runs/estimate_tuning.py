@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from circuits.runs.trained import StartingModel
+from circuits.runs.tuning_case import StartingModel
 from hooked_qwen.load import load_config
 from hooked_qwen.plain_model import outline_plain
 from saes.scope.fine_tune import FineTuneConfig

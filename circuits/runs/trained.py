@@ -16,26 +16,19 @@ from torch import nn
 from circuits.graph import write_json
 from circuits.render.tune_figure import tune_figure
 from circuits.runs.overwrite import MADE_FROM, check_record
+from circuits.runs.tuning_case import StartingModel
 from hooked_qwen.adapters import require_peft
-from hooked_qwen.files import build_folder_atomically, check_not_file, content_hash
-from hooked_qwen.load import BUNDLED, load_tokenizer, local_folder
+from hooked_qwen.files import build_folder_atomically, check_not_file
+from hooked_qwen.load import load_tokenizer
 from hooked_qwen.nodes import Node
 from hooked_qwen.notices import notify
-from hooked_qwen.placement import AUTO, Placement
-from hooked_qwen.plain_model import load_plain
 from hooked_qwen.progress import Report
-from hooked_qwen.texts import texts_of
-from hooked_qwen.threads import fit_threads_to
-from hooked_qwen.tokens import encode_prompt
 from saes.scope.fine_tune import TrainingCurve
-from saes.scope.trained_weights import counts, opened
+from saes.scope.trained_weights import counts
 from saes.scope.tuned_model import Judge, difference
 
 RECORD, FIGURE = "tune.json", "tune.svg"
 BEFORE = "before"
-MOST_PROMPTS = 64
-HELD_OUT = 10
-"One text in so many is held out where no others are given."
 LEAST = 8
 "Tokens of a text at least."
 Train = Callable[[nn.Module, Report], TrainingCurve]
@@ -64,80 +57,6 @@ class TrainedConfig:
             raise ValueError(f"the rank is {self.rank}: expected at least 1")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Material:
-    """Tokens of the texts to train on and of those held out, and the prompts to write after."""
-
-    train: list[list[int]]
-    clean: Mapping[str, list[list[int]]]
-    prompts: tuple[str, ...]
-
-
-def material(
-    tokenizer: Any,
-    text: Sequence[str],
-    held_out: Sequence[str],
-    prompts: Sequence[str],
-    config: TrainedConfig,
-) -> Material:
-    """Read from sources as `--text` takes them.
-
-    Raises `ValueError` where there is no text to train on or to hold out, and for one that is both.
-    """
-    if both := sorted(set(map(str, text)) & set(map(str, held_out))):
-        raise ValueError(
-            f"{both[0]} is to be trained on and held out: give other texts to judge on"
-        )
-    train, clean = rows_of(tokenizer, text, config), clean_rows(tokenizer, held_out, config)
-    if not clean:
-        train, clean = _apart(train)
-    return Material(train=train, clean=clean, prompts=prompts_of(tokenizer, prompts))
-
-
-def clean_rows(
-    tokenizer: Any, sources: Sequence[str], config: TrainedConfig
-) -> dict[str, list[list[int]]]:
-    """Texts to judge on, by the names of their sources."""
-    return {Path(source).name: rows_of(tokenizer, [source], config) for source in sources}
-
-
-def prompts_of(tokenizer: Any, sources: Sequence[str]) -> tuple[str, ...]:
-    """The first prompts of some sources, those without a token left out."""
-    found = []
-    for text in texts_of(sources)():
-        if encode_prompt(tokenizer, text.rstrip("\n")):
-            found.append(text.rstrip("\n"))
-        if len(found) == MOST_PROMPTS:
-            break
-    return tuple(found)
-
-
-def rows_of(
-    tokenizer: Any, sources: Sequence[str | Path], config: TrainedConfig
-) -> list[list[int]]:
-    """Texts of tokens, the long ones in several pieces.
-
-    Raises `ValueError` where no text is long enough.
-    """
-    rows: list[list[int]] = []
-    for text in texts_of(sources)():
-        tokens = encode_prompt(tokenizer, text)
-        pieces = (tokens[i : i + config.longest] for i in range(0, len(tokens), config.longest))
-        rows += [piece for piece in pieces if len(piece) >= LEAST]
-        if len(rows) >= config.texts:
-            break
-    if not rows:
-        raise ValueError(f"no text of {', '.join(map(str, sources))} has {LEAST} tokens")
-    return rows[: config.texts]
-
-
-def _apart(rows: list[list[int]]) -> tuple[list[list[int]], dict[str, list[list[int]]]]:
-    if len(rows) < 2:
-        raise ValueError("there is one text only, to train on or to hold out: give more of them")
-    held = rows[::HELD_OUT]
-    return [row for i, row in enumerate(rows) if i % HELD_OUT], {"held out": held}
-
-
 def nodes_asked(feature: Sequence[str], found: Path | None, top: int) -> tuple[Node, ...]:
     """Features by name, then the first of a record of `circuits features search`.
 
@@ -159,38 +78,29 @@ def _is_list_of_features(record: Any) -> bool:
     return isinstance(found, list) and all("feature" in one for one in found)
 
 
-@dataclass(frozen=True, kw_only=True)
-class StartingModel:
-    """The model that every arm starts from."""
+def judged_in_turn(
+    start: StartingModel,
+    before: Mapping[str, Any],
+    arms: Mapping[str, Train],
+    judge: Judge,
+    kept: str,
+    folder: Path,
+    report: Report,
+) -> dict[str, Any]:
+    """Records of the arms and of the model `before`, each held against it and the first arm.
 
-    source: str
-    placement: Placement
-    rank: int | None
-    seed: int
-
-    @property
-    def name(self) -> str:
-        """What an adapter says that it belongs to."""
-        folder = local_folder(self.source)
-        return self.source if folder is None or self.source == BUNDLED else str(folder)
-
-    @property
-    def hash(self) -> str:
-        """Of the model's files; of one on the hub, its name."""
-        folder = local_folder(self.source)
-        return self.source if folder is None else content_hash(folder)
-
-    def plain(self) -> nn.Module:
-        """As it is."""
-        device = self.placement.device or AUTO
-        model = load_plain(self.source, dtype=self.placement.dtype or "float32", device=device)
-        config = model.config.get_text_config()
-        fit_threads_to(config.hidden_size, config.intermediate_size)
-        return model
-
-    def to_train(self) -> nn.Module:
-        """As it is, what is to be trained opened."""
-        return opened(self.plain(), self.rank, base=self.name, seed=self.seed)
+    The first arm is trained without features; the arm that is `kept` is saved into `folder`.
+    """
+    judged = {BEFORE: before} | in_turn(start, arms, judge, kept, folder, report)
+    notify_of_no_behaviour(judged)
+    control, *others = arms
+    return {
+        "arms": judged,
+        "against": {
+            control: compared(judged, control, others),
+            BEFORE: compared(judged, BEFORE, list(arms)),
+        },
+    }
 
 
 def in_turn(
@@ -254,20 +164,29 @@ def compared(
 
 
 def write_trained(
-    out: Path, made_from: Mapping[str, Any], force: bool, run: Callable[[Path], dict[str, Any]]
+    out: Path,
+    schema: str,
+    settings: Mapping[str, Any],
+    others: Mapping[str, Any],
+    run: Callable[[Path], Mapping[str, Any]],
+    *,
+    force: bool,
 ) -> dict[str, Any]:
     """What `run` made in a folder, with its record and figure, in `out` whole or not at all.
+
+    The record says its `settings`, and that it was made from them and `others`.
 
     Raises `ValueError` where `out` holds something else, unless by `force`.
     """
     check_not_file(out)
     if out.exists() and not force and not (out / RECORD).exists() and any(out.iterdir()):
         raise ValueError(f"{out} is there already and holds something else: choose another --out")
+    made_from = {**settings, **others}
     check_record(out / RECORD, made_from, force=force)
     record: dict[str, Any] = {}
 
     def build(folder: Path) -> None:
-        record.update(run(folder) | {MADE_FROM: dict(made_from)})
+        record.update({"schema": schema, **settings, **run(folder), MADE_FROM: made_from})
         write_json(record, folder / RECORD)
         tune_figure(record, folder / FIGURE)
 

@@ -9,26 +9,14 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from circuits.runs.estimate_tuning import tuning_estimate
-from circuits.runs.overwrite import digest
-from circuits.runs.trained import (
-    BEFORE,
-    StartingModel,
-    Train,
-    TrainedConfig,
-    clean_rows,
-    compared,
-    in_turn,
-    notify_of_no_behaviour,
-    prompts_of,
-    write_trained,
-)
+from circuits.runs.trained import Train, TrainedConfig, judged_in_turn, write_trained
+from circuits.runs.training_texts import clean_rows, prompts_of
+from circuits.runs.tuning_case import TuningCase
 from circuits.scope.tune import CHOSEN, RANDOM
-from hooked_qwen.load import load_tokenizer
 from hooked_qwen.nodes import Node
 from hooked_qwen.placement import ANYWHERE, Placement
 from hooked_qwen.progress import Report, silent
 from hooked_qwen.tokens import encode_prompt
-from saes.scope.behaviour import Behaviour, behaviour_called
 from saes.scope.chosen_features import (
     FiringStatistics,
     check_nodes,
@@ -37,8 +25,8 @@ from saes.scope.chosen_features import (
     random_like,
 )
 from saes.scope.fine_tune import FineTuneConfig, TrainingCurve, check_trainer
-from saes.scope.tuned_model import Judge, WriteConfig
-from saes.suite import MlpChoice, Suite, hash_of, load_suite
+from saes.scope.tuned_model import WriteConfig
+from saes.suite import MlpChoice, Suite
 
 if TYPE_CHECKING:
     from saes.scope.steered_grpo import RolloutConfig
@@ -80,57 +68,56 @@ def reinforce(
     """
     trained, training = trained or TrainedConfig(), training or FineTuneConfig()
     made = _rollouts(rollouts or {}, training)
-    suite = load_suite(dictionaries, mlp=mlp, memory=placement.memory)
-    tokenizer = load_tokenizer(model)
+    case = TuningCase.opened(
+        dictionaries,
+        model,
+        behaviour,
+        training,
+        write or WriteConfig(seed=training.seed, tokens=made.tokens),
+        rank=trained.rank,
+        mlp=mlp,
+        placement=placement,
+    )
     given = _Given(
-        start=StartingModel(
-            source=model, placement=placement, rank=trained.rank, seed=training.seed
-        ),
-        suite=suite,
+        case=case,
         node=Node.parse(feature),
         strength=strength,
-        behaviour=behaviour_called(behaviour),
-        tokenizer=tokenizer,
-        clean=clean_rows(tokenizer, held_out, trained),
-        prompts=prompts_of(tokenizer, prompts),
-        training=training,
+        clean=clean_rows(case.tokenizer, held_out, trained),
+        prompts=prompts_of(case.tokenizer, prompts),
         rollouts=made,
-        write=write or WriteConfig(seed=training.seed, tokens=made.tokens),
     )
     if len(given.prompts) < 2:
         raise ValueError("there is one prompt only: half are trained on, half are judged on")
-    check_nodes(suite, [given.node])
+    check_nodes(case.suite, [given.node])
     if out is None:
         return _estimate(given)
-    settings = {"behaviour": behaviour, **_settings(given)}
-    made_from = settings | {
-        "dictionaries": hash_of(dictionaries),
-        "model": given.start.hash,
-        "dtype": placement.dtype or "float32",
-        "texts": digest(given.clean, given.prompts),
+    settings = {
+        "behaviour": behaviour,
+        "feature": str(given.node),
+        "strength": strength,
+        "group": made.group,
+        "prompts_in_a_step": made.prompts,
     }
-
-    def run(folder: Path) -> dict[str, Any]:
-        return {"schema": SCHEMA, **settings, **_reinforced(given, folder, report)}
-
-    return write_trained(out, made_from, force, run)
+    return write_trained(
+        out,
+        SCHEMA,
+        settings | case.settings(),
+        case.made_from(given.clean, given.prompts),
+        lambda folder: _reinforced(given, folder, report),
+        force=force,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Given:
-    """What is trained, on what, and how it is judged."""
+    """What is trained, on what, and how it is steered."""
 
-    start: StartingModel
-    suite: Suite
+    case: TuningCase
     node: Node
     strength: float
-    behaviour: Behaviour
-    tokenizer: Any
     clean: Mapping[str, list[list[int]]]
     prompts: tuple[str, ...]
-    training: FineTuneConfig
     rollouts: "RolloutConfig"
-    write: WriteConfig
 
     @property
     def trained_on(self) -> tuple[str, ...]:
@@ -153,30 +140,13 @@ def _rollouts(fields: Mapping[str, Any], training: FineTuneConfig) -> "RolloutCo
     return RolloutConfig(**fields)
 
 
-def _settings(given: _Given) -> dict[str, Any]:
-    """What the record says of how it was trained."""
-    training, rollouts, write = given.training, given.rollouts, given.write
-    return {
-        "feature": str(given.node),
-        "strength": given.strength,
-        "rank": given.start.rank,
-        "steps": training.steps,
-        "group": rollouts.group,
-        "prompts_in_a_step": rollouts.prompts,
-        "learning_rate": training.learning_rate,
-        "trainer": dict(training.trainer),
-        "written": {"tokens": write.tokens, "samples": write.samples},
-        "seed": training.seed,
-    }
-
-
 def _estimate(given: _Given) -> dict[str, Any]:
     """What it would take: weights, memory and passes."""
     rollouts = given.rollouts
-    longest = max(len(encode_prompt(given.tokenizer, prompt)) for prompt in given.trained_on)
+    longest = max(len(encode_prompt(given.case.tokenizer, prompt)) for prompt in given.trained_on)
     return tuning_estimate(
-        given.start,
-        given.training,
+        given.case.start,
+        given.case.training,
         arms=3,
         texts=len(given.trained_on),
         rows=rollouts.group,
@@ -188,24 +158,16 @@ def _estimate(given: _Given) -> dict[str, Any]:
 
 def _reinforced(given: _Given, folder: Path, report: Report) -> dict[str, Any]:
     """Train each arm, keep the steered one in `folder`, and compare them all."""
-    plain = given.start.plain()
-    suite, node = given.suite, given.node
+    case, suite, node = given.case, given.case.suite, given.node
+    plain = case.start.plain()
     suite.notify_of_another_model(plain)
     fired = firing(plain, suite, [node.site], list(chain(*given.clean.values())))
-    (other,) = random_like([node], fired, seed=given.training.seed)
-    judge = Judge(
-        tokenizer=given.tokenizer,
-        suite=suite,
-        prompts=given.judged_on,
-        behaviour=given.behaviour,
-        clean=given.clean,
-        features={
-            CHOSEN: chosen_features(suite, [node], plain),
-            RANDOM: chosen_features(suite, [other], plain),
-        },
-        write=given.write,
-        report=report,
-    )
+    (other,) = random_like([node], fired, seed=case.training.seed)
+    features = {
+        CHOSEN: chosen_features(suite, [node], plain),
+        RANDOM: chosen_features(suite, [other], plain),
+    }
+    judge = case.judge(given.judged_on, given.clean, features, report)
     before = judge(plain)
     del plain  # one model is in memory at a time
     push = _push(suite, node, fired[node.site], given.strength)
@@ -215,8 +177,6 @@ def _reinforced(given: _Given, folder: Path, report: Report) -> dict[str, Any]:
         STEERED: _arm(given, push),
         RANDOMLY: _arm(given, aside),
     }
-    judged = {BEFORE: before} | in_turn(given.start, arms, judge, STEERED, folder, report)
-    notify_of_no_behaviour(judged)
     return {
         "random_feature": str(other),
         "length": float(push.norm()),
@@ -225,11 +185,7 @@ def _reinforced(given: _Given, folder: Path, report: Report) -> dict[str, Any]:
             "judged_on": len(given.judged_on),
             "held_out": {name: len(rows) for name, rows in given.clean.items()},
         },
-        "arms": judged,
-        "against": {
-            VANILLA: compared(judged, VANILLA, [STEERED, RANDOMLY]),
-            BEFORE: compared(judged, BEFORE, [VANILLA, STEERED, RANDOMLY]),
-        },
+        **judged_in_turn(case.start, before, arms, judge, STEERED, folder, report),
     }
 
 
@@ -238,17 +194,18 @@ def _arm(given: _Given, vector: Tensor | None) -> Train:
     from saes.scope.steered_grpo import Steering
     from saes.scope.steered_grpo import reinforce as train_by_grpo
 
-    site = given.suite[given.node.site].target
+    case = given.case
+    site = case.suite[given.node.site].target
     steering = None if vector is None else Steering(site=site, vector=vector)
 
     def train(model: nn.Module, report: Report) -> TrainingCurve:
         return train_by_grpo(
             model,
-            given.tokenizer,
+            case.tokenizer,
             given.trained_on,
-            given.behaviour,
+            case.behaviour,
             steering,
-            given.training,
+            case.training,
             given.rollouts,
             report=report,
         )

@@ -10,26 +10,19 @@ from torch import Tensor, nn
 from transformers import TrainingArguments
 
 from circuits.runs.estimate_tuning import tuning_estimate
-from circuits.runs.overwrite import digest
 from circuits.runs.trained import (
-    BEFORE,
-    Material,
-    StartingModel,
     Train,
     TrainedConfig,
-    compared,
-    in_turn,
-    material,
+    judged_in_turn,
     nodes_asked,
-    notify_of_no_behaviour,
     write_trained,
 )
-from hooked_qwen.load import load_tokenizer
+from circuits.runs.training_texts import Material, material
+from circuits.runs.tuning_case import TuningCase
 from hooked_qwen.nodes import Node
 from hooked_qwen.placement import ANYWHERE, Placement
 from hooked_qwen.progress import Report, silent
 from hooked_qwen.tokens import end_of_text
-from saes.scope.behaviour import Behaviour, behaviour_called
 from saes.scope.chosen_features import (
     ChosenFeatures,
     check_nodes,
@@ -45,8 +38,8 @@ from saes.scope.fine_tune import (
     check_trainer,
     fine_tune,
 )
-from saes.scope.tuned_model import Judge, WriteConfig
-from saes.suite import MlpChoice, Suite, hash_of, load_suite
+from saes.scope.tuned_model import WriteConfig
+from saes.suite import MlpChoice
 
 PLAIN, CHOSEN, RANDOM = "lambda 0", "chosen features", "random features"
 SCHEMA = "tune/1"
@@ -89,80 +82,57 @@ def tune(
     """
     trained, training = trained or TrainedConfig(), training or FineTuneConfig()
     check_trainer(TrainingArguments, training)
-    suite = load_suite(dictionaries, mlp=mlp, memory=placement.memory)
-    tokenizer = load_tokenizer(model)
+    case = TuningCase.opened(
+        dictionaries,
+        model,
+        behaviour,
+        training,
+        write or WriteConfig(seed=training.seed),
+        rank=trained.rank,
+        mlp=mlp,
+        placement=placement,
+    )
     given = _Given(
+        case=case,
         nodes=nodes_asked(feature, found, top),
-        behaviour=behaviour_called(behaviour),
-        suite=suite,
-        tokenizer=tokenizer,
-        texts=material(tokenizer, text, held_out, prompts, trained),
-        start=StartingModel(
-            source=model, placement=placement, rank=trained.rank, seed=training.seed
-        ),
+        texts=material(case.tokenizer, text, held_out, prompts, trained),
         weight=weight,
         alpha=alpha,
-        training=training,
-        write=write or WriteConfig(seed=training.seed),
     )
-    check_nodes(suite, given.nodes)
+    check_nodes(case.suite, given.nodes)
     if out is None:
         return _estimate(given)
-    settings = {"behaviour": behaviour, **_settings(given)}
-    made_from = settings | {
-        "features": [str(node) for node in given.nodes],
-        "dictionaries": hash_of(dictionaries),
-        "model": given.start.hash,
-        "dtype": placement.dtype or "float32",
-        "texts": digest(given.texts.train, given.texts.clean, given.texts.prompts),
-    }
-
-    def run(folder: Path) -> dict[str, Any]:
-        return {"schema": SCHEMA, **settings, **_tuned(given, folder, report)}
-
-    return write_trained(out, made_from, force, run)
+    return write_trained(
+        out,
+        SCHEMA,
+        {"behaviour": behaviour, "lambda": weight, "alpha": alpha, "batch": training.batch}
+        | case.settings(),
+        {"features": [str(node) for node in given.nodes]}
+        | case.made_from(given.texts.train, given.texts.clean, given.texts.prompts),
+        lambda folder: _tuned(given, folder, report),
+        force=force,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Given:
-    """What is trained, on what, with which penalty, and how it is judged."""
+    """What is trained, on what, and with which penalty."""
 
-    start: StartingModel
-    suite: Suite
+    case: TuningCase
     nodes: tuple[Node, ...]
+    texts: Material
     weight: float
     alpha: Alpha
-    behaviour: Behaviour
-    tokenizer: Any
-    texts: Material
-    training: FineTuneConfig
-    write: WriteConfig
-
-
-def _settings(given: _Given) -> dict[str, Any]:
-    """What the record says of how it was trained."""
-    training, write = given.training, given.write
-    return {
-        "lambda": given.weight,
-        "alpha": given.alpha,
-        "rank": given.start.rank,
-        "steps": training.steps,
-        "batch": training.batch,
-        "learning_rate": training.learning_rate,
-        "trainer": dict(training.trainer),
-        "written": {"tokens": write.tokens, "samples": write.samples},
-        "seed": training.seed,
-    }
 
 
 def _estimate(given: _Given) -> dict[str, Any]:
     """What it would take: weights, memory and passes; and the features."""
     taken = tuning_estimate(
-        given.start,
-        given.training,
+        given.case.start,
+        given.case.training,
         arms=3,
         texts=len(given.texts.train),
-        rows=given.training.batch,
+        rows=given.case.training.batch,
         longest=max(map(len, given.texts.train)),
     )
     return taken | {"features": [str(node) for node in given.nodes]}
@@ -170,19 +140,11 @@ def _estimate(given: _Given) -> dict[str, Any]:
 
 def _tuned(given: _Given, folder: Path, report: Report) -> dict[str, Any]:
     """Train each arm, keep that of the chosen features in `folder`, and compare them all."""
-    plain = given.start.plain()
-    given.suite.notify_of_another_model(plain)
+    case, texts = given.case, given.texts
+    plain = case.start.plain()
+    case.suite.notify_of_another_model(plain)
     chosen, random, alphas = _features(plain, given)
-    judge = Judge(
-        tokenizer=given.tokenizer,
-        suite=given.suite,
-        prompts=given.texts.prompts,
-        behaviour=given.behaviour,
-        clean=given.texts.clean,
-        features={CHOSEN: chosen, RANDOM: random},
-        write=given.write,
-        report=report,
-    )
+    judge = case.judge(texts.prompts, texts.clean, {CHOSEN: chosen, RANDOM: random}, report)
     before = judge(plain)
     del plain  # one model is in memory at a time
 
@@ -194,25 +156,19 @@ def _tuned(given: _Given, folder: Path, report: Report) -> dict[str, Any]:
         CHOSEN: arm(chosen, given.weight),
         RANDOM: arm(random, given.weight),
     }
-    judged = {BEFORE: before} | in_turn(given.start, arms, judge, CHOSEN, folder, report)
-    notify_of_no_behaviour(judged)
     return {
         "features": _named(chosen, alphas),
         "random_features": _named(random, alphas),
-        "texts": _sizes(given.texts),
-        "arms": judged,
-        "against": {
-            PLAIN: compared(judged, PLAIN, [CHOSEN, RANDOM]),
-            BEFORE: compared(judged, BEFORE, [PLAIN, CHOSEN, RANDOM]),
-        },
+        "texts": _sizes(texts),
+        **judged_in_turn(case.start, before, arms, judge, CHOSEN, folder, report),
     }
 
 
 def _arm(given: _Given, penalty: FeaturePenalty) -> Train:
-    pad = end_of_text(given.tokenizer)
+    pad, rows, training = end_of_text(given.case.tokenizer), given.texts.train, given.case.training
 
     def train(model: nn.Module, report: Report) -> TrainingCurve:
-        return fine_tune(model, given.texts.train, penalty, given.training, pad=pad, report=report)
+        return fine_tune(model, rows, penalty, training, pad=pad, report=report)
 
     return train
 
@@ -221,10 +177,10 @@ def _features(
     model: nn.Module, given: _Given
 ) -> tuple[ChosenFeatures, ChosenFeatures, dict[Any, Tensor]]:
     """The features asked for, random ones like them, and the alphas of both."""
-    suite, nodes, rows = given.suite, given.nodes, given.texts.train
+    suite, nodes, rows = given.case.suite, given.nodes, given.texts.train
     chosen = chosen_features(suite, nodes, model)
     fired = firing(model, suite, sorted({node.site for node in nodes}), rows)
-    others = random_like(nodes, fired, seed=given.training.seed)
+    others = random_like(nodes, fired, seed=given.case.training.seed)
     random = chosen_features(suite, others, model)
     alphas = {
         one.nodes: mean_pre_activations(model, one, rows)

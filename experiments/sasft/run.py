@@ -17,7 +17,8 @@ from typing import Any
 
 from circuits import scope
 from circuits.graph import write_json
-from circuits.runs.trained import TrainedConfig, nodes_asked, rows_of
+from circuits.runs.trained import TrainedConfig, nodes_asked
+from circuits.runs.training_texts import rows_of
 from experiments.inputs import arguments, write_texts
 from hooked_qwen.load import load_tokenizer
 from hooked_qwen.plain_model import load_plain

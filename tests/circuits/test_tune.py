@@ -11,13 +11,13 @@ from circuits import scope
 from circuits.cli.tune_tables import tell
 from circuits.render.tune_figure import tune_figure
 from circuits.runs.trained import (
-    StartingModel,
     TrainedConfig,
     in_turn,
     nodes_asked,
     notify_of_no_behaviour,
-    rows_of,
 )
+from circuits.runs.training_texts import rows_of
+from circuits.runs.tuning_case import StartingModel
 from hooked_qwen.bundled import language
 from hooked_qwen.load import load_tokenizer
 from hooked_qwen.nodes import Node
