@@ -11,8 +11,10 @@ from rich.text import Text as Line
 from circuits.cli.options import (
     Device,
     Dictionaries,
+    FeatureAsked,
     Memory,
     Mlp,
+    MlpUsed,
     Model,
     ModelDtype,
     Quiet,
@@ -28,7 +30,7 @@ from circuits.cli.weights import show_connections
 
 def blind(
     dictionaries: Dictionaries,
-    which: Annotated[str, typer.Argument(help="A feature, SITE/INDEX, such as mlp_out.3/812.")],
+    which: FeatureAsked,
     out: Annotated[Path, typer.Option(help="The JSON file of the case.")],
     hypothesis: Annotated[
         Path | None,
@@ -46,9 +48,7 @@ def blind(
     ] = None,
     tokens: Annotated[int, typer.Option(help="Tokens of --text.")] = 16_384,
     top: Annotated[int, typer.Option(help="Connections of each kind that are shown.")] = 10,
-    mlp: Annotated[
-        Mlp, typer.Option(help="Which dictionary to use where an MLP has both.")
-    ] = Mlp.transcoder,
+    mlp: MlpUsed = Mlp.transcoder,
     device: Device = None,
     dtype: ModelDtype = None,
     memory: Memory = None,

@@ -22,6 +22,7 @@ from circuits.cli.options import (
     Mlp,
     Model,
     ModelDtype,
+    OutFolder,
     Quiet,
     ReferenceUsed,
     RunFolder,
@@ -38,7 +39,7 @@ from circuits.cli.tables import say
 
 def specificity(
     runs: Annotated[list[Path], typer.Argument(help="Run folders, two or more, of one model.")],
-    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    out: OutFolder,
     features: Annotated[
         int | None,
         typer.Option(help="Features of each circuit; by default as many as the smallest has."),
@@ -121,7 +122,7 @@ class ErrorBaseline(StrEnum):
 
 def sufficiency(
     prompts: Annotated[Path, typer.Argument(help="Prompt file, as for discover.")],
-    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    out: OutFolder,
     model: Model = "bundled",
     dictionaries: DictionariesToUse = "bundled",
     layers: Layers = "all",

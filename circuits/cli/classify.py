@@ -17,6 +17,7 @@ from circuits.cli.options import (
     Force,
     Memory,
     Mlp,
+    MlpUsed,
     Model,
     ModelDtype,
     Quiet,
@@ -52,9 +53,7 @@ def classify(
     texts: Annotated[
         int | None, typer.Option(help="Learn from so many texts of each kind; by default all.")
     ] = None,
-    mlp: Annotated[
-        Mlp, typer.Option(help="Which dictionary to use where an MLP has both.")
-    ] = Mlp.sae,
+    mlp: MlpUsed = Mlp.sae,
     across: Annotated[
         Across, typer.Option(help="Features of one dictionary, of several, or what ranks best.")
     ] = Across.one,

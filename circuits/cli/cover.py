@@ -16,8 +16,10 @@ from circuits.cli.options import (
     Force,
     Memory,
     Mlp,
+    MlpUsed,
     Model,
     ModelDtype,
+    OutFolder,
     Quiet,
     Seed,
     Threads,
@@ -43,7 +45,7 @@ def cover(
             help="Files of texts or prompts, or names of tasks that `circuits prompts list` has."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    out: OutFolder,
     model: Model = "bundled",
     common: Annotated[
         list[str] | None,
@@ -59,9 +61,7 @@ def cover(
     ] = None,
     texts: Annotated[int, typer.Option(help="Texts of each set that are read at most.")] = 200,
     keep: Annotated[float, typer.Option(help="Share of the coverage that a subset keeps.")] = 0.95,
-    mlp: Annotated[
-        Mlp, typer.Option(help="Which dictionary to use where an MLP has both.")
-    ] = Mlp.sae,
+    mlp: MlpUsed = Mlp.sae,
     device: Device = None,
     dtype: ModelDtype = None,
     memory: Memory = None,

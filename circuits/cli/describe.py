@@ -16,6 +16,7 @@ from circuits.cli.options import (
     Force,
     Memory,
     Mlp,
+    MlpUsed,
     Model,
     ModelDtype,
     Quiet,
@@ -66,9 +67,7 @@ def describe(
         Path | None,
         typer.Option(help="A run, or dictionaries, whose labels.json is to have them."),
     ] = None,
-    mlp: Annotated[
-        Mlp, typer.Option(help="Which dictionary to use where an MLP has both.")
-    ] = Mlp.sae,
+    mlp: MlpUsed = Mlp.sae,
     out: Annotated[Path | None, typer.Option(help="A JSON file for all of it.")] = None,
     device: Device = None,
     dtype: ModelDtype = None,

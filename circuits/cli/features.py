@@ -9,6 +9,7 @@ from circuits.cli.options import (
     Device,
     Dictionaries,
     ExampleTokens,
+    FeatureAsked,
     Force,
     Memory,
     Mlp,
@@ -51,7 +52,7 @@ def _lead_back(run: Path | None) -> None:
 
 def feature(
     dictionaries: Dictionaries,
-    which: Annotated[str, typer.Argument(help="A feature, SITE/INDEX, such as mlp_out.3/812.")],
+    which: FeatureAsked,
     text: Text,
     model: Model = "bundled",
     tokens: ExampleTokens = 262_144,

@@ -17,6 +17,7 @@ from circuits.cli.options import (
     Force,
     Memory,
     Mlp,
+    MlpUsed,
     Model,
     ModelDtype,
     Quiet,
@@ -71,9 +72,7 @@ def search(
     ] = PATCHING,
     top: Annotated[int, typer.Option(help="Features to show.")] = 20,
     texts: Annotated[int, typer.Option(help="Texts of each set that are read at most.")] = 200,
-    mlp: Annotated[
-        Mlp, typer.Option(help="Which dictionary to use where an MLP has both.")
-    ] = Mlp.sae,
+    mlp: MlpUsed = Mlp.sae,
     out: Annotated[Path | None, typer.Option(help="A JSON file for what is shown.")] = None,
     page: Annotated[
         Path | None, typer.Option(help="An HTML file: the list, and texts coloured by a feature.")

@@ -19,6 +19,7 @@ from circuits.cli.options import (
     MlpUsed,
     Model,
     ModelDtype,
+    OutFolder,
     Quiet,
     Seed,
     Threads,
@@ -48,7 +49,7 @@ def shift(
     data: Annotated[
         str, typer.Argument(help="A file of labelled texts, or ours: biographies, registers.")
     ],
-    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    out: OutFolder,
     label: Annotated[
         str | None, typer.Option(help="In a file: the field with the intended label.")
     ] = None,

@@ -16,10 +16,12 @@ from circuits.cli.options import (
     Force,
     Memory,
     Mlp,
+    MlpUsed,
     Model,
     ModelDtype,
     Quiet,
     Seed,
+    TextsRead,
     Threads,
     at_least,
     placed,
@@ -146,14 +148,12 @@ def steer(
     at: Annotated[
         list[str] | None, typer.Option(help="Choose from this dictionary only; repeatable.")
     ] = None,
-    texts: Annotated[int, typer.Option(help="Texts of each source that are read at most.")] = 100,
+    texts: TextsRead = 100,
     new_tokens: Annotated[int, typer.Option(help="Tokens written after each prompt.")] = 40,
     temperature: Annotated[
         float, typer.Option(help="Temperature of sampling; 0: the likeliest token each time.")
     ] = 0.0,
-    mlp: Annotated[
-        Mlp, typer.Option(help="Which dictionary to use where an MLP has both.")
-    ] = Mlp.sae,
+    mlp: MlpUsed = Mlp.sae,
     out: Annotated[
         Path | None,
         typer.Option(help="A JSON file for all of it; a page and a figure go beside it."),

@@ -16,8 +16,10 @@ from circuits.cli.options import (
     Force,
     Memory,
     Mlp,
+    MlpUsed,
     Model,
     ModelDtype,
+    OutFolder,
     Quiet,
     Seed,
     Threads,
@@ -43,7 +45,7 @@ def synthesise(
     target: Annotated[
         Path, typer.Option(help="JSON Lines with text and label: what is to be covered.")
     ],
-    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    out: OutFolder,
     model: Model = "bundled",
     test: Annotated[
         Path | None,
@@ -74,9 +76,7 @@ def synthesise(
         ),
     ] = None,
     name: Annotated[str | None, typer.Option(help="The model's name at the endpoint.")] = None,
-    mlp: Annotated[
-        Mlp, typer.Option(help="Which dictionary to use where an MLP has both.")
-    ] = Mlp.sae,
+    mlp: MlpUsed = Mlp.sae,
     device: Device = None,
     dtype: ModelDtype = None,
     memory: Memory = None,

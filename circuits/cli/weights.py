@@ -11,9 +11,11 @@ from rich.text import Text
 from circuits.cli.options import (
     Device,
     Dictionaries,
+    FeatureAsked,
     Force,
     Memory,
     Mlp,
+    MlpUsed,
     Model,
     ModelDtype,
     Quiet,
@@ -30,12 +32,10 @@ Entries = Sequence[Mapping[str, Any]]
 
 def weights(
     dictionaries: Dictionaries,
-    which: Annotated[str, typer.Argument(help="A feature, SITE/INDEX, such as mlp_out.3/812.")],
+    which: FeatureAsked,
     model: Model = "bundled",
     top: Annotated[int, typer.Option(help="Connections of each kind, the largest by size.")] = 10,
-    mlp: Annotated[
-        Mlp, typer.Option(help="Which dictionary to use where an MLP has both.")
-    ] = Mlp.transcoder,
+    mlp: MlpUsed = Mlp.transcoder,
     text: Annotated[
         list[str] | None,
         typer.Option(

@@ -78,31 +78,6 @@ def _is_list_of_features(record: Any) -> bool:
     return isinstance(found, list) and all("feature" in one for one in found)
 
 
-def judged_in_turn(
-    start: StartingModel,
-    before: Mapping[str, Any],
-    arms: Mapping[str, Train],
-    judge: Judge,
-    kept: str,
-    folder: Path,
-    report: Report,
-) -> dict[str, Any]:
-    """Records of the arms and of the model `before`, each held against it and the first arm.
-
-    The first arm is trained without features; the arm that is `kept` is saved into `folder`.
-    """
-    judged = {BEFORE: before} | in_turn(start, arms, judge, kept, folder, report)
-    notify_of_no_behaviour(judged)
-    control, *others = arms
-    return {
-        "arms": judged,
-        "against": {
-            control: compared(judged, control, others),
-            BEFORE: compared(judged, BEFORE, list(arms)),
-        },
-    }
-
-
 def in_turn(
     start: StartingModel,
     arms: Mapping[str, Train],
@@ -143,6 +118,22 @@ def _save(model: nn.Module, start: StartingModel, folder: Path) -> None:
         (folder / "README.md").unlink(missing_ok=True)
         return
     load_tokenizer(start.source).save_pretrained(folder)
+
+
+def side_by_side(judged: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Records of the model before, of the arm without features, and of the others; differences.
+
+    Warns where no model shows any of the behaviour.
+    """
+    notify_of_no_behaviour(judged)
+    before, control, *others = judged
+    return {
+        "arms": judged,
+        "against": {
+            control: compared(judged, control, others),
+            before: compared(judged, before, [control, *others]),
+        },
+    }
 
 
 def notify_of_no_behaviour(judged: Mapping[str, Mapping[str, Any]]) -> None:

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from circuits.runs.estimate_tuning import tuning_estimate
-from circuits.runs.trained import Train, TrainedConfig, judged_in_turn, write_trained
+from circuits.runs.trained import (
+    BEFORE,
+    Train,
+    TrainedConfig,
+    in_turn,
+    side_by_side,
+    write_trained,
+)
 from circuits.runs.training_texts import clean_rows, prompts_of
 from circuits.runs.tuning_case import TuningCase
 from circuits.scope.tune import CHOSEN, RANDOM
@@ -177,6 +184,7 @@ def _reinforced(given: _Given, folder: Path, report: Report) -> dict[str, Any]:
         STEERED: _arm(given, push),
         RANDOMLY: _arm(given, aside),
     }
+    judged = {BEFORE: before} | in_turn(case.start, arms, judge, STEERED, folder, report)
     return {
         "random_feature": str(other),
         "length": float(push.norm()),
@@ -185,7 +193,7 @@ def _reinforced(given: _Given, folder: Path, report: Report) -> dict[str, Any]:
             "judged_on": len(given.judged_on),
             "held_out": {name: len(rows) for name, rows in given.clean.items()},
         },
-        **judged_in_turn(case.start, before, arms, judge, STEERED, folder, report),
+        **side_by_side(judged),
     }
 
 

@@ -11,10 +11,12 @@ from transformers import TrainingArguments
 
 from circuits.runs.estimate_tuning import tuning_estimate
 from circuits.runs.trained import (
+    BEFORE,
     Train,
     TrainedConfig,
-    judged_in_turn,
+    in_turn,
     nodes_asked,
+    side_by_side,
     write_trained,
 )
 from circuits.runs.training_texts import Material, material
@@ -156,11 +158,12 @@ def _tuned(given: _Given, folder: Path, report: Report) -> dict[str, Any]:
         CHOSEN: arm(chosen, given.weight),
         RANDOM: arm(random, given.weight),
     }
+    judged = {BEFORE: before} | in_turn(case.start, arms, judge, CHOSEN, folder, report)
     return {
         "features": _named(chosen, alphas),
         "random_features": _named(random, alphas),
         "texts": _sizes(texts),
-        **judged_in_turn(case.start, before, arms, judge, CHOSEN, folder, report),
+        **side_by_side(judged),
     }
 
 
