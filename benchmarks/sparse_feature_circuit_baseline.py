@@ -32,7 +32,7 @@ from circuits.graph import Node
 from circuits.metrics.metric import LogitMetric, Metric, SiteMetric
 from circuits.prompts import EncodedPrompts
 from hooked_qwen.forward import last_logits
-from hooked_qwen.hooks import Change, capture, intervene
+from hooked_qwen.hooks import HookFunction, capture, intervene
 from hooked_qwen.sites import Site
 from hooked_qwen.tokens import Batch
 from saes.dictionary import SparseDictionary
@@ -165,7 +165,7 @@ def _gradients_at(
     n = len(times)
     batch = Batch(tokens=p.clean.tokens.repeat(n, 1), mask=p.clean.mask.repeat(n, 1))
     written = torch.cat([_write(p, site, point) for point in points])
-    replace: Change = lambda _: written  # noqa: E731
+    replace: HookFunction = lambda _: written  # noqa: E731
     with intervene(p.model, {site: replace}):
         value = p.metric(last_logits(p.model, batch), p.rows.repeat(n)).sum()
     leaves = [leaf for point in points for leaf in (point.f, point.error)]
@@ -267,7 +267,7 @@ def _forward_between(
         return value
 
     between = [s for s in p.suite.writes if up < s and (down is None or s < down)]
-    edits: dict[Site, Change] = dict.fromkeys(between, Tensor.detach) | {up: start}
+    edits: dict[Site, HookFunction] = dict.fromkeys(between, Tensor.detach) | {up: start}
     wanted = {down, p.suite[down].source} if down else {EMBED}
     with intervene(p.model, edits), capture(p.model, wanted) as values:
         value = p.metric(last_logits(p.model, p.clean), p.rows).sum()

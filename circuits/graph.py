@@ -26,6 +26,7 @@ from hooked_qwen.nodes import Node
 
 Edge = tuple[Node, Node]
 "From the first node to the second."
+EdgeWeights = dict[Edge, float]
 SCHEMA = "feature-graph/1"
 SIGNIFICANT_DIGITS = 7
 

@@ -17,7 +17,7 @@ from hooked_qwen.precision import widened
 from hooked_qwen.sites import READ_ONLY, Site
 
 Activation = Float[Tensor, "batch pos d_model"]
-Change = Callable[[Activation], Activation]
+HookFunction = Callable[[Activation], Activation]
 
 
 @contextmanager
@@ -54,7 +54,7 @@ def _captured(
     seen: dict[Site, Activation] = {}
     home = device_of(model)
 
-    def keep(site: Site) -> Change:
+    def keep(site: Site) -> HookFunction:
         def read(value: Activation) -> Activation:
             seen[site] = widened(value).to(home)
             # What was captured lies on the way on, so that gradients reach it.
@@ -71,7 +71,7 @@ def _captured(
 
 @contextmanager
 def intervene(
-    model: TransformerBridge, edits: Mapping[Site, Change], *, must_run: bool = True
+    model: TransformerBridge, edits: Mapping[Site, HookFunction], *, must_run: bool = True
 ) -> Generator[None, None, None]:
     """Replace the tensor `x` at each site by `edits[site](x)` inside the block.
 
@@ -84,7 +84,7 @@ def intervene(
     ran: set[Site] = set()
     home = device_of(model)
 
-    def watch(site: Site, edit: Change) -> Change:
+    def watch(site: Site, edit: HookFunction) -> HookFunction:
         def change(value: Activation) -> Activation:
             ran.add(site)
             edited = edit(widened(value).to(home))
@@ -112,7 +112,7 @@ def intervene(
 
 @contextmanager
 def _hooked(
-    model: TransformerBridge, functions: Mapping[Site, Change], *, prepend: bool = False
+    model: TransformerBridge, functions: Mapping[Site, HookFunction], *, prepend: bool = False
 ) -> Generator[None]:
     with ExitStack() as stack:
         for site, function in functions.items():

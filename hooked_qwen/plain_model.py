@@ -10,16 +10,14 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from hooked_qwen.hooks import Activation, HookFunction
 from hooked_qwen.load import trainable
 from hooked_qwen.placement import AUTO, DtypeName, dtype_called, find_device
 from hooked_qwen.sites import READ_ONLY, Site
 
-Activation = Float[Tensor, "batch pos d_site"]
-Change = Callable[[Activation], Activation]
 End = Literal["input", "output"]
 
 
@@ -51,7 +49,7 @@ def captured(model: nn.Module, sites: Iterable[Site]) -> Generator[dict[Site, Ac
     """
     seen: dict[Site, Activation] = {}
 
-    def keep(site: Site) -> Change:
+    def keep(site: Site) -> HookFunction:
         def read(value: Activation) -> Activation:
             seen[site] = value
             return value
@@ -65,7 +63,7 @@ def captured(model: nn.Module, sites: Iterable[Site]) -> Generator[dict[Site, Ac
 
 
 @contextmanager
-def shifted(model: nn.Module, site: Site, change: Change) -> Generator[None]:
+def shifted(model: nn.Module, site: Site, change: HookFunction) -> Generator[None]:
     """Replace the tensor at a site by `change` of it inside the block.
 
     Raises `ValueError` for a read-only site, and `RuntimeError` on leaving if no pass ran.
@@ -89,7 +87,7 @@ def shifted(model: nn.Module, site: Site, change: Change) -> Generator[None]:
 
 
 @contextmanager
-def _attached(model: nn.Module, site: Site, change: Change) -> Generator[None]:
+def _attached(model: nn.Module, site: Site, change: HookFunction) -> Generator[None]:
     module, end = place_of(model, site)
     if end == "input":
         handle = module.register_forward_pre_hook(_on_input(change), with_kwargs=True)
@@ -101,7 +99,7 @@ def _attached(model: nn.Module, site: Site, change: Change) -> Generator[None]:
         handle.remove()
 
 
-def _on_input(change: Change) -> Callable[..., Any]:
+def _on_input(change: HookFunction) -> Callable[..., Any]:
     def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if args:
             return (change(args[0]), *args[1:]), kwargs
@@ -110,7 +108,7 @@ def _on_input(change: Change) -> Callable[..., Any]:
     return hook
 
 
-def _on_output(change: Change) -> Callable[..., Any]:
+def _on_output(change: HookFunction) -> Callable[..., Any]:
     def hook(_module: nn.Module, _args: Any, output: Any) -> Any:
         if isinstance(output, tuple):
             return (change(output[0]), *output[1:])

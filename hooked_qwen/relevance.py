@@ -31,7 +31,7 @@ NORMS = (Qwen2RMSNorm, Qwen3RMSNorm)
 ATTENTION = (Qwen2Attention, Qwen3Attention)
 MLPS = (Qwen2MLP, Qwen3MLP)
 ACTIVATIONS = (SiLUActivation,)
-Part = tuple[str, Any]
+NamedModule = tuple[str, Any]
 
 
 @contextmanager
@@ -108,11 +108,13 @@ def _value_and_gradient(value: Tensor, linear: Tensor) -> Tensor:
     return value.detach() + (linear - linear.detach())
 
 
-def _parts(model: TransformerBridge) -> tuple[list[Part], list[Part], list[Part]]:
+def _parts(
+    model: TransformerBridge,
+) -> tuple[list[NamedModule], list[NamedModule], list[NamedModule]]:
     """Norms, token mixers and MLPs by name; the norms of queries and keys lie in the pattern."""
-    norms: list[Part] = [("ln_final", model.ln_final)]
-    mixers: list[Part] = []
-    mlps: list[Part] = []
+    norms: list[NamedModule] = [("ln_final", model.ln_final)]
+    mixers: list[NamedModule] = []
+    mlps: list[NamedModule] = []
     for layer, each in enumerate(model.blocks):
         block, name = cast(Any, each), f"blocks.{layer}"
         mixer = cast(Any, token_mixer(block))
@@ -123,7 +125,9 @@ def _parts(model: TransformerBridge) -> tuple[list[Part], list[Part], list[Part]
     return norms, mixers, mlps
 
 
-def _require_known(norms: list[Part], mixers: list[Part], mlps: list[Part]) -> None:
+def _require_known(
+    norms: list[NamedModule], mixers: list[NamedModule], mlps: list[NamedModule]
+) -> None:
     """Raise `ValueError` naming each kind of module without a rule and where it first stands.
 
     Types are compared exactly: a subclass may compute something else.
@@ -147,7 +151,7 @@ def _require_known(norms: list[Part], mixers: list[Part], mlps: list[Part]) -> N
         )
 
 
-def _require_plain(model: TransformerBridge, mlps: list[Part]) -> None:
+def _require_plain(model: TransformerBridge, mlps: list[NamedModule]) -> None:
     """Raise `ValueError` where the rules' modules would be bypassed, or have their rules already.
 
     In these modes TransformerLens computes with copies of the weights, past the modules' hooks.

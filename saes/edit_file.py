@@ -212,7 +212,7 @@ class Edit:
         return replace(self, operations=undone)
 
     def applied(
-        self, opened: "Opened", *, patch: "Patch | None" = None, must_fire: bool = True
+        self, opened: "OpenedModel", *, patch: "Patch | None" = None, must_fire: bool = True
     ) -> AbstractContextManager[None]:
         """The edit in every run inside the block: logits, generation, probes (`saes.edit.applied`).
 
@@ -311,7 +311,7 @@ def _same(a: Mean, b: Mean) -> bool:
 
 
 @runtime_checkable
-class Opened(Protocol):
+class OpenedModel(Protocol):
     """A model and its dictionaries, such as a `circuits.Analysis`."""
 
     @property

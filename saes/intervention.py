@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from hooked_qwen.hooks import Activation, Change, capture, intervene
+from hooked_qwen.hooks import Activation, HookFunction, capture, intervene
 from hooked_qwen.placement import device_of
 from hooked_qwen.sites import Site
 from saes.features import Features
@@ -187,7 +187,7 @@ class _Pass:
     plain: Mapping[str, Features]
     seen: dict[Site, Activation]
 
-    def edit(self, site: Site) -> Change:
+    def edit(self, site: Site) -> HookFunction:
         """The site is decode(f) + error: where the error stays, only features are moved."""
         names = self.suite.writing(site)
         moving = [name for name in names if _moves(self.chosen, name, site)]

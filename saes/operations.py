@@ -23,7 +23,7 @@ Needs = Literal["mean", "patch"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kind:
+class OperationKind:
     """One thing that can be done."""
 
     said: str = ""
@@ -67,8 +67,8 @@ def _known(own: "Tensor", value: Any, to: "Tensor | None") -> "Tensor":
     return to.to(own).expand_as(own)
 
 
-OPERATIONS: dict[str, Kind] = {
-    "zero": Kind(
+OPERATIONS: dict[str, OperationKind] = {
+    "zero": OperationKind(
         said="set to 0",
         short="×0",
         become=lambda own, value, to: own.new_zeros(own.shape),
@@ -78,7 +78,7 @@ OPERATIONS: dict[str, Kind] = {
         pins=True,
         linear=True,
     ),
-    "mean": Kind(
+    "mean": OperationKind(
         said="set to the mean",
         short="= mean",
         become=_known,
@@ -88,7 +88,7 @@ OPERATIONS: dict[str, Kind] = {
         of_errors=True,
         pins=True,
     ),
-    "patch": Kind(
+    "patch": OperationKind(
         said="set to the value on the patch prompt",
         short="= patch",
         become=_known,
@@ -96,7 +96,7 @@ OPERATIONS: dict[str, Kind] = {
         of_errors=True,
         pins=True,
     ),
-    "set": Kind(
+    "set": OperationKind(
         said="set to {value:g}",
         short="= {value:g}",
         become=lambda own, value, to: own.new_full(own.shape, value),
@@ -105,7 +105,7 @@ OPERATIONS: dict[str, Kind] = {
         takes="a value",
         pins=True,
     ),
-    "scale": Kind(
+    "scale": OperationKind(
         said="multiplied by {value:g}",
         short="×{value:g}",
         become=lambda own, value, to: own * value,
@@ -116,7 +116,7 @@ OPERATIONS: dict[str, Kind] = {
         linear=True,
         inverse=lambda value: 1 / value if value else None,
     ),
-    "add": Kind(
+    "add": OperationKind(
         said="moved by {value:+g}",
         short="{value:+g}",
         become=lambda own, value, to: own + value,
@@ -126,7 +126,7 @@ OPERATIONS: dict[str, Kind] = {
         inverse=lambda value: -value,
         of_off=True,
     ),
-    "clamp": Kind(
+    "clamp": OperationKind(
         said="held from {value[0]:g} to {value[1]:g}",
         short="{value[0]:g} to {value[1]:g}",
         become=lambda own, value, to: own.clamp(*value),
@@ -140,7 +140,7 @@ VALUED = tuple(name for name, kind in OPERATIONS.items() if kind.takes != "none"
 "Those with a value, which features are steered by."
 
 
-def kind_of(name: Any) -> Kind:
+def kind_of(name: Any) -> OperationKind:
     """What is called so; raises `ValueError` for what cannot be done to a node."""
     if not isinstance(name, str) or name not in OPERATIONS:
         raise ValueError(f"cannot {name!r} a node: expected one of {', '.join(OPERATIONS)}")

@@ -20,7 +20,7 @@ from saes.formats import ours
 from saes.formats.finding import find, hash_of, notify_of_another_model, pinned
 from saes.formats.place import Entry, hashes
 from saes.formats.shapes import shape_of
-from saes.formats.table import Found
+from saes.formats.table import FoundDictionaries
 from saes.tiers import OnDevice, OnHost
 
 __all__ = ["MlpChoice", "Suite", "find", "hash_of", "load_suite", "pinned"]
@@ -46,7 +46,7 @@ class Suite(Dictionaries):
         self,
         dictionaries: Mapping[Any, SparseDictionary],
         entries: Mapping[Any, Entry],
-        found: Found | None = None,
+        found: FoundDictionaries | None = None,
         memory: float | None = None,
     ) -> None:
         self._dictionaries = {d.name: d for d in dictionaries.values()}

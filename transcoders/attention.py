@@ -37,7 +37,7 @@ from transcoders.loadings import heads_of, loadings_of, readers_of
 from transcoders.replacement import ReplacementModel
 from transcoders.weights import Head
 
-Part = Node | str
+ScorePart = Node | str
 "A source, or in words what is none: `bias of mlp_out.2@4`, `attn_out.1@4`, `bias of the query`."
 
 
@@ -59,8 +59,8 @@ class ByHead:
 class AttentionScore:
     """A head's score for one query and one key, by pairs of what each reads."""
 
-    query: tuple[Part, ...]
-    key: tuple[Part, ...]
+    query: tuple[ScorePart, ...]
+    key: tuple[ScorePart, ...]
     terms: Float[Tensor, "query key"]
     "of each pair; they add up to the score, before the softmax"
 
@@ -68,7 +68,7 @@ class AttentionScore:
     def total(self) -> float:
         return float(self.terms.sum())
 
-    def strongest(self, k: int) -> list[tuple[Part, Part, float]]:
+    def strongest(self, k: int) -> list[tuple[ScorePart, ScorePart, float]]:
         """The pairs with the largest terms by size: of the query, of the key, and the term."""
         flat = self.terms.flatten()
         at = flat.abs().topk(min(k, len(flat))).indices.tolist()
@@ -167,9 +167,9 @@ def _inner(module: Any) -> Any:
 
 def _stream(
     model: ReplacementModel, layer: int, at: int
-) -> tuple[list[Part], Float[Tensor, "parts d_model"]]:
+) -> tuple[list[ScorePart], Float[Tensor, "parts d_model"]]:
     """What was written to the stream at a token below a layer, row by row: they add up to it."""
-    names: list[Part] = [Node("embed", "token", at)]
+    names: list[ScorePart] = [Node("embed", "token", at)]
     rows = [model.recorded.embed[at][None]]
     for below in range(layer):
         frozen, written = model.frozen.layers[below], model.sources.layers[below]
@@ -189,7 +189,7 @@ def _stream(
     return names, torch.cat(rows)
 
 
-def _called(names: Sequence[str], site: Site, number: int, feature: int, at: int) -> Part:
+def _called(names: Sequence[str], site: Site, number: int, feature: int, at: int) -> ScorePart:
     if number >= 0:
         return Node(names[number], feature, at)
     return Node(str(site), "error", at) if number == -1 else f"bias of {site}@{at}"

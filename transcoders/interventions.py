@@ -35,7 +35,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from hooked_qwen.hooks import Activation, Change, capture, intervene
+from hooked_qwen.hooks import Activation, HookFunction, capture, intervene
 from hooked_qwen.precision import widened
 from hooked_qwen.sites import Site
 from saes.edit import applied_by_row
@@ -118,7 +118,7 @@ def moved(
     As an edit of single nodes, of which many go together in few products. The first row of each
     is zero.
     """
-    edits: dict[Site, Change] = {
+    edits: dict[Site, HookFunction] = {
         site: lambda value, move=move: value + move for site, move in moves.items()
     }
     with held(model, suite.fitting(model), mode), intervene(model, edits):
@@ -181,7 +181,7 @@ class _Mlps:
         responses = dictionary.responses(x - x[:1], plain.index)
         return replace(plain, value=plain.value + responses * (plain.value != 0))
 
-    def change(self, layer: int) -> Change:
+    def change(self, layer: int) -> HookFunction:
         """What an MLP writes: the prompt's own output, and what the features change of it."""
         site = Site("mlp_out", layer)
         writing = [name for name in self.names if site in self.suite.writes_of(name)]
@@ -220,7 +220,7 @@ def _mixed(
     patterns: dict[int, Pattern],
     seen: Mapping[Site, Tensor],
     attention: Attention,
-) -> Change:
+) -> HookFunction:
     """What a token mixer gives, its pattern that of the first row."""
     block = cast(Any, model.blocks[layer])
     own = block.ln1.original_component
@@ -252,7 +252,7 @@ def _frozen_norms(model: TransformerBridge) -> Generator[None, None, None]:
         yield
 
 
-def _normed(model: TransformerBridge, layer: int, seen: Mapping[Site, Tensor]) -> Change:
+def _normed(model: TransformerBridge, layer: int, seen: Mapping[Site, Tensor]) -> HookFunction:
     """What an MLP reads, its norm that of the first row."""
     block = cast(Any, model.blocks[layer])
 

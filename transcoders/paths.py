@@ -34,7 +34,7 @@ from torch import Tensor
 from hooked_qwen.nodes import Node
 from transcoders.chains import CONSTANT, Chain, Fan, grow, strongest, summed
 from transcoders.loadings import heads_of, loadings_of, readers_of
-from transcoders.replacement import Inputs, ReplacementModel, Targets
+from transcoders.replacement import ReplacementModel, TargetInputs, Targets
 from transcoders.sources import ERROR, FEATURE, TOKEN
 from transcoders.weights import Head
 
@@ -211,7 +211,7 @@ class _Fans:
     def _fans(
         self,
         targets: Targets,
-        inputs: Inputs,
+        inputs: TargetInputs,
         total: Float[Tensor, " targets"],
         unit: Float[Tensor, " targets"],
     ) -> list[Fan]:

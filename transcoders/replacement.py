@@ -68,7 +68,7 @@ class Targets:
 
 
 @dataclass(frozen=True)
-class Inputs:
+class TargetInputs:
     """What each source adds to each of some targets."""
 
     weight: Float[Tensor, "sources targets"]
@@ -191,7 +191,7 @@ class ReplacementModel:
         """Numbers that a sweep holds for each target and token, at its widest."""
         return max(max(layer.mixer.W_O.shape) for layer in self.frozen.layers)
 
-    def inputs(self, targets: Targets) -> Inputs:
+    def inputs(self, targets: Targets) -> TargetInputs:
         """What every source adds to each of the targets: one sweep."""
         layer = targets.site.layer + (targets.site.kind == "resid_post")
         weight = targets.vectors.new_zeros(self.sources.before(layer), len(targets.vectors))
@@ -207,7 +207,7 @@ class ReplacementModel:
         biases = (self.sources.kind[: len(weight)] == BIAS).nonzero().squeeze(-1)
         bias += weight[biases].sum(0)
         weight[biases] = 0.0
-        return Inputs(weight, bias)
+        return TargetInputs(weight, bias)
 
     def _of_own_layer(self, targets: Targets) -> Float[Tensor, " targets"]:
         """What the biases of the attention in the targets' own layer add to them."""

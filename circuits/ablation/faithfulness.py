@@ -57,7 +57,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Curve:
+class FaithfulnessCurve:
     """Faithfulness and completeness of growing circuits."""
 
     faithfulness: Measured
@@ -280,7 +280,7 @@ def curve(
     to: BaselineValue,
     complete: bool = True,
     report: Callable[[int], None] = lambda done: None,
-) -> Curve:
+) -> FaithfulnessCurve:
     """Faithfulness and, where `complete`, completeness of each of `circuits`.
 
     `report` is as that of `metrics_with`.
@@ -288,7 +288,7 @@ def curve(
     both = [*circuits, *(c.complement() for c in circuits)] if complete else circuits
     values = metrics_with(analysis, both, to, report=report)
     inside, outside = values[: len(circuits)], values[len(circuits) :]
-    return Curve(scale.faithfulness(inside), scale.faithfulness(outside))
+    return FaithfulnessCurve(scale.faithfulness(inside), scale.faithfulness(outside))
 
 
 def default_to(prompts: EncodedPrompts) -> BaselineValue:
@@ -296,9 +296,9 @@ def default_to(prompts: EncodedPrompts) -> BaselineValue:
     return "zero" if len(prompts) == 1 and prompts.patch is None else "mean"
 
 
-def mean_curve(curves: Sequence[Curve]) -> Curve:
+def mean_curve(curves: Sequence[FaithfulnessCurve]) -> FaithfulnessCurve:
     """Point by point mean of several curves, in every draw of the prompts too."""
-    return Curve(
+    return FaithfulnessCurve(
         mean_measured([c.faithfulness for c in curves]),
         mean_measured([c.completeness for c in curves]),
     )

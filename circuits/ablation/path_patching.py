@@ -36,7 +36,7 @@ from circuits.attribution.vjp_batches import order_of
 from circuits.graph import Edge
 from circuits.metrics.metric import Metric, SiteMetric, metric_at, on_clean
 from hooked_qwen.forward import resume
-from hooked_qwen.hooks import Activation, Change, capture, intervene
+from hooked_qwen.hooks import Activation, HookFunction, capture, intervene
 from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site
 from saes.dictionary import SparseDictionary
@@ -208,7 +208,7 @@ def _read_by(suite: Suite, node: Node) -> tuple[Site, ...]:
     return (site, *(s for name in suite.writing(site) for s in suite.reads_of(name)))
 
 
-def _send(value: Activation) -> Change:
+def _send(value: Activation) -> HookFunction:
     return lambda _: value
 
 

@@ -43,7 +43,7 @@ from circuits.attribution.vjp_batches import order_of
 from circuits.baseline_values import BaselineValue
 from circuits.metrics.metric import SiteMetric, metric_at
 from hooked_qwen.forward import resume
-from hooked_qwen.hooks import Activation, Change, capture, intervene
+from hooked_qwen.hooks import Activation, HookFunction, capture, intervene
 from hooked_qwen.nodes import Node
 from hooked_qwen.precision import widened
 from hooked_qwen.sites import Site
@@ -231,7 +231,9 @@ class _Run:
         layer = first.layer + 1
         held = [(s, self._leaving(s, views).flatten(0, 1)) for s in reach if s != first]
         index = self.state.every_row.repeat(len(views))
-        edits: dict[Site, Change] = {site: lambda _, value=value: value for site, value in held}
+        edits: dict[Site, HookFunction] = {
+            site: lambda _, value=value: value for site, value in held
+        }
         with intervene(model, edits):
             return resume(model, resid, layer, self.state.arguments.rows(index), stop=stop)
 

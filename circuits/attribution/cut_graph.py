@@ -13,7 +13,7 @@ from circuits.attribution.decomposed_run import EMBED
 from circuits.attribution.state import BatchState
 from circuits.metrics.metric import reading
 from hooked_qwen.forward import has_hooks, resume
-from hooked_qwen.hooks import Activation, Change, capture_arriving, intervene
+from hooked_qwen.hooks import Activation, HookFunction, capture_arriving, intervene
 from hooked_qwen.sites import Site
 
 
@@ -68,7 +68,7 @@ def cut(
     def on_the_way(site: Site) -> Activation:
         return (state.values[site] + moved * state.tensor_change(suite, site))[:, first:]
 
-    def sever(site: Site) -> Change:
+    def sever(site: Site) -> HookFunction:
         def edit(value: Activation) -> Activation:
             leaves[site] = (on_the_way(site) if moved else value).detach().requires_grad_()
             return leaves[site]

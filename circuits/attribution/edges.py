@@ -44,6 +44,7 @@ from circuits.attribution.cut_graph import CutModel, cut, first_change
 from circuits.attribution.direct_paths import reaching_node, sites_of, to_output
 from circuits.attribution.state import BatchState
 from circuits.attribution.vjp_batches import EdgeTargets, VJPBatch, order_of, together, vjp_batches
+from circuits.graph import EdgeWeights
 from circuits.metrics.metric import SiteMetric
 from hooked_qwen.hooks import Activation
 from hooked_qwen.nodes import Node
@@ -52,7 +53,6 @@ from saes.dictionary import by_site
 from saes.features import Features
 from saes.suite import Suite
 
-EdgeWeights = dict[tuple[Node, Node], float]
 LOGIT = "logit"
 
 

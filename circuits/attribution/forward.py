@@ -13,7 +13,7 @@ from circuits.analysis import Analysis
 from circuits.attribution.state import BatchState
 from circuits.metrics.metric import SiteMetric, metric_at, reaches, reading
 from hooked_qwen.forward import BlockArguments, finish, has_hooks, mlp_half, resume
-from hooked_qwen.hooks import Change, intervene
+from hooked_qwen.hooks import HookFunction, intervene
 from hooked_qwen.sites import Site
 
 
@@ -39,7 +39,7 @@ def metric_with_deltas(
     return read(final[:, -1:], rows)
 
 
-def _added(delta: Tensor) -> Change:
+def _added(delta: Tensor) -> HookFunction:
     return lambda value: value + delta
 
 
@@ -64,7 +64,7 @@ def metric_from(
     whole = site.kind in ("embed", "resid_post")
     first = site.layer + 1 if whole else site.layer
     resid = value if whole else state.values[Site("resid_pre", first)][index]
-    replace: Change = lambda _: value  # noqa: E731
+    replace: HookFunction = lambda _: value  # noqa: E731
     edits = None if whole else intervene(model, {site: replace})
     with state.under(index), reading(model, metric, edits) as read:
         arguments = state.arguments.rows(index)
@@ -137,7 +137,7 @@ def _through_block(
     if site.kind in ("embed", "resid_post"):
         return value, after
     start = state.values[Site("resid_pre", site.layer)][index, first:]
-    replace: Change = lambda _: value  # noqa: E731
+    replace: HookFunction = lambda _: value  # noqa: E731
     with intervene(model, {site: replace}):
         return resume(model, start, site.layer, arguments, stop=after), after
 

@@ -40,8 +40,8 @@ from hooked_qwen.notices import Notice
 UsageError = cast(type[Exception], typer.BadParameter.__bases__[0])
 
 ABOUT = "Find, prove, edit and draw sparse feature circuits in Qwen language models."
-Verb = Callable[..., None]
-VERBS: Mapping[str, Verb | Mapping[str, Verb]] = {
+VerbFunction = Callable[..., None]
+VERBS: Mapping[str, VerbFunction | Mapping[str, VerbFunction]] = {
     "demo": demo.demo,
     "train": training.train,
     "cache": training.cache,
@@ -89,7 +89,7 @@ GROUPS = {
 }
 
 
-def command_line_of(verbs: Mapping[str, Verb | Mapping[str, Verb]]) -> typer.Typer:
+def command_line_of(verbs: Mapping[str, VerbFunction | Mapping[str, VerbFunction]]) -> typer.Typer:
     """The command with these verbs."""
     made = typer.Typer(
         add_completion=False,

@@ -29,7 +29,7 @@ from circuits.cli.tables import console, say
 from circuits.render.words import counted
 
 
-class Layout(StrEnum):
+class WrittenLayout(StrEnum):
     saelens = "saelens"
     sparsify = "sparsify"
     circuit_tracer = "circuit-tracer"
@@ -105,7 +105,7 @@ def convert(
         str, typer.Argument(help="Dictionaries: a folder, a hub name, with --map also a file.")
     ],
     out: Annotated[Path, typer.Argument(help="Folder to write.")],
-    to: Annotated[Layout | None, typer.Option(help="The layout to write.")] = None,
+    to: Annotated[WrittenLayout | None, typer.Option(help="The layout to write.")] = None,
     map: Annotated[
         Path | None,
         typer.Option(help="A YAML file that says what is what in files of any layout: made ours."),

@@ -160,7 +160,7 @@ def show_edit(
     edit_table(edits.read_edit(edit, dictionaries, mlp.value), shown=rows)
 
 
-class How(StrEnum):
+class BakeMethod(StrEnum):
     auto = "auto"
     weights = "weights"
     loader = "loader"
@@ -179,11 +179,11 @@ def bake_edit(
     dictionaries: DictionariesToUse = "bundled",
     mlp: MlpUsed = Mlp.sae,
     how: Annotated[
-        How,
+        BakeMethod,
         typer.Option(
             help="What is baked: weights where these can do it, else a loader; or one of the two."
         ),
-    ] = How.auto,
+    ] = BakeMethod.auto,
     device: Device = None,
     dtype: ModelDtype = None,
     memory: Memory = None,

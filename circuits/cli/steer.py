@@ -70,7 +70,7 @@ class Selected(StrEnum):
     both = "both"
 
 
-Sources = Annotated[
+TextSources = Annotated[
     list[str] | None, typer.Option(help="Texts, as --text of other verbs takes them.")
 ]
 
@@ -89,7 +89,7 @@ def steer(
     prompt: Annotated[
         list[str] | None, typer.Option(help="A text to go on from; repeat it for several.")
     ] = None,
-    prompts: Sources = None,
+    prompts: TextSources = None,
     feature: Annotated[
         list[str] | None,
         typer.Option(help="A feature, SITE/INDEX, repeatable; without any, features are chosen."),
@@ -115,8 +115,8 @@ def steer(
     goal: Annotated[
         Goals, typer.Option(help="The aim: more of the concept, or less.")
     ] = Goals.more,
-    positive: Sources = None,
-    negative: Sources = None,
+    positive: TextSources = None,
+    negative: TextSources = None,
     text: Annotated[
         list[str] | None,
         typer.Option(help="Texts to measure activations on; by default the positive and negative."),

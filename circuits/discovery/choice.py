@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.prune import (
-    EdgeWeights,
     Removal,
     above_threshold,
     by_faithfulness,
@@ -17,14 +16,14 @@ from circuits.discovery.prune import (
 )
 from circuits.discovery.ranking import Ranking
 from circuits.discovery.verdicts import NodeCounts
-from circuits.graph import Node
+from circuits.graph import EdgeWeights, Node
 
 SPARE = 20
 "Nodes beyond those wanted that are weighed too, and may connect them."
 
 
 @dataclass(frozen=True)
-class Pool:
+class NodePool:
     """The nodes that a graph is chosen from."""
 
     nodes: list[Node]
@@ -34,16 +33,16 @@ class Pool:
     "features and errors that differ between clean and reference anywhere"
 
 
-def pool_of(ranking: Ranking, config: DiscoverConfig) -> Pool:
+def pool_of(ranking: Ranking, config: DiscoverConfig) -> NodePool:
     """The strongest features and errors: some to spare, where one is not connected."""
     nodes = ranking.inner()
     strongest = list(nodes[: config.node_count + SPARE])
     threshold = config.threshold or 0.0
-    return Pool(above_threshold(strongest, threshold), len(strongest), len(nodes))
+    return NodePool(above_threshold(strongest, threshold), len(strongest), len(nodes))
 
 
 def choose(
-    pool: Pool,
+    pool: NodePool,
     inputs: Sequence[Node],
     output: Node,
     weights: EdgeWeights,
@@ -81,7 +80,7 @@ def choose(
 
 
 def _left_out(
-    pool: Pool,
+    pool: NodePool,
     kept: Sequence[Node],
     inputs: Sequence[Node],
     output: Node,

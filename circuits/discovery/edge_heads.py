@@ -28,7 +28,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from circuits.discovery.linear_edges import members
-from circuits.discovery.replaced_prompts import Opened, ReplacedPrompts
+from circuits.discovery.replaced_prompts import ReplacedPrompt, ReplacedPrompts
 from circuits.graph import Node, rounded, rounded_each
 from hooked_qwen.progress import Report
 from transcoders.loadings import Loadings, Readers, heads_of, loadings_of, readers_of
@@ -112,7 +112,7 @@ def add_heads(
 
 
 def _pairs(
-    opened: Opened, known: Int[Tensor, " known"], ranks: Int[Tensor, "edges 2"]
+    opened: ReplacedPrompt, known: Int[Tensor, " known"], ranks: Int[Tensor, "edges 2"]
 ) -> Iterator[tuple[Tensor, Loadings, Tensor]]:
     """The pairs of a source and a target that the edges stand for in a prompt."""
     model, kind = opened.model, opened.model.sources.kind
@@ -130,7 +130,7 @@ def _pairs(
 
 
 def _readers(
-    opened: Opened, features: Tensor, rank: Tensor, known: int
+    opened: ReplacedPrompt, features: Tensor, rank: Tensor, known: int
 ) -> tuple[Readers, Int[Tensor, " targets"]]:
     """Features and all outputs as targets, and the rank of each."""
     model, outputs = opened.model, opened.outputs

@@ -22,10 +22,10 @@ import torch
 
 from circuits.analysis import Analysis
 from circuits.discovery.edge_heads import path_sizes
-from circuits.discovery.replaced_prompts import Opened, ReplacedPrompts
+from circuits.discovery.replaced_prompts import ReplacedPrompt, ReplacedPrompts
 from circuits.graph import rounded
 from hooked_qwen.progress import Report, silent
-from transcoders.attention import Part, attention_score
+from transcoders.attention import ScorePart, attention_score
 from transcoders.weights import Head
 
 SCHEMA = "heads/1"
@@ -48,7 +48,7 @@ class _Query:
         self.score = 0.0
         self.terms: defaultdict[tuple[str, str], float] = defaultdict(float)
 
-    def add(self, analysis: Analysis, opened: Opened, candidates: int) -> None:
+    def add(self, analysis: Analysis, opened: ReplacedPrompt, candidates: int) -> None:
         """Add a prompt, if it is long enough."""
         model = opened.model
         padding = len(self.pattern) - model.n_tokens
@@ -154,12 +154,12 @@ def _queries(looks: Mapping[str, Looks], columns: int) -> Iterator[_Query]:
             yield _Query(head, query, influence, columns)
 
 
-def _column_of_outputs(opened: Opened, columns: int) -> int | None:
+def _column_of_outputs(opened: ReplacedPrompt, columns: int) -> int | None:
     positions = opened.outputs.targets.position.unique()
     return int(positions) + columns - opened.model.n_tokens if len(positions) == 1 else None
 
 
-def _shifted(part: Part, padding: int) -> str:
+def _shifted(part: ScorePart, padding: int) -> str:
     """What a part is called where prompts are lined up."""
     name, at, position = str(part).rpartition("@")
     return f"{name}@{int(position) + padding}" if at else str(part)

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from circuits.discovery.linear_outputs import LinearOutputs
 from hooked_qwen.progress import Report, silent
-from transcoders.replacement import SWEPT_AT_ONCE, Inputs, ReplacementModel
+from transcoders.replacement import SWEPT_AT_ONCE, ReplacementModel, TargetInputs
 from transcoders.sources import ERROR, FEATURE, TOKEN
 
 
@@ -55,7 +55,7 @@ class _Tally:
         self.kind = model.sources.kind
         self.of = torch.zeros(len(self.kind), dtype=torch.float64, device=self.kind.device)
 
-    def add(self, inputs: Inputs, own: Float[Tensor, " targets"]) -> None:
+    def add(self, inputs: TargetInputs, own: Float[Tensor, " targets"]) -> None:
         """Hand the targets' `own` influence to their sources."""
         size = inputs.weight.abs().double()
         total = size.sum(0)

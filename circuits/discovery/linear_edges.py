@@ -10,8 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.discovery.influence import Influence
-from circuits.discovery.replaced_prompts import Opened
-from transcoders.replacement import Inputs
+from circuits.discovery.replaced_prompts import ReplacedPrompt
+from transcoders.replacement import TargetInputs
 from transcoders.sources import FEATURE
 
 
@@ -51,7 +51,7 @@ class LinearEdges:
         self._sums = torch.zeros(3, 0, dtype=torch.float64, device=known.device)
         "of weights, their squares, flows"
 
-    def add(self, opened: Opened, influence: Influence, *, at_once: int) -> None:
+    def add(self, opened: ReplacedPrompt, influence: Influence, *, at_once: int) -> None:
         """Add a prompt."""
         model, sources = opened.model, opened.model.sources
         member, rank = members(self.known, opened.key)
@@ -74,7 +74,7 @@ class LinearEdges:
         self._n += 1
 
     def _of_outputs(
-        self, opened: Opened, member: Tensor, rank: Tensor
+        self, opened: ReplacedPrompt, member: Tensor, rank: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         inputs, outputs = opened.outputs.inputs(opened.model), opened.outputs
         target = torch.arange(len(self.known), self._size, device=member.device)
@@ -91,7 +91,7 @@ class LinearEdges:
         self.activation += highest.scatter_reduce(0, rank, value, "amax")
 
     def _pairs(
-        self, inputs: Inputs, own: Tensor, member: Tensor, rank: Tensor, target: Tensor
+        self, inputs: TargetInputs, own: Tensor, member: Tensor, rank: Tensor, target: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Edges from members to targets of `own` influence, as pairs of ranks."""
         total = inputs.weight.abs().double().sum(0)

@@ -25,7 +25,7 @@ from circuits.graph import Node
 from circuits.metrics.metric import LogitMetric, SiteMetric
 from hooked_qwen.sites import Site
 from hooked_qwen.tokens import token_strings
-from transcoders.replacement import Inputs, ReplacementModel, Targets
+from transcoders.replacement import ReplacementModel, TargetInputs, Targets
 
 NO_GRADIENT = (
     "the metric has no gradient at this prompt (a divergence from the prompt itself, a feature "
@@ -63,10 +63,10 @@ class LinearOutputs:
         found = parts.new_zeros(*parts.shape[:-1], len(self.outputs))
         return found.index_add_(-1, self.of, parts)
 
-    def inputs(self, model: ReplacementModel) -> Inputs:
+    def inputs(self, model: ReplacementModel) -> TargetInputs:
         """What every source adds to each output."""
         found = model.inputs(self.targets)
-        return Inputs(self.summed(found.weight), self.summed(found.bias))
+        return TargetInputs(self.summed(found.weight), self.summed(found.bias))
 
     def values(self, model: ReplacementModel) -> Float[Tensor, " outputs"]:
         """What each output reads of the whole stream."""

@@ -14,7 +14,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from circuits.attribution.node_effects import NodeEffects
-from circuits.discovery.replaced_prompts import Opened, ReplacedPrompts
+from circuits.discovery.replaced_prompts import ReplacedPrompt, ReplacedPrompts
 from circuits.graph import Node, rounded
 from hooked_qwen.progress import Report, silent
 from transcoders.paths import Path, find_paths
@@ -87,7 +87,7 @@ def paths_to_keep(
     return OnPaths(k, key, edges, by_size, constant, total)
 
 
-def _nodes(names: Sequence[str], opened: Opened, path: Path) -> tuple[Node, ...]:
+def _nodes(names: Sequence[str], opened: ReplacedPrompt, path: Path) -> tuple[Node, ...]:
     """The nodes of a path of a prompt, the output last."""
     key = opened.key[list(path.sources)].cpu()
     inner = NodeEffects(tuple(names), key, torch.zeros(len(key), dtype=torch.float64)).nodes()

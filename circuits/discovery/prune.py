@@ -24,9 +24,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 import networkx as nx
 
-from circuits.graph import Node
+from circuits.graph import EdgeWeights, Node
 
-EdgeWeights = Mapping[tuple[Node, Node], float]
 Removal = Callable[[Sequence[Sequence[Node]]], Sequence[float]]
 "Faithfulness of each of some circuits."
 Connect = Callable[[Sequence[Node]], list[Node]]
@@ -179,7 +178,7 @@ def kept_edges(
     return {pair: weight for pair, weight in inside.items() if pair in kept}
 
 
-def _among(nodes: Collection[Node], weights: EdgeWeights) -> dict[tuple[Node, Node], float]:
+def _among(nodes: Collection[Node], weights: EdgeWeights) -> EdgeWeights:
     return {(s, t): w for (s, t), w in weights.items() if w and s in nodes and t in nodes}
 
 

@@ -57,7 +57,7 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Opened:
+class ReplacedPrompt:
     """One prompt's replacement model, its outputs, and every source as a node."""
 
     number: int
@@ -88,7 +88,7 @@ class ReplacedPrompts:
         width = max(cfg.d_model, cfg.n_heads * cfg.d_head)
         room = analysis.suite.room_for_states(float("inf"))
         self._budget = Budget.of(room, FLOAT32 * tokens * width)
-        self._single: Opened | None = None
+        self._single: ReplacedPrompt | None = None
 
     @classmethod
     def of_transcoders(
@@ -108,14 +108,14 @@ class ReplacedPrompts:
     def __len__(self) -> int:
         return len(self.analysis.prompts)
 
-    def __iter__(self) -> Iterator[Opened]:
+    def __iter__(self) -> Iterator[ReplacedPrompt]:
         for number in range(len(self)):
             yield self._single or self._open(number)
 
-    def _open(self, number: int) -> Opened:
+    def _open(self, number: int) -> ReplacedPrompt:
         model = self.replaced(self.analysis.prompts.clean, number)
         outputs = linear_outputs(self.analysis, model, number)
-        opened = Opened(number, model, outputs, self._key(model))
+        opened = ReplacedPrompt(number, model, outputs, self._key(model))
         if len(self) == 1:
             self._single = opened
         return opened

@@ -18,10 +18,9 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from circuits.attribution.edges import EdgeWeights
 from circuits.attribution.effects import Gradients
 from circuits.attribution.node_effects import NodeEffects
-from circuits.graph import Node, write_json
+from circuits.graph import EdgeWeights, Node, write_json
 from hooked_qwen.files import write_atomically
 from hooked_qwen.sites import Site
 from hooked_qwen.tensor_files import read_tensors

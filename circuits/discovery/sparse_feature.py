@@ -8,7 +8,7 @@ import networkx as nx
 
 from circuits.ablation.faithfulness import default_to, full_and_empty, metrics_with
 from circuits.analysis import Analysis
-from circuits.attribution.edges import LOGIT, EdgeWeights, edge_weights
+from circuits.attribution.edges import LOGIT, edge_weights
 from circuits.attribution.estimators import ESTIMATORS
 from circuits.attribution.node_effects import TOKEN
 from circuits.attribution.spill import PerSite
@@ -23,7 +23,7 @@ from circuits.discovery.resume import NOTHING_KEPT, DiscoveryParts
 from circuits.discovery.summary import Summary
 from circuits.discovery.verdicts import NodeCounts, of_nodes, of_task
 from circuits.features.card import promoted_labels
-from circuits.graph import Node
+from circuits.graph import EdgeWeights, Node
 from circuits.metrics.readout import metric_name
 from circuits.prompts import EncodedPrompts
 from hooked_qwen.progress import Report, counting, silent
@@ -132,7 +132,7 @@ def _faithfulness(analysis: Analysis, report: Report) -> Removal:
 def _graph(
     nodes: Sequence[Node],
     effects: Mapping[Node, float],
-    weights: Mapping[tuple[Node, Node], float],
+    weights: EdgeWeights,
     config: DiscoverConfig,
 ) -> nx.DiGraph:
     graph = nx.DiGraph()

@@ -12,7 +12,7 @@ from circuits.attribution.node_effects import NodeEffects
 from circuits.discovery.influence import Influence, influence_of
 from circuits.discovery.linear_outputs import LinearOutputs
 from circuits.discovery.node_changes import changes_to
-from circuits.discovery.replaced_prompts import Opened, ReplacedPrompts
+from circuits.discovery.replaced_prompts import ReplacedPrompt, ReplacedPrompts
 from circuits.metrics.answers import preference_of
 from circuits.metrics.metric import on_clean, on_patch
 from hooked_qwen.progress import Report, silent
@@ -101,7 +101,7 @@ def _summed(names: Sequence[str], keys: Sequence[Tensor], values: Sequence[Tenso
     return NodeEffects.sum(parts)
 
 
-def _patched(prompts: ReplacedPrompts, opened: Opened) -> ReplacementModel | None:
+def _patched(prompts: ReplacedPrompts, opened: ReplacedPrompt) -> ReplacementModel | None:
     """The patch's replacement model, where there is a patch."""
     batch = prompts.analysis.prompts.patch
     return None if batch is None else prompts.replaced(batch, opened.number)
@@ -119,7 +119,7 @@ def _reference_model(
 
 
 def _traced(
-    prompts: ReplacedPrompts, opened: Opened, targets: int | None, report: Report
+    prompts: ReplacedPrompts, opened: ReplacedPrompt, targets: int | None, report: Report
 ) -> Traced:
     analysis, model, outputs = prompts.analysis, opened.model, opened.outputs
     influence = influence_of(
@@ -149,7 +149,7 @@ def _traced(
 
 
 def _change(
-    analysis: Analysis, outputs: LinearOutputs, opened: Opened, patched: ReplacementModel
+    analysis: Analysis, outputs: LinearOutputs, opened: ReplacedPrompt, patched: ReplacementModel
 ) -> Float[Tensor, " outputs"]:
     """How each output changes from clean to patch, in the model itself."""
     if len(outputs.outputs) == 1:

@@ -31,7 +31,7 @@ from hooked_qwen.notices import counted
 from hooked_qwen.placement import device_of
 from hooked_qwen.sites import Site
 from saes.edit_checks import check_edit
-from saes.edit_file import Edit, Opened
+from saes.edit_file import Edit, OpenedModel
 from saes.formats import ours
 from saes.identity import suite_hash
 from saes.suite import Suite, load_suite
@@ -42,7 +42,7 @@ GENERATED = 30
 "Tokens that are generated after each prompt, to compare."
 MOST_GENERATED = 16
 "Prompts after which they are."
-How = Literal["auto", "weights", "loader"]
+BakeMethod = Literal["auto", "weights", "loader"]
 Tokens = Int[Tensor, "1 _"]
 
 
@@ -50,13 +50,13 @@ Tokens = Int[Tensor, "1 _"]
 class BakeConfig:
     """How an edit gets into the folder."""
 
-    how: How = "auto"
+    how: BakeMethod = "auto"
     "`weights` where they can do it on every text, else `loader`; `weights` alone also where a "
     "feature was only seen to be on at every token of the prompts"
 
 
 def bake(
-    opened: Opened,
+    opened: OpenedModel,
     edit: Edit,
     folder: Path,
     prompts: Sequence[str],
@@ -109,7 +109,7 @@ def _tokens(model: TransformerBridge, prompts: Sequence[str]) -> list[Tokens]:
 
 
 def _folded(
-    opened: Opened, edit: Edit, texts: Sequence[Tokens], config: BakeConfig
+    opened: OpenedModel, edit: Edit, texts: Sequence[Tokens], config: BakeConfig
 ) -> tuple[FoldedModel | None, str | None]:
     """The weights with the edit in them, or why there are none."""
     if config.how == "loader":
@@ -132,7 +132,9 @@ def _folded(
     return found, None
 
 
-def _require_on(opened: Opened, edit: Edit, texts: Sequence[Tokens], found: FoldedModel) -> None:
+def _require_on(
+    opened: OpenedModel, edit: Edit, texts: Sequence[Tokens], found: FoldedModel
+) -> None:
     """Raise `CannotFold` for a feature that is off at a token of the prompts, under the edit."""
     sites = {Site.parse(node.site) for node in found.where_on}
     off = dict.fromkeys(found.where_on, 0)
@@ -189,7 +191,7 @@ def load_baked(folder: Path, **options: Any) -> Any:
 
 @torch.no_grad()
 def _held_against(
-    opened: Opened, edit: Edit, folder: Path, texts: Sequence[Tokens]
+    opened: OpenedModel, edit: Edit, folder: Path, texts: Sequence[Tokens]
 ) -> dict[str, Any]:
     """How far what was written is from the edit in the hooked model."""
     hooked: Any = opened.model.original_model
@@ -224,7 +226,7 @@ def _held_against(
     }
 
 
-def _gap(opened: Opened, edit: Edit, baked: Any, tokens: Tokens) -> tuple[float, float]:
+def _gap(opened: OpenedModel, edit: Edit, baked: Any, tokens: Tokens) -> tuple[float, float]:
     """How far the baked model's logits are from the edited ones, and these from the plain ones."""
     hooked: Any = opened.model.original_model
     plain = hooked(tokens).logits.double()

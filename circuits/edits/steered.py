@@ -58,7 +58,7 @@ class Continuations:
     "whether the edit changed anything"
 
 
-class Writer:
+class SteeredWriter:
     """Continuations of some prompts under edits of one suite."""
 
     def __init__(

@@ -22,8 +22,8 @@ from hooked_qwen.tokens import REPLACEMENT, whole_characters
 from saes.scope.held_out import Passage
 from saes.scope.judgements import Verdict
 
-Kind = Literal["detection", "fuzzing"]
-KINDS: tuple[Kind, ...] = ("detection", "fuzzing")
+QuestionKind = Literal["detection", "fuzzing"]
+KINDS: tuple[QuestionKind, ...] = ("detection", "fuzzing")
 LONGEST = 200
 "Characters of a description, beyond which a model has not kept to a phrase."
 EXPLAIN = """\
@@ -63,13 +63,13 @@ NOTHING = "(none)"
 class Question:
     """Some passages to be judged by a description."""
 
-    kind: Kind
+    kind: QuestionKind
     texts: tuple[str, ...]
     "with marks where it is fuzzing"
     description: str
 
 
-Judge = Callable[[Question], list[Verdict]]
+JudgeFunction = Callable[[Question], list[Verdict]]
 "Says of each passage 1 or 0, or None."
 
 
@@ -120,7 +120,7 @@ def phrase(answer: str) -> str:
     return line[:LONGEST].rstrip()
 
 
-def asked(answer: Answer) -> Judge:
+def asked(answer: Answer) -> JudgeFunction:
     """A judge that is a language model."""
     return lambda question: verdicts(answer(judge_prompt(question)), len(question.texts))
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from transformer_lens.model_bridge import TransformerBridge
 
-from circuits.features.asking import KINDS, Judge, Kind, Question, marked_text
+from circuits.features.asking import KINDS, JudgeFunction, Question, QuestionKind, marked_text
 from circuits.features.card import logit_tokens
 from circuits.features.labels import Label
 from circuits.features.named import key_of
@@ -51,12 +51,12 @@ class JudgedPassage:
     right: bool
 
 
-def items_of(split: PassageSplit, node: Node, seed: int) -> dict[Kind, list[JudgedPassage]]:
+def items_of(split: PassageSplit, node: Node, seed: int) -> dict[QuestionKind, list[JudgedPassage]]:
     """What is judged of a feature, in an order of its own.
 
     Who judges by the place in a list would else be right or wrong alike of all features.
     """
-    found: dict[Kind, list[JudgedPassage]] = {
+    found: dict[QuestionKind, list[JudgedPassage]] = {
         "detection": [
             *(JudgedPassage(p, True) for p in split.on),
             *(JudgedPassage(p, False) for p in split.off),
@@ -78,7 +78,7 @@ def describe_features(
     nodes: Sequence[Node],
     *,
     explain: Explain | None,
-    judge: Judge,
+    judge: JudgeFunction,
     by: str,
     judged_by: str,
     beside: Sequence[Node] = (),
@@ -118,7 +118,7 @@ def describe_features(
         if explain is None:
             del said[RULE]
         items = items_of(split, node, config.seed)
-        answers: dict[Kind, dict[str, list[Verdict]]] = {
+        answers: dict[QuestionKind, dict[str, list[Verdict]]] = {
             kind: _judged(items[kind], said, judge, kind, model.tokenizer, per_question)
             for kind in KINDS
         }
@@ -173,8 +173,8 @@ def _others(kept: Sequence[Node], also: Sequence[Node], seed: int) -> dict[Node,
 def _judged(
     items: Sequence[JudgedPassage],
     said: Mapping[str, str],
-    judge: Judge,
-    kind: Kind,
+    judge: JudgeFunction,
+    kind: QuestionKind,
     tokenizer: Any,
     per_question: int,
 ) -> dict[str, list[Verdict]]:
@@ -198,8 +198,8 @@ def _feature(
     node: Node,
     split: PassageSplit,
     said: Mapping[str, str],
-    items: Mapping[Kind, Sequence[JudgedPassage]],
-    answers: Mapping[Kind, Mapping[str, Sequence[Verdict]]],
+    items: Mapping[QuestionKind, Sequence[JudgedPassage]],
+    answers: Mapping[QuestionKind, Mapping[str, Sequence[Verdict]]],
     tokenizer: Any,
 ) -> dict[str, Any]:
     truth = {kind: [item.right for item in items[kind]] for kind in KINDS}

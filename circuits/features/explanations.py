@@ -48,7 +48,7 @@ EXPLANATIONS = ("explanations", "*/explanations", "*/*/explanations")
 "Where an export has them, below its folder: delphi's, Neuronpedia's of a model and of several."
 SUFFIXES = (".json", ".jsonl", ".txt")
 
-Found = tuple[str, Label]
+LabelledFeature = tuple[str, Label]
 Sites = Mapping[str, str]
 "What a file calls a layer or module, and the name of our dictionary there."
 
@@ -85,7 +85,7 @@ def _files(path: Path) -> list[Path]:
     return sorted(p for p in there if p.is_file() and suffix_of(p) in SUFFIXES)
 
 
-def _of_file(path: Path, sites: Sites) -> Iterator[Found]:
+def _of_file(path: Path, sites: Sites) -> Iterator[LabelledFeature]:
     text = content_of(path).decode("utf-8")
     if suffix_of(path) == ".txt":
         if LATENT.fullmatch(path.stem):
@@ -117,7 +117,7 @@ def _records(text: str) -> Iterator[Any]:
     yield from whole if isinstance(whole, list) else [whole]
 
 
-def _of_record(record: Any, sites: Sites) -> Iterator[Found]:
+def _of_record(record: Any, sites: Sites) -> Iterator[LabelledFeature]:
     if not isinstance(record, Mapping):
         raise ValueError(f"a record is {type(record).__name__}, expected an object")
     if "index" in record and "layer" in record:
@@ -132,7 +132,7 @@ def _of_record(record: Any, sites: Sites) -> Iterator[Found]:
             yield from _of_pair(key, found, sites)
 
 
-def _of_neuronpedia(record: Mapping[str, Any], sites: Sites) -> Iterator[Found]:
+def _of_neuronpedia(record: Mapping[str, Any], sites: Sites) -> Iterator[LabelledFeature]:
     said = [record] if "description" in record else list(record.get("explanations") or [])
     feature = f"{_site(str(record['layer']), sites)}/{int(record['index'])}" if said else ""
     for each in said:
@@ -141,7 +141,7 @@ def _of_neuronpedia(record: Mapping[str, Any], sites: Sites) -> Iterator[Found]:
             yield feature, Label(text=text, by=f"{MODEL} {model}" if model else PERSON)
 
 
-def _of_pair(key: str, found: Any, sites: Sites) -> Iterator[Found]:
+def _of_pair(key: str, found: Any, sites: Sites) -> Iterator[LabelledFeature]:
     fields = {"text": found} if isinstance(found, str) else found
     text = fields.get("text") if isinstance(fields, Mapping) else None
     if not isinstance(text, str):

@@ -21,7 +21,7 @@ from saes.suite import Suite
 
 
 @dataclass(frozen=True)
-class ReadTexts:
+class LabelledReadings:
     """Texts as the model reads them."""
 
     texts: list[Labelled]
@@ -29,8 +29,8 @@ class ReadTexts:
     means: Float[Tensor, "texts d"]
     rows: list[list[int]]
 
-    def part(self, start: int, stop: int) -> "ReadTexts":
-        return ReadTexts(
+    def part(self, start: int, stop: int) -> "LabelledReadings":
+        return LabelledReadings(
             self.texts[start:stop],
             self.incidence.part(start, stop),
             self.means[start:stop],
@@ -68,12 +68,12 @@ class KnownTexts:
         self.contents = _contents(every[:m])
         self.control_activity = found.beside[0].of_texts(torch.arange(m))
 
-    def _of(self, texts: Sequence[Labelled], found: Reading) -> ReadTexts:
+    def _of(self, texts: Sequence[Labelled], found: Reading) -> LabelledReadings:
         incidence = Incidence.of_activity(found.activity)
         rows = [self.tokens(text.text) for text in texts]
-        return ReadTexts(list(texts), incidence, found.means[self.site], rows)
+        return LabelledReadings(list(texts), incidence, found.means[self.site], rows)
 
-    def read(self, texts: Sequence[Labelled]) -> ReadTexts:
+    def read(self, texts: Sequence[Labelled]) -> LabelledReadings:
         """Texts with their features and mean residuals; there may be none."""
         if not texts:
             return self.training.part(0, 0)
@@ -89,7 +89,7 @@ class KnownTexts:
     def tokens(self, text: str) -> list[int]:
         return encode_prompt(self.model.tokenizer, text)[:LONGEST]
 
-    def nearness(self, read: ReadTexts) -> tuple[list[float], list[float]]:
+    def nearness(self, read: LabelledReadings) -> tuple[list[float], list[float]]:
         """Runs of tokens that the nearest training text has too, and its cosine, of each text."""
         cosine = nearest_cosine(read.means, self.training.means)
         return nearest_shared(read.rows, self.training.rows), cosine.tolist()

@@ -23,7 +23,7 @@ from typing import Any
 from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.attribution.decomposed_run import norm_limits
-from circuits.edits.steered import Continuations, Writer, instructed, settings
+from circuits.edits.steered import Continuations, SteeredWriter, instructed, settings
 from circuits.features.named import Named, key_of
 from circuits.features.steering_arms import Arm, Form, SteerConfig, arms_of, directions_of
 from circuits.features.steering_choice import ConceptTexts, SteeringFeature, SteeringFeatures, only
@@ -83,7 +83,9 @@ def steered(
     batch = pad_left(rows, end_of_text(model.tokenizer))
     limits = norm_limits(model, suite, batch, batch_size=NORMS_AT_ONCE)
     arms = arms_of(suite, directions, choice.features, limits, config)
-    writer = Writer(model, suite, prompts, config.generation, rows=rows, during=config.during)
+    writer = SteeredWriter(
+        model, suite, prompts, config.generation, rows=rows, during=config.during
+    )
     written = [writer.plain()]
     if config.instruction:
         told = [instructed(config.instruction, text) for text in prompts]

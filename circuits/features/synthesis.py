@@ -31,7 +31,7 @@ from typing import Any
 
 from transformer_lens.model_bridge import TransformerBridge
 
-from circuits.features.known_texts import KnownTexts, ReadTexts
+from circuits.features.known_texts import KnownTexts, LabelledReadings
 from circuits.features.named import Named
 from circuits.features.synthesis_record import (
     ASKED,
@@ -40,7 +40,7 @@ from circuits.features.synthesis_record import (
     REAL,
     UNTRAINED,
     WHOLE,
-    Added,
+    SeedAddition,
     SynthesisConfig,
     record_of,
 )
@@ -106,7 +106,7 @@ def synthesised(
             f"no feature is on in {config.least} of the {len(target)} target texts and in none of "
             f"the {len(training)} training texts: there is nothing to ask for"
         )
-    found: list[dict[str, Added]] = []
+    found: list[dict[str, SeedAddition]] = []
     for number in range(config.seeds):
         seed = config.seed + number
         found.append(_one_seed(known, wanted, writer, config, writing, seed))
@@ -136,7 +136,7 @@ def _one_seed(
     config: SynthesisConfig,
     writing: WritingConfig,
     seed: int,
-) -> dict[str, Added]:
+) -> dict[str, SeedAddition]:
     """Everything that is written under one seed, of which as many are kept of each label."""
     rng = random.Random(seed)
 
@@ -147,7 +147,7 @@ def _one_seed(
         suite = known.suite if row == ASKED else known.control
         return with_fired(texts, known.on(suite, texts), wanted[row])
 
-    def unasked(row: str, shown: ReadTexts) -> list[SyntheticText]:
+    def unasked(row: str, shown: LabelledReadings) -> list[SyntheticText]:
         requests = at_random(row, shown.texts, budget, shown=config.shown, seed=seed, rng=rng)
         texts = written(requests, writer, writing, known.contents, rng.randrange(2**31))
         return with_fired(texts, known.on(known.suite, texts), wanted[ASKED])
@@ -162,10 +162,10 @@ def _one_seed(
     rows = {ASKED: own, **{row: within(texts, budget) for row, texts in others.items()}}
     found = {row: _added(known, texts) for row, texts in rows.items()}
     real = known.read(drawn(known.target.texts, budget, rng))
-    return found | {REAL: Added(real, []), WHOLE: Added(known.target, [])}
+    return found | {REAL: SeedAddition(real, []), WHOLE: SeedAddition(known.target, [])}
 
 
-def _added(known: KnownTexts, texts: Sequence[SyntheticText]) -> Added:
+def _added(known: KnownTexts, texts: Sequence[SyntheticText]) -> SeedAddition:
     """What is kept, read, and how near it is to the training texts."""
     kept = [Labelled(text.text, text.label) for text in texts if text.kept]
     read = known.read(kept)
@@ -174,4 +174,4 @@ def _added(known: KnownTexts, texts: Sequence[SyntheticText]) -> Added:
     for text in texts:
         shared, cosine = next(near) if text.kept else (None, None)
         found.append(replace(text, shared=shared, cosine=cosine))
-    return Added(read, found)
+    return SeedAddition(read, found)

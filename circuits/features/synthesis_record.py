@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuits.features.known_texts import KnownTexts, ReadTexts
+from circuits.features.known_texts import KnownTexts, LabelledReadings
 from circuits.features.named import key_of
 from circuits.features.writers import WritingConfig
 from circuits.features.written import SyntheticText, Wanted
@@ -53,17 +53,17 @@ class SynthesisConfig:
 
 
 @dataclass(frozen=True)
-class Added:
+class SeedAddition:
     """What one seed adds to the training texts, and all that was written for it."""
 
-    added: ReadTexts
+    added: LabelledReadings
     written: list[SyntheticText]
 
 
 def record_of(
     known: KnownTexts,
     wanted: Sequence[Wanted],
-    found: Sequence[Mapping[str, Added]],
+    found: Sequence[Mapping[str, SeedAddition]],
     config: SynthesisConfig,
     writing: WritingConfig,
 ) -> dict[str, Any]:
@@ -100,12 +100,15 @@ def _about(one: Wanted, texts: Sequence[SyntheticText]) -> dict[str, Any]:
 
 
 def _rows(
-    known: KnownTexts, asked: Int[Tensor, " asked"], found: Sequence[Mapping[str, Added]], seed: int
+    known: KnownTexts,
+    asked: Int[Tensor, " asked"],
+    found: Sequence[Mapping[str, SeedAddition]],
+    seed: int,
 ) -> dict[str, Any]:
     rights = {ALONE: [_right(known, known.training.part(0, 0))]} if known.test.texts else {}
     if known.test.texts:
         rights |= {row: [_right(known, rows[row].added) for rows in found] for row in ROWS}
-    nothing = [Added(known.training.part(0, 0), [])]
+    nothing = [SeedAddition(known.training.part(0, 0), [])]
     every = {ALONE: nothing} | {row: [rows[row] for rows in found] for row in ROWS}
     return {
         row: _means(known, asked, several)
@@ -115,7 +118,7 @@ def _rows(
 
 
 def _means(
-    known: KnownTexts, asked: Int[Tensor, " asked"], several: Sequence[Added]
+    known: KnownTexts, asked: Int[Tensor, " asked"], several: Sequence[SeedAddition]
 ) -> dict[str, Any]:
     """What is told of a row, as means over seeds."""
     of_target = on_in(known.target.incidence)
@@ -150,7 +153,7 @@ def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def _right(known: KnownTexts, added: ReadTexts) -> dict[str, Float[Tensor, " test"]]:
+def _right(known: KnownTexts, added: LabelledReadings) -> dict[str, Float[Tensor, " test"]]:
     """Which test texts are told right with what is added."""
     own, test = known.training, known.test
     texts, labels = [*own.texts, *added.texts], [t.label for t in test.texts]

@@ -86,7 +86,7 @@ ReadMetric = Callable[[Float[Tensor, "batch 1 d_model"] | None, Int[Tensor, " ba
 "The metric of prompts, after a run that ended in that stream at the last token."
 
 
-class Table:
+class RowsByPrompt:
     """A row for each prompt of a set, on whatever device the numbers of the prompts are."""
 
     def __init__(self, rows: Shaped[Tensor, "prompts *any"]) -> None:
@@ -108,10 +108,10 @@ class LogitDifference:
         weight: Float[Tensor, "prompts named"],
         unopposed: Bool[Tensor, " prompts"],
     ) -> None:
-        self.index, self.weight = Table(index), Table(weight)
-        self.alone = Table(unopposed) if unopposed.any() else None
+        self.index, self.weight = RowsByPrompt(index), RowsByPrompt(weight)
+        self.alone = RowsByPrompt(unopposed) if unopposed.any() else None
         self.tokens, places = index.unique(return_inverse=True)
-        self.places = Table(places)
+        self.places = RowsByPrompt(places)
 
     def __call__(self, logits: Logits, rows: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         rows = rows.to(logits.device)
@@ -156,8 +156,8 @@ def logit_difference(
 
 def log_probability(answers: Ids) -> LogitMetric:
     """Logarithm of the probability that the next token is one of the right answers, in nats."""
-    index = Table(_padded(answers))
-    real = Table(_padded([[True] * len(right) for right in answers]))
+    index = RowsByPrompt(_padded(answers))
+    real = RowsByPrompt(_padded([[True] * len(right) for right in answers]))
 
     def metric(logits: Logits, rows: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         rows = rows.to(logits.device)
@@ -180,7 +180,7 @@ def probability_difference(answers: Ids, wrongs: Ids) -> LogitMetric:
         [1.0] * len(right) + [-1.0] * len(wrong)
         for right, wrong in zip(answers, wrongs, strict=True)
     ]
-    index, sign = Table(_padded(rows)), Table(_padded(signs))
+    index, sign = RowsByPrompt(_padded(rows)), RowsByPrompt(_padded(signs))
 
     def metric(logits: Logits, rows: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         rows = rows.to(logits.device)
@@ -193,7 +193,7 @@ def probability_difference(answers: Ids, wrongs: Ids) -> LogitMetric:
 def divergence(clean: Float[Tensor, "prompts vocabulary"]) -> LogitMetric:
     """KL divergence from each prompt's `clean` next-token distribution, in nats; 0 where equal."""
 
-    table = Table(clean)
+    table = RowsByPrompt(clean)
 
     def metric(logits: Logits, rows: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         p, q = table[rows.to(logits.device)].to(logits).log_softmax(-1), logits.log_softmax(-1)

@@ -13,7 +13,7 @@ from itertools import product
 import networkx as nx
 
 from circuits.graph import Node
-from circuits.render.columns import HEADS, Column, columns_of
+from circuits.render.columns import HEADS, SheetColumn, columns_of
 from circuits.render.ink import drawable, fold, measure
 from circuits.render.layout import Band, Layout
 from circuits.render.sheet import (
@@ -27,10 +27,10 @@ from circuits.render.sheet import (
     TEXT,
     BandRow,
     Box,
-    Head,
+    BoxText,
+    ColumnHeading,
     Line,
     Sheet,
-    Words,
 )
 from circuits.render.spacing import spaced
 
@@ -51,7 +51,7 @@ Cells = Mapping[tuple[int, int], Sequence[Node]]
 def sheet(
     circuit: nx.DiGraph,
     places: Layout,
-    words: Mapping[Node, Words],
+    words: Mapping[Node, BoxText],
     *,
     pages: Sequence[float] = PAGES,
     tallest: float = TALLEST,
@@ -82,7 +82,7 @@ def _worth(best: Sheet, tallest: float) -> float:
 def _fitted(
     circuit: nx.DiGraph,
     places: Layout,
-    words: Mapping[Node, Words],
+    words: Mapping[Node, BoxText],
     page: float,
     foot: float,
     tallest: float,
@@ -112,7 +112,7 @@ def _wrapped(
     places: Layout,
     boxes: Mapping[Node, Box],
     bounds: tuple[float, float],
-    columns: Sequence[Column],
+    columns: Sequence[SheetColumn],
     channels: tuple[float, float],
 ) -> Iterator[Sheet]:
     """Sheets with ever fewer boxes of a cell side by side, those that fit."""
@@ -139,7 +139,7 @@ def _cells(graph: nx.DiGraph, places: Layout) -> dict[tuple[int, int], list[Node
     return cells
 
 
-def _box(node: Node, words: Words, room: float, most: int) -> Box:
+def _box(node: Node, words: BoxText, room: float, most: int) -> Box:
     """A box at the origin, as large as its folded text asks for."""
     lines = fold(words.label, TEXT, room, most) if words.label else []
     name, badge = drawable(words.name), drawable(words.badge)
@@ -159,7 +159,7 @@ def _box(node: Node, words: Words, room: float, most: int) -> Box:
 def _centres(
     cells: Cells,
     boxes: Mapping[Node, Box],
-    columns: Sequence[Column],
+    columns: Sequence[SheetColumn],
     across: int,
     bounds: tuple[float, float],
 ) -> dict[int, float] | None:
@@ -204,7 +204,7 @@ def _placed(
     centres: Mapping[int, float],
     across: int,
     bounds: tuple[float, float],
-    columns: Sequence[Column],
+    columns: Sequence[SheetColumn],
     channels: tuple[float, float],
 ) -> Sheet | None:
     """Band over band; None where the boxes of some line do not fit."""
@@ -225,7 +225,9 @@ def _placed(
             lines.append(Line(top=first, bottom=bottom, nodes=tuple(placed)))
         top = bottom + channels[0] / 2
         rows.append(BandRow(band=places.bands[band], top=start, bottom=top))
-    heads = tuple(Head(x=centres[c.index], lines=c.lines, folded=c.folded) for c in columns)
+    heads = tuple(
+        ColumnHeading(x=centres[c.index], lines=c.lines, folded=c.folded) for c in columns
+    )
     words = max(len(head.lines) for head in heads) * LEADING + 0.06
     return Sheet(
         width=bounds[1],

@@ -19,9 +19,9 @@ from circuits.render.figure_config import STYLES, FigureConfig
 from circuits.render.interventions import Intervention, done_to
 from circuits.render.layout import Layout
 from circuits.render.legend import folded_edges, legend_entries, legend_lines, legend_marks
-from circuits.render.marks import Mark, Rect, Shape, Stroke, Text, Trace
-from circuits.render.routes import Curve, middle, routes
-from circuits.render.sheet import FOOT, HEAD, LEADING, MARGIN, PAD, POINT, TEXT, Box, Sheet, Words
+from circuits.render.marks import Mark, Rect, Shape, Stroke, TextMark, Trace
+from circuits.render.routes import BezierCurve, middle, routes
+from circuits.render.sheet import FOOT, HEAD, LEADING, MARGIN, PAD, POINT, TEXT, Box, BoxText, Sheet
 from circuits.render.supernodes import places_of, with_state
 from circuits.render.words import (
     NEUTRAL,
@@ -46,7 +46,7 @@ class Picture:
     circuit: nx.DiGraph
     "what is drawn of the graph"
     drawing: Sheet
-    curves: Mapping[Edge, Curve]
+    curves: Mapping[Edge, BezierCurve]
     legend: tuple[tuple[str, ...], ...]
     "its lines, each of some entries"
     scale: float
@@ -127,7 +127,7 @@ def picture(
 
 def words_of(
     node: Node, circuit: nx.DiGraph, labels: str, intervention: Intervention | None = None
-) -> Words:
+) -> BoxText:
     """What a node's box says: its label, layer and index, and what an intervention did."""
     data = circuit.nodes[node]
     label, name = caption(node, data), _name(node, data, circuit.graph)
@@ -138,7 +138,7 @@ def words_of(
     elif node.kind == "feature" and labels == "names":
         name = ""
     badge = _badge(node, data, intervention)
-    return Words(label=label or ("" if name else " "), name=name, badge=badge)
+    return BoxText(label=label or ("" if name else " "), name=name, badge=badge)
 
 
 def _name(node: Node, data: Mapping[str, Any], meta: Mapping[str, Any]) -> str:
@@ -184,13 +184,15 @@ def _bands(drawing: Sheet) -> Iterator[Mark]:
                 fill=ink.STRIPE,
             )
         at = (drawing.axis - 0.05, (row.top + row.bottom) / 2)
-        yield Text(at=at, text=ink.drawable(band_name(row.band)), colour=ink.SOFT, anchor="right")
+        yield TextMark(
+            at=at, text=ink.drawable(band_name(row.band)), colour=ink.SOFT, anchor="right"
+        )
     floor = drawing.rows[-1].bottom if drawing.rows else MARGIN
     for head in drawing.heads:
         colour = ink.SOFT if head.folded else "#000000"
         for index, line in enumerate(head.lines):
             at = (head.x, floor + 0.03 + (index + 0.5) * LEADING)
-            yield Text(at=at, text=ink.drawable(line), colour=colour)
+            yield TextMark(at=at, text=ink.drawable(line), colour=colour)
 
 
 def _edges(shown: Picture) -> Iterator[Mark]:
@@ -229,7 +231,7 @@ def _end(at: tuple[float, float], group: str, colour: str, width: float) -> Mark
     """A bar across the end of an edge that opposes, an arrowhead on one that supports."""
     (x, y), wide = at, HEAD * (0.7 + width / THICKEST)
     if group == OPPOSES:
-        bar = Curve(
+        bar = BezierCurve(
             (x - wide, y + 0.012), (((x, y + 0.012), (x, y + 0.012), (x + wide, y + 0.012)),)
         )
         return Trace(curve=bar, stroke=Stroke(colour=colour, width=max(width, 0.8)))
@@ -286,4 +288,4 @@ def _texts(box: Box) -> Iterator[Mark]:
                 fill=ink.DARK,
             )
             y, colour = y + inset / 2, "#ffffff"
-        yield Text(at=(box.x, y), text=line, colour=colour)
+        yield TextMark(at=(box.x, y), text=line, colour=colour)

@@ -6,8 +6,8 @@ import networkx as nx
 
 from circuits.graph import Edge
 from circuits.render import ink
-from circuits.render.marks import Mark, Shape, Stroke, Text, Trace
-from circuits.render.routes import Curve
+from circuits.render.marks import Mark, Shape, Stroke, TextMark, Trace
+from circuits.render.routes import BezierCurve
 from circuits.render.sheet import HEAD, LEADING, MARGIN, TEXT, Sheet
 from circuits.render.words import OPPOSES, SUPPORTS, acts_on_target, counted
 
@@ -61,19 +61,19 @@ def legend_marks(legend: Sequence[tuple[str, ...]], drawing: Sheet) -> Iterator[
     x = MARGIN
     for group, words in zip((SUPPORTS, OPPOSES), legend[0], strict=False):
         colour, end = ink.COLOURS[group], x + SAMPLE
-        line = Curve((x, y), (((x, y), (end, y), (end, y)),))
+        line = BezierCurve((x, y), (((x, y), (end, y), (end, y)),))
         yield Trace(curve=line, stroke=Stroke(colour=colour, width=1.1, dashed=group == OPPOSES))
         if group == OPPOSES:
-            bar = Curve((end, y - HEAD), (((end, y), (end, y), (end, y + HEAD)),))
+            bar = BezierCurve((end, y - HEAD), (((end, y), (end, y), (end, y + HEAD)),))
             yield Trace(curve=bar, stroke=Stroke(colour=colour, width=1.1))
         else:
             tip = ((end + HEAD, y), (end, y - HEAD / 2), (end, y + HEAD / 2))
             yield Shape(corners=tip, fill=colour)
-        yield Text(at=(end + 0.06, y), text=words, anchor="left")
+        yield TextMark(at=(end + 0.06, y), text=words, anchor="left")
         x = end + 0.17 + ink.measure(words, TEXT)
     if len(legend) == 1:
         at = (drawing.width - MARGIN, y)
-        yield Text(at=at, text=legend[0][-1], colour=ink.SOFT, anchor="right")
+        yield TextMark(at=at, text=legend[0][-1], colour=ink.SOFT, anchor="right")
     for index, (words,) in enumerate(legend[1:], start=1):
         at = (MARGIN, y + index * LEADING)
-        yield Text(at=at, text=words, colour=ink.SOFT, anchor="left")
+        yield TextMark(at=at, text=words, colour=ink.SOFT, anchor="left")

@@ -7,7 +7,7 @@ them as TikZ.
 
 from dataclasses import dataclass
 
-from circuits.render.routes import Curve, Point
+from circuits.render.routes import BezierCurve, Point
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,16 +40,16 @@ class Shape:
 class Trace:
     """A line along a curve."""
 
-    curve: Curve
+    curve: BezierCurve
     stroke: Stroke
 
 
 @dataclass(frozen=True, kw_only=True)
-class Text:
+class TextMark:
     at: Point  # the middle of its height
     text: str
     colour: str = "#000000"
     anchor: str = "center"  # or left, right
 
 
-Mark = Rect | Shape | Trace | Text
+Mark = Rect | Shape | Trace | TextMark

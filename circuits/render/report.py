@@ -20,8 +20,8 @@ from circuits.render.exporters import Drawn, exporters
 from circuits.render.page import facts
 from circuits.render.report_parts import (
     Figure,
-    Part,
-    Table,
+    ReportPart,
+    ReportTable,
     cuts_part,
     number,
     spanned,
@@ -99,12 +99,12 @@ def _summary(run: Reported) -> str:
     return size + ("" if kept is None else f", faithfulness of the graph {number(kept)}")
 
 
-def _parts(run: Reported, nodes: int) -> list[Part | None]:
+def _parts(run: Reported, nodes: int) -> list[ReportPart | None]:
     drawn, (supports, opposes) = _figures(run, nodes), stance_words(run.graph)
     return [
         _prompts(run),
         _dictionaries(run),
-        Part(
+        ReportPart(
             title="The circuit",
             lines=[str(line) for line in run.graph.graph.get("notices") or ()],
             figures=[
@@ -119,10 +119,12 @@ def _parts(run: Reported, nodes: int) -> list[Part | None]:
         verification_part(run.verification, drawn[1:]),
         stability_part(run.stability),
         cuts_part(run.ablations, run.edited, run.reruns),
-        Part(
+        ReportPart(
             title="How to reproduce",
             commands=run.commands,
-            tables=[Table(title="Made from and with", columns=("what", "which"), rows=run.origin)],
+            tables=[
+                ReportTable(title="Made from and with", columns=("what", "which"), rows=run.origin)
+            ],
         ),
     ]
 
@@ -141,15 +143,15 @@ def _figures(run: Reported, nodes: int) -> list[str]:
         ]
 
 
-def _prompts(run: Reported) -> Part | None:
+def _prompts(run: Reported) -> ReportPart | None:
     if not run.prompts:
         return None
     n = run.graph.graph.get("n_prompts") or len(run.prompts)
     columns = ("clean", "patch", "answer", "wrong")
-    return Part(
+    return ReportPart(
         title="Prompts",
         tables=[
-            Table(
+            ReportTable(
                 title=f"{len(run.prompts)} of {counted(n, 'prompt')}",
                 columns=columns,
                 rows=[[readable(prompt[name]) for name in columns] for prompt in run.prompts],
@@ -158,7 +160,7 @@ def _prompts(run: Reported) -> Part | None:
     )
 
 
-def _dictionaries(run: Reported) -> Part | None:
+def _dictionaries(run: Reported) -> ReportPart | None:
     if not run.dictionaries:
         return None
     measured = {"l0": "L0", "fvu": "FVU", "loss_recovered": "loss recovered", "dead": "dead"}
@@ -170,10 +172,10 @@ def _dictionaries(run: Reported) -> Part | None:
         ]
         for one in run.dictionaries
     ]
-    return Part(
+    return ReportPart(
         title="Dictionaries",
         tables=[
-            Table(
+            ReportTable(
                 title="As measured where they were trained, 95 % intervals; – where that is not "
                 "recorded",
                 columns=("name", "reads", *measured.values()),
@@ -184,13 +186,13 @@ def _dictionaries(run: Reported) -> Part | None:
     )
 
 
-def _strongest(graph: nx.DiGraph) -> Table:
+def _strongest(graph: nx.DiGraph) -> ReportTable:
     rows = []
     for node in [n for n in ordered(graph) if n.kind != "logit"][:STRONGEST]:
         data = graph.nodes[node]
         values = [support(data.get(name), graph.graph) for name in ("effect", "exact")]
         rows.append([str(node), caption(node, data), *map(number, values)])
-    return Table(
+    return ReportTable(
         title=f"The {len(rows)} strongest nodes: what each adds to the metric; – where it was not "
         "measured",
         columns=("node", "label", "estimate", "exact"),

@@ -17,7 +17,7 @@ TableRow = Sequence[str]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class ReportTable:
     title: str
     columns: TableRow
     rows: Sequence[TableRow]
@@ -33,17 +33,17 @@ class Figure:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class ReportPart:
     title: str
     lines: Sequence[str] = ()
     figures: Sequence[Figure] = ()
-    tables: Sequence[Table] = ()
+    tables: Sequence[ReportTable] = ()
     commands: Sequence[str] = ()
 
 
-def verification_part(record: Mapping[str, Any] | None, curves: Sequence[str]) -> Part | None:
+def verification_part(record: Mapping[str, Any] | None, curves: Sequence[str]) -> ReportPart | None:
     if record is None:
-        return Part(
+        return ReportPart(
             title="Verification", lines=["Not verified: circuits verify has not run on it."]
         )
     captions = ["Faithfulness and completeness by size, controls, and estimate against exact."]
@@ -66,10 +66,10 @@ def verification_part(record: Mapping[str, Any] | None, curves: Sequence[str]) -
     if adds.get("faithfulness") is not None:
         kept = spanned(adds["faithfulness"], adds.get("interval"))
         told.insert(0, f"The graph as it stands has a faithfulness of {kept}.")
-    return Part(title="Verification", lines=told, figures=figures, tables=tables)
+    return ReportPart(title="Verification", lines=told, figures=figures, tables=tables)
 
 
-def _agreement(record: Mapping[str, Any]) -> Table:
+def _agreement(record: Mapping[str, Any]) -> ReportTable:
     parts = {"nodes of the graph": record["nodes"]}
     edges = record.get("edges") or {}
     parts |= {f"{n} edges": edges[n] for n in ("strongest", "random") if edges.get(n)}
@@ -86,7 +86,7 @@ def _agreement(record: Mapping[str, Any]) -> Table:
         ]
         for name, found in parts.items()
     ]
-    return Table(
+    return ReportTable(
         title=f"Estimates ({record['estimator']}) against exact ablation, 95 % intervals",
         columns=("of", "n", "Spearman", "slope", "same sign"),
         rows=rows,
@@ -94,7 +94,7 @@ def _agreement(record: Mapping[str, Any]) -> Table:
     )
 
 
-def _modes(record: Mapping[str, Any]) -> Table:
+def _modes(record: Mapping[str, Any]) -> ReportTable:
     """A replacement graph's predictions against interventions, by what was held."""
     figures = ("spearman", "pearson", "slope", "sign_agreement", "weighted_sign_agreement")
     rows = [
@@ -107,7 +107,7 @@ def _modes(record: Mapping[str, Any]) -> Table:
         for what, part in (("nodes", "node_modes"), ("edges", "edge_modes"))
         for row in record[part]
     ]
-    return Table(
+    return ReportTable(
         title="The graph's predictions against interventions, by how much of the model is held",
         columns=(
             "of",
@@ -124,7 +124,7 @@ def _modes(record: Mapping[str, Any]) -> Table:
     )
 
 
-def _faithfulness(curves: Mapping[str, Any], of: str) -> Table:
+def _faithfulness(curves: Mapping[str, Any], of: str) -> ReportTable:
     """Each row of a record at some sizes, with its interval."""
     sizes = curves["sizes"]
     step = max(1, -(-len(sizes) // SIZES))
@@ -139,7 +139,7 @@ def _faithfulness(curves: Mapping[str, Any], of: str) -> Table:
         ]
         for name, row in curves["rows"].items()
     ]
-    return Table(
+    return ReportTable(
         title=f"Faithfulness by the number of nodes that are kept, on {of}; the others at "
         f"{curves.get('baseline', 'the same')}, 95 % intervals",
         columns=("kept", *(f"{sizes[i]:,}" for i in shown)),
@@ -155,7 +155,7 @@ def _ends(row: Mapping[str, Any], i: int) -> tuple[float, float] | None:
     return low[i], high[i]
 
 
-def stability_part(record: Mapping[str, Any] | None) -> Part | None:
+def stability_part(record: Mapping[str, Any] | None) -> ReportPart | None:
     if record is None:
         return None
     names = {"jaccard": "with the circuit", "between_draws": "of two draws with each other"}
@@ -164,12 +164,12 @@ def stability_part(record: Mapping[str, Any] | None) -> Part | None:
         f"{spanned(record['nodes'][name]['value'], record['nodes'][name]['interval'])}."
         for name, told in names.items()
     ]
-    return Part(title="Found again", lines=lines)
+    return ReportPart(title="Found again", lines=lines)
 
 
 def cuts_part(
     ablations: Mapping[str, Any], edited: Mapping[str, Any], reruns: Mapping[str, Any]
-) -> Part | None:
+) -> ReportPart | None:
     """Ablations, circuits edited by hand and reruns, each with its controls."""
     tables = []
     if ablations:
@@ -186,7 +186,7 @@ def cuts_part(
             if isinstance(found, Mapping)
         ]
         tables.append(
-            Table(
+            ReportTable(
                 title="Circuits edited by hand: faithfulness",
                 columns=("graph", "kept", "faithfulness"),
                 rows=rows,
@@ -195,10 +195,10 @@ def cuts_part(
         )
     if reruns:
         tables.append(_reruns(reruns))
-    return Part(title="Cut and run again", tables=tables) if tables else None
+    return ReportPart(title="Cut and run again", tables=tables) if tables else None
 
 
-def _ablations(ablations: Mapping[str, Mapping[str, Any]]) -> Table:
+def _ablations(ablations: Mapping[str, Mapping[str, Any]]) -> ReportTable:
     rows = []
     for name, record in ablations.items():
         nodes = record.get("features") or ()
@@ -211,7 +211,7 @@ def _ablations(ablations: Mapping[str, Mapping[str, Any]]) -> Table:
             ["", readable(c["name"]), number(c["after"]), _share(c.get("accuracy_after"))]
             for c in record.get("controls") or ()
         ]
-    return Table(
+    return ReportTable(
         title="Ablations: the mean metric with nodes ablated, and with as many others",
         columns=("name", "ablated", "metric", "right answer preferred"),
         rows=rows,
@@ -219,7 +219,7 @@ def _ablations(ablations: Mapping[str, Mapping[str, Any]]) -> Table:
     )
 
 
-def _reruns(reruns: Mapping[str, Mapping[str, Any]]) -> Table:
+def _reruns(reruns: Mapping[str, Mapping[str, Any]]) -> ReportTable:
     rows = []
     for name, record in reruns.items():
         said = "; ".join(map(str, record.get("edit") or ()))
@@ -227,7 +227,7 @@ def _reruns(reruns: Mapping[str, Mapping[str, Any]]) -> Table:
         found = [prompts.get(key) or {} for key in ("before", "after", "change")]
         figures = [spanned(f.get("value"), f.get("interval")) for f in found]
         rows.append([readable(name), readable(said), *figures])
-    return Table(
+    return ReportTable(
         title="Edits rerun beside the run: the mean metric, 95 % intervals",
         columns=("name", "edit", "before", "after", "change"),
         rows=rows,

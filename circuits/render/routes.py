@@ -22,7 +22,7 @@ BULGE = 0.055  # of an edge that turns, less than half of the lowest channel
 CROWD = 0.12  # in of detour that a full gap is worth
 
 Point = tuple[float, float]
-Interval = tuple[float, float]
+Span = tuple[float, float]
 
 
 @dataclass
@@ -32,14 +32,14 @@ class _Route:
     edge: Edge
     upwards: bool
     passed: list[int]  # lines, in the order of the way
-    gaps: list[Interval] = field(default_factory=list)
+    gaps: list[Span] = field(default_factory=list)
     xs: list[float] = field(default_factory=list)
     start: float = 0.0  # x of its ports
     end: float = 0.0
 
 
 @dataclass(frozen=True)
-class Curve:
+class BezierCurve:
     """A smooth curve: a start, and cubic pieces of two control points and an end each."""
 
     start: Point
@@ -50,12 +50,12 @@ class Curve:
         return self.pieces[-1][-1]
 
 
-def routes(circuit: nx.DiGraph, drawing: Sheet) -> dict[Edge, Curve]:
+def routes(circuit: nx.DiGraph, drawing: Sheet) -> dict[Edge, BezierCurve]:
     """The curve of each edge of `circuit`, the strongest edges the straightest."""
     line_of = {node: i for i, line in enumerate(drawing.lines) for node in line.nodes}
     free = [_gaps(drawing, i) for i in range(len(drawing.lines))]
     edges = sorted(circuit.edges(data="weight"), key=lambda e: (-abs(e[2]), str(e[0]), str(e[1])))
-    traffic: dict[tuple[int, Interval], int] = {}
+    traffic: dict[tuple[int, Span], int] = {}
     found: list[_Route] = []
     for source, target, _ in edges:
         low, high = line_of[source], line_of[target]
@@ -71,7 +71,7 @@ def routes(circuit: nx.DiGraph, drawing: Sheet) -> dict[Edge, Curve]:
     return {route.edge: _curve(route, drawing) for route in found}
 
 
-def _gaps(drawing: Sheet, line: int) -> list[Interval]:
+def _gaps(drawing: Sheet, line: int) -> list[Span]:
     """Where an edge may pass a line of boxes, from left to right."""
     boxes = sorted(
         (drawing.boxes[n].left, drawing.boxes[n].right) for n in drawing.lines[line].nodes
@@ -83,12 +83,12 @@ def _gaps(drawing: Sheet, line: int) -> list[Interval]:
 
 def _choose_gaps(
     route: _Route,
-    free: Sequence[Sequence[Interval]],
-    traffic: dict[tuple[int, Interval], int],
+    free: Sequence[Sequence[Span]],
+    traffic: dict[tuple[int, Span], int],
 ) -> None:
     """The gaps with the least way aside, by dynamic programming from line to line."""
     # For each gap of the line at hand: cost so far, x in it, gaps on the way.
-    best: list[tuple[float, float, list[Interval], list[float]]] = [(0.0, route.start, [], [])]
+    best: list[tuple[float, float, list[Span], list[float]]] = [(0.0, route.start, [], [])]
     count = len(route.passed)
     for step, line in enumerate(route.passed):
         straight = route.start + (route.end - route.start) * (step + 1) / (count + 1)
@@ -112,7 +112,7 @@ def _choose_gaps(
 
 def _spread(found: Iterable[_Route]) -> None:
     """Edges in one gap get lanes of their own, in the order in which they cross least."""
-    users: dict[tuple[int, Interval], list[tuple[_Route, int]]] = {}
+    users: dict[tuple[int, Span], list[tuple[_Route, int]]] = {}
     for route in found:
         for step, (line, gap) in enumerate(zip(route.passed, route.gaps, strict=True)):
             users.setdefault((line, gap), []).append((route, step))
@@ -129,7 +129,7 @@ def _pull(route: _Route, step: int) -> float:
     return way[step] + way[step + 2] + 0.5 * way[step + 1]
 
 
-def lanes(wanted: Sequence[float], room: Interval, lane: float = LANE) -> list[float]:
+def lanes(wanted: Sequence[float], room: Span, lane: float = LANE) -> list[float]:
     """Places in `room` in this order, `lane` apart or as far as it goes, near those `wanted`."""
     apart = min(lane, (room[1] - room[0]) / max(len(wanted) - 1, 1))
     return spaced(wanted, [apart] * (len(wanted) - 1), *room)
@@ -150,11 +150,11 @@ def _place_ports(found: Sequence[_Route], drawing: Sheet) -> None:
             route.end = x
 
 
-def _ports(count: int, room: Interval) -> list[float]:
+def _ports(count: int, room: Span) -> list[float]:
     return [room[0] + (room[1] - room[0]) * (i + 1) / (count + 1) for i in range(count)]
 
 
-def _curve(route: _Route, drawing: Sheet) -> Curve:
+def _curve(route: _Route, drawing: Sheet) -> BezierCurve:
     source, target = (drawing.boxes[node] for node in route.edge)
     passes = [_pass(drawing, line, route.upwards) for line in route.passed]
     ways = [(route.start, source.top, _line_top(drawing, route.edge[0]))]
@@ -169,7 +169,7 @@ def _curve(route: _Route, drawing: Sheet) -> Curve:
     x, enters, leaves = ways[-1]
     if enters != leaves:
         pieces.append(_straight((x, enters), (x, leaves)))
-    return Curve((route.start, source.top), tuple(pieces))
+    return BezierCurve((route.start, source.top), tuple(pieces))
 
 
 def _pass(drawing: Sheet, line: int, upwards: bool) -> tuple[float, float]:
@@ -199,7 +199,7 @@ def _across(a: Point, b: Point, *, turn: bool, first: bool) -> tuple[Point, Poin
     return (a[0], a[1] + half), (b[0], b[1] - half), b
 
 
-def middle(curve: Curve, drawing: Sheet) -> Point:
+def middle(curve: BezierCurve, drawing: Sheet) -> Point:
     """A point of a curve where nothing but edges is: in the channel nearest to its middle."""
     points, start = [], curve.start
     for b, c, d in curve.pieces:
@@ -211,7 +211,7 @@ def middle(curve: Curve, drawing: Sheet) -> Point:
     return free[len(free) // 2]
 
 
-def samples(curve: Curve, per_piece: int = 24) -> list[Point]:
+def samples(curve: BezierCurve, per_piece: int = 24) -> list[Point]:
     """Points along a curve, its ends among them."""
     found, a = [curve.start], curve.start
     for b, c, d in curve.pieces:

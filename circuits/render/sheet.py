@@ -18,7 +18,7 @@ HEAD = 0.032  # in, of an arrowhead, and half of a bar
 
 
 @dataclass(frozen=True, kw_only=True)
-class Words:
+class BoxText:
     """What a box says; one of the first two at least."""
 
     label: str
@@ -76,7 +76,7 @@ class Line:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Head:
+class ColumnHeading:
     """What stands under a column: its token, or how many without nodes are folded there."""
 
     x: float  # centre, in
@@ -94,4 +94,4 @@ class Sheet:
     boxes: Mapping[Node, Box]
     lines: tuple[Line, ...]
     rows: tuple[BandRow, ...]
-    heads: tuple[Head, ...]
+    heads: tuple[ColumnHeading, ...]

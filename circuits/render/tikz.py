@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from circuits.render.drawing import Picture
-from circuits.render.marks import Mark, Rect, Shape, Stroke, Text, Trace
-from circuits.render.routes import Curve, Point
+from circuits.render.marks import Mark, Rect, Shape, Stroke, TextMark, Trace
+from circuits.render.routes import BezierCurve, Point
 from circuits.render.sheet import TEXT
 from hooked_qwen.files import write_atomically
 
@@ -99,18 +99,18 @@ def tikz(shown: Picture) -> str:
 def _colours(marks: Iterable[Mark]) -> set[str]:
     found = set()
     for mark in marks:
-        if isinstance(mark, Text):
+        if isinstance(mark, TextMark):
             found.add(mark.colour)
         if isinstance(mark, Rect | Shape):
             found.add(mark.fill)
-        if not isinstance(mark, Text) and mark.stroke is not None:
+        if not isinstance(mark, TextMark) and mark.stroke is not None:
             found.add(mark.stroke.colour)
     return found
 
 
 def _line(mark: Mark, colours: dict[str, str], scale: float) -> str:
     match mark:
-        case Text():
+        case TextMark():
             anchor = {"center": "base", "left": "base west", "right": "base east"}[mark.anchor]
             at = _point((mark.at[0], mark.at[1] + RISE))
             colour = colours[mark.colour]
@@ -138,7 +138,7 @@ def _stroke(stroke: Stroke, colours: dict[str, str], scale: float) -> str:
     return words
 
 
-def _curve(curve: Curve) -> str:
+def _curve(curve: BezierCurve) -> str:
     pieces = (f".. controls {_point(a)} and {_point(b)} .. {_point(c)}" for a, b, c in curve.pieces)
     return " ".join([_point(curve.start), *pieces])
 

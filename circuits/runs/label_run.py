@@ -18,7 +18,7 @@ from saes.suite import find
 
 
 @dataclass(frozen=True, kw_only=True)
-class Added:
+class AddedLabels:
     """What became of labels that were given."""
 
     path: Path
@@ -41,7 +41,7 @@ def add_labels(
     said: Sequence[str] = (),
     by: str | None = None,
     sites: Sequence[str] = (),
-) -> Added:
+) -> AddedLabels:
     """Add what `files`, `given` and `said` (`SITE/INDEX=TEXT`) call features to a folder's labels.
 
     The folder is a run, whose pages are drawn anew, or dictionaries. `by` says whose words they
@@ -76,7 +76,7 @@ def add_labels(
         if run_of(folder) == folder.resolve():
             write_pages(folder)
     suite = folder / FEATURES / SUITE
-    return Added(
+    return AddedLabels(
         path=path,
         labels=after,
         taken=sum(after[key] == label for key, label in taken.items()),

@@ -32,7 +32,7 @@ GENDERED = {
 "The words that tell a gender in English, for files whose spurious classes are the two genders."
 N = 400
 SHOWN = 12
-Groups = Mapping[tuple[str, str], list[str]]
+TextsByGroup = Mapping[tuple[str, str], list[str]]
 "The texts of each label and spurious class."
 
 
@@ -109,7 +109,7 @@ def _two_spurious(read: LabelledRows, labels: tuple[str, str], notes: list[str])
     return first, second
 
 
-def _grouped(rows: Sequence[LabelledRow], rng: random.Random) -> Groups:
+def _grouped(rows: Sequence[LabelledRow], rng: random.Random) -> TextsByGroup:
     groups: dict[tuple[str, str], list[str]] = defaultdict(list)
     for row in rows:
         groups[row.label, row.spurious].append(row.text)
@@ -119,7 +119,7 @@ def _grouped(rows: Sequence[LabelledRow], rng: random.Random) -> Groups:
 
 
 def _split(
-    groups: Groups,
+    groups: TextsByGroup,
     labels: tuple[str, str],
     ways: tuple[str, str],
     n: int | None,
@@ -184,7 +184,7 @@ def _take(texts: list[str], size: int) -> list[str]:
 
 
 def _of_others(
-    groups: Groups, labels: tuple[str, str], ways: tuple[str, str], n: int
+    groups: TextsByGroup, labels: tuple[str, str], ways: tuple[str, str], n: int
 ) -> list[LabelledText]:
     """Up to `n` texts of other classes, of each as many of one spurious class as of the other."""
     others = sorted({label for label, _ in groups} - set(labels))

@@ -71,7 +71,7 @@ def biography(
         patterns.append(rng.choice(lexicon.leisure))
     patterns += rng.sample(lexicon.other, max(rng.randint(3, 5) - len(patterns), 0))
     rng.shuffle(patterns)
-    person = Person(rng, cues=cues, gender=gender, half=half, lexicon=lexicon)
+    person = PersonMentions(rng, cues=cues, gender=gender, half=half, lexicon=lexicon)
     told = (
         either(pattern, gender).format(**_blanks(rng, gender, lexicon), **person.mentions(i == 0))
         for i, pattern in enumerate(patterns)
@@ -93,7 +93,7 @@ def _drawn_cues(rng: random.Random) -> set[str]:
             return cues
 
 
-class Person:
+class PersonMentions:
     """How one person is called, first and further on."""
 
     def __init__(

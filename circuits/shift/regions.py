@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from circuits.shift import biographies_bundled as bundled
 from circuits.shift.generate import Half, alternatives, chosen_classes, draw_sets, either, sentences
 from circuits.shift.labelled import ShiftData
-from circuits.shift.people import Person
+from circuits.shift.people import PersonMentions
 from hooked_qwen.bundled.atlas import REGIONS
 
 CLASSES = ("sailor", "builder")
@@ -77,7 +77,7 @@ def life(rng: random.Random, profession: str, region: int, half: Half) -> str:
     patterns += rng.sample(OTHER, max(rng.randint(3, 5) - len(patterns), 0))
     rng.shuffle(patterns)
     towns = [town.name for town in PAIR[region].towns[("train", "test").index(half) :: 2]]
-    person = Person(
+    person = PersonMentions(
         rng,
         cues={"names", "pronouns"},
         gender=rng.randrange(2),

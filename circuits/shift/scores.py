@@ -18,7 +18,7 @@ from torch import Tensor
 from saes.evaluation.bootstrap import Interval, interval
 
 DRAWS = 1000
-Groups = Float[Tensor, "*draws 4"]
+GroupAccuracies = Float[Tensor, "*draws 4"]
 "Share right by group: label 0 spurious 0, 0 1, 1 0, 1 1."
 
 
@@ -40,21 +40,21 @@ class ProbePredictions:
         ]
 
 
-def label_accuracy(groups: Groups) -> Tensor:
+def label_accuracy(groups: GroupAccuracies) -> Tensor:
     return groups.mean(-1)
 
 
-def spurious_accuracy(groups: Groups) -> Tensor:
+def spurious_accuracy(groups: GroupAccuracies) -> Tensor:
     """A text of label 0 that is right is said to be 0, and so is one of spurious class 0."""
     same, other = groups[..., [0, 3]].sum(-1), groups[..., [1, 2]].sum(-1)
     return (same + 2 - other) / 4
 
 
-def worst(groups: Groups) -> Tensor:
+def worst(groups: GroupAccuracies) -> Tensor:
     return groups.amin(-1)
 
 
-NUMBERS: dict[str, Callable[[Groups], Tensor]] = {
+NUMBERS: dict[str, Callable[[GroupAccuracies], Tensor]] = {
     "label": label_accuracy,
     "spurious": spurious_accuracy,
     "worst": worst,

@@ -26,7 +26,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.ablation.faithfulness import (
-    Curve,
+    FaithfulnessCurve,
     FullAndEmpty,
     Measured,
     curve,
@@ -88,7 +88,7 @@ class Scale:
         *,
         complete: bool = False,
         report: Callable[[int], None] = lambda done: None,
-    ) -> Curve:
+    ) -> FaithfulnessCurve:
         """Faithfulness of each of `circuits`; what is left without them, where `complete`.
 
         `report` is as that of `metrics_with`.
@@ -160,7 +160,7 @@ def _planned(
     plans: Mapping[str, Sequence[Sequence[NodeSet]]],
     report: Report,
     what: str = "faithfulness",
-) -> dict[str, Curve]:
+) -> dict[str, FaithfulnessCurve]:
     """Each row of `plans`, its draws averaged; completeness too of those that say circuit."""
     complete = {name for name in plans if name.startswith("circuit") and what == "faithfulness"}
     total = sum(
@@ -247,7 +247,7 @@ def areas(faithfulness: Measured, sizes: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def _margin(rows: dict[str, Curve], sizes: Sequence[int]) -> dict[str, Any]:
+def _margin(rows: dict[str, FaithfulnessCurve], sizes: Sequence[int]) -> dict[str, Any]:
     """By how much the circuit is more faithful than as many random nodes, at about a hundred."""
     at = min(range(len(sizes)), key=lambda i: abs(sizes[i] - HEADLINE))
     circuit, chance = (rows[name].faithfulness for name in ("circuit", "random nodes"))
@@ -300,7 +300,7 @@ def _matched(nodes: NodeEffects, size: int, seed: int) -> NodeEffects:
 
 def _control(
     scale: Scale, name: str, suite: Suite, sizes: Sequence[int], report: Report
-) -> dict[str, Curve]:
+) -> dict[str, FaithfulnessCurve]:
     """Curves of another set of dictionaries at the same places, found the same way.
 
     Where they have errors a second row leaves those out: dictionaries that explain nothing have

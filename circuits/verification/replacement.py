@@ -35,7 +35,7 @@ from circuits.attribution.state import BatchState, each
 from circuits.discovery.influence import influence_of
 from circuits.discovery.node_changes import NodeChanges, changes_to
 from circuits.discovery.ranking import Ranking
-from circuits.discovery.replaced_prompts import Opened, ReplacedPrompts, by_transcoders
+from circuits.discovery.replaced_prompts import ReplacedPrompt, ReplacedPrompts, by_transcoders
 from circuits.edits.held_run import HeldRun, adding, rows_at_once, run_held
 from circuits.graph import Edge, Node, rounded
 from circuits.verification.estimator_agreement import (
@@ -138,7 +138,7 @@ def measure(
     return Interventions(torch.stack(predicted, 1), together(of_nodes), together(of_edges))
 
 
-def _patched(prompts: ReplacedPrompts, opened: Opened) -> ReplacementModel | None:
+def _patched(prompts: ReplacedPrompts, opened: ReplacedPrompt) -> ReplacementModel | None:
     batch = prompts.analysis.prompts.patch
     if prompts.analysis.config.reference != "patch" or batch is None:
         return None
@@ -148,7 +148,7 @@ def _patched(prompts: ReplacedPrompts, opened: Opened) -> ReplacementModel | Non
 class _Prompt:
     """One prompt: its sources by node, and passes in which they move."""
 
-    def __init__(self, analysis: Analysis, names: Sequence[str], opened: Opened) -> None:
+    def __init__(self, analysis: Analysis, names: Sequence[str], opened: ReplacedPrompt) -> None:
         self.analysis, self.opened, self._names = analysis, opened, names
 
     def sources(self, node: Node) -> Int[Tensor, " some"]:

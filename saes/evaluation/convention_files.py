@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from saes.evaluation.conventions import Convention, SiteShift
-from saes.evaluation.readings import Reader, Scaling, Way, scaling_by_token
+from saes.evaluation.readings import Reader, ReadingVariant, Scaling, scaling_by_token
 from saes.evaluation.splice import is_outlier_pair
 from saes.formats.checkpoint import Checkpoint
 from saes.formats.mapped import BY_TOKEN, MEASURED, NONE, SIGNED, DictionaryMap
@@ -95,7 +95,7 @@ class TriedFile:
             raw = here.x if reader.mean is None else here.x - reader.mean
             out = here.y if reader.mean is None else here.y - reader.mean
             ways = {
-                str(i): Way(
+                str(i): ReadingVariant(
                     self._scaling(c.scale, raw, out), self._centre(c.centre), c.activation == SIGNED
                 )
                 for i, c in enumerate(of)

@@ -43,7 +43,7 @@ from saes.evaluation.bootstrap import Interval, ratio_interval
 from saes.evaluation.splice import is_outlier_pair, unpadded
 from saes.suite import Suite
 
-Pool = Literal["mean", "max"]
+Pooling = Literal["mean", "max"]
 SIZES = (1, 2, 5, 16)
 LONGEST = 128
 "Tokens of a text that are read; the rest is cut."
@@ -76,7 +76,7 @@ class Probing:
     """The probes of one dictionary on one set of labelled texts."""
 
     labels: list[str]
-    pool: Pool
+    pool: Pooling
     train: int
     "texts that features were chosen and weights fitted on"
     test: int
@@ -114,7 +114,7 @@ def probe(
     dictionary: SparseDictionary,
     examples: Sequence[Labelled],
     *,
-    pool: Pool = "mean",
+    pool: Pooling = "mean",
     seed: int = 0,
     texts_per_pass: int = TEXTS_PER_PASS,
     report: Callable[[int, int], None] = lambda done, total: None,
@@ -179,7 +179,7 @@ def _pooled(
     model: TransformerBridge,
     dictionary: SparseDictionary,
     texts: Sequence[str],
-    pool: Pool,
+    pool: Pooling,
     texts_per_pass: int,
     report: Callable[[int, int], None],
 ) -> dict[str, Float[Tensor, "texts _"]]:
@@ -213,7 +213,7 @@ def _pooled(
 
 
 def _pool(
-    value: Float[Tensor, "batch pos d"], keep: Bool[Tensor, "batch pos 1"], pool: Pool
+    value: Float[Tensor, "batch pos d"], keep: Bool[Tensor, "batch pos 1"], pool: Pooling
 ) -> Float[Tensor, "batch d"]:
     if pool == "max":
         return value.where(keep, -torch.inf).amax(1)

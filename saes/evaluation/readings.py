@@ -42,7 +42,7 @@ class Scaling:
 
 
 @dataclass(frozen=True)
-class Way:
+class ReadingVariant:
     """One way to read a file, all else being as its terms say."""
 
     scaling: Scaling
@@ -87,7 +87,7 @@ class Reader:
         self,
         x: Float[Tensor, "tokens s"],
         y: Float[Tensor, "tokens t"],
-        ways: Mapping[str, Way],
+        ways: Mapping[str, ReadingVariant],
     ) -> dict[str, Float[Tensor, " tokens"]]:
         """The squared error of every token, read in each of the ways; in float64."""
         shifts = {name: self._shift(way.centre) for name, way in ways.items()}

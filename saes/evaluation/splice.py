@@ -16,7 +16,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from hooked_qwen.forward import BlockArguments, resume, run_recording, run_through, unembed
-from hooked_qwen.hooks import Activation, Change, capture, intervene
+from hooked_qwen.hooks import Activation, HookFunction, capture, intervene
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import is_outlier
 from hooked_qwen.tokens import Batch
@@ -179,7 +179,7 @@ def _ablate(
     to: Mapping[Site, Float[Tensor, " d"]],
     keep: Mapping[Site, Mask],
 ) -> Effect:
-    def replace(site: Site) -> Change:
+    def replace(site: Site) -> HookFunction:
         return lambda y: torch.where(keep[site].unsqueeze(-1), y, to[site].to(y.dtype))
 
     with intervene(model, {site: replace(site) for site in to}):
@@ -195,7 +195,7 @@ def _splice(
 ) -> Effect:
     elsewhere = {source for source, target in pairs if source != target}
 
-    def replace(i: int) -> Change:
+    def replace(i: int) -> HookFunction:
         source, target = pairs[i]
 
         def edit(y: Activation) -> Activation:

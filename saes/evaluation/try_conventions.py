@@ -53,7 +53,7 @@ from saes.formats.place import Entry
 FINALISTS = 8
 FIRST_BLOCKS = 2
 Activations = Mapping[Site, Float[Tensor, "blocks pos d"]]
-Report = Callable[[int, int], None]
+CountReport = Callable[[int, int], None]
 
 
 @torch.no_grad()
@@ -64,7 +64,7 @@ def try_conventions(
     blocks: Int[Tensor, "blocks pos"],
     *,
     seed: int = 0,
-    report: Report = lambda done, total: None,
+    report: CountReport = lambda done, total: None,
 ) -> Trial:
     """Read some of the files in every usual way, on the text of `blocks`.
 
@@ -105,7 +105,7 @@ class _Search:
         what: DictionaryMap,
         chosen: Sequence[Entry],
         blocks: Int[Tensor, "blocks pos"],
-        report: Report,
+        report: CountReport,
     ) -> None:
         self.files = [TriedFile(what, what.opened(entry)) for entry in chosen]
         self.n_layers, self.report = len(model.blocks), report

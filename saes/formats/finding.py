@@ -15,7 +15,7 @@ from hooked_qwen.notices import notify
 from saes.formats import ours
 from saes.formats.hub import hub_place, is_hub_name
 from saes.formats.place import Entry, Place, hashes, local_place
-from saes.formats.table import Found, recognise
+from saes.formats.table import FoundDictionaries, recognise
 
 
 def folder_of(source: str | Path) -> Path:
@@ -26,7 +26,7 @@ def folder_of(source: str | Path) -> Path:
     return path
 
 
-def find(source: str | Path) -> Found:
+def find(source: str | Path) -> FoundDictionaries:
     """Every dictionary at `source`, which is a folder, a name on the hub, or `bundled`."""
     return recognise(place_of(source))
 
@@ -48,7 +48,9 @@ def hash_of(source: str | Path) -> str:
     return sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
-def notify_of_another_model(model: nn.Module, found: Found, entries: Iterable[Entry]) -> None:
+def notify_of_another_model(
+    model: nn.Module, found: FoundDictionaries, entries: Iterable[Entry]
+) -> None:
     """Warn where files say that dictionaries were trained on other weights than the model's.
 
     Only our own layout says so; files of earlier versions do not.

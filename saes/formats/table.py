@@ -33,7 +33,7 @@ WRITTEN = {layout.name: layout.save for layout in LAYOUTS if layout.save}
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundDictionaries:
     """What a place holds: a layout, and the dictionaries in it, none of them read yet."""
 
     layout: FileLayout
@@ -49,14 +49,14 @@ class Found:
         return self.layout.load(entry)
 
 
-def recognise(place: Place) -> Found:
+def recognise(place: Place) -> FoundDictionaries:
     """The layout of `place` and the dictionaries in it.
 
     Raises `ValueError` when no layout matches, or a configuration is not as published.
     """
     for layout in LAYOUTS:
         if layout.matches(place):
-            return Found(layout, place, tuple(layout.find(place)))
+            return FoundDictionaries(layout, place, tuple(layout.find(place)))
     ours.check_finished(place.label, place.names)
     published = ", ".join(layout.name for layout in LAYOUTS[1:-1])
     raise ValueError(

@@ -60,7 +60,7 @@ class Contrast:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Search:
+class ContrastResult:
     """The features that differ most between two sets of texts."""
 
     by: RankedBy
@@ -82,7 +82,7 @@ def contrast(
     top: int = 20,
     shuffles: int = SHUFFLES,
     seed: int = 0,
-) -> Search:
+) -> ContrastResult:
     """The `top` features by the size of their difference.
 
     Raises `ValueError` where one of the sets has fewer than two texts.
@@ -103,7 +103,7 @@ def contrast(
     null = shuffled(
         sums, weight, found[order].abs(), scale=sums.scale(by), seed=seed, shuffles=shuffles
     )
-    return Search(
+    return ContrastResult(
         by=by,
         positive=n[0],
         negative=n[1],

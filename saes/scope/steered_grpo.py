@@ -30,8 +30,9 @@ from transformers import PrinterCallback
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
+from hooked_qwen.hooks import Activation, HookFunction
 from hooked_qwen.placement import device_of
-from hooked_qwen.plain_model import Activation, Change, shifted
+from hooked_qwen.plain_model import shifted
 from hooked_qwen.progress import Report, silent
 from hooked_qwen.sites import Site
 from saes.scope.behaviour import Behaviour, pieces_of
@@ -77,7 +78,7 @@ def steered_rows(n: int, group: int, *, first: int = 0) -> list[int]:
     return [i for i in range(n) if (first + i) % group == 0]
 
 
-def on_rows(rows: Sequence[int], vector: Float[Tensor, " d_site"]) -> Change:
+def on_rows(rows: Sequence[int], vector: Float[Tensor, " d_site"]) -> HookFunction:
     """Adds a vector to the last token of some rows of a pass."""
 
     def change(x: Activation) -> Activation:

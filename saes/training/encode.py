@@ -12,7 +12,7 @@ from torch import Tensor
 
 from saes.training.selection import (
     Pairs,
-    Search,
+    TopKSearch,
     largest,
     largest_positive,
     select_batch_topk,
@@ -46,7 +46,7 @@ class TopKSelection:
     "about the smallest feature kept in the batch before"
     precision: Precision = "float32"
     "of the encoder's product when it chooses features; their values are float32 in any case"
-    search: Search = largest
+    search: TopKSearch = largest
     "how the largest of each token are found"
 
     def select(self, pre: Float[Tensor, "tokens features"]) -> Pairs:

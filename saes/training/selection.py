@@ -73,14 +73,16 @@ def largest_positive(
     return bits.view(torch.bfloat16), index
 
 
-Search = Callable[
+TopKSearch = Callable[
     [Float[Tensor, "tokens features"], int],
     tuple[Float[Tensor, "tokens k"], Int[Tensor, "tokens k"]],
 ]
 "A way to find the k largest of each token, in any order."
 
 
-def select_topk(pre: Float[Tensor, "tokens features"], k: int, search: Search = largest) -> Pairs:
+def select_topk(
+    pre: Float[Tensor, "tokens features"], k: int, search: TopKSearch = largest
+) -> Pairs:
     """The `k` largest pre-activations of each token, where positive.
 
     Source: Gao et al. 2024, arXiv:2406.04093.

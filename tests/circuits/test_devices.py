@@ -31,7 +31,7 @@ from hooked_qwen.texts import texts_of
 from saes.edit_file import Condition, Edit, Operation
 from saes.formats import ours
 from saes.formats.ours import Card, save_dictionary, save_suite_index
-from saes.formats.table import Found
+from saes.formats.table import FoundDictionaries
 from saes.suite import load_suite
 from tests.toys import full_suite, leaves, padded_on_the_left, toy_hf, toy_prompts, toy_suite
 
@@ -102,13 +102,13 @@ def test_dictionaries_that_are_let_go_come_back_from_the_host(pretend, tmp_path,
     for one in full_suite(dtype=torch.float32).values():
         save_dictionary(one, tmp_path / one.spec.name, card=Card(), dtype=torch.bfloat16)
     save_suite_index(tmp_path, [path.name for path in tmp_path.iterdir()])
-    read, stored = [], Found.stored
+    read, stored = [], FoundDictionaries.stored
 
     def noted(found, entry):
         read.append(entry.node_name)
         return stored(found, entry)
 
-    monkeypatch.setattr(Found, "stored", noted)
+    monkeypatch.setattr(FoundDictionaries, "stored", noted)
 
     def found(device, memory):
         suite, prompts = load_suite(tmp_path, memory=memory), toy_prompts(n=4, length=4)

@@ -7,7 +7,7 @@ from hooked_qwen.nodes import Node
 from saes.edit import Edit, Operation, applied
 from saes.edit_file import Condition
 from saes.edit_words import short
-from saes.operations import OPERATIONS, Kind
+from saes.operations import OPERATIONS, OperationKind
 from tests.saes.test_edit import (  # noqa: F401
     SITE,
     by_hand,
@@ -21,7 +21,7 @@ from tests.saes.test_edit import (  # noqa: F401
 
 @pytest.fixture
 def negate(monkeypatch):
-    kind = Kind(become=lambda own, value, to: -own, of_errors=True)
+    kind = OperationKind(become=lambda own, value, to: -own, of_errors=True)
     monkeypatch.setitem(OPERATIONS, "negate", kind)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from circuits.ablation.faithfulness import (
-    Curve,
+    FaithfulnessCurve,
     FullAndEmpty,
     Measured,
     curve,
@@ -246,8 +246,8 @@ def test_a_mean_of_curves_is_taken_point_by_point_in_every_draw():
         column = torch.tensor(values, dtype=torch.float64)
         return Measured(column, torch.stack([column, 3 * column], 1))
 
-    one = Curve(measured(0.0, 1.0), measured(1.0, 0.0))
-    other = Curve(measured(0.5, 2.0), measured(0.0, 1.0))
+    one = FaithfulnessCurve(measured(0.0, 1.0), measured(1.0, 0.0))
+    other = FaithfulnessCurve(measured(0.5, 2.0), measured(0.0, 1.0))
     found = mean_curve([one, other])
     assert found.faithfulness.values.tolist() == [0.25, 1.5]
     assert found.faithfulness.draws.tolist() == [[0.25, 0.75], [1.5, 4.5]]

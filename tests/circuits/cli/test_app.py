@@ -470,8 +470,8 @@ def test_a_search_for_nothing_is_refused_before_torch_is_imported():
 def test_a_row_of_a_table_is_all_that_the_command_line_needs():
     program = (
         "import sys\n"
-        "from saes.operations import OPERATIONS, Kind\n"
-        "OPERATIONS['negate'] = Kind(become=lambda own, value, to: -own)\n"
+        "from saes.operations import OPERATIONS, OperationKind\n"
+        "OPERATIONS['negate'] = OperationKind(become=lambda own, value, to: -own)\n"
         "from circuits.attribution.estimators import ESTIMATORS, Estimator\n"
         "ESTIMATORS['new'] = Estimator(estimate=lambda analysis, state: {})\n"
         "from circuits.cli.edits import make_edit\n"

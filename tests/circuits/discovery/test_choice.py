@@ -3,7 +3,7 @@
 import pytest
 
 from circuits.attribution.node_effects import NodeEffects
-from circuits.discovery.choice import SPARE, Pool, choose, pool_of
+from circuits.discovery.choice import SPARE, NodePool, choose, pool_of
 from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.prune import connected, share_of_influence
 from circuits.graph import Node
@@ -14,7 +14,7 @@ INPUTS = [TOKEN]
 
 def chosen(pooled, weights, *, measure=None, considered=None, **settings):
     config = DiscoverConfig(**settings)
-    pool = Pool(pooled, considered or len(pooled), len(pooled))
+    pool = NodePool(pooled, considered or len(pooled), len(pooled))
     return choose(pool, INPUTS, OUTPUT, weights, config, measure)
 
 
@@ -27,9 +27,9 @@ def ranking_of(nodes):
 def test_the_pool_is_the_strongest_with_some_to_spare_and_no_tokens():
     nodes = [Node("mlp_out.0", i, 0) for i in range(60)]
     pool = pool_of(ranking_of(nodes), DiscoverConfig(nodes=10))
-    assert pool == Pool(nodes[: 10 + SPARE], 10 + SPARE, 60)
+    assert pool == NodePool(nodes[: 10 + SPARE], 10 + SPARE, 60)
     everything = pool_of(ranking_of(nodes), DiscoverConfig(nodes=100))
-    assert everything == Pool(nodes, 60, 60)
+    assert everything == NodePool(nodes, 60, 60)
 
 
 @pytest.mark.parametrize("threshold", [0.05, 0.905, 2.0])

@@ -13,7 +13,7 @@ from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site
 from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.edit import Condition, Edit, Operation
-from saes.operations import OPERATIONS, Kind
+from saes.operations import OPERATIONS, OperationKind
 from saes.suite import Suite, load_suite
 from tests.circuits.conftest import call
 from tests.toys import toy_hf, toy_suite, toy_tokenizer
@@ -224,7 +224,7 @@ def test_a_row_is_all_that_baking_a_new_operation_needs(tmp_path, monkeypatch):
 
 def operation(name, monkeypatch, **fields):
     """Of feature 5, whose sign is turned by a row that is added."""
-    kind = Kind(said="negated", become=lambda own, value, to: -own, **fields)
+    kind = OperationKind(said="negated", become=lambda own, value, to: -own, **fields)
     monkeypatch.setitem(OPERATIONS, name, kind)
     return Operation(node=Node("resid_post.1", 5), do=name)
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from circuits import scope
 from circuits.cli.app import app
 from circuits.edits.continuations import GenerateConfig, text_ends
-from circuits.edits.steered import Writer, instructed
+from circuits.edits.steered import SteeredWriter, instructed
 from circuits.features.named import Named
 from circuits.features.steering import steered
 from circuits.features.steering_arms import SteerConfig
@@ -76,7 +76,9 @@ def swept(model, suite, examples):
 
 def writer(model, suite, *, limits=None, **options):
     rows = [encode_prompt(model.tokenizer, text) for text in PROMPTS]
-    return Writer(model, suite, PROMPTS, replace(WRITE, **options), rows=rows, **(limits or {}))
+    return SteeredWriter(
+        model, suite, PROMPTS, replace(WRITE, **options), rows=rows, **(limits or {})
+    )
 
 
 def edits(model, suite, *strengths, **options):
@@ -98,12 +100,12 @@ def test_strength_0_writes_what_the_model_writes(model, suite, temperature):
 
 def test_of_what_is_written_alone_the_kl_is_that_of_the_second_token(model, suite):
     rows = [encode_prompt(model.tokenizer, text) for text in PROMPTS]
-    own = Writer(model, suite, PROMPTS, WRITE, rows=rows, during="generated")
+    own = SteeredWriter(model, suite, PROMPTS, WRITE, rows=rows, during="generated")
     plain = own.plain()
     nothing, some = own.under(edits(model, suite, 0.0, 2.0, during="generated"))
     first = [encode_prompt(model.tokenizer, text)[0] for text in plain.texts]
     longer = [[*row, token] for row, token in zip(rows, first, strict=True)]
-    at_last = Writer(model, suite, PROMPTS, WRITE, rows=longer)
+    at_last = SteeredWriter(model, suite, PROMPTS, WRITE, rows=longer)
     (expected,) = at_last.under(edits(model, suite, 2.0, during="last"))
     torch.testing.assert_close(some.kl, expected.kl, rtol=1e-4, atol=1e-6)
     assert (some.kl > 1e-3).all()

@@ -9,7 +9,7 @@ from hooked_qwen.sites import Site
 from saes.evaluation.convention_files import Here
 from saes.evaluation.conventions import SiteShift, as_map
 from saes.evaluation.metrics import evaluate, held_out_blocks
-from saes.evaluation.readings import Reader, Scaling, Way, scaling_by_token
+from saes.evaluation.readings import Reader, ReadingVariant, Scaling, scaling_by_token
 from saes.evaluation.try_conventions import activations, try_conventions
 from saes.formats.guessed import guessed
 from saes.formats.mapped import DictionaryMap
@@ -196,8 +196,8 @@ def test_ways_to_read_are_plain_formulas(signed):
     x, c = draw(7, 6, seed=6).double(), draw(6, seed=7).double()
     by_token = scaling_by_token("standardised tokens", x - w["mean"])
     ways = {
-        "plain": Way(Scaling(0.3, 0.7), c, signed),
-        "by token": Way(by_token, None, signed),
+        "plain": ReadingVariant(Scaling(0.3, 0.7), c, signed),
+        "by token": ReadingVariant(by_token, None, signed),
     }
     found = Reader(terms, w, x).errors(x, x, ways)
     z = x - w["mean"]
