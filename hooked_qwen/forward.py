@@ -117,7 +117,7 @@ class KVCache:
 
 
 @dataclass(frozen=True)
-class _Recorder:
+class _CacheRecorder:
     """Takes a cache's place, and only notes what attention gives it."""
 
     by_layer: dict[int, tuple[Tensor, Tensor]]
@@ -182,7 +182,7 @@ def run_recording(
     positions out; models with layers that keep a state instead (Qwen3.5) have none.
     """
     seen: dict[int, dict[str, Any]] = {}
-    recorder = _Recorder({})
+    recorder = _CacheRecorder({})
     keep_cache = keep_cache and not any("linear_attn" in block.submodules for block in model.blocks)
 
     def record(layer: int) -> Callable[..., tuple[Any, dict[str, Any]]]:

@@ -110,7 +110,9 @@ def applied_by_row(
         runs = [
             None
             if edit is None
-            else _Run(suite, edit, patch, _Block(n, len(edits)), text, seen, redirect, standing)
+            else _EditHooks(
+                suite, edit, patch, _Block(n, len(edits)), text, seen, redirect, standing
+            )
             for n, edit in enumerate(edits)
         ]
         changes = {site: _in_blocks(site, runs, seen) for site in sorted(at)}
@@ -138,7 +140,7 @@ def _read(suite: Suite, edit: Edit) -> set[Site]:
 
 
 def _in_blocks(
-    site: Site, runs: "Sequence[_Run | None]", seen: dict[Site, Activation]
+    site: Site, runs: "Sequence[_EditHooks | None]", seen: dict[Site, Activation]
 ) -> Callable[[Activation], Activation]:
     """What happens to the tensor at a site, block by block."""
     changes = [
@@ -192,7 +194,7 @@ class _InBlock(Mapping[Site, Activation]):
         return len(self._seen)
 
 
-class _Run:
+class _EditHooks:
     """What the hooks of one edit share."""
 
     def __init__(

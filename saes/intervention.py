@@ -240,7 +240,7 @@ class _Pass:
         # Where the error is set, the tensor holds no feature yet: those that stay are written.
         factor = error.unsqueeze(-1).to(f.value) - chosen.to(f.value)
         if x is not None and x.requires_grad:
-            moved = _Written.apply(x, f, factor, self.suite, name)
+            moved = _WrittenByFeatures.apply(x, f, factor, self.suite, name)
         else:
             moved = self.suite[name].write(f.times(factor))
         at_site = self.suite[name].by_site(moved)[site]
@@ -292,7 +292,7 @@ class _Pass:
         return error if entry is None or error.shape[1] == 1 else error[0][entry]
 
 
-class _Written(torch.autograd.Function):
+class _WrittenByFeatures(torch.autograd.Function):
     """What features `f` of `x`, times `factor`, write; those that are on respond one to one.
 
     The dictionary is asked for again on the way back: a pass through many layers does not hold

@@ -116,7 +116,7 @@ def coactivation(
 
 
 @dataclass(frozen=True)
-class _Part:
+class _TracedBlock:
     """One block, up to the last token at which the target is on."""
 
     features: dict[str, Features]
@@ -133,7 +133,7 @@ def _of_block(
     read_at: Site,
     tokens: Int[Tensor, " pos"],
     heads: Sequence[Head],
-) -> _Part | None:
+) -> _TracedBlock | None:
     with capture(model, {*suite.reads, read_at}) as seen:
         frozen, _ = freeze(model, tokens, {}, patterns_kept=PATTERNS_KEPT)
     values = {site: value[0] for site, value in seen.items()}
@@ -147,7 +147,7 @@ def _of_block(
     at, per_rms = is_on.nonzero().squeeze(-1), _per_rms(frozen, read_at)
     direct = values[read_at].new_zeros(upto)
     direct[at] = per_rms[at]
-    return _Part(
+    return _TracedBlock(
         features=features,
         direct=direct,
         heads=_by_head(frozen, heads, at, per_rms[at], upto),

@@ -159,7 +159,7 @@ def strongest_inputs(
     dictionary = fitted[target.site]
     R = reading(model, dictionary, torch.tensor([int(target.feature)], device=_device(dictionary)))
     read_at = dictionary.reads[0]
-    found = _Kept(k)
+    found = _LargestWeights(k)
     for head in [None] if through is None else through:
         if head is None:
             vector, before = R[0], read_at
@@ -195,7 +195,7 @@ def strongest_outputs(
     fitted = suite.fitting(model)
     dictionary = fitted[source.site]
     written = _only(dictionary.writes, WRITERS, dictionary.name, "writes")
-    row, found = dictionary.W_dec[int(source.feature)], _Kept(k)
+    row, found = dictionary.W_dec[int(source.feature)], _LargestWeights(k)
     for name in _reading_after(fitted, written):
         target = fitted[name]
         for first, rows in _read_in_parts(model, target, at_once):
@@ -210,7 +210,7 @@ def strongest_pairs(
     model: TransformerBridge, suite: Suite, k: int, *, at_once: int = AT_ONCE
 ) -> list[Connection]:
     """The strongest direct connections of a whole suite: `k` by size, largest first."""
-    fitted, found = suite.fitting(model), _Kept(k)
+    fitted, found = suite.fitting(model), _LargestWeights(k)
     for target_name in fitted:
         if not _reads_stream(fitted, target_name):
             continue
@@ -258,7 +258,7 @@ def tokens_read(
     return weights, ids
 
 
-class _Kept:
+class _LargestWeights:
     """The `k` largest weights by size of all that were shown, with what each is called."""
 
     def __init__(self, k: int) -> None:

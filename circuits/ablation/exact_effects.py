@@ -44,20 +44,20 @@ def exact_effects(
             deltas = node_deltas(analysis.suite, state, some)
             positions = [node.position for node in some if node.position is not None]
             start_at = min(positions) if len(positions) == len(some) else None
-            which, prompt = _moved(metric, deltas, state).nonzero(as_tuple=True)
+            which, prompt = _changed(metric, deltas, state).nonzero(as_tuple=True)
             to = torch.tensor(members[start : start + size], device=clean.device)
             for first in range(0, len(which), rows_at_once(state)):
                 part = slice(first, first + rows_at_once(state))
                 row, index = which[part], prompt[part]
-                moved = {site: delta[row, index] for site, delta in deltas.items()}
-                value = metric_with_deltas(analysis, state, moved, index, start=start_at)
+                changes = {site: delta[row, index] for site, delta in deltas.items()}
+                value = metric_with_deltas(analysis, state, changes, index, start=start_at)
                 effects[to[row], index] = (value - clean[index]).double()
             if report is not None:
                 report(len(some))
     return effects.cpu()
 
 
-def _moved(metric: Metric, deltas: Deltas, state: BatchState) -> Bool[Tensor, "nodes batch"]:
+def _changed(metric: Metric, deltas: Deltas, state: BatchState) -> Bool[Tensor, "nodes batch"]:
     """Where a node's clean and reference values differ and the metric can depend on it."""
     parts = [counts(metric, site, delta, state.rows) for site, delta in deltas.items()]
     return torch.stack(parts).any(0)

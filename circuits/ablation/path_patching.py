@@ -61,7 +61,7 @@ def exact_edges(
 
     Raises `ValueError` for a node at a site that has no dictionary.
     """
-    setting = _Setting(analysis, state, gradients)
+    batch = _PatchingBatch(analysis, state, gradients)
     weights = torch.zeros(len(edges), len(state.rows), dtype=torch.float64)
     groups = by_source(analysis.suite, analysis.metric, edges)
     if report is not None:
@@ -69,7 +69,7 @@ def exact_edges(
     for members in groups.values():
         rows = {node: i for i, node in enumerate(dict.fromkeys(edges[e][0] for e in members))}
         columns = {node: i for i, node in enumerate(dict.fromkeys(edges[e][1] for e in members))}
-        table = _table(setting, list(rows), list(columns)).cpu()
+        table = _table(batch, list(rows), list(columns)).cpu()
         at = [(rows[u], columns[d]) for u, d in (edges[e] for e in members)]
         weights[members] = table[tuple(torch.tensor(at).T)]
         if report is not None:
@@ -116,7 +116,7 @@ def _check(suite: Suite, node: Node) -> None:
 
 
 @dataclass(frozen=True)
-class _Setting:
+class _PatchingBatch:
     """What all runs of one call share."""
 
     analysis: Analysis
@@ -129,7 +129,7 @@ class _Setting:
 
 
 @dataclass(frozen=True)
-class _Run:
+class _PatchedRows:
     """One run: what reaches each site, what leaves it, and the stream that the output reads."""
 
     index: Int[Tensor, " rows"]
@@ -140,36 +140,36 @@ class _Run:
 
 
 def _table(
-    setting: _Setting, sources: Sequence[Node], targets: Sequence[Node]
+    batch: _PatchingBatch, sources: Sequence[Node], targets: Sequence[Node]
 ) -> Float[Tensor, "sources targets batch"]:
     """Every source's edge to every target on every prompt; the sources write the same sites."""
-    state, sites = setting.state, sites_of(setting.suite, sources[0])
+    state, sites = batch.state, sites_of(batch.suite, sources[0])
     like = state.embed_change
     table = like.new_zeros(len(sources), len(targets), len(state.rows), dtype=torch.float64)
     limit = rows_at_once(state)
     # Many nodes change on few of the prompts, so more are looked at than fill one run.
     for some in torch.arange(len(sources)).split(max(1, 4 * limit // len(state.rows))):
-        deltas = node_deltas(setting.suite, state, [sources[i] for i in some.tolist()])
-        moves = torch.stack([d.flatten(2).any(-1) for d in deltas.values()]).any(0)
-        moved, prompt = moves.nonzero(as_tuple=True)
-        for start in range(0, len(moved), limit):
+        deltas = node_deltas(batch.suite, state, [sources[i] for i in some.tolist()])
+        changed = torch.stack([d.flatten(2).any(-1) for d in deltas.values()]).any(0)
+        source, prompt = changed.nonzero(as_tuple=True)
+        for start in range(0, len(source), limit):
             pick = slice(start, start + limit)
-            row, index = moved[pick], prompt[pick]
+            row, index = source[pick], prompt[pick]
             values = {s: state.values[s][index] + deltas[s][row, index] for s in sites}
-            run = _run(setting, values, index, targets)
-            table[some.to(row.device)[row], :, index] = _gaps(setting, run, targets)
+            run = _run(batch, values, index, targets)
+            table[some.to(row.device)[row], :, index] = _gaps(batch, run, targets)
     return table
 
 
 def _run(
-    setting: _Setting,
+    batch: _PatchingBatch,
     values: Mapping[Site, Float[Tensor, "rows pos d_model"]],
     index: Int[Tensor, " rows"],
     targets: Sequence[Node],
-) -> _Run:
+) -> _PatchedRows:
     """Run with `values` leaving their sites and every other site held, to the last of `targets`."""
-    suite, state = setting.suite, setting.state
-    model, metric = setting.analysis.model, setting.analysis.metric
+    suite, state = batch.suite, batch.state
+    model, metric = batch.analysis.model, batch.analysis.metric
     to_output = any(node.kind == "logit" for node in targets)
     read = {metric.site} if isinstance(metric, SiteMetric) else set()
     site = min(values)
@@ -183,7 +183,7 @@ def _run(
     with capture(model, passed) as arriving, intervene(model, edits):
         arguments = state.arguments.rows(index)
         final = resume(model, resid, first, arguments, stop=last + 1)
-    return _Run(index, arriving, leaving, final[:, -1:] if to_output else None)
+    return _PatchedRows(index, arriving, leaving, final[:, -1:] if to_output else None)
 
 
 def layers_between(
@@ -212,9 +212,11 @@ def _send(value: Activation) -> HookFunction:
     return lambda _: value
 
 
-def _gaps(setting: _Setting, run: _Run, targets: Sequence[Node]) -> Float[Tensor, "rows targets"]:
+def _gaps(
+    batch: _PatchingBatch, run: _PatchedRows, targets: Sequence[Node]
+) -> Float[Tensor, "rows targets"]:
     """What the move of each row does to each target, in units of the metric."""
-    like = setting.state.embed_change
+    like = batch.state.embed_change
     gaps = like.new_zeros(len(run.index), len(targets), dtype=torch.float64)
     groups: dict[tuple[str, str, int | None], list[int]] = defaultdict(list)
     for i, node in enumerate(targets):
@@ -222,54 +224,56 @@ def _gaps(setting: _Setting, run: _Run, targets: Sequence[Node]) -> Float[Tensor
     for (_, kind, _), members in groups.items():
         nodes = [targets[i] for i in members]
         if kind == "logit":
-            gaps[:, members] = _output_gap(setting, run).double().unsqueeze(-1)
+            gaps[:, members] = _output_gap(batch, run).double().unsqueeze(-1)
         elif kind == "error":
-            gaps[:, members] = _error_gap(setting, run, nodes[0]).double().unsqueeze(-1)
+            gaps[:, members] = _error_gap(batch, run, nodes[0]).double().unsqueeze(-1)
         else:
-            gaps[:, members] = _feature_gaps(setting, run, nodes).double()
+            gaps[:, members] = _feature_gaps(batch, run, nodes).double()
     return gaps
 
 
-def _output_gap(setting: _Setting, run: _Run) -> Float[Tensor, " rows"]:
-    rows, metric = setting.state.rows, setting.analysis.metric
-    clean = on_clean(metric, setting.state.logits, rows)[run.index]
+def _output_gap(batch: _PatchingBatch, run: _PatchedRows) -> Float[Tensor, " rows"]:
+    rows, metric = batch.state.rows, batch.analysis.metric
+    clean = on_clean(metric, batch.state.logits, rows)[run.index]
     if isinstance(metric, SiteMetric):
         leaving = run.leaving if metric.when == "leaving" else {}
         tensors = run.arriving | leaving
         return metric.read(tensors[metric.site], rows[run.index]) - clean
     assert run.last is not None, "a run to the output has its last stream"
-    return metric_at(setting.analysis.model, run.last, metric, rows[run.index]) - clean
+    return metric_at(batch.analysis.model, run.last, metric, rows[run.index]) - clean
 
 
 def _feature_gaps(
-    setting: _Setting, run: _Run, nodes: Sequence[Node]
+    batch: _PatchingBatch, run: _PatchedRows, nodes: Sequence[Node]
 ) -> Float[Tensor, "rows targets"]:
     """The same for features of one dictionary at one position: gradient times change."""
     name, at = nodes[0].site, _columns(nodes[0])
-    dictionary, chosen = setting.suite[name], features_of(nodes, setting.state)
-    g = torch.cat([setting.gradients[s][:, at][run.index] for s in dictionary.writes], -1)
-    f = dictionary.encode(_read(setting, run, dictionary, at)).of(chosen)
-    clean = setting.state.features[name].f[:, at].of(chosen)[run.index]
+    dictionary, chosen = batch.suite[name], features_of(nodes, batch.state)
+    g = torch.cat([batch.gradients[s][:, at][run.index] for s in dictionary.writes], -1)
+    f = dictionary.encode(_read(batch, run, dictionary, at)).of(chosen)
+    clean = batch.state.features[name].f[:, at].of(chosen)[run.index]
     return ((f - clean) * (g @ dictionary.W_dec[chosen].T)).sum(1)
 
 
-def _error_gap(setting: _Setting, run: _Run, node: Node) -> Float[Tensor, " rows"]:
+def _error_gap(batch: _PatchingBatch, run: _PatchedRows, node: Node) -> Float[Tensor, " rows"]:
     """The same for the error of a site: its gradient times its change."""
     site, at = Site.parse(node.site), _columns(node)
     error = run.arriving[site][:, at]
-    for name in setting.suite.writing(site):
-        dictionary = setting.suite[name]
-        f = dictionary.encode(_read(setting, run, dictionary, at))
+    for name in batch.suite.writing(site):
+        dictionary = batch.suite[name]
+        f = dictionary.encode(_read(batch, run, dictionary, at))
         error = error - dictionary.by_site(dictionary.decode(f))[site]
-    gap = error - setting.state.errors[site].error[:, at][run.index]
-    return (gap * setting.gradients[site][:, at][run.index]).sum((1, 2))
+    gap = error - batch.state.errors[site].error[:, at][run.index]
+    return (gap * batch.gradients[site][:, at][run.index]).sum((1, 2))
 
 
 def _columns(node: Node) -> slice:
     return slice(None) if node.position is None else slice(node.position, node.position + 1)
 
 
-def _read(setting: _Setting, run: _Run, dictionary: SparseDictionary, at: slice) -> Activation:
+def _read(
+    batch: _PatchingBatch, run: _PatchedRows, dictionary: SparseDictionary, at: slice
+) -> Activation:
     """What a dictionary encodes: at the sites that it writes, what arrives there.
 
     Another dictionary's site is read after it, where its nodes have moved.
@@ -277,5 +281,5 @@ def _read(setting: _Setting, run: _Run, dictionary: SparseDictionary, at: slice)
     values = {}
     for site in dictionary.reads:
         tensors = run.arriving if site in dictionary.writes else run.arriving | run.leaving
-        values[site] = tensors[site] if site in tensors else setting.state.values[site][run.index]
+        values[site] = tensors[site] if site in tensors else batch.state.values[site][run.index]
     return dictionary.read({site: value[:, at] for site, value in values.items()})

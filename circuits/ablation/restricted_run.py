@@ -80,7 +80,7 @@ def restricted(
     suite = analysis.suite
     means = analysis.means if to == "mean" else None
     base = baseline_of(suite, state, to, means)
-    run = _Run(analysis, state, circuit, to, base)
+    run = _RestrictedBatch(analysis, state, circuit, to, base)
     run.set_tokens()
     for site in suite.writes:
         run.pass_outliers(site)
@@ -91,7 +91,7 @@ def restricted(
 
 
 @dataclass(eq=False)
-class _Run:
+class _RestrictedBatch:
     """One batch on its way through the restricted model, site by site."""
 
     analysis: Analysis
@@ -189,8 +189,8 @@ class _Run:
         to = self.base.features.get(nodes[0].site)
         if to is not None:
             value = value - to.of(features_of(nodes, self.state)).movedim(-1, 0)
-        for node, moved in zip(nodes, value, strict=True):
-            self.change[node] = moved * self._at(node)
+        for node, change in zip(nodes, value, strict=True):
+            self.change[node] = change * self._at(node)
 
     def _error(self, nodes: Sequence[Node], arriving: Mapping[Site, Activation]) -> None:
         """What the features of all dictionaries leave of what arrives."""
@@ -255,8 +255,8 @@ class _Run:
             weights = self.suite[name].W_dec[torch.tensor(indices(nodes)).to(empty.device)]
             rows = self.suite[name].by_site(weights)[site]
             change = torch.stack([self.change[n] for n in nodes])
-            moved = torch.einsum("vn,nbp->vbpn", self._seen(views, nodes), change)
-            found = found + moved @ rows
+            changes = torch.einsum("vn,nbp->vbpn", self._seen(views, nodes), change)
+            found = found + changes @ rows
         if site in self.outliers:
             stays = self._stays(site)
             assert stays is not None, "only where outliers stay are there any"

@@ -54,28 +54,28 @@ def cut(
     state: BatchState,
     *,
     first: int = 0,
-    moved: float = 0.0,
+    share: float = 0.0,
 ) -> CutModel:
     """Run the clean prompts with the graph cut at the embeddings and at every site written.
 
-    With `moved`, what leaves each cut is that share of the way from its clean to its reference
-    value, at all of them alike. Positions before `first` are not run again: attention sees the
+    What leaves each cut is its clean value and `share` of the way to its reference value, the same
+    share at all of them. Positions before `first` are not run again: attention sees the
     keys and values they had, and no node changes there.
     """
     model, suite, metric = analysis.model, analysis.suite, analysis.metric
     leaves: dict[Site, Activation] = {}
 
     def on_the_way(site: Site) -> Activation:
-        return (state.values[site] + moved * state.tensor_change(suite, site))[:, first:]
+        return (state.values[site] + share * state.tensor_change(suite, site))[:, first:]
 
     def sever(site: Site) -> HookFunction:
         def edit(value: Activation) -> Activation:
-            leaves[site] = (on_the_way(site) if moved else value).detach().requires_grad_()
+            leaves[site] = (on_the_way(site) if share else value).detach().requires_grad_()
             return leaves[site]
 
         return edit
 
-    embedded = state.values[EMBED] + moved * state.embed_change
+    embedded = state.values[EMBED] + share * state.embed_change
     leaves[EMBED] = embedded[:, first:].detach().requires_grad_()
     arguments = state.arguments.rows(state.every_row, first=first)
     recorded = {*suite.writes, *suite.reads}
@@ -94,10 +94,10 @@ def first_change(model: TransformerBridge, state: BatchState) -> int:
     """
     if state.arguments.cache is None or has_hooks(model):
         return 0
-    moved = state.embed_change.any(-1)
+    changed = state.embed_change.any(-1)
     for nodes in state.features.values():
-        moved = moved | nodes.change.value.any(-1)
+        changed = changed | nodes.change.value.any(-1)
     for error in state.errors.values():
-        moved = moved | error.change.any(-1)
-    found = moved.any(0).nonzero().flatten().tolist()
+        changed = changed | error.change.any(-1)
+    found = changed.any(0).nonzero().flatten().tolist()
     return found[0] if found else state.n_positions - 1

@@ -119,8 +119,8 @@ def decompose(
             errors[i] |= {site: errors[i][site] - y for site, y in written.items()}
         by_name[name] = standing[0][name].on()
         if move is not None and reference == "patch":
-            moved = runs[1].read[name] - run.read[name]
-            by_name[name] = slopes(suite[name], move, moved)
+            read_change = runs[1].read[name] - run.read[name]
+            by_name[name] = slopes(suite[name], move, read_change)
     clean, *others = (
         DecomposedRun(each, f, stands, left)
         for each, f, stands, left in zip(runs, encoded, standing, errors, strict=True)
@@ -165,14 +165,16 @@ def _alike(runs: Sequence[RecordedRun]) -> int:
 
 
 def slopes(
-    dictionary: SparseDictionary, move: EncodedChange, moved: Float[Tensor, "batch pos d_source"]
+    dictionary: SparseDictionary,
+    move: EncodedChange,
+    read_change: Float[Tensor, "batch pos d_source"],
 ) -> Features:
     """Change of each feature over the change of its pre-activation, from clean to reference.
 
         slope = (f' - f) / (p' - p)      between 0 and 3; where p hardly changes, 1 if f is on
 
-    `moved` is how what the dictionary reads changes. Features that are off at both have slope 0
-    and are left out.
+    `read_change` is how what the dictionary reads changes. Features that are off at both have slope
+    0 and are left out.
 
     The gradient at the clean run is 1 for a feature that is on and 0 for one that is off, whatever
     happens on the way: features that switch on or off, which are most of those that matter in a
@@ -182,7 +184,7 @@ def slopes(
     change = reference.minus(f).coalesced()
     # Sorted by the same indices, so that both have a feature in the same slot.
     active = reference.times(torch.zeros_like(reference.value)).plus(f.on()).coalesced().value
-    response = dictionary.responses(moved, change.index)
+    response = dictionary.responses(read_change, change.index)
     ratio = change.value / torch.where(response == 0, 1.0, response)
     small = response.abs() <= SMALLEST_MOVE * move.largest.unsqueeze(-1)
     slope = torch.where(small, active, ratio.clamp(0.0, LARGEST_SLOPE))

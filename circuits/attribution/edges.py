@@ -57,7 +57,7 @@ LOGIT = "logit"
 
 
 @dataclass(frozen=True)
-class _Setting:
+class _EdgeBatch:
     """What all products of one batch of prompts share."""
 
     pieces: CutModel
@@ -67,7 +67,7 @@ class _Setting:
     writing: Mapping[Site, Sequence[Node]]
     "the nodes that write each site"
     changes: Mapping[str, Features]
-    "how the features of each dictionary move"
+    "how the features of each dictionary change"
     rows: Mapping[str, ChosenRows]
     "of each dictionary the rows of the features among the nodes"
 
@@ -103,8 +103,8 @@ def edge_weights(
     weights: EdgeWeights = {}
     rows = rows_of(analysis.suite, nodes := list(nodes))
     with state.under(state.every_row):
-        for moved in points:
-            found = _weights_at(analysis, state, gradients, nodes, rows, moved)
+        for share in points:
+            found = _weights_at(analysis, state, gradients, nodes, rows, share)
             for edge, weight in found.items():
                 weights[edge] = weights.get(edge, 0.0) + weight / len(points)
     return weights
@@ -116,7 +116,7 @@ def _weights_at(
     gradients: Mapping[Site, Activation],
     nodes: Sequence[Node],
     rows: Mapping[str, ChosenRows],
-    moved: float,
+    share: float,
 ) -> EdgeWeights:
     suite, metric = analysis.suite, analysis.metric
     writing: dict[Site, list[Node]] = defaultdict(list)
@@ -129,36 +129,36 @@ def _weights_at(
         # must have them too.
         read = (metric.weights_of(state.rows) != 0).any(0)
         first = min(first, int(read.int().argmax()))
-    pieces = cut(analysis, state, first=first, moved=moved)
+    pieces = cut(analysis, state, first=first, share=share)
     changes = {name: state.features[name].change for name in suite}
-    setting = _Setting(pieces, analysis, state, gradients, dict(writing), changes, rows)
+    batch = _EdgeBatch(pieces, analysis, state, gradients, dict(writing), changes, rows)
     found = [
         part
         for group in together(suite, state, nodes, pieces.first)
-        for part in _tables(setting, group)
+        for part in _tables(batch, group)
     ]
     output = [Node(LOGIT, LOGIT)]
-    found += [(source, output, table) for source, table in _to_output(setting).items()]
+    found += [(source, output, table) for source, table in _to_output(batch).items()]
     return _as_weights(suite, writing, found)
 
 
 def _tables(
-    setting: _Setting, group: Sequence[EdgeTargets]
+    batch: _EdgeBatch, group: Sequence[EdgeTargets]
 ) -> Iterator[tuple[Site, Sequence[Node], Float[Tensor, "nodes sources"]]]:
     """Edges to the nodes of each member of `group`, from those of each site that reaches it."""
-    reach = [setting.sources(targets.nodes[0]) for targets in group]
+    reach = [batch.sources(targets.nodes[0]) for targets in group]
     sources = sorted({source for some in reach for source in some})
     if not sources:
         return
     sizes = [len(targets.nodes) for targets in group]
-    like = setting.state.embed_change
+    like = batch.state.embed_change
     tables = {
-        s: like.new_zeros(sum(sizes), len(setting.writing[s]), dtype=torch.double) for s in sources
+        s: like.new_zeros(sum(sizes), len(batch.writing[s]), dtype=torch.double) for s in sources
     }
     starts = [sum(sizes[:i]) for i in range(len(sizes))]
-    for some in vjp_batches(setting.state, group, setting.pieces.first):
-        for source, gradient in _pull_back(setting, group, some, sources).items():
-            found = _products(setting, source, gradient).double()
+    for some in vjp_batches(batch.state, group, batch.pieces.first):
+        for source, gradient in _pull_back(batch, group, some, sources).items():
+            found = _products(batch, source, gradient).double()
             for start, members in zip(starts, some, strict=True):
                 # A product holds a different target on each prompt, and no gradient goes from one
                 # prompt to another: the row of the pair's own prompt is that target's alone.
@@ -170,30 +170,30 @@ def _tables(
                 yield source, targets.nodes, part
 
 
-def _to_output(setting: _Setting) -> dict[Site, Float[Tensor, "1 sources"]]:
+def _to_output(batch: _EdgeBatch) -> dict[Site, Float[Tensor, "1 sources"]]:
     """Edges from the nodes that reach the output directly."""
-    sources, value = setting.sources(None), setting.pieces.metric
+    sources, value = batch.sources(None), batch.pieces.metric
     if not sources:
         return {}
-    pulled = setting.pieces.pull(sources, [value], [torch.ones_like(value).unsqueeze(0)])
-    if (last := to_output(setting.suite, setting.analysis.metric)[0]) in pulled:
+    pulled = batch.pieces.pull(sources, [value], [torch.ones_like(value).unsqueeze(0)])
+    if (last := to_output(batch.suite, batch.analysis.metric)[0]) in pulled:
         # Nothing lies between: what reaches the metric directly is the whole effect.
-        pulled[last] = setting.gradients[last][:, setting.pieces.first :].unsqueeze(0)
-    return {s: _products(setting, s, gradient).double().sum(1) for s, gradient in pulled.items()}
+        pulled[last] = batch.gradients[last][:, batch.pieces.first :].unsqueeze(0)
+    return {s: _products(batch, s, gradient).double().sum(1) for s, gradient in pulled.items()}
 
 
 def _pull_back(
-    setting: _Setting,
+    batch: _EdgeBatch,
     group: Sequence[EdgeTargets],
     some: Sequence[VJPBatch],
     sources: Sequence[Site],
 ) -> dict[Site, Float[Tensor, "vjps batch run d_model"]]:
     """For the node of each pair, the gradient of `grad_d m * d` to the leaves at `sources`."""
-    pieces, n_vjps = setting.pieces, some[0].n_vjps
+    pieces, n_vjps = batch.pieces, some[0].n_vjps
     cotangents: dict[Tensor, Tensor] = {}
     for targets, here in zip(group, some, strict=True):
         at, prompt = targets.at[here.node], here.prompt.unsqueeze(-1)
-        for read, rows in _cotangents(setting, targets, here.node, prompt):
+        for read, rows in _cotangents(batch, targets, here.node, prompt):
             if read not in cotangents:
                 cotangents[read] = read.new_zeros(n_vjps, *read.shape)
             where = here.vjp.unsqueeze(-1), prompt, at - pieces.first
@@ -203,7 +203,7 @@ def _pull_back(
 
 
 def _cotangents(
-    setting: _Setting,
+    batch: _EdgeBatch,
     targets: EdgeTargets,
     nodes: Int[Tensor, " pairs"],
     prompt: Int[Tensor, "pairs 1"],
@@ -213,47 +213,47 @@ def _cotangents(
     A feature reads its sites through its encoder row. The error is the site's tensor less what the
     features write, so it reads the tensor as it is and the features' sites through all features.
     """
-    suite, at = setting.suite, targets.at[nodes]
+    suite, at = batch.suite, targets.at[nodes]
     if targets.features is not None and targets.slope is not None:
-        name, own = targets.name, setting.rows[targets.name]
+        name, own = targets.name, batch.rows[targets.name]
         i = own.at(targets.features[nodes])
-        g = torch.cat([setting.gradients[s][prompt, at] for s in suite.writes_of(name)], -1)
+        g = torch.cat([batch.gradients[s][prompt, at] for s in suite.writes_of(name)], -1)
         # The chain rule from the metric back to what is read: dm/df = g . W_dec_i, then the secant
         # slope in place of the activation function's derivative, then W_enc_i.
         along = (g * own.W_dec[i].unsqueeze(1)).sum(-1)
         along = along * targets.slope[nodes, prompt.squeeze(-1)]
-        yield from _as_read(setting, name, along.unsqueeze(-1) * own.W_enc[i].unsqueeze(1))
+        yield from _as_read(batch, name, along.unsqueeze(-1) * own.W_enc[i].unsqueeze(1))
         return
     site = Site.parse(targets.name)
-    g, response = setting.gradients[site][prompt, at], setting.state.errors[site].response
+    g, response = batch.gradients[site][prompt, at], batch.state.errors[site].response
     if response is not None:
         g = g * response[prompt, at].unsqueeze(-1)
     # error = x - sum of f W_dec - b_dec: x with the sign +, all features that respond with -.
-    yield setting.pieces.arrivals[site], g
+    yield batch.pieces.arrivals[site], g
     for name in suite.writing(site):
-        dictionary, slope = suite[name], setting.state.features[name].slope[prompt, at]
+        dictionary, slope = suite[name], batch.state.features[name].slope[prompt, at]
         parts = [g if s == site else torch.zeros_like(g) for s in dictionary.writes]
         along = dictionary.along(torch.cat(parts, -1), slope.index)
-        yield from _as_read(setting, name, -dictionary.read_by(slope.times(along)))
+        yield from _as_read(batch, name, -dictionary.read_by(slope.times(along)))
 
 
 def _as_read(
-    setting: _Setting, name: str, rows: Float[Tensor, "pairs width d_source"]
+    batch: _EdgeBatch, name: str, rows: Float[Tensor, "pairs width d_source"]
 ) -> Iterator[tuple[Tensor, Float[Tensor, "pairs width d_site"]]]:
     """Rows of what a dictionary reads, for the tensor at each of its sites."""
-    for site, part in by_site(setting.suite.reads_of(name), rows).items():
-        yield setting.pieces.read(site, setting.suite.writes_of(name)), part
+    for site, part in by_site(batch.suite.reads_of(name), rows).items():
+        yield batch.pieces.read(site, batch.suite.writes_of(name)), part
 
 
 def _products(
-    setting: _Setting, site: Site, gradient: Float[Tensor, "vjps batch run d_model"]
+    batch: _EdgeBatch, site: Site, gradient: Float[Tensor, "vjps batch run d_model"]
 ) -> Float[Tensor, "vjps batch sources"]:
-    """The pulled-back gradients times each upstream node's move, over the node's positions.
+    """The pulled-back gradients times each upstream node's change, over the node's positions.
 
     `gradient` is at the last positions, those that were run; at others no node changes. Features at
     the same position share one product with their decoder rows.
     """
-    state, nodes, first = setting.state, setting.writing[site], setting.pieces.first
+    state, nodes, first = batch.state, batch.writing[site], batch.pieces.first
     found = gradient.new_zeros(*gradient.shape[:2], len(nodes))
     alike: dict[tuple[str, str, int | None], list[int]] = defaultdict(list)
     for column, node in enumerate(nodes):
@@ -263,12 +263,12 @@ def _products(
         at = slice(first, None) if position is None else slice(position, position + 1)
         g = gradient if position is None else gradient[:, :, position - first, None]
         if kind == "feature":
-            own, writes = setting.rows[name], setting.suite.writes_of(name)
+            own, writes = batch.rows[name], batch.suite.writes_of(name)
             chosen = torch.tensor([int(nodes[c].feature) for c in columns], device=g.device)
             # g . (f' - f) W_dec_i as (g . W_dec_i)(f' - f): no change of d_model for each node.
             rows = by_site(writes, own.W_dec[own.at(chosen)])[site]
-            moves = setting.changes[name][:, at].of(chosen)
-            found[..., columns] = ((g @ rows.T) * moves).sum(2)
+            changes = batch.changes[name][:, at].of(chosen)
+            found[..., columns] = ((g @ rows.T) * changes).sum(2)
             continue
         move = state.embed_change if kind == "token" else state.errors[site].change
         found[..., columns] = (g * move[:, at]).sum((2, 3)).unsqueeze(-1)

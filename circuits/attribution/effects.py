@@ -84,12 +84,12 @@ def gradients_along_path(analysis: Analysis, state: BatchState) -> Gradients:
     changes = {EMBED: state.embed_change}
     changes |= {site: state.tensor_change(suite, site) for site in suite.writes}
     # All sites at once: each look at a number makes the host wait for the device.
-    moved = torch.stack([change.any(-1).any(0) for change in changes.values()]).tolist()
+    changed = torch.stack([change.any(-1).any(0) for change in changes.values()]).tolist()
     return {
         site: _path_gradient(analysis, state, site, change, positions.index(True))
         if True in positions and reaches(metric, site)
         else torch.zeros_like(change)
-        for positions, (site, change) in zip(moved, changes.items(), strict=True)
+        for positions, (site, change) in zip(changed, changes.items(), strict=True)
     }
 
 
@@ -129,8 +129,8 @@ def _path_gradient(
 ) -> Float[Tensor, "batch pos d_model"]:
     total, steps = torch.zeros_like(state.values[site]), analysis.config.steps
     for leaf, index in _points(state, site, change, steps):
-        moved = metric_from(analysis, state, site, leaf, index, start=start).sum()
-        (gradient,) = torch.autograd.grad(moved, leaf)
+        value = metric_from(analysis, state, site, leaf, index, start=start).sum()
+        (gradient,) = torch.autograd.grad(value, leaf)
         total += _over_points(gradient, state)
     return total / steps
 

@@ -257,13 +257,13 @@ def batch_state(
     }
     errors = {}
     for site, error in recorded.errors.items():
-        moved = torch.zeros_like(error)
+        reference_error = torch.zeros_like(error)
         if patch is not None:
-            moved = patch.errors[site]
+            reference_error = patch.errors[site]
         elif means is not None:
-            moved = means.error[site].expand_as(error)
+            reference_error = means.error[site].expand_as(error)
         errors[site] = ErrorState(
-            error, torch.where(replaced[str(site)].unsqueeze(-1), moved, error)
+            error, torch.where(replaced[str(site)].unsqueeze(-1), reference_error, error)
         )
     embed_change = torch.zeros_like(run.values[EMBED])
     if patch is not None:

@@ -32,7 +32,7 @@ from circuits.cli.tables import console, say
 from circuits.render.words import readable
 
 
-class Across(StrEnum):
+class AcrossChoice(StrEnum):
     one = "one"
     several = "several"
     chosen = "chosen"
@@ -55,8 +55,9 @@ def classify(
     ] = None,
     mlp: MlpUsed = Mlp.sae,
     across: Annotated[
-        Across, typer.Option(help="Features of one dictionary, of several, or what ranks best.")
-    ] = Across.one,
+        AcrossChoice,
+        typer.Option(help="Features of one dictionary, of several, or what ranks best."),
+    ] = AcrossChoice.one,
     out: Annotated[
         Path | None, typer.Option(help="A JSON file for the detector; figures go beside it.")
     ] = None,

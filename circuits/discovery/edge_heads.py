@@ -43,7 +43,7 @@ NUMBERS_AT_ONCE = 2**23
 DIRECT = "direct"
 
 
-class _Sums:
+class _LoadingSums:
     """Loadings of some edges, added up over prompts in float64."""
 
     def __init__(self, edges: int, model: ReplacementModel) -> None:
@@ -97,7 +97,7 @@ def add_heads(
         some, sums = edges[first : first + at_once], None
         ranks = torch.tensor([(rank[s], rank[t]) for s, t in some], device=known.device)
         for opened in prompts:
-            sums = sums or _Sums(len(some), opened.model)
+            sums = sums or _LoadingSums(len(some), opened.model)
             for pairs in _pairs(opened, known, ranks):
                 sums.add(*pairs)
             without = _without_heads(opened.model)
@@ -170,7 +170,7 @@ def _has_rest(
     return (apart > 1) | ((apart == 1) & torch.isin(readers.layer[target], without))
 
 
-def _means(sums: _Sums, n: int, edges: Sequence[Mapping[str, Any]]) -> _Paths:
+def _means(sums: _LoadingSums, n: int, edges: Sequence[Mapping[str, Any]]) -> _Paths:
     """Of `n` prompts; `rest` is what the paths leave of the edges' weights."""
     total = sums.total
     direct, heads = total.direct / n, total.heads / n

@@ -25,7 +25,7 @@ from transcoders.sources import ERROR, FEATURE, TOKEN, written_rows
 
 @dataclass(frozen=True)
 class NodeChanges:
-    """How the sources of one prompt move."""
+    """How the sources of one prompt change."""
 
     model: ReplacementModel
     features: Float[Tensor, " sources"]
@@ -34,12 +34,12 @@ class NodeChanges:
     "of the error at every `mlp_out.L`, of the tokens at `embed`"
 
     def effects(self, totals: Totals) -> Float[Tensor, " sources"]:
-        """What moving each source does by all linear paths."""
+        """What changing each source does by all linear paths."""
         sources, effect = self.model.sources, self.features * totals.slope
         for site, vectors in self.vectors.items():
             of = self._at(site)
             effect[of] = (vectors * totals.gradient[site]).sum(-1)[sources.position[of]]
-        return effect + 0.0  # what does not move has no sign
+        return effect + 0.0  # what does not change has no sign
 
     def _at(self, site: Site) -> Tensor:
         sources = self.model.sources
@@ -50,7 +50,7 @@ class NodeChanges:
     def written(
         self, rows: Sequence[Int[Tensor, " some"]]
     ) -> dict[Site, Float[Tensor, "rows pos d_model"]]:
-        """What is added to the model's tensors where each row's sources move, but for the first."""
+        """What is added to each site's tensor where the sources of a row change; row 0 has none."""
         like, found = self.model.recorded.embed, {}
         which = torch.cat(list(rows))
         row = torch.cat([torch.full_like(r, i) for i, r in enumerate(rows, 1)])

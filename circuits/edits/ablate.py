@@ -40,8 +40,8 @@ def ablate(
         raise ValueError("the prompts have no patch to ablate to: use --to zero or mean")
     check_positions(edit, analysis.n_positions)
     # Whatever the reference was when the graph was found, here nodes are set to what the edit says.
-    moved: BaselineValue = "zero" if prompts.patch is None else "patch"
-    analysis = replace(analysis, config=replace(analysis.config, reference=moved))
+    reference: BaselineValue = "zero" if prompts.patch is None else "patch"
+    analysis = replace(analysis, config=replace(analysis.config, reference=reference))
     analysis = analysis.at(touched(analysis.suite, edit.kept_set().complement()))
     by_preference = replace(analysis, metric=preference, edited=analysis.states)
     before = torch.stack(

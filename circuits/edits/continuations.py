@@ -58,7 +58,7 @@ class GenerateConfig:
 
 
 @dataclass(frozen=True)
-class _Written:
+class _Continuation:
     """A continuation and the probability of each of its tokens, plainly and under the edit."""
 
     tokens: Int[Tensor, " written"]
@@ -66,7 +66,7 @@ class _Written:
     after: Float[Tensor, " written"]
 
 
-_Both = tuple[_Written, _Written]
+_Both = tuple[_Continuation, _Continuation]
 "What a prompt is continued by plainly, and under the edit."
 
 
@@ -123,7 +123,7 @@ def _in_the_model(
         after = [_probabilities(model, batch, written) for written in (plainly, otherwise)]
     before = [_probabilities(model, batch, written) for written in (plainly, otherwise)]
     sides = [
-        [_Written(*row) for row in zip(*side, strict=True)]
+        [_Continuation(*row) for row in zip(*side, strict=True)]
         for side in zip((plainly, otherwise), before, after, strict=True)
     ]
     return list(zip(*sides, strict=True))
@@ -156,7 +156,7 @@ def _held(
         for written in (plainly, otherwise):
             with under_edit():
                 before, after = _step_by_step(model, batch, written)
-            sides.append(_Written(written, before, after))
+            sides.append(_Continuation(written, before, after))
         found.append((sides[0], sides[1]))
     fired.require(model.tokenizer)
     return found
@@ -241,7 +241,7 @@ def _step_by_step(
 
 
 def _tokens(
-    model: TransformerBridge, side: _Written, mark: float, ends: Sequence[int]
+    model: TransformerBridge, side: _Continuation, mark: float, ends: Sequence[int]
 ) -> list[dict[str, Any]]:
     """Each token with its probability before and after, up to where the text ends."""
     ids = side.tokens.tolist()

@@ -114,9 +114,9 @@ def _held(state: BatchState, run: EditedRun) -> BatchState:
 
     def feature(name: str, nodes: FeatureState) -> FeatureState:
         reference = nodes.reference.expand(*nodes.f.value.shape[:-1])
-        moves = reference.times(~run.held(name, reference))
+        changed = reference.times(~run.held(name, reference))
         stays = nodes.f.times(run.held(name, nodes.f))
-        return replace(nodes, reference=moves.plus(stays), response=run.responses.get(name))
+        return replace(nodes, reference=changed.plus(stays), response=run.responses.get(name))
 
     def error(site: Site, nodes: ErrorState) -> ErrorState:
         held = run.held_errors(site).unsqueeze(-1)

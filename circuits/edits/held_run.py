@@ -91,13 +91,13 @@ def run_held(
     return HeldRun(value, logits, dict(seen))
 
 
-def adding(analysis: Analysis, moves: Mapping[Site, Float[Tensor, "rows pos d_model"]]) -> Edits:
+def adding(analysis: Analysis, deltas: Mapping[Site, Float[Tensor, "rows pos d_model"]]) -> Edits:
     """Edits that add known amounts to the tensors of some sites."""
 
     def edits(_standing: Standing) -> AbstractContextManager[object]:
         device = device_of(analysis.model)
-        there = {site: move.to(device) for site, move in moves.items()}
-        changes = {site: lambda x, move=move: x + move for site, move in there.items()}
+        there = {site: delta.to(device) for site, delta in deltas.items()}
+        changes = {site: lambda x, delta=delta: x + delta for site, delta in there.items()}
         return intervene(analysis.model, changes)
 
     return edits

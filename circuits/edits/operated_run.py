@@ -165,8 +165,8 @@ def _responses(done: EditedPass, nodes: CleanAndPatchRuns) -> Iterator[tuple[str
         plan, clean = done.plan(name), nodes.clean.encoded[name]
         assert plan is not None, "the edit names its features"
         to = clean if nodes.patch is None else nodes.patch.encoded[name]
-        index, before, moved, first = _both(plan, clean, to)
-        responses = torch.where(first, _secant(done, plan, index, before, moved) - 1, 0.0)
+        index, before, changed, first = _both(plan, clean, to)
+        responses = torch.where(first, _secant(done, plan, index, before, changed) - 1, 0.0)
         if looks_at_all(plan, clean):
             yield name, Features.of_coordinates(responses)
         else:
@@ -191,12 +191,14 @@ def _both(
     return here.index, here.value, there.value, first
 
 
-def _secant(done: EditedPass, plan: Plan, index: Tensor, before: Chosen, moved: Chosen) -> Chosen:
+def _secant(done: EditedPass, plan: Plan, index: Tensor, before: Chosen, changed: Chosen) -> Chosen:
     """Change of what the operations leave over the change of what they are given."""
     with torch.enable_grad():
         leaf = before.detach().requires_grad_()
         after = done.after(plan, index, leaf)
         (slope,) = torch.autograd.grad(after.sum(), leaf, allow_unused=True, materialize_grads=True)
-    change = moved - before
-    ratio = (done.after(plan, index, moved) - after.detach()) / torch.where(change == 0, 1, change)
+    change = changed - before
+    ratio = (done.after(plan, index, changed) - after.detach()) / torch.where(
+        change == 0, 1, change
+    )
     return torch.where(change == 0, slope, ratio)

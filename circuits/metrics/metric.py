@@ -252,13 +252,13 @@ def counts(
     metric: Metric, site: Site, changes: Float[Tensor, "nodes batch pos d_site"], rows: Tensor
 ) -> Bool[Tensor, "nodes batch"]:
     """Where some of `changes` at `site`, on prompts `rows`, can change the metric."""
-    moved = changes.any(-1)
+    changed = changes.any(-1)
     if isinstance(metric, SiteMetric):
-        read = metric.weights_of(rows.to(moved.device)) != 0
+        read = metric.weights_of(rows.to(changed.device)) != 0
         # A column reaches those behind it: some column from here on is read.
         reached = read.flip(-1).cumsum(-1).flip(-1) > 0
-        moved = moved & reached[:, -moved.shape[-1] :] & reaches(metric, site)
-    return moved.any(-1)
+        changed = changed & reached[:, -changed.shape[-1] :] & reaches(metric, site)
+    return changed.any(-1)
 
 
 def reaching(metric: Metric, sites: Iterable[Site]) -> list[Site]:

@@ -46,7 +46,7 @@ def overlap_figure(record: Mapping[str, Any], path: Path) -> None:
     """
     ink.checked_suffix(path)
     with ink.fixed_style():
-        layout = _Layout.of(record)
+        layout = _PanelLayout.of(record)
         picture = ink.blank(layout.width, layout.height)
         axes = picture.add_axes((0, 0, 1, 1))
         axes.set_xlim(0, layout.width)
@@ -73,7 +73,7 @@ def _left_out(common: Mapping[str, Any] | None) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Layout:
+class _PanelLayout:
     """Where the panels stand, in inches; those that a page has no room for come below."""
 
     order: Sequence[int]
@@ -88,7 +88,7 @@ class _Layout:
     note: Sequence[str]
 
     @classmethod
-    def of(cls, record: Mapping[str, Any]) -> "_Layout":
+    def of(cls, record: Mapping[str, Any]) -> "_PanelLayout":
         order = record["units"]["features"]["tree"]["order"]
         names = [ink.fold(record["sets"][i], WORD, LONGEST, 1)[0] for i in order]
         side = max(ink.measure(name, WORD) for name in names) + GAP
@@ -127,7 +127,7 @@ def _panel(
     axes: Axes,
     record: Mapping[str, Any],
     panel: str,
-    layout: _Layout,
+    layout: _PanelLayout,
     place: tuple[int, int],
     filled: dict[str, list[Corner]],
 ) -> None:

@@ -24,7 +24,7 @@ ALONE = 1.0
 
 
 @dataclass(frozen=True)
-class _Column:
+class _DictionaryColumn:
     """A dictionary and its controls, drawn over each other."""
 
     kind: str
@@ -65,12 +65,12 @@ def quality_figure(record: Mapping[str, Mapping[str, Any]], path: Path) -> None:
         ink.save(picture, path)
 
 
-def _column(name: str, figures: Mapping[str, Any]) -> _Column:
+def _column(name: str, figures: Mapping[str, Any]) -> _DictionaryColumn:
     sites = [site.partition(".") for site in name.split("-")]
-    return _Column("-".join(kind for kind, _, _ in sites), sites[-1][2], figures)
+    return _DictionaryColumn("-".join(kind for kind, _, _ in sites), sites[-1][2], figures)
 
 
-def _draw(axes: Axes, columns: Sequence[_Column]) -> None:
+def _draw(axes: Axes, columns: Sequence[_DictionaryColumn]) -> None:
     axes.set(xscale="log", yscale="log")
     axes.axhline(1, color=ink.SOFT, linewidth=0.6, linestyle=(0, (1, 2)))
     strokes = _strokes(columns)
@@ -91,7 +91,7 @@ def _draw(axes: Axes, columns: Sequence[_Column]) -> None:
     _dress(axes, [c.figures["l0"] for c in columns], lowest)
 
 
-def _strokes(columns: Sequence[_Column]) -> dict[str, tuple[str, str]]:
+def _strokes(columns: Sequence[_DictionaryColumn]) -> dict[str, tuple[str, str]]:
     """Colour and marker of each kind."""
     kinds = dict.fromkeys(c.kind for c in columns)
     return {k: (c, marker) for k, (c, _, marker) in zip(kinds, cycle(STROKES), strict=False)}
@@ -135,7 +135,7 @@ def _ticks(low: float, high: float) -> list[float]:
     return [step for step in steps if low <= step <= high]
 
 
-def _draw_legend(picture: Figure, columns: Sequence[_Column]) -> None:
+def _draw_legend(picture: Figure, columns: Sequence[_DictionaryColumn]) -> None:
     """Kinds, then controls, over the panel."""
     axes = picture.axes[0]
     used = {CONTROLS[name] for c in columns for name, _ in c.marks if name is not None}

@@ -69,7 +69,7 @@ def steering_map(record: Mapping[str, Any], path: Path) -> None:
     """
     ink.checked_suffix(path)
     with ink.fixed_style():
-        layout = _Layout.of(record)
+        layout = _MatrixLayout.of(record)
         picture = ink.blank(PAGE, layout.height)
         axes = picture.add_axes((0, 0, 1, 1))
         axes.set_xlim(0, PAGE)
@@ -117,7 +117,7 @@ def steering_note(record: Mapping[str, Any]) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Layout:
+class _MatrixLayout:
     """Where the matrices stand, in inches; those that a page has no room for come below."""
 
     groups: Sequence[tuple[str, Sequence[DirectionRow]]]
@@ -133,7 +133,7 @@ class _Layout:
     note: Sequence[str]
 
     @classmethod
-    def of(cls, record: Mapping[str, Any]) -> "_Layout":
+    def of(cls, record: Mapping[str, Any]) -> "_MatrixLayout":
         rows = steering_rows(record)
         names = {row.name: ink.fold(row.called, WORD, LONGEST, 2) for row in rows}
         lines = [*(line for name in names.values() for line in name), *ORDER]
@@ -187,7 +187,9 @@ def _pitch(side: float, across: int) -> float:
     return (PAGE - MARGIN - side + APART) / across
 
 
-def _matrix(axes: Axes, layout: _Layout, key: str, place: tuple[int, int], filled: _Filled) -> None:
+def _matrix(
+    axes: Axes, layout: _MatrixLayout, key: str, place: tuple[int, int], filled: _Filled
+) -> None:
     """One measure of all directions, group by group; names at the left of the first in a row."""
     down, column = place
     left = layout.side + column * _pitch(layout.side, layout.across)
@@ -208,7 +210,7 @@ def _matrix(axes: Axes, layout: _Layout, key: str, place: tuple[int, int], fille
             y += layout.row(row)
 
 
-def _heads(axes: Axes, layout: _Layout, left: float, y: float) -> None:
+def _heads(axes: Axes, layout: _MatrixLayout, left: float, y: float) -> None:
     """What the columns are, and each strength over its own, in letters that have room."""
     right = left + max(NONE + GAP + layout.cell * len(layout.strengths), TITLED)
     write_text(axes, right, y, "strength", ha="right", color=ink.SOFT)
@@ -227,7 +229,7 @@ def _head(strength: float) -> str:
     return re.sub(r"^(-?)0\.", r"\1.", f"{strength:g}").replace("-", "\N{MINUS SIGN}")
 
 
-def _name(axes: Axes, layout: _Layout, row: DirectionRow, y: float) -> None:
+def _name(axes: Axes, layout: _MatrixLayout, row: DirectionRow, y: float) -> None:
     lines = layout.names[row.name]
     middle = y + layout.row(row) / 2 - LINE * (len(lines) - 1) / 2
     for k, line in enumerate(lines):
@@ -235,7 +237,7 @@ def _name(axes: Axes, layout: _Layout, row: DirectionRow, y: float) -> None:
 
 
 def _cells(
-    axes: Axes, layout: _Layout, row: DirectionRow, key: str, corner: Corner, filled: _Filled
+    axes: Axes, layout: _MatrixLayout, row: DirectionRow, key: str, corner: Corner, filled: _Filled
 ) -> None:
     """Numbers of a row, the largest of `both` framed; its cells go to `filled`."""
     left, top = corner

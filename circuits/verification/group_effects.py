@@ -33,8 +33,8 @@ def joint_effects(
     metric, kept = analysis.metric, [NodeSet.of(group).complement() for group in groups]
     clean = each(analysis.states, lambda state: on_clean(metric, state.logits, state.rows).double())
     to, means = analysis.config.reference, analysis.reference_means
-    moved = metrics_with(analysis, kept, to, means=means, report=report)
-    return moved - torch.cat(clean).cpu()
+    changed = metrics_with(analysis, kept, to, means=means, report=report)
+    return changed - torch.cat(clean).cpu()
 
 
 def group_scores(

@@ -122,10 +122,10 @@ def measure(
     of_edges: dict[Mode, list[Tensor]] = {mode: [] for mode in EDGE_MODES}
     for opened in prompts:
         here = _Prompt(analysis, prompts.names, opened)
-        moves = changes_to(opened.model, _patched(prompts, opened))
-        predicted.append(here.predicted(moves, nodes))
+        changes = changes_to(opened.model, _patched(prompts, opened))
+        predicted.append(here.predicted(changes, nodes))
         for mode, found in of_nodes.items():
-            found.append(here.moved(moves, nodes, mode))
+            found.append(here.measured(changes, nodes, mode))
             tick(1)
         gone = changes_to(opened.model, None)
         for mode, found in of_edges.items():
@@ -146,7 +146,7 @@ def _patched(prompts: ReplacedPrompts, opened: ReplacedPrompt) -> ReplacementMod
 
 
 class _Prompt:
-    """One prompt: its sources by node, and passes in which they move."""
+    """One prompt: its sources by node, and passes in which they change."""
 
     def __init__(self, analysis: Analysis, names: Sequence[str], opened: ReplacedPrompt) -> None:
         self.analysis, self.opened, self._names = analysis, opened, names
@@ -156,30 +156,30 @@ class _Prompt:
         key = NodeEffects.listed(self._names, [(node, 0.0)]).key.to(self.opened.key.device)
         return (self.opened.key == key).nonzero().squeeze(-1)
 
-    def predicted(self, moves: NodeChanges, nodes: Sequence[Node]) -> Float[Tensor, " nodes"]:
-        """What moving each node does by all linear paths: its `effect` in this prompt."""
+    def predicted(self, changes: NodeChanges, nodes: Sequence[Node]) -> Float[Tensor, " nodes"]:
+        """What changing each node does by all linear paths: its `effect` in this prompt."""
         model, outputs = self.opened.model, self.opened.outputs
-        effects = moves.effects(model.totals(outputs.together)).double()
+        effects = changes.effects(model.totals(outputs.together)).double()
         return torch.stack([effects[self.sources(node)].sum() for node in nodes]).cpu()
 
-    def moved(
-        self, moves: NodeChanges, nodes: Sequence[Node], mode: Mode
+    def measured(
+        self, changes: NodeChanges, nodes: Sequence[Node], mode: Mode
     ) -> Float[Tensor, " nodes"]:
-        """What moving each node alone does to the metric."""
+        """What changing each node alone does to the metric."""
         found = torch.zeros(len(nodes), dtype=torch.float64)
-        for part, run in self._passes(moves, nodes, mode, ()):
+        for part, run in self._passes(changes, nodes, mode, ()):
             found[part] = run.change
         return found
 
     def edges(
-        self, moves: NodeChanges, edges: Sequence[Edge], mode: Mode
+        self, changes: NodeChanges, edges: Sequence[Edge], mode: Mode
     ) -> Float[Tensor, " edges"]:
         """What each target loses where the source is taken away."""
         found = torch.zeros(len(edges), dtype=torch.float64)
         nodes = list(dict.fromkeys(source for source, _ in edges))
         readers = {t: self._reader(t) for t in dict.fromkeys(target for _, target in edges)}
         reads = {site for reader in readers.values() for site in reader.sites}
-        for part, run in self._passes(moves, nodes, mode, reads):
+        for part, run in self._passes(changes, nodes, mode, reads):
             row = {node: i for i, node in enumerate(nodes[part], 1)}
             read = {t: reader.values(run) for t, reader in readers.items()}
             for i, (source, target) in enumerate(edges):
@@ -188,14 +188,14 @@ class _Prompt:
         return found
 
     def _passes(
-        self, moves: NodeChanges, nodes: Sequence[Node], mode: Mode, reads: Iterable[Site]
+        self, changes: NodeChanges, nodes: Sequence[Node], mode: Mode, reads: Iterable[Site]
     ) -> Iterator[tuple[slice, HeldRun]]:
-        """Some of the nodes at a time, each moved in a row of its own."""
+        """Some of the nodes at a time, each changed in a row of its own."""
         number, sources = self.opened.number, [self.sources(node) for node in nodes]
         size = rows_at_once(self.analysis, number)
         for start in range(0, len(nodes), size):
             part = slice(start, start + size)
-            edits = adding(self.analysis, moves.written(sources[part]))
+            edits = adding(self.analysis, changes.written(sources[part]))
             rows = 1 + len(sources[part])
             yield part, run_held(self.analysis, number, rows, mode, edits, reads=reads)
 

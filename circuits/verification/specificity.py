@@ -93,7 +93,7 @@ def specificity(
     circuits = {name: nodes[:size] for name, nodes in whole.items()}
     random_ones = _random(tasks, list(circuits.values()), config)
     listed = [*circuits.values(), *random_ones]
-    columns: dict[str, _Column] = {}
+    columns: dict[str, _TaskColumn] = {}
     for name, task in tasks.items():
         columns[name] = _lost(task.analysis, listed, config.to)
         report("tasks", len(columns), len(tasks))
@@ -167,7 +167,7 @@ def _random(
 
 
 @dataclass(frozen=True, eq=False)
-class _Column:
+class _TaskColumn:
     """One task under every circuit."""
 
     metric: str
@@ -188,18 +188,18 @@ class _Column:
 
 def _lost(
     analysis: Analysis, circuits: Sequence[Sequence[Node]], to: BaselineValue | None
-) -> _Column:
+) -> _TaskColumn:
     to = to or default_to(analysis.prompts)
     if to == "patch" and analysis.prompts.patch is None:
         raise ValueError("a task has no patch to cut to: use --to zero or mean")
     # Whatever the reference was when the graph was found, here nodes are set to what is asked for.
-    moved: BaselineValue = "zero" if analysis.prompts.patch is None else "patch"
-    analysis = replace(analysis, config=replace(analysis.config, reference=moved))
+    reference: BaselineValue = "zero" if analysis.prompts.patch is None else "patch"
+    analysis = replace(analysis, config=replace(analysis.config, reference=reference))
     scale = full_and_empty(analysis, to)
     kept = [Ablation(ablated=tuple(nodes), to=to).kept_set() for nodes in circuits]
     values = metrics_with(analysis, kept, to)
     found = scale.faithfulness(values)
-    return _Column(
+    return _TaskColumn(
         metric_name(analysis.config.metric), to, scale, values, 1 - found.values, 1 - found.draws
     )
 
@@ -212,7 +212,7 @@ def _with_ends(value: Tensor, draws: Tensor) -> dict[str, Any]:
     }
 
 
-def _task_record(name: str, column: _Column, circuits: Sequence[str]) -> dict[str, Any]:
+def _task_record(name: str, column: _TaskColumn, circuits: Sequence[str]) -> dict[str, Any]:
     own = circuits.index(name)
     others = [i for i in range(len(circuits)) if i != own]
     worst = max(others, key=lambda i: float(column.lost[i]))

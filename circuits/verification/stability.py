@@ -122,7 +122,7 @@ class EffectsOfEach:
 
 
 @dataclass(frozen=True)
-class _Kept(DiscoveryParts):
+class _EffectsByBatch(DiscoveryParts):
     """Notes what is found of each batch."""
 
     found: list[NodeEffects] = field(default_factory=list)
@@ -149,7 +149,7 @@ def _of_each(analysis: Analysis, report: Report) -> list[NodeEffects]:
         with torch.no_grad():
             return list(effects_by_prompt(ReplacedPrompts(analysis), report))
     one_by_one = replace(analysis.config, batch_size=1)
-    kept = _Kept()
+    kept = _EffectsByBatch()
     rank_nodes(replace(analysis, config=one_by_one, edited=None), parts=kept, report=report)
     return kept.found
 

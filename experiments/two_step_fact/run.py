@@ -28,7 +28,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from circuits.cli.progress_bars import bars
 from circuits.graph import rounded, write_json
 from hooked_qwen.bundled.atlas import REGIONS
-from hooked_qwen.bundled.recall import CHAINS, TOWNS_UNCOMPOSED
+from hooked_qwen.bundled.recall_sentences import CHAINS, TOWNS_UNCOMPOSED
 from hooked_qwen.hooks import Activation, capture, intervene
 from hooked_qwen.load import BUNDLED, load
 from hooked_qwen.sites import Site

@@ -16,7 +16,13 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import islice
 
-from hooked_qwen.bundled import agreement, copying, people, recall, story
+from hooked_qwen.bundled import (
+    agreement_sentences,
+    copying_sentences,
+    people_sentences,
+    recall_sentences,
+    story,
+)
 from hooked_qwen.bundled.holdout import held_pairs, shares
 from hooked_qwen.bundled.lexicon import words
 from hooked_qwen.families import PromptPair, Split, Task, Template
@@ -28,57 +34,61 @@ TASKS: dict[str, Task] = {
     for name, templates, description in (
         (
             "agreement_simple",
-            agreement.simple,
+            agreement_sentences.simple,
             "a verb agrees with the noun before it: The keys -> are / open",
         ),
         (
             "agreement_nounpp",
-            agreement.nounpp,
+            agreement_sentences.nounpp,
             "agreement past a phrase: The key near the cabinets -> is",
         ),
         (
             "agreement_rc",
-            agreement.across_clause,
+            agreement_sentences.across_clause,
             "agreement past a relative clause: The keys that the farmer likes -> are",
         ),
         (
             "agreement_within_rc",
-            agreement.within_clause,
+            agreement_sentences.within_clause,
             "agreement inside a relative clause: The keys that the farmer -> likes",
         ),
         (
             "ioi",
-            people.ioi,
+            people_sentences.ioi,
             "the one who receives: When Mary and John went to the shop, "
             "John gave a book to -> Mary",
         ),
         (
             "greater_than",
-            recall.greater_than,
+            recall_sentences.greater_than,
             "a later year: The war that began in 1732 ended in -> 1745",
         ),
         (
             "pronoun",
-            people.pronoun,
+            people_sentences.pronoun,
             "the pronoun of a name: Anna was a doctor in Velmar. One day -> she",
         ),
         (
             "profession",
-            people.profession,
+            people_sentences.profession,
             "recall from a biography: Anna was a doctor. ... Anna worked as a -> doctor",
         ),
         (
             "induction",
-            copying.induction,
+            copying_sentences.induction,
             "repeat a sequence: The password was river stone lamp. Again: river stone -> lamp",
         ),
-        ("capital_of", recall.capital_of, "an invented fact: The capital of Ostria is -> Brenn"),
+        (
+            "capital_of",
+            recall_sentences.capital_of,
+            "an invented fact: The capital of Ostria is -> Brenn",
+        ),
         (
             "two_step",
-            recall.two_step,
+            recall_sentences.two_step,
             "two facts joined: The capital of the region where Jarwick lies is -> Brenn",
         ),
-        ("brackets", copying.brackets, "close the right bracket: ( a [ b ] c -> )"),
+        ("brackets", copying_sentences.brackets, "close the right bracket: ( a [ b ] c -> )"),
     )
 }
 
@@ -123,10 +133,10 @@ def documents(seed: int) -> Iterator[str]:
 
 
 def rounds(seed: int) -> Iterator[str]:
-    """Rounds of words without end (`copying.write_round`); the same seed gives the same ones."""
+    """Rounds of words without end; the same seed gives the same ones."""
     rng = random.Random(seed)
     while True:
-        yield copying.write_round(rng)
+        yield copying_sentences.write_round(rng)
 
 
 @dataclass(frozen=True)
@@ -138,23 +148,23 @@ class _Writer:
 
 
 _WRITERS = (
-    _Writer(14, agreement.write),
-    _Writer(6, agreement.write_scene),
-    _Writer(9, people.write_ioi),
-    _Writer(8, people.write_life),
-    _Writer(8, people.write_lives),
-    _Writer(10, people.write_roster),
-    _Writer(3, people.write_aside),
-    _Writer(7, recall.write_span),
-    _Writer(2, recall.write_years),
-    _Writer(2, recall.write_next_year),
-    _Writer(7, recall.write_capital),
-    _Writer(7, recall.write_town),
-    _Writer(7, recall.write_chain),
-    _Writer(11, copying.write_repeat),
-    _Writer(12, copying.write_recital),
-    _Writer(3, copying.write_round),
-    _Writer(2, copying.write_formula),
+    _Writer(14, agreement_sentences.write),
+    _Writer(6, agreement_sentences.write_scene),
+    _Writer(9, people_sentences.write_ioi),
+    _Writer(8, people_sentences.write_life),
+    _Writer(8, people_sentences.write_lives),
+    _Writer(10, people_sentences.write_roster),
+    _Writer(3, people_sentences.write_aside),
+    _Writer(7, recall_sentences.write_span),
+    _Writer(2, recall_sentences.write_years),
+    _Writer(2, recall_sentences.write_next_year),
+    _Writer(7, recall_sentences.write_capital),
+    _Writer(7, recall_sentences.write_town),
+    _Writer(7, recall_sentences.write_chain),
+    _Writer(11, copying_sentences.write_repeat),
+    _Writer(12, copying_sentences.write_recital),
+    _Writer(3, copying_sentences.write_round),
+    _Writer(2, copying_sentences.write_formula),
 )
 _CODE_SHARE = 0.1
 _ON_TOPIC = 0.55
@@ -164,7 +174,7 @@ _FILLER = 0.35
 def _paragraph(rng: random.Random) -> str:
     """A few passages, mostly of one kind, with narration in between; or lines of code."""
     if rng.random() < _CODE_SHARE:
-        return copying.write_code(rng)
+        return copying_sentences.write_code(rng)
     weights = [writer.weight for writer in _WRITERS]
     topic = rng.choices(_WRITERS, weights)[0]
     parts = []

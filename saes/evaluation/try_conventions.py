@@ -121,9 +121,9 @@ class _Search:
 
     def tally(
         self, conventions: Sequence[Convention], until: int, control: int | None = None
-    ) -> "_Sums":
+    ) -> "_SquaredErrors":
         """What each leaves on the first blocks, of the files or of untrained dictionaries."""
-        found: _Sums = {}
+        found: _SquaredErrors = {}
         moves = list(dict.fromkeys((c.source, c.target) for c in conventions))
         for step, (file, move) in enumerate(product(self.files, moves)):
             self.report(step, len(self.files) * len(moves))
@@ -138,7 +138,7 @@ class _Search:
         return ends_after(file.file.entry, move, self.n_layers)
 
 
-_Sums = dict[Convention, list[tuple[Tensor, Tensor]]]
+_SquaredErrors = dict[Convention, list[tuple[Tensor, Tensor]]]
 "Of each file the squared errors and the spread, block by block."
 
 
@@ -156,7 +156,7 @@ def activations(
     return {site: torch.cat(parts) for site, parts in found.items()}
 
 
-def _fvus(found: _Sums) -> dict[Convention, float]:
+def _fvus(found: _SquaredErrors) -> dict[Convention, float]:
     """The mean over files of error over spread; the device is waited for once."""
     means = [torch.stack([e.sum() / s.sum() for e, s in sums]).mean() for sums in found.values()]
     return dict(zip(found, torch.stack(means).tolist(), strict=True))
@@ -177,7 +177,7 @@ def _ordered(fvus: Mapping[Convention, float], given: Convention) -> list[Conven
     return sorted(fvus, key=rank)
 
 
-def _compared(found: _Sums, given: Convention) -> list[Tried]:
+def _compared(found: _SquaredErrors, given: Convention) -> list[Tried]:
     """All that was tried on all of the text, best first."""
     blocks = len(next(iter(found.values()))[0][0])
     shares = resamples(blocks)

@@ -148,7 +148,7 @@ def read_through(
     suites = [one.fitting(model) for one in (suite, *beside)]
     read = {site for one in suites for name in one for site in one.reads_of(name)} | set(sites)
     deepest = max(0, *(site.layer for site in read))
-    parts: list[list[_Part]] = [[] for _ in suites]
+    parts: list[list[_ActiveInTexts]] = [[] for _ in suites]
     order: list[int] = []
     means: dict[Site, list[Tensor]] = {site: [] for site in sites}
     for index, tokens in by_length([row[:longest] for row in rows], TOKENS_PER_PASS // longest):
@@ -168,11 +168,13 @@ def read_through(
     return Reading(found[0], in_order, tuple(found[1:]))
 
 
-_Part = tuple[Tensor, Tensor, Tensor, Tensor]
+_ActiveInTexts = tuple[Tensor, Tensor, Tensor, Tensor]
 """Text, feature, mean and largest activation of what is on."""
 
 
-def _parts(suite: Suite, seen: Mapping[Site, Tensor], index: Int[Tensor, " batch"]) -> list[_Part]:
+def _parts(
+    suite: Suite, seen: Mapping[Site, Tensor], index: Int[Tensor, " batch"]
+) -> list[_ActiveInTexts]:
     """What each dictionary has on in the texts of a batch, whose numbers are `index`."""
     parts, start = [], 0
     for name in suite:
@@ -183,7 +185,9 @@ def _parts(suite: Suite, seen: Mapping[Site, Tensor], index: Int[Tensor, " batch
     return parts
 
 
-def _joined(suite: Suite, parts: Sequence[_Part], was_cut: Bool[Tensor, " texts"]) -> Activity:
+def _joined(
+    suite: Suite, parts: Sequence[_ActiveInTexts], was_cut: Bool[Tensor, " texts"]
+) -> Activity:
     text, feature, mean, largest = (torch.cat(column) for column in zip(*parts, strict=True))
     widths = tuple(suite[name].n_features for name in suite)
     by_text = (text * sum(widths) + feature).argsort()

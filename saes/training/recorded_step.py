@@ -135,11 +135,13 @@ def recorder(device: torch.device) -> WorkRecorder | None:
         return None
     with torch.cuda.device(device):
         stream, pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()
-    return _Recorder(stream, pool, _recorded(partial(torch.zeros, 1, device=device), stream, pool))
+    return _StepRecorder(
+        stream, pool, _recorded(partial(torch.zeros, 1, device=device), stream, pool)
+    )
 
 
 @dataclass(frozen=True)
-class _Recorder:
+class _StepRecorder:
     stream: torch.cuda.Stream
     pool: Any
     kept: torch.cuda.CUDAGraph

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hooked_qwen.bundled import PATH
 from hooked_qwen.bundled.atlas import REGIONS
-from hooked_qwen.bundled.copying import link
+from hooked_qwen.bundled.copying_sentences import link
 from hooked_qwen.bundled.holdout import held, shares
 from hooked_qwen.bundled.language import TASKS, documents, held_out, pairs, rounds
 from hooked_qwen.bundled.lexicon import words
