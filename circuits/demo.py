@@ -12,6 +12,7 @@ from typing import Any
 from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.sparse_feature import Discovery
 from circuits.graph import ordered, write_json
+from circuits.opening import load_model
 from circuits.render.words import counted
 from circuits.runs.ablate_run import ablate_run
 from circuits.runs.discover_run import discover_run
@@ -21,7 +22,6 @@ from circuits.runs.prompt_sets import make_prompts
 from circuits.runs.render_run import render_run
 from circuits.runs.stopwatch import Stopwatch
 from circuits.runs.verify_run import verify_run
-from circuits.suites import load_model
 from circuits.verification.verify import VerifyConfig
 from hooked_qwen.load import BUNDLED
 from hooked_qwen.percents import percent

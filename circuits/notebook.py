@@ -26,6 +26,7 @@ from circuits.edits.ablate import ablate as _ablate
 from circuits.edits.ablation import Ablation, parse_features
 from circuits.edits.edited import graph_left
 from circuits.graph import Node
+from circuits.opening import load_model
 from circuits.prompt_files import prompt_of
 from circuits.prompts import Prompt, WhenUnfit, read_prompts
 from circuits.render.document import groups_on_page
@@ -38,7 +39,6 @@ from circuits.runs.discover_run import label_features
 from circuits.runs.finished_run import read_run
 from circuits.runs.folder import verification_of
 from circuits.runs.inputs import Inputs, open_inputs
-from circuits.suites import load_model
 from circuits.verification.replacement import cut_of
 from circuits.verification.sufficiency import SufficiencyConfig
 from circuits.verification.sufficiency import sufficiency as _sufficiency

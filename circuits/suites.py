@@ -1,6 +1,6 @@
-"""What each verb for dictionaries does, as one function: opened, done, written."""
+"""What each verb for dictionaries does, as one function: done, written."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
@@ -9,76 +9,33 @@ from typing import Any
 from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.features.connections import connections_of
-from circuits.features.labels import Label, called, called_in_suite, merged, scored
+from circuits.features.labels import called, called_in_suite, scored
 from circuits.features.neighbours import feature_card, find_feature
 from circuits.features.suite_index import suite_record
 from circuits.graph import write_json
+from circuits.opening import open_model, open_suite
 from circuits.render.feature_page import feature_page
 from circuits.render.suite_page import suite_page
 from circuits.runs.overwrite import MADE_FROM, check_page, check_record, digest, signed
-from circuits.runs.pages import labels_beside, labels_of, names_of_features, run_links
-from hooked_qwen.files import content_hash, write_atomically
+from circuits.runs.pages import feature_names, labels_for, run_links
+from hooked_qwen.files import write_atomically
 from hooked_qwen.identity import identity
-from hooked_qwen.load import load, local_folder
-from hooked_qwen.placement import ANYWHERE, AUTO, Placement, name_of
+from hooked_qwen.moved import moved
+from hooked_qwen.placement import ANYWHERE, Placement, name_of
 from hooked_qwen.precision import model_precision
 from hooked_qwen.progress import Report, silent
 from hooked_qwen.texts import Corpus
-from hooked_qwen.threads import fit_threads
 from saes.evaluation.baselines import QualityWithBaselines, evaluate_with_baselines
 from saes.evaluation.metrics import evaluate_jointly, held_out_blocks
 from saes.evaluation.probing import probe, read_labelled
 from saes.examples.store import Store, StoreConfig, build_store
 from saes.formats.shapes import shape_of
 from saes.on_demand import OnDemand, each, load_all
-from saes.suite import MlpChoice, Suite, hash_of, load_suite
+from saes.suite import MlpChoice, load_suite
 from transcoders.in_suite import transcoders_in
 
 COACTIVE_TOKENS = 16_384
 "Tokens of text in which is looked at what is on together."
-
-
-def load_model(
-    source: str, report: Report = silent, placement: Placement = ANYWHERE
-) -> TransformerBridge:
-    """`load`, told of while it goes on; torch's threads fit the model."""
-    report("loading", 0, 1)
-    model = load(source, device=placement.device or AUTO, dtype=placement.dtype or "float32")
-    fit_threads(model)
-    report("loading", 1, 1)
-    return model
-
-
-def open_suite(
-    dictionaries: str,
-    model: str,
-    mlp: MlpChoice,
-    placement: Placement = ANYWHERE,
-    report: Report = silent,
-) -> tuple[TransformerBridge, Suite]:
-    """The model, and dictionaries for it; a notice where they were trained on another one."""
-    suite = load_suite(dictionaries, mlp=mlp, memory=placement.memory)
-    loaded = load_model(model, report, placement)
-    suite.notify_of_another_model(loaded)
-    return loaded, suite
-
-
-def sources(
-    dictionaries: str,
-    model: str,
-    text: Sequence[str],
-    placement: Placement = ANYWHERE,
-    **settings: Any,
-) -> dict[str, Any]:
-    """What a record of dictionaries is made from, by which two of them are the same."""
-    folder = local_folder(model)
-    return {
-        "dictionaries_hash": hash_of(dictionaries),
-        "model_hash": model if folder is None else content_hash(folder),
-        "dtype": placement.dtype or "float32",
-        "text": list(text),
-        **settings,
-    }
 
 
 def evaluate_suite(
@@ -103,8 +60,7 @@ def evaluate_suite(
     dictionaries, and the texts that a probe is fitted on.
     """
     chosen, every = load_suite(dictionaries, mlp=mlp), load_all(dictionaries, placement.memory)
-    loaded = load_model(model, report, placement)
-    every.suite.notify_of_another_model(loaded)
+    loaded = open_model(every.suite, model, placement, report)
     every = every.fitting(loaded)
     fitted = max(tokens, 10 * loaded.cfg.d_model)
     blocks = held_out_blocks(texts(), loaded, tokens=tokens)
@@ -201,26 +157,15 @@ def feature(
     check_record(paths[0], made_from or {}, force=force)
     opened = load_all(dictionaries, placement.memory)
     find_feature(which, opened)
-    loaded = load_model(model, report, placement)
-    opened.suite.notify_of_another_model(loaded)
+    loaded = open_model(opened.suite, model, placement, report)
     opened = opened.fitting(loaded)
     store = _store(loaded, opened, texts, out, StoreConfig(tokens=tokens, seed=seed), report)
     card = called(feature_card(loaded, opened, store, which), feature_names(dictionaries, run))
-    card = scored(card, _labels(dictionaries, run))
+    card = scored(card, labels_for(dictionaries, run))
     write_json(card | {MADE_FROM: dict(made_from or {})}, paths[0])
     page = feature_page(card, run_links(run, out))
     write_atomically(paths[1], lambda partial: partial.write_text(page, encoding="utf-8"))
     return card, paths
-
-
-def feature_names(dictionaries: str, run: Path | None = None) -> dict[str, str]:
-    """What features are called by people and models, and in the graph of a run."""
-    said = {key: label.text for key, label in _labels(dictionaries, run).items()}
-    return said if run is None else said | names_of_features(run)
-
-
-def _labels(dictionaries: str, run: Path | None) -> dict[str, Label]:
-    return merged([labels_beside(dictionaries), {} if run is None else labels_of(run)])
 
 
 def suite_overview(
@@ -321,3 +266,6 @@ def _store(
         config=config,
         report=lambda done, total: report("examples", done, total),
     )
+
+
+__getattr__ = moved(__name__, dict.fromkeys(("load_model", "sources"), "circuits.opening"))

@@ -1,10 +1,8 @@
 """A suite: the dictionaries that a graph is made of, by name."""
 
-import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import copy
-from importlib import import_module
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
 
+from hooked_qwen.moved import moved
 from hooked_qwen.placement import device_of
 from hooked_qwen.sites import Site, spans
 from saes.dictionary import SparseDictionary, fitted, side_by_side
@@ -270,16 +269,10 @@ def load_suite(source: str | Path, *, mlp: MlpChoice = "sae", memory: float | No
     return Suite({}, chosen, found, memory)
 
 
-MOVED: dict[str, str] = dict.fromkeys(
-    ("InTurn", "OnDemand", "each", "fitting", "load_all"), "saes.on_demand"
+__getattr__ = moved(
+    __name__,
+    {
+        **dict.fromkeys(("InTurn", "OnDemand", "each", "fitting", "load_all"), "saes.on_demand"),
+        **dict.fromkeys(("folder_of", "place_of"), "saes.formats.finding"),
+    },
 )
-MOVED |= dict.fromkeys(("folder_of", "place_of"), "saes.formats.finding")
-
-
-def __getattr__(name: str) -> Any:
-    """Names that were here, with a warning."""
-    if name not in MOVED:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    told = f"{name} is in {MOVED[name]}: import it from there"
-    warnings.warn(told, DeprecationWarning, stacklevel=2)
-    return getattr(import_module(MOVED[name]), name)

@@ -63,6 +63,7 @@ def evaluate(
     """
     from circuits import suites
     from circuits.graph import write_json
+    from circuits.opening import sources
     from circuits.render.quality import quality_figure
     from circuits.runs.overwrite import MADE_FROM, check_beside, check_record
     from hooked_qwen.texts import texts_of
@@ -71,7 +72,7 @@ def evaluate(
     at_least(1, tokens=tokens)
     options = {"tokens": tokens, "mlp": mlp.value, "labelled": labelled and str(labelled)}
     options |= {"seed": seed}
-    source = {} if out is None else suites.sources(dictionaries, model, text, placement, **options)
+    source = {} if out is None else sources(dictionaries, model, text, placement, **options)
     if out is not None:
         check_record(out, source, force=force)
         check_beside(out, ".svg", force=force)

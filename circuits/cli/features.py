@@ -78,12 +78,13 @@ def feature(
     """
     from circuits import suites
     from circuits.features.terminal import card_view
+    from circuits.opening import sources
     from hooked_qwen.texts import texts_of
 
     folder, of = _where(out, run)
     placement = placed(device, dtype, memory)
     at_least(1, tokens=tokens)
-    source = suites.sources(dictionaries, model, text, placement, tokens=tokens, seed=seed)
+    source = sources(dictionaries, model, text, placement, tokens=tokens, seed=seed)
     with bars() as report:
         card, paths = suites.feature(
             dictionaries,
@@ -134,13 +135,14 @@ def suite(
     Example: `circuits suite bundled --text bundled`
     """
     from circuits import suites
+    from circuits.opening import sources
     from hooked_qwen.texts import texts_of
 
     folder, of = _where(out, run)
     placement = placed(device, dtype, memory)
     at_least(1, tokens=tokens)
     options = {"tokens": tokens, "mlp": mlp.value, "seed": seed}
-    source = suites.sources(dictionaries, model, text, placement, **options)
+    source = sources(dictionaries, model, text, placement, **options)
     say_found(dictionaries, mlp)
     with bars() as report:
         page = suites.suite_overview(

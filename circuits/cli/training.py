@@ -126,7 +126,7 @@ def train(
 
     Example: `circuits train saes transcoders --text bundled --out dictionaries`
     """
-    from circuits import suites
+    from circuits.opening import load_model
     from circuits.runs.estimate_training import estimate_training
     from hooked_qwen.load import load_config
     from hooked_qwen.sites import parse_layers
@@ -178,7 +178,7 @@ def train(
         print_training(found)
         return
     with bars() as report:
-        loaded = suites.load_model(model, report, placement)
+        loaded = load_model(model, report, placement)
         quality = training.train(
             loaded,
             specs,
@@ -233,7 +233,7 @@ def cache(
 
     Example: `circuits cache --text bundled --layers 2 --tokens 100000 --out activations`
     """
-    from circuits import suites
+    from circuits.opening import load_model
     from hooked_qwen.sites import Site, parse_layers
     from hooked_qwen.stream import StreamConfig
     from hooked_qwen.texts import texts_of
@@ -244,7 +244,7 @@ def cache(
     texts = texts_of(text, seed=seed)
     kinds = [s.strip() for s in sites.split(",")]
     with bars() as report:
-        loaded = suites.load_model(model, report, placement)
+        loaded = load_model(model, report, placement)
         chosen = [Site(k, n) for n in parse_layers(layers, loaded.cfg.n_layers) for k in kinds]
         written = training.cache_activations(
             loaded,

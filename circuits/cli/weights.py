@@ -60,14 +60,13 @@ def weights(
     Example: `circuits weights bundled mlp_out.4/17 --text bundled`
     """
     from circuits import suites
+    from circuits.opening import sources
     from hooked_qwen.texts import texts_of
 
     at_least(1, top=top, tokens=tokens)
     place = placed(device, dtype, memory)
     options = {"feature": which, "top": top, "mlp": mlp.value, "tokens": tokens, "seed": seed}
-    source = (
-        {} if out is None else suites.sources(dictionaries, model, text or [], place, **options)
-    )
+    source = {} if out is None else sources(dictionaries, model, text or [], place, **options)
     with bars() as report:
         record = suites.connections(
             dictionaries,

@@ -27,15 +27,15 @@ from circuits.features.card import promoted_labels
 from circuits.features.connections import connections_of
 from circuits.features.neighbours import find_feature
 from circuits.graph import Node, rounded, write_json
+from circuits.opening import open_suite
 from circuits.prompts import read_prompts
 from circuits.runs.finished_run import read_run
-from circuits.suites import load_model
 from hooked_qwen.placement import ANYWHERE, Placement
 from hooked_qwen.progress import Report, silent
 from hooked_qwen.texts import Corpus
 from saes.evaluation.metrics import held_out_blocks
 from saes.on_demand import OnDemand
-from saes.suite import MlpChoice, Suite, hash_of, load_suite
+from saes.suite import MlpChoice, Suite, hash_of
 
 SCHEMA = "blind/1"
 EDGES = 10
@@ -73,8 +73,7 @@ def blind_case(
             f"there is no case at {out} yet: open it without --hypothesis, look at what it shows, "
             "then write the hypothesis"
         )
-    suite = load_suite(dictionaries, mlp=mlp, memory=placement.memory)
-    loaded = load_model(model, report, placement)
+    loaded, suite = open_suite(dictionaries, model, mlp, placement, report)
     suite = suite.fitting(loaded)
     if record is None:
         record = {

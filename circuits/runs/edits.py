@@ -21,10 +21,10 @@ from circuits.edits.make import (
 )
 from circuits.edits.node_files import read_graph, read_nodes
 from circuits.graph import Node, write_json
+from circuits.opening import open_suite
 from circuits.prompts import read_prompts
 from circuits.runs.finished_run import read_run
 from circuits.runs.overwrite import EDITED, MADE_FROM, check_record, check_text
-from circuits.suites import load_model
 from circuits.verification.edited_circuit import verify_edited
 from circuits.verification.verify import VerifyConfig
 from hooked_qwen.files import build_folder_atomically, content_hash
@@ -235,12 +235,13 @@ def bake_edit(
         placement = replace(placement, dtype=placement.dtype or opened.placement.dtype)
         listed = prompts or Path(opened.inputs.prompts)
     assert listed is not None, "a run has prompts"
-    loaded = load_model(model, report, placement)
-    suite = load_suite(dictionaries, mlp=mlp, memory=placement.memory).fitting(loaded)
+    loaded, suite = open_suite(dictionaries, model, mlp, placement, report)
     source = {"edit_hash": content_hash(path), "model_hash": identity(loaded), **asdict(config)}
     check_record(out / RECORD, source, force=force)
     texts = [prompt.clean for prompt in read_prompts(listed)]
-    return bake(ModelAndSuite(loaded, suite), edit, out, texts, config, made_from=source)
+    return bake(
+        ModelAndSuite(loaded, suite.fitting(loaded)), edit, out, texts, config, made_from=source
+    )
 
 
 def _written(edit: Edit, out: Path, *, force: bool) -> Edit:

@@ -9,6 +9,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from circuits.analysis import Analysis
 from circuits.discovery.config import DiscoverConfig
 from circuits.metrics.answers import with_own_answers
+from circuits.opening import open_suite
 from circuits.prompts import (
     EncodedPrompts,
     Prompt,
@@ -16,11 +17,10 @@ from circuits.prompts import (
     encode_prompts,
     read_prompts,
 )
-from circuits.suites import load_model
 from hooked_qwen.files import content_hash
 from hooked_qwen.load import local_folder
 from hooked_qwen.placement import ANYWHERE, Placement
-from saes.suite import MlpChoice, Suite, hash_of, load_suite, pinned
+from saes.suite import MlpChoice, Suite, hash_of, pinned
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,10 +108,8 @@ def open_inputs(
     """
     prompts = read_prompts(Path(inputs.prompts)) if given is None else given
     if beside is None:
-        model = load_model(inputs.model, placement=placement)
-        suite = load_suite(inputs.dictionaries, mlp=inputs.mlp, memory=placement.memory)
+        model, suite = open_suite(inputs.dictionaries, inputs.model, inputs.mlp, placement)
         _check_fit(model, suite)
-        suite.notify_of_another_model(model)
     else:
         inputs.check_same(beside.inputs)
         model, suite = beside.analysis.model, beside.analysis.suite

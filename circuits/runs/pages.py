@@ -61,6 +61,17 @@ def labels_beside(dictionaries: str) -> dict[str, Label]:
     return read_labels(folder / LABELS) if folder.is_dir() else {}
 
 
+def labels_for(dictionaries: str, run: Path | None) -> dict[str, Label]:
+    """What people and models say of features of dictionaries, and of those of a run."""
+    return merged([labels_beside(dictionaries), {} if run is None else labels_of(run)])
+
+
+def feature_names(dictionaries: str, run: Path | None = None) -> dict[str, str]:
+    """What features are called by people and models, and in the graph of a run."""
+    said = {key: label.text for key, label in labels_for(dictionaries, run).items()}
+    return said if run is None else said | names_of_features(run)
+
+
 def names_of_features(run: Path) -> dict[str, str]:
     """What a run's graph calls each of its features."""
     graph = named_graph(run)

@@ -13,11 +13,11 @@ from circuits.discovery.config import DiscoverConfig
 from circuits.edits.continuations import GenerateConfig
 from circuits.edits.side_effects import SideEffectsConfig
 from circuits.metrics.answers import with_own_answers
+from circuits.opening import open_model
 from circuits.prompts import encode_prompts, read_prompts
 from circuits.runs.finished_run import read_run
 from circuits.runs.folder import cards_of
 from circuits.runs.prompt_sets import positions_for, reference_for
-from circuits.suites import load_model
 from hooked_qwen.files import content_hash
 from hooked_qwen.load import BUNDLED
 from hooked_qwen.placement import Placement
@@ -122,8 +122,7 @@ def open_without_run(
     check_edit(suite, edit)
 
     def opened(report: Report) -> OpenedRerun:
-        loaded = load_model(model, report, placement)
-        suite.notify_of_another_model(loaded)
+        loaded = open_model(suite, model, placement, report)
         fitting = suite.fitting(loaded)
         if rerun.prompts is None:
             return OpenedRerun(model=loaded, suite=fitting, name=model)

@@ -20,6 +20,7 @@ from circuits.discovery.resume import DiscoveryParts, close_parts, open_parts
 from circuits.discovery.sparse_feature import discover
 from circuits.features.card import Cards, make_cards, prompt_texts
 from circuits.graph import write_json
+from circuits.opening import open_suite
 from circuits.render.shift_page import shift_page
 from circuits.runs.discover_run import identified, label_features
 from circuits.runs.folder import write_run
@@ -32,7 +33,6 @@ from circuits.shift.judging import cut_nodes, read_judgements, save_judgements
 from circuits.shift.methods import METHODS, ShiftMethod
 from circuits.shift.shift import Ask, ShiftConfig, Shifted, shift
 from circuits.shift.texts import shift_data
-from circuits.suites import open_suite
 from hooked_qwen.bundled import language
 from hooked_qwen.files import content_hash, write_atomically
 from hooked_qwen.load import BUNDLED, local_folder

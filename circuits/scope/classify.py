@@ -12,9 +12,10 @@ from torch import Tensor
 from circuits.features.detectors import classified, detected, read_detector
 from circuits.features.named import Named
 from circuits.graph import write_json
+from circuits.opening import load_model, open_suite
 from circuits.render.methods_figure import methods_figure
 from circuits.runs.overwrite import MADE_FROM, check_absent, check_beside, check_record, digest
-from circuits.suites import feature_names, load_model
+from circuits.runs.pages import feature_names
 from hooked_qwen.identity import identity
 from hooked_qwen.notices import notify
 from hooked_qwen.placement import ANYWHERE, Placement
@@ -70,7 +71,6 @@ def classify(
     parts = _parts(is_positive, own, alone, seed)
     if texts is not None:
         parts = only(parts, is_positive, texts, seed=seed)
-    suite = load_suite(dictionaries, mlp=mlp, memory=placement.memory)
     source = {
         "labelled": digest(*(f"{t.label} {t.text}" for t in every)),
         "positive": positive,
@@ -85,8 +85,7 @@ def classify(
         check_record(out, source, force=force)
         for suffix in FIGURES:
             check_beside(out, suffix, force=force)
-    loaded = load_model(model, report, placement)
-    suite.notify_of_another_model(loaded)
+    loaded, suite = open_suite(dictionaries, model, mlp, placement, report)
     record = classified(
         loaded,
         suite,

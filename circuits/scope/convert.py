@@ -11,7 +11,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.graph import rounded
-from circuits.suites import load_model
+from circuits.opening import load_model
 from hooked_qwen.files import build_folder_atomically, check_new_folder
 from hooked_qwen.identity import identity
 from hooked_qwen.notices import notify

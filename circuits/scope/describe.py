@@ -13,10 +13,9 @@ from circuits.features.asking import asked, by_words, explainer_prompt, phrase
 from circuits.features.describe import RULE_BY, Explain, describe_features, labels_in
 from circuits.features.neighbours import find_feature
 from circuits.graph import write_json
+from circuits.opening import load_model, open_model, sources
 from circuits.runs.label_run import add_labels, check_keeps_labels
 from circuits.runs.overwrite import MADE_FROM, check_record
-from circuits.suites import load_model, sources
-from hooked_qwen.load import load
 from hooked_qwen.nodes import Node
 from hooked_qwen.notices import notify
 from hooked_qwen.placement import ANYWHERE, Placement
@@ -103,8 +102,7 @@ def describe(
     names = list(dict.fromkeys([node.site for node in nodes] or [str(site)]))
     if labels is not None:
         check_keeps_labels(labels, names)
-    loaded = load_model(model, report, placement)
-    suite.notify_of_another_model(loaded)
+    loaded = open_model(suite, model, placement, report)
     contexts = read_contexts(
         loaded,
         suite,
@@ -196,9 +194,7 @@ def _answerer(
     if isinstance(answers, str):
         asks = loaded
         if answers != ITSELF:
-            asks = load(
-                answers, device=placement.device or "auto", dtype=placement.dtype or "float32"
-            )
+            asks = load_model(answers, placement=placement)
         return Answerer(
             name=name,
             explain=local(asks, tokens=EXPLAINED, stop=("\n",)),

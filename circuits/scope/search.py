@@ -18,12 +18,12 @@ from circuits.features.strips import LONGEST, strips
 from circuits.graph import write_json
 from circuits.metrics.answers import with_own_answers
 from circuits.metrics.readout import read_metric
+from circuits.opening import open_suite, sources
 from circuits.prompts import encode_prompts, read_prompts
 from circuits.render.search_page import ranked, search_page
 from circuits.runs.overwrite import MADE_FROM, check_page, check_record, digest, signed
-from circuits.runs.pages import feature_pages
+from circuits.runs.pages import feature_names, feature_pages
 from circuits.runs.prompt_sets import reference_for
-from circuits.suites import feature_names, open_suite, sources
 from hooked_qwen.files import content_hash, write_atomically
 from hooked_qwen.nodes import Node
 from hooked_qwen.placement import ANYWHERE, Placement

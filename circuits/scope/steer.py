@@ -14,11 +14,12 @@ from circuits.features.named import Named
 from circuits.features.steering import SteerConfig, rows_of_prompts, steered
 from circuits.features.steering_choice import ConceptTexts, Select, choose
 from circuits.graph import write_json
+from circuits.opening import open_model, sources
 from circuits.render.steer_page import steer_page
 from circuits.render.steering_map import steering_map
 from circuits.runs.overwrite import MADE_FROM, check_beside, check_record, digest
+from circuits.runs.pages import feature_names
 from circuits.shift.probe import losses
-from circuits.suites import feature_names, load_model, sources
 from hooked_qwen.files import write_atomically
 from hooked_qwen.load import load_tokenizer
 from hooked_qwen.nodes import Node
@@ -107,10 +108,8 @@ def steer(
         check_record(out, source, force=force)
         for suffix in BESIDE:
             check_beside(out, suffix, force=force)
-    suite = load_suite(dictionaries, mlp=mlp, memory=placement.memory)
-    suite = _at(suite, at)
-    loaded = load_model(model, report, placement)
-    suite.notify_of_another_model(loaded)
+    suite = _at(load_suite(dictionaries, mlp=mlp, memory=placement.memory), at)
+    loaded = open_model(suite, model, placement, report)
     choice = choose(
         loaded,
         suite,

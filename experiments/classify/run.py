@@ -19,8 +19,8 @@ from torch import Tensor
 from circuits.cli.progress_bars import bars
 from circuits.features.judged_methods import ReadTexts, learned, read_texts, shares, tables
 from circuits.graph import rounded, write_json
+from circuits.opening import load_model
 from circuits.render.methods_figure import methods_figure
-from circuits.suites import load_model
 from experiments.classify.pairs import Pair, pairs_of
 from experiments.inputs import TwoLanguages, arguments
 from hooked_qwen.placement import Placement

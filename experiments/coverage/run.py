@@ -26,12 +26,12 @@ from circuits import scope
 from circuits.cli.progress_bars import bars
 from circuits.features.coverage import UNITS, CoverConfig
 from circuits.graph import write_json
+from circuits.opening import load_model
 from circuits.prompt_files import Prompt, write_prompts
 from circuits.prompts import EncodedPrompts, encode_prompts
 from circuits.render.coverage import growth_figure, overlap_figure
 from circuits.runs.overwrite import MADE_FROM
 from circuits.scope.cover import RECORD
-from circuits.suites import load_model
 from circuits.tasks import as_many_as_exist, names_for
 from hooked_qwen.forward import last_logits
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from tokenizers.processors import TemplateProcessing
 from typer.testing import CliRunner
 
-from circuits import suites
+from circuits import opening
 from circuits.cli.app import app, main
 from hooked_qwen import bundled
 from hooked_qwen.load import load, local_folder
@@ -32,7 +32,7 @@ def _short_text():
 def _bundled_model_is_loaded_once():
     """Commands leave it as it is, which is looked at after each file."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(suites, "load", load_once)
+        patch.setattr(opening, "load", load_once)
         yield
 
 

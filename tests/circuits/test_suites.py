@@ -8,10 +8,11 @@ from itertools import islice
 
 import pytest
 
+from circuits import suites
+from circuits.opening import load_model
 from circuits.runs.overwrite import MADE_FROM
-from circuits.suites import evaluate_suite, feature, load_model, sources, suite_overview
+from circuits.suites import evaluate_suite, feature, suite_overview
 from hooked_qwen.bundled import DICTIONARIES, language
-from hooked_qwen.placement import Placement
 from saes.evaluation.metrics import evaluate, evaluate_jointly, held_out_blocks
 from saes.formats import ours
 from saes.on_demand import load_all
@@ -36,29 +37,6 @@ def texts():
 
 def told_by(report_to):
     return lambda what, done, total, note="": report_to.append((what, done, total))
-
-
-def test_loading_is_told_and_in_the_precision_asked_for():
-    told = []
-    model = load_model("bundled", told_by(told), Placement(device="cpu", dtype="bfloat16"))
-    assert told == [("loading", 0, 1), ("loading", 1, 1)]
-    assert {str(p.dtype) for p in model.original_model.parameters()} == {"torch.bfloat16"}
-
-
-def test_sources_are_the_same_for_the_same_content_wherever_it_lies(suite, tmp_path):
-    first = sources(str(suite), "bundled", ["a"], tokens=3)
-    copied = shutil.copytree(suite, tmp_path / "copy")
-    assert sources(str(copied), "bundled", ("a",), tokens=3) == first
-    others = [
-        sources(str(suite), "bundled", ["a"], tokens=4),
-        sources(str(suite), "bundled", ["a", "b"], tokens=3),
-        sources(str(suite), "bundled", ["a"], Placement(dtype="bfloat16"), tokens=3),
-    ]
-    record = copied / NAMES[0] / "dictionary.json"
-    record.write_text(record.read_text() + "\n")
-    others.append(sources(str(copied), "bundled", ["a"], tokens=3))
-    assert all(other != first for other in others)
-    assert json.loads(json.dumps(first)) == first
 
 
 @pytest.fixture(scope="module")
@@ -187,3 +165,8 @@ def test_the_page_of_a_suite_is_replaced_by_the_same_only(suite, tmp_path):
     with pytest.raises(ValueError, match=r"suite\.html is there already, a page of something else"):
         other(made_from={"text": ["elsewhere"]})
     assert path.read_bytes() == first
+
+
+def test_what_moved_comes_with_a_warning():
+    with pytest.warns(DeprecationWarning, match="load_model is in circuits.opening: import it"):
+        assert suites.load_model is load_model

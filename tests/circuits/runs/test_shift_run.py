@@ -13,13 +13,13 @@ from circuits.attribution.estimators import ESTIMATORS
 from circuits.discovery.resume import UNFINISHED
 from circuits.discovery.sparse_feature import discover
 from circuits.graph import as_json
+from circuits.opening import load_model
 from circuits.runs.finished_run import read_run
 from circuits.runs.shift_run import cut_edit, shift_run
 from circuits.shift.case import Case
 from circuits.shift.methods import METHODS, unedited
 from circuits.shift.shift import ShiftConfig
 from circuits.shift.texts import shift_data
-from circuits.suites import load_model
 from saes.suite import load_suite
 
 CONFIG = ShiftConfig(

@@ -7,6 +7,7 @@ import torch
 from typer.testing import CliRunner
 
 from circuits.cli.app import app
+from circuits.opening import load_model
 from circuits.runs.finished_run import read_run
 from circuits.shift.case import Case, CaseConfig
 from circuits.shift.finished import FinishedSeed
@@ -15,7 +16,6 @@ from circuits.shift.methods import Judgement, unedited
 from circuits.shift.pooled import encoded, pooled, pooled_features
 from circuits.shift.shift import ShiftConfig, Shifted
 from circuits.shift.texts import shift_data
-from circuits.suites import load_model
 from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site
 from saes.edit_checks import check_edit
