@@ -44,12 +44,12 @@ def ablate(
     analysis = replace(analysis, config=replace(analysis.config, reference=reference))
     analysis = analysis.at(touched(analysis.suite, edit.kept_set().complement()))
     by_preference = replace(analysis, metric=preference, edited=analysis.states)
-    before = torch.stack(
-        [
-            torch.cat(each(analysis.states, lambda s, m=m: on_clean(m, s.logits, s.rows).double()))
-            for m in (analysis.metric, preference)
-        ]
-    )
+
+    def on_both(state: BatchState) -> Outcome:
+        metrics = analysis.metric, preference
+        return torch.stack([on_clean(m, state.logits, state.rows).double() for m in metrics])
+
+    before = torch.cat(each(analysis.states, on_both), 1)
     spared = _spared(analysis, edit)
 
     draws_of = control_nodes(edit, ranking, analysis.states, seed=seed)
