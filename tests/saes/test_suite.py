@@ -5,10 +5,8 @@ import torch
 
 from hooked_qwen.files import content_hash
 from hooked_qwen.sites import Site
-from saes import suite as suites
 from saes.dictionary import DictionarySpec
 from saes.formats import ours
-from saes.on_demand import load_all
 from saes.suite import Suite, find, load_suite, pinned
 from tests.saes import published
 from tests.saes.published import CASES, ONE_OF_EACH
@@ -103,66 +101,11 @@ def test_a_suite_names_its_layout_and_hashes_its_files(tmp_path, name):
     assert load_suite(folder).describe()[str(target)]["hash"] != before[str(target)]["hash"]
 
 
-def test_several_of_one_site_are_not_chosen_between(tmp_path):
-    folder, _ = published.write("saelens", tmp_path)
-    (folder / "one").rename(folder / "two")
-    published.CASES["saelens"].write(folder)
-    with pytest.raises(ValueError, match=r"has 2 dictionaries of mlp_out\.1: .* as one, two"):
-        load_suite(folder)
-    with pytest.raises(ValueError, match=r"several dictionaries of mlp_out\.1: .* as one, two"):
-        load_all(folder)
-    assert list(load_suite(folder / "two")) == ["mlp_out.1"]
-
-
-def test_all_dictionaries_are_those_of_every_folder_read_when_asked_for(folder):
-    break_weights(folder, "mlp_in.1-mlp_out.1", "mlp_out.1")
-    found = load_all(folder)
-    assert set(found.names) == {*NAMES, "mlp_out.1", "mlp_in.1-mlp_out.1"}
-    for name in ("mlp_out.1", "mlp_in.1-mlp_out.1"):
-        assert found[found.names.index(name)].spec.name == name
-    chosen = found.of(load_suite(folder, mlp="transcoder").files.values())
-    assert sorted(chosen.names) == sorted([*NAMES, "mlp_in.1-mlp_out.1"])
-    assert found[2:4].names == found.names[2:4]
-
-
-def test_every_dictionary_is_found_also_those_that_a_suite_leaves_out(folder):
-    found = find(folder)
-    assert len(found.entries) == len(NAMES) + 2
-    names = sorted(found.load(entry).spec.name for entry in found.entries)
-    assert names == sorted([*NAMES, "mlp_out.1", "mlp_in.1-mlp_out.1"])
-
-
 def test_a_place_is_pinned(folder, monkeypatch):
     monkeypatch.chdir(folder.parent)
     assert pinned("suite") == str(folder)
     assert pinned("bundled").endswith("dictionaries")
     assert find("bundled").layout.name == "ours"
-
-
-def test_what_is_nowhere(tmp_path):
-    for source in (tmp_path / "no", "./no", "~/no/such", tmp_path / "a" / "b"):
-        with pytest.raises(ValueError, match="there are no dictionaries at .*: no such folder"):
-            load_suite(source)
-
-
-def test_hidden_and_deep_files_are_not_searched(tmp_path):
-    folder, _ = published.write("saelens", tmp_path)
-    (folder / "one").rename(folder / ".one")
-    with pytest.raises(ValueError, match="holds no dictionaries: .* files as published by qwen-sc"):
-        load_suite(folder)
-    deep = folder / "a/b/c/d/e/f/g"
-    deep.mkdir(parents=True)
-    (folder / ".one").rename(deep / "one")
-    with pytest.raises(ValueError, match="holds no dictionaries"):
-        load_suite(folder)
-    assert len(load_suite(folder / "a/b/c")) == 1
-
-
-def test_looking_at_a_large_folder_reads_none_of_it(tmp_path):
-    folder, _ = published.write("circuit-tracer", tmp_path)
-    for layer in range(4):
-        (folder / f"layer_{layer}.safetensors").write_bytes(b"broken")
-    assert len(load_suite(folder)) == 4
 
 
 def test_a_suite_keeps_what_fits_in_its_memory_and_reads_the_rest_again(folder):
@@ -204,12 +147,3 @@ def test_a_suite_comes_to_the_device_of_the_model(folder, pretend):
     assert moved["resid_post.1"] is moved["resid_post.1"]
     assert suite["resid_post.1"].W_dec.is_cpu
     assert torch.equal(moved["resid_post.1"].W_dec.cpu(), suite["resid_post.1"].W_dec)
-
-
-def test_names_that_moved_come_with_a_warning():
-    with pytest.warns(DeprecationWarning, match="load_all is in saes.on_demand: import it from"):
-        assert suites.load_all is load_all
-    with pytest.warns(DeprecationWarning, match="place_of is in saes.formats.finding"):
-        assert callable(suites.place_of)
-    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
-        suites.nothing  # noqa: B018

@@ -116,6 +116,8 @@ def test_so_many_sites_at_most_those_of_the_largest_summed_effect():
     assert set(condensed(graph, every, 9, sites=2)) == {TOKEN, OUTPUT, feature(0), one, more}
     always = condensed(graph, every, 9, sites=1, always={feature(2)})
     assert set(always) == {TOKEN, OUTPUT, one, more, feature(2)}
+    strong = condensed(graph, every, 9, sites=1, always={feature(0)})
+    assert set(strong) == {TOKEN, OUTPUT, feature(0), one, more}
     assert set(condensed(graph, every, 9, sites=0)) == {TOKEN, OUTPUT}
 
 

@@ -3,7 +3,6 @@
 import json
 import re
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +13,6 @@ from safetensors.torch import save_file
 
 from hooked_qwen.sites import Site
 from saes.formats.checkpoint import checkpoint, place_of_file
-from saes.formats.guessed import guessed
-from saes.formats.map_hashes import sha256_of
 from saes.formats.mapped import DictionaryMap, map_text, read_map
 from saes.formats.names import to_site
 from saes.formats.place import local_place
@@ -273,23 +270,6 @@ def test_numbers_come_from_configurations_beside_the_file(tmp_path):
     torch.testing.assert_close(one.W_enc, (weights()["W_enc"] / 2).float())
 
 
-@pytest.mark.parametrize(
-    ("files", "site", "names", "expected"),
-    [
-        ("L{layer}/*.pt", "mlp_out.{layer}", ["L3/a.pt", "L11/b.pt"], ["mlp_out.11", "mlp_out.3"]),
-        ("{layer}.pt", "hidden_states[{layer}]", ["0.pt", "4.pt"], ["embed", "resid_post.3"]),
-        ("{layer}.pt", "resid_post.{layer-1}", ["0.pt", "4.pt"], ["resid_pre.0", "resid_post.3"]),
-        ("{layer}/{layer}.pt", "layers.{layer+1}", ["2/2.pt", "2/3.pt"], ["resid_post.3"]),
-    ],
-)  # fmt: skip
-def test_sites_come_from_file_names(tmp_path, files, site, names, expected):
-    for name in names:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        torch.save({}, tmp_path / name)
-    found = DictionaryMap(files=files, site=site).find(local_place(tmp_path))
-    assert [str(entry.source) for entry in found] == expected
-
-
 def test_numbers_that_a_file_lacks_come_from_the_map(tmp_path):
     for layer in (1, 2):
         torch.save(weights(), tmp_path / f"layer_{layer}.pt")
@@ -304,69 +284,12 @@ def test_numbers_that_a_file_lacks_come_from_the_map(tmp_path):
         wrong.load(wrong.find(local_place(tmp_path))[0])
 
 
-def test_a_file_of_another_content_than_the_map_has_the_hash_of_is_refused(tmp_path):
-    (tmp_path / "config.json").write_text('{"k": 5}')
-    torch.save(weights(), tmp_path / "layer_1.pt")
-    torch.save(weights(), tmp_path / "layer_2.pt")
-    what = DictionaryMap(**SITE, tensors=PLAIN, k="config.json:k")
-    entries = what.find(place := local_place(tmp_path))
-    hashes = {
-        name: sha256((tmp_path / name).read_bytes()).hexdigest()
-        for name in ("layer_1.pt", "layer_2.pt", "config.json")
-    }
-    assert sha256_of(entries, ["config.json:k", "none", "2.5"]) == hashes
-    known = replace(what, sha256=hashes)
-    assert known.find(place) == entries
-    # One of the files alone is still that file.
-    assert len(replace(known, files="layer_2.pt", site="embed").find(place)) == 1
-    (tmp_path / "config.json").write_text('{"k": 6}')
-    with pytest.raises(ValueError, match=r"config\.json of .* is not the file of the map: its SHA"):
-        known.find(place)
-    fewer = {name: value for name, value in hashes.items() if name == "layer_1.pt"}
-    with pytest.raises(ValueError, match=r"the map has no sha256 of layer_2\.pt of"):
-        replace(what, sha256=fewer).find(place)
-
-
 def test_a_map_is_the_same_when_it_is_read_again(tmp_path):
     _, told, _ = separate_centre_and_mean()
     what = DictionaryMap(**SITE, **told, orientation={"W_enc": "md"}, model="0123456789abcdef")
     what = replace(what, sha256={"layer_1.pt": "0" * 64})
     (tmp_path / "map.yaml").write_text(map_text(what))
     assert read_map(tmp_path / "map.yaml") == what
-
-
-@pytest.mark.parametrize(
-    ("saved", "expected"),
-    [
-        ({"state": weights(), "k": K}, {"activation": "topk", "k": "k"}),
-        ({**weights(), "threshold": torch.tensor(0.3)}, {"activation": "batch-topk"}),
-        ({**weights(), "threshold": torch.rand(M)}, {"activation": "jumprelu"}),
-        (weights(), {"activation": "relu"}),
-        ({**weights(gate_bias=(M,), r_mag=(M,), mag_bias=(M,))}, {"activation": "gated"}),
-    ],
-)  # fmt: skip
-def test_a_map_is_guessed_from_names(tmp_path, saved, expected):
-    for layer in (3, 11):
-        torch.save(saved, tmp_path / f"model.layers.{layer}_sae.pt")
-    what = guessed(local_place(tmp_path))
-    assert (what.files, what.site) == ("model.layers.{layer}_sae.pt", "resid_post.{layer}")
-    assert {name: getattr(what, name) for name in expected} == expected
-    group = "state." if "state" in saved else ""
-    assert what.tensors["W_enc"] == f"{group}W_enc"
-
-
-def test_what_cannot_be_guessed_is_asked_for(tmp_path):
-    torch.save({"matrix": torch.randn(3, 3)}, tmp_path / "layer_1.pt")
-    with pytest.raises(
-        ValueError, match=r"cannot be guessed, give --map: it holds matrix \(3, 3\)"
-    ):
-        guessed(local_place(tmp_path))
-    torch.save(weights(), tmp_path / "layer_1.pt")
-    (tmp_path / "layer_1.pt").rename(tmp_path / "sae_final.pt")
-    with pytest.raises(ValueError, match=r"the layer of sae_final\.pt cannot be guessed"):
-        guessed(local_place(tmp_path))
-    with pytest.raises(ValueError, match="holds no file of weights"):
-        guessed(local_place(tmp_path / "empty"))
 
 
 WRONG = {
@@ -427,17 +350,6 @@ def test_a_file_that_is_no_map(tmp_path, text, match):
     (tmp_path / "map.yaml").write_text(text)
     with pytest.raises(ValueError, match=match):
         read_map(tmp_path / "map.yaml")
-
-
-def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
-    torch.save({"W_enc": torch.nn.Linear(2, 2)}, tmp_path / "layer_1.pt")
-    what = DictionaryMap(**SITE, tensors=PLAIN, k="5")
-    with pytest.raises(ValueError, match="holds Python objects"):
-        what.load(what.find(local_place(tmp_path))[0])
-    (tmp_path / "weights.onnx").write_bytes(b"")
-    other = replace(what, files="", sites={"weights.onnx": "embed"})
-    with pytest.raises(ValueError, match=r"is no file of weights: expected one of \.pt"):
-        other.load(other.find(local_place(tmp_path))[0])
 
 
 def test_hidden_states_are_those_of_hugging_face():

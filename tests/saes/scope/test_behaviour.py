@@ -4,15 +4,6 @@ import pytest
 
 from hooked_qwen.load import load_tokenizer
 from saes.scope.behaviour import behaviour_called, cjk, pieces_of
-from saes.scope.text_scores import repetition
-
-
-def test_repetition_is_the_share_of_runs_that_stood_before():
-    assert repetition(list("abcdefgh")) == 0
-    # abcd bcda cdab dabc abcd: the fifth run is the first.
-    assert repetition(list("abcdabcd")) == pytest.approx(1 / 5)
-    assert repetition(["a"] * 10) == pytest.approx(1 - 1 / 7)
-    assert repetition(["a"] * 3) == 0
 
 
 def test_cjk_is_the_share_of_pieces_with_such_a_character():

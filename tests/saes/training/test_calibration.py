@@ -12,8 +12,7 @@ from hooked_qwen.texts import texts_of
 from saes.sae import sae
 from saes.training.calibration import LargestPerToken
 from saes.training.loop import TrainConfig, fit
-from saes.training.trainer import share_of_last
-from tests.saes.training.test_loop import OUT, planted, tensors
+from tests.saes.training.test_loop import OUT, planted
 from transcoders.transcoder import transcoder
 
 ARCHITECTURES = ("batch-topk", "matryoshka")
@@ -81,22 +80,3 @@ def test_the_search_is_exact(k):
     pre = torch.cat(parts)
     kept = int((pre > search.threshold()).sum())
     assert kept == min(k * len(pre), int((pre > 0).sum()))
-
-
-@pytest.mark.parametrize("decay", [0.0, 0.5, 0.999])
-def test_a_running_mean_is_of_what_was_seen_alone(decay):
-    values, mean = [3.0, -1.0, 4.0, 4.5], 100.0
-    for count, value in enumerate(values, 1):
-        mean += share_of_last(decay, count) * (value - mean)
-    weights = [decay ** (len(values) - n) for n in range(1, len(values) + 1)]
-    expected = sum(w * v for w, v in zip(weights, values, strict=True)) / sum(weights)
-    assert mean == pytest.approx(expected)
-
-
-def test_averaged_weights_hold_nothing_of_those_before_the_first_step():
-    specs = [sae(Site("mlp_out", 0), k=3)]
-    first = TrainConfig(width=10, tokens=32, learning_rate=5e-3)
-    (plain,) = fit(planted(8), specs, config=first)
-    (averaged,) = fit(planted(8), specs, config=TrainConfig(**(vars(first) | {"average": 0.999})))
-    for name, value in tensors(plain).items():
-        torch.testing.assert_close(tensors(averaged)[name], value)

@@ -47,13 +47,6 @@ def _each_precision(request):
     torch.set_default_dtype(torch.float32)
 
 
-@pytest.fixture
-def _float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
 def tensors(trained):
     return trained.dictionary.state_dict()
 
@@ -150,33 +143,6 @@ def folded(leaves, m_x, s_x, m_y, s_y):
     }
 
 
-@pytest.mark.usefixtures("_float64")
-@pytest.mark.parametrize("spec", [SAE, TRANSCODER], ids=["sae", "transcoder"])
-def test_the_folded_dictionary_is_the_normalised_one(spec):
-    """Activations moved and stretched train the same dictionary, moved and stretched back."""
-
-    def moved(batches):
-        for batch in batches:
-            values = {site: 7 * value + 11 for site, value in batch.values.items()}
-            yield ActivationBatch(values, batch.outlier)
-
-    (plain,) = fit(planted(100), [spec], config=CONFIG)
-    (stretched,) = fit(moved(planted(100)), [spec], config=CONFIG)
-    (batch,) = planted(1, 50, seed=5)
-    x = batch.values[spec.source]
-    f, raw = plain.dictionary.encode(x).dense(), stretched.dictionary.encode(7 * x + 11).dense()
-    torch.testing.assert_close(raw, 7 * f, atol=1e-6, rtol=1e-6)
-    torch.testing.assert_close(
-        stretched.dictionary(7 * x + 11), 7 * plain.dictionary(x) + 11, atol=1e-6, rtol=1e-6
-    )
-
-
-def test_decoder_rows_have_unit_norm():
-    for trained in fit(planted(100), [SAE, TRANSCODER], config=CONFIG):
-        norms = trained.dictionary.W_dec.norm(dim=-1)
-        torch.testing.assert_close(norms, torch.ones_like(norms), atol=1e-6, rtol=0)
-
-
 def test_the_same_seed_trains_the_same_dictionary_and_another_seed_another():
     once, again, other = (
         fit(planted(100), [SAE], config=replace(CONFIG, seed=seed))[0] for seed in (0, 0, 50)
@@ -250,62 +216,6 @@ def test_a_loss_that_is_not_finite_names_the_step_and_the_dictionary():
         fit(broken(), [TRANSCODER], config=CONFIG)
 
 
-@pytest.mark.parametrize(
-    "number",
-    [
-        {"width": 0},
-        {"tokens": -1},
-        {"dead_after": 0},
-        {"learning_rate": 0.0},
-        {"learning_rate": -1.0},
-        {"gradient_norm": 0.0},
-    ],
-)
-def test_a_number_out_of_range_is_named(number):
-    ((name, value),) = number.items()
-    with pytest.raises(ValueError, match=f"{name} is {value}: expected a positive number"):
-        TrainConfig(**number)
-
-
-def test_warm_up_and_decay_fit_into_the_steps():
-    with pytest.raises(ValueError, match=r"warm-up and decay take 1\.1 of the steps: at most 1"):
-        TrainConfig(warmup=0.5, decay=0.6)
-
-
-def test_more_features_a_token_than_there_are():
-    with pytest.raises(ValueError, match="k is 21"):
-        fit(planted(100), [sae(OUT, k=21)], config=CONFIG)
-
-
-@pytest.mark.parametrize(
-    ("spec", "changes", "message"),
-    [
-        (replace(SAE, signed=True), {}, "dictionaries with negative features are not trained"),
-        (replace(SAE, architecture="batch-topk", k=None), {}, "batch-topk is trained with a k"),
-        (replace(SAE, architecture="relu"), {"prefixes": (4,)}, "relu has no prefixes"),
-    ],
-)
-def test_what_cannot_be_trained(spec, changes, message):
-    with pytest.raises(ValueError, match=message):
-        fit(planted(100), [spec], config=replace(CONFIG, **changes))
-
-
-@pytest.mark.parametrize("prefixes", [(3, 2), (0, 5), (4, 4), (21,)])
-def test_prefixes_rise_within_the_width(prefixes):
-    with pytest.raises(ValueError, match="expected rising widths from 1 to 20"):
-        TrainConfig(width=20, prefixes=prefixes)
-
-
-def test_an_average_is_a_decay():
-    with pytest.raises(ValueError, match=r"average is 1\.0: expected a decay"):
-        TrainConfig(average=1.0)
-
-
-def test_the_default_learning_rate_falls_with_the_root_of_the_width():
-    rates = [TrainConfig(width=width).peak_rate for width in (16384, 4096, 1024)]
-    assert rates == pytest.approx([2e-4, 4e-4, 8e-4])
-
-
 def test_memory_that_runs_out_names_the_step_and_what_to_do():
     def greedy():
         for step, batch in enumerate(planted(100)):
@@ -315,17 +225,6 @@ def test_memory_that_runs_out_names_the_step_and_what_to_do():
 
     with pytest.raises(RuntimeError, match="out of memory at step 12: train fewer layers at once"):
         fit(greedy(), [SAE], config=CONFIG)
-
-
-def test_averaged_weights_lie_between_those_of_the_steps():
-    """With a long memory the average stays nearer to where training began."""
-    last, averaged = (
-        fit(planted(100), [SAE], config=replace(CONFIG, average=a))[0].dictionary
-        for a in (0.0, 0.99)
-    )
-    start = unit_rows(CONFIG.width, D, CONFIG.seed)
-    assert (averaged.W_dec - start).norm() < 0.9 * (last.W_dec - start).norm()
-    torch.testing.assert_close(averaged.W_dec.norm(dim=-1), torch.ones(CONFIG.width))
 
 
 def test_batches_are_let_go_once_they_have_been_trained_on():

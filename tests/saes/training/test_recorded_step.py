@@ -8,7 +8,7 @@ import torch
 from hooked_qwen.stream import ActivationBatch
 from saes.architectures.table import ARCHITECTURES
 from saes.training.loop import fit
-from saes.training.recorded_step import MOST, Given, Recordings, list_length, recorder
+from saes.training.recorded_step import MOST, Given, Recordings, recorder
 from saes.training.step import ScratchMemory
 from tests.saes.training.test_device import CONFIG, SIZE, on, spec
 from tests.saes.training.test_loop import IN, OUT, assert_same, planted
@@ -78,13 +78,6 @@ def test_recorded_steps_train_the_same_dictionary(other, recorded_by, name):
     assert_same(resumed, plain, **CLOSE)
     if name in ("topk", "batch-topk", "matryoshka"):
         assert max(reports) > 0, "some features are dead on the way"
-
-
-def test_a_list_has_one_of_few_lengths():
-    lengths = [list_length(dead, 1000) for dead in range(1001)]
-    assert lengths[0] == 0
-    assert all(dead <= length <= 1000 for dead, length in enumerate(lengths))
-    assert set(lengths) == {0, 32, 64, 128, 256, 512, 1000}
 
 
 def test_only_a_gpus_steps_are_recorded():
@@ -164,14 +157,6 @@ def test_a_step_that_cannot_be_recorded_says_what_it_must_not_do():
     assert failed.value.__notes__ == [
         "A step was being recorded; while it is, it must not wait for its device."
     ]
-
-
-def test_memory_that_grows_has_room_for_batches_a_little_larger():
-    memory, like = ScratchMemory(), torch.zeros(1)
-    sizes = [
-        memory.take("rows", rows, 10, like).untyped_storage().nbytes() for rows in (80, 88, 96)
-    ]
-    assert sizes == [3200, 3960, 3960]
 
 
 def test_a_recording_reads_each_batch_where_it_lay_at_first():

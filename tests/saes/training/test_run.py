@@ -3,10 +3,7 @@
 import json
 import shutil
 import string
-import sys
-import types
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,15 +13,13 @@ from hooked_qwen.shards import write_cache
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import StreamConfig
 from hooked_qwen.tensor_files import read_tensors_and_metadata
-from saes.evaluation.metrics import held_out_blocks
 from saes.sae import sae
 from saes.suite import load_suite
 from saes.training import held_out, run
 from saes.training.held_out import HELD_OUT_CHARACTERS
-from saes.training.log import open_log
 from saes.training.loop import TrainConfig
 from saes.training.run import RunOptions, check_place, cut_off, train_suite
-from tests.toys import speaking_toy, toy_tokenizer
+from tests.toys import speaking_toy
 from transcoders.transcoder import transcoder
 
 SPECS = [transcoder(1, k=3), sae(Site("mlp_out", 1), k=3), sae(Site("attn_out", 0), k=2)]
@@ -83,26 +78,6 @@ def read(model):
     handle = model.embed.register_forward_pre_hook(seen)
     yield passes, stage
     handle.remove()
-
-
-def test_training_sees_all_but_the_held_out_text_as_often_as_it_needs(model, tmp_path, read):
-    passes, stage = read
-    config = TrainConfig(width=10, tokens=16 * 40)
-    train(model, tmp_path / "suite", config=config, report_stage=stage)
-    tokens = torch.cat([one.flatten() for one in passes["training"]]).tolist()
-    text = toy_tokenizer().decode([token for token in tokens if token != 0])
-    assert set(text) == set(TRAINED)
-    assert text[: 2 * len(TRAINED)] == 2 * TRAINED
-
-
-def test_quality_is_of_the_held_out_text(model, tmp_path, read):
-    passes, stage = read
-    train(model, tmp_path / "suite", report_stage=stage)
-    stream = toy_tokenizer()(HELD_OUT[:50])["input_ids"] + [0]
-    stream += toy_tokenizer()(HELD_OUT[50:])["input_ids"]
-    assert passes["evaluating"]
-    for one in passes["evaluating"]:
-        assert one.flatten().tolist() == stream[:128]
 
 
 def dictionaries_in(out):
@@ -244,22 +219,6 @@ def cached(model, out, **options):
     return write_cache(model, sites, read, out, **chosen)
 
 
-def test_a_cache_has_the_text_to_judge_on(model, tmp_path):
-    blocks = held_out_blocks(held_out.held_out_text(texts()), model, tokens=128)
-    cache = cached(model, tmp_path / "cache", held_out=blocks)
-    quality = train(model, tmp_path / "with-text", cache=cache)
-    assert train(model, tmp_path / "without", texts=None, cache=cache) == quality
-    assert dictionaries_in(tmp_path / "with-text") == dictionaries_in(tmp_path / "without")
-
-
-def test_nothing_to_judge_or_train_on_is_said(model, tmp_path):
-    with pytest.raises(ValueError, match="nothing to train on: give a text, or activations"):
-        train(model, tmp_path / "suite", texts=None)
-    with pytest.raises(ValueError, match=r"without text to judge on: give a text too \(--text\)"):
-        train(model, tmp_path / "suite", texts=None, cache=cached(model, tmp_path / "cache"))
-    assert not (tmp_path / "suite").exists()
-
-
 def another_start():
     return iter(["g" + HELD_OUT[1:], TRAINED])
 
@@ -336,57 +295,6 @@ def test_a_run_that_is_started_over_forgets_the_checkpoint(model, tmp_path):
     train(model, tmp_path / "cut")
     train(model, tmp_path / "whole")
     assert dictionaries_in(tmp_path / "cut") == dictionaries_in(tmp_path / "whole")
-
-
-def test_an_unknown_log_lists_the_known(tmp_path):
-    with pytest.raises(ValueError, match="no log is called 'mlflow': expected one of tensorboard"):
-        open_log(tmp_path, ["mlflow"], after_step=0).__enter__()
-
-
-def test_a_log_whose_package_is_missing_says_how_to_get_it(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(ValueError, match=r"pip install 'qwen-circuits\[wandb\]'"):
-        open_log(tmp_path, ["wandb"], after_step=0).__enter__()
-
-
-@pytest.fixture
-def tensorboard(monkeypatch):
-    """A writer that keeps a file in its folder and writes it once more when closed."""
-
-    class Writer:
-        def __init__(self, folder, purge_step):
-            Path(folder).mkdir(exist_ok=True)
-            self.path, self.lines = Path(folder, f"events after {purge_step}"), []
-
-        def add_scalar(self, key, value, step):
-            self.lines.append(f"{step} {key} {value:.3f}\n")
-
-        def flush(self):
-            self.path.write_text("".join(self.lines))
-
-        def close(self):
-            self.flush()
-
-    package = types.SimpleNamespace(SummaryWriter=Writer)
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", package)
-
-
-@pytest.mark.usefixtures("tensorboard")
-def test_other_logs_get_one_number_a_name_and_stay_with_the_suite(model, tmp_path):
-    train(model, tmp_path / "suite", options=RunOptions(logs=("tensorboard",)))
-    lines = (tmp_path / "suite" / "tensorboard" / "events after 1").read_text().splitlines()
-    assert {line.rpartition(" ")[0] for line in lines} >= {"12 mlp_out.1/fvu", "12 tokens"}
-
-
-@pytest.mark.usefixtures("tensorboard")
-def test_a_run_that_was_cut_off_goes_on_beside_its_other_logs(model, tmp_path):
-    out, logs = tmp_path / "suite", {"logs": ("tensorboard",)}
-    with pytest.raises(Killed):
-        train(model, out, options=replace(EACH_STEP, **logs), report=killed_at(9))
-    check_place(out)
-    train(model, out, options=replace(GO_ON, **logs))
-    found = sorted(path.name for path in (out / "tensorboard").iterdir())
-    assert found == ["events after 1", "events after 10"]
 
 
 def test_a_corpus_with_nothing_left_to_train_on(model, tmp_path):
