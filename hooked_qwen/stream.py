@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from hooked_qwen.config_checks import check_at_least
 from hooked_qwen.forward import run_through
 from hooked_qwen.hooks import capture
 from hooked_qwen.sites import Site
@@ -41,9 +42,8 @@ class StreamConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("block_length", "blocks_per_pass", "batch_size", "buffer_size", "reuse"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: expected at least 1")
+        check_at_least(1, self, "block_length", "blocks_per_pass", "reuse")
+        check_at_least(1, self, "batch_size", "buffer_size")
         if self.buffer_size < self.batch_size:
             raise ValueError(
                 f"the buffer ({self.buffer_size} activations) must hold at least one batch "

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any, Literal
 
 import torch
@@ -239,3 +239,13 @@ def token_blocks(
                 yield torch.tensor(pending[:length])
                 del pending[:length]
         pending.append(separator)
+
+
+def first_blocks(
+    texts: Iterable[str], tokenizer: Any, *, tokens: int, length: int
+) -> Int[Tensor, "blocks pos"]:
+    """The first `tokens` tokens of texts in whole blocks; `ValueError` where there is not one."""
+    blocks = list(islice(token_blocks(texts, tokenizer, length=length), tokens // length))
+    if not blocks:
+        raise ValueError(f"the text is shorter than one block of {length} tokens")
+    return torch.stack(blocks)

@@ -8,6 +8,7 @@ from circuits.attribution.estimators import ESTIMATORS, estimator
 from circuits.baseline_values import BaselineValue
 from circuits.metrics.readout import MetricChoice, check_metric, metric_name
 from circuits.prompts import Positions
+from hooked_qwen.config_checks import check_at_least
 from hooked_qwen.tokens import Bos
 
 GraphMethod = Literal["sparse-feature", "replacement"]
@@ -70,10 +71,7 @@ class DiscoverConfig:
 
     def __post_init__(self) -> None:
         check_metric(self.metric)
-        for name in ("nodes", "steps", "batch_size", "targets", "paths"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}: expected at least 1")
+        check_at_least(1, self, "nodes", "steps", "batch_size", "targets", "paths")
         if self.edge_steps < 0:
             raise ValueError(f"edge_steps is {self.edge_steps}: expected 0 or more")
         if not 0 <= self.edge_threshold < math.inf:

@@ -20,6 +20,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from circuits.edits.held_run import Fired
 from circuits.edits.rerun import Edited
 from circuits.graph import rounded
+from hooked_qwen.config_checks import check_at_least
 from hooked_qwen.forward import last_logits, last_tokens_together, unembed
 from hooked_qwen.hooks import capture
 from hooked_qwen.placement import device_of
@@ -49,8 +50,7 @@ class GenerateConfig:
     "of the draws, the same for both continuations"
 
     def __post_init__(self) -> None:
-        if self.tokens < 1:
-            raise ValueError(f"tokens is {self.tokens}: expected at least 1")
+        check_at_least(1, self, "tokens")
         if self.temperature < 0:
             raise ValueError(f"temperature is {self.temperature}: expected 0 or more")
         if self.mark <= 1:

@@ -28,6 +28,7 @@ from circuits.edits.rerun_text import PlainText, plain_text, run_text
 from circuits.graph import rounded
 from circuits.metrics.answers import preference_of
 from circuits.prompts import EncodedPrompts, encode_prompts
+from hooked_qwen.config_checks import check_at_least
 from hooked_qwen.progress import Report, silent
 from saes.edit_file import Edit
 from saes.evaluation.bootstrap import ratio, ratio_interval
@@ -53,9 +54,7 @@ class SideEffectsConfig:
     "of the pairs and of the controls"
 
     def __post_init__(self) -> None:
-        for name in ("prompts", "draws"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: expected at least 1")
+        check_at_least(1, self, "prompts", "draws")
 
 
 def behaviours_for(

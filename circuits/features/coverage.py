@@ -24,6 +24,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.graph import rounded, rounded_all
+from hooked_qwen.config_checks import check_at_least
 from hooked_qwen.progress import Report, silent
 from hooked_qwen.tokens import encode_prompt
 from saes.evaluation.baselines import untrained
@@ -64,8 +65,7 @@ class CoverConfig:
             raise ValueError(
                 f"common_share is {self.common_share}: expected a share of the texts, below 1"
             )
-        if self.draws < 1:
-            raise ValueError(f"draws is {self.draws}: expected at least 1")
+        check_at_least(1, self, "draws")
 
 
 def covered(

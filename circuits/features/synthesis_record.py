@@ -13,6 +13,7 @@ from circuits.features.named import key_of
 from circuits.features.writers import WritingConfig
 from circuits.features.written import SyntheticText, Wanted
 from circuits.graph import rounded_all
+from hooked_qwen.config_checks import check_at_least
 from saes.scope.synthesis import (
     covered_share,
     nearest_shared,
@@ -47,9 +48,7 @@ class SynthesisConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("features", "least", "tries", "shown", "seeds"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: expected at least 1")
+        check_at_least(1, self, "features", "least", "tries", "shown", "seeds")
 
 
 @dataclass(frozen=True)

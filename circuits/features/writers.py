@@ -14,6 +14,7 @@ from typing import Any, Literal
 from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.edits.continuations import GenerateConfig, generate
+from hooked_qwen.config_checks import check_at_least
 from hooked_qwen.placement import device_of
 from hooked_qwen.progress import Report, counting, silent
 from hooked_qwen.tokens import (
@@ -46,8 +47,7 @@ class WritingConfig:
     "between examples to be continued"
 
     def __post_init__(self) -> None:
-        if self.tokens < 1:
-            raise ValueError(f"tokens is {self.tokens}: expected at least 1")
+        check_at_least(1, self, "tokens")
         if self.temperature < 0:
             raise ValueError(f"temperature is {self.temperature}: expected 0 or more")
         if not self.separator.isspace():

@@ -10,7 +10,7 @@ from circuits.render.words import readable
 
 SCRIPTS = (
     *("page_dom.mjs", "page_numbers.mjs"),
-    *("search_table.mjs", "search_strip.mjs", "search_main.mjs"),
+    *("interval_strip.mjs", "search_table.mjs", "search_strip.mjs", "search_main.mjs"),
 )
 KEPT = ("how", "by", "chance", "shuffles", "random", "agreement", "metric", "reference")
 TITLES = {
@@ -51,7 +51,7 @@ def search_page(
     return html(
         "search.html",
         scripts=SCRIPTS,
-        sheets=("search.css",),
+        sheets=("interval_strip.css", "search.css"),
         title=TITLES[record["how"]],
         facts=list((facts or {}).items()),
         record=compress(shown),

@@ -1,6 +1,7 @@
 /* The ranked features: what each is ranked by, with its interval, and what chance gives. */
 
-import { $, el, svg } from "./page_dom.mjs";
+import { $, el } from "./page_dom.mjs";
+import { intervalStrip } from "./interval_strip.mjs";
 import { number } from "./page_numbers.mjs";
 
 const two = (value) => value.toFixed(2).replace("-", "−");
@@ -72,25 +73,6 @@ const EXPLAINED = {
     "path, less what it adds to the vocabulary's on average.",
   label: () => null,
 };
-const WIDE = 76;
-const HIGH = 14;
-
-/* A dot with its interval on a line that has zero in it, all rows on one scale. */
-function intervalStrip(value, ends, limit) {
-  const x = (v) => 4 + ((v / limit + 1) / 2) * (WIDE - 8);
-  const mid = HIGH / 2;
-  const line = (className, x1, x2, y1 = mid, y2 = mid) =>
-    svg("line", { class: className, x1, x2, y1, y2 });
-  return svg(
-    "svg",
-    { width: WIDE, height: HIGH, class: "strip", "aria-hidden": "true" },
-    line("rail", 4, WIDE - 4),
-    line("rail", x(0), x(0), 2, HIGH - 2),
-    ends && line("whisker", x(ends[0]), x(ends[1])),
-    svg("circle", { cx: x(value), cy: mid, r: 3 }),
-  );
-}
-
 function cellOf([, write, , ranked], row, record, by, limit) {
   if (!ranked || ranked !== by) return el("td", { class: "number" }, write(row, record));
   const [value, ends] = RANKED[by].map((name) => row[name]);
@@ -99,7 +81,10 @@ function cellOf([, write, , ranked], row, record, by, limit) {
     "td",
     { class: "number drawn" },
     write(row, record),
-    intervalStrip(value, ends, limit),
+    intervalStrip(
+      { value, interval: ends },
+      { width: 76, height: 14, from: -limit, to: limit, ticks: [0] },
+    ),
     el("span", { class: "soft ends" }, ends ? ends.map(end).join(" to ") : "–"),
   );
 }

@@ -1,8 +1,9 @@
 /* The scores of every method beside each other, and the circuit's features to judge. */
 
-import { $, el, read, svg } from "./page_dom.mjs";
+import { $, el, read } from "./page_dom.mjs";
 import { count, number } from "./page_numbers.mjs";
 import { passages, scoredTokens } from "./feature_card.mjs";
+import { intervalStrip } from "./interval_strip.mjs";
 
 const record = read("data-record");
 const COLUMNS = [
@@ -10,26 +11,10 @@ const COLUMNS = [
   ["spurious", record.spurious[0], "share whose spurious class it says; 0.5 is chance"],
   ["worst", "worst group", "smallest share right of the four groups"],
 ];
-const STRIP = { width: 92, height: 18, pad: 5 };
-const share = (value) => STRIP.pad + value * (STRIP.width - 2 * STRIP.pad);
 const two = (value) => value.toFixed(2);
 const GROUPS = [0, 1].flatMap((l) =>
   [0, 1].map((s) => `${record.label[1 + l]}, ${record.spurious[1 + s]}`),
 );
-
-/* A dot with its interval on a line from 0 to 1, chance marked. */
-function strip({ value, interval }) {
-  const line = (from, to, className) =>
-    svg("line", { class: className, x1: from, x2: to, y1: 9, y2: 9 });
-  return svg(
-    "svg",
-    { width: STRIP.width, height: STRIP.height, "aria-hidden": "true", class: "strip" },
-    line(share(0), share(1), "rail"),
-    svg("line", { class: "rail", x1: share(0.5), x2: share(0.5), y1: 3, y2: 15 }),
-    interval && line(share(interval[0]), share(interval[1]), "whisker"),
-    svg("circle", { cx: share(value), cy: 9, r: 3.5 }),
-  );
-}
 
 function cell(score) {
   const ends = score.interval ? `${two(score.interval[0])} to ${two(score.interval[1])}` : "–";
@@ -37,7 +22,7 @@ function cell(score) {
     "td",
     {},
     el("span", { class: "number" }, two(score.value)),
-    strip(score),
+    intervalStrip(score, { width: 92, ticks: [0.5] }),
     el("span", { class: "number soft" }, ends),
   );
 }

@@ -7,7 +7,7 @@ from circuits.render.feature_page import SHEET, html
 from circuits.render.page import trimmed
 from circuits.render.words import readable
 
-SCRIPTS = (*SHEET, "shift_main.mjs")
+SCRIPTS = (*SHEET, "interval_strip.mjs", "shift_main.mjs")
 
 
 def shift_page(record: Mapping[str, Any], cards: Mapping[str, Any]) -> str:
@@ -39,7 +39,7 @@ def shift_page(record: Mapping[str, Any], cards: Mapping[str, Any]) -> str:
     return html(
         "shift.html",
         scripts=SCRIPTS,
-        sheets=("shift.css",),
+        sheets=("interval_strip.css", "shift.css"),
         title=f"{label} without {spurious}: {record['data']}",
         facts=list(facts.items()),
         record={**record, "cards": shown},

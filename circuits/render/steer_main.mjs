@@ -1,31 +1,16 @@
 /* A sweep: what does best, the heat map, the texts, the features. */
 
-import { $, el, svg } from "./page_dom.mjs";
+import { $, el } from "./page_dom.mjs";
+import { intervalStrip } from "./interval_strip.mjs";
 import { number, percent } from "./page_numbers.mjs";
 import { cells, column, ends, fixed, note, record, right, table, title, word } from "./rerun_parts.mjs";
 import { MEASURES, colourKey, heatMap, two } from "./steer_map.mjs";
 import { continuations } from "./steer_written.mjs";
 
-const STRIP = { width: 120, height: 18, pad: 5 };
 const told = (figure) => `${signed(figure.value)} ${ends(figure, signed)}`.trim();
-const along = (value) =>
-  STRIP.pad + Math.min(1, Math.max(0, value)) * (STRIP.width - 2 * STRIP.pad);
 const FEATURES = ["given", "output", "activation"];
 const simple = record.methods.find((method) => method.group === record.baseline).name;
 const signed = (value) => fixed(value, 2, true);
-
-/* A dot with its interval on a line from 0 to 1. */
-function strip({ value, interval }) {
-  const line = (from, to, className) =>
-    svg("line", { class: className, x1: from, x2: to, y1: 9, y2: 9 });
-  return svg(
-    "svg",
-    { width: STRIP.width, height: STRIP.height, "aria-hidden": "true", class: "strip" },
-    line(along(0), along(1), "rail"),
-    interval && line(along(interval[0]), along(interval[1]), "whisker"),
-    svg("circle", { cx: along(value), cy: 9, r: 3.5 }),
-  );
-}
 
 function methods() {
   const rows = record.methods.map((method) =>
@@ -33,7 +18,7 @@ function methods() {
       "tr",
       { class: FEATURES.includes(method.group) ? "own" : null },
       el("th", { scope: "row" }, method.name),
-      el("td", {}, strip(method.score)),
+      el("td", {}, intervalStrip(method.score, { width: 120 })),
       cells(method.score, two),
       cells(method.difference ?? { value: null }, signed),
       cells(method.concept, two),

@@ -8,7 +8,7 @@ from circuits.render.steering_map import steering_note, steering_rows
 from circuits.render.words import counted, readable
 
 SCRIPTS = (
-    *("page_dom.mjs", "page_numbers.mjs", "rerun_parts.mjs"),
+    *("page_dom.mjs", "page_numbers.mjs", "interval_strip.mjs", "rerun_parts.mjs"),
     *("steer_map.mjs", "steer_written.mjs", "steer_main.mjs"),
 )
 FEATURES = ("given", "output", "activation")
@@ -101,7 +101,7 @@ def steer_page(record: Mapping[str, Any]) -> str:
     return html(
         "steer.html",
         scripts=SCRIPTS,
-        sheets=("rerun.css", "steer.css"),
+        sheets=("rerun.css", "interval_strip.css", "steer.css"),
         title=f"Steering: {readable(record['scorer']['name'])}",
         facts=[(term, value) for term, value in facts.items() if value],
         record=_readable(shown),

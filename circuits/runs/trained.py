@@ -18,6 +18,7 @@ from circuits.render.tune_figure import tune_figure
 from circuits.runs.overwrite import MADE_FROM, check_record
 from circuits.runs.tuning_case import StartingModel
 from hooked_qwen.adapters import require_peft
+from hooked_qwen.config_checks import check_at_least
 from hooked_qwen.files import build_folder_atomically, check_not_file
 from hooked_qwen.load import load_tokenizer
 from hooked_qwen.nodes import Node
@@ -50,9 +51,8 @@ class TrainedConfig:
     "read at most"
 
     def __post_init__(self) -> None:
-        for name, least in {"longest": LEAST, "texts": 2}.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}: expected at least {least}")
+        check_at_least(LEAST, self, "longest")
+        check_at_least(2, self, "texts")
         if self.rank is not None and self.rank < 1:
             raise ValueError(f"the rank is {self.rank}: expected at least 1")
 

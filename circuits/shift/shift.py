@@ -25,6 +25,7 @@ from circuits.shift.judging import Judged, by_file, by_rule, circuit_features, c
 from circuits.shift.labelled import ShiftData
 from circuits.shift.methods import METHODS, Judgement, ShiftMethod
 from circuits.shift.scores import NUMBERS, MeanWithInterval, ProbePredictions, scores
+from hooked_qwen.config_checks import check_at_least
 from hooked_qwen.identity import identity
 from hooked_qwen.nodes import Node
 from hooked_qwen.progress import Report, silent
@@ -45,9 +46,7 @@ class ShiftConfig(CaseConfig):
     "the first of them"
 
     def __post_init__(self) -> None:
-        for name in ("seeds", "nodes", "steps", "circuit_texts", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: expected at least 1")
+        check_at_least(1, self, "seeds", "nodes", "steps", "circuit_texts", "batch_size")
 
 
 @dataclass(frozen=True, eq=False)

@@ -35,6 +35,7 @@ from circuits.discovery.ranking import Ranking
 from circuits.edits.ablation import Ablation
 from circuits.graph import Node, ordered, rounded
 from circuits.metrics.readout import metric_name
+from hooked_qwen.config_checks import check_at_least
 from hooked_qwen.progress import Report, silent
 from saes.evaluation.bootstrap import interval
 
@@ -64,10 +65,7 @@ class SpecificityConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("size", "draws"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}: expected at least 1")
+        check_at_least(1, self, "size", "draws")
 
 
 def features_of(nodes: Iterable[Node]) -> tuple[Node, ...]:

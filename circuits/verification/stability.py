@@ -34,6 +34,7 @@ from circuits.discovery.tracing import effects_by_prompt
 from circuits.graph import Node, ordered, rounded
 from circuits.prompts import EncodedPrompts
 from circuits.verification.replacement import LINEAR
+from hooked_qwen.config_checks import check_at_least
 from hooked_qwen.progress import Report, silent
 from saes.evaluation.bootstrap import interval
 
@@ -56,8 +57,7 @@ class StabilityConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.resamples < 2:
-            raise ValueError(f"resamples is {self.resamples}: expected at least 2")
+        check_at_least(2, self, "resamples")
         if self.reruns < 0:
             raise ValueError(f"reruns is {self.reruns}: expected 0 or more")
         for name in self.estimators:

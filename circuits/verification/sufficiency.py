@@ -46,6 +46,7 @@ from circuits.graph import rounded
 from circuits.metrics.metric import SiteMetric, on_clean
 from circuits.metrics.readout import metric_name
 from circuits.verification.faithfulness_curves import SIZES
+from hooked_qwen.config_checks import check_at_least
 from hooked_qwen.hook_points import has_neurons
 from hooked_qwen.progress import Report, counting, silent
 from saes.evaluation.baselines import neurons_inside_mlps, untrained
@@ -82,8 +83,7 @@ class SufficiencyConfig:
             raise ValueError(f"errors is {self.errors!r}: expected {' or '.join(ERRORS)}")
         if not self.sizes or min(self.sizes) < 1:
             raise ValueError(f"sizes are {self.sizes}: expected numbers of features, 1 or more")
-        if self.draws < 1:
-            raise ValueError(f"draws is {self.draws}: expected at least 1")
+        check_at_least(1, self, "draws")
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,6 @@ Intervals are 95 % bootstrap percentiles over blocks of text, the mean of y held
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 import torch
@@ -39,7 +38,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from hooked_qwen.sites import Site
-from hooked_qwen.tokens import token_blocks
+from hooked_qwen.tokens import first_blocks
 from hooked_qwen.transfer import to_host
 from saes.dictionary import SparseDictionary, fitted
 from saes.evaluation.bootstrap import Interval, ratio, ratio_interval
@@ -168,10 +167,7 @@ def held_out_blocks(
         raise ValueError(
             f"cannot judge on {tokens} tokens: at least one block of {length} is needed"
         )
-    blocks = list(islice(token_blocks(texts, model.tokenizer, length=length), tokens // length))
-    if not blocks:
-        raise ValueError(f"the text is shorter than one block of {length} tokens")
-    return torch.stack(blocks)
+    return first_blocks(texts, model.tokenizer, tokens=tokens, length=length)
 
 
 @torch.no_grad()

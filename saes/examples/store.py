@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from hashlib import sha256
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from hooked_qwen.config_checks import check_at_least
 from hooked_qwen.files import write_atomically
 from hooked_qwen.identity import identity
 from hooked_qwen.tensor_files import read_tensors
-from hooked_qwen.tokens import Batch, token_blocks
+from hooked_qwen.tokens import Batch, first_blocks
 from hooked_qwen.transfer import to_host
 from saes.dictionary import SparseDictionary
 from saes.examples.collect import Examples, Passages, Tally, collect_examples
@@ -64,9 +65,7 @@ class StoreConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("block_length", 1), ("blocks_per_pass", 1), ("top", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}: expected at least {least}")
+        check_at_least(1, self, "block_length", "blocks_per_pass", "top")
         if self.sampled < 0:
             raise ValueError(f"sampled is {self.sampled}: expected 0 or more")
         if self.block_length > torch.iinfo(torch.int16).max:
@@ -139,13 +138,7 @@ def build_store(
     Raises `ValueError` for too little text, two dictionaries of one name, and when `out` holds
     examples of something else.
     """
-    length = config.block_length
-    blocks = list(
-        islice(token_blocks(texts, model.tokenizer, length=length), config.tokens // length)
-    )
-    if not blocks:
-        raise ValueError(f"the text is shorter than one block of {length} tokens")
-    tokens = torch.stack(blocks)
+    tokens = first_blocks(texts, model.tokenizer, tokens=config.tokens, length=config.block_length)
     manifest = _manifest(model, dictionaries, tokens, config)
     if (out / MANIFEST).exists():
         store = open_store(out)

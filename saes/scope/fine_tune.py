@@ -26,6 +26,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
+from hooked_qwen.config_checks import check_at_least
 from hooked_qwen.placement import device_of
 from hooked_qwen.plain_model import captured
 from hooked_qwen.progress import Report, silent
@@ -56,9 +57,7 @@ class FineTuneConfig:
     "further arguments of transformers' TrainingArguments, such as bf16"
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: expected at least 1")
+        check_at_least(1, self, "steps", "batch")
         if not self.learning_rate > 0:
             raise ValueError(f"the learning rate is {self.learning_rate}: expected more than 0")
 

@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from hooked_qwen.config_checks import check_at_least
 from saes.scope.contexts import Contexts
 
 LEAST = 10
@@ -43,9 +44,7 @@ class SplitConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("shown", "judged", "quantiles"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: expected at least 1")
+        check_at_least(1, self, "shown", "judged", "quantiles")
         if not 0 < self.threshold <= 1:
             raise ValueError(f"threshold is {self.threshold}: expected a share, over 0, at most 1")
 

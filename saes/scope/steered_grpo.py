@@ -30,6 +30,7 @@ from transformers import PrinterCallback
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
+from hooked_qwen.config_checks import check_at_least
 from hooked_qwen.hooks import Activation, HookFunction
 from hooked_qwen.placement import device_of
 from hooked_qwen.plain_model import shifted
@@ -63,9 +64,8 @@ class RolloutConfig:
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
-        for name, least in {"group": 2, "prompts": 1, "tokens": 1}.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}: expected at least {least}")
+        check_at_least(2, self, "group")
+        check_at_least(1, self, "prompts", "tokens")
         if not self.temperature > 0:
             raise ValueError(f"the temperature is {self.temperature}: expected more than 0")
 

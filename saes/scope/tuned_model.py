@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from hooked_qwen.config_checks import check_at_least
 from hooked_qwen.placement import device_of
 from hooked_qwen.precision import widened
 from hooked_qwen.progress import Report, silent
@@ -53,9 +54,7 @@ class WriteConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("tokens", "samples"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: expected at least 1")
+        check_at_least(1, self, "tokens", "samples")
         if not self.temperature > 0:
             raise ValueError(f"the temperature is {self.temperature}: expected more than 0")
 
