@@ -181,7 +181,7 @@ ReferenceUsed = Annotated[
 MlpUsed = Annotated[Mlp, typer.Option(help="Which dictionary to use where an MLP has both.")]
 OutFolder = Annotated[Path, typer.Option(help="Folder to write.")]
 FeatureAsked = Annotated[str, typer.Argument(help="A feature, SITE/INDEX, such as mlp_out.3/812.")]
-TextsRead = Annotated[int, typer.Option(help="Texts of each source that are read at most.")]
+MostTexts = Annotated[int, typer.Option(help="Texts of each source that are read at most.")]
 EdgeSteps = Annotated[
     int, typer.Option(help="Points from clean to patch at which an edge is read; 0: at clean.")
 ]

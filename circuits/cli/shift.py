@@ -33,7 +33,7 @@ from circuits.features.terminal import card_view
 from circuits.render.words import counted
 
 if TYPE_CHECKING:
-    from circuits.shift.case import Case
+    from circuits.shift.case import ShiftCase
     from circuits.shift.judging import Judged
 
 
@@ -187,7 +187,7 @@ class _Asking:
     def __init__(self, kept: Path) -> None:
         self.kept = kept
 
-    def __call__(self, case: "Case", features: "Sequence[Judged]") -> "Sequence[Judged]":
+    def __call__(self, case: "ShiftCase", features: "Sequence[Judged]") -> "Sequence[Judged]":
         from dataclasses import replace
 
         from circuits.features.card import make_cards, prompt_texts

@@ -19,9 +19,9 @@ from circuits.cli.options import (
     MlpUsed,
     Model,
     ModelDtype,
+    MostTexts,
     Quiet,
     Seed,
-    TextsRead,
     Threads,
     at_least,
     placed,
@@ -148,7 +148,7 @@ def steer(
     at: Annotated[
         list[str] | None, typer.Option(help="Choose from this dictionary only; repeatable.")
     ] = None,
-    texts: TextsRead = 100,
+    texts: MostTexts = 100,
     new_tokens: Annotated[int, typer.Option(help="Tokens written after each prompt.")] = 40,
     temperature: Annotated[
         float, typer.Option(help="Temperature of sampling; 0: the likeliest token each time.")

@@ -34,7 +34,7 @@ SHOWN = 10
 "Features that were asked for, in the table."
 
 
-class Ask(StrEnum):
+class RequestStyle(StrEnum):
     instruction = "instruction"
     continuation = "continuation"
 
@@ -57,7 +57,7 @@ def synthesise(
     shown: Annotated[int, typer.Option(help="Examples in a prompt.")] = 3,
     seeds: Annotated[int, typer.Option(help="Times that everything is written anew.")] = 3,
     ask: Annotated[
-        Ask | None,
+        RequestStyle | None,
         typer.Option(
             help="How texts are asked for: by an instruction, or by examples to be continued; by "
             "default an instruction where the tokenizer has a chat template."

@@ -11,6 +11,7 @@ import typer
 from circuits.cli.estimate import print_training
 from circuits.cli.options import (
     Device,
+    DryRun,
     Layers,
     Memory,
     Model,
@@ -111,10 +112,7 @@ def train(
     log: Annotated[
         list[str] | None, typer.Option(help="Log to tensorboard or wandb, besides training.jsonl.")
     ] = None,
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Tell memory and time, and train nothing."),
-    ] = False,
+    dry_run: DryRun = False,
     device: Device = None,
     dtype: ModelDtype = None,
     memory: Memory = None,

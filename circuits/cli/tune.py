@@ -9,15 +9,16 @@ import typer
 from circuits.cli.options import (
     Device,
     Dictionaries,
+    DryRun,
     Force,
     Memory,
     Mlp,
     MlpUsed,
     Model,
     ModelDtype,
+    MostTexts,
     Quiet,
     Seed,
-    TextsRead,
     Threads,
     at_least,
     placed,
@@ -46,7 +47,9 @@ Lora = Annotated[
     typer.Option("--lora", help="Rank of a LoRA adapter; by default every weight is trained."),
 ]
 Steps = Annotated[int, typer.Option(help="Optimiser steps, the same for all that is trained.")]
-Rate = Annotated[float, typer.Option(help="Learning rate at the first step; it falls to 0.")]
+LearningRate = Annotated[
+    float, typer.Option(help="Learning rate at the first step; it falls to 0.")
+]
 Trainer = Annotated[
     list[str] | None,
     typer.Option(
@@ -58,9 +61,6 @@ MaxTokens = Annotated[int, typer.Option(help="Tokens that are written after a pr
 Samples = Annotated[int, typer.Option(help="Continuations of each prompt that are judged.")]
 Longest = Annotated[int, typer.Option(help="Tokens of a text; longer ones are cut into several.")]
 Out = Annotated[Path | None, typer.Option(help="A folder for the model, its record and figure.")]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Say what it would take, and train nothing.")
-]
 
 
 def tune(
@@ -91,10 +91,10 @@ def tune(
     steps: Steps = 100,
     batch: Annotated[int, typer.Option(help="Texts in a pass.")] = 8,
     lora: Lora = None,
-    learning_rate: Rate = 1e-4,
+    learning_rate: LearningRate = 1e-4,
     trainer: Trainer = None,
     longest: Longest = 128,
-    texts: TextsRead = 1000,
+    texts: MostTexts = 1000,
     tokens: MaxTokens = 40,
     samples: Samples = 4,
     mlp: MlpUsed = Mlp.sae,
@@ -168,10 +168,10 @@ def reinforce(
     group: Annotated[int, typer.Option(help="Rollouts of a prompt.")] = 8,
     prompts_in_step: Annotated[int, typer.Option(help="Prompts in a step.")] = 1,
     lora: Lora = None,
-    learning_rate: Rate = 1e-5,
+    learning_rate: LearningRate = 1e-5,
     trainer: Trainer = None,
     longest: Longest = 128,
-    texts: TextsRead = 200,
+    texts: MostTexts = 200,
     tokens: MaxTokens = 40,
     samples: Samples = 4,
     mlp: MlpUsed = Mlp.sae,

@@ -25,8 +25,8 @@ from hooked_qwen.tokens import (
     pad_left,
 )
 
-Style = Literal["instruction", "continuation"]
-Answer = Callable[[str], str | Sequence[str]]
+RequestStyle = Literal["instruction", "continuation"]
+TextGenerator = Callable[[str], str | Sequence[str]]
 "One prompt to a text, or to several."
 Writer = Callable[[Sequence[str], int], list[list[str]]]
 "Prompts and a seed to the texts of each."
@@ -39,7 +39,7 @@ SENTENCE = re.compile(r".*(?:[.!?](?=\s|$)|[。!?])", re.DOTALL)
 class WritingConfig:
     """How texts are written."""
 
-    style: Style = "instruction"
+    style: RequestStyle = "instruction"
     tokens: int = 80
     "of a text, at most"
     temperature: float = 1.0
@@ -54,7 +54,7 @@ class WritingConfig:
             raise ValueError(f"separator is {self.separator!r}: expected blanks or line ends")
 
 
-def default_style(tokenizer: Any) -> Style:
+def default_style(tokenizer: Any) -> RequestStyle:
     """Instructions for a tokenizer with a chat template."""
     return "instruction" if has_chat_template(tokenizer) else "continuation"
 
@@ -81,7 +81,7 @@ def cleaned(written: str, config: WritingConfig) -> str:
     return whole.group() if whole else text
 
 
-def each_by(answer: Answer, *, report: Report = silent) -> Writer:
+def each_by(answer: TextGenerator, *, report: Report = silent) -> Writer:
     """Who answers one prompt at a time; the seed is not told."""
 
     def write(prompts: Sequence[str], seed: int) -> list[list[str]]:
@@ -125,7 +125,7 @@ def _writing(report: Report, prompts: Sequence[str]) -> Callable[[int], None]:
     return tick
 
 
-def _tokens(tokenizer: Any, prompt: str, style: Style) -> list[int]:
+def _tokens(tokenizer: Any, prompt: str, style: RequestStyle) -> list[int]:
     """An instruction through the chat template, where there is one."""
     if style == "continuation" or not has_chat_template(tokenizer):
         return encode_prompt(tokenizer, prompt)

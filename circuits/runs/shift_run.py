@@ -27,7 +27,7 @@ from circuits.runs.folder import write_run
 from circuits.runs.inputs import Inputs
 from circuits.runs.overwrite import MADE_FROM, check_record, check_run
 from circuits.runs.stopwatch import Stopwatch
-from circuits.shift.case import Case
+from circuits.shift.case import ShiftCase
 from circuits.shift.finished import SEEDS
 from circuits.shift.judging import cut_nodes, read_judgements, save_judgements
 from circuits.shift.methods import METHODS, ShiftMethod
@@ -176,7 +176,7 @@ def _write_circuit(
     return cards | make_cards(analysis.model, analysis.suite, others, texts_here)
 
 
-def cut_edit(case: Case, cut: Sequence[Node]) -> Edit:
+def cut_edit(case: ShiftCase, cut: Sequence[Node]) -> Edit:
     """What `case.ablated` does, for any text: norm outliers are told by their norms."""
     suite, limits = case.suite, case.analysis.norm_limits
 

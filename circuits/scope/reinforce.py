@@ -85,7 +85,7 @@ def reinforce(
         mlp=mlp,
         placement=placement,
     )
-    given = _Given(
+    given = _ReinforcingInputs(
         case=case,
         node=Node.parse(feature),
         strength=strength,
@@ -116,7 +116,7 @@ def reinforce(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Given:
+class _ReinforcingInputs:
     """What is trained, on what, and how it is steered."""
 
     case: TuningCase
@@ -147,7 +147,7 @@ def _rollouts(fields: Mapping[str, Any], training: FineTuneConfig) -> "RolloutCo
     return RolloutConfig(**fields)
 
 
-def _estimate(given: _Given) -> dict[str, Any]:
+def _estimate(given: _ReinforcingInputs) -> dict[str, Any]:
     """What it would take: weights, memory and passes."""
     rollouts = given.rollouts
     longest = max(len(encode_prompt(given.case.tokenizer, prompt)) for prompt in given.trained_on)
@@ -163,7 +163,7 @@ def _estimate(given: _Given) -> dict[str, Any]:
     )
 
 
-def _reinforced(given: _Given, folder: Path, report: Report) -> dict[str, Any]:
+def _reinforced(given: _ReinforcingInputs, folder: Path, report: Report) -> dict[str, Any]:
     """Train each arm, keep the steered one in `folder`, and compare them all."""
     case, suite, node = given.case, given.case.suite, given.node
     plain = case.start.plain()
@@ -197,7 +197,7 @@ def _reinforced(given: _Given, folder: Path, report: Report) -> dict[str, Any]:
     }
 
 
-def _arm(given: _Given, vector: Tensor | None) -> Train:
+def _arm(given: _ReinforcingInputs, vector: Tensor | None) -> Train:
     """GRPO with `vector` added in one rollout of each group, or with nothing added."""
     from saes.scope.steered_grpo import Steering
     from saes.scope.steered_grpo import reinforce as train_by_grpo

@@ -10,8 +10,8 @@ from circuits.features.named import key_of
 from circuits.features.synthesis import synthesised
 from circuits.features.synthesis_record import ASKED, SynthesisConfig
 from circuits.features.writers import (
-    Answer,
-    Style,
+    RequestStyle,
+    TextGenerator,
     WritingConfig,
     by_model,
     default_style,
@@ -41,9 +41,9 @@ def synthesise(
     training: Path,
     target: Path,
     test: Path | None = None,
-    generator: Answer | None = None,
+    generator: TextGenerator | None = None,
     config: SynthesisConfig | None = None,
-    style: Style | None = None,
+    style: RequestStyle | None = None,
     tokens: int = 80,
     temperature: float = 1.0,
     separator: str = "\n\n",

@@ -94,7 +94,7 @@ def tune(
         mlp=mlp,
         placement=placement,
     )
-    given = _Given(
+    given = _TuningInputs(
         case=case,
         nodes=nodes_asked(feature, found, top),
         texts=material(case.tokenizer, text, held_out, prompts, trained),
@@ -117,7 +117,7 @@ def tune(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Given:
+class _TuningInputs:
     """What is trained, on what, and with which penalty."""
 
     case: TuningCase
@@ -127,7 +127,7 @@ class _Given:
     alpha: Alpha
 
 
-def _estimate(given: _Given) -> dict[str, Any]:
+def _estimate(given: _TuningInputs) -> dict[str, Any]:
     """What it would take: weights, memory and passes; and the features."""
     taken = tuning_estimate(
         given.case.start,
@@ -140,7 +140,7 @@ def _estimate(given: _Given) -> dict[str, Any]:
     return taken | {"features": [str(node) for node in given.nodes]}
 
 
-def _tuned(given: _Given, folder: Path, report: Report) -> dict[str, Any]:
+def _tuned(given: _TuningInputs, folder: Path, report: Report) -> dict[str, Any]:
     """Train each arm, keep that of the chosen features in `folder`, and compare them all."""
     case, texts = given.case, given.texts
     plain = case.start.plain()
@@ -167,7 +167,7 @@ def _tuned(given: _Given, folder: Path, report: Report) -> dict[str, Any]:
     }
 
 
-def _arm(given: _Given, penalty: FeaturePenalty) -> Train:
+def _arm(given: _TuningInputs, penalty: FeaturePenalty) -> Train:
     pad, rows, training = end_of_text(given.case.tokenizer), given.texts.train, given.case.training
 
     def train(model: nn.Module, report: Report) -> TrainingCurve:
@@ -177,7 +177,7 @@ def _arm(given: _Given, penalty: FeaturePenalty) -> Train:
 
 
 def _features(
-    model: nn.Module, given: _Given
+    model: nn.Module, given: _TuningInputs
 ) -> tuple[ChosenFeatures, ChosenFeatures, dict[Any, Tensor]]:
     """The features asked for, random ones like them, and the alphas of both."""
     suite, nodes, rows = given.case.suite, given.nodes, given.texts.train

@@ -49,7 +49,7 @@ class CaseConfig:
 
 
 @dataclass(frozen=True, eq=False)
-class Case:
+class ShiftCase:
     """One seed."""
 
     model: TransformerBridge
@@ -77,7 +77,7 @@ class Case:
         config: CaseConfig,
         seed: int,
         report: Report = silent,
-    ) -> "Case":
+    ) -> "ShiftCase":
         """Encode the texts, run the plain model over them, and choose where the probe reads."""
         suite = suite.fitting(model)
         sites = _readable(model, suite, config.layer)

@@ -18,7 +18,7 @@ from torch import Tensor
 from circuits.attribution.node_effects import NodeEffects
 from circuits.edits.ablation import Ablation
 from circuits.edits.control_nodes import control_nodes
-from circuits.shift.case import AGAIN, HEAD, Case, TextMeans
+from circuits.shift.case import AGAIN, HEAD, ShiftCase, TextMeans
 from circuits.shift.judging import Judged, by_rule, circuit_features, cut_nodes
 from circuits.shift.labelled import LabelledText, without_words
 from circuits.shift.pooled import encoded, pooled, pooled_features
@@ -37,7 +37,7 @@ Runs = Mapping[str, Sequence[ProbePredictions]]
 class Judgement:
     """A case whose features are judged."""
 
-    case: Case
+    case: ShiftCase
     features: Sequence[Judged]
     ranking: NodeEffects
     "effects of all nodes on the label's probe"

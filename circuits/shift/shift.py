@@ -19,7 +19,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.discovery.resume import NOTHING_KEPT, DiscoveryParts
 from circuits.graph import rounded
-from circuits.shift.case import Case, CaseConfig
+from circuits.shift.case import CaseConfig, ShiftCase
 from circuits.shift.finished import FinishedSeed, FinishedSeeds
 from circuits.shift.judging import Judged, by_file, by_rule, circuit_features, cut_nodes
 from circuits.shift.labelled import ShiftData
@@ -32,7 +32,7 @@ from hooked_qwen.progress import Report, silent
 from saes.suite import Suite
 
 SCHEMA = "shift/1"
-Ask = Callable[[Case, Sequence[Judged]], Sequence[Judged]]
+Ask = Callable[[ShiftCase, Sequence[Judged]], Sequence[Judged]]
 "Judges the features of a case's circuit."
 
 
@@ -54,7 +54,7 @@ class Shifted:
     """What was found."""
 
     config: ShiftConfig
-    first: Case
+    first: ShiftCase
     "the first seed's, whose circuit is shown"
     seeds: Sequence[FinishedSeed]
 
@@ -218,9 +218,9 @@ class _Work:
         )
         return self.done.keep(case.seed, found)
 
-    def case(self, seed: int) -> Case:
+    def case(self, seed: int) -> ShiftCase:
         """A seed's texts, read by the plain model."""
-        return Case.of(
+        return ShiftCase.of(
             self.model,
             self.suite,
             self.data(seed),
@@ -229,7 +229,7 @@ class _Work:
             report=self.report,
         )
 
-    def _judged(self, case: Case, parts: DiscoveryParts = NOTHING_KEPT) -> Judgement:
+    def _judged(self, case: ShiftCase, parts: DiscoveryParts = NOTHING_KEPT) -> Judgement:
         """By the file, or by the rule; not at all where a person is asked."""
         label, spurious = case.label_effects(parts=parts), case.spurious_effects()
         features = circuit_features(label, spurious, case.config.nodes)

@@ -30,7 +30,7 @@ SHORTEST = 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class Given:
+class StepInputs:
     """What changes from step to step; of a recording the numbers are tensors, too."""
 
     x: Float[Tensor, "tokens d_source"]
@@ -56,7 +56,9 @@ class Recordings:
         self._step = torch.zeros((), dtype=torch.long, device=like.device)
         self._fvu_share, self._average_share = number_like(0.0, like), like.new_zeros(())
 
-    def run(self, work: Callable[[Given, int], None], given: Given, most: int, dead: int) -> None:
+    def run(
+        self, work: Callable[[StepInputs, int], None], given: StepInputs, most: int, dead: int
+    ) -> None:
         """Do the `work` of a step with a list of `dead` features, recorded where it can be.
 
         At most `most` tokens come in a batch.
@@ -75,7 +77,7 @@ class Recordings:
         self._made.move_to_end(key)
         self._made[key].replay()
 
-    def _recording(self, work: Callable[[], None], placed: Given) -> "_Recording":
+    def _recording(self, work: Callable[[], None], placed: StepInputs) -> "_Recording":
         try:
             replay = self._record(work)
         except Exception as error:
@@ -90,11 +92,11 @@ class Recordings:
         self._made.clear()
         self._met.clear()
 
-    def _placed(self, given: Given, most: int) -> Given:
+    def _placed(self, given: StepInputs, most: int) -> StepInputs:
         """The same where recordings read it."""
         x = self._copied("source", given.x, most)
         y = x if given.y is given.x else self._copied("target", given.y, most)
-        return Given(
+        return StepInputs(
             x=x,
             y=y,
             rate=self._rate.fill_(given.rate),
@@ -114,7 +116,7 @@ class Recordings:
 @dataclass(frozen=True)
 class _Recording:
     replay: Callable[[], None]
-    given: Given
+    given: StepInputs
     memory: tuple[Tensor, ...]
     "what it writes into, kept even where others have gone over to larger memory"
 

@@ -13,7 +13,7 @@ from saes.architectures.table import architecture
 from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.training.config import TrainConfig, record_of
 from saes.training.initial import Normalisation, initial_weights, nested_widths
-from saes.training.recorded_step import Given, Recordings, WorkRecorder
+from saes.training.recorded_step import Recordings, StepInputs, WorkRecorder
 from saes.training.step import (
     Dead,
     DictionaryWeights,
@@ -101,7 +101,7 @@ class DictionaryTrainer:
         if not len(raw_x):
             return
         updates = self.updates + 1
-        given = Given(
+        given = StepInputs(
             x=raw_x,
             y=raw_y,
             rate=rate,
@@ -118,7 +118,7 @@ class DictionaryTrainer:
         self.updates = updates
         self.watched.tokens += len(raw_y)
 
-    def _step(self, given: Given, listed: int | None) -> None:
+    def _step(self, given: StepInputs, listed: int | None) -> None:
         """All that a device does in a step, in the tensors that are there.
 
         Of a recording only this is repeated, so nothing here counts on the host. `listed` is the
@@ -152,7 +152,7 @@ class DictionaryTrainer:
             return self.watched.nothing_dead()
         return self.watched.dead(listed)
 
-    def _update(self, result: StepResult, given: Given) -> None:
+    def _update(self, result: StepResult, given: StepInputs) -> None:
         gradients, W_dec = result.gradients, self.weights.W_dec
         # The part of the gradient along a unit row only changes its length.
         gradients.W_dec.addcmul_(result.along.unsqueeze(-1), W_dec, value=-1)

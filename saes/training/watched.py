@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from saes.dictionary import DictionarySpec
-from saes.training.recorded_step import Given, list_length
+from saes.training.recorded_step import StepInputs, list_length
 from saes.training.step import Dead, Numbers, StepResult, number_like, precise
 
 FVU_MEMORY = 0.95
@@ -62,7 +62,7 @@ class Watched:
         """The empty list."""
         return Dead(features=self.tokens_since_fired.new_empty(0))
 
-    def note(self, result: StepResult, fvu: Float[Tensor, ""], given: Given) -> None:
+    def note(self, result: StepResult, fvu: Float[Tensor, ""], given: StepInputs) -> None:
         """Take in what a step gave."""
         self.tokens_since_fired += len(given.y)
         self.tokens_since_fired.masked_fill_(result.fired, 0)

@@ -16,7 +16,7 @@ from circuits.graph import as_json
 from circuits.opening import load_model
 from circuits.runs.finished_run import read_run
 from circuits.runs.shift_run import cut_edit, shift_run
-from circuits.shift.case import Case
+from circuits.shift.case import ShiftCase
 from circuits.shift.methods import METHODS, unedited
 from circuits.shift.shift import ShiftConfig
 from circuits.shift.texts import shift_data
@@ -96,7 +96,7 @@ def whole(tmp_path_factory):
     def report(doing, count, total, note=""):
         if (doing, count) == ("seed 2 of 2: methods", 1):
             found = gc.get_objects()
-            alive["cases"] = sorted(x.seed for x in found if type(x) is Case)
+            alive["cases"] = sorted(x.seed for x in found if type(x) is ShiftCase)
             alive["states"] = sum(type(x) is Analysis and "states" in vars(x) for x in found)
 
     out = tmp_path_factory.mktemp("shift") / "whole"
@@ -133,7 +133,7 @@ def test_a_run_that_goes_on_ends_in_the_same_files(whole, tmp_path, gradients):
 def test_the_circuit_is_what_discovery_finds(whole, model):
     """Discovery has the effects that features were judged by, and ends in the same."""
     data = shift_data("biographies", n=TEXTS, seed=0)
-    case = Case.of(model, load_suite("bundled"), data, config=CONFIG, seed=0)
+    case = ShiftCase.of(model, load_suite("bundled"), data, config=CONFIG, seed=0)
     own, found = read_run(whole[0] / "circuit").graph, discover(case.analysis).graph
     for graph in (own, found):
         for _, node in graph.nodes(data=True):
@@ -146,7 +146,7 @@ def test_the_circuit_is_what_discovery_finds(whole, model):
 def test_the_saved_cut_is_the_measured_one(model):
     """Norm outliers included: here every token of more than the median norm is said to be one."""
     data = shift_data("biographies", n=TEXTS, seed=0)
-    case = Case.of(model, load_suite("bundled"), data, config=CONFIG, seed=0)
+    case = ShiftCase.of(model, load_suite("bundled"), data, config=CONFIG, seed=0)
     ranked = case.label_effects().features()[:60]
     # Every dictionary's strongest: SAEs of the stream, of attention and of MLPs.
     cut = list({node.site: node for node, _ in ranked}.values())

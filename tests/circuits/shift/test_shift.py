@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from circuits.cli.app import app
 from circuits.opening import load_model
 from circuits.runs.finished_run import read_run
-from circuits.shift.case import Case, CaseConfig
+from circuits.shift.case import CaseConfig, ShiftCase
 from circuits.shift.finished import FinishedSeed
 from circuits.shift.judging import by_rule, circuit_features, read_judgements
 from circuits.shift.methods import Judgement, unedited
@@ -31,7 +31,7 @@ SITE = Site("resid_post", 2)
 def case():
     model = load_model("bundled")
     config = CaseConfig(layer=2, estimator="patching", circuit_texts=16)
-    return Case.of(
+    return ShiftCase.of(
         model,
         load_suite("bundled"),
         shift_data("biographies", n=16, seed=0),
@@ -145,7 +145,7 @@ def test_a_table_has_the_numbers_of_the_record(case):
 def test_a_layer_without_a_dictionary_before_it_is_refused(case):
     config = CaseConfig(layer=9)
     with pytest.raises(ValueError, match="layer 9 cannot be read: expected 0"):
-        Case.of(case.model, case.suite, case.data, config=config, seed=0)
+        ShiftCase.of(case.model, case.suite, case.data, config=config, seed=0)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import torch
 from hooked_qwen.stream import ActivationBatch
 from saes.architectures.table import ARCHITECTURES
 from saes.training.loop import fit
-from saes.training.recorded_step import MOST, Given, Recordings, recorder
+from saes.training.recorded_step import MOST, Recordings, StepInputs, recorder
 from saes.training.step import ScratchMemory
 from tests.saes.training.test_device import CONFIG, SIZE, on, spec
 from tests.saes.training.test_loop import IN, OUT, assert_same, planted
@@ -100,7 +100,7 @@ class Steps:
 
 def given(tokens, dtype=torch.float32, value=1.0):
     x = torch.full((tokens, 3), value, dtype=dtype)
-    return Given(x=x, y=x, rate=0.1, step=0, fvu_share=0.5, average_share=0.5)
+    return StepInputs(x=x, y=x, rate=0.1, step=0, fvu_share=0.5, average_share=0.5)
 
 
 def test_a_step_is_recorded_when_its_shape_has_been_met_before():
@@ -173,7 +173,9 @@ def test_a_recording_reads_each_batch_where_it_lay_at_first():
     for value in (1.0, 2.0, 3.0):
         x = torch.full((4, 3), value)
         y = torch.full((4, 5), -value)
-        now = Given(x=x, y=y, rate=value, step=int(value), fvu_share=value, average_share=value)
+        now = StepInputs(
+            x=x, y=y, rate=value, step=int(value), fvu_share=value, average_share=value
+        )
         recordings.run(work, now, 6, 0)
     placed = seen[-1]
     assert (placed.x == 3).all()
