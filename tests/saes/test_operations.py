@@ -5,8 +5,6 @@ import torch
 
 from hooked_qwen.nodes import Node
 from saes.edit import Edit, Operation, applied
-from saes.edit_file import Condition
-from saes.edit_words import short
 from saes.operations import OPERATIONS, OperationKind
 from tests.saes.test_edit import (  # noqa: F401
     SITE,
@@ -58,21 +56,3 @@ def test_an_unknown_operation_lists_those_there_are():
         Operation(node=Node(SITE, 1), do="negate")
     with pytest.raises(ValueError, match="is a vector, and takes zero, mean, patch, scale"):
         Operation(node=Node(SITE, "error"), do="add", value=1.0)
-
-
-def test_every_operation_is_said_in_short():
-    values = {"set": 2.0, "scale": 0.5, "add": -1.5, "clamp": (0.0, 3.0)}
-    when = Condition(node=Node(SITE, 2), above=0.5)
-    said = {
-        do: short(Operation(node=Node(SITE, 1), do=do, value=values.get(do))) for do in OPERATIONS
-    }
-    assert said == {
-        "zero": "×0",
-        "mean": "= mean",
-        "patch": "= patch",
-        "set": "= 2",
-        "scale": "×0.5",
-        "add": "−1.5",
-        "clamp": "0 to 3",
-    }
-    assert short(Operation(node=Node(SITE, 1), do="zero", when=when)) == "×0 if"

@@ -16,7 +16,6 @@ from circuits.attribution.forward import run_from
 from circuits.discovery.config import DiscoverConfig
 from circuits.graph import Node
 from circuits.metrics.metric import metric_at
-from hooked_qwen.forward import unembed
 from hooked_qwen.sites import Site
 from hooked_qwen.tokens import Batch
 from tests.circuits.dense import dense, nearer, nodes_that_move
@@ -45,26 +44,6 @@ def test_features_bias_and_error_add_up_to_the_tensor(analysis, state):
     for site, nodes in state.errors.items():
         total = suite[site].decode(state.features[str(site)].f) + nodes.error
         torch.testing.assert_close(total, state.values[site], atol=1e-12, rtol=0)
-
-
-@pytest.mark.parametrize(
-    "site", ["embed", "attn_out.1", "mlp_out.1", "resid_post.1", "resid_post.2"]
-)
-def test_resuming_from_a_site_equals_the_whole_run(analysis, state, site):
-    model, site = analysis.model, Site.parse(site)
-    index = torch.tensor([2, 0, 0, 1])
-    stream = run_from(model, state, site, state.values[site][index], index)
-    logits = unembed(model, stream)[:, -1]
-    torch.testing.assert_close(logits, state.logits[index], atol=1e-6, rtol=0)
-
-
-def test_moving_every_node_of_a_stream_site_gives_the_patch_run(analysis, state):
-    model, suite = analysis.model, analysis.suite
-    site = Site("resid_post", 2)
-    moved, dictionary = dense(state, site).reference, suite[site]
-    value = moved @ dictionary.W_dec + dictionary.b_dec + state.errors[site].reference
-    logits = unembed(model, run_from(model, state, site, value, state.rows))[:, -1]
-    torch.testing.assert_close(logits, state.patch_logits, atol=1e-6, rtol=0)
 
 
 def test_first_order_error_is_second_order_in_the_move(analysis, state):

@@ -1,8 +1,5 @@
 """Edits to the patch's values; and edits and restricted circuits on another device."""
 
-from dataclasses import replace
-
-import pytest
 import torch
 
 from circuits.ablation.edge_circuits import EdgeCircuit, possible_edges
@@ -10,9 +7,7 @@ from circuits.ablation.faithfulness import metric_with
 from circuits.ablation.restricted_run import restricted_metric
 from circuits.edits.patch import patch_values
 from circuits.graph import Node
-from hooked_qwen.hooks import capture
 from hooked_qwen.load import hook
-from hooked_qwen.sites import Site
 from saes.edit import Condition, Edit, Operation
 from saes.nodes import NodeSet
 from tests.toys import analysis_of, full_suite, shared_toy, toy_hf, toy_prompts
@@ -35,16 +30,6 @@ def test_all_nodes_at_the_patch_is_ablation_to_the_patch():
     found = analysis.metric(logits, torch.arange(3))
     expected = metric_with(analysis, NodeSet.of([kept]), "patch")
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
-
-
-def test_one_feature_goes_to_its_own_value_on_each_patch():
-    analysis = analysis_of(shared_toy(), full_suite(), toy_prompts(3), batch_size=3)
-    edit = Edit(operations=(Operation(node=Node(SITE, 3), do="patch"),))
-    rows = torch.tensor([2, 0])
-    with capture(analysis.model, [Site.parse(SITE)]) as seen, torch.no_grad():
-        analysis.model(analysis.prompts.patch.tokens[rows])
-    f = analysis.suite[SITE].encode(seen[Site.parse(SITE)]).dense()[..., 3]
-    assert torch.equal(patch_values(analysis, edit, rows)(Node(SITE, 3)), f)
 
 
 def outcome(device):
@@ -77,11 +62,3 @@ def test_edits_and_restricted_circuits_are_the_same_on_another_device(other):
     with other.complaining():
         there = outcome(other.name)
     other.agrees([t.tolist() for t in there], [t.tolist() for t in outcome("cpu")])
-
-
-def test_prompts_without_a_patch_are_refused():
-    prompts = replace(toy_prompts(2), patch=None)
-    analysis = analysis_of(shared_toy(), full_suite(), prompts, reference="zero")
-    edit = Edit(operations=(Operation(node=Node(SITE, 3), do="patch"),))
-    with pytest.raises(ValueError, match="have no patch for a node to go to"):
-        patch_values(analysis, edit)

@@ -12,17 +12,15 @@ from circuits import graph as graphs
 from circuits.ablation.faithfulness import metric_with
 from circuits.discovery.ranking import rank_nodes
 from circuits.edits.make import Change, edit_of, edit_outside, strongest, with_means
-from circuits.edits.node_files import read_nodes
 from circuits.graph import Node
 from circuits.results import Circuit
 from circuits.runs.edits import Selection, make_edit
 from hooked_qwen.hooks import capture
 from hooked_qwen.sites import Site
 from saes.edit import Edit, Operation, applied
-from saes.edit_words import in_words, rows
+from saes.edit_words import in_words
 from saes.nodes import NodeSet
 from tests.circuits.conftest import call
-from tests.circuits.synthetic import circuit as made_up
 from tests.toys import analysis_of, full_suite, shared_toy, toy_prompts, toy_suite
 
 SITE = "resid_post.1"
@@ -134,43 +132,6 @@ def test_positions_from_the_end_are_not_taken_for_positions_from_the_start(analy
     assert circuits.edit(circuit, top=1, positions="last").operations[0].node == Node(SITE, 3)
 
 
-def test_files_of_nodes_in_every_form(tmp_path):
-    graph = made_up(20)
-    inner = {n for n in graph if n.kind in ("feature", "error", "token")}
-    forms = {
-        "list.json": json.dumps([str(n) for n in inner]),
-        "keys.json": json.dumps([list(n) for n in inner]),
-        "link.json": json.dumps(nx.node_link_data(graph)),
-        "groups.json": json.dumps({"groups": {"all of it": [str(n) for n in inner]}}),
-    }
-    for name, text in forms.items():
-        (tmp_path / name).write_text(text)
-        assert {n for n in read_nodes(tmp_path / name) if n.kind != "logit"} == inner, name
-    graphs.save(graph, tmp_path / "graph.json")
-    from circuits.render.export import write
-
-    for name in ("graph.json", "graph.graphml", "graph.gexf"):
-        if not name.endswith("json"):
-            write(graph, tmp_path / name)
-        assert set(read_nodes(tmp_path / name)) == set(graph), name
-
-
-def test_groups_of_a_page_are_asked_for_by_name(tmp_path):
-    path = tmp_path / "state.json"
-    path.write_text(json.dumps({"groups": {"plural": ["mlp_out.0/5"], "verbs": ["mlp_out.0/7"]}}))
-    assert read_nodes(path, ["verbs"]) == (Node("mlp_out.0", 7),)
-    assert len(read_nodes(path, ["verbs", "plural"])) == 2
-    with pytest.raises(ValueError, match="has 2 groups, 'plural', 'verbs': say which"):
-        read_nodes(path)
-    with pytest.raises(ValueError, match="no group 'nouns': its groups are 'plural', 'verbs'"):
-        read_nodes(path, ["nouns"])
-    for text in ("{", "{}", '{"groups": {"a": "b"}}', '["token"'):
-        path.write_text(text)
-        with pytest.raises(ValueError, match="cannot read nodes from") as raised:
-            read_nodes(path)
-        assert "\n" not in str(raised.value)
-
-
 @pytest.mark.parametrize(
     ("node", "message"),
     [("mlp_out.0/99", "has features 0 to"), ("mlp_out.9/1", "no dictionary for mlp_out.9/1")],
@@ -178,29 +139,6 @@ def test_groups_of_a_page_are_asked_for_by_name(tmp_path):
 def test_a_node_that_the_suite_lacks_is_refused(node, message):
     with pytest.raises(ValueError, match=message):
         edit_of([Node.parse(node)], toy_suite("mlp_out.0"))
-
-
-def test_what_it_does_in_words():
-    edit = Edit(
-        operations=(
-            Operation(node=Node("resid_post.2", 1, 4), do="zero"),
-            Operation(node=Node("mlp_out.1", 7, 3), do="zero"),
-            Operation(node=Node("mlp_out.0", "*"), do="mean", besides=(Node("mlp_out.0", 3),)),
-            Operation(node=Node("mlp_out.0", "error"), do="scale", value=2.0, positions=(0, 3)),
-            Operation(
-                node=Node("mlp_out.0", 4), do="zero", norm_below=((Site("mlp_out", 0), 812.5),)
-            ),
-        ),
-        means={Node("mlp_out.0", "*"): torch.zeros(20)},
-    )
-    assert in_words(edit) == [
-        "2 features of mlp_out.1, resid_post.2: set to 0 each at its own position",
-        "every feature of mlp_out.0 but 1 feature: set to the mean at every token",
-        "1 error term of mlp_out.0: multiplied by 2 at the positions 0, 3",
-        "1 feature of mlp_out.0: set to 0 at every token but norm outliers",
-        "of any suite: it names none",
-    ]
-    assert [row.node for row in rows(edit)][2] == "mlp_out.0/* but 1 of them"
 
 
 def test_the_command_makes_shows_composes_and_inverts(tmp_path, fails):

@@ -4,7 +4,7 @@ import networkx as nx
 import pytest
 
 from circuits.graph import Node
-from circuits.render.suggestions import ALIKE, MOST_FEATURES, MOST_GROUPS, SIZES, suggested_groups
+from circuits.render.suggestions import ALIKE, MOST_FEATURES, MOST_GROUPS, TOKENS, suggested_groups
 from tests.circuits import synthetic
 
 OUTPUT = Node("logit", " are")
@@ -56,9 +56,9 @@ def test_features_of_like_edges_are_a_group_the_strongest_first(two):
     assert members(found) == [names(plural), names(singular)]
     assert [one["members"][0] for one in found] == [str(plural[0]), str(singular[0])]
     assert [one["why"] for one in found] == ["all feed #8", "all feed #9"]
-    for node in singular:
-        graph.nodes[node]["effect"] = 40.0
-    assert members(suggested_groups(graph, {})) == [names(singular), names(plural)]
+    graph.nodes[plural[0]]["effect"], graph.nodes[singular[0]]["effect"] = 40.0, 30.0
+    graph.nodes[singular[1]]["effect"] = 25.0
+    assert members(suggested_groups(graph, {})) == [names(singular), names(plural)], "by the sum"
 
 
 def test_likeness_is_the_cosine_of_edges_and_opposite_edges_are_not_alike():
@@ -90,11 +90,13 @@ def test_features_that_promote_the_same_tokens_are_alike_by_the_share_of_them():
     assert found["why"] == "all promote “ are”, “ were”"
     assert suggested_groups(graph, {}) == []
     assert suggested_groups(graph, cards({one: [], two: []})) == []
+    late = {node: [*(f"{node.feature}{i}" for i in range(TOKENS)), "x"] for node in (one, two)}
+    assert suggested_groups(graph, cards(late)) == [], "tokens after the first are not compared"
 
 
 def test_what_most_share_is_told_and_what_half_share_is_not():
     four = features(0, (1, 2, 3, 4))
-    same = [" are", " were", " have"]
+    same = [" are", " were", " have", " become"]
     tokens = {n: [*same, " do"] for n in four[:3]} | {four[3]: same}
     edges = [(n, OUTPUT, 1.0) for n in four[:2]]
     (found,) = suggested_groups(graph_of(four, edges), cards(tokens))
@@ -129,10 +131,10 @@ def test_a_group_is_called_what_most_of_its_members_are(two):
 
 def test_a_group_has_two_to_twelve_members_and_there_are_twelve_at_most():
     ends = features(2, range(900, 920))
-    for size in (1, 2, SIZES[-1], SIZES[-1] + 1):
+    for size in (1, 2, 12, 13):
         some = features(0, range(size))
         graph = graph_of([*some, *ends], [(node, ends[0], 1.0) for node in some])
-        assert members(suggested_groups(graph, {})) == ([names(some)] if size in SIZES else [])
+        assert members(suggested_groups(graph, {})) == ([names(some)] if 2 <= size <= 12 else [])
     pairs = [features(0, (2 * i, 2 * i + 1)) for i in range(MOST_GROUPS + 3)]
     edges = [(node, end, 1.0) for pair, end in zip(pairs, ends, strict=False) for node in pair]
     graph = graph_of([*(node for pair in pairs for node in pair), *ends], edges)

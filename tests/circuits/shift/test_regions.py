@@ -7,7 +7,7 @@ import pytest
 
 from circuits.shift.generate import pieces
 from circuits.shift.labelled import only_words
-from circuits.shift.regions import BLANKS, CUES, PAIR, life, regions
+from circuits.shift.regions import BLANKS, CUES, OTHER, PAIR, life, regions
 from hooked_qwen.bundled.atlas import REGIONS
 
 HALVES = ("train", "test")
@@ -55,6 +55,8 @@ def test_towns_that_fill_blanks_are_of_no_region_of_the_pair(lives):
     assert set(BLANKS["town"]) <= elsewhere
     assert not elsewhere & {*TOWNS[0], *TOWNS[1]}
     assert any(town in text for town in BLANKS["town"] for text in lives["test", 0])
+    assert OTHER
+    assert not any("{town}" in pattern for pattern in OTHER)
 
 
 def test_the_sets_know_their_words_and_the_labels_say_what_they_are(data):
@@ -67,10 +69,13 @@ def test_the_sets_know_their_words_and_the_labels_say_what_they_are(data):
     names, capitals, crops, colours = zip(*OWN, strict=True)
     assert (words["regions"], words["capitals"]) == (names, capitals)
     assert (words["crops"], words["flags"]) == (crops, colours)
+    work = ("sea", "ship", "boat", "harbour", " port", "sail", "dock", "island", "lighthouse")
     for one in (*data.ambiguous, *data.balanced, *data.balanced_train):
-        work = ("sea", "ship", "boat", "harbour", "port", "sail", "dock", "island", "lighthouse")
         assert any(word in one.text for word in work) == (one.label == 0), one.text
         assert 25 <= pieces(one.text) <= 45
+    of_others = " ".join(one.text for one in data.spurious_only)
+    for word in ("ship", "boat", "harbour", "sailor", "builder", "brick"):
+        assert word not in of_others
 
 
 def test_classes_are_two_of_those_that_are_known():

@@ -11,8 +11,9 @@ from hooked_qwen.hooks import intervene
 from hooked_qwen.load import hook
 from hooked_qwen.sites import Site
 from saes.evaluation.baselines import neurons
+from tests.circuits.dense import dense
 from tests.hooked_qwen.test_load import toy_hybrid, toy_moe
-from tests.toys import found_and_verified, full_suite, toy_hf, toy_prompts
+from tests.toys import analysis_of, found_and_verified, full_suite, shared_toy, toy_hf, toy_prompts
 
 FAMILIES = {
     "qwen2": lambda: toy_hf("qwen2", torch.float32),
@@ -70,3 +71,34 @@ def test_every_family_has_circuits_whose_exact_effects_are_as_verified(case):
     nodes = record["nodes"]
     assert nodes["n"] + nodes["tokens"]["n"] == len(found.graph) - 1 > 2
     assert record["nodes"]["slope"] == pytest.approx(1, abs=1e-4)
+
+
+@pytest.fixture(scope="module")
+def analysis():
+    return analysis_of(shared_toy(), full_suite(), toy_prompts())
+
+
+@pytest.fixture(scope="module")
+def state(analysis):
+    (state,) = analysis.states
+    return state
+
+
+@pytest.mark.parametrize(
+    "site", ["embed", "attn_out.1", "mlp_out.1", "resid_post.1", "resid_post.2"]
+)
+def test_resuming_from_a_site_equals_the_whole_run(analysis, state, site):
+    model, site = analysis.model, Site.parse(site)
+    index = torch.tensor([2, 0, 0, 1])
+    stream = run_from(model, state, site, state.values[site][index], index)
+    logits = unembed(model, stream)[:, -1]
+    torch.testing.assert_close(logits, state.logits[index], atol=1e-6, rtol=0)
+
+
+def test_moving_every_node_of_a_stream_site_gives_the_patch_run(analysis, state):
+    model, suite = analysis.model, analysis.suite
+    site = Site("resid_post", 2)
+    moved, dictionary = dense(state, site).reference, suite[site]
+    value = moved @ dictionary.W_dec + dictionary.b_dec + state.errors[site].reference
+    logits = unembed(model, run_from(model, state, site, value, state.rows))[:, -1]
+    torch.testing.assert_close(logits, state.patch_logits, atol=1e-6, rtol=0)
