@@ -63,14 +63,14 @@ SIDES = ("ours", "plain", "published")
 FASTER = "ig-inputs"
 "An estimator of node effects that is ours too, with other numbers: it is timed, not compared."
 COSTS: tuple[Cost, ...] = ("plain", "published")
-Numbers = Mapping[Any, float]
-Job = Callable[[], Numbers]
+JobNumbers = Mapping[Any, float]
+Job = Callable[[], JobNumbers]
 Name = tuple[str, str]
 "Stage and side, such as nodes, plain."
 
 
 @dataclass(frozen=True)
-class Run:
+class JobCost:
     """What a job cost, and how far its numbers are from ours, relative to the largest."""
 
     cpu_seconds: float
@@ -86,7 +86,7 @@ def main() -> None:
     torch.set_num_threads(1)
     inputs = _inputs(chosen)
     references, jobs = _jobs(inputs)
-    runs: dict[Name, list[Run]] = {name: [] for name in jobs}
+    runs: dict[Name, list[JobCost]] = {name: [] for name in jobs}
     for _ in range(chosen.rounds):
         for name, work in jobs.items():
             run = _apart(inputs, lambda: _timed(work, references[name[0]], inputs, chosen.threads))  # noqa: B023
@@ -147,7 +147,7 @@ def _warm_up(i: Analysis) -> None:
     torch.autograd.grad(value, leaves)
 
 
-def _jobs(i: Analysis) -> tuple[dict[str, Numbers], dict[Name, Job]]:
+def _jobs(i: Analysis) -> tuple[dict[str, JobNumbers], dict[Name, Job]]:
     """Our numbers of each stage, and every job.
 
     All edges are given the same kept nodes, states, slopes and gradients: those of the stage
@@ -185,7 +185,7 @@ def _our_nodes(i: Analysis, estimator: str = "ig") -> tuple[dict[Node, float], P
     return dict(ranking), gradients
 
 
-def _quality(i: Analysis, effects: Numbers) -> dict[str, float | None]:
+def _quality(i: Analysis, effects: JobNumbers) -> dict[str, float | None]:
     """Rank correlation of each estimator with exact effects, on the strongest nodes by either."""
     others = _our_nodes(i, FASTER)[0]
     chosen = sorted({*_strongest(i, effects), *_strongest(i, others)}, key=str)
@@ -198,7 +198,7 @@ def _quality(i: Analysis, effects: Numbers) -> dict[str, float | None]:
     return record
 
 
-def _strongest(i: Analysis, effects: Numbers) -> list[Node]:
+def _strongest(i: Analysis, effects: JobNumbers) -> list[Node]:
     ranked = sorted(effects, key=lambda node: -abs(effects[node]))
     return [node for node in ranked if node.kind != "token"][: i.config.nodes]
 
@@ -211,7 +211,7 @@ def _problem(i: Analysis, cost: Cost) -> baseline.Problem:
     return baseline.problem(i.model, i.suite, i.prompts, i.metric, cost)
 
 
-def _timed(work: Job, reference: Numbers, inputs: Analysis, threads: int) -> Run:
+def _timed(work: Job, reference: JobNumbers, inputs: Analysis, threads: int) -> JobCost:
     device = str(device_of(inputs.model))
     torch.set_num_threads(threads)
     _warm_up(inputs)
@@ -222,16 +222,16 @@ def _timed(work: Job, reference: Numbers, inputs: Analysis, threads: int) -> Run
     devices.finish(device)
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     held = (devices.peak(device) or peak_memory()) - before
-    return Run(cpu, wall, held / 2**20, _difference(reference, numbers))
+    return JobCost(cpu, wall, held / 2**20, _difference(reference, numbers))
 
 
-def _difference(ours: Numbers, theirs: Numbers) -> float:
+def _difference(ours: JobNumbers, theirs: JobNumbers) -> float:
     """Largest difference over the largest number; what only one side names counts as zero."""
     pairs = [(ours.get(name, 0.0), theirs.get(name, 0.0)) for name in {*ours, *theirs}]
     return max(abs(a - b) for a, b in pairs) / max(abs(a) for a, _ in pairs)
 
 
-def _check(name: Name, run: Run) -> None:
+def _check(name: Name, run: JobCost) -> None:
     if not run.difference <= TOLERANCE:
         raise SystemExit(
             f"{' '.join(name)}: numbers are {run.difference:.1e} of the largest away from ours, "
@@ -271,8 +271,8 @@ def _answer(work: Callable[[], Any], pipe: Connection) -> None:
 def _record(
     chosen: argparse.Namespace,
     inputs: Analysis,
-    references: Mapping[str, Numbers],
-    runs: Mapping[Name, Sequence[Run]],
+    references: Mapping[str, JobNumbers],
+    runs: Mapping[Name, Sequence[JobCost]],
 ) -> dict[str, Any]:
     return {
         "model": Path(chosen.model).name,
@@ -301,7 +301,7 @@ def _record(
     }
 
 
-def _summary(runs: Sequence[Run], examples: int) -> dict[str, float]:
+def _summary(runs: Sequence[JobCost], examples: int) -> dict[str, float]:
     """Medians over the rounds."""
     median = statistics.median
     return {

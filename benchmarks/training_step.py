@@ -27,7 +27,7 @@ from torch import Tensor
 
 from benchmarks.devices import machine
 from benchmarks.peers import environment, started
-from benchmarks.training_step_peer import RATE, Step, serve
+from benchmarks.training_step_peer import RATE, PeerStep, serve
 from hooked_qwen.sites import Site
 from hooked_qwen.stream import ActivationBatch
 from saes.nonlinearities import topk
@@ -52,8 +52,8 @@ OWN_LOSSES = {
     "eai-sparsify": "fvu: squared error over the batch's total variance",
     "qwen-circuits": "loss: squared error, mean over d and tokens",
 }
-Shape = tuple[int, int, int, int]
-SHAPES: tuple[Shape, ...] = (
+StepShape = tuple[int, int, int, int]
+SHAPES: tuple[StepShape, ...] = (
     (512, 8192, 32, 2048),
     (896, 4096, 32, 2048),
     (512, 4096, 32, 2048),
@@ -142,7 +142,7 @@ def _environment(folder: Path, library: str) -> Path:
 
 
 def _measure(
-    shape: Shape, pythons: Mapping[str, Path], chosen: argparse.Namespace
+    shape: StepShape, pythons: Mapping[str, Path], chosen: argparse.Namespace
 ) -> dict[str, Any]:
     d, features, k, tokens = shape
     print(f"d {d}, features {features}, k {k}, batch {tokens}", file=sys.stderr)
@@ -200,7 +200,7 @@ def work() -> None:
     serve(library, our_steps, *rest)
 
 
-def our_steps(problem: Mapping[str, Tensor], k: int) -> dict[str, Step]:
+def our_steps(problem: Mapping[str, Tensor], k: int) -> dict[str, PeerStep]:
     """Our step at both precisions, the plain formula, and the bare encoder product."""
     record = recorder(problem["x"].device)
     steps = {name: _ours(problem, k, precision, record) for name, precision in OURS.items()}
@@ -224,7 +224,7 @@ def _weights(problem: Mapping[str, Tensor]) -> DictionaryWeights:
 
 def _ours(
     problem: Mapping[str, Tensor], k: int, precision: Precision, record: WorkRecorder | None
-) -> Step:
+) -> PeerStep:
     """`DictionaryTrainer.train_step`, what `saes.training.loop.fit` does to a batch."""
     features, d = problem["W_enc"].shape
     site, plain = Site("mlp_out", 0), Normalisation(problem["x"].new_zeros(d), 1.0)
@@ -249,7 +249,7 @@ def _ours(
     return step
 
 
-def _autograd(problem: Mapping[str, Tensor], k: int) -> Step:
+def _autograd(problem: Mapping[str, Tensor], k: int) -> PeerStep:
     """The same step with the loss written plainly and differentiated by torch."""
     W_enc, b_enc, W_dec, b_dec = (torch.nn.Parameter(w) for w in _weights(problem).named().values())
     leaves = [W_enc, b_enc, W_dec, b_dec]
@@ -274,7 +274,7 @@ def _autograd(problem: Mapping[str, Tensor], k: int) -> Step:
     return step
 
 
-def _product(problem: Mapping[str, Tensor], dtype: torch.dtype) -> Step:
+def _product(problem: Mapping[str, Tensor], dtype: torch.dtype) -> PeerStep:
     """The product that no step can avoid, into memory that is there already."""
     x, W_enc = problem["x"][0].to(dtype), problem["W_enc"].to(dtype)
     pre = x.new_empty(len(x), len(W_enc))

@@ -20,11 +20,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 RATE = 1e-4
-Step = Callable[[], float]
+PeerStep = Callable[[], float]
 "Takes one step; gives the squared error before it, summed over d, the mean over tokens."
 
 
-def saelens(problem: Mapping[str, Tensor], k: int) -> dict[str, Step]:
+def saelens(problem: Mapping[str, Tensor], k: int) -> dict[str, PeerStep]:
     """`SAETrainer.step` on a `TopKTrainingSAE`, by default and with sparse activations."""
     from sae_lens import TopKTrainingSAE, TopKTrainingSAEConfig
     from sae_lens.config import SAETrainerConfig
@@ -33,7 +33,7 @@ def saelens(problem: Mapping[str, Tensor], k: int) -> dict[str, Step]:
     features, d = problem["W_enc"].shape
     tokens = problem["x"].shape[1]
 
-    def make(*, sparse: bool) -> Step:
+    def make(*, sparse: bool) -> PeerStep:
         # Sparse activations scaled by decoder norms have no backward pass in torch 2.13.
         config = TopKTrainingSAEConfig(
             d_in=d,
@@ -66,7 +66,7 @@ def saelens(problem: Mapping[str, Tensor], k: int) -> dict[str, Step]:
     return {"SAELens": make(sparse=False), "SAELens, sparse activations": make(sparse=True)}
 
 
-def dictionary_learning(problem: Mapping[str, Tensor], k: int) -> dict[str, Step]:
+def dictionary_learning(problem: Mapping[str, Tensor], k: int) -> dict[str, PeerStep]:
     """`TopKTrainer.update`, past the 1,000 steps after which it also tracks a threshold."""
     from dictionary_learning.trainers.top_k import TopKTrainer
 
@@ -88,7 +88,7 @@ def dictionary_learning(problem: Mapping[str, Tensor], k: int) -> dict[str, Step
     return {"dictionary_learning": lambda: trainer.update(next(steps), next(batches))}
 
 
-def sparsify(problem: Mapping[str, Tensor], k: int) -> dict[str, Step]:
+def sparsify(problem: Mapping[str, Tensor], k: int) -> dict[str, PeerStep]:
     """What `Trainer.fit` does to a batch with Adam; its model's hook copies are left out."""
     from sparsify import SparseCoder, SparseCoderConfig
     from transformers import get_linear_schedule_with_warmup
@@ -125,7 +125,7 @@ def sparsify(problem: Mapping[str, Tensor], k: int) -> dict[str, Step]:
     return {"sparsify": step}
 
 
-Load = Callable[[Mapping[str, Tensor], int], dict[str, Step]]
+Load = Callable[[Mapping[str, Tensor], int], dict[str, PeerStep]]
 "Makes a library's steps from the weights and batches, and k."
 LIBRARIES: dict[str, Load] = {
     "sae-lens": saelens,

@@ -7,18 +7,14 @@ called as the type whose choices it offers: both are one thing, said to typer an
 import ast
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("hooked_qwen", "saes", "transcoders", "circuits")
-SOURCES = {
-    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
-    for package in PACKAGES
-    for path in sorted((ROOT / package).rglob("*.py"))
-}
+SCRIPTS = ("experiments", "benchmarks")
 ALLOWED = {
     "Estimator": "the command line's are the names of the rows of the table, whose rows are these",
     "_Tally": "sums of what has been seen so far, of other things in each module",
@@ -27,6 +23,12 @@ ALLOWED = {
 COMMAND_LINE = "circuits/cli/"
 TYPE = re.compile(r"_?[A-Z]\w*[a-z]\w*")
 Choices = frozenset[str]
+
+
+def sources_of(folders: Iterable[str]) -> dict[str, str]:
+    """The text of every module of some folders, by its path."""
+    paths = sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+    return {p.relative_to(ROOT).as_posix(): p.read_text(encoding="utf-8") for p in paths}
 
 
 def types_of(source: str) -> dict[str, Choices]:
@@ -72,9 +74,20 @@ def offering(of: Mapping[str, Choices]) -> list[str]:
 
 
 def test_no_two_modules_define_a_type_of_the_same_name():
-    found = shared(SOURCES)
+    found = shared(sources_of(PACKAGES))
     assert found.keys() >= ALLOWED.keys(), "what stands once is not in ALLOWED"
     assert {name: modules for name, modules in found.items() if name not in ALLOWED} == {}
+
+
+def test_no_experiment_or_benchmark_calls_a_type_as_the_packages_do():
+    ours = {name for source in sources_of(PACKAGES).values() for name in types_of(source)}
+    found = {
+        (path, name)
+        for path, source in sources_of(SCRIPTS).items()
+        for name in types_of(source)
+        if name in ours
+    }
+    assert found == set()
 
 
 CLASS = "class Head:\n    layer: int\n"

@@ -45,7 +45,7 @@ FIGURE = ("auroc", "tpr")
 
 
 @dataclass(frozen=True)
-class Task:
+class ChapterTask:
     """Chapters to be told apart."""
 
     positive: str
@@ -53,10 +53,10 @@ class Task:
     said: str
 
 
-TASKS: Mapping[str, Task] = {
-    "network": Task("ch05", ("ch01", "ch09", "ch10"), "network setup against all else"),
-    "tutorial": Task("ch01", ("ch09", "ch10"), "tutorial against system tips and data"),
-    "data": Task("ch10", ("ch09",), "data management against system tips"),
+TASKS: Mapping[str, ChapterTask] = {
+    "network": ChapterTask("ch05", ("ch01", "ch09", "ch10"), "network setup against all else"),
+    "tutorial": ChapterTask("ch01", ("ch09", "ch10"), "tutorial against system tips and data"),
+    "data": ChapterTask("ch10", ("ch09",), "data management against system tips"),
 }
 CHAPTERS = ("ch01", "ch05", "ch09", "ch10")
 WAYS: tuple[AcrossChoice, ...] = ("one", "several", "chosen")
@@ -166,7 +166,7 @@ def judged(
 
 
 def split(
-    pairs: Sequence[Pair], task: Task, learned_in: str, seed: int
+    pairs: Sequence[Pair], task: ChapterTask, learned_in: str, seed: int
 ) -> tuple[TextSplit, dict[str, Bool[Tensor, " texts"]]]:
     """Half of each chapter's runs of pairs to learn from in one language, half to judge in both."""
     generator = torch.Generator().manual_seed(seed)

@@ -27,7 +27,7 @@ from transcoders.weights import reading, tokens_read
 
 RESULTS = Path(__file__).parent / "results"
 FEATURES, PROMOTED, READ = 400, 10, 100
-Ids = Int[Tensor, "features tokens"]
+FeatureTokens = Int[Tensor, "features tokens"]
 
 
 def main() -> None:
@@ -69,7 +69,7 @@ def layer_of(model: TransformerBridge, dictionary: SparseDictionary) -> dict[str
     return {name: _share(*pair) for name, pair in ids.items()}
 
 
-def _read(model: TransformerBridge, vectors: Float[Tensor, "features d"]) -> Ids:
+def _read(model: TransformerBridge, vectors: Float[Tensor, "features d"]) -> FeatureTokens:
     """The tokens read most, exciting ones only; -1 where there are fewer among the largest."""
     weights, ids = tokens_read(model, vectors, 4 * READ)
     found = torch.full((len(vectors), READ), -1)
@@ -79,13 +79,13 @@ def _read(model: TransformerBridge, vectors: Float[Tensor, "features d"]) -> Ids
     return found
 
 
-def _promoted(model: TransformerBridge, rows: Float[Tensor, "features d"]) -> Ids:
+def _promoted(model: TransformerBridge, rows: Float[Tensor, "features d"]) -> FeatureTokens:
     gain = gain_of(model.ln_final.original_component)
     head = model.unembed.original_component.weight
     return torch.cat([((part * gain) @ head.T).topk(PROMOTED).indices for part in rows.split(64)])
 
 
-def _share(read: Ids, promoted: Ids) -> dict[str, Any]:
+def _share(read: FeatureTokens, promoted: FeatureTokens) -> dict[str, Any]:
     share = (promoted[:, :, None] == read[:, None, :]).any(-1).float().mean(1)
     means = resamples(len(share)) @ share.double()
     return {

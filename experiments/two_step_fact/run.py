@@ -184,7 +184,7 @@ def gradients(model: TransformerBridge, suite: Suite) -> Float[Tensor, "regions 
 
 
 @dataclass(frozen=True)
-class Nodes:
+class ExchangedNodes:
     """The nodes of a suite that are exchanged: some of each region."""
 
     suite: Suite
@@ -193,7 +193,7 @@ class Nodes:
 
 
 @dataclass(frozen=True)
-class Ranked:
+class RankedNodes:
     """A suite's nodes with what each adds to its region's capital, by the graph."""
 
     suite: Suite
@@ -202,7 +202,7 @@ class Ranked:
     "of all dictionaries, one after another"
 
     @classmethod
-    def of(cls, said: Sequence[Asked], suite: Suite, gradient: Tensor) -> "Ranked":
+    def of(cls, said: Sequence[Asked], suite: Suite, gradient: Tensor) -> "RankedNodes":
         means = {name: means_of(said, suite[name]) for name in suite}
         adds = []
         for name in suite:
@@ -212,26 +212,26 @@ class Ranked:
             adds.append(moved * (g @ W.T).flatten(1))
         return cls(suite, means, torch.cat(adds, 1))
 
-    def strongest(self, count: int) -> Nodes:
+    def strongest(self, count: int) -> ExchangedNodes:
         """The `count` nodes of each region that add most."""
         return self._chosen(self.adds.topk(count).indices)
 
-    def drawn(self, count: int, seed: int) -> Nodes:
+    def drawn(self, count: int, seed: int) -> ExchangedNodes:
         """As many nodes of each region, drawn among those that are on at its towns."""
         generator = torch.Generator().manual_seed(seed)
         on = torch.cat([means.on for means in self.means.values()], 1)
         order = torch.rand(on.shape, generator=generator).masked_fill(~on, -1)
         return self._chosen(order.topk(count).indices)
 
-    def every(self) -> Nodes:
-        return Nodes(
+    def every(self) -> ExchangedNodes:
+        return ExchangedNodes(
             self.suite, self.means, {n: torch.ones_like(m.on) for n, m in self.means.items()}
         )
 
-    def _chosen(self, index: Int[Tensor, "regions count"]) -> Nodes:
+    def _chosen(self, index: Int[Tensor, "regions count"]) -> ExchangedNodes:
         of = torch.zeros_like(self.adds, dtype=torch.bool).scatter_(1, index, True)
         widths = [means.on.shape[1] for means in self.means.values()]
-        return Nodes(
+        return ExchangedNodes(
             self.suite, self.means, dict(zip(self.means, of.split(widths, 1), strict=True))
         )
 
@@ -244,7 +244,7 @@ def _writes(model: TransformerBridge, dictionary: SparseDictionary) -> Float[Ten
 
 
 @torch.no_grad()
-def exchanged(asked: Asked, nodes: Nodes) -> Float[Tensor, "towns others vocab"]:
+def exchanged(asked: Asked, nodes: ExchangedNodes) -> Float[Tensor, "towns others vocab"]:
     """The last logits with each town's region exchanged for each of the `others`."""
     n = len(APART)
     own, other = asked.region.repeat_interleave(n), asked.others.flatten()
@@ -264,7 +264,7 @@ def exchanged(asked: Asked, nodes: Nodes) -> Float[Tensor, "towns others vocab"]
 
 def _exchange(
     asked: Asked,
-    nodes: Nodes,
+    nodes: ExchangedNodes,
     name: str,
     own: Int[Tensor, " rows"],
     other: Int[Tensor, " rows"],
@@ -300,17 +300,17 @@ def of_suite(model: TransformerBridge, suite: Suite) -> dict[str, Any]:
     names = transcoders_among(suite)
     suite = suite.exchanging([name for name in suite if name not in names], {})
     said, gradient = [Asked(model, text, TAUGHT) for text in MEANS_IN], gradients(model, suite)
-    by_graph = Ranked.of(said, suite, gradient)
-    inside = Ranked.of(said, neurons_inside_mlps(model, suite), gradient)
-    random = Ranked.of(said, untrained(suite), gradient)
-    chosen: dict[str, Nodes] = {}
+    by_graph = RankedNodes.of(said, suite, gradient)
+    inside = RankedNodes.of(said, neurons_inside_mlps(model, suite), gradient)
+    random = RankedNodes.of(said, untrained(suite), gradient)
+    chosen: dict[str, ExchangedNodes] = {}
     for count in COUNTS:
         chosen[f"features, {count}"] = by_graph.strongest(count)
         chosen[f"neurons, {count}"] = inside.strongest(count)
         chosen[f"untrained dictionaries, {count}"] = random.strongest(count)
         chosen[f"random features, {count}"] = by_graph.drawn(count, seed=0)
     chosen["every feature"] = by_graph.every()
-    chosen["the MLPs' whole outputs"] = Ranked.of(said, neurons(suite), gradient).every()
+    chosen["the MLPs' whole outputs"] = RankedNodes.of(said, neurons(suite), gradient).every()
     asked = {name: (Asked(model, text, UNTAUGHT), a) for name, (text, a) in ASKED.items()}
     selective = [means.selective.sum(1) for means in by_graph.means.values()]
     return {
@@ -328,7 +328,7 @@ def _accuracy(asked: Asked, answer: str) -> float | None:
     return rounded(float((asked.run[1].argmax(-1) == right).float().mean()))
 
 
-def outcome(asked: Asked, answer: str, nodes: Nodes) -> dict[str, Any]:
+def outcome(asked: Asked, answer: str, nodes: ExchangedNodes) -> dict[str, Any]:
     """Where the answer goes: share of the regions that answer otherwise, mean over towns."""
     answers = _answers(asked.model, answer)
     own, other = answers[asked.region][:, None], answers[asked.others]
