@@ -5,8 +5,8 @@ from typing import Any
 
 from transformer_lens.model_bridge import TransformerBridge
 
-from hooked_qwen.files import content_hash
-from hooked_qwen.load import load, local_folder
+from hooked_qwen.load import load
+from hooked_qwen.model_place import source_hash
 from hooked_qwen.placement import ANYWHERE, AUTO, Placement
 from hooked_qwen.progress import Report, silent
 from hooked_qwen.threads import fit_threads
@@ -53,10 +53,9 @@ def sources(
     **settings: Any,
 ) -> dict[str, Any]:
     """What a record of dictionaries is made from, by which two of them are the same."""
-    folder = local_folder(model)
     return {
         "dictionaries_hash": hash_of(dictionaries),
-        "model_hash": model if folder is None else content_hash(folder),
+        "model_hash": source_hash(model),
         "dtype": placement.dtype or "float32",
         "text": list(text),
         **settings,

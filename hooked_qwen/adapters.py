@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from hooked_qwen.notices import first_line
+
 CONFIG = "adapter_config.json"
 BASE = "base_model_name_or_path"
 
@@ -36,8 +38,9 @@ def with_adapter(model: Any, folder: Path) -> Any:
     try:
         return peft.PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
     except (RuntimeError, ValueError, KeyError, OSError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"the adapter at {folder} does not fit its model: {first}") from error
+        raise ValueError(
+            f"the adapter at {folder} does not fit its model: {first_line(error)}"
+        ) from error
 
 
 def require_peft() -> Any:

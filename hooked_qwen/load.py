@@ -5,13 +5,11 @@ equal Hugging Face's.
 """
 
 import os
-from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
-from platformdirs import user_cache_path
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.sources import (
     build_bridge_from_module,
@@ -26,16 +24,16 @@ from transformers import (
 )
 
 from hooked_qwen import bundled
-from hooked_qwen.adapters import base_of, with_adapter
-from hooked_qwen.files import build_folder_atomically, content_hash
+from hooked_qwen.adapters import with_adapter
 from hooked_qwen.identity import identity_of, known_as
-from hooked_qwen.notices import notify
+from hooked_qwen.model_place import BUNDLED, ModelPlace, place_of_model, unconverted
+from hooked_qwen.moved import moved
+from hooked_qwen.notices import first_line, notify
 from hooked_qwen.placement import AUTO, DtypeName, dtype_called, find_devices
 from hooked_qwen.precision import HALF
 from hooked_qwen.spread import spread
 from hooked_qwen.tensor_files import aligned
 
-BUNDLED = "bundled"
 ARCHITECTURES = (
     "Qwen2ForCausalLM",
     "Qwen3ForCausalLM",
@@ -66,7 +64,7 @@ def load(
     language model is not one of `ARCHITECTURES`, or there is no such device.
     """
     home, *others = find_devices(device)
-    place = _place(source)
+    place = place_of_model(source)
     name = BUNDLED if place.folder == bundled.PATH else Path(source).name
     config = _from_hub(AutoConfig, place, source)
     _require_known_class(config, source)
@@ -93,7 +91,7 @@ def trainable(source: str | Path, dtype: torch.dtype) -> Any:
 
     `hooked_qwen.plain_model.load_plain` puts it on a device. Raises `ValueError` as `load` does.
     """
-    place = _place(source)
+    place = place_of_model(source)
     _require_known_class(_from_hub(AutoConfig, place, source), source)
     return _weights(place, source, dtype, attention="sdpa")
 
@@ -103,14 +101,14 @@ def load_config(source: str | Path) -> Any:
 
     Raises `ValueError` as `load` does.
     """
-    config = _from_hub(AutoConfig, _unconverted(source), source)
+    config = _from_hub(AutoConfig, unconverted(source), source)
     _require_known_class(config, source)
     return config.get_text_config()
 
 
 def weight_files(source: str | Path) -> list[Path]:
     """The files with a model's weights, where they are on this machine as they are loaded."""
-    place = _unconverted(source)
+    place = unconverted(source)
     if place.gguf is not None or not Path(place.folder).is_dir():
         return []
     found = (sorted(Path(place.folder).glob(f"*.{kind}")) for kind in ("safetensors", "bin"))
@@ -134,7 +132,7 @@ def random_model(
 
 
 def _weights(
-    place: "_Place", source: str | Path, dtype: torch.dtype | str, *, attention: str = "eager"
+    place: ModelPlace, source: str | Path, dtype: torch.dtype | str, *, attention: str = "eager"
 ) -> Any:
     model, loading = _from_hub(
         AutoModelForCausalLM,
@@ -155,7 +153,7 @@ def load_tokenizer(source: str | Path) -> Any:
 
     Raises `ValueError` as `load` does, and when the model has no tokenizer beside it.
     """
-    tokenizer = _from_hub(AutoTokenizer, _unconverted(source), source)
+    tokenizer = _from_hub(AutoTokenizer, unconverted(source), source)
     # Without files, transformers makes one of the model's class that knows no text at all.
     if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
         raise ValueError(
@@ -191,98 +189,7 @@ def hook(model: PreTrainedModel, *, tokenizer: Any = None, name: str) -> Transfo
     return bridge
 
 
-def local_folder(source: str | Path) -> Path | None:
-    """The folder or file that `source` names on this machine, or None for a name on the hub."""
-    if str(source) == BUNDLED:
-        return bundled.PATH
-    path = Path(source).expanduser()
-    return path.resolve() if path.exists() else None
-
-
-@dataclass(frozen=True)
-class _Place:
-    """A local folder, or a name on the hub."""
-
-    folder: Path | str
-    revision: str | None = None
-    "a branch, tag or commit of a model on the hub"
-    gguf: str | None = None
-    "the GGUF file in the folder that all is read from"
-    adapters: tuple[Path, ...] = ()
-    "folders of adapters to the model, one after another"
-
-
-def _unconverted(source: str | Path) -> _Place:
-    """As `_place`, for what needs no weights: a GGUF file is read as it is, not dequantised."""
-    path = local_folder(source)
-    if path is not None and (base := base_of(path)) is not None:
-        return _adapted(_unconverted(base), path)
-    if path is None or path.suffix != ".gguf" or not path.is_file() or _converted(path).exists():
-        return _place(source)
-    return _Place(path.parent, gguf=path.name)
-
-
-def _place(source: str | Path) -> _Place:
-    path = local_folder(source)
-    if path is not None and (base := base_of(path)) is not None:
-        return _adapted(_place(base), path)
-    if path is not None:
-        return _Place(_folder(path))
-    name, _, revision = str(source).partition("@")
-    looks_local = name.startswith(("/", ".", "~")) or name.endswith(".gguf")
-    if looks_local or name.count("/") > 1:
-        raise ValueError(f"there is no model at {source}: no such file or folder")
-    return _Place(name, revision or None)
-
-
-def _adapted(base: _Place, adapter: Path) -> _Place:
-    return replace(base, adapters=(*base.adapters, adapter))
-
-
-def _folder(path: Path) -> Path:
-    if path.is_file():
-        if path.suffix != ".gguf":
-            raise ValueError(f"{path} is a file: expected a .gguf file or a model's folder")
-        return _dequantised(path)
-    if not (path / "config.json").exists():
-        raise ValueError(f"{path} holds no config.json: expected a Hugging Face model's folder")
-    return path
-
-
-def _dequantised(gguf: Path) -> Path:
-    """Folder with the weights of `gguf` in float32, made on first use and kept in the cache."""
-    folder = _converted(gguf)
-    if not folder.exists():
-        where: dict[str, Any] = {
-            "pretrained_model_name_or_path": str(gguf.parent),
-            "gguf_file": gguf.name,
-        }
-
-        def convert(partial: Path) -> None:
-            quantised = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
-            quantised.config.__dict__.pop("quantization_config", None)
-            # A model that remembers its quantiser refuses to be saved; a fresh one of the same
-            # class around the same dequantised tensors does not.
-            with torch.device("meta"):
-                plain = type(quantised)(quantised.config)
-            plain.load_state_dict(quantised.state_dict(), assign=True)
-            plain.tie_weights()
-            plain.save_pretrained(partial)
-            AutoTokenizer.from_pretrained(**where).save_pretrained(partial)
-
-        try:
-            build_folder_atomically(folder, convert)
-        except Exception as error:  # damaged files fail in as many ways as there are parsers
-            raise ValueError(f"cannot read {gguf} as a GGUF model: {_first_line(error)}") from error
-    return folder
-
-
-def _converted(gguf: Path) -> Path:
-    """Where the weights of `gguf` lie once they are dequantised."""
-    return user_cache_path("qwen-circuits") / "gguf" / f"{gguf.stem}-{content_hash(gguf)}"
-
-
-def _from_hub(auto: Any, place: _Place, source: str | Path, **options: Any) -> Any:
+def _from_hub(auto: Any, place: ModelPlace, source: str | Path, **options: Any) -> Any:
     folder = place.folder
     if place.revision is not None:
         options["revision"] = place.revision
@@ -300,9 +207,7 @@ def _from_hub(auto: Any, place: _Place, source: str | Path, **options: Any) -> A
                 if offline
                 else "; check the name and the network, or give a local folder or .gguf file"
             )
-        raise ValueError(
-            f"cannot load {source} from {where}: {_first_line(error)}{hint}"
-        ) from error
+        raise ValueError(f"cannot load {source} from {where}: {first_line(error)}{hint}") from error
 
 
 def _require_known_class(config: Any, source: str | Path) -> None:
@@ -337,5 +242,4 @@ def _require_all_weights(loading: dict[str, Any], source: str | Path) -> None:
         )
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+__getattr__ = moved(__name__, {"local_folder": "hooked_qwen.model_place"})

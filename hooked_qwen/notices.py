@@ -1,4 +1,4 @@
-"""Words for the user: what to know although the work goes on, and how many there are of a thing.
+"""Words for the user: what to know although the work goes on, what failed, how many of a thing.
 
 A notice is a Python warning, on the terminal a line.
 """
@@ -19,3 +19,8 @@ def notify(text: str) -> None:
 def counted(n: int, noun: str, plural: str | None = None) -> str:
     """`1 node`, `2 nodes`, `1,000 nodes`."""
     return f"{n:,} {noun if n == 1 else plural or f'{noun}s'}"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says; its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

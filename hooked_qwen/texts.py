@@ -23,7 +23,7 @@ from typing import Any, cast
 from hooked_qwen.bundled import language
 from hooked_qwen.compression import COMPRESSED, content_of, opened, suffix_of
 from hooked_qwen.load import BUNDLED
-from hooked_qwen.notices import notify
+from hooked_qwen.notices import first_line, notify
 
 WHOLE = (".txt", ".md", ".py")
 TABLES = (".jsonl", ".parquet")
@@ -227,7 +227,7 @@ def _parquet_texts(file: Path, field: str) -> Iterator[str]:
                 # An empty cell is no text.
                 yield from (_text_in({field: x}, field, str(file)) for x in rows if x is not None)
     except (pyarrow.ArrowException, OSError) as error:
-        raise ValueError(f"cannot read {file} as Parquet: {_first_line(error)}") from None
+        raise ValueError(f"cannot read {file} as Parquet: {first_line(error)}") from None
 
 
 def _data_set_texts(source: str) -> Iterator[str]:
@@ -250,7 +250,7 @@ def _data_set_texts(source: str) -> Iterator[str]:
         offline = os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")
         hint = "; HF_HUB_OFFLINE is set, so nothing is downloaded" if offline else ""
         raise ValueError(
-            f"cannot read the data set {HUB}{source}: {_first_line(error)}{hint}"
+            f"cannot read the data set {HUB}{source}: {first_line(error)}{hint}"
         ) from None
     if split != "train":
         notify(f"{HUB}{source} has no split 'train': its {split!r} is read")
@@ -275,7 +275,3 @@ def _parsed_data_set(source: str) -> tuple[str, str | None, str | None, str]:
             "hf:org/name/config@revision:field with what is needed of it"
         )
     return named["name"], named["config"], named["revision"], field
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -105,7 +105,7 @@ def estimated(
     """What a discovery takes; the bundled model always has text for examples."""
     from circuits.runs.discover_run import EXAMPLE_TOKENS
     from circuits.runs.estimate import estimate_discovery
-    from hooked_qwen.load import BUNDLED, local_folder
+    from hooked_qwen.model_place import BUNDLED, local_folder
 
     reads_text = has_text or local_folder(model) == local_folder(BUNDLED)
     return estimate_discovery(

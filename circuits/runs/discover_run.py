@@ -32,7 +32,7 @@ from circuits.runs.overwrite import (
 from circuits.runs.stopwatch import Stopwatch
 from hooked_qwen.bundled import language
 from hooked_qwen.identity import identity
-from hooked_qwen.load import BUNDLED, local_folder
+from hooked_qwen.model_place import BUNDLED, local_folder
 from hooked_qwen.placement import ANYWHERE, Placement, placement_of
 from hooked_qwen.progress import Report, silent
 from hooked_qwen.texts import Corpus, texts_of

@@ -20,7 +20,7 @@ from circuits.runs.pages import read_from_run
 from circuits.runs.ranking_file import RANKING, read_ranking
 from hooked_qwen.files import content_hash
 from hooked_qwen.identity import identity
-from hooked_qwen.load import local_folder
+from hooked_qwen.model_place import local_folder
 from hooked_qwen.notices import notify
 from hooked_qwen.placement import ANYWHERE, AUTO, Placement, is_here
 

@@ -18,7 +18,7 @@ from circuits.prompts import (
     read_prompts,
 )
 from hooked_qwen.files import content_hash
-from hooked_qwen.load import local_folder
+from hooked_qwen.model_place import local_folder
 from hooked_qwen.placement import ANYWHERE, Placement
 from saes.suite import MlpChoice, Suite, hash_of, pinned
 

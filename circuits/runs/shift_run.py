@@ -35,7 +35,7 @@ from circuits.shift.shift import Ask, ShiftConfig, Shifted, shift
 from circuits.shift.texts import shift_data
 from hooked_qwen.bundled import language
 from hooked_qwen.files import content_hash, write_atomically
-from hooked_qwen.load import BUNDLED, local_folder
+from hooked_qwen.model_place import BUNDLED, local_folder
 from hooked_qwen.nodes import Node
 from hooked_qwen.notices import counted, notify
 from hooked_qwen.placement import ANYWHERE, Placement, placement_of

@@ -7,8 +7,8 @@ from typing import Any
 from torch import nn
 
 from circuits.runs.overwrite import digest
-from hooked_qwen.files import content_hash
-from hooked_qwen.load import BUNDLED, load_tokenizer, local_folder
+from hooked_qwen.load import load_tokenizer
+from hooked_qwen.model_place import BUNDLED, local_folder, source_hash
 from hooked_qwen.placement import AUTO, Placement
 from hooked_qwen.plain_model import load_plain
 from hooked_qwen.progress import Report
@@ -35,12 +35,6 @@ class StartingModel:
         """What an adapter says that it belongs to."""
         folder = local_folder(self.source)
         return self.source if folder is None or self.source == BUNDLED else str(folder)
-
-    @property
-    def hash(self) -> str:
-        """Of the model's files; of one on the hub, its name."""
-        folder = local_folder(self.source)
-        return self.source if folder is None else content_hash(folder)
 
     def plain(self) -> nn.Module:
         """As it is."""
@@ -107,7 +101,7 @@ class TuningCase:
         """What decides the result besides settings; `texts` as plain JSON values."""
         return {
             "dictionaries": hash_of(self.dictionaries),
-            "model": self.start.hash,
+            "model": source_hash(self.start.source),
             "dtype": self.start.placement.dtype or "float32",
             "texts": digest(*texts),
         }

@@ -7,7 +7,7 @@ from circuits.shift.biographies import biographies
 from circuits.shift.labelled import LabelledText, ShiftData, only_words, without_words
 from circuits.shift.labelled_files import N, labelled_file
 from circuits.shift.registers import registers
-from hooked_qwen.load import BUNDLED, local_folder
+from hooked_qwen.model_place import BUNDLED, local_folder
 
 __all__ = ["LabelledText", "ShiftData", "only_words", "shift_data", "without_words"]
 

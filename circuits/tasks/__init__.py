@@ -20,7 +20,8 @@ from circuits.tasks.choice import Choice
 from circuits.tasks.dealing import deal
 from hooked_qwen.bundled import language
 from hooked_qwen.families import SPLITS, PromptPair, Split, Task, TooFewPairs
-from hooked_qwen.load import BUNDLED, load_tokenizer, local_folder
+from hooked_qwen.load import load_tokenizer
+from hooked_qwen.model_place import BUNDLED, local_folder
 
 __all__ = [
     "TASKS",

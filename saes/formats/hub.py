@@ -11,9 +11,9 @@ from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, Revi
 from huggingface_hub.file_download import repo_folder_name
 
 from hooked_qwen.files import write_atomically
+from hooked_qwen.notices import first_line
 from saes.formats import ours
 from saes.formats.place import Place, local_place
-from saes.formats.reading import first_line
 
 NAME = re.compile(r"(?:hf:)?([\w.-]+/[\w.-]+)((?:/[\w.-]+)*)(?:@([\w./-]+))?")
 INDEX = "suite.json, cfg.json, config.json, config.yaml or a layer's file"

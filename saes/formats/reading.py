@@ -19,6 +19,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from hooked_qwen.notices import first_line
 from hooked_qwen.precision import HALF
 from hooked_qwen.sites import Site
 from hooked_qwen.tensor_files import aligned, read_tensors
@@ -268,8 +269,3 @@ def assemble(path: Path, weights: Mapping[str, Tensor], **spec: Any) -> SparseDi
         return SparseDictionary(DictionarySpec(**spec), plain)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, in one line."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -10,10 +10,11 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
+from hooked_qwen.notices import first_line
 from hooked_qwen.sites import Site
 from saes.formats import ours
 from saes.formats.place import Entry
-from saes.formats.reading import array_header, first_line
+from saes.formats.reading import array_header
 
 FLOAT32 = 4
 "Bytes of a value once it is read: dictionaries compute in float32."

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 from circuits import opening
 from circuits.cli.app import app, main
 from hooked_qwen import bundled
-from hooked_qwen.load import load, local_folder
+from hooked_qwen.load import load
+from hooked_qwen.model_place import local_folder
 from hooked_qwen.placement import AUTO
 from tests.circuits.browser import BROWSER
 from tests.circuits.few_texts import shorten
