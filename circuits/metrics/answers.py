@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from circuits.metrics.bound import bind_feature, bind_readout
 from circuits.metrics.metric import (
     LogitDifference,
     LogitMetric,
@@ -23,8 +24,6 @@ from circuits.metrics.readout import (
     PYTHON,
     MetricChoice,
     Readout,
-    bind_feature,
-    bind_readout,
     metric_name,
 )
 from circuits.prompts import EncodedPrompts, Positions

@@ -16,8 +16,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from circuits.metrics.bound import with_values
 from circuits.metrics.metric import EachColumn, SiteMetric
-from circuits.metrics.readout import with_values
 from circuits.prompt_files import Prompt
 from circuits.prompts import EncodedPrompts
 from hooked_qwen.forward import unembed

@@ -10,8 +10,7 @@ in a replacement graph are by linear paths, and the other estimators look at the
 Source: Jaccard over bootstrap resamples, and 0.8 as what counts as stable, arXiv:2510.00845.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -22,17 +21,15 @@ from scipy import stats
 from torch import Tensor
 
 from circuits.analysis import Analysis
-from circuits.attribution.effects import Gradients, node_names
+from circuits.attribution.effects import node_names
 from circuits.attribution.estimators import ESTIMATORS
 from circuits.attribution.node_effects import NodeEffects
 from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.methods import discover_by_method
 from circuits.discovery.ranking import Ranking, rank_nodes
-from circuits.discovery.replaced_prompts import ReplacedPrompts, by_transcoders
-from circuits.discovery.resume import DiscoveryParts
-from circuits.discovery.tracing import effects_by_prompt
+from circuits.discovery.replaced_prompts import by_transcoders
 from circuits.graph import Node, ordered, rounded
-from circuits.prompts import EncodedPrompts
+from circuits.verification.prompt_draws import EffectsOfEach, drawn, drawn_shares, effects_of_each
 from circuits.verification.replacement import LINEAR
 from hooked_qwen.config_checks import check_at_least
 from hooked_qwen.progress import Report, silent
@@ -110,56 +107,6 @@ def _size(graph: nx.DiGraph) -> int:
     if not size:
         raise ValueError("the graph has no features and no errors that could be found again")
     return size
-
-
-@dataclass(frozen=True, eq=False)
-class EffectsOfEach:
-    """Every node changed on some prompt, with its effect on each prompt."""
-
-    nodes: NodeEffects
-    "in the order of their keys"
-    by_prompt: Float[Tensor, "prompts nodes"]
-
-
-@dataclass(frozen=True)
-class _EffectsByBatch(DiscoveryParts):
-    """Notes what is found of each batch."""
-
-    found: list[NodeEffects] = field(default_factory=list)
-
-    def effects(self, batch: int, find: Any) -> tuple[NodeEffects, Gradients]:
-        effects, _ = find()
-        self.found.append(effects)
-        # Gradients are of no use here, and there are as many as prompts.
-        return effects, {}
-
-
-def effects_of_each(analysis: Analysis, *, report: Report = silent) -> EffectsOfEach:
-    """The effect of every feature and error on each prompt, by the analysis' own estimator."""
-    parts = [part.inner() for part in _of_each(analysis, report)]
-    key = torch.cat([part.key for part in parts]).unique()
-    table = torch.zeros(len(parts), len(key), dtype=torch.float64)
-    for row, part in zip(table, parts, strict=True):
-        row[torch.searchsorted(key, part.key)] = part.effect
-    return EffectsOfEach(NodeEffects(parts[0].names, key, table.mean(0)), table)
-
-
-def _of_each(analysis: Analysis, report: Report) -> list[NodeEffects]:
-    if analysis.config.method == "replacement":
-        with torch.no_grad():
-            return list(effects_by_prompt(ReplacedPrompts(analysis), report))
-    one_by_one = replace(analysis.config, batch_size=1)
-    kept = _EffectsByBatch()
-    rank_nodes(replace(analysis, config=one_by_one, edited=None), parts=kept, report=report)
-    return kept.found
-
-
-def drawn_shares(n: int, draws: int, *, seed: int) -> Float[Tensor, "draws {n}"]:
-    """The share of each prompt in each draw with replacement."""
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randint(n, (draws, n), generator=generator)
-    counts = torch.zeros(draws, n, dtype=torch.float64)
-    return counts.scatter_add_(1, drawn, torch.ones_like(counts)) / n
 
 
 def _nodes(
@@ -255,26 +202,6 @@ def _reruns(
         "nodes": {**_spread(of_each[0]), "draws": [rounded(v) for v in nodes]},
         "edges": {**_spread(of_each[1]), "draws": [rounded(v) for v in edges]},
     }
-
-
-def drawn(prompts: EncodedPrompts, rows: Int[Tensor, " drawn"]) -> EncodedPrompts:
-    """Some prompts of a set, the same one more than once if asked for."""
-    chosen = rows.tolist()
-
-    def of(values: Sequence[Any]) -> tuple[Any, ...]:
-        return tuple(values[i] for i in chosen)
-
-    return replace(
-        prompts,
-        prompts=of(prompts.prompts),
-        clean=prompts.clean.rows(rows),
-        patch=None if prompts.patch is None else prompts.patch.rows(rows),
-        answer_ids=of(prompts.answer_ids),
-        wrong_ids=of(prompts.wrong_ids),
-        answer_weights=prompts.answer_weights and of(prompts.answer_weights),
-        answer_texts=prompts.answer_texts and of(prompts.answer_texts),
-        own=frozenset(place for place, i in enumerate(chosen) if i in prompts.own),
-    )
 
 
 def _inner(graph: nx.DiGraph) -> set[Node]:

@@ -8,11 +8,9 @@ import torch
 from circuits.discovery.methods import discover_by_method
 from circuits.discovery.ranking import rank_nodes
 from circuits.discovery.sparse_feature import discover
+from circuits.verification.prompt_draws import drawn, drawn_shares, effects_of_each
 from circuits.verification.stability import (
     StabilityConfig,
-    drawn,
-    drawn_shares,
-    effects_of_each,
     jaccard,
     stability,
     strongest,
