@@ -18,7 +18,7 @@ def load_model(
 ) -> TransformerBridge:
     """`load`, told of while it goes on; torch's threads fit the model."""
     report("loading", 0, 1)
-    model = load(source, device=placement.device or AUTO, dtype=placement.dtype or "float32")
+    model = load(source, device=placement.device or AUTO, dtype=placement.model_dtype)
     fit_threads(model)
     report("loading", 1, 1)
     return model
@@ -56,7 +56,7 @@ def sources(
     return {
         "dictionaries_hash": hash_of(dictionaries),
         "model_hash": source_hash(model),
-        "dtype": placement.dtype or "float32",
+        "dtype": placement.model_dtype,
         "text": list(text),
         **settings,
     }

@@ -66,7 +66,7 @@ class ModelCost:
 
     def __init__(self, config: Any, placement: Placement, *, name: str) -> None:
         self.config, self.name = config, name
-        self.dtype = dtype_called(placement.dtype or "float32")
+        self.dtype = dtype_called(placement.model_dtype)
 
     @cached_property
     def weights(self) -> int:

@@ -39,6 +39,11 @@ class Placement:
         if self.memory is not None and not self.memory > 0:
             raise ValueError(f"the memory is {self.memory} GB: expected more than 0")
 
+    @property
+    def model_dtype(self) -> DtypeName:
+        """The precision of a model where no run says another."""
+        return self.dtype or "float32"
+
 
 ANYWHERE = Placement()
 

@@ -65,7 +65,7 @@ def evaluate(
     from circuits.graph import write_json
     from circuits.opening import sources
     from circuits.render.quality import quality_figure
-    from circuits.runs.overwrite import MADE_FROM, check_beside, check_record
+    from circuits.runs.overwrite import MADE_FROM, check_record
     from hooked_qwen.texts import texts_of
 
     placement = placed(device, dtype, memory)
@@ -74,8 +74,7 @@ def evaluate(
     options |= {"seed": seed}
     source = {} if out is None else sources(dictionaries, model, text, placement, **options)
     if out is not None:
-        check_record(out, source, force=force)
-        check_beside(out, ".svg", force=force)
+        check_record(out, source, beside=(".svg",), force=force)
     say_found(dictionaries, mlp)
     with bars() as report:
         record = suites.evaluate_suite(

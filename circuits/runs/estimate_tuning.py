@@ -32,7 +32,7 @@ def tuning_estimate(
     """
     sizes = counts(opened(outline_plain(load_config(start.source)), start.rank, base=start.name))
     passes = int(training.trainer.get("gradient_accumulation_steps", passes_in_a_step))
-    each = BYTES[start.placement.dtype or "float32"]
+    each = BYTES[start.placement.model_dtype]
     return {
         **sizes,
         "bytes": each * (sizes["weights"] + (1 + OPTIMIZER) * sizes["trained"]),

@@ -118,7 +118,7 @@ def made_from(
     """What decides a graph and its cards: the part of a manifest by which runs are the same."""
     return {
         "seed": seed,
-        "dtype": placement.dtype or "float32",
+        "dtype": placement.model_dtype,
         "config": config.record() | {"mlp": inputs.mlp, "unfit": inputs.unfit},
         "text": list(text),
         **inputs.hashes(),

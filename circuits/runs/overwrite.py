@@ -6,7 +6,7 @@ refused before any work is done.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -75,10 +75,17 @@ def is_made_from(path: Path, made_from: Mapping[str, Any]) -> bool:
     return path.exists() and _read(path).get(MADE_FROM) == plain(made_from)
 
 
-def check_record(path: Path, made_from: Mapping[str, Any], *, force: bool) -> None:
-    """Raise `ValueError` where the JSON file `path` was not made from the same."""
+def check_record(
+    path: Path, made_from: Mapping[str, Any], *, beside: Sequence[str] = (), force: bool
+) -> None:
+    """Raise `ValueError` where the JSON file `path` was not made from the same.
+
+    So it does for files of the suffixes `beside` it, as `check_beside`.
+    """
     if path.exists() and not force and not is_made_from(path, made_from):
         raise ValueError(f"{path} is there already, made from something else: {_choice()}")
+    for suffix in beside:
+        check_beside(path, suffix, force=force)
 
 
 def check_beside(path: Path, suffix: str, *, force: bool) -> None:

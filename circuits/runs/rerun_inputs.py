@@ -135,7 +135,7 @@ def open_without_run(
         "dictionaries_hash": hash_of(dictionaries),
         "model": model,
         "mlp": mlp,
-        "dtype": placement.dtype or "float32",
+        "dtype": placement.model_dtype,
     }
     return Opening(source=source, open=opened)
 

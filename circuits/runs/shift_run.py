@@ -81,7 +81,7 @@ def shift_run(
         "model": model,
         "dictionaries_hash": hash_of(dictionaries),
         "mlp": mlp,
-        "dtype": placement.dtype or "float32",
+        "dtype": placement.model_dtype,
         "config": asdict(config),
         "judgements": judgements and content_hash(judgements),
     }

@@ -41,7 +41,7 @@ def sufficiency_run(
         **inputs.hashes(),
         "config": config.record(),
         "kept": asdict(kept) | {"layers": layers},
-        "dtype": placement.dtype or "float32",
+        "dtype": placement.model_dtype,
     }
     check_not_file(out)
     check_record(out / RECORD, source, force=force)

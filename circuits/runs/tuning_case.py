@@ -39,7 +39,7 @@ class StartingModel:
     def plain(self) -> nn.Module:
         """As it is."""
         device = self.placement.device or AUTO
-        model = load_plain(self.source, dtype=self.placement.dtype or "float32", device=device)
+        model = load_plain(self.source, dtype=self.placement.model_dtype, device=device)
         config = model.config.get_text_config()
         fit_threads_to(config.hidden_size, config.intermediate_size)
         return model
@@ -102,7 +102,7 @@ class TuningCase:
         return {
             "dictionaries": hash_of(self.dictionaries),
             "model": source_hash(self.start.source),
-            "dtype": self.start.placement.dtype or "float32",
+            "dtype": self.start.placement.model_dtype,
             "texts": digest(*texts),
         }
 

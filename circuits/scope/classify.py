@@ -14,7 +14,7 @@ from circuits.features.named import Named
 from circuits.graph import write_json
 from circuits.opening import load_model, open_suite
 from circuits.render.methods_figure import methods_figure
-from circuits.runs.overwrite import MADE_FROM, check_absent, check_beside, check_record, digest
+from circuits.runs.overwrite import MADE_FROM, check_absent, check_record, digest
 from circuits.runs.pages import feature_names
 from hooked_qwen.identity import identity
 from hooked_qwen.notices import notify
@@ -82,9 +82,7 @@ def classify(
         "seed": seed,
     }
     if out is not None:
-        check_record(out, source, force=force)
-        for suffix in FIGURES:
-            check_beside(out, suffix, force=force)
+        check_record(out, source, beside=FIGURES, force=force)
     loaded, suite = open_suite(dictionaries, model, mlp, placement, report)
     record = classified(
         loaded,

@@ -67,7 +67,7 @@ def cover(
         "dictionaries": hash_of(dictionaries),
         "mlp": mlp,
         "config": asdict(config),
-        "dtype": placement.dtype or "float32",
+        "dtype": placement.model_dtype,
     }
     if out is not None:
         check_record(out / RECORD, source, force=force)

@@ -17,7 +17,7 @@ from circuits.graph import write_json
 from circuits.opening import open_model, sources
 from circuits.render.steer_page import steer_page
 from circuits.render.steering_map import steering_map
-from circuits.runs.overwrite import MADE_FROM, check_beside, check_record, digest
+from circuits.runs.overwrite import MADE_FROM, check_record, digest
 from circuits.runs.pages import feature_names
 from circuits.shift.probe import losses
 from hooked_qwen.files import write_atomically
@@ -105,9 +105,7 @@ def steer(
         config=asdict(config),
     )
     if out is not None:
-        check_record(out, source, force=force)
-        for suffix in BESIDE:
-            check_beside(out, suffix, force=force)
+        check_record(out, source, beside=BESIDE, force=force)
     suite = _at(load_suite(dictionaries, mlp=mlp, memory=placement.memory), at)
     loaded = open_model(suite, model, placement, report)
     choice = choose(

@@ -79,7 +79,7 @@ def synthesise(
         "mlp": mlp,
         "config": asdict(config),
         "writing": asdict(writing) | {"style": style},
-        "dtype": placement.dtype or "float32",
+        "dtype": placement.model_dtype,
     }
     if out is not None:
         check_record(out / RECORD, source, force=force)
