@@ -1,4 +1,4 @@
-"""Tests go through public names: none replaces a function of ours or reads a private name.
+"""Tests go through public names and can fail: each asserts something, none replaces what is ours.
 
 A test that replaces a function holds how things are done, and goes on passing where nobody calls
 that function any more. The world outside may be replaced: the clock, the network, a terminal. Sizes
@@ -21,11 +21,6 @@ ALLOWED = {
     "tests/circuits/conftest.py": "the bundled model is loaded once for all commands, for time",
     "tests/circuits/test_memory.py": "calls are noted and go through: what is in memory when the "
     "next is made is no output",
-    "tests/circuits/test_devices.py": "calls are noted and go through: a file that is read twice "
-    "gives the same numbers",
-    "tests/circuits/edits/test_ablate.py": "calls are noted and go through: what is computed once "
-    "and shared gives the numbers of what is computed twice",
-    "tests/circuits/test_notebook.py": "examples of docstrings run on few nodes, for time",
 }
 "Files that set a function of ours after all, each with its reason."
 FILES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("*.py"))
@@ -85,9 +80,8 @@ def found_at(dotted: str) -> object:
     return NOTHING
 
 
-def violations(source: str) -> Iterator[str]:
+def violations(tree: ast.Module) -> Iterator[str]:
     """What a test file replaces or reads that it should not, with the line."""
-    tree = ast.parse(source)
     ours = imported(tree)
     for node in ast.walk(tree):
         match node:
@@ -122,15 +116,16 @@ def replaced(target: ast.expr, rest: list[ast.expr], ours: dict[str, str]) -> st
 
 
 def test_tests_go_through_public_names():
-    found = {name: told for name in FILES if (told := list(violations(text_of(name))))}
+    found = {name: told for name in FILES if (told := list(violations(tree_of(name))))}
     assert found.keys() >= ALLOWED.keys(), "what sets nothing of ours any more is not in ALLOWED"
     for name in ALLOWED:
         found[name] = [one for one in found[name] if " sets " not in one]
     assert {name: told for name, told in found.items() if told} == {}
 
 
-def text_of(name: str) -> str:
-    return (ROOT / name).read_text(encoding="utf-8")
+@cache
+def tree_of(name: str) -> ast.Module:
+    return ast.parse((ROOT / name).read_text(encoding="utf-8"))
 
 
 SUITE = "from saes import suite\n"
@@ -154,7 +149,7 @@ INK = "from circuits.render import ink\n"
     ],
 )
 def test_what_is_replaced_or_private_is_found(source, found):
-    told = list(violations(source))
+    told = list(violations(ast.parse(source)))
     assert (len(told) == 1 and found in told[0]) if found else not told
 
 
@@ -164,3 +159,89 @@ def test_only_sizes_are_set(small_chunks):
     for name in ("saes.suite.load_suite", "circuits.render.words.ROWS"):
         with pytest.raises(ValueError, match="expected a number with a public name in capitals"):
             small_chunks(name, 4)
+
+
+def asserts(node: ast.AST) -> bool:
+    """Whether anything in it can fail by itself."""
+    for one in ast.walk(node):
+        match one:
+            case ast.Assert(test=test) if not isinstance(test, ast.Constant):
+                return True
+            case ast.Attribute(value=ast.Name("pytest"), attr="raises" | "warns" | "fail"):
+                return True
+            case ast.Attribute(value=ast.Name("torch" | "np"), attr="testing"):
+                return True
+    return False
+
+
+@cache
+def asserting_methods() -> frozenset[str]:
+    """The methods of classes under tests that assert something, such as `OtherDevice.agrees`."""
+    return frozenset(
+        method.name
+        for name in FILES
+        for cls in tree_of(name).body
+        if isinstance(cls, ast.ClassDef)
+        for method in functions_of(cls)
+        if asserts(method)
+    )
+
+
+@cache
+def asserting_functions(name: str) -> frozenset[str]:
+    return frozenset(one.name for one in functions_of(tree_of(name)) if asserts(one))
+
+
+def asserting_helpers(tree: ast.Module) -> set[str]:
+    """The functions of a test file, its own and those of others under tests, that assert."""
+    found = {one.name for one in functions_of(tree) if asserts(one)}
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tests."):
+            file = f"{node.module.replace('.', '/')}.py"
+            there = asserting_functions(file) if file in FILES else ()
+            found |= {a.asname or a.name for a in node.names if a.name in there}
+    return found
+
+
+def functions_of(node: ast.Module | ast.ClassDef) -> list[ast.FunctionDef]:
+    return [one for one in node.body if isinstance(one, ast.FunctionDef)]
+
+
+def cannot_fail(tree: ast.Module) -> Iterator[str]:
+    """The tests that assert nothing, neither themselves nor in a helper that they call."""
+    helpers = asserting_helpers(tree)
+    for test in functions_of(tree):
+        if not test.name.startswith("test_") or asserts(test):
+            continue
+        calls = [node.func for node in ast.walk(test) if isinstance(node, ast.Call)]
+        names = {call.id for call in calls if isinstance(call, ast.Name)}
+        methods = {call.attr for call in calls if isinstance(call, ast.Attribute)}
+        if not names & helpers and not methods & asserting_methods():
+            yield test.name
+
+
+def test_every_test_can_fail():
+    found = {name: told for name in FILES if (told := list(cannot_fail(tree_of(name))))}
+    assert found == {}
+
+
+HELPER = "def helper(x):\n    assert x\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "can_fail"),
+    [
+        ("def test_a():\n    run()", False),
+        ("def test_a():\n    assert True", False),
+        ("def helper(x):\n    run(x)\ndef test_a():\n    helper(1)", False),
+        ("def test_a():\n    with suppress(ValueError):\n        run()", False),
+        ("def test_a():\n    assert run()", True),
+        ("def test_a():\n    with pytest.raises(ValueError):\n        run()", True),
+        ("def test_a():\n    torch.testing.assert_close(run(), 1)", True),
+        (HELPER + "def test_a():\n    helper(1)", True),
+        ("from tests.saes.formats.test_fuzz import refuse\ndef test_a():\n    refuse(1)", True),
+        ("def test_a(other):\n    other.agrees(1, 2)", True),
+    ],
+)
+def test_a_test_that_asserts_nothing_is_found(source, can_fail):
+    assert list(cannot_fail(ast.parse(source))) == ([] if can_fail else ["test_a"])

@@ -1,5 +1,6 @@
 """What a run finds is the same on another device, and the host seldom waits for it."""
 
+from dataclasses import replace
 from shutil import copytree
 
 import pytest
@@ -30,9 +31,9 @@ from hooked_qwen.spread import spread
 from hooked_qwen.texts import texts_of
 from saes.edit_file import Condition, Edit, Operation
 from saes.formats import ours
+from saes.formats.finding import find
 from saes.formats.ours import Card, save_dictionary, save_suite_index
-from saes.formats.table import FoundDictionaries
-from saes.suite import load_suite
+from saes.suite import Suite, load_suite
 from tests.toys import full_suite, leaves, padded_on_the_left, toy_hf, toy_prompts, toy_suite
 
 READOUT = Readout(site=Site("resid_post", 1), direction=torch.linspace(-1, 1, 24))
@@ -97,21 +98,22 @@ def transcoders_on(device, **config):
     return Analysis.of(toy_on(device), suite, prompts, asked)
 
 
-def test_dictionaries_that_are_let_go_come_back_from_the_host(pretend, tmp_path, monkeypatch):
+def test_dictionaries_that_are_let_go_come_back_from_the_host(pretend, tmp_path):
     """Stored in half precision, with room for one on the device: each file is read once."""
     for one in full_suite(dtype=torch.float32).values():
         save_dictionary(one, tmp_path / one.spec.name, card=Card(), dtype=torch.bfloat16)
     save_suite_index(tmp_path, [path.name for path in tmp_path.iterdir()])
-    read, stored = [], FoundDictionaries.stored
+    read, files = [], find(tmp_path)
 
-    def noted(found, entry):
+    def noted(entry):
         read.append(entry.node_name)
-        return stored(found, entry)
+        return files.layout.load(entry)
 
-    monkeypatch.setattr(FoundDictionaries, "stored", noted)
+    counted = replace(files, layout=replace(files.layout, load=noted))
+    entries = {entry.node_name: entry for entry in files.entries}
 
     def found(device, memory):
-        suite, prompts = load_suite(tmp_path, memory=memory), toy_prompts(n=4, length=4)
+        suite, prompts = Suite({}, entries, counted, memory), toy_prompts(n=4, length=4)
         config = DiscoverConfig(estimator="patching", batch_size=2, nodes=20)
         return as_json(discover(Analysis.of(toy_on(device), suite, prompts, config)).graph)
 
