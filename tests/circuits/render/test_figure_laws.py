@@ -15,7 +15,7 @@ from circuits.render.drawing import FOLD, picture
 from circuits.render.figure_config import FigureConfig
 from circuits.render.interventions import Intervention
 from circuits.render.marks import Rect
-from circuits.render.routes import lanes, samples
+from circuits.render.routes import samples
 from circuits.render.sheet import PAD, TEXT
 from circuits.saved_state import SavedState
 from tests.circuits import synthetic
@@ -117,14 +117,6 @@ def test_a_comparison_draws_what_changed_most():
     assert shown.drawing.height <= TALLEST
 
 
-@pytest.mark.parametrize("n", range(5, 61, 5))
-def test_a_figure_is_connected_at_every_size(n):
-    graph = synthetic.circuit(200, seed=3)
-    circuit = circuit_of(graph, n)
-    assert not unconnected(circuit)
-    assert len(circuit) <= n
-
-
 def chain(length, units="logit-difference"):
     """A token, `length` features each in the layer above, the output; every third edge opposes."""
     graph = nx.DiGraph(metric="logit-difference", edge_units=units, columns=["The", " keys"])
@@ -178,50 +170,6 @@ def test_a_slide_has_three_sites_between_tokens_and_outputs_and_is_connected(see
     assert shown.drawing.width * shown.scale == pytest.approx(13.33)
     assert shown.drawing.height * shown.scale <= 7.5
     assert TEXT * shown.scale == pytest.approx(18)
-
-
-def test_strongest_nodes_come_first():
-    graph = synthetic.circuit(200)
-    on_a_path = set(graph) - unconnected(graph)
-    ranked = sorted(on_a_path, key=lambda n: -abs(graph.nodes[n]["effect"] or 0.0))
-    assert set(ranked[:3]) <= set(circuit_of(graph, 25))
-
-
-def test_each_node_keeps_its_strongest_edge_in_and_out():
-    circuit = circuit_of(graph := synthetic.circuit(200), 25)
-    full = nx.DiGraph(graph.subgraph(circuit))
-    for node in circuit:
-        for edges in (full.in_edges, full.out_edges):
-            if found := sorted(edges(node, data="weight"), key=lambda e: -abs(e[2])):
-                assert circuit.has_edge(*found[0][:2])
-
-
-def test_without_a_token_paths_begin_where_nothing_leads():
-    graph = synthetic.circuit(80)
-    graph.remove_nodes_from([n for n in graph if n.kind == "token"])
-    assert not unconnected(circuit_of(graph, 25))
-
-
-@pytest.mark.parametrize("room", [4, 5])
-def test_paths_begin_at_errors_too_where_nothing_leads_to_any(room):
-    """As in a replacement model, whose errors are constants; tokens lead to the output directly."""
-    graph, output = nx.DiGraph(), Node("logit", "logit")
-    error, feature = Node("mlp_out.0", "error", 1), Node("mlp_out.1", 3, 1)
-    token, other = Node("embed", "token", 0), Node("mlp_out.2", "error", 1)
-    for node, effect in ((output, 2.0), (feature, 1.0), (error, 0.5), (token, 0.1), (other, 0.4)):
-        graph.add_node(node, effect=effect)
-    edges = ((error, feature), (feature, output), (token, output), (other, output))
-    graph.add_weighted_edges_from((source, target, 1.0) for source, target in edges)
-    strongest = [output, feature, error, other, token][:room]
-    assert set(circuit_of(graph, room)) == set(strongest)
-    graph.add_edge(token, other, weight=1.0)
-    assert error not in circuit_of(graph, room), "errors that are led to begin no path"
-
-
-def test_a_graph_that_leads_nowhere_gives_its_strongest_nodes():
-    graph = synthetic.circuit(20)
-    graph.remove_edges_from(list(graph.edges))
-    assert len(circuit_of(graph, 8)) == 8
 
 
 def test_ablated_nodes_are_drawn_and_say_what_was_done():
@@ -310,13 +258,3 @@ def test_groups_and_pinned_nodes_are_drawn_with_what_connects_them(grouped):
     assert {"group"} < {n.kind for n in shown.circuit}
     assert len(shown.circuit) < 20
     assert not unconnected(shown.circuit)
-
-
-def test_lanes_keep_their_order_their_room_and_their_distance():
-    found = lanes([0.5, 0.5, 0.5, 0.9], (0.0, 1.0), 0.1)
-    assert found == sorted(found)
-    assert all(b - a >= 0.1 - 1e-9 for a, b in pairwise(found))
-    crowded = lanes([5.0] * 30, (0.0, 1.0), 0.1)
-    assert crowded[0] >= 0
-    assert crowded[-1] <= 1
-    assert len(set(crowded)) == 30

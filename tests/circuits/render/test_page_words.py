@@ -12,7 +12,7 @@ from circuits.graph import Node
 from circuits.render.compare_page import comparison_page
 from circuits.render.drawing import picture
 from circuits.render.latex_caption import latex_caption
-from circuits.render.links import Links, address
+from circuits.render.links import Links
 from circuits.render.page import page
 from circuits.render.stance_words import stance_words
 from tests.circuits import synthetic
@@ -146,19 +146,6 @@ def test_a_comparison_says_positions_of_the_graphs_that_have_them(visit, sample)
     some = next(n for n in features(sample) if n != only_a)
     tab.evaluate("key => circuit.select(key)", str(some._replace(position=some.position + 3)))
     assert "Top examples" in tab.locator("#panel-node").inner_text()
-
-
-def test_addresses_are_relative_and_hold_no_space(tmp_path):
-    page = tmp_path / "a run" / "ablations" / "top 5" / "graph.html"
-    assert address(page, tmp_path / "a run") == "ablations/top%205/graph.html"
-    assert address(tmp_path / "a run" / "graph.html", page.parent) == "../../graph.html"
-
-
-def test_links_of_a_page_are_escaped(sample):
-    html = page(sample, links=Links(suite='x"><script>alert(1)</script>'))
-    payload = json.loads(re.search(r'id="data-payload">(.*?)</script>', html)[1])
-    assert payload["links"]["suite"] == 'x"><script>alert(1)</script>'
-    assert "<script>alert" not in html
 
 
 CONTRAST = """() => {

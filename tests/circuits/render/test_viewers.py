@@ -9,7 +9,6 @@ import pytest
 from circuits.discovery.prune import influence
 from circuits.graph import Node, rounded
 from circuits.render.exporters import Drawn, exporters
-from circuits.render.viewer_features import viewer_features
 from circuits.render.viewers import VIEWERS, cumulative_influence, export_for_viewer, viewer_graph
 from circuits.saved_state import SavedState
 from hooked_qwen.notices import Notice
@@ -254,29 +253,6 @@ def test_models_have_the_names_that_neuronpedia_gives_them(name, called):
     graph = circuit(20)
     graph.graph["model"] = {"name": name}
     assert viewer_graph(graph, "neuronpedia", slug="x")["metadata"]["scan"] == called
-
-
-def test_files_of_features_have_what_neuronpedia_asks_for():
-    graph = circuit(40)
-    for number, feature in viewer_features(graph, cards(graph)).items():
-        assert feature["index"] == number
-        assert all(isinstance(x, str) for k in ("top", "bottom") for x in feature[f"{k}_logits"])
-        for quantile in feature["examples_quantiles"]:
-            assert isinstance(quantile["quantile_name"], str)
-            for example in quantile["examples"]:
-                assert all(isinstance(token, str) for token in example["tokens"])
-                assert all(isinstance(value, float) for value in example["tokens_acts_list"])
-
-
-def test_a_feature_has_one_number_in_all_graphs_of_a_suite():
-    suite = {name: {} for name in ("attn_out.0", "mlp_out.0", "mlp_out.1", "resid_post.1")}
-    few = graph_of([("mlp_out.1/3@0", "logit/ are", 1.0)], dictionaries=suite)
-    more = graph_of(
-        [("attn_out.0/3@0", "mlp_out.1/3@0", 1.0), ("mlp_out.1/3@0", "logit/ are", 1.0)],
-        dictionaries=suite,
-    )
-    card = {"mlp_out.1/3": {"examples": []}}
-    assert list(viewer_features(few, card)) == list(viewer_features(more, card))
 
 
 def test_what_a_person_pinned_grouped_and_named_goes_along():

@@ -2,12 +2,13 @@
 
 import random
 from itertools import product
+from math import prod
 
 import pytest
 
 from circuits.shift.generate import pieces
 from circuits.shift.labelled import only_words
-from circuits.shift.regions import BLANKS, CUES, OTHER, PAIR, life, regions
+from circuits.shift.regions import BLANKS, CUES, OTHER, PAIR, SHARES, life, regions
 from hooked_qwen.bundled.atlas import REGIONS
 
 HALVES = ("train", "test")
@@ -48,6 +49,15 @@ def test_a_town_is_in_the_texts_of_one_half_alone(lives):
     }
     assert not seen["train"] & seen["test"]
     assert seen["train"] | seen["test"] == {*TOWNS[0], *TOWNS[1]}
+
+
+def test_a_kind_of_cue_shows_in_its_share_of_the_texts(lives, data):
+    """Texts that would have none are drawn again."""
+    every = [text for texts in lives.values() for text in texts]
+    some = 1 - prod(1 - share for share in SHARES.values())
+    for kind, words in zip(data.cues, data.words, strict=True):
+        found = sum(bool(only_words(text, words)) for text in every) / len(every)
+        assert found == pytest.approx(SHARES[kind] / some, abs=0.07), kind
 
 
 def test_towns_that_fill_blanks_are_of_no_region_of_the_pair(lives):
