@@ -8,7 +8,7 @@ import pytest
 from circuits import graph as graphs
 from circuits.comparison import differences, different_origins
 from circuits.graph import Node
-from circuits.render.compare_page import comparison_page, merge
+from circuits.render.compare_page import comparison_page
 from circuits.runs.compare_runs import compare_runs
 from hooked_qwen.notices import Notice
 from tests.circuits import synthetic
@@ -102,29 +102,6 @@ def test_a_missing_effect_counts_as_none():
 def test_kept_and_summed_positions_do_not_compare():
     with pytest.raises(ValueError, match="the same --positions"):
         differences(synthetic.circuit(9), synthetic.circuit(9, positions="sum"))
-
-
-def test_merging_moves_the_shorter_prompt_to_the_right():
-    a = graph({"mlp_out.1/1@1": -1.0}, [" old", " keys"])
-    b = graph({"mlp_out.1/2@0": 0.5, "mlp_out.1/1@2": -1.0}, ["The", " new", " keys"])
-    merged = merge(a, b, differences(a, b))
-    assert set(map(str, merged)) == {"mlp_out.1/1@2", "mlp_out.1/2@0"}
-    assert merged.graph["columns"] == ["The", " old | new", " keys"]
-
-
-def test_merged_edges_say_where_they_are():
-    names = ["mlp_out.0/1", "mlp_out.1/1", "mlp_out.2/1"]
-    a, b = (graph(dict.fromkeys(names, 1.0)) for _ in range(2))
-    first, second, third = map(Node.parse, names)
-    a.add_edge(first, second, weight=0.5)
-    a.add_edge(second, third, weight=0.1)
-    b.add_edge(second, third, weight=-0.2)
-    b.add_edge(first, third, weight=0.3)
-    merged = merge(a, b, differences(a, b))
-    shown = {edge: merged.edges[edge]["shown"] for edge in merged.edges}
-    assert shown[first, second] == {"group": "only-a", "support": -0.5}
-    assert shown[second, third] == {"group": "changed", "support": 0.2}
-    assert shown[first, third] == {"group": "only-b", "support": -0.3}
 
 
 def test_the_page_holds_every_node_with_its_status():

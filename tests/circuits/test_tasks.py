@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
 from circuits.prompts import encode_prompts
 from circuits.tasks import TASKS, make, names, words
 from circuits.tasks.choice import Choice
-from circuits.tasks.dealing import Arrangements, fits
+from circuits.tasks.dealing import fits
 
 FUNCTION_WORDS = words.entries("""
     the that is are near behind beside by and to went came met sat at in gave handed brought passed
@@ -260,12 +260,6 @@ def test_every_task_says_what_it_asks_and_whose_it_is():
         assert "->" in task.description
         assert "\n" not in task.description
         assert re.search(r"20\d\d", task.source)
-
-
-def test_arrangements_are_all_the_ways_to_take_some_in_order():
-    taken = list(Arrangements("abcd", 3))
-    assert len(taken) == len(set(taken)) == 24
-    assert all(len(set(one)) == 3 for one in taken)
 
 
 def test_word_lists_are_long_enough_and_without_repeats():

@@ -9,7 +9,7 @@ from circuits.attribution_graphs import read_view
 from circuits.graph import Node
 from circuits.render.viewers import VIEWERS, viewer_graph
 from circuits.saved_state import SavedState
-from tests.circuits.attribution_graphs.test_read import BY_TOKEN, SAMPLE
+from tests.circuits.attribution_graphs.test_read import BY_TOKEN, SAMPLE, WITH_ATTENTION
 from tests.circuits.synthetic import circuit
 
 TEXAS, CITY = Node("clt.0", 2, 1), Node("clt.2", 812, 2)
@@ -73,6 +73,12 @@ def test_names_are_text_whatever_they_are_in_the_file(view):
     assert view([], [[7, "2_812_2"]]).groups == {"7": (CITY,)}
     of = view(["output_1_0", "input_0"], [], BY_TOKEN)
     assert of.pinned == (Node("logit", " Austin"), Node("embed", "token", 0))
+
+
+def test_nodes_that_have_no_name_here_are_in_no_view(view):
+    """A bias is pinned in the file; a graph has none."""
+    found = view(["1_bias_attn_bO_1", "1_cro_7_1"], [], WITH_ATTENTION)
+    assert found.pinned == (Node("mlp_out.1", 7, 1),)
 
 
 def test_another_file_is_refused_in_one_line(tmp_path):

@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 
-from circuits.shift.generate import draw_sets, pieces
+from circuits.shift.generate import pieces
 from circuits.shift.texts import ShiftData, only_words, shift_data, without_words
 from hooked_qwen.load import BUNDLED, load_tokenizer
 from hooked_qwen.tokens import encode_prompt
@@ -112,14 +112,6 @@ def test_the_bundled_model_gets_another_pair_than_formality_and_is_told():
 def test_what_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         shift_data(**{"name_or_path": "biographies", **arguments})
-
-
-def test_too_few_different_texts_are_refused():
-    def write(*_: object) -> str:
-        return "word " * 30
-
-    with pytest.raises(ValueError, match="no further text about 'nurse' .* ask for fewer"):
-        draw_sets("one", write, ("nurse", "judge"), (), 4, 0)
 
 
 @pytest.mark.parametrize(
