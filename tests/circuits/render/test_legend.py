@@ -1,12 +1,15 @@
 """The legend of a figure: what lines mean, and how much of the graph is drawn."""
 
+from itertools import pairwise
+
 import networkx as nx
 import pytest
 
 from circuits.graph import Node
 from circuits.render import ink
-from circuits.render.legend import folded_edges, legend_entries, legend_lines
-from circuits.render.sheet import MARGIN, TEXT
+from circuits.render.legend import folded_edges, legend_entries, legend_lines, legend_marks
+from circuits.render.marks import Shape, TextMark, Trace
+from circuits.render.sheet import MARGIN, TEXT, Sheet
 
 A, B, C, D = (Node("mlp_out.0", number, 1) for number in range(4))
 GROUP = Node("group", "nouns")
@@ -68,3 +71,29 @@ def test_what_has_no_room_beside_the_kinds_stands_under_them(page):
     assert len(lines) == 1 if page == 7.0 else lines[0] == ("supports", "opposes")
     for (line,) in lines[1:]:
         assert ink.measure(line, TEXT) <= page - 2 * MARGIN
+
+
+@pytest.mark.parametrize("page", [3.3, 7.0])
+def test_the_legend_stands_at_the_foot_in_order_and_no_word_on_another(page):
+    """A solid line with a tip supports, a dashed one with a bar opposes."""
+    lines = legend_lines(["supports", "opposes", "12 of 345 nodes, 60 of 1,234 edges"], page)
+    sheet = Sheet(width=page, height=2.0, axis=0.0, boxes={}, lines=(), rows=(), heads=())
+    marks = list(legend_marks(lines, sheet))
+    texts = [mark for mark in marks if isinstance(mark, TextMark)]
+    assert [mark.text for mark in texts] == [word for line in lines for word in line]
+    traces = [mark for mark in marks if isinstance(mark, Trace)]
+    assert [trace.stroke.dashed for trace in traces] == [False, True, False]
+    assert sum(isinstance(mark, Shape) for mark in marks) == 1
+    ends = []
+    for mark in texts:
+        width = ink.measure(mark.text, TEXT)
+        left = mark.at[0] - (width if mark.anchor == "right" else 0)
+        assert left >= MARGIN - 1e-9
+        assert left + width <= page - MARGIN + 1e-9
+        assert 1.5 < mark.at[1] <= sheet.height - MARGIN
+        ends.append((round(mark.at[1], 6), left, left + width))
+    assert ends == sorted(ends), "from left to right and from top to bottom"
+    for (y, _, right), (other, left, _) in pairwise(ends):
+        assert other > y or left > right
+    for trace, mark in zip(traces[:2], texts[:2], strict=True):
+        assert trace.curve.start[0] < trace.curve.end[0] < mark.at[0]
