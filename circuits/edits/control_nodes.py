@@ -6,10 +6,12 @@ position, others of the site stand in; where it has too few at all, there is no 
 """
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from heapq import nsmallest
 
 import torch
 
+from circuits.attribution.node_effects import ERROR
 from circuits.attribution.state import BatchState, each
 from circuits.discovery.ranking import Ranking
 from circuits.edits.ablation import Ablation
@@ -29,41 +31,57 @@ def control_nodes(
 ) -> dict[str, Draws]:
     """For each kind of control, by name, what each draw ablates (or keeps, as `edit` does)."""
     chosen = edit.ablated if edit.kept is None else edit.inner
-    changed = ranking.inner().nodes()
-    found = {"random nodes at the same sites and positions": _random(edit, chosen, changed, seed)}
+    found = {"random nodes at the same sites and positions": _random(edit, chosen, ranking, seed)}
     if edit.kept is None:
         alike = _alike(edit, chosen, states, seed)
         found["features as active at the same sites and positions"] = alike
     return {f"{len(chosen)} {name}": draws for name, draws in found.items() if draws}
 
 
-def _random(edit: Ablation, chosen: Sequence[Node], changed: Sequence[Node], seed: int) -> Draws:
+def _random(edit: Ablation, chosen: Sequence[Node], ranking: Ranking, seed: int) -> Draws:
     """Draws from the nodes that change."""
-    everywhere = dict.fromkeys(n._replace(position=None) for n in changed)
-    free = [n for n in (*changed, *everywhere) if edit.kept is not None or not edit.touches(n)]
-    at_site: dict[tuple[str, str, bool], list[Node]] = {}
-    at_position: dict[tuple[str, str, int | None], list[Node]] = {}
-    for node in dict.fromkeys(free):
-        at_site.setdefault((node.site, node.kind, node.position is None), []).append(node)
-        at_position.setdefault((node.site, node.kind, node.position), []).append(node)
     draws: Draws = []
     for draw in range(DRAWS):
         generator, drawn = random.Random(seed * DRAWS + draw), []
         for (site, kind), members in _by_site(chosen).items():
+            changed = _changed_at(ranking, site, kind)
             for position in dict.fromkeys(n.position for n in members):
                 size = sum(n.position == position for n in members)
-                pools = (
-                    at_position.get((site, kind, position), []),
-                    at_site.get((site, kind, position is None), []),
-                )
                 taken = set(drawn)
-                left = [[n for n in pool if n not in taken] for pool in pools]
+                left = (
+                    [
+                        n
+                        for n in pool
+                        if n not in taken and not (edit.kept is None and edit.touches(n))
+                    ]
+                    for pool in _pools(changed, position)
+                )
                 pool = next((pool for pool in left if len(pool) >= size), None)
                 if pool is None:
                     return []
                 drawn += generator.sample(pool, size)
         draws.append(tuple(drawn))
     return draws
+
+
+def _changed_at(ranking: Ranking, site: str, kind: str) -> Ranking:
+    """The features of a dictionary, or the errors of a site, that change."""
+    if site not in ranking.names:
+        return ranking[:0]
+    of_kind = ranking.feature == ERROR if kind == "error" else ranking.feature >= 0
+    return ranking.where(of_kind & (ranking.name == ranking.names.index(site)))
+
+
+def _pools(changed: Ranking, position: int | None) -> Iterator[list[Node]]:
+    """Nodes at the position, then at any; without one, each at every position.
+
+    Nodes are listed when they are asked for: at all positions of a wide dictionary they are many.
+    """
+    if position is None:
+        yield list(dict.fromkeys(node._replace(position=None) for node in changed.nodes()))
+        return
+    yield changed.where(changed.position == position).nodes()
+    yield changed.where(changed.position >= 0).nodes()
 
 
 def _alike(
@@ -78,12 +96,14 @@ def _alike(
     for place, members in groups.items():
         activation = activations[place]
         for node in members:
-            others = [
+            others = (
                 (abs(value - activation.get(int(node.feature), 0.0)), i)
                 for i, value in activation.items()
                 if not edit.touches(node._replace(feature=i))
-            ]
-            near.append([node._replace(feature=i) for _, i in sorted(others)])
+            )
+            # Those before it may have drawn as many.
+            nearest = nsmallest(NEAREST + len(chosen), others)
+            near.append([node._replace(feature=i) for _, i in nearest])
     draws: Draws = []
     for draw in range(DRAWS):
         generator, drawn = random.Random(seed * DRAWS + draw), []

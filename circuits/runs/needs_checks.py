@@ -182,15 +182,15 @@ def ablate_passes(run: Checked, edit: Ablation) -> list[Passes]:
     counter = replace(counter, task=replace(task, config=asked))
     metrics = 1 if task.config.metric == "logit-difference" else 2
     alike = edit.kept is None and all(node.kind == "feature" for node in edit.ablated)
-    runs = metrics * (1 + (1 + alike) * DRAWS)
+    drawn = 1 + (1 + alike) * DRAWS
     first, features = min(site.layer for site in sites), counter.features
-    # Twice before, once for what is spared and for what is as active; and for each set of nodes.
-    loops = 2 + 1 + alike + runs
-    once = counter.circuits("prompts under the ablation, and controls", 1, first, features)
+    # Once before, for what is spared and for what is as active; and for each metric.
+    loops = 1 + 1 + alike + metrics
+    once = counter.circuits("prompts under the ablation, and controls", drawn, first, features)
     return together(
         [
             *_prepared(run, counter, edit.to, loops),
-            *[once] * runs,
+            *[once] * metrics,
             *_left(run, features, encodes=edit.to == "patch"),
         ]
     )

@@ -64,6 +64,8 @@ RANKED_ROWS: tuple[str, ...] = (
 )
 RANDOM_ROWS: tuple[str, ...] = ("random nodes, same sites", "random nodes", "random features")
 HELD_OUT_ROWS = ("circuit", "circuit without errors", "random nodes")
+Plan = Callable[[int, int], NodeSet]
+"The circuit of a size, of the draw of a number."
 Level = Literal["full", "quick"]
 "Every size and control, or `QUICK_SIZES` and all nodes of `QUICK_ROWS`, with no other basis."
 
@@ -125,9 +127,9 @@ def curves(
     """The record of all rows."""
     nodes = ranking.inner()
     sizes = sizes_of(nodes, level)
-    plans = _plans(nodes, sizes, draws=draws, seed=seed)
-    plans = {name: plans[name][:n] for name, n in draws_of(level, draws).items()}
-    rows = _planned(scale, plans, report)
+    plans = _plans(nodes, seed=seed)
+    asked = {name: (plans[name], n) for name, n in draws_of(level, draws).items()}
+    rows = _planned(scale, asked, sizes, report)
     for name, control in _controls(scale, level).items():
         rows |= _control(scale, name, control, sizes, report)
     return {
@@ -157,24 +159,30 @@ def draws_of(level: Level, draws: int) -> dict[str, int]:
 
 def _planned(
     scale: Scale,
-    plans: Mapping[str, Sequence[Sequence[NodeSet]]],
+    plans: Mapping[str, tuple[Plan, int]],
+    sizes: Sequence[int],
     report: Report,
     what: str = "faithfulness",
 ) -> dict[str, FaithfulnessCurve]:
     """Each row of `plans`, its draws averaged; completeness too of those that say circuit."""
     complete = {name for name in plans if name.startswith("circuit") and what == "faithfulness"}
-    total = sum(
-        len(circuits) * (2 if name in complete else 1)
-        for name, drawn in plans.items()
-        for circuits in drawn
-    )
+    total = len(sizes) * sum(n * (2 if name in complete else 1) for name, (_, n) in plans.items())
     tick = counting(report, what, total * len(scale.analysis.states))
-    return {
-        name: mean_curve(
-            [scale.curve(circuits, complete=name in complete, report=tick) for circuits in drawn]
+
+    def row(name: str, plan: Plan, draws: int) -> FaithfulnessCurve:
+        # A draw's circuits are let go before the next are made.
+        return mean_curve(
+            [
+                scale.curve(
+                    [plan(size, draw) for size in sizes],
+                    complete=name in complete,
+                    report=tick,
+                )
+                for draw in range(draws)
+            ]
         )
-        for name, drawn in plans.items()
-    }
+
+    return {name: row(name, plan, draws) for name, (plan, draws) in plans.items()}
 
 
 def _controls(scale: Scale, level: Level) -> dict[str, Suite]:
@@ -198,9 +206,9 @@ def held_out_curves(
     """The same circuits on other prompts, beside random nodes."""
     nodes = ranking.inner()
     sizes = sizes_of(nodes, level)
-    plans = _plans(nodes, sizes, draws=1, seed=seed)
-    plans = {name: plans[name] for name in HELD_OUT_ROWS}
-    rows = _planned(scale, plans, report, "held-out prompts")
+    plans = _plans(nodes, seed=seed)
+    asked = {name: (plans[name], 1) for name in HELD_OUT_ROWS}
+    rows = _planned(scale, asked, sizes, report, "held-out prompts")
     return {
         "n_prompts": len(scale.analysis.prompts),
         "full": rounded(float(scale.full_and_empty.full.mean())),
@@ -260,37 +268,37 @@ def _margin(rows: dict[str, FaithfulnessCurve], sizes: Sequence[int]) -> dict[st
     }
 
 
-def _plans(
-    nodes: NodeEffects, sizes: Sequence[int], *, draws: int, seed: int
-) -> dict[str, list[list[NodeSet]]]:
-    """For each row, the circuits of each size, once for each random draw."""
+def _plans(nodes: NodeEffects, *, seed: int) -> dict[str, Plan]:
+    """For each row, how a circuit of it is chosen."""
     features = nodes.features()
     streams = nodes.where((nodes.feature >= 0) | nodes.at_sites("resid"))
-    seeds = range(seed, seed + draws)
 
-    def first(some: NodeEffects) -> list[NodeSet]:
-        return [some[:size].as_set() for size in sizes]
+    def first(some: NodeEffects) -> Plan:
+        return lambda size, draw: some[:size].as_set()
+
+    def random_of(some: NodeEffects) -> Plan:
+        return lambda size, draw: _drawn(some, size, seed + draw).as_set()
 
     return {
-        "circuit": [first(nodes)],
-        "circuit, no attn or mlp errors": [first(streams)],
-        "circuit without errors": [first(features)],
-        "random nodes, same sites": [
-            [_matched(nodes, size, seed).as_set() for size in sizes] for seed in seeds
-        ],
-        "random nodes": [[_drawn(nodes, size, seed).as_set() for size in sizes] for seed in seeds],
-        "random features": [
-            [_drawn(features, size, seed).as_set() for size in sizes] for seed in seeds
-        ],
+        "circuit": first(nodes),
+        "circuit, no attn or mlp errors": first(streams),
+        "circuit without errors": first(features),
+        "random nodes, same sites": lambda size, draw: _matched(nodes, size, seed + draw).as_set(),
+        "random nodes": random_of(nodes),
+        "random features": random_of(features),
     }
 
 
 def _drawn(nodes: NodeEffects, size: int, seed: int) -> NodeEffects:
-    return nodes[random.Random(seed).sample(range(len(nodes)), min(size, len(nodes)))]
+    if size >= len(nodes):
+        return nodes
+    return nodes[random.Random(seed).sample(range(len(nodes)), size)]
 
 
 def _matched(nodes: NodeEffects, size: int, seed: int) -> NodeEffects:
     """Random nodes, as many features and as many errors at each site as the first `size` have."""
+    if size >= len(nodes):
+        return nodes
     group, generator, chosen = nodes.group, random.Random(seed), []
     for kind, n in Counter(group[:size].tolist()).items():
         pool = (group == kind).nonzero().squeeze(-1)
