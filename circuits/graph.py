@@ -21,7 +21,7 @@ from typing import Any
 
 import networkx as nx
 
-from hooked_qwen.files import write_atomically
+from hooked_qwen.files import write_text_atomically
 from hooked_qwen.nodes import Node
 
 Edge = tuple[Node, Node]
@@ -90,7 +90,7 @@ def load(path: Path) -> nx.DiGraph:
 def write_json(record: Any, path: Path) -> None:
     """Write strict JSON (no NaN) atomically, in a form that diffs line by line."""
     text = json.dumps(record, ensure_ascii=False, allow_nan=False, indent=1)
-    write_atomically(path, lambda partial: partial.write_text(text + "\n", encoding="utf-8"))
+    write_text_atomically(path, text + "\n")
 
 
 def rounded(value: float | None) -> float | None:

@@ -45,7 +45,7 @@ from circuits.verification.sufficiency import sufficiency as _sufficiency
 from circuits.verification.verify import VerifyConfig
 from circuits.verification.verify import verify as _verify
 from hooked_qwen.bundled import language
-from hooked_qwen.files import write_atomically
+from hooked_qwen.files import write_text_atomically
 from hooked_qwen.load import BUNDLED
 from hooked_qwen.placement import DtypeName, Placement
 from hooked_qwen.progress import Report, silent
@@ -316,7 +316,7 @@ def _render(circuit: Circuit, path: Path, nodes: int) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     if suffix == "html":
         text = _page(circuit)
-        write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+        write_text_atomically(path, text)
         return path
     with TemporaryDirectory(dir=path.parent) as folder:
         drawn = Drawn(

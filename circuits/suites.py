@@ -18,7 +18,7 @@ from circuits.render.feature_page import feature_page
 from circuits.render.suite_page import suite_page
 from circuits.runs.overwrite import MADE_FROM, check_page, check_record, digest, signed
 from circuits.runs.pages import feature_names, labels_for, run_links
-from hooked_qwen.files import write_atomically
+from hooked_qwen.files import write_text_atomically
 from hooked_qwen.identity import identity
 from hooked_qwen.moved import moved
 from hooked_qwen.placement import ANYWHERE, Placement, name_of
@@ -164,7 +164,7 @@ def feature(
     card = scored(card, labels_for(dictionaries, run))
     write_json(card | {MADE_FROM: dict(made_from or {})}, paths[0])
     page = feature_page(card, run_links(run, out))
-    write_atomically(paths[1], lambda partial: partial.write_text(page, encoding="utf-8"))
+    write_text_atomically(paths[1], page)
     return card, paths
 
 
@@ -199,7 +199,7 @@ def suite_overview(
     record = called_in_suite(record, feature_names(dictionaries, run))
     title = f"Features of {loaded.cfg.model_name}"
     page = signed(suite_page(record, title=title, links=run_links(run, out)), source)
-    write_atomically(path, lambda partial: partial.write_text(page, encoding="utf-8"))
+    write_text_atomically(path, page)
     return path
 
 

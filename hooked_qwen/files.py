@@ -34,6 +34,11 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         partial.unlink(missing_ok=True)
 
 
+def write_text_atomically(path: Path, text: str) -> None:
+    """`write_atomically` of a text in UTF-8."""
+    write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
 def build_folder_atomically(path: Path, build: Callable[[Path], object]) -> None:
     """Call `build` on an empty folder beside `path`, then move it into place.
 

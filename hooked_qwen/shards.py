@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from hooked_qwen.files import write_atomically
+from hooked_qwen.files import write_atomically, write_text_atomically
 from hooked_qwen.identity import identity
 from hooked_qwen.placement import device_of
 from hooked_qwen.sites import Site
@@ -236,7 +236,7 @@ def _sum_of(path: Path) -> str:
 
 def _write_manifest(out: Path, manifest: dict[str, Any]) -> None:
     text = json.dumps(manifest, indent=1) + "\n"
-    write_atomically(out / MANIFEST, lambda partial: partial.write_text(text, encoding="utf-8"))
+    write_text_atomically(out / MANIFEST, text)
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

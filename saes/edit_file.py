@@ -28,7 +28,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from hooked_qwen.files import write_atomically
+from hooked_qwen.files import write_text_atomically
 from hooked_qwen.nodes import EVERY, Node
 from hooked_qwen.sites import Site
 from saes.operations import OPERATIONS, kind_of
@@ -260,7 +260,7 @@ class Edit:
     def save(self, path: str | Path) -> None:
         """Write the edit as JSON, whole or not at all."""
         text = self.text()
-        write_atomically(Path(path), lambda partial: partial.write_text(text, encoding="utf-8"))
+        write_text_atomically(Path(path), text)
 
     @classmethod
     def load(cls, path: str | Path) -> "Edit":

@@ -17,7 +17,7 @@ from circuits.graph import Node, as_json, ordered
 from circuits.render.exporters import Drawn
 from circuits.render.layout import depth
 from circuits.render.words import OPPOSES, caption, edge_support, readable, stance, support
-from hooked_qwen.files import write_atomically
+from hooked_qwen.files import write_atomically, write_text_atomically
 
 WRITERS: dict[str, Callable[[nx.DiGraph, Path], None]] = {
     "gexf": nx.write_gexf,
@@ -57,7 +57,7 @@ def export_for_networkx(drawn: Drawn, suffix: str) -> list[Path]:
 def export_dot(drawn: Drawn, suffix: str) -> list[Path]:
     """The graph in the language of Graphviz."""
     path, text = drawn.folder / f"graph.{suffix}", dot(drawn.graph)
-    write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+    write_text_atomically(path, text)
     return [path]
 
 

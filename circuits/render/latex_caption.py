@@ -13,7 +13,7 @@ from circuits.render.legend import folded_edges
 from circuits.render.stance_words import stance_words
 from circuits.render.tikz import escaped
 from circuits.render.words import acts_on_target, answers_in_words, counted
-from hooked_qwen.files import write_atomically
+from hooked_qwen.files import write_text_atomically
 
 CODEPOINT = r"\providecommand\codepoint[2]{\ifdefined\Umathchar#2\else{\ttfamily\char92 u#1}\fi}"
 
@@ -28,7 +28,7 @@ def write_caption(
 ) -> None:
     """Write the caption of a picture of `graph`, whole or not at all."""
     text = latex_caption(shown, graph, verification, intervention)
-    write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+    write_text_atomically(path, text)
 
 
 def latex_caption(

@@ -8,7 +8,7 @@ from circuits.render.drawing import Picture
 from circuits.render.marks import Mark, Rect, Shape, Stroke, TextMark, Trace
 from circuits.render.routes import BezierCurve, Point
 from circuits.render.sheet import TEXT
-from hooked_qwen.files import write_atomically
+from hooked_qwen.files import write_text_atomically
 
 DASH = (3.0, 1.6)  # of the line's width, as in the other formats
 RISE = 0.0307  # in, from the baseline to the middle of a capital of 6.5 points
@@ -72,7 +72,7 @@ def _escaped(character: str) -> str:
 
 def write_tikz(shown: Picture, path: Path) -> None:
     """Write the picture as TikZ, whole or not at all."""
-    write_atomically(path, lambda partial: partial.write_text(tikz(shown), encoding="utf-8"))
+    write_text_atomically(path, tikz(shown))
 
 
 def tikz(shown: Picture) -> str:

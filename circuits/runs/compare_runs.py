@@ -10,7 +10,7 @@ from circuits.runs.overwrite import (
     signed,
 )
 from circuits.runs.pages import cards_beside, named_graph
-from hooked_qwen.files import write_atomically
+from hooked_qwen.files import write_text_atomically
 from hooked_qwen.notices import notify
 
 
@@ -28,7 +28,7 @@ def compare_runs(a: Path, b: Path, out: Path, *, force: bool = False) -> list[Di
     cards = {**cards_beside(b), **cards_beside(a)}
     html = comparison_page(first, second, rows, names=names_of(a, b), cards=cards)
     text = signed(html, source)
-    write_atomically(out, lambda partial: partial.write_text(text, encoding="utf-8"))
+    write_text_atomically(out, text)
     return rows
 
 

@@ -47,7 +47,7 @@ from circuits.runs.pages import (
 )
 from circuits.runs.ranking_file import RANKING, write_ranking
 from circuits.runs.stopwatch import Stopwatch
-from hooked_qwen.files import write_atomically
+from hooked_qwen.files import write_text_atomically
 from hooked_qwen.placement import ANYWHERE, Placement
 
 HEADS = "heads.json"
@@ -145,7 +145,7 @@ def write_page(folder: Path) -> None:
         },
         links=links_of(folder),
     )
-    write_atomically(folder / "graph.html", lambda p: p.write_text(html, encoding="utf-8"))
+    write_text_atomically(folder / "graph.html", html)
 
 
 def write_pages(folder: Path) -> None:
@@ -165,7 +165,7 @@ def _write_left(into: Path) -> None:
         title=f"{did}: {into.resolve().name} · {title_of(left.graph)}",
         links=None if run is None else links_of_left(into, run),
     )
-    write_atomically(into / "graph.html", lambda p: p.write_text(html, encoding="utf-8"))
+    write_text_atomically(into / "graph.html", html)
 
 
 def export_page(drawn: Drawn, suffix: str) -> list[Path]:

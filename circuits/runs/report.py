@@ -12,7 +12,7 @@ from circuits.runs.finished_run import Run, read_run
 from circuits.runs.folder import verification_of
 from circuits.runs.overwrite import ABLATIONS, EDITED, MADE_FROM, check_page, digest, signed
 from circuits.runs.shown_paths import changes, in_record, shown_argument, shown_path
-from hooked_qwen.files import content_hash, write_atomically
+from hooked_qwen.files import content_hash, write_text_atomically
 
 PROMPTS = 6
 "Prompts of a run that its section shows."
@@ -34,7 +34,7 @@ def report_runs(
     gathered = [_gathered(run, name, base) for run, name in zip(runs, names, strict=True)]
     usual = names[0] if len(names) == 1 else f"{len(names)} circuits"
     page = signed(report_page(gathered, title=title or usual, nodes=nodes), source)
-    write_atomically(out, lambda partial: partial.write_text(page, encoding="utf-8"))
+    write_text_atomically(out, page)
     return gathered
 
 

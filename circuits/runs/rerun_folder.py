@@ -8,7 +8,7 @@ from circuits import graph as graphs
 from circuits.graph import write_json
 from circuits.render.rerun_page import Graphs, rerun_page
 from circuits.runs.overwrite import check_record
-from hooked_qwen.files import check_not_file, write_atomically
+from hooked_qwen.files import check_not_file, write_text_atomically
 
 RESULT, GRAPH, PAGE = "result.json", "graph.json", "result.html"
 
@@ -36,5 +36,5 @@ def write_folder(
         (folder / stale).unlink(missing_ok=True)
     if shown is not None:
         graphs.save(shown.after, folder / GRAPH)
-    write_atomically(folder / PAGE, lambda partial: partial.write_text(html, encoding="utf-8"))
+    write_text_atomically(folder / PAGE, html)
     write_json(record, folder / RESULT)

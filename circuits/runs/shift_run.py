@@ -34,7 +34,7 @@ from circuits.shift.methods import METHODS, ShiftMethod
 from circuits.shift.shift import Ask, ShiftConfig, Shifted, shift
 from circuits.shift.texts import shift_data
 from hooked_qwen.bundled import language
-from hooked_qwen.files import content_hash, write_atomically
+from hooked_qwen.files import content_hash, write_text_atomically
 from hooked_qwen.model_place import BUNDLED, local_folder
 from hooked_qwen.nodes import Node
 from hooked_qwen.notices import counted, notify
@@ -200,5 +200,5 @@ def _write(
     cut_edit(found.first, cut_nodes(features)).save(out / "edit.json")
     write_json(record, out / RECORD)
     text = shift_page(record, cards)
-    write_atomically(out / PAGE, lambda partial_: partial_.write_text(text, encoding="utf-8"))
+    write_text_atomically(out / PAGE, text)
     return record

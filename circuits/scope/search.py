@@ -24,7 +24,7 @@ from circuits.render.search_page import ranked, search_page
 from circuits.runs.overwrite import MADE_FROM, check_page, check_record, digest, signed
 from circuits.runs.pages import feature_names, feature_pages
 from circuits.runs.prompt_sets import reference_for
-from hooked_qwen.files import content_hash, write_atomically
+from hooked_qwen.files import content_hash, write_text_atomically
 from hooked_qwen.nodes import Node
 from hooked_qwen.placement import ANYWHERE, Placement
 from hooked_qwen.progress import Report, silent
@@ -153,7 +153,7 @@ def search(
     if page is not None:
         facts = {"Model": Path(model).name, "Dictionaries": Path(dictionaries).name}
         html = signed(_page(found, opened, facts | _facts(asked), page), digest(source))
-        write_atomically(page, lambda partial: partial.write_text(html, encoding="utf-8"))
+        write_text_atomically(page, html)
     return found.record
 
 

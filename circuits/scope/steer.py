@@ -20,7 +20,7 @@ from circuits.render.steering_map import steering_map
 from circuits.runs.overwrite import MADE_FROM, check_record, digest
 from circuits.runs.pages import feature_names
 from circuits.shift.probe import losses
-from hooked_qwen.files import write_atomically
+from hooked_qwen.files import write_text_atomically
 from hooked_qwen.load import load_tokenizer
 from hooked_qwen.nodes import Node
 from hooked_qwen.placement import ANYWHERE, Placement
@@ -187,8 +187,6 @@ def scorer_of(
 def _write(record: dict[str, Any], out: Path) -> None:
     """The page and the figure first: with a record all is there."""
     page = steer_page(record)
-    write_atomically(
-        out.with_suffix(".html"), lambda partial: partial.write_text(page, encoding="utf-8")
-    )
+    write_text_atomically(out.with_suffix(".html"), page)
     steering_map(record, out.with_suffix(".svg"))
     write_json(record, out)

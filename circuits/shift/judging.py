@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from circuits.attribution.node_effects import NodeEffects
 from circuits.graph import rounded
-from hooked_qwen.files import write_atomically
+from hooked_qwen.files import write_text_atomically
 from hooked_qwen.nodes import Node
 
 SCHEMA = "judgements/1"
@@ -92,7 +92,7 @@ def save_judgements(features: Sequence[Judged], path: Path) -> None:
     """Write what was judged, whole or not at all."""
     judged = [f.record() for f in features if f.cut is not None]
     text = json.dumps({"schema": SCHEMA, "features": judged}, indent=1) + "\n"
-    write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+    write_text_atomically(path, text)
 
 
 def read_judgements(path: Path) -> dict[Node, Mapping[str, Any]]:

@@ -31,7 +31,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from hooked_qwen.config_checks import check_at_least
-from hooked_qwen.files import write_atomically
+from hooked_qwen.files import write_atomically, write_text_atomically
 from hooked_qwen.identity import identity
 from hooked_qwen.tensor_files import read_tensors
 from hooked_qwen.tokens import Batch, first_blocks
@@ -267,7 +267,7 @@ def _finish(
         assert found.counts is not None
         _save({"fired": found.fired} | flat | _trimmed(found.counts), out / f"{name}.safetensors")
     text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
-    write_atomically(out / MANIFEST, lambda partial: partial.write_text(text, encoding="utf-8"))
+    write_text_atomically(out / MANIFEST, text)
     (out / PROGRESS).unlink(missing_ok=True)
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from hooked_qwen.files import build_folder_atomically, write_atomically
+from hooked_qwen.files import build_folder_atomically, write_text_atomically
 from hooked_qwen.sites import Site
 from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.formats.card import card_text
@@ -145,7 +145,7 @@ def save_suite_index(folder: Path, names: list[str]) -> None:
         CARD: card_text({name: read_record(folder / name) for name in sorted(names)}),
     }
     for name, text in texts.items():
-        write_atomically(folder / name, lambda p, text=text: p.write_text(text, encoding="utf-8"))
+        write_text_atomically(folder / name, text)
 
 
 def suite_folders(folder: Path) -> list[Path]:

@@ -17,6 +17,7 @@ from hooked_qwen.files import (
     check_not_file,
     content_hash,
     write_atomically,
+    write_text_atomically,
 )
 
 
@@ -38,7 +39,7 @@ def busy(monkeypatch):
 
 
 def write(path, text="new"):
-    write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+    write_text_atomically(path, text)
 
 
 def test_a_file_that_is_looked_at_is_replaced_on_windows_once_it_is_free(
