@@ -64,7 +64,7 @@ RANKED_ROWS: tuple[str, ...] = (
 )
 RANDOM_ROWS: tuple[str, ...] = ("random nodes, same sites", "random nodes", "random features")
 HELD_OUT_ROWS = ("circuit", "circuit without errors", "random nodes")
-Plan = Callable[[int, int], NodeSet]
+CircuitPlan = Callable[[int, int], NodeSet]
 "The circuit of a size, of the draw of a number."
 Level = Literal["full", "quick"]
 "Every size and control, or `QUICK_SIZES` and all nodes of `QUICK_ROWS`, with no other basis."
@@ -159,7 +159,7 @@ def draws_of(level: Level, draws: int) -> dict[str, int]:
 
 def _planned(
     scale: Scale,
-    plans: Mapping[str, tuple[Plan, int]],
+    plans: Mapping[str, tuple[CircuitPlan, int]],
     sizes: Sequence[int],
     report: Report,
     what: str = "faithfulness",
@@ -169,7 +169,7 @@ def _planned(
     total = len(sizes) * sum(n * (2 if name in complete else 1) for name, (_, n) in plans.items())
     tick = counting(report, what, total * len(scale.analysis.states))
 
-    def row(name: str, plan: Plan, draws: int) -> FaithfulnessCurve:
+    def row(name: str, plan: CircuitPlan, draws: int) -> FaithfulnessCurve:
         # A draw's circuits are let go before the next are made.
         return mean_curve(
             [
@@ -268,15 +268,15 @@ def _margin(rows: dict[str, FaithfulnessCurve], sizes: Sequence[int]) -> dict[st
     }
 
 
-def _plans(nodes: NodeEffects, *, seed: int) -> dict[str, Plan]:
+def _plans(nodes: NodeEffects, *, seed: int) -> dict[str, CircuitPlan]:
     """For each row, how a circuit of it is chosen."""
     features = nodes.features()
     streams = nodes.where((nodes.feature >= 0) | nodes.at_sites("resid"))
 
-    def first(some: NodeEffects) -> Plan:
+    def first(some: NodeEffects) -> CircuitPlan:
         return lambda size, draw: some[:size].as_set()
 
-    def random_of(some: NodeEffects) -> Plan:
+    def random_of(some: NodeEffects) -> CircuitPlan:
         return lambda size, draw: _drawn(some, size, seed + draw).as_set()
 
     return {
