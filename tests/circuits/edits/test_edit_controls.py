@@ -10,7 +10,6 @@ from circuits.edits.edit_controls import (
     DIRECTION,
     NEURONS,
     RANDOM,
-    activity_over,
     controls_of,
     features_of,
 )
@@ -19,18 +18,12 @@ from hooked_qwen.hooks import capture
 from hooked_qwen.nodes import EVERY, Node
 from hooked_qwen.sites import Site
 from saes.edit import Edit, Operation
-from tests.circuits.edits.test_side_effects import EDIT
-from tests.toys import shared_toy, toy_suite
-
-SITES = ("mlp_out.0", "resid_post.1")
-BLOCKS = torch.randint(1, 50, (4, 12), generator=torch.Generator().manual_seed(2))
+from tests.circuits.edits.test_side_effects import BLOCKS, EDIT, SITES, edited_toy
 
 
 @pytest.fixture(scope="module")
 def opened():
-    model, suite = shared_toy(), toy_suite(*SITES)
-    edited = Edited(model=model, suite=suite, edit=EDIT)
-    return edited, activity_over(model, suite, SITES, BLOCKS)
+    return edited_toy()
 
 
 def test_controls_do_as_much_at_the_same_sites_to_others(opened):

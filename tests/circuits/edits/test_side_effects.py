@@ -29,11 +29,16 @@ EDIT = Edit(
 BLOCKS = torch.randint(1, 50, (4, 12), generator=torch.Generator().manual_seed(2))
 
 
-@pytest.fixture(scope="module")
-def opened():
+def edited_toy():
+    """The toy under the edit, and how active its features are."""
     model, suite = shared_toy(), toy_suite(*SITES)
     edited = Edited(model=model, suite=suite, edit=EDIT)
     return edited, activity_over(model, suite, SITES, BLOCKS)
+
+
+@pytest.fixture(scope="module")
+def opened():
+    return edited_toy()
 
 
 def test_activity_is_the_mean_over_the_text(opened):

@@ -5,19 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from circuits.edits.continuations import GenerateConfig
 from circuits.edits.steered import SteeredWriter, instructed
 from hooked_qwen.nodes import Node
 from hooked_qwen.tokens import encode_prompt
 from saes.scope.steering import feature_direction, steering_edit
 from saes.scope.usage import usage_in
-from tests.circuits.features.test_steering import model_on
+from tests.circuits.features.test_steering import PROMPTS, SITES, TEXTS, WRITE, model_on
 from tests.toys import toy_hf, toy_suite
-
-PROMPTS = ["abc de", "Hello", "aaaa bbb ccc", "what? no!", "zyx"]
-TEXTS = ["abc de", "Hello", "aaaa bbb ccc", "x", "what? no!", "ab", "zzz", "yzx zyx"]
-SITES = ("resid_post.0", "resid_post.1")
-WRITE = GenerateConfig(tokens=6)
 
 
 @pytest.fixture(scope="module")

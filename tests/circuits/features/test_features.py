@@ -39,12 +39,16 @@ def dictionary(text, seed):
     return random_dictionary(spec, width=12, seed=seed, dtype=torch.float32)
 
 
-@pytest.fixture(scope="module")
-def hf():
+def toy_with_gain():
     model = toy_hf("qwen3", torch.float32)
     # A gain of both signs: a card that leaves it out ranks other tokens.
     model.model.norm.weight.data = torch.randn(24, generator=torch.Generator().manual_seed(5))
     return model
+
+
+@pytest.fixture(scope="module")
+def hf():
+    return toy_with_gain()
 
 
 @pytest.fixture(scope="module")

@@ -1,28 +1,17 @@
 """A feature by its dictionary, its neighbours and its siblings in other layers."""
 
 import pytest
-import torch
 
 from circuits.features.neighbours import feature_card, find_feature, siblings
 from hooked_qwen.load import hook
-from saes.examples.store import StoreConfig, build_store
-from tests.circuits.features.test_features import dictionary
-from tests.toys import (
-    toy_hf,
-    toy_tokenizer,
-)
-
-CONFIG = StoreConfig(tokens=8 * 30, block_length=8, blocks_per_pass=7, top=5, sampled=2)
-TEXT = "the ab quick brown fox jumps over a lazy dog, cab. Abba!? " * 9
-NAMES = ("mlp_out.0", "mlp_in.1-mlp_out.1", "mlp_out.1", "attn_out.2", "mlp_out.2")
+from saes.examples.store import build_store
+from tests.circuits.features.test_features import CONFIG, NAMES, TEXT, dictionary, toy_with_gain
+from tests.toys import toy_tokenizer
 
 
 @pytest.fixture(scope="module")
 def hf():
-    model = toy_hf("qwen3", torch.float32)
-    # A gain of both signs: a card that leaves it out ranks other tokens.
-    model.model.norm.weight.data = torch.randn(24, generator=torch.Generator().manual_seed(5))
-    return model
+    return toy_with_gain()
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,8 @@ from hooked_qwen.nodes import Node
 from saes.examples.store import StoreConfig, build_store, open_store
 from saes.on_demand import OnDemand
 from saes.scope.output_score import NEUTRAL
-from tests.circuits.features.test_steering import chosen_by, model_on
+from tests.circuits.features.test_steering import SITES, TEXTS, chosen_by, model_on
 from tests.toys import toy_suite
-
-TEXTS = ["abc de", "Hello", "aaaa bbb ccc", "x", "what? no!", "ab", "zzz", "yzx zyx"]
-SITES = ("resid_post.0", "resid_post.1")
 
 
 @pytest.fixture(scope="module")

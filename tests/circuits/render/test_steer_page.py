@@ -51,8 +51,8 @@ def method(name, group, value, chosen=()):
     }
 
 
-@pytest.fixture
-def record():
+def sweep():
+    """The record of a small one."""
     feature, means = "resid_post.3/86", "resid_post.3"
     return {
         "do": "add",
@@ -103,6 +103,11 @@ def record():
         },
         "notes": [HOSTILE],
     }
+
+
+@pytest.fixture
+def record():
+    return sweep()
 
 
 def test_what_does_best_is_said_first(visit, record):

@@ -5,63 +5,12 @@ import re
 import pytest
 
 from circuits.render.steering_map import steering_map
-from tests.circuits.render.test_steer_page import arm, method, number, written
-
-HOSTILE = "</script><script>alert(1)</script>"
+from tests.circuits.render.test_steer_page import number, sweep
 
 
 @pytest.fixture
 def record():
-    feature, means = "resid_post.3/86", "resid_post.3"
-    return {
-        "do": "add",
-        "during": "all",
-        "unit": "max",
-        "goal": "more",
-        "strengths": [1.0],
-        "scorer": {"name": "script:cjk", "said": "share of letters that are cjk"},
-        "form": "chat",
-        "prompts": ["The boy", HOSTILE],
-        "instruction": "Answer in Chinese.",
-        "generation": {"tokens": 4, "temperature": 0.0, "seed": 0},
-        "model": "toy",
-        "features": [
-            {
-                "feature": feature,
-                "label": "中文",
-                "by": ["output"],
-                "output_score": 0.2,
-                "input_score": None,
-                "effect": None,
-                "largest": 3.0,
-                "density": 0.01,
-                "promoted": [" 的", HOSTILE],
-            }
-        ],
-        "plain": written(0.1, ["as it is", "too"]),
-        "instructed": written(0.4, ["told", "told too"]),
-        "arms": [
-            arm("feature", feature, 1.0, "output", 0.5),
-            arm("feature", feature, -1.0, "negative", 0.1),
-            arm("difference of means", means, 1.0, "difference of means", 0.7),
-        ],
-        "methods": [
-            method("difference of means", "difference of means", 0.7, [(means, 1.0)]),
-            method("features by output score", "output", 0.5, [(feature, 1.0)]),
-            method("instruction in the prompt", "instruction", 0.4),
-            method("the sign turned", "negative", 0.1, [(feature, -1.0)]),
-            method("no steering", "plain", 0.1),
-        ],
-        "chosen_on": "other prompts",
-        "baseline": "difference of means",
-        "selection": {
-            "output": number(0.02),
-            "activation": number(0.27),
-            "ratio": None,
-            "difference": number(-0.25, [-0.5, 0.0]),
-        },
-        "notes": [HOSTILE],
-    }
+    return sweep()
 
 
 @pytest.mark.parametrize("suffix", ["svg", "pdf", "png"])

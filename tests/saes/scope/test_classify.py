@@ -40,8 +40,7 @@ def auroc_of(method, positive, parts):
     return judged_on([method], positive, parts.test).auroc
 
 
-@pytest.fixture
-def data():
+def shared_out():
     """In the second dictionary features 3 and 5 share the positive texts out between them."""
     dense = drawn(40, 20)
     dense[dense < 0.8] = 0
@@ -50,6 +49,11 @@ def data():
     dense[0::4, 13] = 3 + drawn(10, seed=1)
     dense[2::4, 15] = 7 + drawn(10, seed=2)
     return activity_of(dense, (10, 10)), positive
+
+
+@pytest.fixture
+def data():
+    return shared_out()
 
 
 def test_parts_share_nothing_and_keep_both_kinds():

@@ -10,19 +10,12 @@ from saes.scope.classify import (
     parts_of,
 )
 from saes.scope.detector import Detector, best_threshold, chosen_detectors, share_differences
-from tests.saes.scope.test_classify import activity_of, auroc_of, drawn
+from tests.saes.scope.test_classify import activity_of, auroc_of, drawn, shared_out
 
 
 @pytest.fixture
 def data():
-    """In the second dictionary features 3 and 5 share the positive texts out between them."""
-    dense = drawn(40, 20)
-    dense[dense < 0.8] = 0
-    positive = torch.arange(40) % 2 == 0
-    dense[:, 13], dense[:, 15] = 0, 0
-    dense[0::4, 13] = 3 + drawn(10, seed=1)
-    dense[2::4, 15] = 7 + drawn(10, seed=2)
-    return activity_of(dense, (10, 10)), positive
+    return shared_out()
 
 
 def test_the_features_of_most_difference_are_chosen(data):

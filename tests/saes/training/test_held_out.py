@@ -3,21 +3,19 @@
 import pytest
 import torch
 
-from hooked_qwen.sites import Site
-from hooked_qwen.stream import StreamConfig
 from saes.evaluation.metrics import held_out_blocks
-from saes.sae import sae
 from saes.training import held_out
-from saes.training.held_out import HELD_OUT_CHARACTERS
 from saes.training.loop import TrainConfig
-from tests.saes.training.test_run import cached, dictionaries_in, texts, toy_with_tokenizer, train
+from tests.saes.training.test_run import (
+    HELD_OUT,
+    TRAINED,
+    cached,
+    dictionaries_in,
+    texts,
+    toy_with_tokenizer,
+    train,
+)
 from tests.toys import toy_tokenizer
-from transcoders.transcoder import transcoder
-
-SPECS = [transcoder(1, k=3), sae(Site("mlp_out", 1), k=3), sae(Site("attn_out", 0), k=2)]
-STREAM = StreamConfig(block_length=8, blocks_per_pass=2, batch_size=16, buffer_size=32)
-CONFIG = TrainConfig(width=10, tokens=16 * 12)
-HELD_OUT, TRAINED = "cdefghij" * (HELD_OUT_CHARACTERS // 8), "uvwxyz" * 30
 
 
 @pytest.fixture

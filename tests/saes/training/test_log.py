@@ -7,20 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from hooked_qwen.sites import Site
-from hooked_qwen.stream import StreamConfig
-from saes.sae import sae
-from saes.training.held_out import HELD_OUT_CHARACTERS
 from saes.training.log import open_log
-from saes.training.loop import TrainConfig
 from saes.training.run import RunOptions, check_place
 from tests.saes.training.test_run import Killed, killed_at, toy_with_tokenizer, train
-from transcoders.transcoder import transcoder
-
-SPECS = [transcoder(1, k=3), sae(Site("mlp_out", 1), k=3), sae(Site("attn_out", 0), k=2)]
-STREAM = StreamConfig(block_length=8, blocks_per_pass=2, batch_size=16, buffer_size=32)
-CONFIG = TrainConfig(width=10, tokens=16 * 12)
-HELD_OUT, TRAINED = "cdefghij" * (HELD_OUT_CHARACTERS // 8), "uvwxyz" * 30
 
 
 @pytest.fixture

@@ -63,23 +63,6 @@ def test_a_run_writes_a_suite_that_loads_with_its_quality(model, tmp_path):
         assert record["training"]["width"] == CONFIG.width
 
 
-@pytest.fixture
-def read(model):
-    """The tokens that the model reads, pass by pass: those to train on, then those to judge on."""
-    passes = {"training": [], "evaluating": []}
-    now = ["training"]
-
-    def seen(_, given):
-        passes[now[0]].append(given[0].clone())
-
-    def stage(what, done, total):
-        now[0] = what
-
-    handle = model.embed.register_forward_pre_hook(seen)
-    yield passes, stage
-    handle.remove()
-
-
 def dictionaries_in(out):
     files = [path for path in out.rglob("*") if path.is_file() and path.name != "training.jsonl"]
     return {path.relative_to(out): path.read_bytes() for path in files}
@@ -204,11 +187,7 @@ def test_training_from_a_cache_gives_the_same_dictionaries(model, tmp_path):
     read = held_out.training_text(texts)
     cache = write_cache(model, sites, read, tmp_path / "cache", config=STREAM, tokens=16 * 12)
     train(model, tmp_path / "live")
-    train(
-        model,
-        tmp_path / "cached",
-        cache=cache,
-    )
+    train(model, tmp_path / "cached", cache=cache)
     assert dictionaries_in(tmp_path / "live") == dictionaries_in(tmp_path / "cached")
 
 
