@@ -36,6 +36,18 @@ def unit_rows(W_enc: Tensor, b_enc: Tensor, W_dec: Tensor) -> tuple[Tensor, Tens
     """The same dictionary with decoder rows of length one: features carry the length instead.
 
     pre_i -> ||W_dec_i|| * pre_i, which the k largest are chosen by where a library says so.
+    A row of zeros stays one, and its feature is off.
     """
     norm = torch.linalg.vector_norm(W_dec.double(), dim=-1)
-    return W_enc * norm[:, None], b_enc * norm, W_dec / norm[:, None]
+    unit = W_dec / norm.where(norm > 0, 1.0)[:, None]
+    return W_enc * norm[:, None], b_enc * norm, unit
+
+
+def shrunk(threshold: Tensor, W_dec: Tensor) -> Tensor:
+    """The threshold of activations that does what one of activations times row lengths does.
+
+    p ||W_dec_i|| > threshold_i  where  p > threshold_i / ||W_dec_i||; no p where the row is zero.
+    """
+    norm = torch.linalg.vector_norm(W_dec.double(), dim=-1)
+    most = torch.finfo(torch.float32).max
+    return (threshold.double() / norm).nan_to_num(nan=most, posinf=most, neginf=-most)

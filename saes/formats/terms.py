@@ -3,7 +3,7 @@
     u = a (x - mean) - c                        scaled, then centred
     p = u @ W_enc.T + b_enc
     f = what is on of p, by the architecture
-    y = (f @ W_dec + b_dec) / b + mean (+ x @ W_skip.T)
+    y = (f @ W_dec + b_dec (+ a x @ W_skip.T)) / b + mean
 
 Ours has a = b = 1, mean = 0 and c = 0: everything else is folded into the weights, in float64
 where there is anything to compute, so that a dictionary takes and gives raw activations.
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from saes.dictionary import SparseDictionary
-from saes.formats.folding import centred, gated, unit_rows
+from saes.formats.folding import centred, gated, shrunk, unit_rows
 from saes.formats.place import Entry
 from saes.formats.reading import assemble, check_tensors
 
@@ -130,8 +130,7 @@ class Terms:
 def _ranked_by_norm(w: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same choice by activations alone: thresholds shrink, or else features grow."""
     if "threshold" in w:
-        norm = torch.linalg.vector_norm(w["W_dec"].double(), dim=-1)
-        return {"threshold": w["threshold"].double() / norm}
+        return {"threshold": shrunk(w["threshold"], w["W_dec"])}
     names = ("W_enc", "b_enc", "W_dec")
     return dict(zip(names, unit_rows(*(w[name] for name in names)), strict=True))
 

@@ -69,17 +69,6 @@ def test_negative_features_are_kept_where_the_publisher_keeps_them(tmp_path):
     assert ((f != 0).sum(-1) == K).all()
 
 
-@pytest.mark.parametrize("name", ["Matryoshka", "dictionary-learning"])
-def test_an_unset_threshold_is_read_as_topk_and_says_so(tmp_path, name):
-    folder, _ = published.write(name, tmp_path)
-    file = folder / CASES[name].weights
-    torch.save(torch.load(file) | {"threshold": torch.tensor(-1.0)}, file)
-    with pytest.warns(UserWarning, match=f"no threshold yet: read as TopK with k = {K}"):
-        dictionary = one(folder)
-    assert dictionary.spec.architecture == "topk"
-    assert ((dictionary.encode(activations()).dense() > 0).sum(-1) <= K).all()
-
-
 @pytest.mark.parametrize("name", ["sparsify", "saelens", "ours", "dictionary-learning"])
 def test_the_folder_of_one_dictionary_is_a_suite_of_one(tmp_path, name):
     folder, oracle = published.write(name, tmp_path)
