@@ -4,7 +4,7 @@ The arithmetic of `saes.formats.terms` as it is published, nothing folded, so th
 the encoder is made once for all of them:
 
     p = a_t ((x - mean - o_t) @ W_enc.T) - W_enc @ c + b_enc
-    y = (f @ W_dec + b_dec) / b_t + o_t + mean (+ x @ W_skip.T)
+    y = (f @ W_dec + b_dec (+ a_t x @ W_skip.T)) / b_t + o_t + mean
 
 a_t, b_t and o_t may be those of the token.
 
@@ -96,12 +96,13 @@ class Reader:
             tokens = slice(start, start + AT_ONCE)
             raw = x[tokens] if self.mean is None else x[tokens] - self.mean
             product = raw @ self.W_enc.T
-            rest = 0.0 if self.skip is None else x[tokens] @ self.skip.T
-            rest = rest if self.mean is None else rest + self.mean
+            skipped = 0.0 if self.skip is None else x[tokens] @ self.skip.T
+            mean = 0.0 if self.mean is None else self.mean
             for name, way in ways.items():
                 s = way.scaling.of(tokens)
                 u = s.a * (product - s.offset * self.row_sums) + shifts[name]
-                y_hat = (self._written(u, signed=way.signed) + self.b_dec) / s.b + s.offset + rest
+                scaled = self._written(u, signed=way.signed) + self.b_dec + s.a * skipped
+                y_hat = scaled / s.b + s.offset + mean
                 found[name].append((y[tokens] - y_hat).double().square().sum(-1))
         return {name: torch.cat(parts) for name, parts in found.items()}
 
@@ -117,7 +118,9 @@ class Reader:
             b_gate, scale, b_mag = self.gate
             return ((p + b_gate > 0) * (scale * p + b_mag).relu()) @ self.W_dec
         p = p if self.norm is None else p * self.norm
-        rows = self.W_dec if self.norm is None else self.W_dec / self.norm[:, None]
+        rows = self.W_dec
+        if self.norm is not None:
+            rows = rows / self.norm.where(self.norm > 0, 1.0)[:, None]
         if self.terms.architecture == "topk":
             assert self.terms.k is not None, "terms of topk have a k"
             return weighted_rows(largest(p, self.terms.k, signed=signed), rows)
