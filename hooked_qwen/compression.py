@@ -2,10 +2,13 @@
 
 import gzip
 import io
+import zlib
 from pathlib import Path
 from typing import cast
 
 COMPRESSED = (".gz", ".zst")
+UNREADABLE = (OSError, EOFError, zlib.error)
+"What reading a damaged file raises, by where the damage is."
 
 
 def suffix_of(file: Path) -> str:
@@ -29,5 +32,5 @@ def content_of(file: Path) -> bytes:
     try:
         with opened(file) as stream:
             return stream.read()
-    except (OSError, EOFError) as error:
+    except UNREADABLE as error:
         raise ValueError(f"cannot read {file}: {error}") from None

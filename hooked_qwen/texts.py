@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from hooked_qwen.bundled import language
-from hooked_qwen.compression import COMPRESSED, content_of, opened, suffix_of
+from hooked_qwen.compression import COMPRESSED, UNREADABLE, content_of, opened, suffix_of
 from hooked_qwen.load import BUNDLED
 from hooked_qwen.notices import first_line, notify
 
@@ -171,7 +171,7 @@ def json_lines(file: Path) -> Iterator[tuple[int, bytes | str]]:
     try:
         with opened(file) as stream:
             yield from _numbered(stream)
-    except (OSError, EOFError) as error:
+    except UNREADABLE as error:
         raise ValueError(f"cannot read {file}: {error}") from None
 
 

@@ -185,6 +185,16 @@ def test_a_damaged_file_is_named(tmp_path, name):
         list(read_texts([file]))
 
 
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.txt.gz"])
+def test_a_file_damaged_in_its_middle_is_named(tmp_path, name):
+    file = save(ROWS * 100, tmp_path / name)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2 :] = b"\xff" * (len(content) - len(content) // 2)
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=f"cannot read .*{name}"):
+        list(read_texts([file]))
+
+
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl"])
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
 def test_a_text_with_a_byte_order_mark_is_read_right(tmp_path, name, encoding):
