@@ -27,7 +27,7 @@ LONGEST = (
     "tests/circuits/features/test_detectors.py",
     "tests/circuits/discovery/test_sparse_feature.py",
     "tests/circuits/runs/test_estimate.py",
-    "tests/hooked_qwen/test_bundled.py",
+    "tests/hooked_qwen/bundled/test_language.py",
     "tests/saes/training/test_run.py",
     "tests/circuits/runs/test_replacement_run.py",
     "tests/circuits/shift/test_shift.py",
