@@ -20,6 +20,7 @@ LONGEST = (
     "tests/circuits/render/test_page.py",
     "tests/circuits/render/test_page_picture.py",
     "tests/circuits/runs/test_estimate_checks.py",
+    "tests/circuits/runs/test_needs_checks.py",
     "tests/circuits/render/test_page_state.py",
     "tests/circuits/render/test_feature_page.py",
     "tests/circuits/runs/test_folder.py",

@@ -12,20 +12,12 @@ from circuits.cli.tune_tables import tell
 from circuits.render.tune_figure import tune_figure
 from circuits.runs.trained import (
     TrainedConfig,
-    in_turn,
-    nodes_asked,
-    notify_of_no_behaviour,
 )
 from circuits.runs.training_texts import rows_of
-from circuits.runs.tuning_case import StartingModel
 from hooked_qwen.bundled import language
 from hooked_qwen.load import load_tokenizer
-from hooked_qwen.nodes import Node
-from hooked_qwen.notices import Notice
-from hooked_qwen.placement import ANYWHERE
 from hooked_qwen.plain_model import load_plain
 from saes.scope.chosen_features import firing
-from saes.scope.tuned_model import Judge, WriteConfig
 from saes.suite import load_suite
 from tests.circuits.conftest import call
 from tests.circuits.printed import printed
@@ -108,31 +100,6 @@ def test_what_is_said_names_the_measure_and_shows_what_every_model_writes(tuned)
     assert all(f"{name}: " in written for name in record["arms"])
 
 
-def test_progress_says_which_model_is_trained_or_judged(tmp_path):
-    told = []
-    start = StartingModel(source="bundled", placement=ANYWHERE, rank=None, seed=0)
-    judge = Judge(
-        tokenizer=load_tokenizer("bundled"),
-        suite=load_suite("bundled"),
-        prompts=["The boys"],
-        behaviour=len,
-        clean={},
-        features={},
-        write=WriteConfig(tokens=1, samples=1),
-    )
-
-    def trained(model, report):
-        report("training", 12, 40, "loss 1")
-        return []
-
-    arms = {"chosen features": trained}
-    in_turn(start, arms, judge, "", tmp_path, lambda *now: told.append(now))
-    assert told == [
-        ("training, chosen features", 12, 40, "loss 1"),
-        ("writing, chosen features", 1, 1, ""),
-    ]
-
-
 def test_the_same_command_replaces_and_another_does_not(tuned, fails):
     command, out = tuned
     other = [*command]
@@ -188,41 +155,6 @@ def test_one_rollout_of_each_group_is_steered(texts, tmp_path):
     # Without steering the first rollouts are as the others; the same draws are made.
     vanilla, steered = (record["arms"][name]["curve"][0] for name in names[1:3])
     assert vanilla["others"] == steered["others"]
-
-
-@pytest.mark.filterwarnings("error")
-def test_of_a_behaviour_that_no_model_shows_nothing_is_concluded():
-    none = {"before": {"by_prompt": [0.0, 0.0]}, "lambda 0": {"by_prompt": [0.0, 0.0]}}
-    with pytest.warns(Notice, match="no model shows any of the behaviour"):
-        notify_of_no_behaviour(none)
-    notify_of_no_behaviour({**none, "lambda 0": {"by_prompt": [0.0, 0.1]}})
-
-
-def test_features_come_from_a_search_too(tmp_path):
-    found = tmp_path / "found.json"
-    done = call("features", "search", "bundled", "--token", " sit", "--out", found)
-    assert done.exit_code == 0, done.output
-    first = [one["feature"] for one in json.loads(found.read_text())["found"][:2]]
-    nodes = nodes_asked([FEATURE], found, 2)
-    assert nodes == tuple(dict.fromkeys(map(Node.parse, [FEATURE, *first])))
-    found.write_text("{}")
-    with pytest.raises(ValueError, match="is no list of features"):
-        nodes_asked([], found, 2)
-
-
-def test_long_texts_are_cut_into_several(texts):
-    tokenizer = load_tokenizer("bundled")
-    config = TrainedConfig(longest=16, texts=1000)
-    rows = rows_of(tokenizer, [texts / "clean.jsonl"], config)
-    assert max(map(len, rows)) == 16
-    assert min(map(len, rows)) >= 8
-    whole = [
-        tokenizer(json.loads(line)["text"])["input_ids"]
-        for line in (texts / "clean.jsonl").read_text().splitlines()
-    ]
-    assert rows[: len(whole[0]) // 16] == [
-        whole[0][i : i + 16] for i in range(0, len(whole[0]) // 16 * 16, 16)
-    ]
 
 
 def test_what_cannot_be_done_is_said_in_one_line(texts, tmp_path, fails):

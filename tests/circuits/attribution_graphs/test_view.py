@@ -9,7 +9,8 @@ from circuits.attribution_graphs import read_view
 from circuits.graph import Node
 from circuits.render.viewers import VIEWERS, viewer_graph
 from circuits.saved_state import SavedState
-from tests.circuits.attribution_graphs.test_read import BY_TOKEN, SAMPLE, WITH_ATTENTION
+from tests.circuits.attribution_graphs.sample import SAMPLE
+from tests.circuits.attribution_graphs.test_read import BY_TOKEN, WITH_ATTENTION
 from tests.circuits.synthetic import circuit
 
 TEXAS, CITY = Node("clt.0", 2, 1), Node("clt.2", 812, 2)

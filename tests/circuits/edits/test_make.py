@@ -1,6 +1,5 @@
 """Edits made of features, graphs and files of nodes; from Python and on the command line."""
 
-import json
 from dataclasses import replace
 
 import networkx as nx
@@ -8,26 +7,19 @@ import pytest
 import torch
 
 import circuits
-from circuits import graph as graphs
 from circuits.ablation.faithfulness import metric_with
 from circuits.discovery.ranking import rank_nodes
 from circuits.edits.make import Change, edit_of, edit_outside, strongest, with_means
 from circuits.graph import Node
 from circuits.results import Circuit
-from circuits.runs.edits import Selection, make_edit
 from hooked_qwen.hooks import capture
 from hooked_qwen.sites import Site
-from saes.edit import Edit, Operation, applied
+from saes.edit import Edit, applied
 from saes.edit_words import in_words
 from saes.nodes import NodeSet
-from tests.circuits.conftest import call
 from tests.toys import analysis_of, full_suite, shared_toy, toy_prompts, toy_suite
 
 SITE = "resid_post.1"
-PROMPTS = [
-    {"clean": "The keys near the cabinet", "patch": "The key near the cabinet",
-     "answer": " are", "wrong": " is"}
-]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -139,58 +131,3 @@ def test_positions_from_the_end_are_not_taken_for_positions_from_the_start(analy
 def test_a_node_that_the_suite_lacks_is_refused(node, message):
     with pytest.raises(ValueError, match=message):
         edit_of([Node.parse(node)], toy_suite("mlp_out.0"))
-
-
-def test_the_command_makes_shows_composes_and_inverts(tmp_path, fails):
-    half, cut = tmp_path / "half.json", tmp_path / "cut.json"
-    made = call("edit", "make", "--features", "resid_post.3/5,mlp_out.2/7@4", "--do", "scale",
-                "--value", 0.5, "--when", "resid_post.0/3>0.5", "--out", half)  # fmt: skip
-    assert made.exit_code == 0, made.output
-    assert Edit.load(half).operations[1] == Operation(
-        node=Node("mlp_out.2", 7, 4), do="scale", value=0.5,
-        when=circuits.Condition(node=Node("resid_post.0", 3), above=0.5),
-    )  # fmt: skip
-    shown = call("edit", "show", half, "--dictionaries", "bundled").output
-    assert "multiplied by 0.5" in shown
-    assert "resid_post.0/3 is above 0.5" in shown
-    back = tmp_path / "back.json"
-    assert call("edit", "make", "--invert", half, "--out", back).exit_code == 0
-    assert [op.value for op in Edit.load(back).operations] == [2.0, 2.0]
-    both = tmp_path / "both.json"
-    assert call("edit", "make", "--compose", half, back, "--out", both).exit_code == 0
-    assert len(Edit.load(both).operations) == 4
-    call("edit", "make", "--features", "resid_post.3/5", "--out", cut)
-    assert "has no inverse" in fails("edit", "make", "--invert", cut, "--out", back)
-    assert "--force" in fails("edit", "make", "--features", "resid_post.3/6", "--out", cut)
-    assert "expected one of zero, mean" in fails(
-        "edit", "make", "--features", "resid_post.3/6", "--do", "double", "--out", back
-    )
-    refused = fails("edit", "show", half, "--dictionaries", "bundled", "--mlp", "transcoder")
-    assert refused.count("dictionaries (ours)") == 2
-    assert "a run's graph: name the run's folder" in fails("edit", "make", "--top", 3, "--out", cut)
-    assert "--when is 'x'" in fails("edit", "make", "--top", 3, "--when", "x", "--out", cut)
-    assert "--value is 'x'" in fails("edit", "make", "--top", 3, "--value", "x", "--out", cut)
-    assert "a mean is over the prompts of a run" in fails(
-        "edit", "make", "--features", "resid_post.3/6", "--do", "mean", "--out", cut
-    )
-
-
-def test_a_runs_graph_and_a_file_edited_by_hand(tmp_path):
-    prompts, run = tmp_path / "prompts.jsonl", tmp_path / "run"
-    prompts.write_text("".join(json.dumps(p) + "\n" for p in PROMPTS))
-    (tmp_path / "few.txt").write_text("The keys near the cabinet sit. " * 40)
-    done = call("discover", prompts, "--nodes", 8, "--estimator", "patching", "--text",
-                tmp_path / "few.txt", "--quiet", "--out", run)  # fmt: skip
-    assert done.exit_code == 0, done.output
-    graph = graphs.load(run / "graph.json")
-    made = make_edit(Selection(top=3), Change(do="mean"), tmp_path / "top.json", run=run)
-    assert [op.node for op in made.operations] == list(strongest(graph, 3))
-    assert set(made.means) == {op.node for op in made.operations}
-    kept = [n for n in graph if n.kind == "feature"][:2]
-    (tmp_path / "kept.json").write_text(json.dumps(nx.node_link_data(graph.subgraph(kept))))
-    outside = call("edit", "make", run, "--nodes", tmp_path / "kept.json", "--outside",
-                   "--out", tmp_path / "outside.json")  # fmt: skip
-    assert outside.exit_code == 0, outside.output
-    operations = Edit.load(tmp_path / "outside.json").operations
-    assert len(operations) == 15
-    assert {n for op in operations for n in op.besides} == set(kept)

@@ -9,7 +9,7 @@ import pytest
 
 from circuits.graph import Node
 from circuits.render.report import Reported, report_page
-from tests.circuits.attribution_graphs.test_read import SAMPLE
+from tests.circuits.attribution_graphs.sample import SAMPLE
 from tests.circuits.conftest import call
 from tests.circuits.synthetic import ablations, circuit, verification
 

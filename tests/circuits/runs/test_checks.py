@@ -12,8 +12,6 @@ from circuits.runs.checks import FIGURES, MATRIX, STABILITY, run_names, specific
 from circuits.runs.discover_run import discover_run
 from circuits.runs.inputs import Inputs
 from circuits.runs.prompt_sets import one_prompt
-from circuits.runs.sufficiency_run import FIGURES as SCORES
-from circuits.runs.sufficiency_run import RECORD
 from circuits.verification.specificity import SpecificityConfig
 from tests.circuits.conftest import call
 
@@ -66,25 +64,6 @@ def test_a_circuit_is_found_again_and_a_record_of_it_stays(runs, tmp_path, fails
     assert "one prompt alone" in fails("stability", runs[1])
     again = ("discover", runs[0].parent / "one.jsonl", "--out", run)
     assert "a check of its stability" in fails(*again)
-
-
-def test_scores_by_kept_features_are_written_with_their_figure(runs, tmp_path, fails):
-    prompts, out = runs[0].parent / "one.jsonl", tmp_path / "out"
-    asked = ("sufficiency", prompts, "--out", out, "--layers", "3-4", "--sizes", "1, 3")
-    asked += ("--estimator", "patching", "--draws", 1)
-    done = call(*asked, "--metric", "probability-difference", "--to", "zero")
-    assert done.exit_code == 0, done.output
-    record = json.loads((out / RECORD).read_text())
-    assert (record["layers"], record["to"], record["errors"]) == ([3, 4], "zero", "out")
-    assert record["sizes"][:2] == [1, 3]
-    assert f"the model {record['model']['score']:#.3g}" in " ".join(done.output.split())
-    for name in SCORES:
-        assert (out / name).stat().st_size > 1000
-    text = (out / SCORES[0]).read_text()
-    assert all(word in text for word in ("strongest features", "all features", "features kept"))
-    assert "made from something else" in fails(*asked, "--to", "zero")
-    assert "expected numbers of features, such as 1,5,20" in fails(*asked[:6], "--sizes", "few")
-    assert "layers 0 to 4" in fails(*asked[:4], "--layers", "9", "--force")
 
 
 def test_runs_are_named_by_folder_or_path(tmp_path):

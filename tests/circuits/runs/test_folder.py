@@ -8,8 +8,7 @@ import pytest
 from circuits.graph import Node, load
 from circuits.render.words import caption
 from circuits.runs.finished_run import read_run
-from hooked_qwen.bundled import PATH, language
-from hooked_qwen.files import content_hash
+from hooked_qwen.bundled import language
 from tests.circuits.conftest import call
 
 PAIR = {"clean": "The judges by the bucket", "patch": "The judge by the bucket"}
@@ -228,39 +227,6 @@ def test_a_number_out_of_range_is_one_line(arguments, message, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     assert message in fails(*arguments)
     assert not list(tmp_path.iterdir())
-
-
-def change(path, **fields):
-    record = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps(record | fields), encoding="utf-8")
-
-
-def test_a_run_of_another_model_is_not_gone_on_with(run):
-    assert read_run(run).open()
-    change(run / "manifest.json", model_hash="0" * 16)
-    with pytest.raises(ValueError, match=r"the model at .* changed since .* run `circuits discov"):
-        read_run(run).open()
-
-
-@pytest.mark.parametrize("recorded", [None, content_hash(PATH)])
-def test_a_run_that_knows_its_model_by_its_files_is_opened(run, recorded):
-    change(run / "manifest.json", model_hash=recorded)
-    assert read_run(run).open()
-
-
-def test_a_run_of_another_tokenizer_is_not_gone_on_with(run):
-    meta = json.loads((run / "graph.json").read_text(encoding="utf-8"))["meta"]
-    change(run / "graph.json", meta=meta | {"tokens_hash": "0" * 16})
-    with pytest.raises(ValueError, match="the tokenizer of the model at .* changed since"):
-        read_run(run).open()
-
-
-def test_a_run_from_before_prompts_began_with_a_token_stays_as_it_was(run):
-    manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
-    assert manifest["config"].pop("bos") == "auto"
-    assert manifest["begins_with"] == []
-    change(run / "manifest.json", config=manifest["config"])
-    assert read_run(run).config.bos == "never"
 
 
 def test_prompts_of_several_lengths_are_lined_up_and_it_is_said(tmp_path, fails):

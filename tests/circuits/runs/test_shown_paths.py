@@ -9,7 +9,7 @@ import pytest
 from circuits.runs.shown_paths import in_record, shown_argument, shown_path
 from hooked_qwen import bundled
 from hooked_qwen.files import content_hash
-from tests.circuits.attribution_graphs.test_read import SAMPLE
+from tests.circuits.attribution_graphs.sample import SAMPLE
 from tests.circuits.conftest import call
 
 
