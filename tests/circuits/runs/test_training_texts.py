@@ -60,7 +60,7 @@ def test_of_texts_that_are_all_to_train_on_every_tenth_piece_is_held_out(texts, 
 def test_texts_to_judge_on_are_called_by_their_files(texts, tokenizer, tmp_path):
     config = TrainedConfig(longest=16, texts=5)
     other = written(tmp_path / "other.jsonl", islice(language.documents(seed=6), 3))
-    found = material(tokenizer, [other], [str(texts / "clean.jsonl")], [], config)
+    found = material(tokenizer, [other], [str(texts / "clean.jsonl")], [other], config)
     assert found.train == rows_of(tokenizer, [other], config)
     assert found.clean == clean_rows(tokenizer, [str(texts / "clean.jsonl")], config)
     assert list(found.clean) == ["clean.jsonl"]
