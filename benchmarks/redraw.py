@@ -25,7 +25,7 @@ SIZES = (100, 300, 1500)
 ROUNDS = 3
 MAKE = """
 import sys
-from circuits.render.page import page
+from circuits.render.pages.circuit.page import page
 from tests.circuits import synthetic
 for n in map(int, sys.argv[2:]):
     open(f"{sys.argv[1]}/{n}.html", "w", encoding="utf-8").write(page(synthetic.circuit(n)))

@@ -29,9 +29,9 @@ from circuits.graph import Node
 from circuits.opening import load_model
 from circuits.prompt_files import prompt_of
 from circuits.prompts import Prompt, WhenUnfit, read_prompts
-from circuits.render.document import groups_on_page
 from circuits.render.exporters import Drawn, exporters
-from circuits.render.page import page
+from circuits.render.pages.circuit.document import groups_on_page
+from circuits.render.pages.circuit.page import page
 from circuits.results import Ablated, Circuit, Sufficiency, Verification
 from circuits.runs import prompt_sets
 from circuits.runs.ablate_run import ablation_of

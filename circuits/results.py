@@ -10,7 +10,7 @@ import pandas as pd
 from circuits.analysis import Analysis
 from circuits.discovery.ranking import Ranking
 from circuits.edits.ablation import Ablation
-from circuits.render.export import edges_table, nodes_table
+from circuits.render.export.export import edges_table, nodes_table
 from hooked_qwen.html_tables import ROWS, html_table, paragraph
 
 

@@ -14,8 +14,8 @@ from circuits.features.neighbours import feature_card, find_feature
 from circuits.features.suite_index import suite_record
 from circuits.graph import write_json
 from circuits.opening import open_model, open_suite
-from circuits.render.feature_page import feature_page
-from circuits.render.suite_page import suite_page
+from circuits.render.pages.feature.feature_page import feature_page
+from circuits.render.pages.suite.suite_page import suite_page
 from circuits.runs.overwrite import MADE_FROM, check_page, check_record, digest, signed
 from circuits.runs.pages import feature_names, labels_for, run_links
 from hooked_qwen.files import write_text_atomically

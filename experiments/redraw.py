@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from circuits.render.coverage import growth_figure, overlap_figure
-from circuits.render.steering_map import steering_map
-from circuits.render.synthesis import synthesis_figure
-from circuits.render.tune_figure import tune_figure
+from circuits.render.charts.coverage import growth_figure, overlap_figure
+from circuits.render.charts.steering_map import steering_map
+from circuits.render.charts.synthesis import synthesis_figure
+from circuits.render.charts.tune_figure import tune_figure
 
 Draw = Callable[[Mapping[str, Any], Path], None]
 FIGURES: Mapping[str, Mapping[str, Draw]] = {

@@ -1,4 +1,4 @@
-"""How shares are written as percentages, on the terminal as on pages (`page_numbers.mjs`)."""
+"""How shares are written as percentages, on the terminal as on pages (`numbers.mjs`)."""
 
 import math
 

@@ -130,7 +130,7 @@ def tree_of(name: str) -> ast.Module:
 
 SUITE = "from saes import suite\n"
 CONSOLE = "from circuits.cli.tables import console\n"
-INK = "from circuits.render import ink\n"
+INK = "from circuits.render.figure import ink\n"
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ INK = "from circuits.render import ink\n"
         (CONSOLE + "m.setattr(console, 'quiet', True)", "sets circuits.cli.tables.console.quiet"),
         ("m.setattr('saes.training.log.LOG_EVERY', 4)", "sets saes.training.log.LOG_EVERY"),
         ("m.setattr(f'{where}.{name}', None)", "sets f'{where}.{name}'"),
-        ("from circuits.render.assets import _text", "imports circuits.render.assets._text"),
+        ("from circuits.render.words import _text", "imports circuits.render.words._text"),
         ("suite._memory = 3", "reads suite._memory"),
         ("import time\nm.setattr(time, 'sleep', None)", None),
         (INK + "m.setattr(ink.font_manager, 'findfont', None)", None),

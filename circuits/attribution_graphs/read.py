@@ -15,7 +15,7 @@ from circuits.attribution_graphs.effects import add_effects
 from circuits.attribution_graphs.files import GraphRecord, finite, output_of, record_of
 from circuits.attribution_graphs.names import named
 from circuits.graph import Node, rounded
-from circuits.render.viewers import OWN
+from circuits.render.export.viewers import OWN
 from circuits.render.words import edge_support
 from hooked_qwen.notices import counted
 

@@ -7,7 +7,7 @@ from typing import Any
 from circuits.attribution_graphs.files import GraphRecord, record_of
 from circuits.attribution_graphs.names import named
 from circuits.graph import Node
-from circuits.render.viewers import OWN
+from circuits.render.export.viewers import OWN
 from circuits.saved_state import SavedState
 
 

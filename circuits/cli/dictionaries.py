@@ -64,7 +64,7 @@ def evaluate(
     from circuits import suites
     from circuits.graph import write_json
     from circuits.opening import sources
-    from circuits.render.quality import quality_figure
+    from circuits.render.charts.quality import quality_figure
     from circuits.runs.overwrite import MADE_FROM, check_record
     from hooked_qwen.texts import texts_of
 

@@ -88,7 +88,7 @@ def render(
 
     Example: `circuits render run --to svg --against other`
     """
-    from circuits.render.figure_config import FigureConfig, width_in
+    from circuits.render.figure.figure_config import FigureConfig, width_in
     from circuits.runs.render_run import render_run
 
     at_least(1, nodes=nodes)

@@ -29,7 +29,7 @@ from circuits.cli.options import (
 from circuits.cli.progress_bars import bars
 from circuits.cli.rerun_tables import with_interval
 from circuits.cli.tables import console, say
-from circuits.render.steer_page import verdict
+from circuits.render.pages.steer.steer_page import verdict
 from saes.operations import VALUED
 
 

@@ -12,23 +12,23 @@ from typing import Any
 
 import networkx as nx
 
-from circuits.render.figure_config import FigureConfig
+from circuits.render.figure.figure_config import FigureConfig
 from circuits.render.interventions import Intervention
 from circuits.saved_state import SavedState
 
 EXPORTERS: dict[str, str] = {
     "html": "circuits.runs.folder:export_page",
-    "svg": "circuits.render.figure:export_figures",
-    "pdf": "circuits.render.figure:export_figures",
-    "png": "circuits.render.figure:export_figures",
-    "tex": "circuits.render.figure:export_figures",
-    "gexf": "circuits.render.export:export_for_networkx",
-    "graphml": "circuits.render.export:export_for_networkx",
-    "dot": "circuits.render.export:export_dot",
-    "csv": "circuits.render.export:export_tables",
-    "parquet": "circuits.render.export:export_tables",
-    "neuronpedia": "circuits.render.viewers:export_for_viewer",
-    "circuit-tracer": "circuits.render.viewers:export_for_viewer",
+    "svg": "circuits.render.figure.figure:export_figures",
+    "pdf": "circuits.render.figure.figure:export_figures",
+    "png": "circuits.render.figure.figure:export_figures",
+    "tex": "circuits.render.figure.figure:export_figures",
+    "gexf": "circuits.render.export.export:export_for_networkx",
+    "graphml": "circuits.render.export.export:export_for_networkx",
+    "dot": "circuits.render.export.export:export_dot",
+    "csv": "circuits.render.export.export:export_tables",
+    "parquet": "circuits.render.export.export:export_tables",
+    "neuronpedia": "circuits.render.export.viewers:export_for_viewer",
+    "circuit-tracer": "circuits.render.export.viewers:export_for_viewer",
 }
 
 FIGURE_FORMATS = ("svg", "pdf", "png", "tex")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from circuits.graph import write_json
-from circuits.render.heatmap import heat_map
+from circuits.render.charts.heatmap import heat_map
 from circuits.runs.finished_run import read_run
 from circuits.runs.inputs import Loaded
 from circuits.runs.overwrite import MADE_FROM, check_record

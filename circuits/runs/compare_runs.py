@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from circuits.comparison import Difference, differences, different_origins
-from circuits.render.compare_page import comparison_page
+from circuits.render.pages.circuit.compare_page import comparison_page
 from circuits.runs.overwrite import (
     check_page,
     digest,

@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from circuits.render.compared import comparison
 from circuits.render.exporters import Drawn
-from circuits.render.figure_config import FigureConfig
+from circuits.render.figure.compared import comparison
+from circuits.render.figure.figure_config import FigureConfig
 from circuits.render.interventions import Intervention, intervention_of
 from circuits.runs.finished_run import check_finished
 from circuits.runs.folder import verification_of

@@ -17,7 +17,7 @@ from circuits.baseline_values import BaselineValue
 from circuits.edits.ablation import Ablation, check_positions, parse_features
 from circuits.graph import Node
 from circuits.prompts import read_prompts
-from circuits.render.document import groups_on_page
+from circuits.render.pages.circuit.document import groups_on_page
 from circuits.render.words import counted
 from circuits.runs.ablate_run import ablation_of
 from circuits.runs.estimate import (

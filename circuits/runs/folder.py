@@ -32,9 +32,9 @@ from circuits.prompts import (
     write_prompts,
 )
 from circuits.render.exporters import Drawn
-from circuits.render.heading import title_of
 from circuits.render.interventions import intervention_of
-from circuits.render.page import page
+from circuits.render.pages.circuit.page import page
+from circuits.render.pages.heading import title_of
 from circuits.runs.inputs import Inputs
 from circuits.runs.overwrite import ABLATIONS, EDITED, RUN, RUN_FILES, VIEWERS
 from circuits.runs.pages import (

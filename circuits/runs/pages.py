@@ -17,7 +17,7 @@ import networkx as nx
 from circuits import graph as graphs
 from circuits.features.labels import LABELS, Label, labelled, merged, read_labels
 from circuits.graph import ordered
-from circuits.render.links import Links, RunLinks, address
+from circuits.render.pages.links import Links, RunLinks, address
 from circuits.runs.earlier import told
 from circuits.runs.overwrite import ABLATIONS
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from circuits.render.exporters import FIGURE_FORMATS, exporters
-from circuits.render.figure_config import FigureConfig
+from circuits.render.figure.figure_config import FigureConfig
 from circuits.runs.drawn import compared_with, drawn_of, hosted_at
 
 

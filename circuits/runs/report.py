@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from circuits.prompts import read_prompts
-from circuits.render.report import Reported, report_page
+from circuits.render.pages.report.report import Reported, report_page
 from circuits.runs.finished_run import Run, read_run
 from circuits.runs.folder import verification_of
 from circuits.runs.overwrite import ABLATIONS, EDITED, MADE_FROM, check_page, digest, signed

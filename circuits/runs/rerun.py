@@ -17,7 +17,7 @@ from circuits.edits.edited import graph_left
 from circuits.edits.rerun import rerun_prompts, rerun_text
 from circuits.edits.side_effects import behaviours_for, side_effects
 from circuits.graph import rounded
-from circuits.render.rerun_page import Graphs
+from circuits.render.pages.rerun.rerun_page import Graphs
 from circuits.runs.overwrite import MADE_FROM, digest
 from circuits.runs.rerun_folder import check_rerun, write_folder
 from circuits.runs.rerun_inputs import OpenedRerun, Rerun, open_run, open_without_run

@@ -6,7 +6,7 @@ from typing import Any
 
 from circuits import graph as graphs
 from circuits.graph import write_json
-from circuits.render.rerun_page import Graphs, rerun_page
+from circuits.render.pages.rerun.rerun_page import Graphs, rerun_page
 from circuits.runs.overwrite import check_record
 from hooked_qwen.files import check_not_file, write_text_atomically
 

@@ -21,7 +21,7 @@ from circuits.discovery.sparse_feature import discover
 from circuits.features.card import Cards, make_cards, prompt_texts
 from circuits.graph import write_json
 from circuits.opening import open_suite
-from circuits.render.shift_page import shift_page
+from circuits.render.pages.shift.shift_page import shift_page
 from circuits.runs.discover_run import identified, label_features
 from circuits.runs.folder import write_run
 from circuits.runs.inputs import Inputs

@@ -6,7 +6,7 @@ from typing import Any
 
 from circuits.discovery.config import DiscoverConfig
 from circuits.graph import write_json
-from circuits.render.score_curves import score_figure
+from circuits.render.charts.score_curves import score_figure
 from circuits.runs.inputs import Inputs, open_inputs
 from circuits.runs.overwrite import MADE_FROM, check_record
 from circuits.verification.sufficiency import SufficiencyConfig, sufficiency

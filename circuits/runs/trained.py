@@ -14,7 +14,7 @@ from typing import Any, cast
 from torch import nn
 
 from circuits.graph import write_json
-from circuits.render.tune_figure import tune_figure
+from circuits.render.charts.tune_figure import tune_figure
 from circuits.runs.overwrite import MADE_FROM, check_record
 from circuits.runs.tuning_case import StartingModel
 from hooked_qwen.adapters import require_peft

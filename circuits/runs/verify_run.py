@@ -7,7 +7,7 @@ from typing import Any
 from circuits import graph as graphs
 from circuits.graph import write_json
 from circuits.metrics.readout import MetricChoice
-from circuits.render.document import groups_on_page
+from circuits.render.pages.circuit.document import groups_on_page
 from circuits.runs.finished_run import read_run
 from circuits.runs.folder import write_page
 from circuits.runs.overwrite import (

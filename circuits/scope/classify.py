@@ -13,7 +13,7 @@ from circuits.features.detectors import classified, detected, read_detector
 from circuits.features.named import Named
 from circuits.graph import write_json
 from circuits.opening import load_model, open_suite
-from circuits.render.methods_figure import methods_figure
+from circuits.render.charts.methods_figure import methods_figure
 from circuits.runs.overwrite import MADE_FROM, check_absent, check_record, digest
 from circuits.runs.pages import feature_names
 from hooked_qwen.identity import identity

@@ -9,7 +9,7 @@ from typing import Any
 from circuits.features.coverage import CoverConfig, covered
 from circuits.graph import write_json
 from circuits.opening import open_suite
-from circuits.render.coverage import growth_figure, overlap_figure
+from circuits.render.charts.coverage import growth_figure, overlap_figure
 from circuits.runs.overwrite import MADE_FROM, check_record, digest
 from circuits.scope.sample_sets import read_results, sample_sets
 from hooked_qwen.files import check_not_file

@@ -20,7 +20,7 @@ from circuits.metrics.answers import with_own_answers
 from circuits.metrics.readout import read_metric
 from circuits.opening import open_suite, sources
 from circuits.prompts import encode_prompts, read_prompts
-from circuits.render.search_page import ranked, search_page
+from circuits.render.pages.search.search_page import ranked, search_page
 from circuits.runs.overwrite import MADE_FROM, check_page, check_record, digest, signed
 from circuits.runs.pages import feature_names, feature_pages
 from circuits.runs.prompt_sets import reference_for

@@ -15,8 +15,8 @@ from circuits.features.steering import SteerConfig, rows_of_prompts, steered
 from circuits.features.steering_choice import ConceptTexts, Select, choose
 from circuits.graph import write_json
 from circuits.opening import open_model, sources
-from circuits.render.steer_page import steer_page
-from circuits.render.steering_map import steering_map
+from circuits.render.charts.steering_map import steering_map
+from circuits.render.pages.steer.steer_page import steer_page
 from circuits.runs.overwrite import MADE_FROM, check_record, digest
 from circuits.runs.pages import feature_names
 from circuits.shift.probe import losses

@@ -20,7 +20,7 @@ from circuits.features.writers import (
 from circuits.features.written import SyntheticText
 from circuits.graph import rounded, write_json
 from circuits.opening import open_suite
-from circuits.render.synthesis import synthesis_figure
+from circuits.render.charts.synthesis import synthesis_figure
 from circuits.runs.overwrite import MADE_FROM, check_record, digest
 from circuits.runs.pages import feature_names
 from hooked_qwen.files import check_not_file, write_atomically

@@ -20,7 +20,7 @@ from circuits.cli.progress_bars import bars
 from circuits.features.judged_methods import ReadTexts, learned, read_texts, shares, tables
 from circuits.graph import rounded, write_json
 from circuits.opening import load_model
-from circuits.render.methods_figure import methods_figure
+from circuits.render.charts.methods_figure import methods_figure
 from experiments.classify.pairs import Pair, pairs_of
 from experiments.inputs import TwoLanguages, arguments
 from hooked_qwen.placement import Placement

@@ -29,7 +29,7 @@ from circuits.graph import write_json
 from circuits.opening import load_model
 from circuits.prompt_files import Prompt, write_prompts
 from circuits.prompts import EncodedPrompts, encode_prompts
-from circuits.render.coverage import growth_figure, overlap_figure
+from circuits.render.charts.coverage import growth_figure, overlap_figure
 from circuits.runs.overwrite import MADE_FROM
 from circuits.scope.cover import RECORD
 from circuits.tasks import as_many_as_exist, names_for

@@ -20,7 +20,7 @@ from circuits.baseline_values import BaselineValue
 from circuits.cli.progress_bars import bars
 from circuits.discovery.config import DiscoverConfig
 from circuits.graph import Node, ordered, rounded, write_json
-from circuits.render.curves import curves_figure
+from circuits.render.charts.curves import curves_figure
 from circuits.runs.discover_run import discover_run
 from circuits.runs.finished_run import Run, read_run
 from circuits.runs.inputs import Inputs

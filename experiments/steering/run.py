@@ -22,7 +22,7 @@ from circuits.cli.rerun_tables import with_interval
 from circuits.edits.continuations import GenerateConfig
 from circuits.features.steering_arms import Form, SteerConfig
 from circuits.graph import write_json
-from circuits.render.steer_page import verdict
+from circuits.render.pages.steer.steer_page import verdict
 from circuits.runs.overwrite import MADE_FROM
 from experiments.inputs import TwoLanguages, arguments, write_texts
 from experiments.sasft.run import PROMPTS as MIXED

@@ -8,7 +8,7 @@ import pytest
 from circuits import graph as graphs
 from circuits.comparison import differences, different_origins
 from circuits.graph import Node
-from circuits.render.compare_page import comparison_page
+from circuits.render.pages.circuit.compare_page import comparison_page
 from circuits.runs.compare_runs import compare_runs
 from hooked_qwen.notices import Notice
 from tests.circuits import synthetic

@@ -92,7 +92,7 @@ def test_examples_of_classes_run(name, circuit, prompts, monkeypatch):
 
 def test_names_of_modules_do_not_hide_functions():
     import circuits.comparison
-    import circuits.render.figure
+    import circuits.render.figure.figure
 
     assert callable(circuits.render)
     assert callable(circuits.compare)

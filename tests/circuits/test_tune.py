@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from circuits import scope
 from circuits.cli.tune_tables import tell
-from circuits.render.tune_figure import tune_figure
+from circuits.render.charts.tune_figure import tune_figure
 from circuits.runs.trained import (
     TrainedConfig,
 )

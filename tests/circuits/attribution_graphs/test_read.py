@@ -7,10 +7,10 @@ import pytest
 
 from circuits.attribution_graphs import read_attribution_graph, read_view
 from circuits.graph import Node, as_json, ordered
-from circuits.render.compared import comparison
 from circuits.render.connected import circuit_of
-from circuits.render.drawing import words_of
-from circuits.render.viewers import VIEWERS, viewer_graph
+from circuits.render.export.viewers import VIEWERS, viewer_graph
+from circuits.render.figure.compared import comparison
+from circuits.render.figure.drawing import words_of
 from tests.circuits.attribution_graphs.sample import SAMPLE, changed, link, node
 from tests.circuits.synthetic import circuit
 

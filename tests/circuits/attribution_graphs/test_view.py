@@ -7,7 +7,7 @@ import pytest
 
 from circuits.attribution_graphs import read_view
 from circuits.graph import Node
-from circuits.render.viewers import VIEWERS, viewer_graph
+from circuits.render.export.viewers import VIEWERS, viewer_graph
 from circuits.saved_state import SavedState
 from tests.circuits.attribution_graphs.sample import SAMPLE
 from tests.circuits.attribution_graphs.test_read import BY_TOKEN, WITH_ATTENTION

@@ -12,7 +12,7 @@ from circuits.discovery.prune import by_influence, connected, share_of_influence
 from circuits.discovery.sparse_feature import discover
 from circuits.discovery.verdicts import of_task, of_verification
 from circuits.graph import Node
-from circuits.render.page import page
+from circuits.render.pages.circuit.page import page
 from tests.circuits.printed import printed
 from tests.circuits.synthetic import circuit, verification
 from tests.toys import full_suite, shared_toy, toy_prompts

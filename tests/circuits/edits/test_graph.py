@@ -9,7 +9,7 @@ from circuits import graph as graphs
 from circuits.edits.graph import expanded, labelled, merged, removed
 from circuits.edits.node_files import read_graph, read_nodes
 from circuits.graph import Node
-from circuits.render.export import write
+from circuits.render.export.export import write
 from tests.circuits.conftest import call
 from tests.circuits.synthetic import circuit
 

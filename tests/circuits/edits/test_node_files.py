@@ -24,7 +24,7 @@ def test_files_of_nodes_in_every_form(tmp_path):
         (tmp_path / name).write_text(text)
         assert {n for n in read_nodes(tmp_path / name) if n.kind != "logit"} == inner, name
     graphs.save(graph, tmp_path / "graph.json")
-    from circuits.render.export import write
+    from circuits.render.export.export import write
 
     for name in ("graph.json", "graph.graphml", "graph.gexf"):
         if not name.endswith("json"):

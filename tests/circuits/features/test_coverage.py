@@ -179,7 +179,7 @@ def test_a_common_text_that_is_too_long_counts_as_its_lines(tmp_path):
 
 
 def test_the_figure_of_twelve_sets_is_a_small_file(tmp_path):
-    from circuits.render.coverage import overlap_figure
+    from circuits.render.charts.coverage import overlap_figure
 
     record = json.loads((TASKS / "bundled.json").read_text())
     overlap_figure(record, tmp_path / "a.svg")
@@ -206,7 +206,7 @@ def test_the_same_is_covered_on_another_device(other, suite):
 
 
 def test_a_figure_is_the_same_on_every_run(record, tmp_path):
-    from circuits.render.coverage import growth_figure, overlap_figure
+    from circuits.render.charts.coverage import growth_figure, overlap_figure
 
     for draw in (overlap_figure, growth_figure):
         first, second = tmp_path / "a.svg", tmp_path / "b.svg"
@@ -222,7 +222,7 @@ def test_a_figure_is_the_same_on_every_run(record, tmp_path):
 
 
 def test_growth_has_all_three_units_on_their_scales_and_a_legend(record, tmp_path, drawn):
-    from circuits.render.coverage import growth_figure
+    from circuits.render.charts.coverage import growth_figure
 
     growth_figure(record, tmp_path / "a.svg")
     texts = re.findall(r"<text[^>]*>([^<]*)</text>", (tmp_path / "a.svg").read_text())

@@ -15,7 +15,7 @@ from circuits.features.named import Named
 from circuits.features.steering import steered
 from circuits.features.steering_arms import SteerConfig
 from circuits.features.steering_choice import ConceptTexts, choose
-from circuits.render.steer_page import verdict
+from circuits.render.pages.steer.steer_page import verdict
 from hooked_qwen.load import hook
 from saes.scope.output_score import NEUTRAL
 from saes.scope.text_scores import Scorer, by_regex

@@ -6,7 +6,7 @@ import pytest
 from circuits.graph import Node
 from circuits.render.connected import circuit_of
 from tests.circuits import synthetic
-from tests.circuits.render.test_figure_laws import unconnected
+from tests.circuits.render.figure.test_figure_laws import unconnected
 
 
 @pytest.mark.parametrize("n", range(5, 61, 5))

@@ -6,8 +6,8 @@ import networkx as nx
 import pytest
 
 from circuits.graph import Node
-from circuits.render.document import LARGEST
 from circuits.render.layout import SUMMED, depth, layout
+from circuits.render.pages.circuit.document import LARGEST
 from hooked_qwen.sites import KINDS, Site
 from tests.circuits import synthetic
 

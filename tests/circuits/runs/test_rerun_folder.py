@@ -5,11 +5,11 @@ import json
 import pytest
 
 from circuits import graph as graphs
-from circuits.render.rerun_page import Graphs
+from circuits.render.pages.rerun.rerun_page import Graphs
 from circuits.runs.rerun import graph_record
 from circuits.runs.rerun_folder import GRAPH, PAGE, RESULT, check_rerun, write_folder
 from tests.circuits import synthetic
-from tests.circuits.render.test_rerun_page import record, text
+from tests.circuits.render.pages.rerun.test_rerun_page import record, text
 
 SOURCE = {"edit": "half.json"}
 

@@ -8,7 +8,7 @@ from circuits.ablation.exact_effects import exact_effects
 from circuits.attribution.deltas import node_deltas
 from circuits.attribution.forward import metric_with_deltas
 from circuits.graph import Node, ordered
-from circuits.render.document import groups_on_page
+from circuits.render.pages.circuit.document import groups_on_page
 from circuits.verification.group_effects import group_scores, joint_effects
 from circuits.verification.verify import VerifyConfig, verify
 from tests.circuits.dense import nodes_that_move

@@ -6,7 +6,7 @@ from circuits.discovery.sparse_feature import discover
 from circuits.edits.ablate import ablate
 from circuits.edits.ablation import Ablation
 from circuits.graph import Node
-from circuits.render.heatmap import heat_map
+from circuits.render.charts.heatmap import heat_map
 from circuits.verification.specificity import RANDOM, SpecificityConfig, TaskCircuit, specificity
 from tests.toys import analysis_of, shared_toy, toy_prompts, toy_suite
 
