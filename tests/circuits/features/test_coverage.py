@@ -8,13 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from circuits import scope
 from circuits.features.coverage import CoverConfig, covered
-from circuits.scope.cover import FIGURES, RECORD
 from circuits.tasks import as_many_as_exist, make_for, names_for
 from saes.scope.activity import activity_of
 from saes.scope.item_results import correlation
-from tests.circuits.conftest import call
 from tests.toys import speaking_toy, toy, toy_suite, toy_tokenizer
 
 TASKS = Path(__file__).parents[3] / "experiments" / "coverage" / "results"
@@ -131,51 +128,6 @@ def test_where_few_pairs_exist_all_are_made():
     n = len(as_many_as_exist("bundled", "capital_of", 100_000, split="test"))
     with pytest.raises(ValueError, match=f"only {n} exist"):
         make_for("bundled", "capital_of", n + 1, split="test")
-
-
-def test_the_command_writes_what_it_shows(tmp_path, fails):
-    out = tmp_path / "out"
-    texts = write(tmp_path / "mine.jsonl", [{"text": f"The {n}s sit."} for n in ("boy", "judge")])
-    results = write(
-        tmp_path / "results.jsonl",
-        [
-            {"set": "mine", "item": i, "model": str(m), "correct": m > i}
-            for i in range(2) for m in range(3)
-        ],
-    )  # fmt: skip
-    asked = ["cover", "bundled", "agreement_simple", "ioi", texts, "--out", out, "--texts", 8]
-    done = call(*asked, "--results", results, "--common", texts, "--common-share", 0.6)
-    assert done.exit_code == 0, done.output
-    assert "untrained dictionaries" in done.output
-    record = json.loads((out / RECORD).read_text())
-    assert record["sets"] == ["agreement_simple", "ioi", "mine"]
-    assert record["common"] == {"texts": 2, "share": 0.6}
-    assert all((out / name).stat().st_size > 1000 for name in FIGURES)
-    assert "\n\ntokens" in done.output
-    assert "larger --common-share" not in done.output
-    assert "made from something else" in fails(*asked)
-    assert "--texts is 0: expected 1 or more" in fails(*asked[:-1], 0)
-    assert "is a file: give a folder" in fails(*asked[:6], texts)
-
-
-def test_where_common_texts_leave_hardly_any_feature_it_is_said(tmp_path):
-    texts = write(tmp_path / "mine.jsonl", [{"text": f"The {n}s sit."} for n in ("boy", "judge")])
-    out = tmp_path / "out"
-    done = call("cover", "bundled", texts, "--common", texts, "--out", out, "--texts", 2)
-    assert done.exit_code == 0, done.output
-    said = " ".join(done.output.split())
-    assert "only 0 of mine are left beside the common texts" in said
-    assert "larger --common-share (now 0)" in said
-
-
-def test_a_common_text_that_is_too_long_counts_as_its_lines(tmp_path):
-    common = tmp_path / "common.txt"
-    common.write_text("The boy saw a dog.\n\n" * 150)
-    record = scope.cover("bundled", ["capital_of"], common=[str(common)], texts=2)
-    assert record["common"]["texts"] == 2
-    common.write_text("The boy saw a dog.\nThe girl read.")
-    record = scope.cover("bundled", ["capital_of"], common=[str(common)], texts=2)
-    assert record["common"]["texts"] == 1
 
 
 def test_the_figure_of_twelve_sets_is_a_small_file(tmp_path):

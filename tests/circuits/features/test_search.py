@@ -12,10 +12,8 @@ from circuits.cli.search import SHOWN
 from circuits.features.card import logit_tokens
 from circuits.features.named import Named
 from circuits.features.search import by_contrast, by_label, by_token, in_text
-from circuits.features.strips import strips
 from circuits.runs.pages import feature_pages
 from hooked_qwen.load import load
-from hooked_qwen.nodes import Node
 from hooked_qwen.tokens import encode
 from saes.suite import load_suite
 from tests.circuits.printed import printed
@@ -68,27 +66,6 @@ def test_in_a_text_each_token_has_what_writes_most(bundled):
             name, index = one["feature"].split("/")
             sizes.append(abs(one["activation"]) * float(suite[name].W_dec[int(index)].norm()))
         assert sizes == pytest.approx(sorted(sizes, reverse=True), rel=1e-3)
-
-
-def test_texts_on_a_page_have_whole_characters_and_every_activation(bundled):
-    model, suite, named = bundled
-    asked = Node("resid_post.3", 86)
-    texts = [("positive", "The boys 复 sit."), ("negative", "The boy sits.")]
-    (first, second), labels = strips(model, suite, texts, [asked], named)
-    assert (first["kind"], second["kind"]) == ("positive", "negative")
-    assert [run["text"] for run in first["runs"]] == ["The", " boys", " ", "复", " sit", "."]
-    assert first["runs"][3] == {"text": "复", "first": 3, "pieces": ["<0xE5>", "<0xA4>", "<0x8D>"]}
-    assert labels["resid_post.3/86"] == "dreams"
-    record = in_text(model, suite, "The boys 复 sit.", named)
-    for top, token in zip(first["tops"], record["tokens"], strict=True):
-        assert top == [[f["feature"], f["activation"]] for f in token["features"]]
-    # What a token shows can be looked at in all texts.
-    for text in (first, second):
-        for at, row in enumerate(text["tops"]):
-            for feature, activation in row:
-                assert [at, activation] in text["on"][feature]
-    (short, _), _ = strips(model, suite, texts, [asked], named, longest=2)
-    assert len(short["runs"]) == 2
 
 
 def test_pages_of_features_are_found_beside_a_page(tmp_path):

@@ -5,7 +5,6 @@ import json
 import pytest
 import torch
 
-from circuits import scope
 from circuits.cli.synthesise import asked_table
 from circuits.features.synthesis import synthesised
 from circuits.features.synthesis_record import (
@@ -22,11 +21,8 @@ from circuits.features.writers import (
     WritingConfig,
     each_by,
 )
-from circuits.scope.synthesise import FIGURES, KEPT, RECORD, WRITTEN
-from hooked_qwen.bundled import language
 from saes.evaluation.probing import Labelled
 from saes.scope.activity import activity_of
-from tests.circuits.conftest import call
 from tests.circuits.printed import printed
 from tests.toys import speaking_toy, toy, toy_suite, toy_tokenizer
 
@@ -191,68 +187,12 @@ def test_an_instruction_says_what_people_call_a_feature_and_nothing_else(model, 
     assert sum("They have to do with: what pilots say" in prompt for prompt in asked) == 1
 
 
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    """Facts and people; the training set has one kind of each."""
-    folder = tmp_path_factory.mktemp("texts")
-
-    def rows(seed, *tasks):
-        return [
-            {"text": f"{pair.clean}{pair.answer[0]}.", "label": label}
-            for task, label in tasks
-            for pair in language.pairs(task, 5, split="train", seed=seed)
-        ]
-
-    few = ("capital_of", "fact"), ("pronoun", "people")
-    more = *few, ("two_step", "fact"), ("profession", "people")
-    parts = {"training": rows(0, *few), "target": rows(1, *more), "test": rows(2, *more)}
-    return {name: write(folder / f"{name}.jsonl", part) for name, part in parts.items()}
-
-
-def test_the_model_itself_writes_through_the_command(files, tmp_path, fails):
-    out = tmp_path / "out"
-    asked = ["synthesise", "bundled", "--out", out]
-    asked += [x for name, file in files.items() for x in (f"--{name}", file)]
-    few = ["--features", 3, "--tries", 2, "--seeds", 1, "--tokens", 16, "--separator", " "]
-    done = call(*asked, *few)
-    assert done.exit_code == 0, done.output
-    assert "random target" in done.output
-    (alone, *_) = [line for line in done.output.splitlines() if "training alone" in line][1:]
-    assert alone.split()[-1] == alone.split()[-3] == "–"
-    record = json.loads((out / RECORD).read_text())
-    assert record["writing"]["style"] == "continuation"
-    assert len(record["asked"]) == 3
-    kept = [json.loads(line) for line in (out / KEPT).read_text().splitlines()]
-    assert len(kept) == record["rows"][ASKED]["texts"]
-    assert all(one["asked"] in one["fired"] and one["label"] in ("fact", "people") for one in kept)
-    every = [json.loads(line) for line in (out / WRITTEN).read_text().splitlines()]
-    assert len(every) > len(kept)
-    assert all((out / name).stat().st_size > 1000 for name in FIGURES)
-    assert "made from something else" in fails(*asked)
-    assert "needs --endpoint, its address, and --name" in fails(*asked, "--name", "x")
-    assert "--tries is 0" in fails(*asked, "--tries", 0)
-
-
 def test_features_that_are_not_shown_are_counted():
     one = {"feature": "a/1", "label": "", "target_texts": 1, "written": 1, "fired": 1,
            "asked_as": "fact"}  # fmt: skip
     record = {"asked": [one] * 20, "missing": 30, "target_features": 40}
     said = " ".join(printed(asked_table, record).split())
     assert "20 were asked for, the other 10 are in the record" in said
-
-
-def test_any_function_writes_from_python(files):
-    train = files["training"]
-    record = scope.synthesise(
-        "bundled",
-        training=train,
-        target=files["target"],
-        generator=lambda prompt: "Anna worked as a doctor for many years.",
-        config=SynthesisConfig(features=2, tries=1, seeds=1),
-    )
-    assert record["writing"]["style"] == "instruction"
-    assert record["rows"][ASKED]["texts"] <= 1
-    assert record["rows"][ALONE]["scores"] is None
 
 
 def test_the_same_is_written_on_another_device(other, suite):

@@ -7,15 +7,12 @@ import torch
 from typer.testing import CliRunner
 
 from circuits.cli.app import app
-from circuits.opening import load_model
 from circuits.runs.finished_run import read_run
-from circuits.shift.case import CaseConfig, ShiftCase
 from circuits.shift.finished import FinishedSeed
 from circuits.shift.judging import by_rule, circuit_features, read_judgements
 from circuits.shift.methods import Judgement, unedited
 from circuits.shift.pooled import encoded, pooled, pooled_features
 from circuits.shift.shift import ShiftConfig, Shifted
-from circuits.shift.texts import shift_data
 from hooked_qwen.nodes import Node
 from hooked_qwen.sites import Site
 from saes.edit_checks import check_edit
@@ -25,73 +22,6 @@ from saes.suite import load_suite
 from tests.circuits.conftest import call
 
 SITE = Site("resid_post", 2)
-
-
-@pytest.fixture(scope="module")
-def case():
-    model = load_model("bundled")
-    config = CaseConfig(layer=2, estimator="patching", circuit_texts=16)
-    return ShiftCase.of(
-        model,
-        load_suite("bundled"),
-        shift_data("biographies", n=16, seed=0),
-        config=config,
-        seed=0,
-    )
-
-
-def plain_means(model, texts, edit=lambda x: x):
-    """Each text alone through the plain model, norm outliers left out."""
-    found = []
-    for text in texts:
-        tokens = torch.tensor([model.tokenizer(text)["input_ids"]])
-        seen = {}
-        blocks = model.original_model.model.layers
-
-        def at_one(_module, _args, out):
-            return edit(out)
-
-        def at_two(_module, _args, out, seen=seen):
-            seen["x"] = out
-
-        handles = [
-            blocks[1].register_forward_hook(at_one),
-            blocks[2].register_forward_hook(at_two),
-        ]
-        with torch.no_grad():
-            model.original_model(tokens)
-        for handle in handles:
-            handle.remove()
-        (x,) = seen["x"]
-        norms = x.norm(dim=-1)
-        kept = norms <= 10 * norms.median()
-        found.append(x[kept].mean(0))
-    return torch.stack(found)
-
-
-def test_a_text_is_its_mean_without_norm_outliers(case):
-    texts = [t.text for t in case.data.balanced[:6]]
-    expected = plain_means(case.model, texts)
-    torch.testing.assert_close(case.means["balanced"][:6], expected.double(), atol=1e-5, rtol=1e-4)
-
-
-def test_a_cut_is_that_of_plain_hooks(case):
-    name = "resid_post.1"
-    dictionary = case.suite[name]
-    texts = encoded(case.model, case.data.balanced)
-    on = pooled_features(case.model, case.suite, texts, [Node(name, i) for i in range(512)])
-    chosen = on.mean(0).topk(3).indices
-
-    def cut(out):
-        f = dictionary.encode(out).dense()[..., chosen]
-        norms = out.norm(dim=-1)
-        stays = norms > 10 * norms.median()
-        return out - (f @ dictionary.W_dec[chosen]) * ~stays.unsqueeze(-1)
-
-    found = case.read("balanced", case.ablated([Node(name, i) for i in chosen.tolist()]))
-    expected = plain_means(case.model, [t.text for t in case.data.balanced[:6]], cut)
-    torch.testing.assert_close(found[:6], expected.double(), atol=1e-4, rtol=1e-3)
-    assert not torch.allclose(found, case.means["balanced"], atol=1e-2)
 
 
 def test_a_feature_is_its_mean_over_the_same_tokens(case):
@@ -109,24 +39,6 @@ def test_a_feature_is_its_mean_over_the_same_tokens(case):
         torch.testing.assert_close(own, means.means[SITE][i], atol=1e-5, rtol=1e-4)
 
 
-def test_the_circuit_is_of_the_probe_s_logit(case):
-    """Moving every node of the stream before the probe to zero moves the logit by their sum."""
-    metric = case.analysis.metric
-    assert len(case.analysis.prompts) == 16
-    plain = {p.clean: i for i, p in enumerate(case.texts["ambiguous"].prompts.prompts)}
-    rows = [plain[p.clean] for p in case.analysis.prompts.prompts]
-    logits = case.probe.logits(case.means["ambiguous"])[rows]
-    torch.testing.assert_close(metric.clean.double(), logits, atol=1e-4, rtol=1e-4)
-    label, spurious = case.label_effects(), case.spurious_effects()
-    direct = sum(effect for node, effect in label if node.site == "resid_post.2")
-    dictionary = case.suite["resid_post.2"]
-    bias = float(dictionary.b_dec.double() @ case.probe.direction)
-    gone = float(logits.mean()) - case.probe.bias - bias
-    assert -direct == pytest.approx(gone, abs=1e-3)
-    assert spurious is not None
-    assert dict(spurious).keys() == dict(label).keys()
-
-
 def test_a_table_has_the_numbers_of_the_record(case):
     label, spurious = case.label_effects(), case.spurious_effects()
     features = by_rule(circuit_features(label, spurious, 5), label, spurious)
@@ -140,12 +52,6 @@ def test_a_table_has_the_numbers_of_the_record(case):
         ends = [row[f"{number}, low"], row[f"{number}, high"]]
         assert ends == pytest.approx(method[number]["interval"], abs=1e-6)
     assert "nothing changed" in found._repr_html_()
-
-
-def test_a_layer_without_a_dictionary_before_it_is_refused(case):
-    config = CaseConfig(layer=9)
-    with pytest.raises(ValueError, match="layer 9 cannot be read: expected 0"):
-        ShiftCase.of(case.model, case.suite, case.data, config=config, seed=0)
 
 
 @pytest.fixture(scope="module")

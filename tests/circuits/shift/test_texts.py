@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 
 from circuits.shift.generate import pieces
-from circuits.shift.texts import ShiftData, only_words, shift_data, without_words
+from circuits.shift.texts import ShiftData, only_words, shift_data
 from hooked_qwen.load import BUNDLED, load_tokenizer
 from hooked_qwen.tokens import encode_prompt
 
@@ -112,20 +112,3 @@ def test_the_bundled_model_gets_another_pair_than_formality_and_is_told():
 def test_what_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         shift_data(**{"name_or_path": "biographies", **arguments})
-
-
-@pytest.mark.parametrize(
-    ("words", "left", "alone"),
-    [
-        (("she", "don't"), "saw a rose, and Rose Sheen said: know!", "She she don't"),
-        (("Rose",), "She saw a rose, and Sheen said: she don't know!", "Rose"),
-        (("rose",), "She saw a, and Sheen said: she don't know!", "rose Rose"),
-        (("!",), "She saw a rose, and Rose Sheen said: she don't know.", "!"),
-        (("She saw a rose",), "and Rose Sheen said: she don't know!", "She saw a rose"),
-        ((), "She saw a rose, and Rose Sheen said: she don't know!", ""),
-    ],
-)
-def test_words_are_deleted_whole_in_either_case_and_names_as_they_are_written(words, left, alone):
-    text = "She saw a rose, and Rose Sheen said: she don't know!"
-    assert without_words(text, words) == left
-    assert only_words(text, words) == alone
