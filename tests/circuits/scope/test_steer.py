@@ -10,7 +10,7 @@ from circuits import scope
 from circuits.cli.app import app
 from circuits.features.steering_arms import SteerConfig
 from circuits.features.steering_choice import ConceptTexts
-from circuits.render.steer_page import verdict
+from circuits.render.pages.steer.steer_page import verdict
 from circuits.scope.steer import scorer_of
 from hooked_qwen.sites import Site
 from tests.toys import speaking_toy
