@@ -34,7 +34,7 @@ LONGEST = (
     "tests/circuits/shift/test_shift.py",
     "tests/saes/training/test_recovery.py",
     "tests/circuits/edits/test_edited_by_operations.py",
-    "tests/circuits/discovery/test_replacement.py",
+    "tests/circuits/discovery/test_replaced_prompts.py",
 )
 "Files that take nine seconds and more, the longest first."
 

@@ -12,7 +12,7 @@ from circuits.metrics.readout import Readout
 from circuits.prompts import EncodedPrompts
 from hooked_qwen.sites import Site
 from saes.suite import Suite
-from tests.circuits.discovery.test_replacement import (
+from tests.circuits.discovery.replaced import (
     analysis,
     graph_of,
     rows_of,

@@ -7,7 +7,7 @@ from circuits.discovery.head_cards import looks_of, make_head_cards
 from circuits.discovery.replaced_prompts import ReplacedPrompts
 from circuits.discovery.replacement import discover_replacement
 from saes.suite import Suite
-from tests.circuits.discovery.test_replacement import analysis, rows_of
+from tests.circuits.discovery.replaced import analysis, rows_of
 from tests.toys import padded_on_the_left, toy_prompts
 from tests.transcoders.toys import suite_of, toy_of
 from transcoders.attention import attention_score

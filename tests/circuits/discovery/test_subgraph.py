@@ -6,7 +6,7 @@ import pytest
 
 from circuits.discovery.subgraph import subgraph_scores
 from circuits.graph import Node
-from tests.circuits.discovery.test_replacement import graph_of, rows_of, speaking, unanswered
+from tests.circuits.discovery.replaced import graph_of, rows_of, speaking, unanswered
 from tests.toys import toy_prompts
 
 

@@ -8,7 +8,7 @@ from circuits.discovery.config import DiscoverConfig
 from circuits.edits.rerun import rerun_prompts
 from circuits.graph import Node
 from saes.edit import Edit, Operation
-from tests.circuits.discovery.test_replacement import SITES, speaking
+from tests.circuits.discovery.replaced import SITES, speaking
 from tests.toys import toy_prompts, toy_suite
 from transcoders.interventions import Mode
 

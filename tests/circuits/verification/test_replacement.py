@@ -23,7 +23,7 @@ from hooked_qwen.progress import silent
 from hooked_qwen.sites import Site
 from saes.evaluation.baselines import dealt_anew
 from saes.suite import Suite
-from tests.circuits.discovery.test_replacement import SITES, rows_of, speaking, unanswered
+from tests.circuits.discovery.replaced import SITES, rows_of, speaking, unanswered
 from tests.toys import padded_on_the_left, shared_toy, toy_prompts, toy_suite
 from tests.transcoders.toys import cross_layer_suite
 from transcoders.interventions import DIRECT, THE_GRAPH, THE_MODEL

@@ -21,8 +21,8 @@ from circuits.render.export.export import (
     write,
 )
 from circuits.render.exporters import Drawn
-from tests.circuits.discovery.test_replacement import graph_of as replacement_graph
-from tests.circuits.discovery.test_replacement import rows_of
+from tests.circuits.discovery.replaced import graph_of as replacement_graph
+from tests.circuits.discovery.replaced import rows_of
 from tests.circuits.synthetic import circuit
 from tests.toys import full_suite, toy, toy_prompts, toy_tokenizer
 

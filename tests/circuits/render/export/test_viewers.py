@@ -17,8 +17,8 @@ from circuits.render.export.viewers import (
 from circuits.render.exporters import Drawn, exporters
 from circuits.saved_state import SavedState
 from hooked_qwen.notices import Notice
-from tests.circuits.discovery.test_replacement import graph_of as replacement_graph
-from tests.circuits.discovery.test_replacement import rows_of
+from tests.circuits.discovery.replaced import graph_of as replacement_graph
+from tests.circuits.discovery.replaced import rows_of
 from tests.circuits.synthetic import cards, circuit
 from tests.toys import toy_prompts
 

@@ -13,7 +13,7 @@ from circuits.render.pages.assets import HERE as RENDER
 from circuits.render.pages.circuit.page import page
 from hooked_qwen.percents import percent
 from tests.circuits.browser import needs_browser
-from tests.circuits.discovery.test_replacement import analysis, rows_of
+from tests.circuits.discovery.replaced import analysis, rows_of
 from tests.circuits.render.pages.circuit.test_page_state import group, pin, select
 from tests.toys import toy_prompts
 
