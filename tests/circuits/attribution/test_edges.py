@@ -150,16 +150,6 @@ def with_both(suite, length=6):
     return [*every_node(suite, length), *summed]
 
 
-def test_how_many_products_are_made_at_once_changes_no_weight(small_chunks):
-    suite = toy_suite("attn_out.1", "mlp_in.1-mlp_out.1", "resid_post.0", "resid_post.1")
-    analysis, state, gradients = prepare(suite, n=2)
-    nodes = with_both(suite)
-    together = edge_weights(analysis, state, gradients, nodes)
-    small_chunks("circuits.attribution.vjp_batches.TENSOR_ROWS_AT_ONCE", 40)
-    apart = edge_weights(analysis, state, gradients, nodes)
-    assert apart == pytest.approx(together, abs=1e-10)
-
-
 def test_padding_on_the_left_changes_no_weight():
     suite, prompts = full_suite(torch.float32), toy_prompts(n=2)
     model = shared_toy(dtype=torch.float32)
