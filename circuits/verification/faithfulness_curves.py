@@ -66,6 +66,8 @@ RANDOM_ROWS: tuple[str, ...] = ("random nodes, same sites", "random nodes", "ran
 HELD_OUT_ROWS = ("circuit", "circuit without errors", "random nodes")
 CircuitPlan = Callable[[int, int], NodeSet]
 "The circuit of a size, of the draw of a number."
+Pool = Callable[[], NodeEffects]
+"The nodes that circuits are chosen from, strongest first."
 Level = Literal["full", "quick"]
 "Every size and control, or `QUICK_SIZES` and all nodes of `QUICK_ROWS`, with no other basis."
 
@@ -125,9 +127,8 @@ def curves(
     report: Report = silent,
 ) -> dict[str, Any]:
     """The record of all rows."""
-    nodes = ranking.inner()
-    sizes = sizes_of(nodes, level)
-    plans = _plans(nodes, seed=seed)
+    sizes = sizes_of(ranking.inner(), level)
+    plans = _plans(ranking, seed=seed)
     asked = {name: (plans[name], n) for name, n in draws_of(level, draws).items()}
     rows = _planned(scale, asked, sizes, report)
     for name, control in _controls(scale, level).items():
@@ -136,7 +137,7 @@ def curves(
         "baseline": scale.to,
         "full": rounded(float(scale.full_and_empty.full.mean())),
         "empty": rounded(float(scale.full_and_empty.empty.mean())),
-        "nodes_that_move": len(nodes),
+        "nodes_that_move": sizes[-1],
         "sizes": sizes,
         "margin": _margin(rows, sizes),
         "areas": {name: areas(row.faithfulness, sizes) for name, row in rows.items()},
@@ -204,9 +205,8 @@ def held_out_curves(
     scale: Scale, ranking: Ranking, *, level: Level, seed: int, report: Report = silent
 ) -> dict[str, Any]:
     """The same circuits on other prompts, beside random nodes."""
-    nodes = ranking.inner()
-    sizes = sizes_of(nodes, level)
-    plans = _plans(nodes, seed=seed)
+    sizes = sizes_of(ranking.inner(), level)
+    plans = _plans(ranking, seed=seed)
     asked = {name: (plans[name], 1) for name in HELD_OUT_ROWS}
     rows = _planned(scale, asked, sizes, report, "held-out prompts")
     return {
@@ -268,24 +268,33 @@ def _margin(rows: dict[str, FaithfulnessCurve], sizes: Sequence[int]) -> dict[st
     }
 
 
-def _plans(nodes: NodeEffects, *, seed: int) -> dict[str, CircuitPlan]:
-    """For each row, how a circuit of it is chosen."""
-    features = nodes.features()
-    streams = nodes.where((nodes.feature >= 0) | nodes.at_sites("resid"))
+def _plans(ranking: Ranking, *, seed: int) -> dict[str, CircuitPlan]:
+    """For each row, how a circuit of it is chosen.
 
-    def first(some: NodeEffects) -> CircuitPlan:
-        return lambda size, draw: some[:size].as_set()
+    What it is chosen from is selected when it is asked for: kept, it would be the ranking over
+    again, millions of nodes, while the model runs.
+    """
 
-    def random_of(some: NodeEffects) -> CircuitPlan:
-        return lambda size, draw: _drawn(some, size, seed + draw).as_set()
+    def without_other_errors() -> NodeEffects:
+        nodes = ranking.inner()
+        return nodes.where((nodes.feature >= 0) | nodes.at_sites("resid"))
+
+    def first(some: Pool) -> CircuitPlan:
+        return lambda size, draw: some()[:size].as_set()
+
+    def random_of(some: Pool) -> CircuitPlan:
+        return lambda size, draw: _drawn(some(), size, seed + draw).as_set()
+
+    def matched(size: int, draw: int) -> NodeSet:
+        return _matched(ranking.inner(), size, seed + draw).as_set()
 
     return {
-        "circuit": first(nodes),
-        "circuit, no attn or mlp errors": first(streams),
-        "circuit without errors": first(features),
-        "random nodes, same sites": lambda size, draw: _matched(nodes, size, seed + draw).as_set(),
-        "random nodes": random_of(nodes),
-        "random features": random_of(features),
+        "circuit": first(ranking.inner),
+        "circuit, no attn or mlp errors": first(without_other_errors),
+        "circuit without errors": first(ranking.features),
+        "random nodes, same sites": matched,
+        "random nodes": random_of(ranking.inner),
+        "random features": random_of(ranking.features),
     }
 
 
@@ -319,14 +328,13 @@ def _control(
         here.analysis,
         report=lambda what, done, total, note="": report(f"{name}: {what}", done, total, note),
     )
-    nodes, features = ranking.inner(), ranking.features()
-    pools = {name: nodes}
-    if len(features) < len(nodes):
-        pools[f"{name}, no errors"] = features
+    pools: dict[str, Pool] = {name: ranking.inner}
+    if len(ranking.features()) < len(ranking.inner()):
+        pools[f"{name}, no errors"] = ranking.features
     tick = counting(
         report, f"{name}: faithfulness", len(pools) * len(sizes) * len(here.analysis.states)
     )
     return {
-        row: here.curve([pool[:size].as_set() for size in sizes], report=tick)
+        row: here.curve([pool()[:size].as_set() for size in sizes], report=tick)
         for row, pool in pools.items()
     }
