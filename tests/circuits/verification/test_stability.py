@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from circuits.discovery.methods import discover_by_method
-from circuits.discovery.ranking import rank_nodes
 from circuits.discovery.sparse_feature import discover
 from circuits.verification.prompt_draws import drawn, drawn_shares, effects_of_each
 from circuits.verification.stability import (
@@ -25,26 +24,6 @@ SETTINGS = {"nodes": 8, "steps": 1}
 def case():
     analysis = analysis_of(shared_toy(), toy_suite(*SITES), toy_prompts(5, 4), **SETTINGS)
     return analysis, discover(analysis)
-
-
-def test_effects_of_each_prompt_add_up_to_the_ranking(case):
-    analysis, found = case
-    each = effects_of_each(analysis)
-    mean = dict(zip(each.nodes.nodes(), each.by_prompt.mean(0).tolist(), strict=True))
-    ranked = dict(found.ranking.inner())
-    assert mean.keys() == ranked.keys()
-    assert [mean[node] for node in ranked] == pytest.approx(list(ranked.values()), abs=1e-9)
-
-
-def test_a_draw_weighs_prompts_as_discovering_on_it_does(case):
-    analysis, _ = case
-    rows = torch.tensor([0, 3, 3, 1, 3])
-    each = effects_of_each(analysis)
-    ranking, _ = rank_nodes(analysis.on(drawn(analysis.prompts, rows)))
-    share = torch.bincount(rows, minlength=5).double() / 5
-    mean = dict(zip(each.nodes.nodes(), (share @ each.by_prompt).tolist(), strict=True))
-    for node, effect in ranking.inner():
-        assert mean[node] == pytest.approx(effect, abs=1e-9)
 
 
 def test_prompts_that_are_all_alike_give_the_same_circuit_on_every_draw():
@@ -106,18 +85,6 @@ def test_one_prompt_alone_is_refused(case):
 
 TRANSCODERS = ("mlp_in.0-mlp_out.0", "mlp_in.2-mlp_out.2")
 REPLACEMENT = {"method": "replacement", "nodes": 8}
-
-
-def test_so_it_is_of_replacement_graphs():
-    """Effects of a draw are those that discovering on it finds; layer 1 has an error alone."""
-    analysis = analysis_of(shared_toy(), toy_suite(*TRANSCODERS), toy_prompts(4, 4), **REPLACEMENT)
-    each, rows = effects_of_each(analysis), torch.tensor([0, 3, 3, 1])
-    share = torch.bincount(rows, minlength=4).double() / 4
-    mean = dict(zip(each.nodes.nodes(), (share @ each.by_prompt).tolist(), strict=True))
-    ranking = discover_by_method(analysis.on(drawn(analysis.prompts, rows))).ranking.inner()
-    for node, effect in ranking:
-        assert mean[node] == pytest.approx(effect, abs=1e-9)
-    assert any(node.site == "mlp_out.1" for node in ranking.nodes())
 
 
 def test_replacement_graphs_of_prompts_that_are_all_alike_are_the_same():
