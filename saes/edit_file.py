@@ -20,6 +20,7 @@ import json
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
 
@@ -52,6 +53,10 @@ class Condition:
 
     node: Node
     above: int | float
+
+    def __post_init__(self) -> None:
+        if not isfinite(self.above):
+            raise ValueError(f"{self.node} is to be above {self.above}: expected a finite number")
 
 
 @dataclass(frozen=True, kw_only=True)

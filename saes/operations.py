@@ -12,6 +12,7 @@ An error is a vector: it becomes zero, its mean or the patch's, or is scaled.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import isfinite
 from typing import TYPE_CHECKING, Any, Literal
 
 # The command line lists the operations without loading torch.
@@ -58,6 +59,9 @@ class OperationKind:
         given: Takes = "(low, high)" if pair else "none" if value is None else "a value"
         if given != self.takes:
             raise ValueError(f"{name} has the value {value}: expected {self.takes}")
+        numbers = value if isinstance(value, tuple) else () if value is None else (value,)
+        if not all(map(isfinite, numbers)):
+            raise ValueError(f"{name} has the value {value}: expected finite numbers")
         if isinstance(value, tuple) and not value[0] <= value[1]:
             raise ValueError(f"{name} is from {value[0]} up to {value[1]}")
 

@@ -82,3 +82,11 @@ def test_a_file_that_asks_for_what_there_is_not_is_refused(tmp_path, operation, 
     path.write_text(json.dumps({"schema": "edit/1", "operations": [operation]}))
     with pytest.raises(ValueError, match=message):
         Edit.load(path)
+
+
+@pytest.mark.parametrize(("do", "value"), [("set", float("nan")), ("clamp", (0.0, float("inf")))])
+def test_values_and_limits_are_finite_as_the_file_holds_no_others(do, value):
+    with pytest.raises(ValueError, match="has the value .*: expected finite numbers"):
+        Operation(node=Node("mlp_out.0", 1), do=do, value=value)
+    with pytest.raises(ValueError, match="is to be above inf: expected a finite"):
+        Condition(node=Node("mlp_out.0", 1), above=float("inf"))
