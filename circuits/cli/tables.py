@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from circuits.features.labels import Label
     from saes.edit_file import Edit
 
-console = FittingConsole(width=None if sys.stdout.isatty() else 110)
+console = FittingConsole(width=None if sys.stdout.isatty() else 110, markup=False)
+"What is printed is text of models and of users: brackets in it are no markup."
 PRINTED_SIZES = (5, 10, 20, 50, 100, 200, 500)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from circuits.cli import quality_tables, tables
+from circuits.cli import tables
 from circuits.comparison import differences
 from circuits.prompt_files import Prompt
 from hooked_qwen.families import Task
@@ -18,24 +18,6 @@ def said():
         return printed(table, *arguments, **named).splitlines()
 
     return lines
-
-
-def quality(fvu, **more):
-    return {
-        "l0": 3.0, "fvu": fvu, "fvu_all": fvu, "cosine": 0.9, "dead": 0.25, "dense": 2,
-        "loss_recovered": None, "kl": 0.125,
-        "intervals": {"fvu": (fvu - 0.1, fvu + 0.1), "loss_recovered": None},
-    } | more  # fmt: skip
-
-
-def test_a_dictionary_has_a_line_and_each_of_its_controls_one_below(said):
-    rows = [quality(0.5, controls={"PCA": quality(0.75)}), quality(0.625)]
-    lines = said(quality_tables.quality_table, ["mlp_out.1", "resid_post.2"], rows)
-    found = [line.split() for line in lines if "0.125" in line]
-    assert [(line[0], line[2]) for line in found] == [
-        ("mlp_out.1", "0.500"), ("PCA", "0.750"), ("resid_post.2", "0.625")
-    ]  # fmt: skip
-    assert all(line.count("–") == 2 for line in found)  # what could not be measured, and its ends
 
 
 def test_an_ablation_stands_between_before_and_its_controls(said):
