@@ -9,7 +9,6 @@ import torch
 import yaml
 
 from circuits import scope
-from circuits.cli.conversion_tables import conversion_tables
 from hooked_qwen.load import load
 from hooked_qwen.notices import Notice
 from hooked_qwen.sites import Site
@@ -165,22 +164,6 @@ def test_a_map_keeps_the_hash_of_its_model_without_one(home, tmp_path):
     assert record["model"] == {"hash": "0" * 16}
     with pytest.warns(Notice, match=r"trained on another model, unnamed \(0{16}\), than"):
         load_suite(tmp_path / "out").notify_of_another_model(load("bundled"))
-
-
-@pytest.mark.parametrize("scale", ["none", "sqrt(d)/mean norm"])
-def test_rows_that_are_not_in_the_order_of_their_fvu_say_why(capsys, scale):
-    """A measured scale of 2 % less stands behind the one of the map."""
-    way = {"site": "s", "W_enc": "md", "W_dec": "md", "centre": "none", "activation": "topk"}
-    rest = {"fvu_interval": None, "worse_interval": None, "given": False, "same": False}
-    fvus = {"none": 0.100, "sqrt(d)/mean norm": 0.098 if scale == "none" else 0.103}
-    tried = [
-        {**way, **rest, "scale": name, "fvu": fvu, "worse": fvu - 0.1, "differs": {"scale": name}}
-        for name, fvu in fvus.items()
-    ]
-    trial = {"tried": tried, "ways": 2, "untrained_fvu": 0.9, "ambiguous": False}
-    conversion_tables({"trial": trial, "dictionaries": {}})
-    told = "counts 5% worse" in " ".join(capsys.readouterr().out.split())
-    assert told == (scale == "none")
 
 
 def test_another_model_is_told(home, tmp_path):

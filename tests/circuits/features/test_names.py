@@ -5,7 +5,7 @@ import random
 import pytest
 
 from circuits.features.names import WIDEST, name_of_card, short_name
-from circuits.render.words import cells, token_name
+from circuits.render.words import cells
 
 
 @pytest.mark.parametrize(
@@ -49,22 +49,3 @@ def test_a_name_is_that_of_the_card_whatever_else_the_card_says():
     ]
     card = {"examples": examples, "promoted": [[" are", 0.5], [" were", 0.4]]}
     assert name_of_card(card) == name_of_card(card | {"density": 0.5}) == "key, door → are"
-
-
-@pytest.mark.parametrize(
-    ("token", "said"),
-    [
-        (" are", "are"),
-        ("are", "are"),
-        ("  are", "␣are"),
-        (" ", "␣"),
-        ("  ", "␣␣"),
-        (" \n", "␣⏎"),
-        ("a ", "a␣"),
-        ("中文", "中文"),
-        ("\u200b", "‹U+200B›"),
-        ("\u00a0x", "‹U+00A0›x"),
-    ],
-)
-def test_white_space_of_a_token_is_seen_but_for_the_space_that_begins_a_word(token, said):
-    assert token_name(token) == said

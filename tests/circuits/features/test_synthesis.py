@@ -5,7 +5,6 @@ import json
 import pytest
 import torch
 
-from circuits.cli.synthesise import asked_table
 from circuits.features.synthesis import synthesised
 from circuits.features.synthesis_record import (
     ALONE,
@@ -23,7 +22,6 @@ from circuits.features.writers import (
 )
 from saes.evaluation.probing import Labelled
 from saes.scope.activity import activity_of
-from tests.circuits.printed import printed
 from tests.toys import speaking_toy, toy, toy_suite, toy_tokenizer
 
 CONTINUED = WritingConfig(style="continuation", tokens=6, separator=" ")
@@ -185,14 +183,6 @@ def test_an_instruction_says_what_people_call_a_feature_and_nothing_else(model, 
     assert not any("have to do with" in prompt for prompt in asked)
     writes({first["feature"]: "what pilots say"})
     assert sum("They have to do with: what pilots say" in prompt for prompt in asked) == 1
-
-
-def test_features_that_are_not_shown_are_counted():
-    one = {"feature": "a/1", "label": "", "target_texts": 1, "written": 1, "fired": 1,
-           "asked_as": "fact"}  # fmt: skip
-    record = {"asked": [one] * 20, "missing": 30, "target_features": 40}
-    said = " ".join(printed(asked_table, record).split())
-    assert "20 were asked for, the other 10 are in the record" in said
 
 
 def test_the_same_is_written_on_another_device(other, suite):

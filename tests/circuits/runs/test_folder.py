@@ -5,8 +5,7 @@ import shutil
 
 import pytest
 
-from circuits.graph import Node, load
-from circuits.render.words import caption
+from circuits.graph import load
 from circuits.runs.finished_run import read_run
 from hooked_qwen.bundled import language
 from tests.circuits.conftest import call
@@ -282,20 +281,6 @@ def test_a_run_says_which_tokens_it_explains(tmp_path):
     assert f"answers the model's own: “{answers['tokens'][0][0]}”" in said
     page = (out / "graph.html").read_text(encoding="utf-8")
     assert "the model&#39;s own: “" in page
-
-
-@pytest.mark.parametrize(
-    ("label", "said"),
-    [
-        ("“ are” 50%, “ is” 50% − wrong", "are, is"),
-        ("“ are” − wrong", "are"),
-        ("“ Christine” 7%, “ Adam” 3%, “ Andrew” 3% and 19 more − mean", "Christine, … 21 more"),
-        ("", "answer"),
-        ("resid_post.3 along v", "resid_post.3 along v"),
-    ],
-)
-def test_outputs_of_earlier_graphs_are_called_by_their_tokens(label, said):
-    assert caption(Node("logit", "answer"), {"label": label}) == said
 
 
 def test_graphs_of_earlier_versions_are_read(tmp_path):

@@ -6,7 +6,6 @@ from circuits.discovery.sparse_feature import discover
 from circuits.edits.ablate import ablate
 from circuits.edits.ablation import Ablation
 from circuits.graph import Node
-from circuits.render.charts.heatmap import heat_map
 from circuits.verification.specificity import RANDOM, SpecificityConfig, TaskCircuit, specificity
 from tests.toys import analysis_of, shared_toy, toy_prompts, toy_suite
 
@@ -68,17 +67,3 @@ def test_what_cannot_be_compared_is_refused(tasks):
         specificity({"one": tasks["one"]})
     with pytest.raises(ValueError, match="500 features were asked for"):
         specificity(tasks, SpecificityConfig(size=500))
-
-
-@pytest.mark.parametrize("suffix", ["svg", "pdf"])
-def test_the_heat_map_is_the_same_each_time(record, tmp_path, suffix):
-    paths = [tmp_path / f"{i}.{suffix}" for i in range(2)]
-    for path in paths:
-        heat_map(record, path)
-    assert paths[0].read_bytes() == paths[1].read_bytes()
-    assert paths[0].stat().st_size > 1000
-
-
-def test_the_heat_map_refuses_another_suffix(record, tmp_path):
-    with pytest.raises(ValueError, match="a figure is written as"):
-        heat_map(record, tmp_path / "matrix.gif")

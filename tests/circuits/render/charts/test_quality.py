@@ -1,14 +1,11 @@
 """The quality table fits the terminal, and the figure is the same on every run."""
 
-from functools import partial
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
-from circuits.cli.quality_tables import mlp_table, quality_table
 from circuits.render.charts.quality import LIMITS, quality_figure
-from tests.circuits.printed import printed as printed_by
 
 KINDS = ("resid_post.{}", "attn_out.{}", "mlp_in.{}-mlp_out.{}")
 
@@ -38,61 +35,6 @@ def record(layers=3, l0=32.0):
             controls = {"untrained": figures(3.0, l0), linear: figures(0.5, l0 - 0.2)}
             found[name] = figures(0.01 * (layer + 1), l0) | {"controls": controls}
     return found
-
-
-JOINT = {
-    "dictionaries": 9,
-    "loss_recovered": 0.875,
-    "intervals": {"loss_recovered": [0.8, 0.9]},
-    "kl": 1.25,
-    "ce_clean": 2.0,
-    "ce_spliced": 3.0,
-    "ce_zero": 10.0,
-    "ce_mean": 9.0,
-}
-
-
-@pytest.fixture
-def printed():
-    return partial(printed_by, quality_table)
-
-
-def test_every_number_of_the_table_is_whole_and_lines_fit(printed):
-    rows = record(24, l0=128.3)
-    rows["mlp_in.23-mlp_out.23"]["loss_recovered"] = -12.345
-    rows["mlp_in.23-mlp_out.23"]["intervals"]["loss_recovered"] = [-45.678, -10.123]
-    text = printed(list(rows), list(rows.values()), JOINT)
-    assert "…" not in text
-    assert max(map(len, text.splitlines())) <= 110
-    (line,) = [line for line in text.splitlines() if line.startswith("mlp_in.23-mlp_out.23")]
-    wanted = "128.3 0.240 0.22..0.29 0.264 0.900 25% 12 -12.345 -45.68..-10.12 0.080"
-    assert line.split()[1:] == wanted.split()
-
-
-def test_controls_are_dim_rows_beneath_their_dictionary(printed):
-    rows = record(1)
-    lines = printed(list(rows), list(rows.values()), styles=True).splitlines()
-    plain = [line for line in lines if not line.startswith("\x1b[2m")]
-    dim = [line for line in lines if line.startswith("\x1b[2m")]
-    assert [line.split()[1] for line in dim] == ["untrained", "PCA"] * 2 + ["untrained", "linear"]
-    assert [line.split()[0] for line in plain[2:]] == list(rows)
-    assert lines.index(dim[0]) == lines.index(plain[2]) + 1
-
-
-def test_what_is_not_known_is_a_dash_and_there_need_be_no_controls(printed):
-    text = printed(["mlp_out.1"], [figures(0.1, interval=False)])
-    assert text.splitlines()[-1].split().count("–") == 3
-    assert "at once" not in text
-
-
-def test_all_at_once_is_one_line(printed):
-    text = printed(["mlp_out.1"], [figures(0.1)], JOINT)
-    assert text.splitlines()[-1] == (
-        "9 at once: recovered 0.875 (0.80..0.90), KL 1.250, CE 2.000; "
-        "spliced 3.000, zero 10.000, mean 9.000"
-    )
-    lost = JOINT | {"loss_recovered": None, "intervals": {"loss_recovered": None}}
-    assert "recovered – (–)" in printed(["mlp_out.1"], [figures(0.1)], lost)
 
 
 @pytest.mark.parametrize("name", ["quality.svg", "quality.pdf"])
@@ -173,22 +115,3 @@ def test_a_figure_of_nothing_and_of_another_type(tmp_path):
     with pytest.raises(ValueError, match=r".svg, .pdf, .png, got 'quality.gif'"):
         quality_figure(record(), tmp_path / "quality.gif")
     assert not list(tmp_path.iterdir())
-
-
-def test_what_mlps_cost_is_told_by_layer_and_at_once():
-    rows = record(2)
-    cost = {"ce_added": 0.1234, "ce_added_zero": 1.5, "ce_added_mean": -0.0012}
-    cost |= {"kl": 0.5, "kl_zero": 2.25, "kl_mean": 12.0}
-    cost["intervals"] = {
-        "ce_added": [0.1, 0.15],
-        "ce_added_zero": [1.0, 2.0],
-        "ce_added_mean": None,
-    }
-    names = [name for name in rows if "-" in name]
-    dictionaries = rows | dict.fromkeys(names, cost)
-    text = printed_by(mlp_table, names, {"dictionaries": dictionaries, "mlps": cost})
-    wanted = "+0.123 0.10..0.15 0.500 +1.500 1.00..2.00 2.250 -0.001 – 12.000"
-    for start in ("mlp_out.0", "mlp_out.1", "all at once"):
-        (line,) = [line for line in text.splitlines() if line.startswith(start)]
-        assert line.removeprefix(start).split() == wanted.split()
-    assert max(map(len, text.splitlines())) <= 110

@@ -105,20 +105,6 @@ def test_slides_have_larger_text_on_a_wide_page(tmp_path):
     assert float(root.get("height").removesuffix("pt")) <= 7.5 * 72
 
 
-@pytest.mark.parametrize(
-    ("given", "says"),
-    [
-        ({"width": 5.0}, "3.3in or 6.75in, one or two columns of a paper, got 5.0in"),
-        ({"style": "poster"}, "style is 'poster', expected one of paper, slides"),
-        ({"labels": "none"}, "labels is 'none', expected one of both, names, ids"),
-        ({"style": "slides", "width": 3.3}, "slides has its own width"),
-    ],
-)
-def test_what_a_figure_cannot_be_is_refused(given, says):
-    with pytest.raises(ValueError, match=says):
-        FigureConfig(**given)
-
-
 @pytest.mark.parametrize("draw", [figure, curves_figure])
 def test_another_suffix_is_refused_with_the_list(tmp_path, draw):
     graph = synthetic.circuit(9)

@@ -17,7 +17,6 @@ from circuits.render.figure.marks import Rect
 from circuits.render.figure.routes import samples
 from circuits.render.figure.sheet import PAD, TEXT
 from circuits.render.interventions import Intervention
-from circuits.saved_state import SavedState
 from tests.circuits import synthetic
 
 SIZES = (5, 9, 16, 25, 40, 60)
@@ -203,58 +202,3 @@ def test_a_page_of_some_width_has_as_many_nodes_as_fit_and_says_so(width):
     assert shown.drawing.width == pytest.approx(width)
     assert len(shown.circuit) < 60
     assert "more do not fit" in shown.legend[-1][-1]
-
-
-def test_a_box_names_its_feature():
-    shown = picture(synthetic.circuit(60))
-    for node, box in shown.drawing.boxes.items():
-        if node.kind == "feature":
-            assert box.texts[-1] == f"{node.site.partition('.')[2]}/{node.feature}"
-    for labels, own in (("names", False), ("ids", True)):
-        boxes = picture(synthetic.circuit(60), config=FigureConfig(labels=labels)).drawing.boxes
-        named = {n for n in boxes if n.kind == "feature" and synthetic_label(n)}
-        assert all((f"/{n.feature}" in boxes[n].texts[-1]) is own for n in named)
-
-
-def synthetic_label(node):
-    return synthetic.circuit(60).nodes[node]["label"]
-
-
-@pytest.fixture
-def grouped():
-    graph = synthetic.circuit(80, seed=5)
-    features = sorted((n for n in graph if n.kind == "feature"), key=str)
-    first, second = features[::9], features[1::9]
-    state = SavedState(
-        groups={"every ninth": tuple(first), "the next": tuple(second)},
-        pinned=(features[2],),
-        labels={features[2]: "pinned and named", first[0]: "inside"},
-    )
-    return graph, state
-
-
-def test_a_group_is_one_box_with_its_sum_and_edges_are_summed(grouped):
-    graph, state = grouped
-    shown = picture(graph, max_nodes=60, state=state)
-    assert behind_boxes(shown) == []
-    for name, members in state.groups.items():
-        group = Node("group", name)
-        total = -sum(graph.nodes[n]["effect"] for n in members)
-        words = shown.drawing.boxes[group].texts
-        assert " ".join(words[:-1]) == name
-        assert words[-1] == f"{len(members)} features, {total:+.2g}".replace("-", "−")
-        assert not set(members) & set(shown.drawing.boxes)
-    first, second = (Node("group", name) for name in state.groups)
-    a, b = (state.groups[n.feature] for n in (first, second))
-    weights = [w for u, v, w in graph.edges(data="weight") if u in a and v in b]
-    assert shown.circuit.edges[first, second]["weight"] == pytest.approx(sum(weights))
-
-
-def test_groups_and_pinned_nodes_are_drawn_with_what_connects_them(grouped):
-    graph, state = grouped
-    shown = picture(graph, max_nodes=60, state=state)
-    (pinned,) = state.pinned
-    assert shown.drawing.boxes[pinned].lines[0].startswith("pinned")
-    assert {"group"} < {n.kind for n in shown.circuit}
-    assert len(shown.circuit) < 20
-    assert not unconnected(shown.circuit)

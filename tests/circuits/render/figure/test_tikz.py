@@ -76,20 +76,3 @@ def test_it_compiles_in_a_plain_article(hostile, tmp_path, engine):
     )  # fmt: skip
     assert done.returncode == 0, done.stdout.decode(errors="replace")[-2000:]
     assert (tmp_path / "paper.pdf").stat().st_size > 5000
-
-
-def test_a_caption_says_what_was_asked_found_and_used():
-    graph = synthetic.circuit(60)
-    graph.graph["dictionaries"] = {f"mlp_out.{i}": {} for i in range(3)}
-    shown = picture(graph)
-    words = latex_caption(shown, graph, synthetic.verification(graph))
-    for part in (
-        r"\caption{Subject{-}verb agreement",
-        "64 prompts: 3.21 on the clean prompts, $-$2.87 on the patched",
-        r"Faithfulness of the graph's 60 nodes: 0.90 (95 \% interval 0.86 to 0.95)",
-        "others at their mean",
-        "Shown: 25 of 60 nodes",
-        "Model: Qwen3{-}0.6B{-}Base; 3 dictionaries (mlp\\_out of layers 0 to 2)",
-    ):
-        assert part in words
-    assert "Faithfulness" not in latex_caption(shown, graph)

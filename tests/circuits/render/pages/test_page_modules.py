@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from circuits.render.pages.assets import HERE as RENDER
-from circuits.render.pages.assets import IMPORT, imported, script
+from circuits.render.pages.assets import IMPORT, imported
 from hooked_qwen.percents import percent
 
 HERE = Path(__file__).parent
@@ -25,12 +25,6 @@ def test_modules_pass_their_own_tests(path):
     done = subprocess.run([NODE, "--test", path], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
     assert "# fail 0" in done.stdout
-
-
-def test_a_module_keeps_what_it_does_not_export():
-    text = script(["circuit/scene.mjs"])
-    assert re.search(r"^const { makeBox, fold, [\w, ]+ } = \(", text, re.MULTILINE)
-    assert "export " not in text
 
 
 @pytest.mark.skipif(NODE is None, reason="no `node` on the PATH: apt-get install nodejs")
@@ -81,34 +75,3 @@ def test_a_module_is_short_and_uses_what_it_imports(path):
         assert (RENDER / imported(path.as_posix(), source)).is_file()
         for name in re.findall(r"[\w$]+", names):
             assert re.search(rf"(?<![\w$]){re.escape(name)}(?![\w$])", body), name
-
-
-@pytest.fixture
-def modules(tmp_path):
-    """A folder with three of our modules, and room for an odd one."""
-    for name in ("dom.mjs", "circuit/scene.mjs", "feature/main.mjs"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        shutil.copyfile(RENDER / name, tmp_path / name)
-    return tmp_path
-
-
-@pytest.mark.parametrize(
-    ("names", "says"),
-    [
-        (["dom.mjs", "feature/main.mjs"], "sheet from feature/card.mjs, which is not on this"),
-        (["odd.mjs", "circuit/scene.mjs"], "nothing from circuit/scene.mjs, which does not"),
-    ],
-)
-def test_an_import_of_what_is_not_there_is_refused(modules, names, says):
-    odd = 'import { fold, nothing } from "./circuit/scene.mjs";\n'
-    (modules / "odd.mjs").write_text(odd, encoding="utf-8")
-    with pytest.raises(ValueError, match=says):
-        script(names, modules)
-
-
-def test_one_name_for_two_things_in_a_shared_scope_is_refused(modules):
-    odd = 'import { el } from "./dom.mjs";\nasync function unpack(id) {}\n'
-    (modules / "odd.mjs").write_text(odd, encoding="utf-8")
-    match = "dom.mjs and odd.mjs, which share a scope, both have unpack"
-    with pytest.raises(ValueError, match=match):
-        script(["dom.mjs", "odd.mjs"], modules)

@@ -8,7 +8,6 @@ import pytest
 
 from circuits.comparison import differences
 from circuits.graph import Node, ordered
-from circuits.render.pages.assets import compress, embed
 from circuits.render.pages.circuit.compare_page import comparison_page
 from circuits.render.pages.circuit.document import MAX_NODES
 from circuits.render.pages.circuit.page import page, trimmed
@@ -369,15 +368,6 @@ def test_a_number_that_is_not_finite_is_refused():
                    activation=float("nan"), exact=None)  # fmt: skip
     with pytest.raises(ValueError, match="not JSON compliant"):
         page(graph)
-
-
-def test_a_value_that_is_neither_number_nor_text_is_refused():
-    with pytest.raises(TypeError, match="got object"):
-        compress({"x": object()})
-
-
-def test_json_cannot_end_its_script_element():
-    assert str(embed(["</script>", "\u2028"])) == r'["\u003c/script\u003e","\u2028"]'
 
 
 def test_long_examples_are_cut_around_their_peak():
