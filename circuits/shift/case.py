@@ -185,10 +185,10 @@ class ShiftCase:
 
 def _readable(model: TransformerBridge, suite: Suite, layer: int | None) -> list[Site]:
     """The streams that a probe may read: those with a dictionary at or before them."""
-    first = min(site.layer for site in suite.writes)
+    first = max(0, min(site.layer for site in suite.writes))
     last = len(model.blocks) - 1
     if layer is None:
-        return [Site("resid_post", n) for n in range(max(0, first), last + 1)]
+        return [Site("resid_post", n) for n in range(first, last + 1)]
     if not first <= layer <= last:
         raise ValueError(
             f"layer {layer} cannot be read: expected {first}, the first with a dictionary, "

@@ -6,6 +6,7 @@ import torch
 from circuits.shift.case import CaseConfig, ShiftCase
 from circuits.shift.pooled import encoded, pooled_features
 from hooked_qwen.nodes import Node
+from tests.toys import speaking_toy, toy_suite
 
 
 def plain_means(model, texts, edit=lambda x: x):
@@ -84,6 +85,13 @@ def test_a_layer_without_a_dictionary_before_it_is_refused(case):
     config = CaseConfig(layer=9)
     with pytest.raises(ValueError, match="layer 9 cannot be read: expected 0"):
         ShiftCase.of(case.model, case.suite, case.data, config=config, seed=0)
+
+
+def test_before_the_first_layer_there_is_no_stream_to_read(case):
+    """A dictionary of the embedding stands before layer 0."""
+    suite, model = toy_suite("embed", dtype=torch.float32), speaking_toy(dtype=torch.float32)
+    with pytest.raises(ValueError, match="layer -1 cannot be read: expected 0"):
+        ShiftCase.of(model, suite, case.data, config=CaseConfig(layer=-1), seed=0)
 
 
 def test_the_circuit_is_of_as_many_texts_of_each_class(case):
