@@ -161,7 +161,7 @@ def _tables(
     console.print(table, highlight=False)
     console.print(total, highlight=False)
     for line in notes:
-        console.print(f"note: {line}", highlight=False, markup=False)
+        console.print(f"note: {line}", highlight=False)
 
 
 def _memory_rows(found: "Estimate") -> Iterator[tuple[str, float | int, str]]:

@@ -200,7 +200,7 @@ def say_found(dictionaries: str, mlp: Mlp) -> None:
     """Print what was found where: layout, sites and layers."""
     from saes.suite import load_suite
 
-    console.print(load_suite(dictionaries, mlp=mlp.value).summary(), highlight=False, markup=False)
+    console.print(load_suite(dictionaries, mlp=mlp.value).summary(), highlight=False)
 
 
 def command_line() -> list[str]:

@@ -50,7 +50,6 @@ def make_prompts(
     console.print(
         f"{counted(len(prompts), 'pair')} in {out}, such as {prompts[0].clean!r}",
         highlight=False,
-        markup=False,
     )
 
 

@@ -40,7 +40,6 @@ def quality_table(
             f"CE {joint['ce_clean']:.3f}; spliced {joint['ce_spliced']:.3f}, "
             f"zero {joint['ce_zero']:.3f}, mean {joint['ce_mean']:.3f}",
             highlight=False,
-            markup=False,
         )
 
 
@@ -94,7 +93,6 @@ def probe_table(probings: Mapping[str, Mapping[str, Any]]) -> None:
         f"{' or '.join(first['labels'])}: {first['test']} texts, always the more frequent "
         f"{_share(first['majority'])}",
         highlight=False,
-        markup=False,
     )
 
 

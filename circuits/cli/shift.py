@@ -170,7 +170,7 @@ def _say(record: dict) -> None:
         table.add_row(name, *(_cell(method[key]) for key in _COLUMNS))
     console.print(table, highlight=False)
     for note in record["notes"]:
-        console.print(f"note: {note}", highlight=False, markup=False)
+        console.print(f"note: {note}", highlight=False)
 
 
 _COLUMNS = {"label": "label", "spurious": "spurious", "worst": "worst group"}

@@ -80,7 +80,7 @@ def _prompts_used(meta: Mapping[str, Any]) -> list[str]:
 
 def say(text: str, *, style: str | None = None) -> None:
     """Print a line as it is."""
-    console.print(text, style=style, highlight=False, markup=False)
+    console.print(text, style=style, highlight=False)
 
 
 def tasks_table(rows: Sequence[tuple[Task, Prompt | None]]) -> None:
@@ -300,7 +300,6 @@ def comparison_table(
         f"{counted(len(rows), 'node')}: "
         + ", ".join(f"{counts[status]:,} {said}" for status, said in words.items()),
         highlight=False,
-        markup=False,
     )
     table = Table("node", "", "", *(f"support, {name}" for name in names), "change")
     for row in rows[:shown]:
