@@ -25,7 +25,7 @@ from circuits.graph import Edge, rounded
 from circuits.metrics.readout import metric_name
 from circuits.prompts import EncodedPrompts
 from circuits.verification.faithfulness_curves import Scale
-from circuits.verification.verify import VerifyConfig, ablated_to, other_prompts
+from circuits.verification.verify import VerifyConfig, ablated_to, on_held_out
 from hooked_qwen.progress import Report, counting, silent
 from saes.evaluation.bootstrap import interval
 from saes.nodes import NodeSet
@@ -57,6 +57,7 @@ def verify_edited(
     quick = config.level == "quick"
     drawn = _drawn(circuit, every, draws=1 if quick else config.draws, seed=config.seed)
     alone = [] if quick else _strongest(graph, circuit)
+    other = None if held_out is None else on_held_out(analysis, held_out)
     scale = Scale.of(analysis, ablated_to(analysis, config))
     rows, each = _measured(scale, circuit, drawn, alone, report)
     record: dict[str, Any] = {
@@ -73,10 +74,9 @@ def verify_edited(
         "rows": rows,
         "each_edge": each,
     }
-    if held_out is not None:
-        other = other_prompts(analysis, held_out, scale.to)
-        rows, _ = _measured(other, circuit, drawn, [], report)
-        record["held_out"] = {"n_prompts": len(held_out), "rows": rows}
+    if other is not None:
+        rows, _ = _measured(Scale.of(other, scale.to), circuit, drawn, [], report)
+        record["held_out"] = {"n_prompts": len(other.prompts), "rows": rows}
     return record
 
 

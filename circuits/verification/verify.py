@@ -78,23 +78,27 @@ def verify(
     """
     config, discovered = config or VerifyConfig(), analysis.config
     analysis, ranking = cut_of(analysis, ranking)
-    scale = Scale.of(analysis, ablated_to(analysis, config))
+    to = ablated_to(analysis, config)
+    other = None if held_out is None else on_held_out(analysis, held_out)
     nodes = [n for n in ordered(graph) if n.kind != "logit"]
     kept = [n for n in nodes if n.kind != "token"]
     level, seed = config.level, config.seed
     by_method = _replacement if discovered.method == "replacement" else _sparse_feature
+    agreement = by_method(analysis, graph, nodes, ranking, config, report)
+    # After the gradients, which take the most memory: the mean of every feature is held from here.
+    scale = Scale.of(analysis, to)
     record = {
         "schema": SCHEMA,
         "level": level,
         "metric": metric_name(discovered.metric),
-        **by_method(analysis, graph, nodes, ranking, config, report),
+        **agreement,
         "curves": curves(scale, ranking, level=level, draws=config.draws, seed=seed, report=report),
         "each_adds": what_each_adds(scale, kept, level=level, report=report),
         "groups": _together(analysis, graph, groups, report),
     }
-    if held_out is not None:
-        other = other_prompts(analysis, held_out, scale.to)
-        record["held_out"] = held_out_curves(other, ranking, level=level, seed=seed, report=report)
+    if other is not None:
+        beside = Scale.of(other, to)
+        record["held_out"] = held_out_curves(beside, ranking, level=level, seed=seed, report=report)
     return record
 
 
@@ -185,15 +189,15 @@ def check_ablated_to(to: BaselineValue, reference: BaselineValue) -> None:
         )
 
 
-def other_prompts(analysis: Analysis, prompts: EncodedPrompts, to: BaselineValue) -> Scale:
-    """The scale on other prompts; `ValueError` where positions are kept and theirs are others."""
+def on_held_out(analysis: Analysis, prompts: EncodedPrompts) -> Analysis:
+    """The same of held-out prompts; `ValueError` where positions are kept and theirs are others."""
     other = analysis.on(prompts)
     if other.n_positions != analysis.n_positions:
         raise ValueError(
             f"the held-out prompts have {other.n_positions} tokens and the run's "
             f"{analysis.n_positions}: positions are kept, so they need one length"
         )
-    return Scale.of(other, to)
+    return other
 
 
 def _measured(
