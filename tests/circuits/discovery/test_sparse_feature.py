@@ -196,8 +196,10 @@ def test_a_circuit_is_held_against_prompts_it_was_not_found_on(case):
     for name, row in same["held_out"]["rows"].items():
         if name != "random nodes":
             assert row["faithfulness"] == pytest.approx(rows[name]["faithfulness"], abs=1e-5)
+    told = []
     with pytest.raises(ValueError, match="held-out prompts have 7 tokens and the run's 6"):
-        check(held_out=toy_prompts(n=3, length=7))
+        check(held_out=toy_prompts(n=3, length=7), report=lambda *_: told.append(_))
+    assert told == [], "it is refused before anything is measured"
 
 
 def side_by_side(long: EncodedPrompts, short: EncodedPrompts) -> EncodedPrompts:
