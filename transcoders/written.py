@@ -39,7 +39,10 @@ class WrittenRows:
     def add_products(
         self, layer: int, g: Float[Tensor, "upto targets d_model"], weight: Tensor
     ) -> None:
-        """Add to `weight` what the sources that write at a layer get of its gradient."""
+        """Put into `weight` what the sources that write at a layer get of its gradient.
+
+        Those that write at no other layer stand there as they are; others are added up.
+        """
         written = self.sources.layers[layer]
         for first, last, rows in self.rows(layer, len(g)):
             source, here = written.source[written.span(first, last)], g[first:last]

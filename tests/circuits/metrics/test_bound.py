@@ -15,13 +15,12 @@ from hooked_qwen.sites import Site
 from saes.dictionary import DictionarySpec, SparseDictionary
 from saes.suite import Suite
 from tests.circuits.attribution.test_state import PAD, is_loud, loud_prompts, toy_loud
-from tests.circuits.metrics.test_readout import (
+from tests.circuits.metrics.probes import (
     AT,
     DIRECTION,
     FEATURE_SITE,
     MEAN,
     PROBE,
-    on_most,
     site_tensor,
 )
 from tests.toys import (
@@ -32,16 +31,6 @@ from tests.toys import (
     shared_toy,
     toy_prompts,
 )
-
-
-@pytest.fixture(scope="module")
-def case():
-    return shared_toy(), full_suite(), toy_prompts(n=3)
-
-
-@pytest.fixture(scope="module")
-def feature(case):
-    return f"feature:{FEATURE_SITE}/{on_most(*case)}@{AT}"
 
 
 def test_a_readout_s_value_is_that_of_a_plain_hook(case):

@@ -12,7 +12,6 @@ from circuits.ablation.faithfulness import full_and_empty
 from circuits.ablation.path_patching import exact_edges
 from circuits.analysis import Analysis
 from circuits.attribution.effects import gradients_at_clean
-from circuits.attribution.state import batches
 from circuits.discovery.config import DiscoverConfig
 from circuits.discovery.sparse_feature import discover
 from circuits.edits import ablation as edits
@@ -29,33 +28,23 @@ from hooked_qwen.load import hook
 from hooked_qwen.sites import Site
 from saes.dictionary import DictionarySpec
 from saes.suite import Suite
-from tests.circuits.dense import dense, ranking_of
+from tests.circuits.dense import ranking_of
+from tests.circuits.metrics.probes import (
+    AT,
+    DIRECTION,
+    FEATURE_SITE,
+    MEAN,
+    PROBE,
+    on_most,
+    site_tensor,
+)
 from tests.toys import (
     analysis_of,
     found_and_verified,
-    full_suite,
     random_dictionary,
-    shared_toy,
     toy_hf,
     toy_prompts,
 )
-
-AT = 4
-DIRECTION = torch.randn(24, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-PROBE = Readout(site=Site("resid_post", 1), direction=DIRECTION, bias=0.5, position=AT)
-FEATURE_SITE = "mlp_out.1"
-"A transcoder: its features are read at `mlp_in.1`."
-
-
-@pytest.fixture(scope="module")
-def case():
-    return shared_toy(), full_suite(), toy_prompts(n=3)
-
-
-@pytest.fixture(scope="module")
-def feature(case):
-    """The metric of the transcoder's feature that is on in most prompts at one position."""
-    return f"feature:{FEATURE_SITE}/{on_most(*case)}@{AT}"
 
 
 def relu_suite():
@@ -74,25 +63,6 @@ def relu_suite():
         )
         found[spec.target] = random_dictionary(spec, seed=seed)
     return Suite(found, {})
-
-
-def on_most(model, suite, prompts):
-    (state,) = batches(model, suite, prompts, reference="patch", batch_size=3)
-    f = dense(state, FEATURE_SITE).f[:, AT]
-    return int((f > 0).sum(0).argmax())
-
-
-def site_tensor(tokens, module):
-    """What a module of the Hugging Face model puts out."""
-    hf, seen = toy_hf(), []
-    handle = module(hf).register_forward_hook(lambda m, args, out: seen.append(out))
-    with torch.no_grad():
-        hf(tokens)
-    handle.remove()
-    return seen[0]
-
-
-MEAN = dataclasses.replace(PROBE, position="mean")
 
 
 @pytest.mark.parametrize("estimator", ["patching", "ig", "ig-inputs", "relp", "exact"])

@@ -15,16 +15,9 @@ from hooked_qwen.plain_model import load_plain
 from saes.scope.chosen_features import firing
 from saes.suite import load_suite
 from tests.circuits.conftest import call
-from tests.circuits.tuning_texts import tuning_texts
+from tests.circuits.scope.tuning_texts import FEATURE, SMALL
 
 pytest.importorskip("trl")
-FEATURE = "resid_post.3/86"
-SMALL = ("--longest", 24, "--texts", 24, "--tokens", 6, "--samples", 2, "--quiet")
-
-
-@pytest.fixture(scope="module")
-def texts(tmp_path_factory):
-    return tuning_texts(tmp_path_factory.mktemp("texts"))
 
 
 def test_a_dry_run_of_grpo_counts_what_is_written(texts, tmp_path):

@@ -9,16 +9,9 @@ from circuits.cli.tune_tables import tell
 from circuits.render.charts.tune_figure import tune_figure
 from tests.circuits.conftest import call
 from tests.circuits.printed import printed
-from tests.circuits.tuning_texts import tuning_texts
+from tests.circuits.scope.tuning_texts import FEATURE, SMALL
 
 pytest.importorskip("trl")
-FEATURE = "resid_post.3/86"
-SMALL = ("--longest", 24, "--texts", 24, "--tokens", 6, "--samples", 2, "--quiet")
-
-
-@pytest.fixture(scope="module")
-def texts(tmp_path_factory):
-    return tuning_texts(tmp_path_factory.mktemp("texts"))
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,12 @@
-"""Texts of the bundled model's language to train on, to hold out, and prompts."""
+"""What the bundled model is tuned on: a feature, texts in its language, and prompts."""
 
 import json
 from itertools import islice
 
 from hooked_qwen.bundled import language
+
+FEATURE = "resid_post.3/86"
+SMALL = ("--longest", 24, "--texts", 24, "--tokens", 6, "--samples", 2, "--quiet")
 
 
 def tuning_texts(folder):
