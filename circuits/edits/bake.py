@@ -10,7 +10,7 @@ the tokens that both generate greedily after each.
 """
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +30,7 @@ from hooked_qwen.identity import identity
 from hooked_qwen.notices import counted
 from hooked_qwen.placement import device_of
 from hooked_qwen.sites import Site
+from hooked_qwen.tokens import by_length
 from saes.edit_checks import check_edit
 from saes.edit_file import Edit, OpenedModel
 from saes.formats import ours
@@ -43,7 +44,9 @@ GENERATED = 30
 MOST_GENERATED = 16
 "Prompts after which they are."
 BakeMethod = Literal["auto", "weights", "loader"]
-Tokens = Int[Tensor, "1 _"]
+TEXTS_PER_PASS = 16
+"Of one length, run together."
+Tokens = Int[Tensor, "batch pos"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,17 +102,22 @@ def bake(
     return record
 
 
-def _tokens(model: TransformerBridge, prompts: Sequence[str]) -> list[Tokens]:
+def _tokens(model: TransformerBridge, prompts: Sequence[str]) -> list[list[int]]:
     if not prompts:
         raise ValueError("give prompts on which the baked model is held against the hooked edit")
     tokenizer = model.tokenizer
     assert tokenizer is not None, "a model that is loaded has one"
+    return [tokenizer(text)["input_ids"] for text in prompts]
+
+
+def _batches(model: TransformerBridge, texts: Sequence[list[int]]) -> Iterator[Tokens]:
+    """Texts of one length together, on the model's device."""
     device = device_of(model)
-    return [tokenizer(text, return_tensors="pt")["input_ids"].to(device) for text in prompts]
+    return (tokens.to(device) for _, tokens in by_length(texts, TEXTS_PER_PASS))
 
 
 def _folded(
-    opened: OpenedModel, edit: Edit, texts: Sequence[Tokens], config: BakeConfig
+    opened: OpenedModel, edit: Edit, texts: Sequence[list[int]], config: BakeConfig
 ) -> tuple[FoldedModel | None, str | None]:
     """The weights with the edit in them, or why there are none."""
     if config.how == "loader":
@@ -133,13 +141,13 @@ def _folded(
 
 
 def _require_on(
-    opened: OpenedModel, edit: Edit, texts: Sequence[Tokens], found: FoldedModel
+    opened: OpenedModel, edit: Edit, texts: Sequence[list[int]], found: FoldedModel
 ) -> None:
     """Raise `CannotFold` for a feature that is off at a token of the prompts, under the edit."""
     sites = {Site.parse(node.site) for node in found.where_on}
     off = dict.fromkeys(found.where_on, 0)
     total = 0
-    for tokens in texts:
+    for tokens in _batches(opened.model, texts):
         with (
             edit.applied(opened, must_fire=False),
             capture_arriving(opened.model, sites) as seen,
@@ -191,7 +199,7 @@ def load_baked(folder: Path, **options: Any) -> Any:
 
 @torch.no_grad()
 def _held_against(
-    opened: OpenedModel, edit: Edit, folder: Path, texts: Sequence[Tokens]
+    opened: OpenedModel, edit: Edit, folder: Path, texts: Sequence[list[int]]
 ) -> dict[str, Any]:
     """How far what was written is from the edit in the hooked model."""
     hooked: Any = opened.model.original_model
@@ -200,7 +208,7 @@ def _held_against(
     for name, options in (("same", {"attn_implementation": "eager"}), ("default", {})):
         baked = load_baked(folder, dtype=hooked.dtype, **options)
         baked = baked.to(device_of(opened.model)).eval()
-        gaps = [_gap(opened, edit, baked, tokens) for tokens in texts]
+        gaps = [_gap(opened, edit, baked, tokens) for tokens in _batches(opened.model, texts)]
         largest[name] = max(gap for gap, _ in gaps)
         moved = max(change for _, change in gaps)
         if not moved:
@@ -209,10 +217,10 @@ def _held_against(
             )
         if name == "same":
             continue
-        for tokens in texts[:MOST_GENERATED]:
+        for tokens in _batches(opened.model, texts[:MOST_GENERATED]):
             with edit.applied(opened, must_fire=False):
                 expected = _generated(hooked, tokens)
-            same += int(torch.equal(_generated(baked, tokens), expected))
+            same += int((_generated(baked, tokens) == expected).all(1).sum())
     return {
         "prompts": len(texts),
         "largest_difference": rounded(largest["same"]),
@@ -237,7 +245,7 @@ def _gap(opened: OpenedModel, edit: Edit, baked: Any, tokens: Tokens) -> tuple[f
     )
 
 
-def _generated(model: Any, tokens: Tokens) -> Tensor:
+def _generated(model: Any, tokens: Tokens) -> Int[Tensor, "batch longer"]:
     return model.generate(
         tokens,
         attention_mask=torch.ones_like(tokens),
