@@ -24,3 +24,9 @@ def pytest_runtestloop(session: pytest.Session) -> None:
     gc.collect()
     gc.freeze()
     gc.enable()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Types are checked in the first calls of each test."""
+    typechecking.begin_test()

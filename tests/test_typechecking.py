@@ -20,7 +20,7 @@ from torch import Tensor
 
 from hooked_qwen.sites import Site
 from saes.features import Features
-from tests.typechecking import checked, fits, look_in_full
+from tests.typechecking import CHECKED, begin_test, checked, fits, look_in_full
 
 REFUSED = (BeartypeCallHintViolation, TypeCheckError)
 X, LONGER = torch.zeros(2, 3), torch.zeros(2, 4)
@@ -125,6 +125,15 @@ def test_axes_have_their_sizes_within_one_call_only():
     with pytest.raises(REFUSED):
         added(X, LONGER)
     assert twice(X).shape == (2,)
+
+
+def test_a_function_is_checked_in_its_first_calls_of_each_test():
+    for _ in range(CHECKED):
+        added(X, X)
+    assert added(X, X.int()).shape == X.shape
+    begin_test()
+    with pytest.raises(REFUSED):
+        added(X, X.int())
 
 
 ANNOTATIONS = [
