@@ -69,26 +69,7 @@ def checked(target: Any, typechecker: Checker) -> Any:
         if is_dataclass(target) and made and not hasattr(made, "__wrapped__"):
             target.__init__ = checked(made, typechecker)
         return target
-    if not target.__annotations__:
-        return target
-    if "{" in str([*target.__annotations__.values()]):
-        # Sizes that are computed from arguments.
-        return in_full(target, typechecker=typechecker)
-    annotations = evaluated(target)
-    owner = target.__qualname__.split(".")[0]
-    if owner in annotations.values() and owner not in target.__globals__:
-        return once_called(target, typechecker)
-    unknown = any(
-        value is Any is not target.__annotations__[name] for name, value in annotations.items()
-    )
-    plain = target
-    # beartype checks a generator's arguments when it is first asked for a value.
-    if unknown or inspect.isgeneratorfunction(target):
-        target = calling(target)
-        target.__annotations__ = annotations
-    whole = checker_of(target, typechecker)
-    scoped = in_scope(whole) if any(map(has_axes, annotations.values())) else whole
-    return at_first(scoped, plain)
+    return at_first(target, typechecker) if target.__annotations__ else target
 
 
 def begin_test() -> None:
@@ -96,36 +77,44 @@ def begin_test() -> None:
     TEST[0] = object()
 
 
-def at_first(whole: Callable, plain: Callable) -> Callable:
-    """Checked in the first calls of each test: those that follow in a loop are like them."""
-    test, left = None, 0
+def at_first(function: Callable, typechecker: Checker) -> Callable:
+    """Checked in the first calls of each test: those that follow in a loop are like them.
 
-    @wraps(plain)
+    The check is made when it is first needed: many functions are never called, and a class that
+    its own methods name is there by then.
+    """
+    whole = test = None
+    left = 0
+
+    @wraps(function)
     def call(*args, **kwargs):
-        nonlocal test, left
+        nonlocal whole, test, left
         if test is not TEST[0]:
             test, left = TEST[0], CHECKED
         if not left:
-            return plain(*args, **kwargs)
+            return function(*args, **kwargs)
         left -= 1
+        if whole is None:
+            whole = always_checked(function, typechecker)
         return whole(*args, **kwargs)
 
     return call
 
 
-def once_called(method: Callable, typechecker: Checker) -> Callable:
-    """Checked as soon as it is called: the class that it names is there then."""
-    made = None
-
-    @wraps(method)
-    def call(*args, **kwargs):
-        nonlocal made
-        if made is None:
-            method.__annotations__ = evaluated(method)
-            made = checked(method, typechecker)
-        return made(*args, **kwargs)
-
-    return call
+def always_checked(function: Callable, typechecker: Checker) -> Callable:
+    if "{" in str([*function.__annotations__.values()]):
+        # Sizes that are computed from arguments.
+        return in_full(function, typechecker=typechecker)
+    annotations = evaluated(function)
+    unknown = any(
+        value is Any is not function.__annotations__[name] for name, value in annotations.items()
+    )
+    # beartype checks a generator's arguments when it is first asked for a value.
+    if unknown or inspect.isgeneratorfunction(function):
+        function = calling(function)
+        function.__annotations__ = annotations
+    whole = checker_of(function, typechecker)
+    return in_scope(whole) if any(map(has_axes, annotations.values())) else whole
 
 
 def checker_of(target: Callable, typechecker: Checker) -> Callable:
@@ -158,18 +147,12 @@ def checker_of(target: Callable, typechecker: Checker) -> Callable:
 
 
 def evaluated(function: Callable) -> dict[str, Any]:
-    """A function's annotations; `Any` for what is not defined where the function is.
-
-    A method's own class is left in quotes: it is found once the method is called.
-    """
+    """A function's annotations; `Any` for what is not defined where the function is."""
     found = resolved(function.__annotations__, function)
     if found is not None:
         return found
-    own = function.__qualname__.split(".")
     return {
-        name: value
-        if isinstance(value, str) and value in own
-        else (resolved({name: value}, function) or {name: Any})[name]
+        name: (resolved({name: value}, function) or {name: Any})[name]
         for name, value in function.__annotations__.items()
     }
 
