@@ -116,10 +116,12 @@ def violations():
     package = pytest.importorskip("axe_playwright_python", reason="axe-core is not installed")
     code = (Path(package.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
 
-    def found(tab) -> list[str]:
+    def found(tab, *rules: str) -> list[str]:
+        """By all rules, or by some alone."""
         if not tab.evaluate("'axe' in window"):
             tab.evaluate(code)
-        result = tab.evaluate("axe.run(document, {resultTypes: ['violations']})")
+        asked = {"resultTypes": ["violations"]} | ({"runOnly": list(rules)} if rules else {})
+        result = tab.evaluate("asked => axe.run(document, asked)", asked)
         return [f"{v['id']}: {node['html']}" for v in result["violations"] for node in v["nodes"]]
 
     return found

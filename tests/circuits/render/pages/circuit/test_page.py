@@ -386,20 +386,22 @@ def test_an_empty_graph_has_a_page():
 @needs_browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_tab_is_accessible(visit, violations, sample_page, scheme):
+    """In the dark the colours alone are looked at: the rest is as in the light."""
     tab = visit(sample_page)
     tab.emulate_media(color_scheme=scheme)
-    assert violations(tab) == []
+    rules = ("color-contrast",) if scheme == "dark" else ()
+    assert violations(tab, *rules) == []
     tab.evaluate("circuit.select(circuit.visible()[3])")
     tab.locator("body").press("p")
     for name in ("pinned", "check", "ablations", "table", "node"):
         tab.locator(f"#tab-{name}").click()
-        assert violations(tab) == []
+        assert violations(tab, *rules) == []
     tab.locator("#sites summary").click()
-    assert violations(tab) == []
+    assert violations(tab, *rules) == []
     tab.keyboard.press("Escape")
     for key in ("?", "Escape", "e"):
         tab.locator("body").press(key)
-        assert violations(tab) == []
+        assert violations(tab, *rules) == []
 
 
 @needs_browser
