@@ -86,25 +86,24 @@ def watched_making(monkeypatch, where, make, part=lambda found: found):
     return held
 
 
-@pytest.mark.parametrize("to", ["mean", "patch", "zero"])
-def test_every_verb_holds_one_dictionary_and_one_batch_of_states_at_a_time(
-    analysis, to, monkeypatch
-):
+def test_every_verb_holds_one_dictionary_and_one_batch_of_states_at_a_time(analysis, monkeypatch):
     held = watched_making(monkeypatch, "circuits.attribution.state", batch_state)
     found = discover(analysis)
     assert len(held) >= 4, "made for the effects, and again for the edges"
     assert not any(held)
-    held.clear()
-    # A new analysis for each verb, as for each command; the first still holds its last batch.
-    config = VerifyConfig(level="quick", to=to, draws=1)
-    verify(replace(analysis), found.graph, found.ranking, config=config)
     strongest = tuple(node for node, _ in found.ranking[:5] if node.kind == "feature")
-    ablation = Ablation(ablated=strongest, to=to)
-    ablate(replace(analysis), ablation, found.ranking)
-    assert max(held) == 1
-    graph_left(analysis, ablation, found.graph)
-    with apply(analysis, Ablation(ablated=(strongest[0]._replace(position=None),), to=to)):
-        last_logits(analysis.model, analysis.prompts.clean)
+    whole = (strongest[0]._replace(position=None),)
+    for to in ("mean", "patch", "zero"):
+        held.clear()
+        # A new analysis for each verb, as for each command; the first still holds its last batch.
+        config = VerifyConfig(level="quick", to=to, draws=1)
+        verify(replace(analysis), found.graph, found.ranking, config=config)
+        ablation = Ablation(ablated=strongest, to=to)
+        ablate(replace(analysis), ablation, found.ranking)
+        assert max(held) == 1
+        graph_left(analysis, ablation, found.graph)
+        with apply(analysis, Ablation(ablated=whole, to=to)):
+            last_logits(analysis.model, analysis.prompts.clean)
     assert together, "dictionaries were read"
     assert max(together) == 1
 

@@ -20,6 +20,8 @@ from hooked_qwen.sites import Site
 from saes.suite import load_suite
 from tests.circuits.cli.processes import processes
 from tests.circuits.conftest import call
+from tests.hooked_qwen.test_stream import text
+from tests.toys import toy_hf, toy_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -232,13 +234,23 @@ def test_training_writes_a_suite_that_discovery_takes(folder, small, fails):
     assert "not empty" in fails("train", "saes", "--text", "bundled", "--out", out)
 
 
+@pytest.fixture(scope="module")
+def toy_folder(tmp_path_factory):
+    """A toy as a model's folder, and a file of text that its tokenizer can read."""
+    folder = tmp_path_factory.mktemp("toy")
+    toy_hf("qwen3", torch.float32).save_pretrained(folder)
+    toy_tokenizer().save_pretrained(folder)
+    (folder / "text.txt").write_text("\n\n".join(text(n=8000)), encoding="utf-8")
+    return folder
+
+
 @pytest.mark.parametrize("arch", ["batch-topk", "jumprelu", "relu", "gated", "matryoshka"])
-def test_every_architecture_trains_loads_and_is_converted(arch, tmp_path):
+def test_every_architecture_trains_loads_and_is_converted(arch, toy_folder, tmp_path):
     out = tmp_path / "suite"
     done = call(
-        "train", "saes", "transcoders", "--arch", arch, "--skip", "--text", "bundled",
-        "--out", out, "--layers", "1", "--sites", "mlp_out", "--width", 64, "--k", 4,
-        "--tokens", 4096,
+        "train", "saes", "transcoders", "--arch", arch, "--skip", "--model", toy_folder,
+        "--text", toy_folder / "text.txt", "--out", out, "--layers", "1", "--sites", "mlp_out",
+        "--width", 64, "--k", 4, "--tokens", 4096,
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     chosen = load_suite(out, mlp="transcoder")[Site("mlp_out", 1)]

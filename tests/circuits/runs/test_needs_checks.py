@@ -117,7 +117,7 @@ def test_all_passes_but_those_of_single_nodes_are_counted(model, suite, cost, es
 @pytest.mark.parametrize("estimator", ["ig", "patching"])
 def test_the_passes_of_an_ablation_are_counted(model, suite, cost, estimator, to, metric):
     config = DiscoverConfig(estimator=estimator, nodes=20, steps=3, batch_size=4, metric=metric)
-    analysis, found, run = case(model, suite, cost, 7, config)
+    analysis, found, run = case(model, suite, cost, 5, config)
     edit = Ablation(ablated=tuple(n for n in found.graph if n.kind == "feature")[:3], to=to)
     with Run().watching(model) as ran:
         result = ablate(analysis, edit, found.ranking)
