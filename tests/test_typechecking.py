@@ -1,4 +1,4 @@
-"""Shapes and types are checked at every call while the suite runs, by the cheaper wrapper too."""
+"""Shapes and types are checked while the suite runs, by the cheaper wrapper as by jaxtyping's."""
 
 import gc
 import random

@@ -102,6 +102,7 @@ def at_first(function: Callable, typechecker: Checker) -> Callable:
 
 
 def always_checked(function: Callable, typechecker: Checker) -> Callable:
+    """Checked at every call, in a scope of sizes of its own where an annotation has axes."""
     if "{" in str([*function.__annotations__.values()]):
         # Sizes that are computed from arguments.
         return in_full(function, typechecker=typechecker)
