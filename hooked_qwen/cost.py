@@ -10,7 +10,7 @@ MLP is as wide as all experts that a token uses.
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,7 +24,7 @@ from transformers import Qwen3_5TextConfig, Qwen3Config
 
 from hooked_qwen.forward import BlockArguments, block_arguments, resume
 from hooked_qwen.identity import identity_of
-from hooked_qwen.load import outline, random_model
+from hooked_qwen.load import outline, random_model, unhooked
 from hooked_qwen.placement import Placement, dtype_called, find_device
 from hooked_qwen.threads import fit_threads
 
@@ -70,8 +70,16 @@ class ModelCost:
 
     @cached_property
     def weights(self) -> int:
-        """Bytes of all that the loaded model holds."""
-        return held_bytes(outline(self.config, dtype=self.dtype, name=self.name))
+        """Bytes of all that the loaded model holds.
+
+        TransformerLens adds a bias of zeros for the vocabulary, and nothing for a layer.
+        """
+        plain, hooked = self._plain(self.config), self._one_of_each
+        added = held_bytes(hooked) - held_bytes(self._plain(hooked.original_model.config))
+        return held_bytes(plain) + added
+
+    def _plain(self, config: Any) -> nn.Module:
+        return unhooked(config, dtype=self.dtype, device=torch.device("meta"))
 
     @property
     def n_layers(self) -> int:
@@ -103,20 +111,21 @@ class ModelCost:
         return {}
 
     @cached_property
-    def _outline(self) -> TransformerBridge:
-        return outline(as_dense(self.config), dtype=self.dtype, name=self.name)
+    def _one_of_each(self) -> TransformerBridge:
+        """The shapes of one layer of each kind: layers of one kind cost the same."""
+        dense = as_dense(self.config)
+        config = with_layers(dense, [*dict.fromkeys(kinds_of(dense))])
+        return outline(config, dtype=self.dtype, name=self.name)
 
     def _count(self, rows: int, positions: int) -> list[LayerCost]:
-        model = self._outline
+        model, kinds = self._one_of_each, kinds_of(as_dense(self.config))
         arguments = block_arguments(model, rows, positions)
         held = {p.untyped_storage()._cdata for p in model.parameters()}
         shape = rows, positions, self.d_model
         mlp = 2 * 3 * rows * positions * self.d_model * as_dense(self.config).intermediate_size
-        kinds = getattr(model.original_model.config, "layer_types", None) or [""] * self.n_layers
-        # Layers of one kind cost the same.
         found = {
-            kind: _block_cost(model, kinds.index(kind), arguments, shape, held, mlp)
-            for kind in dict.fromkeys(kinds)
+            kind: _block_cost(model, layer, arguments, shape, held, mlp)
+            for layer, kind in enumerate(dict.fromkeys(kinds))
         }
         return [found[kind] for kind in kinds]
 
@@ -146,13 +155,25 @@ def measured_rate(cost: ModelCost, device: str, rows: int, positions: int) -> Ra
 
 def one_layer(cost: ModelCost, device: torch.device) -> TransformerBridge:
     """The model's first layer with random weights, and a vocabulary of a few tokens."""
-    config = deepcopy(cost.config)
-    config.num_hidden_layers, config.vocab_size, config.pad_token_id = 1, 32, None
-    if getattr(config, "layer_types", None):
-        config.layer_types = config.layer_types[:1]
+    config = with_layers(cost.config, kinds_of(cost.config)[:1])
+    config.vocab_size, config.pad_token_id = 32, None
     model = random_model(config, dtype=cost.dtype, device=device, name=cost.name)
     fit_threads(model)
     return model
+
+
+def kinds_of(config: Any) -> list[str]:
+    """What each layer is: full attention, say, or linear; empty where all are alike."""
+    return [*(getattr(config, "layer_types", None) or [""] * config.num_hidden_layers)]
+
+
+def with_layers(config: Any, kinds: Sequence[str]) -> Any:
+    """A configuration with layers of these kinds instead of its own."""
+    found = deepcopy(config)
+    found.num_hidden_layers = len(kinds)
+    if getattr(found, "layer_types", None):
+        found.layer_types = [*kinds]
+    return found
 
 
 def held_bytes(model: nn.Module) -> int:

@@ -117,18 +117,20 @@ def weight_files(source: str | Path) -> list[Path]:
 
 def outline(config: Any, *, dtype: torch.dtype = torch.float32, name: str) -> TransformerBridge:
     """A hooked model of a configuration on torch's `meta` device: shapes without any values."""
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="eager")
-    return hook(model, name=name)
+    return random_model(config, dtype=dtype, device=torch.device("meta"), name=name)
 
 
 def random_model(
     config: Any, *, dtype: torch.dtype, device: torch.device, name: str
 ) -> TransformerBridge:
     """A hooked model of a configuration with random weights."""
+    return hook(unhooked(config, dtype=dtype, device=device), name=name)
+
+
+def unhooked(config: Any, *, dtype: torch.dtype, device: torch.device) -> Any:
+    """Hugging Face's model of a configuration with random weights."""
     with device:
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="eager")
-    return hook(model, name=name)
+        return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="eager")
 
 
 def _weights(

@@ -6,7 +6,7 @@ for it: nothing here imports torch before a test does.
 
 import os
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -118,6 +118,18 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             import tests.pretend  # noqa: F401
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _commands_are_made_once():
+    """From their functions' signatures typer makes all commands, at each call of one."""
+    from typer import main, testing
+
+    made = cache(main.get_command)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(main, "get_command", made)
+        patch.setattr(testing, "_get_command", made)
+        yield
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _shared_models_stay_as_they_are():
     yield
@@ -143,7 +155,7 @@ def small_chunks_of_file():
         yield partial(set_size, patch)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def toy_model():
     from tests.toys import shared_toy
 

@@ -23,12 +23,15 @@ class Shared:
 
 
 MADE: dict[Hashable, Shared] = {}
+USED: set[Hashable] = set()
+"Keys that were asked for since it was last looked whether models have changed."
 PLAIN = bool | int | float | str
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def shared(key: Hashable, make: Callable[[], TransformerBridge]) -> TransformerBridge:
     """The model of that key: made where there is none yet, or where a test has changed it."""
+    USED.add(key)
     if key not in MADE:
         model = make()
         # At its first run TransformerLens hooks its norms.
@@ -40,10 +43,11 @@ def shared(key: Hashable, make: Callable[[], TransformerBridge]) -> TransformerB
 
 
 def drop_changed() -> list[Hashable]:
-    """Forget models that are not as they were made: their keys."""
-    found = [key for key, made in MADE.items() if is_changed(made)]
+    """Forget models that were used and are not as they were made: their keys."""
+    found = [key for key in USED & MADE.keys() if is_changed(MADE[key])]
     for key in found:
         del MADE[key]
+    USED.clear()
     return found
 
 

@@ -15,6 +15,7 @@ def make():
 @pytest.fixture
 def model(monkeypatch):
     monkeypatch.setattr(shared_models, "MADE", {})
+    monkeypatch.setattr(shared_models, "USED", set())
     return shared("toy", make)
 
 
@@ -22,6 +23,14 @@ def test_what_only_runs_is_given_out_again(model):
     model(toy_prompts().clean.tokens)
     assert drop_changed() == []
     assert shared("toy", make) is model
+
+
+def test_a_model_that_no_test_asked_for_is_not_looked_at(model):
+    drop_changed()
+    add(model)
+    assert drop_changed() == []
+    shared("toy", make)
+    assert drop_changed() == ["toy"]
 
 
 def add(model):

@@ -136,6 +136,39 @@ def test_a_function_is_checked_in_its_first_calls_of_each_test():
         added(X, X.int())
 
 
+def test_functions_that_a_line_makes_at_each_run_are_counted_together():
+    def made():
+        @wrapped
+        def doubled(x: int) -> int:
+            return 2 * x
+
+        return doubled
+
+    for _ in range(CHECKED):
+        made()(1)
+    assert made()("ab") == "abab"  # pyright: ignore
+    begin_test()
+    with pytest.raises(REFUSED):
+        made()("ab")  # pyright: ignore
+
+
+def test_dataclasses_of_the_same_fields_are_counted_apart():
+    def made(annotation):
+        @wrapped
+        @dataclass
+        class Held:
+            x: annotation
+
+        return Held
+
+    one, other = made(int), made(str)
+    for _ in range(CHECKED):
+        one(1)
+    assert one("a").x == "a"  # pyright: ignore
+    with pytest.raises(REFUSED):
+        other(1)  # pyright: ignore
+
+
 ANNOTATIONS = [
     *(kind[Tensor, "a b"] for kind in (Float, Int, Bool, Shaped)),
     *(Float[Tensor, axes] for axes in ("", "a a", "a 3", "_ b", "a=2 3 b", "#a b", "a b-1", "b-1")),

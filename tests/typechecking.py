@@ -30,6 +30,8 @@ CHECKED = 20
 TEST: list[object] = [None]
 "Another object in each test."
 MADE: dict[CodeType, tuple[Any, Any, Any]] = {}
+CALLS: dict[int, tuple[CodeType, list[Any]]] = {}
+"By the address of code: the code, the test that last called it, its calls still to be checked."
 FORMS: dict[type, "Form"] = {}
 SCOPES = _storage._shape_storage
 "Of this thread: `memo_stack` holds the sizes of names in each call."
@@ -80,20 +82,22 @@ def begin_test() -> None:
 def at_first(function: Callable, typechecker: Checker) -> Callable:
     """Checked in the first calls of each test: those that follow in a loop are like them.
 
-    The check is made when it is first needed: many functions are never called, and a class that
-    its own methods name is there by then.
+    Functions that a line of code makes at each run are counted together. The check is made when it
+    is first needed: many functions are never called, and a class that its own methods name is
+    there by then.
     """
-    whole = test = None
-    left = 0
+    whole = None
+    code = inspect.unwrap(function).__code__
+    calls = CALLS.setdefault(id(code), (code, [None, 0]))[1]
 
     @wraps(function)
     def call(*args, **kwargs):
-        nonlocal whole, test, left
-        if test is not TEST[0]:
-            test, left = TEST[0], CHECKED
-        if not left:
+        nonlocal whole
+        if calls[0] is not TEST[0]:
+            calls[:] = TEST[0], CHECKED
+        if not calls[1]:
             return function(*args, **kwargs)
-        left -= 1
+        calls[1] -= 1
         if whole is None:
             whole = always_checked(function, typechecker)
         return whole(*args, **kwargs)
