@@ -22,7 +22,6 @@ def pytest_runtestloop(session: pytest.Session) -> None:
     A full search for garbage would go through it each time: a seventh of the suite's time. Full
     searches are seldom, too: most of what is there stays until its file's tests are done.
     """
-    gc.collect()
     gc.freeze()
     gc.set_threshold(2000, 10, 100)
     gc.enable()

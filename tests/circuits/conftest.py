@@ -99,7 +99,7 @@ def begins():
     return tokenizer
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser():
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     with api.sync_playwright() as driver:

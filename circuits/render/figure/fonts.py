@@ -1,7 +1,7 @@
 """Fonts inside a file: the glyphs that its text needs, and no others."""
 
 from base64 import b64encode
-from collections.abc import Iterable
+from functools import lru_cache
 from io import BytesIO
 
 from fontTools.subset import Options, Subsetter
@@ -11,8 +11,12 @@ LAYOUT = {"GDEF", "GPOS", "GSUB", "kern"}
 "Tables of which no feature is kept: to read them takes four fifths of the time."
 
 
-def font_face(family: str, path: str, characters: Iterable[str]) -> str:
-    """A CSS rule that gives `family` the glyphs of `characters`, taken from the font at `path`."""
+@lru_cache(maxsize=64)
+def font_face(family: str, path: str, characters: frozenset[str]) -> str:
+    """A CSS rule that gives `family` the glyphs of `characters`, taken from the font at `path`.
+
+    It is kept for the next figure of the same characters: a font for Chinese takes half a second.
+    """
     options = Options(hinting=False, layout_features=[], notdef_outline=True, name_IDs=[1, 2])
     options.drop_tables += ["FFTM"]  # FontForge's own time stamp, of which fontTools warns
     with TTFont(path, fontNumber=0, recalcTimestamp=False) as font:

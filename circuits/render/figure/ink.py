@@ -118,8 +118,8 @@ def with_fonts(svg: str) -> str:
         if family:
             by_family.setdefault(family, set()).add(character)
     faces = [
-        font_face(family, str(font_manager.findfont(FontProperties(family=family))), characters)
-        for family, characters in by_family.items()
+        font_face(family, str(font_manager.findfont(FontProperties(family=family))), frozenset(of))
+        for family, of in by_family.items()
     ]
     if not faces:
         return svg

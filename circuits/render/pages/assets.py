@@ -52,6 +52,11 @@ def script(names: Sequence[str], folder: Path = HERE) -> Markup:
     Raises `ValueError` where a module imports what none of `names` exports, and where two have one
     name for something in the scope that they share.
     """
+    return _script(tuple(names), folder)
+
+
+@cache
+def _script(names: tuple[str, ...], folder: Path) -> Markup:
     modules = {name: _text(name, folder) for name in names}
     for name, text in modules.items():
         _check_imports(name, text, modules)
