@@ -15,7 +15,7 @@ from hooked_qwen import bundled
 from hooked_qwen.load import load
 from hooked_qwen.model_place import local_folder
 from hooked_qwen.placement import AUTO
-from tests.circuits.browser import BROWSER
+from tests.circuits.browser import BROWSER, SIZE, as_new
 from tests.circuits.few_texts import shorten
 from tests.shared_models import shared
 from tests.toys import toy_tokenizer
@@ -127,26 +127,40 @@ def violations():
     return found
 
 
+@pytest.fixture(scope="session")
+def window(browser):
+    """The tab that the first page of every test is opened in: a new one takes as long as a page."""
+    return browser.new_context(offline=True, viewport=SIZE).new_page()
+
+
 @pytest.fixture
-def visit(browser, tmp_path):
+def visit(window, tmp_path):
     """Open a page's text from disk; afterwards assert that it stayed quiet and offline."""
-    context = browser.new_context(offline=True, viewport={"width": 1280, "height": 800})
-    noise, requests = [], []
+    tabs, noise, requests = [], [], []
     file = tmp_path / "page.html"
+    watched = {
+        "console": lambda message: noise.append(message.text),
+        "pageerror": lambda error: noise.append(str(error)),
+        "dialog": lambda dialog: (noise.append(dialog.message), dialog.dismiss()),
+        "request": lambda request: requests.append(request.url),
+    }
 
     def opened(html):
         file.write_text(html, encoding="utf-8")
-        tab = context.new_page()
-        tab.on("console", lambda message: noise.append(message.text))
-        tab.on("pageerror", lambda error: noise.append(str(error)))
-        tab.on("dialog", lambda dialog: (noise.append(dialog.message), dialog.dismiss()))
-        tab.on("request", lambda request: requests.append(request.url))
+        tab = window.context.new_page() if tabs else window
+        tabs.append(tab)
+        for what, noted in watched.items():
+            tab.on(what, noted)
         tab.goto(file.as_uri())
         tab.evaluate("(window.circuit ?? window.suite)?.ready")
         return tab
 
     yield opened
-    context.close()
+    for what, noted in watched.items() if tabs else ():
+        window.remove_listener(what, noted)
+    for tab in tabs[1:]:
+        tab.close()
+    as_new(window)
     assert noise == []
     asked = {url.split("#")[0] for url in requests if not url.startswith(("data:", "blob:"))}
     assert asked == {file.as_uri()}
