@@ -24,7 +24,7 @@ from transformers import Qwen3_5TextConfig, Qwen3Config
 
 from hooked_qwen.forward import BlockArguments, block_arguments, resume
 from hooked_qwen.identity import identity_of
-from hooked_qwen.load import outline, random_model, unhooked
+from hooked_qwen.load import META, random_model, unhooked
 from hooked_qwen.placement import Placement, dtype_called, find_device
 from hooked_qwen.threads import fit_threads
 
@@ -74,12 +74,12 @@ class ModelCost:
 
         TransformerLens adds a bias of zeros for the vocabulary, and nothing for a layer.
         """
-        plain, hooked = self._plain(self.config), self._one_of_each
-        added = held_bytes(hooked) - held_bytes(self._plain(hooked.original_model.config))
-        return held_bytes(plain) + added
-
-    def _plain(self, config: Any) -> nn.Module:
-        return unhooked(config, dtype=self.dtype, device=torch.device("meta"))
+        hooked = self._one_of_each
+        plain, bare = (
+            held_bytes(unhooked(config, dtype=self.dtype))
+            for config in (self.config, hooked.original_model.config)
+        )
+        return plain + held_bytes(hooked) - bare
 
     @property
     def n_layers(self) -> int:
@@ -111,18 +111,21 @@ class ModelCost:
         return {}
 
     @cached_property
+    def _dense(self) -> Any:
+        return as_dense(self.config)
+
+    @cached_property
     def _one_of_each(self) -> TransformerBridge:
         """The shapes of one layer of each kind: layers of one kind cost the same."""
-        dense = as_dense(self.config)
-        config = with_layers(dense, [*dict.fromkeys(kinds_of(dense))])
-        return outline(config, dtype=self.dtype, name=self.name)
+        config = with_layers(self._dense, [*dict.fromkeys(kinds_of(self._dense))])
+        return random_model(config, dtype=self.dtype, device=META, name=self.name)
 
     def _count(self, rows: int, positions: int) -> list[LayerCost]:
-        model, kinds = self._one_of_each, kinds_of(as_dense(self.config))
+        model, kinds = self._one_of_each, kinds_of(self._dense)
         arguments = block_arguments(model, rows, positions)
         held = {p.untyped_storage()._cdata for p in model.parameters()}
         shape = rows, positions, self.d_model
-        mlp = 2 * 3 * rows * positions * self.d_model * as_dense(self.config).intermediate_size
+        mlp = 2 * 3 * rows * positions * self.d_model * self._dense.intermediate_size
         found = {
             kind: _block_cost(model, layer, arguments, shape, held, mlp)
             for layer, kind in enumerate(dict.fromkeys(kinds))

@@ -42,6 +42,8 @@ ARCHITECTURES = (
     "Qwen3_5MoeForCausalLM",
 )
 "Classes of language models that can be hooked; they load from checkpoints of other classes too."
+META = torch.device("meta")
+"Where tensors have shapes and no values."
 
 
 def load(
@@ -115,20 +117,17 @@ def weight_files(source: str | Path) -> list[Path]:
     return next((files for files in found if files), [])
 
 
-def outline(config: Any, *, dtype: torch.dtype = torch.float32, name: str) -> TransformerBridge:
-    """A hooked model of a configuration on torch's `meta` device: shapes without any values."""
-    return random_model(config, dtype=dtype, device=torch.device("meta"), name=name)
-
-
 def random_model(
     config: Any, *, dtype: torch.dtype, device: torch.device, name: str
 ) -> TransformerBridge:
-    """A hooked model of a configuration with random weights."""
+    """A hooked model of a configuration with random weights; on `META` shapes without values."""
     return hook(unhooked(config, dtype=dtype, device=device), name=name)
 
 
-def unhooked(config: Any, *, dtype: torch.dtype, device: torch.device) -> Any:
-    """Hugging Face's model of a configuration with random weights."""
+def unhooked(
+    config: Any, *, dtype: torch.dtype = torch.float32, device: torch.device = META
+) -> PreTrainedModel:
+    """Hugging Face's model of a configuration: shapes alone, elsewhere with random weights."""
     with device:
         return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="eager")
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from hooked_qwen.hooks import Activation, HookFunction
 from hooked_qwen.load import trainable
@@ -33,12 +33,6 @@ def load_plain(
     """
     dtype = dtype_called(dtype) if isinstance(dtype, str) else dtype
     return cast(PreTrainedModel, trainable(source, dtype).to(find_device(device)).eval())
-
-
-def outline_plain(config: Any) -> PreTrainedModel:
-    """A model of a configuration on torch's `meta` device: shapes without any values."""
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config)
 
 
 @contextmanager

@@ -3,8 +3,7 @@
 from typing import Any
 
 from circuits.runs.tuning_case import StartingModel
-from hooked_qwen.load import load_config
-from hooked_qwen.plain_model import outline_plain
+from hooked_qwen.load import load_config, unhooked
 from saes.scope.fine_tune import FineTuneConfig
 from saes.scope.trained_weights import counts, opened
 
@@ -30,7 +29,7 @@ def tuning_estimate(
     `written` tokens written first. The bytes are those of weights, gradients and Adam's means;
     activations come on top, and grow with the tokens of a pass.
     """
-    sizes = counts(opened(outline_plain(load_config(start.source)), start.rank, base=start.name))
+    sizes = counts(opened(unhooked(load_config(start.source)), start.rank, base=start.name))
     passes = int(training.trainer.get("gradient_accumulation_steps", passes_in_a_step))
     each = BYTES[start.placement.model_dtype]
     return {

@@ -156,8 +156,9 @@ def visit(window, tmp_path):
         return tab
 
     yield opened
-    for what, noted in watched.items() if tabs else ():
-        window.remove_listener(what, noted)
+    for tab in tabs:
+        for what, noted in watched.items():
+            tab.remove_listener(what, noted)
     for tab in tabs[1:]:
         tab.close()
     as_new(window)

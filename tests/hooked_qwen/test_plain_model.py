@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from hooked_qwen.plain_model import captured, load_plain, outline_plain, place_of, shifted
+from hooked_qwen.load import unhooked
+from hooked_qwen.plain_model import captured, load_plain, place_of, shifted
 from hooked_qwen.sites import KINDS, Site
 from tests.hooked_qwen.plain import plain_forward
 from tests.toys import VOCABULARY, toy_hf
@@ -66,7 +67,7 @@ def test_what_cannot_be_changed_is_refused():
 def test_a_model_is_loaded_open_to_training():
     model = load_plain("bundled", device="cpu")
     assert all(p.requires_grad for p in model.parameters())
-    outlined = outline_plain(model.config)
+    outlined = unhooked(model.config)
     assert [p.shape for p in outlined.parameters()] == [p.shape for p in model.parameters()]
     with pytest.raises(ValueError, match="no such file"):
         load_plain("./absent")
