@@ -2,7 +2,6 @@
 
 import json
 import random
-import sys
 import warnings
 
 import numpy as np
@@ -12,9 +11,9 @@ from safetensors.torch import load_file, save_file
 
 from saes.suite import find
 from tests.saes import published
+from tests.saes.formats.audit import running_nothing
 from tests.saes.published import CASES, ONE_OF_EACH
 
-FORBIDDEN = {"os.system", "subprocess.Popen", "exec", "os.posix_spawn", "pickle.find_class"}
 # What a pickle that runs a command on load looks like.
 ATTACK = b"cposix\nsystem\n(S'touch ran'\ntR."
 
@@ -62,22 +61,18 @@ def test_damaged_files_are_read_or_refused_by_name_and_run_nothing(tmp_path, mon
     folder, _ = published.write(name, tmp_path)
     monkeypatch.chdir(tmp_path)
     load(folder)  # imports what loading imports
-    ran = []
-    # An audit hook cannot be taken off again: this one goes quiet with its list.
-    sys.addaudithook(lambda event, _: ran.append(event) if ran is not None else None)
     refused, rng = 0, random.Random(1)
     files = [CASES[name].weights] * 3 + [CASES[name].config] * (CASES[name].config is not None)
-    for turn in range(240):
-        file = folder / files[turn % len(files)]
-        raw = file.read_bytes()
-        file.write_bytes(damaged(raw, rng))
-        said = complaint(folder)
-        assert not said or str(file.parent) in said
-        assert "\n" not in said
-        refused += bool(said)
-        file.write_bytes(raw)
-    events, ran = set(ran), None
-    assert not events & FORBIDDEN
+    with running_nothing():
+        for turn in range(240):
+            file = folder / files[turn % len(files)]
+            raw = file.read_bytes()
+            file.write_bytes(damaged(raw, rng))
+            said = complaint(folder)
+            assert not said or str(file.parent) in said
+            assert "\n" not in said
+            refused += bool(said)
+            file.write_bytes(raw)
     assert not (tmp_path / "ran").exists()
     assert refused > 80
 

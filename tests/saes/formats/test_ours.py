@@ -2,7 +2,6 @@
 
 import json
 import random
-import sys
 
 import pytest
 import torch
@@ -15,6 +14,7 @@ from saes.dictionary import DictionarySpec
 from saes.evaluation import baselines as controls
 from saes.formats import ours
 from saes.suite import Suite, load_suite
+from tests.saes.formats.audit import running_nothing
 from tests.toys import random_dictionary
 
 HERE, THERE = Site("mlp_out", 1), Site("mlp_in", 1)
@@ -348,13 +348,8 @@ def damaged_loads(folder, name, n, seed):
 def test_damaged_files_load_or_are_refused_by_name_and_run_nothing(saved, monkeypatch, name):
     monkeypatch.chdir(saved.parent)
     ours.load_dictionary(saved)  # imports what loading imports
-    ran = []
-    # An audit hook cannot be taken off again: this one goes quiet with its list.
-    sys.addaudithook(lambda event, _: ran.append(event) if ran is not None else None)
-    outcomes = damaged_loads(saved, name, 60, seed=1)
-    forbidden = {"os.system", "subprocess.Popen", "exec", "pickle.find_class", "os.posix_spawn"}
-    events, ran = set(ran), None
-    assert not events & forbidden
+    with running_nothing():
+        outcomes = damaged_loads(saved, name, 60, seed=1)
     assert not (saved.parent / "ran").exists()
     assert set(outcomes) <= {"loaded", "refused"}
     assert outcomes.count("refused") > 30
