@@ -26,6 +26,7 @@ from transformers import (
 from hooked_qwen import bundled
 from hooked_qwen.adapters import with_adapter
 from hooked_qwen.identity import identity_of, known_as
+from hooked_qwen.lean import make_lean
 from hooked_qwen.model_place import BUNDLED, ModelPlace, place_of_model, unconverted
 from hooked_qwen.moved import moved
 from hooked_qwen.notices import first_line, notify
@@ -180,6 +181,7 @@ def hook(model: PreTrainedModel, *, tokenizer: Any = None, name: str) -> Transfo
         hf_config=model.config,
         model_name=name,
     )
+    make_lean(bridge)
     if tokenizer is not None:
         # Given when the bridge is built, TransformerLens takes a copy that begins every text with
         # the beginning-of-sequence token, whether the tokenizer itself does so or not.
