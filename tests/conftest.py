@@ -130,6 +130,17 @@ def _commands_are_made_once():
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _trainers_do_not_search_for_garbage():
+    """Fine-tuning searches all that there is in this process, at each of its beginnings."""
+    from accelerate.utils import memory
+
+    empty = memory.clear_device_cache
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory, "clear_device_cache", lambda garbage_collection: empty())
+        yield
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _shared_models_stay_as_they_are():
     yield

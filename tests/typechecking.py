@@ -27,11 +27,11 @@ in_full = jaxtyping.jaxtyped
 look_in_full = type(jaxtyping.AbstractArray).__instancecheck__
 CHECKED = 20
 "Calls of a function that are checked in each test."
-TEST: list[object] = [None]
-"Another object in each test."
 MADE: dict[CodeType, tuple[Any, Any, Any]] = {}
-CALLS: dict[int, tuple[CodeType, list[Any]]] = {}
-"By the address of code: the code, the test that last called it, its calls still to be checked."
+LEFT: dict[int, tuple[CodeType, list[int]]] = {}
+"By the address of code: the code, and how many of its calls are still to be checked."
+CALLED: list[list[int]] = []
+"Those numbers that are of functions called in this test."
 FORMS: dict[type, "Form"] = {}
 SCOPES = _storage._shape_storage
 "Of this thread: `memo_stack` holds the sizes of names in each call."
@@ -76,7 +76,9 @@ def checked(target: Any, typechecker: Checker) -> Any:
 
 def begin_test() -> None:
     """Every function is checked again from its first call on."""
-    TEST[0] = object()
+    for left in CALLED:
+        left[0] = CHECKED
+    CALLED.clear()
 
 
 def at_first(function: Callable, typechecker: Checker) -> Callable:
@@ -88,16 +90,16 @@ def at_first(function: Callable, typechecker: Checker) -> Callable:
     """
     whole = None
     code = inspect.unwrap(function).__code__
-    calls = CALLS.setdefault(id(code), (code, [None, 0]))[1]
+    left = LEFT.setdefault(id(code), (code, [CHECKED]))[1]
 
     @wraps(function)
     def call(*args, **kwargs):
-        nonlocal whole
-        if calls[0] is not TEST[0]:
-            calls[:] = TEST[0], CHECKED
-        if not calls[1]:
+        if not left[0]:
             return function(*args, **kwargs)
-        calls[1] -= 1
+        nonlocal whole
+        if left[0] == CHECKED:
+            CALLED.append(left)
+        left[0] -= 1
         if whole is None:
             whole = always_checked(function, typechecker)
         return whole(*args, **kwargs)
