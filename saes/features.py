@@ -11,7 +11,7 @@ A feature may stand in several slots of a token: its value is their sum (`coales
 Axes: `slots` places for features, the same number for every token; `chosen` features asked for.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +22,8 @@ from torch import Tensor
 
 PENDING = 1 << 20
 "Features that sums hold before they are added up."
+DENSE = 1 << 24
+"Values of features, on and off, that are there at a time where all are looked at."
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,16 @@ class Features:
             return self.value
         zeros = self.value.new_zeros(*self.value.shape[:-1], self.width)
         return zeros.scatter_add(-1, self.index, self.value)
+
+    def dense_parts(self) -> Iterator[tuple[slice, Float[Tensor, "*batch part"]]]:
+        """`dense`, some features after the other: at most `DENSE` values at a time."""
+        size = max(1, DENSE // max(1, self.value.shape[:-1].numel()))
+        if size >= self.width:
+            yield slice(0, self.width), self.dense()
+            return
+        for start in range(0, self.width, size):
+            part = slice(start, min(start + size, self.width))
+            yield part, self.of(torch.arange(part.start, part.stop, device=self.index.device))
 
     def of(self, chosen: Int[Tensor, " chosen"]) -> Float[Tensor, "*batch chosen"]:
         """The values of `chosen` features; each at most once."""

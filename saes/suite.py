@@ -125,7 +125,7 @@ class Suite(Dictionaries):
         """
         derived = copy(self)
         derived._make, derived._derived_reads = make, dict(reads)
-        derived._ready = OnDevice(self._ready.memory)
+        derived._ready = OnDevice(self._ready.memory, beside=self._ready)
         return derived
 
     def at(self, sites: Iterable[Site]) -> "Suite":
@@ -142,7 +142,7 @@ class Suite(Dictionaries):
         exchanged._dictionaries = {n: d for n, d in self._dictionaries.items() if n not in gone}
         exchanged._dictionaries |= {d.name: d for d in others.values()}
         exchanged._entries = {n: e for n, e in self._entries.items() if n not in gone}
-        exchanged._ready = OnDevice(self._ready.memory)
+        exchanged._ready = OnDevice(self._ready.memory, beside=self._ready)
         exchanged._names = exchanged._in_order()
         return exchanged
 

@@ -26,26 +26,31 @@ HOST_SHARE = 0.5
 class OnDevice:
     """Dictionaries that are ready for use: up to `memory` GB, and the one asked for last."""
 
-    def __init__(self, memory: float | None) -> None:
+    def __init__(self, memory: float | None, beside: "OnDevice | None" = None) -> None:
+        """Within the memory of those `beside`, where there is a limit."""
         self.memory = memory
-        # As they are used, the one asked for last at the end.
-        self._ready: dict[str, SparseDictionary] = {}
-        self._largest = 0
+        # As they are used, the one asked for last at the end; those beside are among them.
+        self._ready: dict[tuple[object, str], SparseDictionary] = {}
+        self._sizes: set[int] = {0}
+        self._own = object()
+        if beside is not None and memory is not None:
+            self._ready, self._sizes = beside._ready, beside._sizes
 
     def get(self, name: str, make: Callable[[str], SparseDictionary]) -> SparseDictionary:
         """The dictionary of that name, made ready where it is not there."""
+        key = self._own, name
         if self.memory is None:
-            if name not in self._ready:
-                self._ready[name] = make(name)
-            return self._ready[name]
-        found = self._ready.pop(name, None)
+            if key not in self._ready:
+                self._ready[key] = make(name)
+            return self._ready[key]
+        found = self._ready.pop(key, None)
         if found is None:
             # Before it is made, as large as the largest so far: two are never there at once.
-            self._make_room(self._largest, self.memory)
+            self._make_room(max(self._sizes), self.memory)
             found = make(name)
-            self._largest = max(self._largest, bytes_of(found))
+            self._sizes.add(bytes_of(found))
         self._make_room(bytes_of(found), self.memory)
-        self._ready[name] = found
+        self._ready[key] = found
         return found
 
     def __len__(self) -> int:
@@ -53,11 +58,11 @@ class OnDevice:
 
     def _make_room(self, size: int, memory: float) -> None:
         """Let go of what was not asked for the longest, until `size` bytes more fit into GB."""
-        sizes = {name: bytes_of(dictionary) for name, dictionary in self._ready.items()}
-        for name in list(sizes):
+        sizes = {key: bytes_of(dictionary) for key, dictionary in self._ready.items()}
+        for key in list(sizes):
             if sum(sizes.values()) + size <= memory * 1e9:
                 return
-            del sizes[name], self._ready[name]
+            del sizes[key], self._ready[key]
 
 
 class OnHost:

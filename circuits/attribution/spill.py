@@ -36,7 +36,8 @@ class Spill(Sequence[PerSite]):
             self._folder = TemporaryDirectory(prefix="qwen-circuits-", ignore_cleanup_errors=True)
         path = Path(self._folder.name) / f"{len(self._items):05}.safetensors"
         self._device = next(iter(item.values())).device
-        save_file({str(s): tensor.cpu().contiguous() for s, tensor in item.items()}, path)
+        # Those of two sites may be one tensor, which a file does not take twice.
+        save_file({str(s): tensor.cpu().contiguous().clone() for s, tensor in item.items()}, path)
         self._items.append(path)
 
     def __len__(self) -> int:

@@ -19,6 +19,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -131,8 +132,8 @@ def curves(
     plans = _plans(ranking, seed=seed)
     asked = {name: (plans[name], n) for name, n in draws_of(level, draws).items()}
     rows = _planned(scale, asked, sizes, report)
-    for name, control in _controls(scale, level).items():
-        rows |= _control(scale, name, control, sizes, report)
+    for name, make in _controls(scale, level).items():
+        rows |= _control(scale, name, make(), sizes, report)
     return {
         "baseline": scale.to,
         "full": rounded(float(scale.full_and_empty.full.mean())),
@@ -186,19 +187,19 @@ def _planned(
     return {name: row(name, plan, draws) for name, (plan, draws) in plans.items()}
 
 
-def _controls(scale: Scale, level: Level) -> dict[str, Suite]:
-    """Other bases of the same tensors, by the name of their row."""
+def _controls(scale: Scale, level: Level) -> dict[str, Callable[[], Suite]]:
+    """Other bases of the same tensors, by the name of their row; each made when its turn comes."""
     if level == "quick":
         return {}
     model, suite = scale.analysis.model, scale.analysis.suite
-    found = {"neurons": neurons(suite)}
+    found: dict[str, Callable[[], Suite]] = {"neurons": partial(neurons, suite)}
     mlps = [site.layer for site in suite.writes if site.kind == "mlp_out"]
     if mlps and has_neurons(model, mlps):
-        found["neurons, inside the MLPs"] = neurons_inside_mlps(model, suite)
+        found["neurons, inside the MLPs"] = partial(neurons_inside_mlps, model, suite)
         if len(mlps) < len(suite.writes):
-            mixed = features_and_neurons_inside_mlps(model, suite)
+            mixed = partial(features_and_neurons_inside_mlps, model, suite)
             found["features, neurons inside the MLPs"] = mixed
-    return found | {"untrained dictionaries": untrained(suite)}
+    return found | {"untrained dictionaries": partial(untrained, suite)}
 
 
 def held_out_curves(

@@ -41,6 +41,7 @@ from saes.dictionary import SparseDictionary, fitted
 from saes.evaluation.baselines import untrained
 from saes.evaluation.bootstrap import Interval, ratio_interval
 from saes.evaluation.splice import is_outlier_pair, unpadded
+from saes.features import Features
 from saes.suite import Suite
 
 Pooling = Literal["mean", "max"]
@@ -198,13 +199,14 @@ def _pooled(
         keep = ~is_outlier_pair(x, y)
         keep |= ~keep.any(1, keepdim=True)
         read = {
-            "features": dictionary.encode(x).dense(),
-            "coordinates": y,
-            "untrained": random.encode(y).dense(),
-            "residual": values[stream],
+            "features": dictionary.encode(x),
+            "coordinates": Features.of_coordinates(y),
+            "untrained": random.encode(y),
+            "residual": Features.of_coordinates(values[stream]),
         }
-        for name, value in read.items():
-            found.setdefault(name, []).append(_pool(value, keep.unsqueeze(-1), pool))
+        for name, features in read.items():
+            parts = [_pool(f, keep.unsqueeze(-1), pool) for _, f in features.dense_parts()]
+            found.setdefault(name, []).append(torch.cat(parts, 1))
         order += index
         report(len(order), len(texts))
     back = torch.tensor(order).argsort()

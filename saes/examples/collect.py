@@ -191,17 +191,28 @@ class Tally:
         `sampling_keys` are random numbers from 0 to 1: the active positions with the largest are
         sampled. What is gathered stays on the device.
         """
-        f = features.dense() * batch.mask.unsqueeze(-1)
-        active = f > 0
         self.tokens += batch.mask.sum()
-        self.fired += active.sum((0, 1))
         count(self.counts, features, batch.mask)
+        for part, f in features.dense_parts():
+            self._add(part, f * batch.mask.unsqueeze(-1), batch, sampling_keys, first)
+
+    def _add(
+        self,
+        part: slice,
+        f: Float[Tensor, "batch pos part"],
+        batch: Batch,
+        sampling_keys: Float[Tensor, "batch pos"],
+        first: int,
+    ) -> None:
+        """Take in the features of a `part` of the dictionary."""
+        active = f > 0
+        self.fired[part] += active.sum((0, 1))
         peak, at = f.max(1)
         rank = torch.where(peak > 0, peak.double(), EMPTY)
-        self.top = _best(self.top, _passages(f, at, rank, batch, first))
+        _keep_best(self.top, part, _passages(f, at, rank, batch, first))
         if self.sampled["rank"].shape[1]:
             key, at = torch.where(active, sampling_keys.unsqueeze(-1), EMPTY).max(1)
-            self.sampled = _best(self.sampled, _passages(f, at, key.double(), batch, first))
+            _keep_best(self.sampled, part, _passages(f, at, key.double(), batch, first))
 
     def examples(self, rows: TokenTensors) -> Examples:
         """The result, its passages pointing into `rows`."""
@@ -299,6 +310,12 @@ def _contexts(batch: Batch) -> Int[Tensor, "batch pos"]:
     ids = F.pad((batch.tokens + 1) * batch.mask, (WINDOW, 0)).unfold(1, WINDOW + 1, 1)
     powers = torch.full((WINDOW + 1,), MULTIPLIER, device=ids.device).cumprod(0)
     return (ids * powers).sum(-1)
+
+
+def _keep_best(kept: Slots, part: slice, new: Slots) -> None:
+    """The best of what is kept of a part of the features and of what is new, in place."""
+    for name, value in _best({name: value[part] for name, value in kept.items()}, new).items():
+        kept[name][part] = value
 
 
 def _best(kept: Slots, new: Slots) -> Slots:

@@ -29,6 +29,7 @@ from hooked_qwen.nodes import Node
 from hooked_qwen.placement import ANYWHERE, Placement
 from hooked_qwen.sites import Site
 from saes.dictionary import DictionarySpec
+from saes.evaluation.baselines import Coordinates
 from saes.formats import ours
 from saes.suite import Suite, load_suite
 from tests.circuits.dense import ranking_of
@@ -52,6 +53,8 @@ def watched(monkeypatch):
 
     def watching(suite, name):
         found = read(suite, name)
+        if isinstance(found, Coordinates):
+            return found
         weights.add(StorageWeakRef(found.W_dec.untyped_storage()))
         weights.difference_update([known for known in weights if known.expired()])
         together.append(len(weights))
@@ -105,6 +108,14 @@ def test_every_verb_holds_one_dictionary_and_one_batch_of_states_at_a_time(analy
         with apply(analysis, Ablation(ablated=whole, to=to)):
             last_logits(analysis.model, analysis.prompts.clean)
     assert together, "dictionaries were read"
+    assert max(together) == 1
+
+
+def test_controls_are_within_the_memory_of_the_dictionaries(analysis):
+    """Beside the one that is used there are coordinates, square matrices, and none of features."""
+    found = discover(analysis)
+    together.clear()
+    verify(analysis, found.graph, found.ranking, config=VerifyConfig(level="full", draws=1))
     assert max(together) == 1
 
 

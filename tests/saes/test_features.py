@@ -58,6 +58,16 @@ def same(found, expected):
     torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-12)
 
 
+@pytest.mark.parametrize("values", [1, 13, 24, 1000])
+def test_in_parts_all_features_are_there_and_never_more_than_said(generator, small_chunks, values):
+    small_chunks("saes.features.DENSE", values)
+    for f in (some(generator, 2, 3), Features.of_coordinates(draw(generator, 2, 3, WIDTH))):
+        parts = list(f.dense_parts())
+        assert all(value.numel() <= max(values, 6) for _, value in parts)
+        assert [i for part, _ in parts for i in range(WIDTH)[part]] == list(range(WIDTH))
+        same(torch.cat([value for _, value in parts], -1), plainly(f))
+
+
 def test_a_feature_in_several_slots_has_the_sum_of_them(generator):
     for f in every_kind(generator):
         same(f.dense(), plainly(f))

@@ -1,4 +1,4 @@
-"""Effects of single nodes by intervention: against plain hooks, and against sets of one."""
+"""Effects of single nodes: the oracle and an estimate against plain hooks, and sets of one."""
 
 import pytest
 import torch
@@ -65,32 +65,62 @@ def plain_change(node, dictionary, clean, patch):
     return only
 
 
+MODULES = {
+    "resid_post": lambda layer: layer,
+    "attn_out": lambda layer: layer.self_attn,
+    "mlp_out": lambda layer: layer.mlp,
+}
+
+
+def gap(logits, prompts):
+    """How far the answer's logit is above the wrong one's."""
+    rows = torch.arange(len(prompts))
+    right, wrong = (torch.tensor(ids)[:, 0] for ids in (prompts.answer_ids, prompts.wrong_ids))
+    return (logits[rows, right] - logits[rows, wrong]).double()
+
+
 @torch.no_grad()
 def test_exact_effects_equal_plain_hugging_face_hooks():
     """The oracle recomputed with nothing of ours but the dictionaries' weights."""
     analysis = analysis_of(shared_toy(), full_suite(), toy_prompts())
     (state,) = analysis.states
     suite, prompts, hf = analysis.suite, analysis.prompts, toy_hf()
-    modules = {
-        "resid_post": lambda layer: layer,
-        "attn_out": lambda layer: layer.self_attn,
-        "mlp_out": lambda layer: layer.mlp,
-    }
-    rows = torch.arange(len(prompts))
-    right, wrong = (torch.tensor(ids)[:, 0] for ids in (prompts.answer_ids, prompts.wrong_ids))
     chosen = [n for n in nodes_that_move(analysis, state) if n.position in (1, 4)][::7]
     assert len(chosen) > 20
     ours = exact_effects(analysis, state, chosen)
     for node, effect in zip(chosen, ours, strict=True):
         site = Site.parse(node.site)
-        module = modules[site.kind](hf.model.layers[site.layer])
+        module = MODULES[site.kind](hf.model.layers[site.layer])
         before, clean = plain_run(module, hf, prompts.clean.tokens)
         _, patch = plain_run(module, hf, prompts.patch.tokens)
         change = plain_change(node, suite[site], clean, patch)
         after, _ = plain_run(module, hf, prompts.clean.tokens, change)
-        gaps = [logits[rows, right] - logits[rows, wrong] for logits in (before, after)]
-        expected = (gaps[1] - gaps[0]).double()
-        torch.testing.assert_close(effect, expected, atol=1e-5, rtol=0, msg=str(node))
+        expected = gap(after, prompts) - gap(before, prompts)
+        torch.testing.assert_close(effect, expected, atol=1e-10, rtol=0, msg=str(node))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "atol"), [(torch.float64, 1e-10), (torch.float32, 2e-6)], ids=["float64", "float32"]
+)
+def test_estimates_equal_gradients_of_plain_hugging_face_hooks(dtype, atol):
+    """Attribution patching by autograd through Hugging Face's model, with the weights alone."""
+    suite, prompts, hf = full_suite(dtype), toy_prompts(), toy_hf(dtype=dtype)
+    given = shared_toy(dtype=dtype), suite, prompts
+    ranking, _ = rank_nodes(analysis_of(*given, estimator="patching"))
+    estimates = [(n, e) for n, e in ranking.inner() if n.site != "embed"][::23]
+    assert len(estimates) > 20
+    for node, estimate in estimates:
+        site = Site.parse(node.site)
+        module = MODULES[site.kind](hf.model.layers[site.layer])
+        with torch.no_grad():
+            _, patch = plain_run(module, hf, prompts.patch.tokens)
+        start = torch.zeros(*prompts.clean.tokens.shape, hf.config.hidden_size, dtype=dtype)
+        logits, clean = plain_run(module, hf, prompts.clean.tokens, start.requires_grad_())
+        (gradient,) = torch.autograd.grad(gap(logits, prompts).sum(), start)
+        with torch.no_grad():
+            change = plain_change(node, suite[site], clean, patch)
+        expected = float((gradient * change).sum().double()) / len(prompts)
+        assert estimate == pytest.approx(expected, abs=atol), node
 
 
 @pytest.mark.parametrize("positions", ["keep", "sum"])

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from circuits.analysis import Analysis
+from circuits.attribution.estimators import ESTIMATORS
 from circuits.attribution.spill import Spill
 from circuits.attribution.state import States, batches
 from circuits.discovery.config import DiscoverConfig
@@ -67,11 +68,15 @@ def test_gradients_that_do_not_fit_are_files_and_come_back_to_the_bit(tmp_path, 
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
-def test_a_discovery_without_room_is_the_same():
-    model, suite, prompts = shared_toy(dtype=torch.float32), full_suite(), toy_prompts(n=6)
-    config = DiscoverConfig(batch_size=2, nodes=20, estimator="ig-inputs")
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_a_discovery_without_room_is_the_same(estimator):
+    model, suite, prompts = (
+        shared_toy(dtype=torch.float32),
+        full_suite(torch.float32),
+        toy_prompts(n=6),
+    )
+    config = DiscoverConfig(batch_size=2, nodes=20, estimator=estimator, steps=2)
     plenty = discover(Analysis.of(model, suite, prompts, config))
     without = Suite(suite, {}, memory=1e-12)
-    assert as_json(discover(Analysis.of(model, without, prompts, config)).graph) == as_json(
-        plenty.graph
-    )
+    found = discover(Analysis.of(model, without, prompts, config))
+    assert as_json(found.graph) == as_json(plenty.graph)

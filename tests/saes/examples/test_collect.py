@@ -1,5 +1,7 @@
 """Examples are the ones a plain search over all activations finds, whatever the passes were."""
 
+from dataclasses import fields
+
 import pytest
 import torch
 
@@ -8,7 +10,15 @@ from hooked_qwen.hooks import capture
 from hooked_qwen.sites import Site
 from hooked_qwen.tokens import Batch, pad_left
 from saes.dictionary import DictionarySpec
-from saes.examples.collect import EMPTY, SHOWN, STEPS, WINDOW, Tally, find_examples
+from saes.examples.collect import (
+    EMPTY,
+    SHOWN,
+    STEPS,
+    WINDOW,
+    Passages,
+    Tally,
+    find_examples,
+)
 from saes.features import Features
 from tests.toys import random_dictionary, shared_toy
 
@@ -90,6 +100,22 @@ def test_top_examples_are_those_of_a_plain_search(f, text, sampling_keys, step):
         assert found.top.activation[i, : len(expected)].tolist() == [
             float(f[r, p, i]) for r, p in expected
         ]
+
+
+def test_some_features_after_the_other_have_the_examples_of_all_at_once(
+    f, text, sampling_keys, small_chunks
+):
+    whole_width = tallied(f, text, sampling_keys)
+    small_chunks("saes.features.DENSE", 4 * f[..., 0].numel())
+    in_parts = tallied(f, text, sampling_keys)
+    assert FEATURES % 4
+    for kind in ("top", "sampled"):
+        for part in fields(Passages):
+            found, expected = (
+                getattr(getattr(x, kind), part.name) for x in (in_parts, whole_width)
+            )
+            assert torch.equal(found, expected)
+    assert torch.equal(in_parts.fired, whole_width.fired)
 
 
 @pytest.mark.parametrize("step", [1, 4, ROWS])
