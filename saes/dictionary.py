@@ -154,7 +154,7 @@ class SparseDictionary(nn.Module):
         parts = flat.detach().split(at_once) if len(flat) > at_once else (flat.detach(),)
         found = cat([self._encoded(part) for part in parts])
         if x.requires_grad:
-            value = _Answer.apply(flat, found.index, found.value, self.W_enc)
+            value = _Response.apply(flat, found.index, found.value, self.W_enc)
             found = replace(found, value=value)
         return found.view(x.shape[:-1])
 
@@ -270,7 +270,7 @@ def by_site(sites: Sequence[Site], x: Float[Tensor, "*batch width"]) -> dict[Sit
     return dict(zip(sites, x.chunk(len(sites), -1), strict=True))
 
 
-class _Answer(torch.autograd.Function):
+class _Response(torch.autograd.Function):
     """Features that are on respond one to one to what they read; the others do not."""
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Set nodes of a running model to other values: the one place where features are changed.
+"""Set nodes of prompts to other values while the model runs; in any text `saes.edit` does it.
 
 At a site that dictionaries write, x = sum of f @ W_dec + b_dec + error. Setting a feature moves x
 by (f_i' - f_i) W_dec_i, at every site that its dictionary writes, whatever else is there; setting

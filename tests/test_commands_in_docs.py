@@ -21,9 +21,14 @@ GROUP = typer.main.get_command(app)
 
 
 def commands(text):
-    """Arguments of each command; lines that end in a backslash are joined, remarks cut off."""
+    """Arguments of each command, indented or in a block of its own that is no Python.
+
+    Lines that end in a backslash are joined, remarks cut off.
+    """
     joined = re.sub(r"\\\n\s*", " ", text)
     lines = re.findall(r"^    circuits (\S.*?)(?:   .*)?$", joined, re.MULTILINE)
+    for block in re.findall(r"^```(?:sh)?\n(.*?)^```", joined, re.MULTILINE | re.DOTALL):
+        lines += re.findall(r"^circuits (\S.*?)(?:   .*)?$", block, re.MULTILINE)
     found = [shlex.split(line, comments=True) for line in lines]
     return [arguments for arguments in found if "..." not in arguments]
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hooked_qwen.sites import Site
 from hooked_qwen.tensor_files import read_tensors
+from hooked_qwen.transfer import to_host
 
 PerSite = Mapping[Site, Tensor]
 
@@ -36,8 +37,9 @@ class Spill(Sequence[PerSite]):
             self._folder = TemporaryDirectory(prefix="qwen-circuits-", ignore_cleanup_errors=True)
         path = Path(self._folder.name) / f"{len(self._items):05}.safetensors"
         self._device = next(iter(item.values())).device
+        on_host = zip(item, to_host([tensor.contiguous() for tensor in item.values()]), strict=True)
         # Those of two sites may be one tensor, which a file does not take twice.
-        save_file({str(s): tensor.cpu().contiguous().clone() for s, tensor in item.items()}, path)
+        save_file({str(site): tensor.clone() for site, tensor in on_host}, path)
         self._items.append(path)
 
     def __len__(self) -> int:

@@ -24,6 +24,7 @@ from circuits.graph import EdgeWeights, Node, write_json
 from hooked_qwen.files import write_atomically
 from hooked_qwen.sites import Site
 from hooked_qwen.tensor_files import read_tensors
+from hooked_qwen.transfer import to_host
 
 UNFINISHED = "unfinished"
 
@@ -47,7 +48,9 @@ class DiscoveryParts:
             return NodeEffects.load(path), {Site.parse(name): g for name, g in kept.items()}
         effects, found = find()
         gradients = {site: g.detach().contiguous() for site, g in found.items()}
-        named = {str(site): g.clone() for site, g in gradients.items()}
+        on_host = zip(gradients, to_host(list(gradients.values())), strict=True)
+        # Those of two sites may be one tensor, which a file does not take twice.
+        named = {str(site): g.clone() for site, g in on_host}
         write_atomically(tensors, lambda partial: save_file(named, partial))
         effects.save(path)
         return effects, gradients

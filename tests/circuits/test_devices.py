@@ -34,6 +34,7 @@ from saes.formats import ours
 from saes.formats.finding import find
 from saes.formats.ours import Card, save_dictionary, save_suite_index
 from saes.suite import Suite, load_suite
+from tests.circuits.conftest import call
 from tests.toys import full_suite, leaves, padded_on_the_left, toy_hf, toy_prompts, toy_suite
 
 READOUT = Readout(site=Site("resid_post", 1), direction=torch.linspace(-1, 1, 24))
@@ -220,17 +221,18 @@ def test_the_host_seldom_waits(pretend, tmp_path):
     """On the bundled model, in two batches; the checks of eight prompts wait as those of forty."""
     file = tmp_path / "prompts.jsonl"
     make_prompts("agreement_nounpp", 40, split="train", seed=0, model="bundled", out=file)
+    with pretend.watch() as seen:
+        done = call("discover", file, "--device", "pretend", "--out", tmp_path / "run")
+    assert done.exit_code == 0, done.output
+    assert "40 prompts" in done.output
+    # With as many texts for cards as a user has, 14 more: 150 are allowed.
+    assert seen.of("sync").total() <= 120
     model, suite = load("bundled", device="pretend"), load_suite("bundled")
-    prompts, few = (
-        encode_prompts(read_prompts(file)[:n], model.tokenizer, positions="keep") for n in (40, 8)
-    )
-    assert len(prompts) == 40
+    few = encode_prompts(read_prompts(file)[:8], model.tokenizer, positions="keep")
+    analysis = Analysis.of(model, suite, few, DiscoverConfig(batch_size=4))
+    found = discover(analysis)
     with pretend.watch() as seen:
-        found = discover(Analysis.of(model, suite, prompts, DiscoverConfig()))
-    assert seen.of("sync").total() <= 100
-    of_few = Analysis.of(model, suite, few, DiscoverConfig(batch_size=4))
-    with pretend.watch() as seen:
-        verify(of_few, found.graph, found.ranking)
+        verify(analysis, found.graph, found.ranking)
     assert seen.of("sync").total() <= 670
 
 

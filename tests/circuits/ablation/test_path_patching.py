@@ -1,6 +1,7 @@
 """The edge oracle against plain Hugging Face hooks, and edge weights against the oracle."""
 
 import dataclasses
+from itertools import product
 
 import pytest
 import torch
@@ -291,6 +292,22 @@ def test_padding_changes_no_edge():
         edges = [e for e in mixed((analysis, state)) if e[0].position is None]
         results.append(exact_edges(analysis, state, gradients, edges))
     torch.testing.assert_close(results[0], results[1], atol=1e-4, rtol=1e-3)
+
+
+def test_between_sites_without_a_direct_path_plain_hooks_find_nothing_either(case):
+    """All pairs of sites, those before and beside each other too."""
+    analysis, state, gradients = case
+    plain, joined, apart = Plain(analysis.suite, state), 0, 0
+    for source, target in product(analysis.suite, repeat=2):
+        edges = between(case, source, target, at=(1,), to=(1, 5))[::7]
+        found = exact_edges(analysis, state, gradients, edges).sum(1)
+        if found.any():
+            joined += 1
+            continue
+        apart += 1
+        assert all(abs(plain.edge(gradients, analysis.metric, *edge)) < 1e-12 for edge in edges)
+    assert joined > 10
+    assert apart > 40
 
 
 def test_pairs_that_no_edge_can_join_are_zero_without_a_run(case):
