@@ -2,7 +2,7 @@
 
 On each call they look for weights that accelerate has put elsewhere, compute a norm a second time
 for the two hooks within it, read a block's signature, and call a module for each hook. With short
-texts that is a third of a pass. Here it is left out where it changes nothing: results are the same
+texts that is a fifth of a pass. Here it is left out where it changes nothing: results are the same
 bits, and where a hook is set all is as TransformerLens has it.
 """
 
