@@ -50,6 +50,8 @@ MEMORY = 0.05
 LAYERS, WIDTH, VOCABULARY, TOKENS, K = 4, 1024, 4096, 10, 50
 WIDTHS, PROMPTS = (4096, 32_768, 131_072), (40, 400)
 VERBS = ("discover", "verify", "ablate")
+FULL = "verify-full"
+"With every size and control, each random row drawn once: asked for by `--verbs`, as it takes long."
 RESET = Path("/proc/self/clear_refs")
 
 
@@ -68,7 +70,7 @@ def main() -> None:
     parser = argparse.ArgumentParser("python -m benchmarks.memory")
     parser.add_argument("--widths", type=int, nargs="+", default=WIDTHS)
     parser.add_argument("--prompts", type=int, nargs="+", default=PROMPTS)
-    parser.add_argument("--verbs", choices=VERBS, nargs="+", default=VERBS)
+    parser.add_argument("--verbs", choices=(*VERBS, FULL), nargs="+", default=VERBS)
     parser.add_argument("--work", type=Path, help="dictionaries are kept there")
     parser.add_argument("--quick", action="store_true", help="small; nothing is written")
     parser.add_argument("--case", help=argparse.SUPPRESS)
@@ -201,10 +203,13 @@ def measure(case: Case) -> Iterator[dict[str, Any]]:
     rows["discover"] = timed(lambda: discover(analysis()))
     yield rows
     discovery = found["last"]
-    quick = VerifyConfig(level="quick")
+    quick, full = VerifyConfig(level="quick"), VerifyConfig(level="full", draws=1)
     graph, ranking = discovery.graph, discovery.ranking
     if "verify" in case.verbs:
         rows["verify"] = timed(lambda: verify(analysis(), graph, ranking, config=quick))
+        yield rows
+    if FULL in case.verbs:
+        rows[FULL] = timed(lambda: verify(analysis(), graph, ranking, config=full))
         yield rows
     edit = Ablation(ablated=tuple(n for n in ordered(graph) if n.kind == "feature")[:10], to="mean")
 

@@ -25,6 +25,8 @@ from saes.tiers import OnDevice, OnHost
 __all__ = ["MlpChoice", "Suite", "find", "hash_of", "load_suite", "pinned"]
 
 MlpChoice = Literal["sae", "transcoder"]
+ReadDictionary = Callable[[str], SparseDictionary]
+"The dictionary of a name."
 if TYPE_CHECKING:
     Dictionaries = Mapping[str, SparseDictionary]
 else:
@@ -53,7 +55,7 @@ class Suite(Dictionaries):
         self._found = found
         self._on_host = None if found is None else OnHost(found.stored)
         self._model: TransformerBridge | None = None
-        self._make: Callable[[str, SparseDictionary], SparseDictionary] | None = None
+        self._make: Callable[[str, ReadDictionary], SparseDictionary] | None = None
         self._derived_reads: dict[str, tuple[Site, ...]] = {}
         self._ready = OnDevice(memory)
         self._names = self._in_order()
@@ -77,12 +79,13 @@ class Suite(Dictionaries):
         return self._ready.get(name, self._made_ready)
 
     def _made_ready(self, name: str) -> SparseDictionary:
+        return self._fitting(name) if self._make is None else self._make(name, self._fitting)
+
+    def _fitting(self, name: str) -> SparseDictionary:
         found = self._dictionaries.get(name)
         if found is None:
             found = self._from_files(name)
-        if self._model is not None:
-            found = fitted(found, self._model)
-        return found if self._make is None else self._make(name, found)
+        return found if self._model is None else fitted(found, self._model)
 
     def _from_files(self, name: str) -> SparseDictionary:
         """One in the precision it computes in or, for another device than the CPU, as stored."""
@@ -115,12 +118,14 @@ class Suite(Dictionaries):
 
     def derived(
         self,
-        make: Callable[[str, SparseDictionary], SparseDictionary],
+        make: Callable[[str, ReadDictionary], SparseDictionary],
         *,
         reads: Mapping[str, tuple[Site, ...]],
     ) -> "Suite":
         """Another suite, each of its dictionaries made from this one's when it is asked for.
 
+        `make` is given the name and what reads this suite's dictionary of it, so that it holds
+        that one no longer than it needs it.
         They write the same sites; `reads` says what each of them reads.
         """
         derived = copy(self)

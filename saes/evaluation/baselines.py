@@ -14,7 +14,7 @@ from saes.dictionary_spec import DictionarySpec, check_shapes
 from saes.evaluation.low_rank import fits_on, low_rank_of
 from saes.evaluation.metrics import Quality, evaluate
 from saes.features import Features
-from saes.suite import Suite
+from saes.suite import ReadDictionary, Suite
 
 UNTRAINED, PCA, LINEAR = "untrained", "PCA", "linear"
 
@@ -53,7 +53,7 @@ def evaluate_with_baselines(
     report(0, len(blocks))
     fits = fits_on(model, dictionaries, fitted_on)
     both = zip(dictionaries, fits, strict=True)
-    randoms = [_random(d, fit.l0, seed + i) for i, (d, fit) in enumerate(both)]
+    randoms = [_random(_frame(d, fit.l0), seed + i) for i, (d, fit) in enumerate(both)]
     linears = [low_rank_of(fit) for fit in fits]
     quality = evaluate(model, [*dictionaries, *randoms, *linears], blocks, report=report)
     n = len(dictionaries)
@@ -173,7 +173,8 @@ def untrained(suite: Suite, *, seed: int = 0) -> Suite:
     """
     seeds = {name: seed + i for i, name in enumerate(suite)}
     return suite.derived(
-        lambda name, d: _random(d, d.spec.k or min(32, d.n_features), seeds[name]),
+        # The weights that it is as large as are let go before it is made.
+        lambda name, read: _random(_frame(read(name)), seeds[name]),
         reads={name: suite.writes_of(name) for name in suite},
     )
 
@@ -184,7 +185,8 @@ def dealt_anew(suite: Suite, *, seed: int = 0) -> Suite:
     As sparse as the suite, and it reads the same; only which feature writes what is lost.
     """
 
-    def deal(name: str, dictionary: SparseDictionary) -> SparseDictionary:
+    def deal(name: str, read: ReadDictionary) -> SparseDictionary:
+        dictionary = read(name)
         generator = torch.Generator().manual_seed(seeds[name])
         order = torch.randperm(dictionary.n_features, generator=generator)
         weights = {key: value for key, value in dictionary.named_buffers() if value is not None}
@@ -195,22 +197,34 @@ def dealt_anew(suite: Suite, *, seed: int = 0) -> Suite:
     return suite.derived(deal, reads={name: suite.reads_of(name) for name in suite})
 
 
-def _random(dictionary: SparseDictionary, k: int, seed: int) -> SparseDictionary:
+@dataclass(frozen=True)
+class DictionaryFrame:
+    """What an untrained dictionary has of another: all but the weights of its features."""
+
+    spec: DictionarySpec
+    k: int
+    shape: torch.Size
+    "features, width"
+    b_dec: Float[Tensor, " d"]
+
+
+def _frame(dictionary: SparseDictionary, k: int | None = None) -> DictionaryFrame:
+    if k is None:
+        k = dictionary.spec.k or min(32, dictionary.n_features)
+    return DictionaryFrame(dictionary.spec, k, dictionary.W_dec.shape, dictionary.b_dec.clone())
+
+
+def _random(frame: DictionaryFrame, seed: int) -> SparseDictionary:
     generator = torch.Generator().manual_seed(seed)
-    rows = torch.randn(dictionary.W_dec.shape, generator=generator).to(dictionary.W_dec)
+    rows = torch.randn(frame.shape, generator=generator).to(frame.b_dec)
     rows /= rows.norm(dim=-1, keepdim=True)
-    weights = {
-        "W_enc": rows,
-        "W_dec": rows,
-        "b_enc": -rows @ dictionary.b_dec,
-        "b_dec": dictionary.b_dec.clone(),
-    }
-    spec = dictionary.spec
+    weights = {"W_enc": rows, "W_dec": rows, "b_enc": -(rows @ frame.b_dec), "b_dec": frame.b_dec}
+    spec = frame.spec
     return SparseDictionary(
         DictionarySpec(
             source=spec.target,
             target=spec.target,
-            k=k,
+            k=frame.k,
             also_reads=spec.also_writes,
             also_writes=spec.also_writes,
             called=spec.called,

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from hooked_qwen.sites import Site
 from saes.dictionary import DictionarySpec, SparseDictionary
@@ -124,3 +125,22 @@ def test_one_tensor_in_two_places_moves_with_both():
     assert {value.dtype for value in moved.state_dict().values()} == {torch.float32}
     assert torch.equal(moved.W_enc, rows.float())
     assert tied.W_enc is tied.W_dec is rows
+
+
+def test_a_suite_made_from_another_has_its_memory_and_lets_what_it_reads_go(tmp_path):
+    suite = load_suite(save(tmp_path), memory=1e-9)
+    alive: list[StorageWeakRef] = []
+
+    def make(name, read):
+        alive.append(StorageWeakRef(read(name).W_dec.untyped_storage()))
+        assert all(known.expired() for known in alive)
+        spec = DictionarySpec(source=Site.parse(name), target=Site.parse(name), k=5)
+        made = random_dictionary(spec, dtype=torch.float32)
+        alive.append(StorageWeakRef(made.W_dec.untyped_storage()))
+        return made
+
+    others = suite.derived(make, reads={name: suite.reads_of(name) for name in suite})
+    for name in suite:
+        alive.append(StorageWeakRef(suite[name].W_dec.untyped_storage()))
+        assert others[name].W_dec.shape == (20, 24)
+    assert len(alive) == 3 * len(SITES)
