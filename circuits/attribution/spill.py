@@ -15,6 +15,15 @@ from hooked_qwen.transfer import to_host
 PerSite = Mapping[Site, Tensor]
 
 
+def as_a_file_takes_them(item: PerSite) -> dict[str, Tensor]:
+    """Tensors on the host, by the names of their sites, each in memory of its own.
+
+    Those of two sites may be one tensor, which a file does not take twice.
+    """
+    on_host = to_host([tensor.detach().contiguous() for tensor in item.values()])
+    return {str(site): tensor.clone() for site, tensor in zip(item, on_host, strict=True)}
+
+
 class Spill(Sequence[PerSite]):
     """Tensors by site, batch after batch; those beyond `keep` bytes are files until asked for."""
 
@@ -37,9 +46,7 @@ class Spill(Sequence[PerSite]):
             self._folder = TemporaryDirectory(prefix="qwen-circuits-", ignore_cleanup_errors=True)
         path = Path(self._folder.name) / f"{len(self._items):05}.safetensors"
         self._device = next(iter(item.values())).device
-        on_host = zip(item, to_host([tensor.contiguous() for tensor in item.values()]), strict=True)
-        # Those of two sites may be one tensor, which a file does not take twice.
-        save_file({str(site): tensor.clone() for site, tensor in on_host}, path)
+        save_file(as_a_file_takes_them(item), path)
         self._items.append(path)
 
     def __len__(self) -> int:

@@ -20,11 +20,11 @@ from safetensors.torch import save_file
 
 from circuits.attribution.effects import Gradients
 from circuits.attribution.node_effects import NodeEffects
+from circuits.attribution.spill import as_a_file_takes_them
 from circuits.graph import EdgeWeights, Node, write_json
 from hooked_qwen.files import write_atomically
 from hooked_qwen.sites import Site
 from hooked_qwen.tensor_files import read_tensors
-from hooked_qwen.transfer import to_host
 
 UNFINISHED = "unfinished"
 
@@ -48,9 +48,7 @@ class DiscoveryParts:
             return NodeEffects.load(path), {Site.parse(name): g for name, g in kept.items()}
         effects, found = find()
         gradients = {site: g.detach().contiguous() for site, g in found.items()}
-        on_host = zip(gradients, to_host(list(gradients.values())), strict=True)
-        # Those of two sites may be one tensor, which a file does not take twice.
-        named = {str(site): g.clone() for site, g in on_host}
+        named = as_a_file_takes_them(gradients)
         write_atomically(tensors, lambda partial: save_file(named, partial))
         effects.save(path)
         return effects, gradients
